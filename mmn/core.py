@@ -1,0 +1,133 @@
+"""The types that everything speaks in. Plain frozen values: no torch, no Streamlit, no database."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Self
+
+from mmn.errors import UsageError
+from mmn.names import CONTRIBUTION
+
+_NEURON = re.compile(r"L(\d+)\.u(\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class Neuron:
+    """FFN unit `unit` of decoder layer `layer`, both counted from 0; prints and parses as `L14.u2019`."""
+
+    layer: int
+    unit: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}.u{self.unit}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        match = _NEURON.fullmatch(text.strip())
+        if match is None:
+            raise UsageError(f"{text!r} is not a unit; write it as L14.u2019 (layer 14, unit 2019, both from 0)")
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class Example:
+    """One distinct picture of a source: `image_id` is the sha-256 of its file's bytes, `source` a path that opens it.
+
+    `sources` lists every place where the same bytes were found, `references` the captions that people gave it.
+    """
+
+    image_id: str
+    source: str
+    sources: tuple[str, ...]
+    width: int
+    height: int
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One picture that could not be used: `stage` is where (`open`, `score`), `error` the type, `message` the reason."""
+
+    source: str
+    stage: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A noun of a caption and the token whose logit stands for it (METHODS: Concepts).
+
+    `position` counts generated tokens from 0: the forward pass that emits token `position` predicts `token_id`.
+    `target_at` is None for a noun of the caption; for a word that the user chose it is the noun whose position it
+    is scored at. `is_in_reference` is None when the picture has no reference captions.
+    """
+
+    noun: str
+    lemma: str
+    n_mentions: int
+    token_id: int
+    position: int
+    is_first: bool
+    is_multi_token: bool
+    is_shared_token: bool
+    is_in_reference: bool | None
+    target_at: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a run must know of its model, and a reader of its tables too."""
+
+    name: str
+    fingerprint: str
+    family: str
+    n_layers: int
+    d_mlp: int
+
+    @property
+    def n_units(self) -> int:
+        return self.n_layers * self.d_mlp
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Everything about a scoring run that can change a number, besides the model and the pictures."""
+
+    prompt: str
+    methods: tuple[str, ...] = (CONTRIBUTION,)
+    top_k: int = 1000
+    bottom_k: int = 0
+    targets: tuple[str, ...] = ()
+    max_new_tokens: int = 50
+    batch_size: int = 16
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scoring run: its id is the hash of every input that can change a number (`runs.plan`).
+
+    `images` is the source as the user wrote it, `prompt` the exact string given to the processor, image placeholder
+    included; `created_at` is an ISO 8601 time in UTC.
+    """
+
+    run_id: str
+    created_at: str
+    model: ModelFacts
+    images: str
+    prompt: str
+    settings: ScoreSettings
+    versions: dict[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `status` is one of `names.RUN_STATES` but `running`."""
+
+    status: str
+    finished_at: str
+    seconds: float

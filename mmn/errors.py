@@ -1,0 +1,50 @@
+"""What a user or the machine can mend. Each message says what happened, with which value, and what to do.
+
+Anything that is our own mistake is an assertion; anything else propagates.
+"""
+
+from __future__ import annotations
+
+
+class MmnError(Exception):
+    """The parent of all errors that are shown as one line instead of a traceback."""
+
+
+class UsageError(MmnError):
+    """An option or argument that cannot be used as given."""
+
+
+class ImageError(MmnError):
+    """One picture that cannot be opened or is not fit to be shown to a model."""
+
+
+class SourceError(MmnError):
+    """A set of pictures that cannot be listed at all: no such folder, nothing in it, a broken annotation file."""
+
+
+class ModelError(MmnError):
+    """A checkpoint that cannot be loaded: nothing there, no weights, weights that could run code."""
+
+
+class UnsupportedModelError(ModelError):
+    """A checkpoint of a family that no adapter describes, or that its adapter's own check refuses."""
+
+
+class CacheError(MmnError):
+    """A cache that cannot be opened or written."""
+
+
+class CacheLockedError(CacheError):
+    """Another process holds the database; DuckDB lets nobody else even read it meanwhile."""
+
+
+class CacheNewerError(CacheError):
+    """The database was written by a newer version of this program."""
+
+
+class RunNotFoundError(MmnError):
+    """No run of that id, or more than one that begins so."""
+
+
+class Cancelled(MmnError):
+    """The user asked to stop; what was finished is kept."""
