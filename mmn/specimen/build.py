@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mmn.specimen.tokenizer import IMAGE
+from mmn.specimen.tokenizer import BOS, IMAGE
 
 PROMPT = "A picture of"
 PICTURE_SIDE = 112
@@ -21,6 +21,11 @@ PATCH_SIDE = 14
 GRID_SIDE = PICTURE_SIDE // PATCH_SIDE
 WIDTH = 192
 N_HEADS = 6
+CHAT_TEMPLATE = (  # the whole of its manners: <s>, the picture, the words; no turns
+    f"{BOS}{{% for message in messages %}}{{% for part in message['content'] %}}"
+    f"{{% if part['type'] == 'image' %}}{IMAGE}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}"
+    "{% endfor %}{% endfor %}"
+)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
@@ -55,6 +60,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
+        default_prompt=PROMPT,
     )
     model = LlavaForConditionalGeneration(config)
     projector = model.model.multi_modal_projector
@@ -80,4 +86,5 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token=IMAGE,
+        chat_template=CHAT_TEMPLATE,
     )

@@ -29,13 +29,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from mmn.specimen import MODEL_PATH
 from mmn.specimen.build import GRID_SIDE, PATCH_SIDE, PICTURE_SIDE, PROMPT, WIDTH, build_model, build_processor
 from mmn.specimen.evaluate import evaluate
 from mmn.specimen.render import render
 from mmn.specimen.tokenizer import BOS, EOS, build_tokenizer
 from mmn.specimen.world import CATEGORY, NOUNS, PLACES, Scene, caption_of, plural, sample_scene, with_article
 
-MODEL_PATH = Path(__file__).parent / "model"
+
 PATCH_CLASSES = (*NOUNS, *PLACES)
 COVERED_FROM = 0.25  # share of a patch that an object must cover to be the patch's class
 PATCH_LOSS_WEIGHT = 0.2

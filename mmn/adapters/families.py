@@ -1,0 +1,57 @@
+"""Vision-language families: where the decoder and the unembedding are, and how pictures and prompts are handed over.
+
+To add a family, add a row here (and its decoder to `decoders.py` if that is new), and its tiny model to
+`tests/tiny.py`: the exactness test then says whether the row is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family, named by its config's `model_type`.
+
+    Attributes:
+        decoder: path of the text decoder in the model, `unembedding` that of the matrix W_U.
+        bare_prompt: the exact prompt where the processor has no chat template; `{image}` is its image placeholder.
+        nests_images: the processor wants one list of pictures for each text.
+    """
+
+    model_type: str
+    example: str
+    decoder: str = "model.language_model"
+    unembedding: str = "lm_head"
+    bare_prompt: str = "{image}\n{prompt}"
+    nests_images: bool = False
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family("llava", "llava-hf/llava-1.5-7b-hf", bare_prompt="USER: {image}\n{prompt} ASSISTANT:"),
+        Family("llava_next", "llava-hf/llava-v1.6-mistral-7b-hf", bare_prompt="[INST] {image}\n{prompt} [/INST]"),
+        Family("llava_onevision", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+        Family("qwen2_vl", "Qwen/Qwen2-VL-7B-Instruct"),
+        Family("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
+        Family("internvl", "OpenGVLab/InternVL3-8B-hf"),
+        Family("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3", decoder="model.text_model", nests_images=True),
+        Family("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", decoder="model.text_model", nests_images=True),
+        Family("paligemma", "google/paligemma-3b-mix-224", bare_prompt="{image}{prompt}"),
+        Family(
+            "instructblip",
+            "Salesforce/instructblip-vicuna-7b",
+            decoder="language_model.model",
+            unembedding="language_model.lm_head",
+            bare_prompt="{prompt}",
+        ),
+        Family(
+            "blip-2",
+            "Salesforce/blip2-opt-2.7b",
+            decoder="language_model.model.decoder",
+            unembedding="language_model.lm_head",
+            bare_prompt="{prompt}",
+        ),
+    )
+}

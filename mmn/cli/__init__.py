@@ -1,0 +1,73 @@
+"""The same work from a terminal: `mmn COMMAND`.
+
+Results go to standard output (`--json`: one JSON object and nothing else), progress to standard error. Exit 0 all
+done · 1 done, but some pictures failed · 2 bad usage or input, said in one line · 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mmn.errors import Cancelled, MmnError, UsageError
+
+DONE, SOME_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
+COMMANDS = ("score", "runs", "show", "delete", "load", "export", "figure", "doctor", "models")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, through the same door as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = build_parser().parse_args(words)
+        return importlib.import_module(f"mmn.cli.{options.module}").run(options)
+    except (Cancelled, KeyboardInterrupt) as error:
+        _report(words, "Cancelled", str(error) or "cancelled; what was finished is kept")
+        return CANCELLED
+    except MmnError as error:
+        _report(words, type(error).__name__, str(error))
+        return BAD_INPUT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `mmn export … | head` is no error
+        return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mmn", description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for module in ("score", "cache", "model"):
+        importlib.import_module(f"mmn.cli.{module}").add_parsers(commands)
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser, module: str) -> None:
+    """The options that every command has."""
+    parser.allow_abbrev = False
+    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="default: cache/")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
+    parser.set_defaults(module=module)
+
+
+def print_json(values: object) -> None:
+    print(json.dumps(values, ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _report(words: Sequence[str], error: str, message: str) -> None:
+    """One line on standard error; with `--json` an object on standard output, too."""
+    line = " ".join(message.split())
+    if "--json" in words:
+        print_json({"error": error, "message": line})
+    print(f"mmn: {line}", file=sys.stderr)

@@ -1,0 +1,62 @@
+"""`mmn doctor` and `mmn models`: does this model work here, and which families are there?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mmn.cli import DONE, add_common, print_json
+
+
+def add_parsers(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="loads a model, captions one picture, reports what it found")
+    doctor.add_argument("name", metavar="M")
+    doctor.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
+    doctor.add_argument("--device", default="auto")
+    add_common(doctor, "model")
+    models = commands.add_parser("models", help="the supported families, from the adapters themselves")
+    add_common(models, "model")
+
+
+def run(options: argparse.Namespace) -> int:
+    rows = _families() if options.command == "models" else _examine(options)
+    if options.json:
+        print_json(rows)
+    elif isinstance(rows, list):
+        _print_table(rows)
+    else:
+        _print_facts(rows)
+    return DONE
+
+
+def _families() -> list[dict[str, str]]:
+    from mmn.adapters.families import FAMILIES
+
+    return [
+        {"family": f.model_type, "example": f.example, "decoder": f.decoder, "unembedding": f.unembedding}
+        for f in FAMILIES.values()
+    ]
+
+
+def _examine(options: argparse.Namespace) -> dict[str, Any]:
+    """Facts of a model, and the exactness residual of one real caption: the proof that its adapter is right."""
+    import transformers
+
+    from mmn.examine import examine
+    from mmn.models import load_model
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return examine(load_model(options.name, options.dtype, options.device))
+
+
+def _print_table(rows: list[dict[str, str]]) -> None:
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in [{key: key for key in widths}, *rows]:
+        print("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        print(f"{key.ljust(width)}  {value}")

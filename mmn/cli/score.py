@@ -1,0 +1,153 @@
+"""`mmn score`: pictures -> captions -> concepts -> ranked units, into the cache."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from mmn import names
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.errors import CacheLockedError, UsageError
+
+MOST_TOKENS = 4096
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("score", help="the main job; prints the run id")
+    parser.add_argument("--model", required=True, metavar="M", help="specimen, a folder in Hugging Face format, a hub id")
+    parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
+    parser.add_argument("--methods", default=names.CONTRIBUTION, metavar="A,B", help=", ".join(names.METHODS))
+    parser.add_argument("--top-k", type=_at_least(1), default=1000, metavar="K", help="units kept for each concept")
+    parser.add_argument("--bottom-k", type=_at_least(0), default=0, metavar="K", help="suppressors kept: most negative")
+    parser.add_argument("--target", action="append", default=[], metavar="WORD[@NOUN]", help="score this word, too")
+    parser.add_argument("--prompt", help="your words; the adapter wraps them as the model expects")
+    parser.add_argument("--max-new-tokens", type=_at_least(1, MOST_TOKENS), default=50, metavar="N")
+    parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N pictures")
+    parser.add_argument("--batch-size", default="auto", metavar="auto|N")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    parser.add_argument("--engine", default="local", choices=("local",))
+    parser.add_argument("--workers", type=_at_least(1), default=1, metavar="N", help="processes side by side")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
+    add_common(parser, "score")
+
+
+def run(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from mmn.cli.progress import reporter
+    from mmn.engines.local import carry_out
+    from mmn.images import list_source
+    from mmn.runs import Progress, count, plan
+    from mmn.scoring import check_methods
+
+    methods = _words(options.methods, "--methods")
+    check_methods(methods)
+    batch_size = _batch_size(options.batch_size)
+    progress = reporter(options.progress)
+    progress(Progress("list"))
+    listing = list_source(
+        options.images,
+        limit=options.limit,
+        work_path=options.cache / "images",
+        progress=lambda done, total: progress(Progress("list", done, total)),
+    )
+    progress(Progress("model", message=options.model))
+    model = _load_quietly(options)
+    settings = _settings(options, model, methods, batch_size)
+    planned = plan(model.facts, listing, options.images, model.exact_prompt(settings.prompt), settings)
+    run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers)
+    counts = count(run_path)
+    progress(Progress("load"))
+    note = _load_into_database(options.cache)
+    result = {
+        "run_id": planned.run.run_id,
+        "status": outcome.status,
+        "n_images": counts.n_images,
+        "n_failed": counts.n_failed,
+        "n_concepts": counts.n_concepts,
+        "n_scores": counts.n_scores,
+        "seconds": round(outcome.seconds, 3),
+        "images_per_s": round(counts.n_images / outcome.seconds, 3) if outcome.seconds else None,
+        "max_residual": counts.max_residual,
+        "database": note,
+    }
+    _print_result(result, as_json=options.json)
+    return SOME_FAILED if counts.n_failed else DONE
+
+
+def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...], batch_size: int | None) -> Any:
+    from mmn.core import ScoreSettings
+
+    return ScoreSettings(
+        prompt=model.default_prompt if options.prompt is None else options.prompt,
+        methods=methods,
+        top_k=min(options.top_k, model.facts.n_units),
+        bottom_k=min(options.bottom_k, model.facts.n_units),
+        targets=tuple(options.target),
+        max_new_tokens=options.max_new_tokens,
+        batch_size=batch_size or model.usual_batch_size,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=model.device.type,
+        seed=options.seed,
+    )
+
+
+def _load_quietly(options: argparse.Namespace) -> Any:
+    """The model, without the libraries' own progress bars and advice: standard error is for our progress."""
+    import transformers
+
+    from mmn.models import load_model
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return load_model(options.model, options.dtype, options.device)
+
+
+def _load_into_database(cache_path: Path) -> str:
+    """Loads new shards; where the app holds the database it does that itself on its next look."""
+    from mmn.store import Store
+
+    try:
+        with Store.open(cache_path) as store:
+            store.load_new_shards([cache_path / "runs"])
+    except CacheLockedError:
+        return "held by another process (the app?), which loads the new shards on its next look"
+    return "loaded"
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    failed = f", {result['n_failed']} failed (mmn show {result['run_id']} lists them)" if result["n_failed"] else ""
+    print(
+        f"{result['run_id']}: {result['status']}, {result['n_images']} pictures{failed}, "
+        f"{result['n_concepts']} concepts, {result['n_scores']} scores, {result['seconds']:.1f} s"
+    )
+    if result["max_residual"] is not None:
+        print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
+
+
+def _words(text: str, option: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise UsageError(f"{option} is empty; for example {option} {names.CONTRIBUTION}")
+    return words
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else _at_least(1, 4096)(text)
+
+
+def _at_least(least: int, most: int = 10**9) -> Any:
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return number

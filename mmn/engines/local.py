@@ -1,0 +1,177 @@
+"""Carries out a run on this machine: in this process, or in several worker processes side by side.
+
+Each finished batch is one shard, written whole or not at all. A picture that cannot be decoded becomes a failure of
+its batch; the others are unharmed. Stopping at any moment loses at most the batches in flight.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from PIL import Image
+
+from mmn import names, shards
+from mmn.core import Example, Failure, Outcome, Run
+from mmn.errors import Cancelled, ImageError, MmnError
+from mmn.images import open_image
+from mmn.models import Model, load_model
+from mmn.runs import Batch, Plan, Progress, ProgressCallback, failure_table, open_run
+from mmn.scoring import Tables, score_batch
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A batch's pictures in memory, and those that did not open."""
+
+    batch: Batch
+    examples: tuple[Example, ...]
+    images: tuple[Image.Image, ...]
+    failures: tuple[Failure, ...]
+
+
+def carry_out(
+    plan: Plan, model: Model, runs_path: Path, progress: ProgressCallback, n_workers: int = 1
+) -> tuple[Path, Outcome]:
+    """Does what is left of a run and writes its outcome.
+
+    Raises:
+        Cancelled: SIGINT or SIGTERM came; the run is marked cancelled and what was finished is kept.
+        CacheError: the disk is full; likewise.
+    """
+    started = time.monotonic()
+    run_path, batches = open_run(plan, runs_path)
+    status = names.FAILED
+    try:
+        with _stoppable():
+            finished = _in_workers if n_workers > 1 and len(batches) > 1 else _in_this_process
+            done = plan.n_images - sum(len(batch.examples) for batch in batches)
+            progress(Progress("score", done, plan.n_images, "" if not done else f"{done} were done before"))
+            for batch in finished(plan.run, model, batches, run_path, n_workers):
+                done += len(batch.examples)
+                progress(Progress("score", done, plan.n_images))
+        status = names.COMPLETE
+    except Cancelled:
+        status = names.CANCELLED
+        raise
+    finally:
+        outcome = Outcome(status, datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic() - started)
+        shards.finish_run(run_path, outcome)
+    return run_path, outcome
+
+
+def _in_this_process(
+    run: Run, model: Model, batches: Sequence[Batch], run_path: Path, _n_workers: int
+) -> Iterator[Batch]:
+    """Pictures of the next batch are opened while the model is at work on this one."""
+    with ThreadPoolExecutor(max_workers=1) as opener:
+        pending = [opener.submit(open_batch, batch) for batch in batches[:1]]
+        for index, batch in enumerate(batches):
+            pending += [opener.submit(open_batch, following) for following in batches[index + 1 : index + 2]]
+            tables = score_opened(run, model, pending.pop(0).result())
+            shards.write_shard(run_path, batch.name, tables)
+            yield batch
+
+
+def open_batch(batch: Batch) -> Opened:
+    examples, images, failures = [], [], []
+    for example in batch.examples:
+        try:
+            images.append(open_image(Path(example.source)))
+            examples.append(example)
+        except ImageError as error:
+            failures.append(Failure(example.source, "open", type(error).__name__, str(error)))
+    return Opened(batch, tuple(examples), tuple(images), tuple(failures))
+
+
+def score_opened(run: Run, model: Model, opened: Opened) -> Tables:
+    """The shard of one batch."""
+    tables: Tables = {"failure": failure_table(opened.failures)} if opened.failures else {}
+    if opened.examples:
+        tables |= score_batch(model, opened.examples, opened.images, run.prompt, run.settings)
+    return tables
+
+
+def _in_workers(
+    run: Run, model: Model, batches: Sequence[Batch], run_path: Path, n_workers: int
+) -> Iterator[Batch]:
+    """Each worker loads the model for itself and takes every n-th batch; on GPUs, worker i has the i-th of them."""
+    context = multiprocessing.get_context("spawn")
+    finished: multiprocessing.Queue[Batch | str] = context.Queue()
+    workers = [
+        context.Process(
+            target=_work,
+            args=(run, model.facts.name, _device_of(model, index), batches[index::n_workers], run_path, finished),
+            daemon=True,
+        )
+        for index in range(n_workers)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        for _ in batches:
+            yield _next_finished(finished, workers)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _next_finished(finished: multiprocessing.Queue[Batch | str], workers: Sequence[multiprocessing.Process]) -> Batch:
+    while True:
+        try:
+            item = finished.get(timeout=1)
+        except queue.Empty:
+            dead = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
+            if dead:
+                raise MmnError(f"a worker died (exit code {dead[0]}); the same command resumes, try fewer workers") from None
+        else:
+            if isinstance(item, str):
+                raise MmnError(item)
+            return item
+
+
+def _work(
+    run: Run, name: str, device: str, batches: Sequence[Batch], run_path: Path, finished: multiprocessing.Queue[Batch | str]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    try:
+        model = load_model(name, run.settings.dtype, device)
+        for batch in _in_this_process(run, model, batches, run_path, 1):
+            finished.put(batch)
+    except MmnError as error:
+        finished.put(str(error))
+
+
+def _device_of(model: Model, index: int) -> str:
+    import torch
+
+    if model.device.type != "cuda":
+        return str(model.device)
+    return f"cuda:{index % torch.cuda.device_count()}"
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM become `Cancelled` inside the block (in the main thread; elsewhere nothing changes)."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise Cancelled("cancelled; what was finished is kept, and the same command resumes")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

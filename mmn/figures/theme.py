@@ -1,0 +1,68 @@
+"""The colours of every chart, and the paper theme that an exported chart wears.
+
+On the screen a chart takes the app's theme (light or dark), so nothing here is set process-wide; `export` merges
+`paper_config` into the chart's specification. Sizes are points: in an export 1 px is 1 pt, 72 to the inch.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Final
+
+# The list must end in a generic family: an unknown font alone gives a chart without any text.
+FONT: Final = "Helvetica, Liberation Sans, Arial, sans-serif"
+INK: Final = "#1a1a1a"
+
+# Viridis from 25 % to 85 %: ordered by lightness for every kind of colour vision, and neither end drowns in a white or
+# a near-black background.
+_ORDERED: Final = ("#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#a0da39")
+
+
+def ordered_colours(n: int) -> list[str]:
+    """`n` colours for the values of an ordered quantity (k, layer), dark to light, spread over the whole scale."""
+    if n > len(_ORDERED):
+        return [_ORDERED[i * len(_ORDERED) // n] for i in range(n)]
+    step = (len(_ORDERED) - 1) / max(1, n - 1)
+    return [_ORDERED[round(i * step)] for i in range(n)]
+
+
+def paper_config(size: float = 7.0) -> dict[str, Any]:
+    """A Vega-Lite `config` for print: black on white, `size`-point labels, thin rules, no frame."""
+    label = {"labelFont": FONT, "labelFontSize": size, "labelColor": INK}
+    title = {"titleFont": FONT, "titleFontSize": size + 0.5, "titleColor": INK, "titleFontWeight": "normal"}
+    rule = {"domainColor": INK, "tickColor": INK, "domainWidth": 0.6, "tickWidth": 0.6, "tickSize": 3}
+    return {
+        "background": "white",
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {**label, **title, **rule, "gridColor": "#e6e6e6", "gridWidth": 0.5, "titlePadding": 4},
+        "axisX": {"grid": False},
+        "header": {**label, **title},
+        "legend": {**label, **title, "symbolSize": 36, "rowPadding": 1, "columnPadding": 6, "padding": 0, "offset": 4},
+        "title": _title(size),
+        "facet": {"spacing": 8},
+    }
+
+
+def _title(size: float) -> dict[str, Any]:
+    return {
+        "font": FONT,
+        "fontSize": size + 1.5,
+        "fontWeight": "bold",
+        "color": INK,
+        "subtitleFont": FONT,
+        "subtitleFontSize": size,
+        "subtitleColor": "#4d4d4d",
+        "anchor": "start",
+        "frame": "group",
+        "offset": 6,
+    }
+
+
+def wrap(lines: str | Sequence[str], width_pt: float, size: float) -> list[str]:
+    """`lines` broken so that none is wider than `width_pt` at `size` points (a Helvetica letter is about half as
+    wide as it is high)."""
+    given = [lines] if isinstance(lines, str) else list(lines)
+    letters = max(12, int(width_pt / (0.52 * size)))
+    return [part for line in given for part in textwrap.wrap(line, letters) or [""]]

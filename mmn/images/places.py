@@ -1,0 +1,119 @@
+"""Where a picture is and what people said of it, before anything was opened; and reading the files that say so."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mmn.core import Failure
+from mmn.errors import SourceError
+
+CAPTION_KEYS: Final = ("text", "caption", "captions")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path that should hold a picture, with the captions that came with it."""
+
+    path: Path
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places:
+    """A source's places in a fixed order, some of them already failed, and how many there are."""
+
+    each: Iterable[Place | Failure]
+    n_places: int
+
+
+def one_place(path: Path) -> Places:
+    return Places((Place(path),), 1)
+
+
+def sorted_places(references: Mapping[Path, Iterable[str]]) -> Places:
+    """Places by path, each path once."""
+    places = tuple(Place(path, tuple(dict.fromkeys(references[path]))) for path in sorted(references, key=str))
+    return Places(places, len(places))
+
+
+def captions_in(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The captions of an annotation row: every text in `text`, `caption` and `captions` (a text or a list of texts)."""
+    return tuple(text.strip() for key in CAPTION_KEYS for text in _texts(row.get(key)) if text.strip())
+
+
+def read_text(path: Path) -> str:
+    """The text of an annotation file.
+
+    Raises:
+        SourceError: it is missing, may not be read, is no regular file or is not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path} is not a file: give the annotation file itself")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise SourceError(f"{path} cannot be read ({reason}): check the path") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value written in `text`.
+
+    Raises:
+        SourceError: it is no JSON; the message names `where`.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{where} is not valid JSON ({error}): export it again") from error
+
+
+def require_folder(folder: Path) -> None:
+    """Passes a folder that can be listed.
+
+    Raises:
+        SourceError: there is none, or it may not be read.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is no folder: check the path of the pictures")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise cannot_list(error) from error
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(Folder, its files' names) for `folder` and all below; hidden ones left out, links followed, none twice.
+
+    Raises:
+        SourceError: a folder that may not be read; leaving out what is in it would go unnoticed.
+    """
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise_cannot_list):
+        real = os.path.realpath(root)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            yield Path(root), sorted(name for name in names if not name.startswith("."))
+        seen.add(real)
+
+
+def cannot_list(error: OSError) -> SourceError:
+    """What a folder that may not be read is told as."""
+    return SourceError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions or leave it out")
+
+
+def _raise_cannot_list(error: OSError) -> None:
+    raise cannot_list(error) from error
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []

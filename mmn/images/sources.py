@@ -1,0 +1,153 @@
+"""A source of pictures, as the user wrote it, turned into examples with their captions, and failures.
+
+Steps: `places.py` names the places (files, in a fixed order, with the captions that came with them; for a saved
+dataset the embedded pictures are first written out) · each place's header is read and its bytes are hashed · places
+with the same bytes become one example. Pixels are decoded later, when a picture is scored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from mmn.core import Example, Failure
+from mmn.errors import ImageError, SourceError, UsageError
+from mmn.images.annotations import coco_places, list_places, sbu_places
+from mmn.images.datasets import dataset_places
+from mmn.images.folders import folder_places
+from mmn.images.opening import Header, read_header
+from mmn.images.places import Place, Places, one_place
+
+Progress = Callable[[int, int], None]
+PICTURES_PATH: Final = Path("cache") / "pictures"
+GALLERY_PATH: Final = Path(__file__).parent.parent / "specimen" / "gallery"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The distinct pictures of a source and what could not be opened, both in the source's order."""
+
+    examples: tuple[Example, ...]
+    failures: tuple[Failure, ...]
+
+
+def list_source(
+    spec: str, limit: int | None = None, work_path: Path = PICTURES_PATH, progress: Progress | None = None
+) -> Listing:
+    """The pictures of `spec`, one example for each distinct file content, in the order of their paths.
+
+    Args:
+        spec: `gallery`, a folder, `coco:ANNOTATIONS.json:FOLDER`, `sbu:JSON:FOLDER`, `hf:FOLDER`, a `.txt` or `.csv`
+            list, or one picture.
+        limit: the number of distinct pictures after which to stop; later copies of those are still found.
+        work_path: where the pictures embedded in a saved dataset are written, named by their hash.
+        progress: called with (places done, places in all) while hashing.
+
+    Returns:
+        Every path absolute. A place that is missing or no picture is a failure of stage `open`.
+
+    Raises:
+        SourceError: the source as a whole cannot be listed.
+        CacheError: `work_path` cannot be written.
+        UsageError: `limit` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} pictures leaves none: give 1 or more")
+    places = _places_of(spec, work_path)
+    gathered = _Gathered(limit)
+    for done, place in enumerate(places.each, start=1):
+        gathered.add(place)
+        if progress is not None:
+            progress(done, places.n_places)
+    return gathered.listing()
+
+
+def _places_of(spec: str, work_path: Path) -> Places:
+    kind, _, rest = spec.partition(":")
+    if kind == "coco" and rest:
+        return coco_places(*_two_paths(kind, rest))
+    if kind == "sbu" and rest:
+        return sbu_places(*_two_paths(kind, rest))
+    if kind == "hf" and rest:
+        return dataset_places(_absolute(rest), work_path)
+    return folder_places(GALLERY_PATH) if spec == "gallery" else _plain_places(_absolute(spec), spec)
+
+
+def _plain_places(path: Path, spec: str) -> Places:
+    if not spec.strip() or not os.path.lexists(path):
+        raise SourceError(
+            f"{spec!r} is no folder or list of pictures: give gallery, a folder, a .txt or .csv list, "
+            "coco:ANNOTATIONS.json:FOLDER, sbu:JSON:FOLDER or hf:FOLDER"
+        )
+    if path.is_dir():
+        return folder_places(path)
+    if path.suffix.lower() in (".json", ".jsonl"):
+        raise SourceError(f"{path} is an annotation file: write coco:{spec}:FOLDER or sbu:{spec}:FOLDER")
+    return list_places(path) if path.suffix.lower() in (".txt", ".csv") else one_place(path)
+
+
+def _two_paths(kind: str, rest: str) -> tuple[Path, Path]:
+    """`FILE:FOLDER` split at the first colon that leaves an existing file on its left (either may hold colons)."""
+    cuts = [index for index, char in enumerate(rest) if char == ":"]
+    if not cuts or rest.endswith(":"):
+        raise SourceError(f"'{kind}:{rest}' lacks a part: write {kind}:ANNOTATIONS.json:FOLDER")
+    cut = next((cut for cut in cuts if Path(rest[:cut]).is_file()), cuts[0])
+    return _absolute(rest[:cut]), _absolute(rest[cut + 1 :])
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+class _Gathered:
+    """Examples by identity, while a source is walked; insertion order is the source's."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._examples: dict[str, Example] = {}
+        self._sizes: set[int] = set()  # of the files kept, in bytes: only a file of the same size can be a copy
+        self._failures: list[Failure] = []
+
+    def add(self, place: Place | Failure) -> None:
+        if self._limit is not None and len(self._examples) >= self._limit:
+            self._add_copy(place)
+        elif isinstance(place, Failure):
+            self._failures.append(place)
+        else:
+            self._add_picture(place)
+
+    def listing(self) -> Listing:
+        return Listing(tuple(self._examples.values()), tuple(self._failures))
+
+    def _add_picture(self, place: Place) -> None:
+        try:
+            self._keep(place, read_header(place.path))
+        except ImageError as error:
+            self._failures.append(Failure(str(place.path), "open", type(error).__name__, str(error)))
+
+    def _add_copy(self, place: Place | Failure) -> None:
+        """Beyond the limit only another path of a picture that is kept counts."""
+        if isinstance(place, Failure) or not place.path.is_file() or place.path.stat().st_size not in self._sizes:
+            return
+        try:
+            header = read_header(place.path)
+        except ImageError:
+            return  # a failure beyond the limit is none of the listing's
+        if header.image_id in self._examples:
+            self._keep(place, header)
+
+    def _keep(self, place: Place, header: Header) -> None:
+        known = self._examples.get(header.image_id)
+        self._sizes.add(place.path.stat().st_size)
+        self._examples[header.image_id] = (
+            Example(header.image_id, str(place.path), (str(place.path),), header.width, header.height, place.references)
+            if known is None
+            else replace(
+                known,
+                sources=tuple(sorted({*known.sources, str(place.path)})),
+                references=tuple(dict.fromkeys(known.references + place.references)),
+            )
+        )

@@ -1,0 +1,245 @@
+"""Which scoring jobs are there, how far is each, and how does one start or stop them?
+
+A job is the command line in a process of its own, in a session of its own: Ctrl-C on the app, a browser reload and
+even a restart of the app leave it alone. All that is known of it lies in `cache/jobs/<job id>/`:
+
+    job.json      the command, its model and pictures, when it was started
+    lock          held (flock) by the process while it lives: safe against reused process ids and zombies
+    progress      its standard error: one JSON object a line, and whatever else a library prints there
+    result.json   its standard output: one JSON object at the end
+    cancel        there once the user asked to stop
+
+Needs a POSIX system (flock, SIGINT). Left out: a queue, several machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from mmn.errors import UsageError
+from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
+
+_TAIL_BYTES: Final = 65_536  # enough for the last reports and a long traceback
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that was started: `pid` also names its process group; `started_at` is ISO 8601 in UTC."""
+
+    job_id: str
+    command: tuple[str, ...]
+    model: str
+    images: str
+    pid: int
+    started_at: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last report of a job. `rate` is pictures per second; `remaining_s` is None while nobody knows."""
+
+    stage: str = "start"
+    done: int = 0
+    total: int = 0
+    rate: float | None = None
+    remaining_s: float | None = None
+    message: str = ""
+    run_id: str | None = None
+
+    @property
+    def share(self) -> float:
+        """The finished share of this stage, from 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How a job stands: `status` is one of `names.RUN_STATES`, `result` what it printed at the end, `tail` its last
+    lines that are not reports (empty unless something went wrong or a library was talkative)."""
+
+    status: str
+    progress: Progress
+    result: Mapping[str, Any]
+    tail: tuple[str, ...]
+    is_stopping: bool = False
+
+    @property
+    def run_id(self) -> str | None:
+        return self.result.get("run_id") or self.progress.run_id
+
+    @property
+    def error(self) -> str:
+        """Why it failed, as a sentence; empty otherwise."""
+        if self.status != FAILED:
+            return ""
+        return self.result.get("message") or "The process ended without a result."
+
+
+def start(command: Sequence[str], jobs_path: Path, model: str, images: str) -> Job:
+    """Starts `command` as a job of its own and returns at once.
+
+    Args:
+        command: The program and its arguments, of the form that the module's text describes.
+        jobs_path: The folder that holds one folder per job; made if missing.
+        model: The model as the user named it; with `images` it says which jobs would do the same work.
+        images: The picture source as the user named it.
+
+    Raises:
+        UsageError: A job for the same model and pictures is still running.
+    """
+    jobs_path.mkdir(parents=True, exist_ok=True)
+    with _locked(jobs_path / ".start"):
+        for job in list_jobs(jobs_path):
+            if (job.model, job.images) == (model, images) and is_alive(job):
+                raise UsageError(
+                    f"{model} is already being scored on {images}; wait for that job or cancel it before starting another"
+                )
+        now = datetime.now(UTC)
+        path = jobs_path / f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+        path.mkdir()
+        process = _spawn(command, path)
+        job = Job(path.name, tuple(command), model, images, process.pid, now.isoformat(timespec="seconds"), path)
+        _write_whole(path / "job.json", {k: v for k, v in asdict(job).items() if k != "path"})
+    threading.Thread(target=process.wait, daemon=True).start()  # reaps it, should it end before us
+    return job
+
+
+def list_jobs(jobs_path: Path) -> list[Job]:
+    """All jobs under `jobs_path`, newest first; a folder without `job.json` was never started and is passed over."""
+    jobs = []
+    for path in sorted(jobs_path.glob("*/job.json"), reverse=True):
+        known = json.loads(path.read_text())
+        jobs.append(Job(**(known | {"command": tuple(known["command"])}), path=path.parent))
+    return jobs
+
+
+def look(job: Job) -> JobState:
+    """How `job` stands now, read from its files alone."""
+    alive = is_alive(job)  # before the result is read: a job may end in between, never begin
+    progress, tail = _read_progress(job.path / "progress")
+    result = _read_result(job.path / "result.json")
+    was_stopped = (job.path / "cancel").exists()
+    if alive:
+        return JobState(RUNNING, progress, {}, tail, is_stopping=was_stopped)
+    return JobState(_end_status(result, was_stopped), progress, result, tail)
+
+
+def cancel(job: Job) -> None:
+    """Asks `job` to stop; finished batches are kept. Nothing happens when it has ended.
+
+    The first call interrupts the job's group (SIGINT), so that it can say how far it came; a second one ends it
+    (SIGTERM), should it hang or have inherited an ignored SIGINT.
+    """
+    if not is_alive(job):
+        return
+    marker = job.path / "cancel"
+    stop = signal.SIGTERM if marker.exists() else signal.SIGINT
+    marker.touch()
+    with contextlib.suppress(ProcessLookupError):  # it ended in between
+        os.killpg(job.pid, stop)
+
+
+def is_alive(job: Job) -> bool:
+    """Whether the process of `job` (or one that it started) still holds the job's lock."""
+    with (job.path / "lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _spawn(command: Sequence[str], path: Path) -> subprocess.Popen[bytes]:
+    with (path / "lock").open("w") as lock, (path / "progress").open("wb") as progress:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with (path / "result.json").open("wb") as result:
+            return subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=result,
+                stderr=progress,
+                start_new_session=True,  # no terminal, no Ctrl-C of the app
+                env=_environment(),
+                pass_fds=[lock.fileno()],  # the lock lives as long as the process does
+            )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this copy of `mmn` to be found from any working directory."""
+    known = os.environ.get("PYTHONPATH", "")
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), known]))}
+
+
+def _end_status(result: Mapping[str, Any], was_stopped: bool) -> str:
+    if result.get("status") in (COMPLETE, CANCELLED, FAILED):
+        return str(result["status"])
+    if "error" in result:
+        return CANCELLED if result["error"] == "Cancelled" else FAILED
+    return CANCELLED if was_stopped else FAILED
+
+
+def _read_progress(path: Path) -> tuple[Progress, tuple[str, ...]]:
+    """The last report, and the last 30 lines that are no reports."""
+    progress, run_id, others = Progress(), None, []
+    for line in _tail(path).splitlines():
+        report = _report(line)
+        if report is None:
+            others.append(line.rstrip())
+            continue
+        run_id = report.get("run_id") or run_id
+        progress = Progress(**{k: v for k, v in report.items() if k in Progress.__dataclass_fields__ and v is not None})
+    return Progress(**(asdict(progress) | {"run_id": run_id})), tuple(line for line in others if line)[-30:]
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    return text.partition("\n")[2] if size > _TAIL_BYTES else text  # the first line may be cut
+
+
+def _report(line: str) -> dict[str, Any] | None:
+    """The report that `line` is, or None for any other line, a half-written one included."""
+    if not line.startswith("{"):
+        return None
+    try:
+        report = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return report if isinstance(report, dict) and "stage" in report else None
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """What the job printed; empty when it printed nothing, or was killed while printing."""
+    try:
+        result = json.loads(path.read_text() or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1))
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,102 @@
+"""One pure function per score, and the ranking of units by it. Definitions: METHODS, P1 and P2.
+
+`a` are activations at p(c), the forward pass that predicts concept c, for n concepts at once; `rows` are rows of the
+unembedding W_U, one for each concept. Everything is float32. The product W_U[t] · W_out is only ever formed for the
+tokens t of the concepts at hand, never for the vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmn.adapters import Anatomy, Norm
+
+
+def contribution(
+    anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Float[Tensor, "n d"]
+) -> Float[Tensor, "n L m"]:
+    """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
+
+    With plain rows of W_U the final norm is left out, as in P2. With `folded_rows` the scores of all units and the
+    other terms add up to the logit. With act(gate) for `a` it is what P2's released code computes.
+    """
+    scores = torch.empty_like(a)
+    for layer in range(anatomy.n_layers):
+        torch.mul(rows @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
+    return scores
+
+
+def folded_rows(
+    anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tensor, "n d"]
+) -> Float[Tensor, "n d"]:
+    """W_U[t] with the final norm at residual `final` folded in: γ and 1/rms (LayerNorm: centred, too).
+
+    OURS. Linear in the residual stream once its rms (or deviation) is fixed at what it was, so that
+    logit = folded_row · final + `norm_bias`.
+    """
+    gain = _gain(anatomy)
+    if anatomy.norm is Norm.LAYER:
+        scaled = rows * gain
+        deviation = final.var(dim=-1, correction=0, keepdim=True).add(_epsilon(anatomy.final_norm)).sqrt()
+        return (scaled - scaled.mean(dim=-1, keepdim=True)) / deviation
+    rms = final.square().mean(dim=-1, keepdim=True).add(_epsilon(anatomy.final_norm)).sqrt()
+    return rows * gain / rms
+
+
+def norm_bias(anatomy: Anatomy, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """What the final norm's own bias β adds to each logit: W_U[t] · β; zero for an RMS norm."""
+    if anatomy.norm is Norm.LAYER:
+        return rows @ anatomy.final_norm.bias.float()  # type: ignore[operator, union-attr]
+    return torch.zeros(len(rows), device=rows.device)
+
+
+def uniform_draw(seed: int, image_id: str, variant: str, lemma: str, method: str, n_units: int, draw: int = 0) -> Tensor:
+    """The random control's scores: uniform in [0, 1), from a hash of what they are for, so independent of batches."""
+    key = "\0".join([str(seed), image_id, variant, lemma, method, str(draw)])
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")))
+    return torch.from_numpy(generator.random(n_units, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Chosen units of n concepts, by `rank` from 1 (suppressors: -1 is the most negative, -2 the next)."""
+
+    rank: Int[Tensor, " k"]
+    unit: Int[Tensor, "n k"]  # flat index, layer · m + i
+    score: Float[Tensor, "n k"]
+
+
+def rank_units(scores: Float[Tensor, "n L m"], top_k: int, bottom_k: int = 0) -> Ranked:
+    """The `top_k` highest and the `bottom_k` most negative of all L·m units, both cut to how many there are.
+
+    Ties go to the lower layer, then the lower unit. Suppressors are negative: there may be none, so a rank is only
+    given to units with a score below 0, and missing ones have index -1.
+    """
+    flat = scores.flatten(1)
+    top_k, bottom_k = min(top_k, flat.shape[1]), min(bottom_k, flat.shape[1])
+    top_score, top_unit = (part[:, :top_k] for part in flat.sort(dim=1, descending=True, stable=True))
+    rank = torch.arange(1, top_k + 1)
+    if not bottom_k:
+        return Ranked(rank, top_unit, top_score)
+    low_score, low_unit = (part[:, :bottom_k] for part in flat.sort(dim=1, stable=True))
+    low_unit = low_unit.where(low_score < 0, -1)
+    rank = torch.cat([rank, -torch.arange(1, bottom_k + 1)])
+    return Ranked(rank, torch.cat([top_unit, low_unit], 1), torch.cat([top_score, low_score], 1))
+
+
+def _gain(anatomy: Anatomy) -> Float[Tensor, " d"]:
+    weight: Tensor = anatomy.final_norm.weight.float()  # type: ignore[assignment, operator, union-attr]
+    return weight + 1 if anatomy.norm is Norm.RMS_PLUS_ONE else weight
+
+
+def _epsilon(norm: nn.Module) -> float:
+    for name in ("variance_epsilon", "eps"):
+        if hasattr(norm, name):
+            return float(getattr(norm, name))
+    raise AssertionError(f"{type(norm).__name__} has no epsilon under a known name")

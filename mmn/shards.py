@@ -1,0 +1,351 @@
+"""What did a scoring run find? Its answer as Parquet: one folder per run, one sub-folder per finished batch.
+
+    <runs>/<run id>/run.json            every input that can change a number
+    <runs>/<run id>/<shard>/*.parquet   one file per table of `SCHEMAS`; the folder's name gives the run
+    <runs>/<run id>/outcome.json        how and when it ended
+
+A shard is written into a hidden folder beside its place, flushed to the disk and renamed: it is there whole or not at
+all. That makes a job resumable and safe to kill, and its results readable while it runs. Nothing here opens the
+database; `mmn.store` loads shards into it.
+
+Invariant: all rows of one image and caption variant are in one shard (image-level ranks are computed shard by shard).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
+from mmn.errors import CacheError
+from mmn.names import COMPLETE, RUN_STATES, RUNNING
+
+_TYPES: Final = {
+    "text": pa.string(),
+    "texts": pa.list_(pa.string()),
+    "bool": pa.bool_(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "ints": pa.list_(pa.int32()),
+    "float": pa.float32(),
+    "double": pa.float64(),
+}
+
+
+def _schema(columns: str) -> pa.Schema:
+    """Returns the schema of `name type, …`; a type with a question mark may be empty."""
+    pairs = [column.split() for column in columns.split(",")]
+    return pa.schema([pa.field(n, _TYPES[t.rstrip("?")], nullable=t.endswith("?")) for n, t in pairs])
+
+
+SCHEMAS: Final[dict[str, pa.Schema]] = {
+    "image": _schema("image_id text, source text, sources texts, width int32, height int32, reference texts"),
+    "caption": _schema("image_id text, variant text, text text, tokens ints"),
+    "concept": _schema(
+        "image_id text, variant text, lemma text, noun text, n_mentions int32, token_id int32, position int32, "
+        "logit double, prob double, residual double, is_first bool, is_multi_token bool, is_shared_token bool, "
+        "is_in_reference bool?, target_at text?"
+    ),
+    "score": _schema(
+        "image_id text, variant text, noun text, method text, rank int32, layer int16, unit int32, score float, "
+        "activation float?, token_position int32?"
+    ),
+    "budget": _schema("image_id text, variant text, noun text, term text, layer int16?, logit double"),
+    "failure": _schema("source text, stage text, error text, message text"),
+}
+
+RUN_FILE: Final = "run.json"
+OUTCOME_FILE: Final = "outcome.json"
+_STALE_S: Final = 24 * 3600.0  # a hidden folder of another machine is a leftover after this long
+_HOST: Final = socket.gethostname().replace(".", "-")
+_PROCESS: Final = uuid.uuid4().hex[:8]  # tells us from a killed process that had our process id
+
+
+def create_run(runs_path: Path, run: Run) -> Path:
+    """Returns the folder of `run` below `runs_path`, new or, when the run is resumed, as it was.
+
+    Removes what killed writers left behind in it.
+
+    Raises:
+        CacheError: the disk is full, or the folder holds a `run.json` of another run.
+    """
+    run_path = runs_path / run.run_id
+    if (run_path / RUN_FILE).exists():
+        found, _ = read_run(run_path)
+        if found.run_id != run.run_id:
+            raise CacheError(f"{run_path} holds the run {found.run_id}: move that folder away, then start again")
+    else:
+        with _explain_full_disk(run_path):
+            run_path.mkdir(parents=True, exist_ok=True)
+            _write_json(run_path / RUN_FILE, asdict(run))
+    _remove_leftovers(runs_path)
+    _remove_leftovers(run_path)
+    return run_path
+
+
+def read_run(run_path: Path) -> tuple[Run, Outcome | None]:
+    """Returns the run of a folder and how it ended, None while it has not.
+
+    Raises:
+        CacheError: no readable `run.json`, or fields that this version does not know.
+    """
+    values = _read_json(run_path / RUN_FILE)
+    outcome_path = run_path / OUTCOME_FILE
+    try:
+        settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values["settings"].items()}
+        model = ModelFacts(**values["model"])
+        run = Run(**{**values, "model": model, "settings": ScoreSettings(**settings)})
+        outcome = Outcome(**_read_json(outcome_path)) if outcome_path.exists() else None
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CacheError(
+            f"{run_path}: {RUN_FILE} or {OUTCOME_FILE} is not as this version of mmn writes it ({error}); "
+            "update mmn, or move the folder away"
+        ) from error
+    return run, outcome
+
+
+def write_shard(run_path: Path, name: str, tables: Mapping[str, pa.Table]) -> Path:
+    """Returns the folder `<run_path>/<name>` that holds `tables`, whole; the first shard of a name wins.
+
+    Args:
+        run_path: folder of a run, from `create_run`.
+        name: of the shard; a plain folder name, the same for the same batch of a resumed run.
+        tables: by the names of `SCHEMAS`, with exactly their columns in any order; row order is kept.
+
+    Raises:
+        CacheError: the disk is full or the run's folder is gone. Finished shards stay.
+        AssertionError: values that must not be stored (our own bug): NaN, infinite, null, a score without its concept.
+    """
+    assert re.fullmatch(r"\w[\w.-]*", name), f"not a shard name: {name!r}"
+    assert tables, "a shard without tables"
+    checked = {table: _checked(table, rows) for table, rows in tables.items()}
+    _check_keys(checked)
+    shard_path = run_path / name
+    if shard_path.exists():
+        return shard_path
+    if not run_path.is_dir():
+        raise CacheError(f"{run_path} is gone: the run was deleted while it was being scored; score it again")
+    hidden_path = _hidden(run_path, name)
+    try:
+        with _explain_full_disk(run_path):
+            _write_tables(hidden_path, checked)
+            _publish(hidden_path, shard_path)
+    finally:
+        shutil.rmtree(hidden_path, ignore_errors=True)
+    return shard_path
+
+
+def finished_shards(run_path: Path) -> frozenset[str]:
+    """Returns the names of the shards that are there whole."""
+    return frozenset(p.name for p in run_path.iterdir() if not p.name.startswith(".") and any(p.glob("*.parquet")))
+
+
+def read_shard(shard_path: Path) -> dict[str, pa.Table]:
+    """Returns the tables of one shard by name, in the order of `SCHEMAS`.
+
+    Raises:
+        CacheError: a file is broken, or has other columns than `SCHEMAS`.
+    """
+    try:
+        return {
+            table: pq.ParquetFile(path).read().select(schema.names).cast(schema)
+            for table, schema in SCHEMAS.items()
+            if (path := shard_path / f"{table}.parquet").exists()
+        }
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise CacheError(
+            f"the shard {shard_path} cannot be read ({error}); delete that folder and score again: only it is redone"
+        ) from error
+
+
+def finish_run(run_path: Path, outcome: Outcome) -> None:
+    """Writes how the run ended. A resumed run replaces an earlier end, but a complete run stays as it is.
+
+    Raises:
+        CacheError: the disk is full.
+    """
+    assert outcome.status in set(RUN_STATES) - {RUNNING}, outcome
+    _, earlier = read_run(run_path)
+    if earlier is not None and earlier.status == COMPLETE:
+        return
+    with _explain_full_disk(run_path):
+        _write_json(run_path / OUTCOME_FILE, asdict(outcome))
+
+
+def find_runs(runs_paths: Iterable[Path]) -> list[Path]:
+    """Returns the run folders in `runs_paths`, each of which is a run itself or holds runs; in the order given."""
+    found: list[Path] = []
+    for path in runs_paths:
+        if (path / RUN_FILE).is_file():
+            found.append(path)
+        elif path.is_dir():
+            children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
+            found += [child for child in children if (child / RUN_FILE).is_file()]
+    return list(dict.fromkeys(found))
+
+
+def remove_run(run_path: Path) -> Callable[[], None]:
+    """Hides the folder of a run from all readers, at once; call what is returned to give its space back.
+
+    Two steps, so that the caller can forget the run in between: killed half-way, no half of a run comes back.
+    """
+    hidden_path = _hidden(run_path.parent, "deleted")
+    run_path.rename(hidden_path)
+    return lambda: shutil.rmtree(hidden_path, ignore_errors=True)
+
+
+def _checked(table: str, rows: pa.Table) -> pa.Table:
+    schema = SCHEMAS[table]
+    assert sorted(rows.column_names) == sorted(schema.names), f"{table}: {rows.column_names} is not {schema.names}"
+    for field in schema:
+        n_null = rows[field.name].null_count
+        assert field.nullable or n_null == 0, f"{table}.{field.name}: {n_null} nulls"
+    typed = rows.select(schema.names).cast(schema)
+    for field in schema:
+        if pa.types.is_floating(field.type):
+            n_bad = pc.sum(pc.invert(pc.is_finite(typed[field.name]))).as_py() or 0
+            assert n_bad == 0, f"{table}.{field.name}: {n_bad} of {len(typed)} values are NaN or infinite"
+    return typed
+
+
+def _check_keys(tables: Mapping[str, pa.Table]) -> None:
+    """Asserts that a noun names one concept of a caption, and that every score and budget row has its concept."""
+    key = ["image_id", "variant", "noun"]
+    concepts = tables.get("concept", SCHEMAS["concept"].empty_table()).select(key)
+    n_distinct = len(concepts.group_by(key).aggregate([]))
+    assert n_distinct == len(concepts), f"{len(concepts)} concepts but {n_distinct} distinct (image, variant, noun)"
+    for name in ("score", "budget"):
+        if name in tables:
+            rows = tables[name].select(key).group_by(key).aggregate([])
+            orphans = rows.join(concepts, keys=key, join_type="left anti")
+            assert len(orphans) == 0, f"{name} rows without a concept: {orphans.slice(0, 3).to_pylist()}"
+
+
+def _write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    folder.mkdir()
+    for table, rows in tables.items():
+        path = folder / f"{table}.parquet"
+        pq.write_table(rows, path, **_parquet_options(rows.schema))
+        _flush(path)
+    _flush(folder)
+
+
+def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Returns what made score shards smallest: 6.2 bytes a row, where zstd with the defaults takes 10.4.
+
+    Floats are stored byte by byte (all first bytes, then all second …), ranks by their steps, all else by dictionary.
+    """
+    encodings = {f.name: "BYTE_STREAM_SPLIT" for f in schema if pa.types.is_floating(f.type)}
+    encodings |= {name: "DELTA_BINARY_PACKED" for name in schema.names if name == "rank"}
+    repeating = [f.name for f in schema if f.name not in encodings and not pa.types.is_nested(f.type)]
+    return {
+        "compression": "zstd",
+        "compression_level": 9,
+        "use_dictionary": repeating,
+        "column_encoding": encodings,
+    }
+
+
+def _publish(hidden_path: Path, shard_path: Path) -> None:
+    """Renames; another writer's shard of that name, there already, is kept."""
+    try:
+        hidden_path.rename(shard_path)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    _flush(shard_path.parent)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    hidden_path = _hidden(path.parent, path.name)
+    try:
+        hidden_path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _flush(hidden_path)
+        hidden_path.replace(path)
+        _flush(path.parent)
+    finally:
+        hidden_path.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CacheError(f"{path} cannot be read ({error}); move its folder away, then score again") from error
+    if not isinstance(values, dict):
+        raise CacheError(f"{path} does not describe a run; move its folder away, then score again")
+    return values
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file or folder is on the disk, so that a rename cannot outrun what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explain_full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CacheError(
+            f"no space left to write {path} ({_free_mb(path):.1f} MB free): finished batches are kept; "
+            "make room and give the same command again to resume"
+        ) from error
+
+
+def _free_mb(path: Path) -> float:
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free / 1e6
+
+
+def _hidden(folder: Path, name: str) -> Path:
+    """Returns a new path that no reader looks at and whose name tells which process writes it."""
+    return folder / f".{name}.{_HOST}.{os.getpid()}.{_PROCESS}.{uuid.uuid4().hex[:8]}"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the hidden files and folders of writers that are no more; live writers keep theirs."""
+    for path in folder.glob(".*.*.*.*.*"):
+        if _is_leftover(path):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_leftover(path: Path) -> bool:
+    host, pid, process = path.name.rsplit(".", 4)[-4:-1]
+    if not pid.isdigit() or process == _PROCESS:
+        return False
+    if host != _HOST:
+        return time.time() - path.stat().st_mtime > _STALE_S
+    return int(pid) == os.getpid() or not _is_alive(int(pid))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True

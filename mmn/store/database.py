@@ -1,0 +1,89 @@
+"""What stops the database from opening? DuckDB's errors, said in words that help; and a cursor per use.
+
+DuckDB locks its file per process: while one holds it nobody else can even read it. Within a process every use takes a
+cursor of its own, because a connection shared by threads mixes up their answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from mmn.errors import CacheError, CacheLockedError, CacheNewerError
+
+DATABASE: Final = "mmn.duckdb"
+_CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {"autoinstall_known_extensions": False}
+
+
+def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
+    """Returns a connection to the database, made if it is not there.
+
+    Raises:
+        CacheLockedError: another process holds it.
+        CacheNewerError: a newer DuckDB wrote it.
+        CacheError: it is broken, or the folder cannot be made or written.
+    """
+    try:
+        database_path.parent.mkdir(parents=True, exist_ok=True)
+        return duckdb.connect(str(database_path), config=_CONFIG)
+    except OSError as error:
+        raise CacheError(
+            f"the cache folder {database_path.parent} cannot be made ({error.strerror}); choose another --cache"
+        ) from error
+    except duckdb.Error as error:
+        raise _explained(error, database_path) from error
+
+
+@contextmanager
+def cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A cursor for one use, closed after it; damage and a full disk are told in the user's words."""
+    own = connection.cursor()
+    try:
+        yield own
+    except (duckdb.IOException, duckdb.FatalException, duckdb.SerializationException) as error:
+        raise _explained(error, database_path) from error
+    except duckdb.Error as error:
+        if "corrupt" not in str(error).lower():
+            raise
+        raise _explained(error, database_path) from error
+    finally:
+        own.close()
+
+
+@contextmanager
+def transaction(own: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Everything inside happens whole or not at all."""
+    own.begin()
+    try:
+        yield
+        own.commit()
+    except BaseException:
+        own.rollback()
+        raise
+
+
+def _explained(error: duckdb.Error, path: Path) -> CacheError:
+    text = str(error)
+    first_line = text.partition("\n")[0]
+    if "lock" in text and (holder := re.search(r"held in (.*?) ?\(PID (\d+)\)", text)):
+        return CacheLockedError(
+            f"{path} is in use by process {holder[2]} ({holder[1]}): close the dashboard or command that holds it, "
+            "or choose another --cache"
+        )
+    if "Could not set lock" in text:
+        return CacheLockedError(f"{path} is in use by another process: close it, or choose another --cache")
+    if "newer version of DuckDB" in text:
+        return CacheNewerError(
+            f"{path} was written by a newer DuckDB ({first_line}): update mmn, or choose another --cache"
+        )
+    if "not a valid DuckDB" in text or "orrupt" in text or isinstance(error, duckdb.SerializationException):
+        return CacheError(
+            f"{path} is damaged ({first_line}): delete {path.name} and {path.name}.wal; "
+            "the results are in runs/ beside it, and the database is rebuilt from them"
+        )
+    return CacheError(f"{path} cannot be used ({first_line}): check its permissions and the space left on its disk")

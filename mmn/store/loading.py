@@ -1,0 +1,155 @@
+"""How do shards become rows? One transaction each: the rows, their image-level ranks, and the mark that they are in.
+
+A run is known by its id wherever its folder lies. A run that was deleted leaves its id in `deleted_run`, so that a
+folder that ships with the program does not bring it back; a new scoring in `<cache>/runs` does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from mmn.core import Outcome, Run
+from mmn.names import RUNNING
+from mmn.shards import SCHEMAS, find_runs, finished_shards, read_run, read_shard
+from mmn.store.database import transaction
+from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
+
+# A unit's image-level score is its maximum over the nouns of the caption (METHODS: image-level ranking); ties go to
+# the lower layer, then the lower unit. Ranks beyond the stored top k would be wrong, so they are not kept.
+_RANK_IMAGES = """
+    WITH best AS (
+        SELECT image_id, variant, method, layer, unit, max(score) AS score
+        FROM shard_score SEMI JOIN
+            (SELECT image_id, variant, noun FROM shard_concept WHERE target_at IS NULL) USING (image_id, variant, noun)
+        WHERE rank >= 1
+        GROUP BY image_id, variant, method, layer, unit
+    )
+    INSERT INTO image_rank BY NAME
+    SELECT $run_id AS run_id, *,
+        row_number() OVER (PARTITION BY image_id, variant, method ORDER BY score DESC, layer, unit) AS rank
+    FROM best
+    QUALIFY rank <= $top_k
+    ORDER BY image_id, variant, method, rank
+"""
+
+
+def runs_to_load(own: duckdb.DuckDBPyConnection, runs_paths: list[Path], home: Path) -> dict[Path, Run]:
+    """Returns the folders to load from, one per run id (the first one found), without the deleted runs.
+
+    A folder in `home`, where new scorings write, is newer than any deletion: it takes the mark away.
+    """
+    deleted = {run_id for (run_id,) in own.execute("SELECT run_id FROM deleted_run").fetchall()}
+    chosen: dict[str, tuple[Path, Run]] = {}
+    for run_path in find_runs(runs_paths):
+        run, _ = read_run(run_path)
+        if run.run_id in deleted and run_path.absolute().parent == home.absolute():
+            restore(own, run.run_id)
+            deleted.remove(run.run_id)
+        if run.run_id not in deleted:
+            chosen.setdefault(run.run_id, (run_path, run))
+    return dict(chosen.values())
+
+
+def new_shards(own: duckdb.DuckDBPyConnection, run_path: Path, run: Run) -> list[Path]:
+    """Returns the finished shards of a run that are not in the database, by name."""
+    rows = own.execute("SELECT name FROM shard WHERE run_id = ?", [run.run_id]).fetchall()
+    return [run_path / name for name in sorted(finished_shards(run_path) - {name for (name,) in rows})]
+
+
+def save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None) -> None:
+    """Inserts the row of a run, or brings its end up to date."""
+    status = outcome.status if outcome else RUNNING
+    finished_at = _utc(outcome.finished_at) if outcome else None
+    seconds = outcome.seconds if outcome else None
+    values = {
+        "run_id": run.run_id,
+        "status": status,
+        "created_at": _utc(run.created_at),
+        "finished_at": finished_at,
+        "model": run.model.name,
+        "model_fingerprint": run.model.fingerprint,
+        "family": run.model.family,
+        "n_layers": run.model.n_layers,
+        "d_mlp": run.model.d_mlp,
+        "images": run.images,
+        "prompt": run.prompt,
+        "settings": json.dumps(asdict(run.settings), ensure_ascii=False),
+        "versions": json.dumps(run.versions, ensure_ascii=False),
+        "device": run.settings.device,
+        "dtype": run.settings.dtype,
+        "seconds": seconds,
+        "seed": run.settings.seed,
+    }
+    names = ", ".join(values)
+    slots = ", ".join(f"${name}" for name in values)
+    own.execute(
+        f"INSERT INTO run ({names}) VALUES ({slots}) ON CONFLICT DO UPDATE SET "  # noqa: S608 - names are our own
+        "status = excluded.status, finished_at = excluded.finished_at, seconds = excluded.seconds",
+        values,
+    )
+
+
+def load_shard(own: duckdb.DuckDBPyConnection, run: Run, shard_path: Path) -> None:
+    """Adds the rows of one shard, in one transaction.
+
+    Raises:
+        CacheError: the shard is broken; nothing of it is loaded.
+    """
+    tables = read_shard(shard_path)
+    if "image" in tables:
+        tables["image"] = _with_absolute_sources(tables["image"], shard_path.parent)
+    with transaction(own):
+        own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, shard_path.name])
+        for table in SCHEMAS:
+            own.register(f"shard_{table}", tables.get(table, SCHEMAS[table].empty_table()))
+        for table in tables:
+            new = "ANTI JOIN (SELECT image_id FROM image WHERE run_id = $run_id) USING (image_id)"
+            condition = new if table == "image" else ""  # a later shard may tell the same picture again
+            rows = f"SELECT $run_id AS run_id, * FROM shard_{table} {condition}"  # noqa: S608 - names are our own
+            own.execute(f"INSERT INTO {table} BY NAME {rows}", {"run_id": run.run_id})
+        own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": stored_k(run)})
+
+
+def stored_k(run: Run) -> int:
+    """Returns how many units per noun are stored, which is as far as image-level ranks are exact."""
+    return min(run.settings.top_k, run.model.n_units)
+
+
+def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Removes every row of a run, and marks it as deleted; decoded units of its model stay."""
+    with transaction(own):
+        for table, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
+            if "run_id" in columns:
+                own.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])  # noqa: S608 - names are our own
+        own.execute("INSERT INTO deleted_run VALUES (?, now() AT TIME ZONE 'UTC')", [run_id])
+
+
+def restore(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Takes the mark of deletion away."""
+    own.execute("DELETE FROM deleted_run WHERE run_id = ?", [run_id])
+
+
+def _with_absolute_sources(images: pa.Table, run_path: Path) -> pa.Table:
+    """Makes relative paths, which count from the run's folder, open from anywhere."""
+
+    def absolute(source: str) -> str:
+        return str((run_path / source).resolve()) if not Path(source).is_absolute() else source
+
+    rows = images.to_pylist()
+    for row in rows:
+        row["source"] = absolute(row["source"])
+        row["sources"] = [absolute(source) for source in row["sources"]]
+    return pa.Table.from_pylist(rows, schema=images.schema)
+
+
+def _utc(text: str) -> datetime:
+    """Returns an ISO 8601 time as the database keeps it: UTC, without saying so."""
+    moment = datetime.fromisoformat(text)
+    assert moment.tzinfo is not None, f"a time without a zone: {text!r}"
+    return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,111 @@
+"""Which tables are there? Numbered steps, each in one transaction; `docs/schema.md` tells what the columns mean.
+
+A step is never changed once it is released: add another one. No primary key on `score` (3.5 times the size, 5 times
+slower to load) and no foreign keys: each shard is loaded once, which the key of `shard` guarantees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import duckdb
+
+from mmn.errors import CacheNewerError
+
+_CONCEPT_KEY: Final = "run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, variant VARCHAR NOT NULL"
+
+PUBLIC_TABLES: Final[dict[str, str]] = {
+    "run": """
+        run_id VARCHAR PRIMARY KEY, status VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, finished_at TIMESTAMP,
+        model VARCHAR NOT NULL, model_fingerprint VARCHAR NOT NULL, family VARCHAR NOT NULL,
+        n_layers INTEGER NOT NULL, d_mlp INTEGER NOT NULL, images VARCHAR NOT NULL, prompt VARCHAR NOT NULL,
+        settings JSON NOT NULL, versions JSON NOT NULL, device VARCHAR NOT NULL, dtype VARCHAR NOT NULL,
+        seconds DOUBLE, seed BIGINT NOT NULL""",
+    "image": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, source VARCHAR NOT NULL, sources VARCHAR[] NOT NULL,
+        width INTEGER NOT NULL, height INTEGER NOT NULL, reference VARCHAR[] NOT NULL""",
+    "caption": f"{_CONCEPT_KEY}, text VARCHAR NOT NULL, tokens INTEGER[] NOT NULL",
+    "concept": f"""
+        {_CONCEPT_KEY}, lemma VARCHAR NOT NULL, noun VARCHAR NOT NULL, n_mentions INTEGER NOT NULL,
+        token_id INTEGER NOT NULL, position INTEGER NOT NULL, logit DOUBLE NOT NULL, prob DOUBLE NOT NULL,
+        residual DOUBLE NOT NULL, is_first BOOLEAN NOT NULL, is_multi_token BOOLEAN NOT NULL,
+        is_shared_token BOOLEAN NOT NULL, is_in_reference BOOLEAN, target_at VARCHAR""",
+    "score": f"""
+        {_CONCEPT_KEY}, noun VARCHAR NOT NULL, method VARCHAR NOT NULL, rank INTEGER NOT NULL,
+        layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL CHECK (isfinite(score)),
+        activation FLOAT, token_position INTEGER""",
+    "budget": f"""
+        {_CONCEPT_KEY}, noun VARCHAR NOT NULL, term VARCHAR NOT NULL, layer SMALLINT, logit DOUBLE NOT NULL""",
+    "neuron": """
+        model_fingerprint VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
+        tokens VARCHAR[10] NOT NULL, logits FLOAT[10] NOT NULL, is_interpretable BOOLEAN NOT NULL""",
+    "field": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
+        rank INTEGER NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
+        iou DOUBLE, iou_other DOUBLE, iou_random DOUBLE""",
+    "invariance": """
+        run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
+        k INTEGER NOT NULL, draw INTEGER NOT NULL, ratio DOUBLE NOT NULL, floor_other_noun DOUBLE,
+        floor_random DOUBLE NOT NULL, n INTEGER NOT NULL""",
+    "specificity": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL,
+        method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL,
+        share DOUBLE""",
+    "sensitivity": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
+        metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL""",
+    "effect": f"""
+        {_CONCEPT_KEY}, noun VARCHAR NOT NULL, kind VARCHAR NOT NULL, selection VARCHAR NOT NULL,
+        method VARCHAR NOT NULL, k INTEGER NOT NULL, sigma DOUBLE, draw INTEGER NOT NULL, logit DOUBLE NOT NULL,
+        prob DOUBLE NOT NULL, caption VARCHAR, similarity DOUBLE, metric VARCHAR, is_lost BOOLEAN""",
+    "edit": """
+        edit_id VARCHAR PRIMARY KEY, run_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
+        algorithm VARCHAR NOT NULL, selection VARCHAR NOT NULL, noun VARCHAR NOT NULL, target VARCHAR NOT NULL,
+        units JSON NOT NULL, settings JSON NOT NULL, fingerprint_before VARCHAR NOT NULL,
+        fingerprint_after VARCHAR NOT NULL, efficacy DOUBLE, generalisation DOUBLE, locality DOUBLE, fluency DOUBLE""",
+    "failure": """
+        run_id VARCHAR NOT NULL, source VARCHAR NOT NULL, stage VARCHAR NOT NULL, error VARCHAR NOT NULL,
+        message VARCHAR NOT NULL""",
+}
+
+INTERNAL_TABLES: Final[dict[str, str]] = {
+    "shard": "run_id VARCHAR, name VARCHAR, loaded_at TIMESTAMP NOT NULL, PRIMARY KEY (run_id, name)",
+    "image_rank": f"""
+        {_CONCEPT_KEY}, method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
+        score FLOAT NOT NULL, rank INTEGER NOT NULL""",
+    "deleted_run": "run_id VARCHAR PRIMARY KEY, deleted_at TIMESTAMP NOT NULL",
+}
+
+
+def _create_tables(cursor: duckdb.DuckDBPyConnection) -> None:
+    for name, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
+        cursor.execute(f"CREATE TABLE {name} ({columns})")
+
+
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_create_tables]  # step n is number n + 1
+
+
+def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Brings the database to the newest version; each step whole or not at all.
+
+    Raises:
+        CacheNewerError: a newer version of this program has been here.
+    """
+    cursor.execute("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)")
+    row = cursor.execute("SELECT coalesce(max(version), 0) FROM migration").fetchone()
+    assert row is not None
+    if row[0] > len(MIGRATIONS):
+        raise CacheNewerError(
+            f"the cache is at version {row[0]}, this mmn knows versions up to {len(MIGRATIONS)}: "
+            "update mmn, or choose another --cache"
+        )
+    for version in range(row[0] + 1, len(MIGRATIONS) + 1):
+        cursor.begin()
+        try:
+            MIGRATIONS[version - 1](cursor)
+            cursor.execute("INSERT INTO migration VALUES (?, now() AT TIME ZONE 'UTC')", [version])
+            cursor.commit()
+        except BaseException:
+            cursor.rollback()
+            raise

@@ -1,0 +1,249 @@
+"""`Store`: the one owner of `mmn.duckdb`, and all that the rest of the program may ask of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pandas as pd
+
+from mmn.errors import CacheError
+from mmn.names import ORIGINAL
+from mmn.shards import RUN_FILE, read_run, remove_run
+from mmn.store import loading, queries
+from mmn.store.database import DATABASE, connect, cursor
+from mmn.store.migrations import migrate
+
+
+class Store:
+    """The database of a cache folder. Safe to share between threads; every answer is a copy."""
+
+    def __init__(self, cache_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        """Use `Store.open`."""
+        self.cache_path = cache_path
+        self._connection = connection
+        self._writing = threading.Lock()  # two sessions that load the same shard at once would both add it
+
+    @classmethod
+    def open(cls, cache_path: Path) -> Self:
+        """Returns the store of a cache folder, made if it is not there and brought to the newest version.
+
+        Raises:
+            CacheLockedError: another process holds the database.
+            CacheNewerError: a newer version of this program, or of DuckDB, wrote it.
+            CacheError: it is damaged, or the folder cannot be made or written.
+        """
+        database_path = cache_path / DATABASE
+        store = cls(cache_path, connect(database_path))
+        try:
+            with store._cursor() as own:
+                migrate(own)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Gives the database free for other processes."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def runs_path(self) -> Path:
+        """The folder where scorings of this cache write their shards."""
+        return self.cache_path / "runs"
+
+    def load_new_shards(self, runs_paths: Iterable[Path], progress: Callable[[int, int], None] | None = None) -> int:
+        """Loads the shards that are not in yet, and how their runs ended; returns how many shards were loaded.
+
+        Args:
+            runs_paths: folders that are a run or hold runs; of a run found twice, the first folder counts.
+            progress: is told (shards done, shards to do) after each.
+
+        Raises:
+            CacheError: a shard or run is broken. It is named; all others are loaded first.
+        """
+        with self._writing, self._cursor() as own:
+            found = loading.runs_to_load(own, list(runs_paths), self.runs_path)
+            to_do = []
+            for run_path, run in found.items():
+                new = loading.new_shards(own, run_path, run)
+                loading.save_run(own, *read_run(run_path))
+                to_do += [(run, shard_path) for shard_path in new]
+            broken = []
+            for n_done, (run, shard_path) in enumerate(to_do, 1):
+                try:
+                    loading.load_shard(own, run, shard_path)
+                except CacheError as error:
+                    broken.append(error)
+                if progress is not None:
+                    progress(n_done, len(to_do))
+        if broken:
+            raise CacheError(f"{len(broken)} of {len(to_do)} shards: {broken[0]}") from broken[0]
+        return len(to_do)
+
+    def delete_run(self, run_id: str) -> None:
+        """Removes a run, its folder in the cache too; it does not come back unless it is scored again or restored.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._writing, self._cursor() as own:
+            found = queries.find_run(own, run_id)["run_id"]
+            run_path = self.runs_path / found
+            give_space_back = remove_run(run_path) if (run_path / RUN_FILE).exists() else None
+            loading.forget_run(own, found)
+        if give_space_back is not None:
+            give_space_back()
+
+    def restore(self, run_id: str) -> None:
+        """Lets a deleted run be loaded again (`mmn load DIR`)."""
+        with self._writing, self._cursor() as own:
+            loading.restore(own, run_id)
+
+    def runs(self) -> pd.DataFrame:
+        """Returns one row per run, newest first: the columns of `run`, n_images, n_failed, n_concepts, n_scores."""
+        with self._cursor() as own:
+            return queries.runs(own)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Returns the row of a run; `settings` and `versions` as dicts, times in UTC.
+
+        Args:
+            run_id: the id, a beginning of it that no other run has, or `latest`.
+
+        Raises:
+            RunNotFoundError: none such; the message lists what there is.
+        """
+        with self._cursor() as own:
+            return queries.find_run(own, run_id)
+
+    def table(self, run_id: str, name: str) -> pd.DataFrame:
+        """Returns all rows of a public table that belong to a run, in a stable order.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such table; the message lists them.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.table(own, run, name)
+
+    def concepts(self, run_id: str, variant: str = ORIGINAL) -> pd.DataFrame:
+        """Returns one row per lemma said in the captions of a variant, most frequent first.
+
+        Columns: lemma, n_images, n_mentions, mean_prob, and in how many images each flag holds: n_first,
+        n_multi_token, n_shared_token, n_in_reference (of n_with_reference).
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.concepts(own, run, variant)
+
+    def score_methods(self, run_id: str) -> list[str]:
+        """Returns the methods with scores in a run, in the order of `names.METHODS`.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.score_methods(own, run)
+
+    def summary(self, run_id: str) -> dict[str, Any]:
+        """Returns n_images, n_failed, n_concepts, n_scores and max_residual of a run.
+
+        max_residual is the largest |residual| / max(|logit|, 1) of any concept (METHODS: exactness), None without.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.summary(own, run)
+
+    def layer_distribution(
+        self,
+        run_id: str,
+        methods: Sequence[str],
+        ks: Sequence[int],
+        lemmas: Sequence[str] = (),
+        layers: tuple[int, int] | None = None,
+        variant: str = ORIGINAL,
+    ) -> pd.DataFrame:
+        """Returns how many distinct units of each layer are among the top k of at least one image.
+
+        An image's ranking is by each unit's maximum over the nouns of its caption; with `lemmas`, the rankings of
+        those nouns are used instead, together (METHODS: image-level ranking).
+
+        Args:
+            run_id: of one run.
+            methods: scores to count by.
+            ks: units per image; at most what the run stored, beyond which the ranking would be wrong.
+            lemmas: nouns of the caption to count for, all if empty.
+            layers: first and last layer to show; shares stay shares of all layers.
+            variant: of the captions.
+
+        Returns:
+            method, k, layer, n_units, share: one row for each, in the order given, layers without units too; `share`
+            is of all distinct units of that method and k, so it adds up to 1 over all layers.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: nothing is stored for a method, lemma or variant; a k or layer out of range.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.layer_distribution(own, run, methods, ks, lemmas, layers, variant)
+
+    def layer_counts_per_image(
+        self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), variant: str = ORIGINAL
+    ) -> pd.DataFrame:
+        """Returns how many of each image's top k lie in each layer: image_id, layer, n_units (layers without: no row).
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: as `layer_distribution`.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.layer_counts_per_image(own, run, method, k, lemmas, variant)
+
+    def unit_rows(
+        self,
+        run_id: str,
+        method: str,
+        k: int,
+        layer: int | None = None,
+        lemmas: Sequence[str] = (),
+        variant: str = ORIGINAL,
+    ) -> pd.DataFrame:
+        """Returns the units behind a bar of `layer_distribution`, best rank first, at most 500.
+
+        Columns: layer, unit, n_images (with the unit in their top k), n_concepts (lemmas whose own top k has it),
+        mean_score and max_score over those images, best_rank.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: as `layer_distribution`.
+        """
+        with self._of_run(run_id) as (own, run):
+            return queries.unit_rows(own, run, method, k, layer, lemmas, variant)
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with cursor(self._connection, self.cache_path / DATABASE) as own:
+            yield own
+
+    @contextmanager
+    def _of_run(self, run_id: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
+        with self._cursor() as own:
+            yield own, queries.find_run(own, run_id)
