@@ -21,6 +21,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from typing import Any, Final
 from mmn.errors import UsageError
 from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
 
+PROGRAM: Final[tuple[str, ...]] = (sys.executable, "-m", "mmn")
 _TAIL_BYTES: Final = 65_536  # enough for the last reports and a long traceback
 
 
@@ -86,6 +88,17 @@ class JobState:
         if self.status != FAILED:
             return ""
         return self.result.get("message") or "The process ended without a result."
+
+
+def score_command(options: Mapping[str, str | int | Sequence[str] | None]) -> list[str]:
+    """The command line that scores: `{"top_k": 1000}` becomes `--top-k 1000`, a list repeats its option, and None or
+    an empty value leaves the option to the command's own default."""
+    words = [*PROGRAM, "score"]
+    for name, value in options.items():
+        for one in [value] if isinstance(value, str | int) else value or ():
+            if one != "":
+                words += [f"--{name.replace('_', '-')}", str(one)]
+    return [*words, "--json", "--progress", "json"]
 
 
 def start(command: Sequence[str], jobs_path: Path, model: str, images: str) -> Job:

@@ -13,6 +13,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import INK, ordered_colours
+from mmn.figures.wording import k_text
 from mmn.names import RANDOM
 
 COLUMNS: Final = ("method", "k", "layer", "n_units", "share")
@@ -49,17 +50,11 @@ def layer_distribution(
     is_barred = rows["layer"].nunique() * rows["k"].nunique() <= _MAX_BARS
     panel = (_bars if is_barred else _lines)(rows, _axis(quantity, y_max), _axis(f"control_{quantity}", y_max))
     methods = list(dict.fromkeys(rows["method"]))
-    control = ("circles" if is_barred else "dashed") + ": random control" if _has_control(rows) else ""
+    control = f"{'circles' if is_barred else 'dashed lines'}: random control" if _has_control(rows) else ""
     if len(methods) == 1:
         return panel.properties(height=200, title=_title(run, methods[0], subset, control))
     facet = alt.Facet("method:N", title=None, sort=methods, header=alt.Header(labelFontWeight="bold", labelPadding=4))
     return panel.properties(height=110).facet(facet=facet, columns=1, title=_title(run, "", subset, control))
-
-
-def k_text(k: int, n_units: int) -> str:
-    """k as a number and as a share of all units, `43 (1.4 %)`; the share to two digits, for k means nothing alone."""
-    share = 100 * k / n_units
-    return f"{k:,} ({share:.0f} %)" if share >= 10 else f"{k:,} ({share:.2g} %)"
 
 
 def label_k(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
@@ -147,8 +142,8 @@ def _faded(clicked: alt.Parameter) -> Any:
     return alt.condition(clicked, alt.value(1), alt.value(0.4))
 
 
-def _title(run: Mapping[str, Any], method: str, *about: str) -> alt.TitleParams:
+def _title(run: Mapping[str, Any], method: str, subset: str, control: str) -> alt.TitleParams:
     n = int(run["n_images"])
-    of = f"{run['model']} on {run['images']}, n = {n:,} {'picture' if n == 1 else 'pictures'}"
+    of = f"{run['model']} on {run['images']}, n = {n:,} {'picture' if n == 1 else 'pictures'}, {subset}"
     text = "Distinct top units per layer" + (f", {method}" if method else "")
-    return alt.TitleParams(text, subtitle=", ".join(filter(None, [of, *about])))
+    return alt.TitleParams(text, subtitle=[of, *filter(None, [control])])

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from mmn.errors import SourceError
-from mmn.images.places import Places, captions_in, parse_json, read_text, require_folder, sorted_places, walk
+from mmn.images.places import Places, captions_in, is_file, parse_json, read_text, require_folder, sorted_places, walk
 
 _SBU_NAME_KEYS: Final = ("file_name", "image", "image_path", "path", "image_url", "url")
 _LIST_NAME_KEYS: Final = ("file_name", "path")
@@ -32,7 +32,8 @@ def coco_places(annotations: Path, folder: Path) -> Places:
             f"{annotations} lists no images: give a COCO file with 'images' (captions, instances, panoptic)"
         )
     captions: dict[Any, list[str]] = {}
-    for row in data.get("annotations") or ():
+    rows = data.get("annotations")
+    for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and isinstance(row.get("image_id"), int | str):
             captions.setdefault(row["image_id"], []).extend(captions_in({"caption": row.get("caption")}))
     return _found(annotations, folder, (_coco_image(annotations, image, captions) for image in images))
@@ -63,7 +64,7 @@ def list_places(path: Path) -> Places:
     """
     references: dict[Path, list[str]] = {}
     for name, captions in _csv_rows(path) if path.suffix.lower() == ".csv" else _txt_rows(path):
-        place = Path(os.path.normpath(path.parent / Path(name).expanduser()))
+        place = Path(os.path.normpath(path.parent / os.path.expanduser(name)))  # noqa: PTH111 - Path raises for ~nobody
         references.setdefault(place, []).extend(captions)
     if not references:
         raise SourceError(f"{path} names no picture: write one path a line")
@@ -87,7 +88,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 f"{path}, line {reader.line_num}, is not a table ({error}): save it as CSV again"
             ) from error
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() cuts at U+2028, which JSON allows
         if line.strip():
             row = parse_json(line, f"{path}, line {number},")
             if not isinstance(row, dict):
@@ -132,7 +133,7 @@ def _found(annotations: Path, folder: Path, named: Iterable[tuple[str, Iterable[
     for name, captions in named:
         exact = Path(os.path.normpath(folder / name.lstrip("/")))
         base = Path(name).name
-        path = exact if exact.is_file() else by_base_name.get(base, folder / base)
+        path = exact if is_file(exact) else by_base_name.get(base, folder / base)
         n_found += base in by_base_name
         references.setdefault(path, []).extend(captions)
     if not n_found:
@@ -141,7 +142,7 @@ def _found(annotations: Path, folder: Path, named: Iterable[tuple[str, Iterable[
 
 
 def _txt_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for line in read_text(path).splitlines():
+    for line in read_text(path).split("\n"):
         if line.strip() and not line.lstrip().startswith("#"):
             yield line.strip(), ()
 

@@ -41,7 +41,7 @@ def dataset_places(folder: Path, work_path: Path) -> Places:
     if not n_rows:
         raise SourceError(f"{folder} is a dataset without rows: give one that holds pictures")
     work_path = Path(os.path.abspath(work_path))  # noqa: PTH100 - resolve() would follow links
-    return Places((place for shard in shards for place in _shard_places(shard, work_path)), n_rows)
+    return Places((place for shard in shards for place in _shard_places(shard, work_path)), n_rows, is_written_out=True)
 
 
 def _is_shard(name: str) -> bool:

@@ -58,9 +58,10 @@ _warnings_lock = threading.Lock()  # warnings.catch_warnings swaps a global; one
 
 @dataclass(frozen=True)
 class Header:
-    """What listing needs of a picture: the bytes' sha-256 and the upright size in pixels; nothing was decoded."""
+    """What listing needs of a picture: its bytes' sha-256 and number, and its upright size in pixels."""
 
     image_id: str
+    n_bytes: int
     width: int
     height: int
 
@@ -77,7 +78,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         is_large = (
             image.width * image.height > MAX_PIXELS // 2
         )  # near where Pillow warns again; else decode in parallel
-        with _no_bomb_warnings() if is_large else contextlib.nullcontext():
+        with _quiet() if is_large else contextlib.nullcontext():
             image.load()
         upright = _turn(_to_rgb(image), orientation)
     upright.info = {}  # else a reader of the EXIF tag would turn it once more
@@ -96,7 +97,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         if _orientation(image) in _ON_ITS_SIDE:
             width, height = height, width
         stream.seek(0)
-        return Header(hashlib.file_digest(stream, "sha256").hexdigest(), width, height)
+        image_id = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Header(image_id, stream.tell(), width, height)
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
@@ -180,7 +182,7 @@ def _read_header(stream: IO[bytes], path: str | os.PathLike[str]) -> Image.Image
 
 
 def _identify(stream: IO[bytes]) -> Image.Image:
-    with _no_bomb_warnings():
+    with _quiet():
         return Image.open(stream, formats=FORMATS)
 
 
@@ -202,10 +204,11 @@ def _undecodable(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_bomb_warnings() -> Iterator[None]:
-    """Silences Pillow's warning about large pictures: `check_size` is our limit, and it is an error."""
+def _quiet() -> Iterator[None]:
+    """Silences Pillow's warnings of large pictures (`check_size` refuses them) and damaged EXIF (`_orientation`)."""
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
         yield
 
 
@@ -218,7 +221,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+        with _quiet():
+            value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     except _DECODER_ERRORS:
         return 1
     return value if value in range(1, 9) else 1

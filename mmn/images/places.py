@@ -25,10 +25,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """A source's places in a fixed order, some of them already failed, and how many there are."""
+    """A source's places in a fixed order, some of them already failed, and how many there are.
+
+    `is_written_out` says that walking on costs more than a look: each place is first copied out of a dataset.
+    """
 
     each: Iterable[Place | Failure]
     n_places: int
+    is_written_out: bool = False
 
 
 def one_place(path: Path) -> Places:
@@ -42,8 +46,17 @@ def sorted_places(references: Mapping[Path, Iterable[str]]) -> Places:
 
 
 def captions_in(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The captions of an annotation row: every text in `text`, `caption` and `captions` (a text or a list of texts)."""
-    return tuple(text.strip() for key in CAPTION_KEYS for text in _texts(row.get(key)) if text.strip())
+    """The captions of an annotation row: every text in `text`, `caption` and `captions` (a text or a list of texts).
+
+    Half characters, which JSON can write and no file can store, become `?`.
+    """
+    texts = (text.encode("utf-8", "replace").decode().strip() for key in CAPTION_KEYS for text in _texts(row.get(key)))
+    return tuple(text for text in texts if text)
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether a regular file is there; unlike Path.is_file, False for a name that no file could have."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def read_text(path: Path) -> str:
@@ -52,7 +65,7 @@ def read_text(path: Path) -> str:
     Raises:
         SourceError: it is missing, may not be read, is no regular file or is not UTF-8.
     """
-    if path.exists() and not path.is_file():
+    if os.path.lexists(path) and not is_file(path):
         raise SourceError(f"{path} is not a file: give the annotation file itself")
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -81,7 +94,7 @@ def require_folder(folder: Path) -> None:
     Raises:
         SourceError: there is none, or it may not be read.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - no error for names too long
         raise SourceError(f"{folder} is no folder: check the path of the pictures")
     try:
         os.scandir(folder).close()

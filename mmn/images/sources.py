@@ -7,6 +7,7 @@ with the same bytes become one example. Pixels are decoded later, when a picture
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from mmn.images.annotations import coco_places, list_places, sbu_places
 from mmn.images.datasets import dataset_places
 from mmn.images.folders import folder_places
 from mmn.images.opening import Header, read_header
-from mmn.images.places import Place, Places, one_place
+from mmn.images.places import Place, Places, is_file, one_place
 
 Progress = Callable[[int, int], None]
 PICTURES_PATH: Final = Path("cache") / "pictures"
@@ -59,6 +60,8 @@ def list_source(
     places = _places_of(spec, work_path)
     gathered = _Gathered(limit)
     for done, place in enumerate(places.each, start=1):
+        if gathered.is_full and places.is_written_out:
+            break
         gathered.add(place)
         if progress is not None:
             progress(done, places.n_places)
@@ -82,7 +85,7 @@ def _plain_places(path: Path, spec: str) -> Places:
             f"{spec!r} is no folder or list of pictures: give gallery, a folder, a .txt or .csv list, "
             "coco:ANNOTATIONS.json:FOLDER, sbu:JSON:FOLDER or hf:FOLDER"
         )
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - no error for names too long
         return folder_places(path)
     if path.suffix.lower() in (".json", ".jsonl"):
         raise SourceError(f"{path} is an annotation file: write coco:{spec}:FOLDER or sbu:{spec}:FOLDER")
@@ -94,12 +97,12 @@ def _two_paths(kind: str, rest: str) -> tuple[Path, Path]:
     cuts = [index for index, char in enumerate(rest) if char == ":"]
     if not cuts or rest.endswith(":"):
         raise SourceError(f"'{kind}:{rest}' lacks a part: write {kind}:ANNOTATIONS.json:FOLDER")
-    cut = next((cut for cut in cuts if Path(rest[:cut]).is_file()), cuts[0])
+    cut = next((cut for cut in cuts if is_file(rest[:cut])), cuts[0])
     return _absolute(rest[:cut]), _absolute(rest[cut + 1 :])
 
 
 def _absolute(path: str) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - resolve() follows links
 
 
 class _Gathered:
@@ -111,9 +114,15 @@ class _Gathered:
         self._sizes: set[int] = set()  # of the files kept, in bytes: only a file of the same size can be a copy
         self._failures: list[Failure] = []
 
+    @property
+    def is_full(self) -> bool:
+        return self._limit is not None and len(self._examples) >= self._limit
+
     def add(self, place: Place | Failure) -> None:
-        if self._limit is not None and len(self._examples) >= self._limit:
-            self._add_copy(place)
+        """Beyond the limit only another path of a picture that is kept counts."""
+        if self.is_full:
+            if isinstance(place, Place) and _n_bytes(place.path) in self._sizes:
+                self._add_copy(place)
         elif isinstance(place, Failure):
             self._failures.append(place)
         else:
@@ -124,30 +133,47 @@ class _Gathered:
 
     def _add_picture(self, place: Place) -> None:
         try:
-            self._keep(place, read_header(place.path))
+            self._keep(place, _header(place.path))
         except ImageError as error:
-            self._failures.append(Failure(str(place.path), "open", type(error).__name__, str(error)))
+            self._failures.append(Failure(_printable(place.path), "open", type(error).__name__, str(error)))
 
-    def _add_copy(self, place: Place | Failure) -> None:
-        """Beyond the limit only another path of a picture that is kept counts."""
-        if isinstance(place, Failure) or not place.path.is_file() or place.path.stat().st_size not in self._sizes:
-            return
-        try:
-            header = read_header(place.path)
-        except ImageError:
-            return  # a failure beyond the limit is none of the listing's
-        if header.image_id in self._examples:
-            self._keep(place, header)
+    def _add_copy(self, place: Place) -> None:
+        with contextlib.suppress(ImageError):  # a failure beyond the limit is none of the listing's
+            header = _header(place.path)
+            if header.image_id in self._examples:
+                self._keep(place, header)
 
     def _keep(self, place: Place, header: Header) -> None:
+        source = str(place.path)
         known = self._examples.get(header.image_id)
-        self._sizes.add(place.path.stat().st_size)
+        self._sizes.add(header.n_bytes)
         self._examples[header.image_id] = (
-            Example(header.image_id, str(place.path), (str(place.path),), header.width, header.height, place.references)
+            Example(header.image_id, source, (source,), header.width, header.height, place.references)
             if known is None
             else replace(
                 known,
-                sources=tuple(sorted({*known.sources, str(place.path)})),
+                sources=tuple(sorted({*known.sources, source})),
                 references=tuple(dict.fromkeys(known.references + place.references)),
             )
         )
+
+
+def _header(path: Path) -> Header:
+    """`read_header`, for a path that a table can store."""
+    name = _printable(path)
+    if name != str(path):
+        raise ImageError(f"{name} has a name that is not UTF-8: rename it")
+    return read_header(path)
+
+
+def _printable(path: Path) -> str:
+    """The path with what UTF-8 cannot write spelled out, a backslash and its code."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _n_bytes(path: Path) -> int:
+    """Its size; -1, which no file has, when there is none."""
+    try:
+        return os.path.getsize(path)  # noqa: PTH202
+    except (OSError, ValueError):
+        return -1

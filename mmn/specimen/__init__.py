@@ -6,4 +6,6 @@ from pathlib import Path
 
 MODEL_PATH = Path(__file__).parent / "model"
 GALLERY_PATH = Path(__file__).parent / "gallery"
+MASKS_PATH = Path(__file__).parent / "masks"
 RUN_PATH = Path(__file__).parent / "run"
+DISPLAY_SIDE = 336  # pixels; the model sees 112, its processor does the resizing

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mmn.specimen import DISPLAY_SIDE
 from mmn.specimen.build import PROMPT
 from mmn.specimen.render import render, to_image
 from mmn.specimen.tokenizer import BOS, IMAGE
 from mmn.specimen.world import COUNT_WORDS, NOUNS, PLACES, Scene, caption_of, plural, sample_scene
 
-DISPLAY_SIDE = 336
 BATCH_SIZE = 50
 
 _LEMMAS = {form: noun for noun in NOUNS for form in (noun, plural(noun))}

@@ -1,0 +1,37 @@
+"""The app's error boundary: the one place that catches everything, so that nobody meets a bare traceback."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from mmn.errors import CacheLockedError, CacheNewerError, MmnError
+
+
+@contextmanager
+def error_boundary() -> Iterator[None]:
+    """Shows what goes wrong inside: our own errors as one sentence, anything else with its traceback folded away.
+
+    Around the page in `main.py`, and around each fragment: those are run again without `main.py`.
+    """
+    try:
+        yield
+    except (CacheLockedError, CacheNewerError) as error:
+        st.header("The results cannot be opened")
+        st.error(_sentence(error), icon=":material/lock:")
+        st.button("Try again", icon=":material/refresh:")
+    except MmnError as error:
+        st.error(_sentence(error), icon=":material/error:")
+    except Exception as error:  # noqa: BLE001 - this is the boundary
+        st.error(f"Something went wrong that should not: {type(error).__name__}: {error}", icon=":material/bug_report:")
+        st.caption("The rest of the app still works. If this happens again, report the text below.")
+        with st.expander("Traceback"):
+            st.code("".join(traceback.format_exception(error)), language=None)
+
+
+def _sentence(error: MmnError) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,53 @@
+"""What will a scoring cost? Pictures, score rows, disk and time, from the pictures themselves and from earlier runs.
+
+Only what is known is said: without an earlier run of the model there is no time, and the number of nouns is assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+CONCEPTS_ASSUMED: Final = 3.0  # nouns in a short caption
+BYTES_PER_ROW: Final = 20  # shard and database together, measured on the specimen's run
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`n_rows` is an upper bound while the model's number of units is unknown; `seconds` is None while no earlier run
+    of the model tells its rate (pictures per second)."""
+
+    n_images: int
+    n_failed: int
+    concepts_per_image: float
+    is_measured: bool
+    n_rows: int
+    n_bytes: int
+    rate: float | None
+    seconds: float | None
+
+
+def estimate(
+    runs: pd.DataFrame, model: str, n_images: int, n_failed: int, n_methods: int, top_k: int, bottom_k: int
+) -> Estimate:
+    """The cost of scoring `n_images` pictures, by what the newest complete run of `model` in `runs` took."""
+    earlier = runs[(runs["model"] == model) & (runs["n_images"] > 0) & (runs["seconds"] > 0)] if len(runs) else runs
+    known = earlier.iloc[0] if len(earlier) else None
+    per_image = CONCEPTS_ASSUMED if known is None else float(known["n_concepts"] / known["n_images"])
+    most = top_k + bottom_k
+    if known is not None:
+        most = min(top_k, int(known["n_layers"] * known["d_mlp"])) + bottom_k
+    n_rows = round(n_images * per_image * n_methods * most)
+    rate = None if known is None else float(known["n_images"] / known["seconds"])
+    return Estimate(
+        n_images,
+        n_failed,
+        per_image,
+        known is not None,
+        n_rows,
+        n_rows * BYTES_PER_ROW,
+        rate,
+        None if rate is None else n_images / rate,
+    )

@@ -1,0 +1,128 @@
+"""The scoring jobs on the Score page: progress while they run, and what became of them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, state
+from app.boundary import error_boundary
+from mmn import jobs
+from mmn.errors import RunNotFoundError
+from mmn.names import CANCELLED, COMPLETE, RUNNING
+
+STAGES = {
+    "start": "Starting",
+    "list": "Looking at the pictures",
+    "model": "Loading the model",
+    "score": "Scoring",
+    "load": "Saving the tables",
+}
+
+
+def jobs_path() -> Path:
+    return resources.cache_path() / "jobs"
+
+
+def show_jobs(n_shown: int = 10) -> None:
+    """The newest jobs; looks again every second, but only while one of them runs."""
+    found = jobs.list_jobs(jobs_path())[:n_shown]
+    if not found:
+        st.caption("No jobs yet. A job runs in a process of its own: closing this page, or the app, does not stop it.")
+        return
+    running = [job for job in found if jobs.is_alive(job)]
+    if running:
+        st.fragment(_watch, run_every=1.0)(running)
+    for job in found:
+        if job not in running:
+            _show_ended(job)
+
+
+def _watch(running: list[jobs.Job]) -> None:
+    with error_boundary():
+        for job in running:
+            now = jobs.look(job)
+            if now.status != RUNNING:
+                resources.look_again()
+                st.rerun()  # the whole page, which then has no timer, or a shorter list to watch
+            _show_running(job, now)
+
+
+def _show_running(job: jobs.Job, now: jobs.JobState) -> None:
+    with st.container(border=True):
+        text, button = st.columns([5, 1], vertical_alignment="center")
+        text.markdown(f"**{state.short(job.model)}** on **{state.short(job.images)}**")
+        label = "Stop now" if now.is_stopping else "Cancel"
+        if button.button(label, icon=":material/stop_circle:", key=f"cancel-{job.job_id}", width="stretch"):
+            jobs.cancel(job)
+            st.rerun(scope="fragment")
+        st.progress(now.progress.share, text=progress_text(now))
+        if now.is_stopping:
+            st.caption("Stopping after the current batch. What is finished is kept, and the same job resumes there.")
+
+
+def progress_text(now: jobs.JobState) -> str:
+    """`Scoring: 120 of 512, 8.3 per second, about 47 s left`, with what is known."""
+    progress = now.progress
+    parts = [f"{progress.done:,} of {progress.total:,}"] if progress.total else []
+    if progress.rate:
+        parts.append(f"{progress.rate:.1f} per second" if progress.rate >= 1 else f"{1 / progress.rate:.1f} s each")
+    if progress.remaining_s is not None:
+        parts.append(f"about {state.duration(progress.remaining_s)} left")
+    return STAGES.get(progress.stage, progress.stage) + (": " + ", ".join(parts) if parts else " …")
+
+
+def _show_ended(job: jobs.Job) -> None:
+    now = jobs.look(job)
+    icon = {COMPLETE: ":material/check_circle:", CANCELLED: ":material/stop_circle:"}.get(now.status, ":material/error:")
+    when = pd.Timestamp(job.started_at).strftime("%d %b, %H:%M UTC")
+    with st.expander(f"{state.short(job.model)} on {state.short(job.images)}: {now.status} ({when})", icon=icon):
+        _tell(now)
+        run_id = now.run_id
+        if run_id:
+            _link_run(run_id)
+        st.code(_as_typed(job), language=None, wrap_lines=True)
+
+
+def _tell(now: jobs.JobState) -> None:
+    if now.error:
+        st.error(now.error)
+        if now.tail:
+            st.code("\n".join(now.tail), language=None)
+    elif now.status == CANCELLED:
+        st.markdown("Cancelled. The finished pictures are kept; start the same job again to resume.")
+    else:
+        done = now.result
+        failed = f", {done['n_failed']:,} failed" if done.get("n_failed") else ""
+        n, rate = state.count(done.get("n_images", 0), "picture"), done.get("images_per_s")
+        speed = f" ({rate:.1f} pictures per second)" if rate else ""
+        st.markdown(f"{n}{failed}, {state.count(done.get('n_scores', 0), 'score')}, {state.duration(done.get('seconds', 0))}{speed}.")
+
+
+def _link_run(run_id: str) -> None:
+    """A way to the run's charts, and its failures; nothing when it was deleted, or left no finished batch."""
+    try:
+        run = resources.store().run(run_id)
+    except RunNotFoundError:
+        return
+    st.page_link(
+        resources.ROOT / "pages" / "layers.py",
+        label="Layers of this run",
+        icon=":material/stacked_bar_chart:",
+        query_params={"run": state.run_label(run)},
+    )
+    failures = resources.store().table(run_id, "failure")
+    if len(failures):
+        st.markdown(f"**{state.count(len(failures), 'picture')} could not be used**")
+        st.dataframe(failures[["source", "stage", "message"]], hide_index=True)
+
+
+def _as_typed(job: jobs.Job) -> str:
+    """The command as a user would type it."""
+    words = list(job.command)
+    start = words.index("score") if "score" in words else 0
+    shown = [word for word in words[start:] if word not in ("--json", "--progress", "json")]
+    return shlex.join(["python", "-m", "mmn", *shown])

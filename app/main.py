@@ -1,0 +1,39 @@
+"""The dashboard: page table, page config, shared sidebar, error boundary.
+
+Start it with `streamlit run app/main.py`, from any folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # `streamlit run` puts only app/ there
+    sys.path.insert(0, str(ROOT))
+
+from app import resources, widgets  # noqa: E402
+from app.boundary import error_boundary  # noqa: E402
+
+PAGES = {
+    "": [
+        st.Page(ROOT / "pages" / "layers.py", title="Layers", icon=":material/stacked_bar_chart:", default=True),
+        st.Page(ROOT / "pages" / "score.py", title="Score", icon=":material/play_circle:"),
+    ],
+}
+
+st.set_page_config(
+    page_title="Multimodal neurons",
+    page_icon=ROOT / "app" / "icon.png",  # a :material: icon would be fetched from a font server
+    layout="wide",
+)
+page = st.navigation(PAGES)
+with error_boundary():
+    problem = resources.look_for_results()
+    with st.sidebar:
+        widgets.run_picker(resources.store().runs())
+        if problem:
+            st.warning(f"Some results could not be loaded: {problem}", icon=":material/warning:")
+    page.run()

@@ -1,0 +1,56 @@
+"""What all sessions share: the cache folder and its one `Store`. The only `st.cache_resource` of the app."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+from mmn.errors import CacheError
+from mmn.store import Store
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+BUNDLED_RUN: Final = ROOT / "mmn" / "specimen" / "run"
+
+
+def cache_path() -> Path:
+    """The folder of results: `MMN_CACHE`, or `cache/` beside the app, whatever the working directory is."""
+    return Path(os.environ.get("MMN_CACHE") or ROOT / "cache").expanduser().absolute()
+
+
+def store() -> Store:
+    """The process's one open store.
+
+    Raises:
+        CacheLockedError: Another process holds the database.
+        CacheError: It is newer than this program, damaged, or its folder cannot be written.
+    """
+    return _open(cache_path())
+
+
+def look_for_results() -> str:
+    """Loads shards that jobs or commands have written since the last look (at most every 3 s); returns what was wrong
+    with any of them, or an empty string."""
+    return _load_new(cache_path())
+
+
+def look_again() -> None:
+    """Lets the next look happen at once: a job has just ended."""
+    _load_new.clear()
+
+
+@st.cache_resource(show_spinner="Opening the results", on_release=Store.close)
+def _open(path: Path) -> Store:
+    return Store.open(path)
+
+
+@st.cache_data(ttl=3, show_spinner="Loading new results")
+def _load_new(path: Path) -> str:
+    opened = _open(path)
+    try:
+        opened.load_new_shards([opened.runs_path, BUNDLED_RUN])
+    except CacheError as error:  # all that is whole has been loaded
+        return str(error)
+    return ""

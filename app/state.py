@@ -1,0 +1,92 @@
+"""What a page address holds: the run and the filters, as the labels that the widgets show.
+
+Widgets keep themselves in the address (`bind="query-params"`, the widget's key is the parameter), but only know the
+exact labels of their options. `tidy_address` lets an address that people write by hand (`?run=3f2a&k=43`), or one from
+another run, mean the same thing, and drops what means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import streamlit as st
+
+def tidy_address(key: str, label_of: Callable[[str], str | None]) -> None:
+    """Rewrites the values of parameter `key` to labels, before its widget first takes them up (and starts the script
+    run again if that changed anything).
+
+    Args:
+        key: The parameter, which is the widget's key.
+        label_of: The label that a written value means, or None if it means nothing here.
+    """
+    if key in st.session_state or key not in st.query_params:
+        return
+    given = st.query_params.get_all(key)
+    labels = list(dict.fromkeys(label for value in given if (label := label_of(value)) is not None))
+    if labels == given:
+        return
+    if labels:
+        st.query_params[key] = labels
+    else:
+        del st.query_params[key]
+    st.rerun()  # widgets are seeded from the address that a script run began with
+
+
+def run_label(run: dict[str, Any]) -> str:
+    """A run as words that survive in an address: model, pictures, and the id's first eight signs."""
+    return f"{short(run['model'])} {short(run['images'])} {run['run_id'][:8]}"
+
+
+def find_label(labels: Sequence[str], text: str) -> str | None:
+    """The one of `labels` that `text` is, or whose last word (a run's id) is a beginning of it or begins with it."""
+    if text in labels:
+        return text
+    found = [label for label in labels if text and (text.startswith(id8 := label.split()[-1]) or id8.startswith(text))]
+    return found[0] if len(found) == 1 else None
+
+
+def short(name: str) -> str:
+    """The last part of a path, a hub id or `coco:FILE:FOLDER`, without spaces."""
+    return PurePath(name.rpartition(":")[2].rstrip("/") or name).name.replace(" ", "_") or name
+
+
+def parse_k(text: str, n_units: int, top_k: int) -> int | None:
+    """The k that `43`, `43 (1.4 %)` or `1.4 %` means; None if that is no number from 1 to `top_k`."""
+    number = text.partition("(")[0].strip().replace(",", "")
+    is_share = number.endswith("%")
+    try:
+        value = float(number.rstrip("% "))
+    except ValueError:
+        return None
+    k = round(value * n_units / 100) if is_share else int(value) if value == int(value) else 0
+    return k if 1 <= k <= top_k else None
+
+
+def k_options(n_units: int, top_k: int) -> list[int]:
+    """Useful k's up to the stored `top_k`: the papers' shares of all units, and round numbers (METHODS: k)."""
+    shares = {round(n_units * share / 100) for share in (0.1, 0.3, 1, 1.4, 3, 5, 10, 25)}
+    numbers = {1, 10, 50, 100, 200, 500, 1000, 5000, 10_000, top_k}
+    return sorted(k for k in shares | numbers if 1 <= k <= top_k)
+
+
+def default_ks(n_units: int, top_k: int) -> list[int]:
+    """0.3, 1.4 and 5 % of all units where they are stored, or else the largest k that is."""
+    wanted = [round(n_units * share / 100) for share in (0.3, 1.4, 5)]
+    return [k for k in wanted if 1 <= k <= top_k] or [top_k]
+
+
+def count(n: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,136 @@
+"""Inputs and controls that pages share: the run in the sidebar, filters that live in the address, chart export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from app import resources, state
+from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
+from mmn.figures.wording import k_text
+from mmn.names import COMPLETE, RUNNING
+
+
+def run_picker(runs: pd.DataFrame) -> None:
+    """The choice of run for all pages (`?run=`), with what is worth knowing of it."""
+    if runs.empty:
+        st.caption("No runs yet.")
+        return
+    rows = runs.to_dict("records")
+    labels = [state.run_label(row) for row in rows]
+    if st.session_state.get("run", labels[0]) not in labels:
+        del st.session_state["run"]  # it was deleted
+    state.tidy_address("run", lambda text: state.find_label(labels, text))
+    chosen = st.selectbox("Run", labels, key="run", bind="query-params", help="Model, pictures, and the run's id")
+    _describe(rows[labels.index(chosen)])
+
+
+def chosen_run() -> dict[str, Any] | None:
+    """The run chosen in the sidebar, its row and counts together; None while there are none."""
+    label = st.session_state.get("run")
+    if not label:
+        return None
+    store = resources.store()
+    run = store.run(label.split()[-1])
+    return run | store.summary(run["run_id"])
+
+
+def n_units(run: dict[str, Any]) -> int:
+    """The units that a ranking of this run runs over, L·m."""
+    return int(run["n_layers"]) * int(run["d_mlp"])
+
+
+def method_picker(methods: Sequence[str], default: str) -> list[str]:
+    state.tidy_address("method", lambda text: text if text in methods else None)
+    return st.multiselect("Methods", methods, default=[default], key="method", bind="query-params")
+
+
+def k_picker(run: dict[str, Any]) -> list[int]:
+    """Several k, as numbers or shares of all units, at most what the run stored; sorted, without what means nothing."""
+    n, top_k = n_units(run), min(run["settings"]["top_k"], n_units(run))
+
+    def label(text: str) -> str | None:
+        k = state.parse_k(text, n, top_k)
+        return None if k is None else k_text(k, n)
+
+    state.tidy_address("k", label)
+    given = st.multiselect(
+        "Units per picture, k (share of all units)",
+        [k_text(k, n) for k in state.k_options(n, top_k)],
+        default=[k_text(k, n) for k in state.default_ks(n, top_k)],
+        key="k",
+        bind="query-params",
+        accept_new_options=True,
+        help=f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.",
+    )
+    ks = {text: state.parse_k(text, n, top_k) for text in given}
+    if ignored := [text for text, k in ks.items() if k is None]:
+        st.caption(f":orange[Left out: {', '.join(ignored)}] (k is from 1 to {top_k:,} in this run)")
+    return sorted({k for k in ks.values() if k is not None})
+
+
+def concept_picker(concepts: pd.DataFrame) -> list[str]:
+    """Lemmas to filter by, each with the number of pictures whose caption says it; none means all."""
+    labels = {row.lemma: f"{row.lemma} ({row.n_images})" for row in concepts.itertuples()}
+
+    def label(text: str) -> str | None:
+        return labels.get(text.partition(" (")[0])
+
+    if any(label(text) != text for text in st.session_state.get("concept", [])):  # chosen in another run
+        st.session_state["concept"] = [found for text in st.session_state["concept"] if (found := label(text))]
+    state.tidy_address("concept", label)
+    chosen = st.multiselect(
+        "Concepts (pictures)", list(labels.values()), key="concept", bind="query-params", placeholder="All"
+    )
+    return [text.partition(" (")[0] for text in chosen]
+
+
+def layer_picker(n_layers: int) -> tuple[int, int]:
+    """First and last layer to show."""
+    if n_layers == 1:
+        return 0, 0
+    return st.slider("Layers", 0, n_layers - 1, (0, n_layers - 1), key="layers", bind="query-params")
+
+
+def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> None:
+    """Downloads of a chart and its data. Each file is made only when its button is pressed.
+
+    Args:
+        chart: The chart as it is on the screen; the files wear the paper theme instead of the app's.
+        data: The rows behind it.
+        name: The file's name without its ending; says run and figure.
+    """
+    with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
+        widths = {f"{key.capitalize()} column ({inches} in)": key for key, inches in WIDTHS_IN.items()}
+        label = st.segmented_control("Width", list(widths), default=next(iter(widths)), required=True, key=f"w-{name}")
+        width = widths[label]
+        with st.container(horizontal=True):
+            for form in ("svg", "pdf", "png", "csv"):
+                _download(chart, data, form, width, name)
+        st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
+
+
+def _download(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, width: str, name: str) -> None:
+    st.download_button(
+        form.upper(),
+        data=lambda: chart_bytes(chart, data, form, width),
+        file_name=f"{name}.csv" if form == "csv" else f"{name}-{width}.{form}",
+        mime=FORMATS[form],
+        key=f"{form}-{name}",
+        on_click="ignore",
+    )
+
+
+def _describe(run: dict[str, Any]) -> None:
+    parts = [state.count(run["n_images"], "picture"), state.count(run["n_concepts"], "concept")]
+    if run["n_failed"]:
+        parts.append(f"{run['n_failed']:,} failed")
+    st.caption(f"{', '.join(parts)}. {run['n_layers']} layers × {run['d_mlp']:,} units. {run['created_at']:%d %b %Y, %H:%M} UTC")
+    if run["status"] == RUNNING:
+        st.caption(":blue[Still being scored: what you see is partial.]")
+    elif run["status"] != COMPLETE:
+        st.caption(f":orange[This run was {run['status']}: only the finished pictures are here.]")
