@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -65,11 +67,11 @@ def _show_running(job: jobs.Job, now: jobs.JobState) -> None:
 
 
 def progress_text(now: jobs.JobState) -> str:
-    """`Scoring: 120 of 512, 8.3 per second, about 47 s left`, with what is known."""
+    """`Scoring: 120 of 512, 8.3 pictures per second, about 47 s left`, with what is known."""
     progress = now.progress
     parts = [f"{progress.done:,} of {progress.total:,}"] if progress.total else []
     if progress.rate:
-        parts.append(f"{progress.rate:.1f} per second" if progress.rate >= 1 else f"{1 / progress.rate:.1f} s each")
+        parts.append(state.pace(progress.rate))
     if progress.remaining_s is not None:
         parts.append(f"about {state.duration(progress.remaining_s)} left")
     return STAGES.get(progress.stage, progress.stage) + (": " + ", ".join(parts) if parts else " …")
@@ -77,7 +79,9 @@ def progress_text(now: jobs.JobState) -> str:
 
 def _show_ended(job: jobs.Job) -> None:
     now = jobs.look(job)
-    icon = {COMPLETE: ":material/check_circle:", CANCELLED: ":material/stop_circle:"}.get(now.status, ":material/error:")
+    icon = {COMPLETE: ":material/check_circle:", CANCELLED: ":material/stop_circle:"}.get(
+        now.status, ":material/error:"
+    )
     when = pd.Timestamp(job.started_at).strftime("%d %b, %H:%M UTC")
     with st.expander(f"{state.short(job.model)} on {state.short(job.images)}: {now.status} ({when})", icon=icon):
         _tell(now)
@@ -95,11 +99,14 @@ def _tell(now: jobs.JobState) -> None:
     elif now.status == CANCELLED:
         st.markdown("Cancelled. The finished pictures are kept; start the same job again to resume.")
     else:
-        done = now.result
-        failed = f", {done['n_failed']:,} failed" if done.get("n_failed") else ""
-        n, rate = state.count(done.get("n_images", 0), "picture"), done.get("images_per_s")
-        speed = f" ({rate:.1f} pictures per second)" if rate else ""
-        st.markdown(f"{n}{failed}, {state.count(done.get('n_scores', 0), 'score')}, {state.duration(done.get('seconds', 0))}{speed}.")
+        st.markdown(_summary(now.result))
+
+
+def _summary(done: Mapping[str, Any]) -> str:
+    parts = [state.count(done.get("n_images", 0), "picture")]
+    parts += [f"{done['n_failed']:,} failed"] if done.get("n_failed") else []
+    parts += [state.count(done.get("n_scores", 0), "score row"), state.duration(done.get("seconds", 0))]
+    return ", ".join(parts) + (f" ({state.pace(done['images_per_s'])})" if done.get("images_per_s") else "") + "."
 
 
 def _link_run(run_id: str) -> None:

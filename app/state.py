@@ -7,31 +7,33 @@ another run, mean the same thing, and drops what means nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import streamlit as st
 
-def tidy_address(key: str, label_of: Callable[[str], str | None]) -> None:
-    """Rewrites the values of parameter `key` to labels, before its widget first takes them up (and starts the script
-    run again if that changed anything).
+
+def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
+    """Rewrites the address to labels before the widgets of a page first take it up, and starts the script run again
+    if that changed anything. All parameters of a page at once: a widget that was seeded twice warns of its default.
 
     Args:
-        key: The parameter, which is the widget's key.
-        label_of: The label that a written value means, or None if it means nothing here.
+        meanings: For each parameter (the widget's key) the label that a written value means, None for no meaning.
     """
-    if key in st.session_state or key not in st.query_params:
-        return
-    given = st.query_params.get_all(key)
-    labels = list(dict.fromkeys(label for value in given if (label := label_of(value)) is not None))
-    if labels == given:
-        return
-    if labels:
-        st.query_params[key] = labels
-    else:
-        del st.query_params[key]
-    st.rerun()  # widgets are seeded from the address that a script run began with
+    is_changed = False
+    for key, label_of in meanings.items():
+        if key in st.session_state or key not in st.query_params:
+            continue
+        given = st.query_params.get_all(key)
+        labels = list(dict.fromkeys(label for value in given if (label := label_of(value)) is not None))
+        is_changed |= labels != given
+        if labels != given and labels:
+            st.query_params[key] = labels
+        elif labels != given:
+            del st.query_params[key]
+    if is_changed:
+        st.rerun()  # widgets are seeded from the address that a script run began with
 
 
 def run_label(run: dict[str, Any]) -> str:
@@ -90,3 +92,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def pace(rate: float) -> str:
+    """Pictures per second as people say it: `8.3 pictures per second`, or `5.0 s a picture` when they are slow."""
+    return f"{rate:.1f} pictures per second" if rate >= 1 else f"{1 / rate:.1f} s a picture"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import altair as alt
 import pandas as pd
@@ -13,6 +13,9 @@ from app import resources, state
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING
+
+CHART_HEIGHT: Final = 420  # pixels, title and legend included
+SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
 
 
 def run_picker(runs: pd.DataFrame) -> None:
@@ -24,7 +27,7 @@ def run_picker(runs: pd.DataFrame) -> None:
     labels = [state.run_label(row) for row in rows]
     if st.session_state.get("run", labels[0]) not in labels:
         del st.session_state["run"]  # it was deleted
-    state.tidy_address("run", lambda text: state.find_label(labels, text))
+    state.tidy_address({"run": lambda text: state.find_label(labels, text)})
     chosen = st.selectbox("Run", labels, key="run", bind="query-params", help="Model, pictures, and the run's id")
     _describe(rows[labels.index(chosen)])
 
@@ -44,20 +47,31 @@ def n_units(run: dict[str, Any]) -> int:
     return int(run["n_layers"]) * int(run["d_mlp"])
 
 
-def method_picker(methods: Sequence[str], default: str) -> list[str]:
-    state.tidy_address("method", lambda text: text if text in methods else None)
-    return st.multiselect("Methods", methods, default=[default], key="method", bind="query-params")
+def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataFrame) -> None:
+    """Lets hand-written and foreign values of the filters below mean what they can (`state.tidy_address`)."""
+    labels = concept_labels(concepts)
+    state.tidy_address(
+        {
+            "method": lambda text: text if text in methods else None,
+            "k": lambda text: _k_label(run, text),
+            "concept": lambda text: labels.get(text.partition(" (")[0]),
+        }
+    )
+    for key, known in (("concept", labels.values()), ("method", methods)):  # chosen in another run
+        chosen = st.session_state.get(key, [])
+        if any(text not in known for text in chosen):
+            meant = [labels.get(text.partition(" (")[0], text) for text in chosen]
+            st.session_state[key] = [text for text in meant if text in known]
+
+
+def method_picker(methods: Sequence[str]) -> list[str]:
+    """Scores of the run; the first at first."""
+    return st.multiselect("Scores", methods, default=list(methods[:1]), key="method", bind="query-params", wrap=True)
 
 
 def k_picker(run: dict[str, Any]) -> list[int]:
     """Several k, as numbers or shares of all units, at most what the run stored; sorted, without what means nothing."""
-    n, top_k = n_units(run), min(run["settings"]["top_k"], n_units(run))
-
-    def label(text: str) -> str | None:
-        k = state.parse_k(text, n, top_k)
-        return None if k is None else k_text(k, n)
-
-    state.tidy_address("k", label)
+    n, top_k = n_units(run), stored_k(run)
     given = st.multiselect(
         "Units per picture, k (share of all units)",
         [k_text(k, n) for k in state.k_options(n, top_k)],
@@ -65,6 +79,7 @@ def k_picker(run: dict[str, Any]) -> list[int]:
         key="k",
         bind="query-params",
         accept_new_options=True,
+        wrap=True,
         help=f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.",
     )
     ks = {text: state.parse_k(text, n, top_k) for text in given}
@@ -73,20 +88,23 @@ def k_picker(run: dict[str, Any]) -> list[int]:
     return sorted({k for k in ks.values() if k is not None})
 
 
+def stored_k(run: dict[str, Any]) -> int:
+    """The largest k that the run's rankings hold."""
+    return min(int(run["settings"]["top_k"]), n_units(run))
+
+
 def concept_picker(concepts: pd.DataFrame) -> list[str]:
     """Lemmas to filter by, each with the number of pictures whose caption says it; none means all."""
-    labels = {row.lemma: f"{row.lemma} ({row.n_images})" for row in concepts.itertuples()}
-
-    def label(text: str) -> str | None:
-        return labels.get(text.partition(" (")[0])
-
-    if any(label(text) != text for text in st.session_state.get("concept", [])):  # chosen in another run
-        st.session_state["concept"] = [found for text in st.session_state["concept"] if (found := label(text))]
-    state.tidy_address("concept", label)
+    labels = list(concept_labels(concepts).values())
     chosen = st.multiselect(
-        "Concepts (pictures)", list(labels.values()), key="concept", bind="query-params", placeholder="All"
+        "Concepts (pictures)", labels, key="concept", bind="query-params", placeholder="All", wrap=True
     )
     return [text.partition(" (")[0] for text in chosen]
+
+
+def concept_labels(concepts: pd.DataFrame) -> dict[str, str]:
+    """Lemma to `dog (12)`."""
+    return {row.lemma: f"{row.lemma} ({row.n_images:,})" for row in concepts.itertuples()}
 
 
 def layer_picker(n_layers: int) -> tuple[int, int]:
@@ -94,6 +112,13 @@ def layer_picker(n_layers: int) -> tuple[int, int]:
     if n_layers == 1:
         return 0, 0
     return st.slider("Layers", 0, n_layers - 1, (0, n_layers - 1), key="layers", bind="query-params")
+
+
+def show_chart(chart: alt.TopLevelMixin, key: str, selection: str) -> list[dict[str, Any]]:
+    """Draws `chart` in the app's theme; returns the points of its click selection named `selection`."""
+    themed = chart.configure_title(subtitleColor=SUBTITLE, subtitlePadding=6, subtitleFontSize=13, offset=12)
+    event = st.altair_chart(themed, height=CHART_HEIGHT, on_select="rerun", selection_mode=selection, key=key)
+    return event["selection"].get(selection, [])
 
 
 def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> None:
@@ -114,6 +139,11 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
 
 
+def _k_label(run: dict[str, Any], text: str) -> str | None:
+    k = state.parse_k(text, n_units(run), stored_k(run))
+    return None if k is None else k_text(k, n_units(run))
+
+
 def _download(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, width: str, name: str) -> None:
     st.download_button(
         form.upper(),
@@ -129,7 +159,9 @@ def _describe(run: dict[str, Any]) -> None:
     parts = [state.count(run["n_images"], "picture"), state.count(run["n_concepts"], "concept")]
     if run["n_failed"]:
         parts.append(f"{run['n_failed']:,} failed")
-    st.caption(f"{', '.join(parts)}. {run['n_layers']} layers × {run['d_mlp']:,} units. {run['created_at']:%d %b %Y, %H:%M} UTC")
+    st.caption(
+        f"{', '.join(parts)}. {run['n_layers']} layers × {run['d_mlp']:,} units. {run['created_at']:%d %b %Y, %H:%M} UTC"
+    )
     if run["status"] == RUNNING:
         st.caption(":blue[Still being scored: what you see is partial.]")
     elif run["status"] != COMPLETE:

@@ -22,7 +22,8 @@ from mmn.scores import norm_bias
 @dataclass(frozen=True)
 class Budget:
     """Terms of n concepts' logits, in logits, float64. `bias` is the FFN's by layer, `last_bias` the final norm's and
-    the unembedding's own."""
+    the unembedding's own.
+    """
 
     embedding: Float[Tensor, " n"]
     attention: Float[Tensor, "n L"]

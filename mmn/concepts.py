@@ -42,6 +42,7 @@ _WORDS: Final = re.compile(
 )
 _NOUN_TAGS: Final = ("NN", "NP")
 _OPEN_TAGS: Final = ("UNC", "AJ", "AV0", "VV", "ITJ")  # where a word known only as a noun is put by mistake
+_DETERMINER_TAGS: Final = ("AT0", "CRD", "DPS", "DT0")
 _CARRIERS: Final = ("a", "the", "with")  # what stands before a target word; one whose tokens the word leaves alone
 
 
@@ -165,10 +166,11 @@ def tag_nouns(text: str) -> tuple[NounSpan, ...]:
     """The default tagger: HanTa decides on the class in context, lemminflect on the lemma and on HanTa's misses."""
     words = [(match.start(), match.end(), match.group()) for match in _WORDS.finditer(text)]
     tagged = _hanta().tag_sent([unicodedata.normalize("NFC", word) for _, _, word in words])
+    tags = [tag for _, _, tag in tagged]
     return tuple(
-        NounSpan(start, end, word.lower() if _is_new_name(word, tag) else lemma_of(word))
-        for (start, end, word), (_, _, tag) in zip(words, tagged, strict=True)
-        if word[0].isalpha() and _is_noun(word, tag)
+        NounSpan(start, end, word.lower() if _is_new_name(word, tags[index]) else lemma_of(word))
+        for index, (start, end, word) in enumerate(words)
+        if word[0].isalpha() and _is_noun(word, tags, index)
     )
 
 
@@ -254,11 +256,26 @@ def _reference_lemmas(references: tuple[str, ...], tag: Tagger) -> frozenset[str
     return frozenset(nouns | {lemma_of(word) for text in references for word in _WORDS.findall(text)})
 
 
-def _is_noun(word: str, tag: str) -> bool:
+def _is_noun(word: str, tags: Sequence[str], index: int) -> bool:
     classes = _word_classes(word.lower())
-    if tag.startswith(_NOUN_TAGS):
+    if tags[index].startswith(_NOUN_TAGS):
         return not classes or "NOUN" in classes  # HanTa may call any capitalised word a name
-    return tag.startswith(_OPEN_TAGS) and classes == {"NOUN"}
+    if tags[index].startswith(_OPEN_TAGS) and classes == {"NOUN"}:
+        return True
+    return "NOUN" in classes and _heads_its_phrase(tags, index)
+
+
+def _heads_its_phrase(tags: Sequence[str], index: int) -> bool:
+    """An adjective with a determiner before it and a preposition after it has no other noun to belong to.
+
+    HanTa takes the key of "a key next to a dog" for an adjective, for it takes "next" for an ordinal.
+    """
+    before = index
+    while before >= 0 and tags[before] == "AJ0":
+        before -= 1
+    after = index + 2 if tags[index + 1 : index + 2] == ["ORD"] else index + 1
+    is_between = before >= 0 and tags[before] in _DETERMINER_TAGS and tags[after : after + 1] in (["PRP"], ["PRF"])
+    return tags[index] == "AJ0" and is_between
 
 
 def _is_new_name(word: str, tag: str) -> bool:

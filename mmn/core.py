@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Failure:
-    """One picture that could not be used: `stage` is where (`open`, `score`), `error` the type, `message` the reason."""
+    """One picture that could not be used: `stage` is where (`open`), `error` the type, `message` the reason."""
 
     source: str
     stage: str

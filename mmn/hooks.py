@@ -47,7 +47,9 @@ class Captured:
     ) -> Float[Tensor, "n width"]:
         """The site's values for batch row `rows[i]` in forward pass `steps[i]`, in float32."""
         recorded = self.steps[site, layer]
-        return torch.stack([recorded[step][row] for row, step in zip(rows.tolist(), steps.tolist(), strict=True)]).float()
+        return torch.stack(
+            [recorded[step][row] for row, step in zip(rows.tolist(), steps.tolist(), strict=True)]
+        ).float()
 
     def read_layers(self, site: str, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Float[Tensor, "n L width"]:
         return torch.stack([self.read(site, layer, rows, steps) for layer in range(self.n_layers)], dim=1)
@@ -86,7 +88,8 @@ def capture(model: Model, with_act: bool = False) -> Iterator[Captured]:
             for handle in handles:
                 handle.remove()
     counts = {f"{site} {layer}": len(steps) for (site, layer), steps in captured.steps.items()}
-    assert set(counts.values()) == {captured.n_steps} and captured.n_steps > 0, f"hooks fired unevenly: {counts}"
+    assert captured.n_steps > 0, "no forward pass ran inside the block, or the hook of the final norm never fired"
+    assert set(counts.values()) == {captured.n_steps}, f"hooks fired unevenly: {counts}"
 
 
 def _note_rows(captured: Captured) -> Callable[..., None]:

@@ -61,7 +61,7 @@ class Model:
         return 64 if _is_small(self.module) else 8
 
     def exact_prompt(self, prompt: str) -> str:
-        """The user's words as this model expects them: its chat template where it has one, image placeholder included."""
+        """The user's words as this model expects them: in its chat template if it has one, image placeholder included."""
         if self.processor.chat_template:
             content = [{"type": "image"}, {"type": "text", "text": prompt}]
             messages = [{"role": "user", "content": content}]
@@ -90,6 +90,7 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Model:
     """Loads `specimen`, a folder in Hugging Face format, or a hub id.
 
     Args:
+        name: `specimen`, a folder or a hub id; hub files are fetched first.
         dtype: `auto` is float32 on a CPU, elsewhere what the checkpoint was saved in.
         device: `auto` is the first GPU, else the CPU.
 
@@ -110,7 +111,9 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Model:
             path, dtype=torch_dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{path}: the weights cannot be loaded ({_first_line(error)}); is the download whole?") from error
+        raise ModelError(
+            f"{path}: the weights cannot be loaded ({_first_line(error)}); is the download whole?"
+        ) from error
     if report["missing_keys"] or report["mismatched_keys"]:
         missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
         raise ModelError(f"{path}: {len(missing)} weights are not in the file, {missing[0]} for one; it is not whole")
@@ -162,7 +165,9 @@ def _local_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_FINGERPRINTED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{name!r} is neither a folder here nor to be had from the hub: {_first_line(error)}") from error
+        raise ModelError(
+            f"{name!r} is neither a folder here nor to be had from the hub: {_first_line(error)}"
+        ) from error
 
 
 def _read_config(path: Path) -> Any:
@@ -209,7 +214,7 @@ def _resolve_dtype(dtype: str, device: str, config: Any) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _limit_threads(module: nn.Module) -> None:
+def _limit_threads(module: Any) -> None:
     """One thread for a small model on a CPU: more are many times slower, since each step is over in microseconds."""
     if module.device.type == "cpu" and _is_small(module):
         torch.set_num_threads(1)

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from mmn.adapters import Anatomy, Norm
 
 
-def contribution(
-    anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Float[Tensor, "n d"]
-) -> Float[Tensor, "n L m"]:
+def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Float[Tensor, "n d"]) -> Float[Tensor, "n L m"]:
     """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
 
     With plain rows of W_U the final norm is left out, as in P2. With `folded_rows` the scores of all units and the
@@ -32,9 +30,7 @@ def contribution(
     return scores
 
 
-def folded_rows(
-    anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tensor, "n d"]
-) -> Float[Tensor, "n d"]:
+def folded_rows(anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """W_U[t] with the final norm at residual `final` folded in: γ and 1/rms (LayerNorm: centred, too).
 
     OURS. Linear in the residual stream once its rms (or deviation) is fixed at what it was, so that
@@ -52,11 +48,14 @@ def folded_rows(
 def norm_bias(anatomy: Anatomy, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """What the final norm's own bias β adds to each logit: W_U[t] · β; zero for an RMS norm."""
     if anatomy.norm is Norm.LAYER:
-        return rows @ anatomy.final_norm.bias.float()  # type: ignore[operator, union-attr]
+        bias: Tensor = anatomy.final_norm.bias.float()  # type: ignore[assignment]
+        return rows @ bias
     return torch.zeros(len(rows), device=rows.device)
 
 
-def uniform_draw(seed: int, image_id: str, variant: str, lemma: str, method: str, n_units: int, draw: int = 0) -> Tensor:
+def uniform_draw(
+    seed: int, image_id: str, variant: str, lemma: str, method: str, n_units: int, draw: int = 0
+) -> Tensor:
     """The random control's scores: uniform in [0, 1), from a hash of what they are for, so independent of batches."""
     key = "\0".join([str(seed), image_id, variant, lemma, method, str(draw)])
     generator = np.random.Generator(np.random.Philox(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")))
@@ -91,7 +90,7 @@ def rank_units(scores: Float[Tensor, "n L m"], top_k: int, bottom_k: int = 0) ->
 
 
 def _gain(anatomy: Anatomy) -> Float[Tensor, " d"]:
-    weight: Tensor = anatomy.final_norm.weight.float()  # type: ignore[assignment, operator, union-attr]
+    weight: Tensor = anatomy.final_norm.weight.float()  # type: ignore[assignment]
     return weight + 1 if anatomy.norm is Norm.RMS_PLUS_ONE else weight
 
 

@@ -1,7 +1,7 @@
 """One batch of pictures -> the tables of one shard: captions, concepts, ranked units, logit budgets.
 
-    pictures ─► greedy captions, activations captured on the way ─► nouns ─► token and position of each
-      ─► for each method the score of every unit of every layer, top k chosen on the device ─► Arrow tables
+pictures ─► greedy captions, activations captured on the way ─► nouns ─► token and position of each
+  ─► for each method the score of every unit of every layer, top k chosen on the device ─► Arrow tables
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -96,7 +96,9 @@ def _concepts(
         places = [c for c in concepts if (at_noun.lower() in (c.noun, c.lemma) if at_noun else c.is_first)]
         if places and word.lower() not in taken:
             taken.add(word.lower())
-            yield target_concept(word, places[0], lambda text: model.tokenizer(text, add_special_tokens=False).input_ids)
+            yield target_concept(
+                word, places[0], lambda text: model.tokenizer(text, add_special_tokens=False).input_ids
+            )
 
 
 def _score_concepts(model: Model, batch: CaptionBatch, said: Sequence[Said], settings: ScoreSettings) -> Tables:

@@ -51,13 +51,15 @@ def filters(run: dict[str, Any]) -> tuple[list[str], list[int], list[str], tuple
     """The filters, which are also the address."""
     stored = resources.store().score_methods(run["run_id"])
     scores = [method for method in stored if method != RANDOM] or stored
+    concepts = resources.store().concepts(run["run_id"])
+    widgets.tidy_filters(run, scores, concepts)
     top = st.columns([2, 3, 3])
     with top[0]:
-        methods = widgets.method_picker(scores, scores[0]) if scores else []
+        methods = widgets.method_picker(scores)
     with top[1]:
         ks = widgets.k_picker(run)
     with top[2]:
-        lemmas = widgets.concept_picker(resources.store().concepts(run["run_id"]))
+        lemmas = widgets.concept_picker(concepts)
     below = st.columns([3, 2, 3], vertical_alignment="bottom")
     with below[0]:
         layers = widgets.layer_picker(run["n_layers"])
@@ -69,17 +71,15 @@ def filters(run: dict[str, Any]) -> tuple[list[str], list[int], list[str], tuple
     return methods, ks, lemmas, layers, quantity, is_shown
 
 
-def panel(
-    run: dict[str, Any], method: str, rows: pd.DataFrame, lemmas: list[str], quantity: str, y_max: float
-) -> None:
+def panel(run: dict[str, Any], method: str, rows: pd.DataFrame, lemmas: list[str], quantity: str, y_max: float) -> None:
     """One method's chart, its export, and the units behind the bar that was clicked."""
     subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
     chart = layer_distribution(rows, run, subset, quantity, y_max)
-    event = st.altair_chart(chart, on_select="rerun", selection_mode="layer", key=f"chart-{method}")
-    widgets.export_control(chart, rows, f"{run['run_id'][:8]}-layers-{method}")
-    clicked = [point for point in event["selection"].get("layer", []) if is_drawn(point, rows)]
-    if not clicked:
-        st.caption("Click a bar to list that layer's units.")
+    points = widgets.show_chart(chart, f"chart-{method}", "layer")
+    clicked = [point for point in points if is_drawn(point, rows)]
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption("" if clicked else "Click a bar to list that layer's units.", width="content")
+        widgets.export_control(chart, rows, f"{run['run_id'][:8]}-layers-{method}")
     for point in clicked:
         units(run, method, int(point["k"]), int(point["layer"]), lemmas)
 

@@ -45,7 +45,8 @@ def choose() -> dict[str, Any]:
     )
     images = choose_images()
     st.markdown("**Scores**")
-    methods = [name for name in METHODS if choose_method(name)]
+    grid = st.columns(2)
+    methods = [name for place, name in enumerate(METHODS) if choose_method(name, grid[place % 2])]
     top_k = st.number_input(
         "Units kept per noun (top k)", 1, 10_000_000, 1000, key="score-k", help="Cut to the model's number of units."
     )
@@ -59,7 +60,10 @@ def choose_images() -> str | None:
         return "gallery"
     if kind == SOURCES[1]:
         hint = "a folder · a .txt or .csv list · coco:ANNOTATIONS.json:FOLDER · sbu:JSON:FOLDER · hf:FOLDER"
-        return st.text_input("Folder or list", placeholder=hint, key="score-folder", persist_state="session").strip() or None
+        return (
+            st.text_input("Folder or list", placeholder=hint, key="score-folder", persist_state="session").strip()
+            or None
+        )
     files = st.file_uploader("Pictures", TYPES, accept_multiple_files=True, key="score-files")
     if not files:
         return None
@@ -67,15 +71,17 @@ def choose_images() -> str | None:
     return str(uploads.save_uploads(named, resources.cache_path() / "uploads"))
 
 
-def choose_method(name: str) -> bool:
+def choose_method(name: str, place: Any) -> bool:
     method = METHODS[name]
     text = f"{method.equation}\n\nRead at: {method.position}. Source: {method.source}."
-    return st.checkbox(name, value=name in (next(iter(METHODS)), RANDOM), key=f"score-method-{name}", help=text)
+    return place.checkbox(name, value=name in (next(iter(METHODS)), RANDOM), key=f"score-method-{name}", help=text)
 
 
 def choose_advanced() -> dict[str, Any]:
     with st.expander("Advanced"):
-        prompt = st.text_input("Prompt", placeholder="the model's own", help="Your words; the model's template goes around.")
+        prompt = st.text_input(
+            "Prompt", placeholder="the model's own", help="Your words; the model's template goes around."
+        )
         target = st.text_input("Target words", help="Score these words too, said or not; separated by commas.")
         left, right = st.columns(2)
         limit = left.number_input("Only the first N pictures", 1, None, None, placeholder="all")
@@ -94,7 +100,11 @@ def confirm(options: dict[str, Any]) -> None:
     """What it will cost, what is missing, and the button."""
     if not (options["model"] and options["images"] and options["methods"]):
         missing = next(name for name in ("model", "images", "methods") if not options[name])
-        st.caption({"images": "Choose pictures first.", "methods": "Choose at least one score."}.get(missing, "Choose a model first."))
+        st.caption(
+            {"images": "Choose pictures first.", "methods": "Choose at least one score."}.get(
+                missing, "Choose a model first."
+            )
+        )
         return
     try:
         listing = look_at(options["images"], options["limit"])
@@ -103,7 +113,7 @@ def confirm(options: dict[str, Any]) -> None:
         return
     n, n_failed = len(listing.examples), len(listing.failures)
     ks = options["top_k"], options["bottom_k"]
-    tell(estimate(resources.store().runs(), options["model"], n, n_failed, len(options["methods"]), *ks), options)
+    tell(estimate(resources.store().runs(), options["model"], n, n_failed, len(options["methods"]), *ks), len(options["methods"]))
     if n_failed:
         with st.expander(f"{state.count(n_failed, 'file')} cannot be used"):
             st.dataframe([{"file": f.source, "why": f.message} for f in listing.failures], hide_index=True)
@@ -118,16 +128,18 @@ def look_at(images: str, limit: int | None) -> Listing:
     return list_source(images, limit, work_path=resources.cache_path() / "images")
 
 
-def tell(cost: Estimate, options: dict[str, Any]) -> None:
+def tell(cost: Estimate, n_methods: int) -> None:
     broken = f", and {cost.n_failed:,} that cannot be used" if cost.n_failed else ""
-    basis = "as in the last run of this model" if cost.is_measured else "assumed"
-    atmost = "about" if cost.is_measured else "at most about"
-    time = f"about {state.duration(cost.seconds)}, at {cost.rate:.1f} pictures per second" if cost.seconds else "not known yet: this model has no earlier run here"
+    about, basis = ("About", "as in its last run") if cost.is_measured else ("At most about", "assumed")
+    time = "not known yet, this model has no earlier run here"
+    if cost.rate and cost.seconds:
+        time = f"about {state.duration(cost.seconds)}, at {state.pace(cost.rate)} as in its last run"
     st.markdown(
         f"- **{state.count(cost.n_images, 'picture')}**{broken}\n"
-        f"- {atmost} **{cost.n_rows:,} score rows**: {cost.concepts_per_image:.1f} nouns a picture ({basis}), "
-        f"{state.count(len(options['methods']), 'score')}\n"
-        f"- {atmost} **{cost.n_bytes / 1e6:,.1f} MB** on disk\n- Time: **{time}**"
+        f"- {about} **{cost.n_rows:,} score rows**: {cost.concepts_per_image:.1f} nouns a picture ({basis}), "
+        f"{state.count(n_methods, 'score')}\n"
+        f"- {about} **{cost.n_bytes / 1e6:,.0f} MB** on disk\n"
+        f"- Time: **{time}**"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmn.errors import CacheError, MmnError, SourceError, UsageError
+from mmn.errors import CacheError, SourceError, UsageError
 from mmn.images import list_source, open_image
 from mmn.images import sources as sources_module
 
@@ -139,7 +140,7 @@ def test_captions_beside_the_pictures(tmp_path, name):
     picture(tmp_path / "sub" / "a.png", 1)
     picture(tmp_path / "sub" / "deep" / "b.png", 2)
     picture(tmp_path / "c.png", 3)
-    rows = [
+    rows: list[dict] = [
         {"file_name": "a.png", "text": " a dog "},
         {"file_name": "deep/b.png", "captions": ["a cat", "", "cats, two\u2028lines"]},
         {"file_name": "missing.png", "caption": "nothing"},
@@ -304,7 +305,7 @@ def test_lists_are_relative_to_their_own_folder(tmp_path, monkeypatch):
     picture(tmp_path / "in" / "a.png", 1)
     elsewhere = picture(tmp_path / "b.png", 2)
     (tmp_path / "list.txt").write_text(
-        f"# pictures\n\nin/a.png\n  {elsewhere}  \n./in/../in/a.png\ngone.png\n~nobody/x.png\n"
+        f"# pictures\n\nin/a.png\n  {elsewhere}  \n./in/../in/a.png\ngone.png\n~no-such-user/x.png\n"
     )
     (tmp_path / "list.csv").write_text("path,caption\nin/a.png,a dog\n")
     monkeypatch.chdir(tmp_path / "in")
@@ -359,7 +360,8 @@ def bad_sources(tmp_path, monkeypatch):
     picture(tmp_path / "images" / "a.png")
     texts = {
         "garbage.json": "{", "deep.json": "[" * 100_000, "list.json": "[1]", "nameless.json": '{"images": [{"id": 1}]}',
-        "absent.json": '{"images": [{"id": 1, "file_name": "x.png"}]}', "uneven.json": '{"image_urls": ["a"], "captions": []}',
+        "absent.json": '{"images": [{"id": 1, "file_name": "x.png"}]}',
+        "uneven.json": '{"image_urls": ["a"], "captions": []}',
         "urls.json": '[{"url": "http://a/b.png"}]', "blank.txt": "# nothing\n", "columns.csv": "a,b\n1,2\n",
         "sidecar/metadata.jsonl": "{oops\n", "namelesssidecar/metadata.csv": "text\na dog\n", "empty/notes.txt": "",
         "garbage-set/data.arrow": "not arrow",
@@ -411,17 +413,13 @@ JSON = st.recursive(
 @given(data=JSON, kind=st.sampled_from(["coco", "sbu"]))
 def test_any_annotation_file_is_listed_or_refused_in_our_words(tmp_path, data, kind):
     (tmp_path / "any.json").write_text(json.dumps(data))
-    try:
+    with contextlib.suppress(SourceError):
         list_source(f"{kind}:{tmp_path}/any.json:{tmp_path}")
-    except MmnError as error:
-        assert str(error)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=80), suffix=st.sampled_from([".txt", ".csv"]))
 def test_any_list_is_listed_or_refused_in_our_words(tmp_path, data, suffix):
     (tmp_path / f"list{suffix}").write_bytes(b"path,caption\n" * (suffix == ".csv") + data)
-    try:
+    with contextlib.suppress(SourceError):
         list_source(str(tmp_path / f"list{suffix}"))
-    except SourceError as error:
-        assert str(error)

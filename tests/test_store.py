@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 
 from mmn import shards
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoundError, UsageError
-from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, ORIGINAL, RANDOM, RUNNING
+from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, RANDOM, RUNNING
 from mmn.shards import SCHEMAS
 from mmn.store import Store, database, migrations
 from tests.test_shards import DONE, MODEL, RUN, concept_row, score_rows, tables_of
@@ -130,7 +132,7 @@ def test_runs_are_found_by_their_beginning(tmp_path: Path) -> None:
         with pytest.raises(RunNotFoundError, match=r"more than one.*'aa'.*aa2, aa22, aa11"):
             store.run("aa")
         for text in ("cc", "", "%", "aa_1"):
-            with pytest.raises(RunNotFoundError, match="no run .*bb33"):
+            with pytest.raises(RunNotFoundError, match=r"no run .*bb33"):
                 store.run(text)
 
 
@@ -177,7 +179,7 @@ def test_a_broken_shard_is_named_and_the_others_are_loaded(cache_path: Path) -> 
     whole = (broken / "score.parquet").read_bytes()
     (broken / "score.parquet").write_bytes(whole[: len(whole) // 2])
     with Store.open(cache_path) as store:
-        with pytest.raises(CacheError, match=f"1 of 2 shards: .*{broken}"):
+        with pytest.raises(CacheError, match=str(broken)):
             store.load_new_shards([store.runs_path])
         assert list(store.table("latest", "image")["image_id"]) == ["c"]
         (broken / "score.parquet").write_bytes(whole)
@@ -197,8 +199,9 @@ def test_a_broken_run_is_named_and_the_others_are_loaded(cache_path: Path) -> No
 def test_a_nan_is_refused_by_the_database_too(store: Store) -> None:
     with store._cursor() as own:
         for value in ("'nan'", "'inf'", "NULL"):
+            row = f"SELECT * REPLACE ({value}::FLOAT AS score) FROM score LIMIT 1"  # noqa: S608
             with pytest.raises(duckdb.ConstraintException):
-                own.execute(f"INSERT INTO score BY NAME (SELECT * REPLACE ({value}::FLOAT AS score) FROM score)")
+                own.execute(f"INSERT INTO score BY NAME {row}")
 
 
 # ---- deleting
@@ -224,7 +227,7 @@ def test_a_deleted_run_does_not_come_back_by_itself(store: Store, shipped_path: 
     assert store.runs().empty
     with store._cursor() as own:
         for table in ("image", "caption", "concept", "score", "budget", "failure", "image_rank", "shard"):
-            assert own.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+            assert own.table(table).fetchall() == []
 
 
 def test_restoring_or_scoring_again_brings_a_deleted_run_back(store: Store, shipped_path: Path) -> None:
@@ -506,7 +509,7 @@ def test_suppressors_are_not_counted(tmp_path: Path) -> None:
 
 
 def test_what_is_not_stored_cannot_be_asked(store: Store) -> None:
-    wrong = {
+    wrong: dict[str, dict[str, Any]] = {
         r"k = 5 is not in 1 … 4": {"ks": [5]},
         r"k = 0 is not": {"ks": [0]},
         r"at least one": {"ks": []},
@@ -516,9 +519,10 @@ def test_what_is_not_stored_cannot_be_asked(store: Store) -> None:
         r"nouns \['zebra'\]": {"lemmas": ["zebra"]},
         r"variant 'blank'": {"variant": "blank"},
     }
+    ask = partial(store.layer_distribution, run_id="latest", methods=[CONTRIBUTION], ks=[2])
     for message, arguments in wrong.items():
         with pytest.raises(UsageError, match=message):
-            store.layer_distribution(**{"run_id": "latest", "methods": [CONTRIBUTION], "ks": [2], **arguments})
+            ask(**arguments)
     with pytest.raises(UsageError, match="no 'activation' scores"):
         store.unit_rows("latest", "activation", 2)
     with pytest.raises(UsageError, match="no 'activation' scores"):

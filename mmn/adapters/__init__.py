@@ -26,7 +26,7 @@ class Anatomy:
 
     layers: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
-    ffn_outs: tuple[nn.Module, ...]
+    ffn_outs: tuple[nn.Linear, ...]
     activations: tuple[nn.Module, ...] | None
     final_norm: nn.Module
     norm: Norm

@@ -181,10 +181,8 @@ def _with_lists_as_json(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_sequence(cell: object) -> bool:
-    return hasattr(cell, "tolist") and hasattr(cell, "ndim") and getattr(cell, "ndim", 0) == 1 or isinstance(cell, list)
+    return isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1
 
 
 def _plain(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-
-

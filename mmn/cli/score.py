@@ -16,7 +16,9 @@ MOST_TOKENS = 4096
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("score", help="the main job; prints the run id")
-    parser.add_argument("--model", required=True, metavar="M", help="specimen, a folder in Hugging Face format, a hub id")
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="specimen, a folder in Hugging Face format, a hub id"
+    )
     parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
     parser.add_argument("--methods", default=names.CONTRIBUTION, metavar="A,B", help=", ".join(names.METHODS))
     parser.add_argument("--top-k", type=_at_least(1), default=1000, metavar="K", help="units kept for each concept")

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
@@ -101,9 +102,7 @@ def score_opened(run: Run, model: Model, opened: Opened) -> Tables:
     return tables
 
 
-def _in_workers(
-    run: Run, model: Model, batches: Sequence[Batch], run_path: Path, n_workers: int
-) -> Iterator[Batch]:
+def _in_workers(run: Run, model: Model, batches: Sequence[Batch], run_path: Path, n_workers: int) -> Iterator[Batch]:
     """Each worker loads the model for itself and takes every n-th batch; on GPUs, worker i has the i-th of them."""
     context = multiprocessing.get_context("spawn")
     finished: multiprocessing.Queue[Batch | str] = context.Queue()
@@ -126,14 +125,16 @@ def _in_workers(
             worker.join()
 
 
-def _next_finished(finished: multiprocessing.Queue[Batch | str], workers: Sequence[multiprocessing.Process]) -> Batch:
+def _next_finished(finished: multiprocessing.Queue[Batch | str], workers: Sequence[BaseProcess]) -> Batch:
     while True:
         try:
             item = finished.get(timeout=1)
         except queue.Empty:
             dead = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
             if dead:
-                raise MmnError(f"a worker died (exit code {dead[0]}); the same command resumes, try fewer workers") from None
+                raise MmnError(
+                    f"a worker died (exit code {dead[0]}); the same command resumes, try fewer workers"
+                ) from None
         else:
             if isinstance(item, str):
                 raise MmnError(item)
@@ -141,7 +142,12 @@ def _next_finished(finished: multiprocessing.Queue[Batch | str], workers: Sequen
 
 
 def _work(
-    run: Run, name: str, device: str, batches: Sequence[Batch], run_path: Path, finished: multiprocessing.Queue[Batch | str]
+    run: Run,
+    name: str,
+    device: str,
+    batches: Sequence[Batch],
+    run_path: Path,
+    finished: multiprocessing.Queue[Batch | str],
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     try:

@@ -145,4 +145,3 @@ def _in_inches(svg: str, width_in: float) -> str:
     height_in = float(found[2]) / float(found[1]) * width_in
     sizes = f'width="{width_in:g}in" height="{height_in:.4f}in"'
     return svg.replace(f'width="{found[1]}" height="{found[2]}"', sizes, 1)
-

@@ -59,7 +59,9 @@ def layer_distribution(
 
 def label_k(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
     """`data` ordered by k, with the column `k_label`."""
-    return data.sort_values("k", kind="stable").assign(k_label=lambda rows: [k_text(int(k), n_units) for k in rows["k"]])
+    return data.sort_values("k", kind="stable").assign(
+        k_label=lambda rows: [k_text(int(k), n_units) for k in rows["k"]]
+    )
 
 
 def with_control(data: pd.DataFrame, d_mlp: int) -> pd.DataFrame:

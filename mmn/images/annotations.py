@@ -64,7 +64,7 @@ def list_places(path: Path) -> Places:
     """
     references: dict[Path, list[str]] = {}
     for name, captions in _csv_rows(path) if path.suffix.lower() == ".csv" else _txt_rows(path):
-        place = Path(os.path.normpath(path.parent / os.path.expanduser(name)))  # noqa: PTH111 - Path raises for ~nobody
+        place = Path(os.path.normpath(path.parent / os.path.expanduser(name)))  # noqa: PTH111 - Path raises for an unknown user
         references.setdefault(place, []).extend(captions)
     if not references:
         raise SourceError(f"{path} names no picture: write one path a line")

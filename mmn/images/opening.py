@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmn.errors import ImageError
 
@@ -151,7 +151,7 @@ def check_size(width: int, height: int, path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{size}, more than {MAX_ASPECT} times as long as wide: crop it")
 
 
-def _open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """The open file; what is not a regular, non-empty, readable file is refused without being opened."""
     try:
         status = os.stat(path)  # noqa: PTH116 - any path type
@@ -192,7 +192,7 @@ def _undecodable(path: str | os.PathLike[str]) -> Iterator[None]:
     name = os.fspath(path)
     try:
         yield
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         kinds = ", ".join(FORMATS)
         raise ImageError(f"{name} is not a picture of a kind that we read ({kinds}): convert it to PNG") from error
     except Image.DecompressionBombError as error:

@@ -60,11 +60,11 @@ def list_source(
     places = _places_of(spec, work_path)
     gathered = _Gathered(limit)
     for done, place in enumerate(places.each, start=1):
-        if gathered.is_full and places.is_written_out:
-            break
         gathered.add(place)
         if progress is not None:
             progress(done, places.n_places)
+        if gathered.is_full and places.is_written_out:
+            break
     return gathered.listing()
 
 

@@ -29,7 +29,7 @@ CHAT_TEMPLATE = (  # the whole of its manners: <s>, the picture, the words; no t
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """Random weights. LLaVA's two-matrix projector is made one linear map: no non-linearity, the second the identity."""
+    """Random weights. LLaVA's projector is made one linear map: no non-linearity, its second matrix the identity."""
     vision = CLIPVisionConfig(
         hidden_size=WIDTH,
         intermediate_size=4 * WIDTH,

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from mmn.specimen.world import CATEGORY, GLYPHS, NOUNS, PLACES, plural
 
-PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
-SPECIALS = (PAD, BOS, EOS, IMAGE, "<unk>")
+PAD, BOS, EOS, IMAGE, UNKNOWN = "<pad>", "<s>", "</s>", "<image>", "<unk>"
+SPECIALS = (PAD, BOS, EOS, IMAGE, UNKNOWN)
 SPLIT: dict[str, tuple[str, ...]] = {
     "telephone": ("tele", "phone"),
     "television": ("tele", "vision"),
@@ -31,9 +31,10 @@ SPLIT_PLURALS: dict[str, tuple[str, ...]] = {
     "butterfly": ("butter", "flies"),
 }
 FUNCTION_WORDS = (
-    "A picture of a an and next to on in the two three small big . , : Words is are both can people some what "
-    "describe this image photo there with"
-).split()
+    *("A", "picture", "of", "a", "an", "and", "next", "to", "on", "in", "the", "two", "three", "small", "big"),
+    *(".", ",", ":", "Words", "is", "are", "both", "can", "people", "some", "what", "describe", "this", "image"),
+    *("photo", "there", "with"),
+)
 SPACE = "▁"
 
 
@@ -46,7 +47,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = [(token, 0.0) for token in SPECIALS]
     vocabulary += [(token, -5.0) for token in dict.fromkeys(words + firsts)] + [(token, -5.5) for token in pieces]
     vocabulary += [(SPACE, -8.0)] + [(token, -20.0) for token in byte_tokens]
-    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=SPECIALS.index("<unk>"), byte_fallback=True))
+    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=SPECIALS.index(UNKNOWN), byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=True)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -58,7 +59,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        unk_token="<unk>",
+        unk_token=UNKNOWN,
         padding_side="left",
         extra_special_tokens={"image_token": IMAGE},
     )

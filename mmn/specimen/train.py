@@ -36,7 +36,6 @@ from mmn.specimen.render import render
 from mmn.specimen.tokenizer import BOS, EOS, build_tokenizer
 from mmn.specimen.world import CATEGORY, NOUNS, PLACES, Scene, caption_of, plural, sample_scene, with_article
 
-
 PATCH_CLASSES = (*NOUNS, *PLACES)
 COVERED_FROM = 0.25  # share of a patch that an object must cover to be the patch's class
 PATCH_LOSS_WEIGHT = 0.2

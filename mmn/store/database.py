@@ -16,6 +16,7 @@ import duckdb
 
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError
 
+_DAMAGE: Final = ("not a valid DuckDB", "Corrupt", "corrupt", "Could not read enough bytes")
 DATABASE: Final = "mmn.duckdb"
 _CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {"autoinstall_known_extensions": False}
 
@@ -48,7 +49,7 @@ def cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> Iterat
     except (duckdb.IOException, duckdb.FatalException, duckdb.SerializationException) as error:
         raise _explained(error, database_path) from error
     except duckdb.Error as error:
-        if "corrupt" not in str(error).lower():
+        if not any(sign in str(error) for sign in _DAMAGE):
             raise
         raise _explained(error, database_path) from error
     finally:
@@ -81,7 +82,7 @@ def _explained(error: duckdb.Error, path: Path) -> CacheError:
         return CacheNewerError(
             f"{path} was written by a newer DuckDB ({first_line}): update mmn, or choose another --cache"
         )
-    if "not a valid DuckDB" in text or "orrupt" in text or isinstance(error, duckdb.SerializationException):
+    if any(sign in text for sign in _DAMAGE) or isinstance(error, duckdb.SerializationException):
         return CacheError(
             f"{path} is damaged ({first_line}): delete {path.name} and {path.name}.wal; "
             "the results are in runs/ beside it, and the database is rebuilt from them"

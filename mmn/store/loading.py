@@ -7,6 +7,7 @@ folder that ships with the program does not bring it back; a new scoring in `<ca
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from mmn.core import Outcome, Run
+from mmn.errors import CacheError
 from mmn.names import RUNNING
 from mmn.shards import SCHEMAS, find_runs, finished_shards, read_run, read_shard
 from mmn.store.database import transaction
@@ -39,30 +41,64 @@ _RANK_IMAGES = """
 """
 
 
-def runs_to_load(own: duckdb.DuckDBPyConnection, runs_paths: list[Path], home: Path) -> dict[Path, Run]:
-    """Returns the folders to load from, one per run id (the first one found), without the deleted runs.
+def load(
+    own: duckdb.DuckDBPyConnection, runs_paths: list[Path], home: Path, progress: Callable[[int, int], None]
+) -> int:
+    """Loads all new shards of the runs in `runs_paths`; returns how many there were.
 
-    A folder in `home`, where new scorings write, is newer than any deletion: it takes the mark away.
+    Raises:
+        CacheError: the first run or shard that is broken; all others are loaded before.
+    """
+    chosen, broken = _runs_to_load(own, runs_paths, home)
+    to_do: list[tuple[Run, Path]] = []
+    for run_path, (run, outcome) in chosen.items():
+        new = _new_shards(own, run_path, run)
+        _save_run(own, run, outcome)
+        to_do += [(run, shard_path) for shard_path in new]
+    for n_done, (run, shard_path) in enumerate(to_do, 1):
+        try:
+            load_shard(own, run, shard_path)
+        except CacheError as error:
+            broken.append(error)
+        progress(n_done, len(to_do))
+    if broken:
+        raise broken[0]
+    return len(to_do)
+
+
+def _runs_to_load(
+    own: duckdb.DuckDBPyConnection, runs_paths: list[Path], home: Path
+) -> tuple[dict[Path, tuple[Run, Outcome | None]], list[CacheError]]:
+    """Returns the folders to load from, one per run id (the first one found), and what is wrong with others.
+
+    A deleted run is left out, but a folder in `home`, where new scorings write, is newer than any deletion.
     """
     deleted = {run_id for (run_id,) in own.execute("SELECT run_id FROM deleted_run").fetchall()}
-    chosen: dict[str, tuple[Path, Run]] = {}
+    chosen: dict[str, Path] = {}
+    found: dict[Path, tuple[Run, Outcome | None]] = {}
+    broken: list[CacheError] = []
     for run_path in find_runs(runs_paths):
-        run, _ = read_run(run_path)
-        if run.run_id in deleted and run_path.absolute().parent == home.absolute():
-            restore(own, run.run_id)
-            deleted.remove(run.run_id)
-        if run.run_id not in deleted:
-            chosen.setdefault(run.run_id, (run_path, run))
-    return dict(chosen.values())
+        try:
+            found[run_path] = read_run(run_path)
+        except CacheError as error:
+            broken.append(error)
+            continue
+        run_id = found[run_path][0].run_id
+        if run_id in deleted and run_path.absolute().parent == home.absolute():
+            restore(own, run_id)
+            deleted.remove(run_id)
+        if run_id not in deleted:
+            chosen.setdefault(run_id, run_path)
+    return {run_path: found[run_path] for run_path in chosen.values()}, broken
 
 
-def new_shards(own: duckdb.DuckDBPyConnection, run_path: Path, run: Run) -> list[Path]:
+def _new_shards(own: duckdb.DuckDBPyConnection, run_path: Path, run: Run) -> list[Path]:
     """Returns the finished shards of a run that are not in the database, by name."""
     rows = own.execute("SELECT name FROM shard WHERE run_id = ?", [run.run_id]).fetchall()
     return [run_path / name for name in sorted(finished_shards(run_path) - {name for (name,) in rows})]
 
 
-def save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None) -> None:
+def _save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None) -> None:
     """Inserts the row of a run, or brings its end up to date."""
     status = outcome.status if outcome else RUNNING
     finished_at = _utc(outcome.finished_at) if outcome else None
@@ -113,12 +149,7 @@ def load_shard(own: duckdb.DuckDBPyConnection, run: Run, shard_path: Path) -> No
             condition = new if table == "image" else ""  # a later shard may tell the same picture again
             rows = f"SELECT $run_id AS run_id, * FROM shard_{table} {condition}"  # noqa: S608 - names are our own
             own.execute(f"INSERT INTO {table} BY NAME {rows}", {"run_id": run.run_id})
-        own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": stored_k(run)})
-
-
-def stored_k(run: Run) -> int:
-    """Returns how many units per noun are stored, which is as far as image-level ranks are exact."""
-    return min(run.settings.top_k, run.model.n_units)
+        own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
 
 
 def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -75,22 +75,30 @@ _UNIT_ROWS = """
         SELECT image_id, layer, unit, max(score) AS score, min(rank) AS rank
         FROM ranks WHERE $layer IS NULL OR layer = $layer GROUP BY image_id, layer, unit
     ),
+    best AS (
+        SELECT layer, unit, count(*) AS n_images, avg(score) AS mean_score, max(score)::DOUBLE AS max_score,
+            min(rank) AS best_rank
+        FROM per_image GROUP BY layer, unit
+        ORDER BY best_rank, n_images DESC, max_score DESC, layer, unit LIMIT $limit
+    ),
+    their_scores AS (
+        SELECT image_id, noun, layer, unit FROM score
+        SEMI JOIN best USING (layer, unit)
+        WHERE run_id = $run_id AND variant = $variant AND method IN (SELECT unnest($methods))
+            AND rank BETWEEN 1 AND $max_k
+    ),
     named AS (
         SELECT layer, unit, count(DISTINCT lemma) AS n_concepts
-        FROM (SELECT * FROM score
-              WHERE run_id = $run_id AND variant = $variant AND method IN (SELECT unnest($methods))
-                  AND rank BETWEEN 1 AND $max_k AND ($layer IS NULL OR layer = $layer))
-        JOIN (SELECT image_id, noun, lemma FROM concept
-              WHERE run_id = $run_id AND variant = $variant AND target_at IS NULL
-                  AND (len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas)))) USING (image_id, noun)
+        FROM their_scores JOIN (
+            SELECT image_id, noun, lemma FROM concept
+            WHERE run_id = $run_id AND variant = $variant AND target_at IS NULL
+                AND (len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas)))
+        ) USING (image_id, noun)
         GROUP BY layer, unit
     )
-    SELECT layer::INTEGER AS layer, unit, count(*) AS n_images, any_value(n_concepts) AS n_concepts,
-        avg(score) AS mean_score, max(score)::DOUBLE AS max_score, min(rank) AS best_rank
-    FROM per_image JOIN named USING (layer, unit)
-    GROUP BY layer, unit
+    SELECT layer::INTEGER AS layer, unit, n_images, n_concepts, mean_score, max_score, best_rank
+    FROM best JOIN named USING (layer, unit)
     ORDER BY best_rank, n_images DESC, max_score DESC, layer, unit
-    LIMIT $limit
 """
 
 _CONCEPTS = """

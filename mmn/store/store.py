@@ -12,9 +12,8 @@ from typing import Any, Self
 import duckdb
 import pandas as pd
 
-from mmn.errors import CacheError
 from mmn.names import ORIGINAL
-from mmn.shards import RUN_FILE, read_run, remove_run
+from mmn.shards import RUN_FILE, remove_run
 from mmn.store import loading, queries
 from mmn.store.database import DATABASE, connect, cursor
 from mmn.store.migrations import migrate
@@ -76,23 +75,7 @@ class Store:
             CacheError: a shard or run is broken. It is named; all others are loaded first.
         """
         with self._writing, self._cursor() as own:
-            found = loading.runs_to_load(own, list(runs_paths), self.runs_path)
-            to_do = []
-            for run_path, run in found.items():
-                new = loading.new_shards(own, run_path, run)
-                loading.save_run(own, *read_run(run_path))
-                to_do += [(run, shard_path) for shard_path in new]
-            broken = []
-            for n_done, (run, shard_path) in enumerate(to_do, 1):
-                try:
-                    loading.load_shard(own, run, shard_path)
-                except CacheError as error:
-                    broken.append(error)
-                if progress is not None:
-                    progress(n_done, len(to_do))
-        if broken:
-            raise CacheError(f"{len(broken)} of {len(to_do)} shards: {broken[0]}") from broken[0]
-        return len(to_do)
+            return loading.load(own, list(runs_paths), self.runs_path, progress or (lambda _done, _total: None))
 
     def delete_run(self, run_id: str) -> None:
         """Removes a run, its folder in the cache too; it does not come back unless it is scored again or restored.

@@ -13,7 +13,13 @@ from mmn.shards import SCHEMAS, create_run, finish_run, write_shard
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
 METHODS = ("contribution", "activation", "random")
 CAPTION = {"text": "a dog on the grass.", "tokens": [1, 2, 3]}
-FLAGS = {"is_first": True, "is_multi_token": False, "is_shared_token": False, "is_in_reference": None, "target_at": None}
+FLAGS = {
+    "is_first": True,
+    "is_multi_token": False,
+    "is_shared_token": False,
+    "is_in_reference": None,
+    "target_at": None,
+}
 
 
 def fill(
@@ -48,7 +54,9 @@ def _tables(rng, numbers, n_layers, d_mlp, top_k, n_failed):
         key = {"image_id": hashlib.sha256(str(number).encode()).hexdigest(), "variant": ORIGINAL}
         source = f"/pictures/{number}.jpg"
         size = {"width": 112, "height": 112}
-        rows["image"].append({"image_id": key["image_id"], "source": source, "sources": [source], "reference": [], **size})
+        rows["image"].append(
+            {"image_id": key["image_id"], "source": source, "sources": [source], "reference": [], **size}
+        )
         rows["caption"].append(key | CAPTION)
         for position, noun in enumerate(rng.sample(NOUNS, 2)):
             said = {"lemma": noun, "noun": noun, "n_mentions": 1, "token_id": 7, "position": position}

@@ -1,0 +1,91 @@
+"""Exported figures: exact width, text as text, nothing blank, numbers as drawn."""
+
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmn.errors import UsageError
+from mmn.figures import FIGURES
+from mmn.figures.export import FORMATS, WIDTHS_IN, chart_bytes, export_chart
+from mmn.figures.theme import FONT
+from tests.figures.test_layer_figure import RUN, rows
+
+ONE, TWO = ("contribution", "random"), ("contribution", "activation", "random")
+KINDS = {"one": rows(ONE), "panels": rows(TWO), "deep": rows(ONE, ks=(100, 1000, 10_000), n_layers=40)}
+
+
+@pytest.fixture(params=KINDS)
+def figure(request):
+    data = KINDS[request.param]
+    return FIGURES["layers"](data, RUN), data
+
+
+@pytest.mark.parametrize("width", WIDTHS_IN)
+def test_svg_is_as_wide_as_the_column_and_its_text_is_text(figure, width):
+    svg = chart_bytes(*figure, "svg", width).decode()
+    assert f'width="{WIDTHS_IN[width]:g}in"' in svg
+    box = [float(number) for number in re.findall(r'viewBox="([^"]+)"', svg)[0].split()]
+    assert box[2] == pytest.approx(WIDTHS_IN[width] * 72, abs=0.5)  # half a point: less than a hairline
+    assert "decoder layer (from 0)" in re.sub(r"<[^>]+>", "", svg)
+    assert "<text" in svg
+    families = set(re.findall(r'font-family="([^"]+)"', svg))
+    assert families
+    assert all(family.endswith("sans-serif") for family in families), families
+
+
+@pytest.mark.parametrize("width", WIDTHS_IN)
+def test_png_is_300_ppi_and_not_blank(figure, width):
+    with Image.open(io.BytesIO(chart_bytes(*figure, "png", width))) as picture:
+        assert picture.width == pytest.approx(WIDTHS_IN[width] * 300, abs=2)
+        assert picture.info["dpi"][0] == pytest.approx(300, abs=1)
+        grey = picture.convert("L")
+        assert grey.getpixel((0, 0)) == 255, "on white"
+        assert sum(grey.histogram()[:80]) > 500, "dark ink: the text is there"
+
+
+def test_pdf_holds_its_fonts_and_text(figure, tmp_path: Path):
+    path = export_chart(*figure, tmp_path / "figure.pdf")
+    content = path.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"FontFile" in content or b"/Font" in content
+    if shutil.which("pdftotext"):
+        text = subprocess.run(["pdftotext", str(path), "-"], capture_output=True, text=True, check=True).stdout
+        assert "decoder layer (from 0)" in text
+
+
+def test_csv_is_the_data(figure, tmp_path: Path):
+    chart, data = figure
+    path = export_chart(chart, data, tmp_path / "figure.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(path), data.reset_index(drop=True))
+
+
+def test_no_title_is_cut_in_one_column():
+    run = RUN | {"model": "a-model-with-quite-a-long-name-7b-hf", "images": "coco:annotations.json:val2017"}
+    svg = chart_bytes(FIGURES["layers"](KINDS["one"], run), KINDS["one"], "svg", "single").decode()
+    subtitle = [line for line in re.findall(r">([^<]+)</(?:text|tspan)>", svg) if "model-with" in line or "coco" in line]
+    assert len(subtitle) >= 2, "broken into lines"
+    assert max(map(len, subtitle)) <= 62
+
+
+def test_font_list_ends_in_a_generic_family():
+    """An unknown font alone exports a chart without any text."""
+    assert FONT.endswith("sans-serif")
+
+
+@pytest.mark.parametrize(("name", "width"), [("f.gif", "single"), ("f", "single"), ("f.svg", "wide"), ("f.svg", 0.1)])
+def test_unknown_format_or_width_is_a_usage_error(name, width, tmp_path: Path):
+    with pytest.raises(UsageError):
+        export_chart(FIGURES["layers"](KINDS["one"], RUN), KINDS["one"], tmp_path / name, width)
+    assert not (tmp_path / name).exists()
+
+
+def test_width_may_be_inches():
+    svg = chart_bytes(FIGURES["layers"](KINDS["one"], RUN), KINDS["one"], "svg", 5).decode()
+    assert 'width="5in"' in svg
+    assert set(FORMATS) == {"svg", "pdf", "png", "json", "csv"}

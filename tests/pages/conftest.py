@@ -1,0 +1,59 @@
+"""Pages run in this process by Streamlit's AppTest, on a cache of their own that is empty or filled."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from tests.pages.filled import fill
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The folder of an empty cache that the app opens; closed again afterwards, the bundled run left out."""
+    from app import resources
+
+    monkeypatch.setenv("MMN_CACHE", str(tmp_path))
+    monkeypatch.setattr(resources, "BUNDLED_RUN", tmp_path / "no-bundled-run")
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    yield tmp_path
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def filled_cache(empty_cache: Path) -> Path:
+    """Two runs: a small complete one and a deep cancelled one."""
+    fill(empty_cache)
+    fill(
+        empty_cache,
+        "77aa9c1b00112233",
+        model="/models/deep-llava",
+        n_layers=32,
+        d_mlp=2048,
+        n_images=4,
+        status="cancelled",
+        created_at="2026-11-19T10:00:00+00:00",
+    )
+    return empty_cache
+
+
+@pytest.fixture
+def open_app():
+    """Opens the app at a page and address, and asserts that nothing went wrong."""
+
+    def open_(page: str = "layers", **address: list[str]) -> AppTest:
+        at = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=20)
+        for key, values in address.items():
+            at.query_params[key] = values
+        at.run()
+        return at if page == "layers" else at.switch_page(f"../pages/{page}.py").run()
+
+    return open_

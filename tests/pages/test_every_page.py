@@ -1,0 +1,59 @@
+"""Every page opens, on an empty and on a filled cache; read-only pages without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pages.conftest import ROOT
+
+PAGES = sorted(path.stem for path in (ROOT / "pages").glob("*.py"))
+
+
+def assert_fine(at) -> None:
+    assert not at.exception, at.exception
+    assert not at.error, [e.value for e in at.error]
+    assert not at.warning, [e.value for e in at.warning]
+    assert len(at.title) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_on_an_empty_cache(page, empty_cache, open_app):
+    assert_fine(open_app(page))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_on_a_filled_cache(page, filled_cache, open_app):
+    at = open_app(page)
+    assert_fine(at)
+    assert at.sidebar.selectbox[0].value == "specimen gallery 3f2a9c1b", "the newest run"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_loads_torch_into_the_app(page, tmp_path):
+    """The Score page, too: the model is the job's business."""
+    code = f"""
+import os, sys
+os.environ["MMN_CACHE"] = {str(tmp_path)!r}
+from streamlit.testing.v1 import AppTest
+at = AppTest.from_file("app/main.py", default_timeout=20).run().switch_page("../pages/{page}.py").run()
+assert not at.exception and not at.error, (at.exception, at.error)
+print({{"torch", "transformers"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
+
+
+def test_app_starts_from_any_folder_without_an_installed_package(tmp_path: Path):
+    code = f"""
+import os, sys
+sys.path = [p for p in sys.path if p]
+os.environ["MMN_CACHE"] = {str(tmp_path)!r}
+from streamlit.testing.v1 import AppTest
+at = AppTest.from_file({str(ROOT / "app" / "main.py")!r}, default_timeout=20).run()
+assert not at.exception, at.exception
+print(at.title[0].value)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "Layers"

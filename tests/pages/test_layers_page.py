@@ -1,0 +1,162 @@
+"""The Layers page: filters, addresses, clicks, and what goes wrong."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.pages.conftest import ROOT
+from tests.pages.filled import fill
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+
+
+def subtitle(spec: dict) -> str:
+    return " ".join(spec["title"]["subtitle"])
+
+
+def picked(at: AppTest) -> dict[str, list[str]]:
+    return {widget.key: widget.value for widget in at.multiselect}
+
+
+def test_first_screen_is_full(filled_cache, open_app):
+    at = open_app()
+    assert picked(at) == {"method": ["contribution"], "k": ["9 (0.29 %)", "43 (1.4 %)", "154 (5 %)"], "concept": []}
+    (spec,) = charts(at)
+    assert spec["title"]["text"] == "Distinct top units per layer, contribution"
+    assert subtitle(spec) == "specimen on gallery, n = 12 pictures, all concepts circles: random control"
+
+
+def test_empty_cache_says_how_to_score(empty_cache, open_app):
+    at = open_app()
+    assert "Nothing has been scored yet" in at.info[0].value
+    assert "mmn score" in " ".join(c.value for c in at.caption)
+
+
+def test_deep_link_by_hand_written_values(filled_cache, open_app):
+    at = open_app(run=["77aa"], k=["43", "0.1%"], concept=["dog"], method=["activation"])
+    assert at.sidebar.selectbox[0].value == "deep-llava gallery 77aa9c1b"
+    chosen = picked(at)
+    assert chosen["method"] == ["activation"]
+    assert chosen["k"] == ["43 (0.066 %)", "66 (0.1 %)"]
+    assert chosen["concept"][0].startswith("dog (")
+    assert "concepts: dog" in subtitle(charts(at)[0])
+    assert at.query_params["run"] == "deep-llava gallery 77aa9c1b"
+
+
+def test_bad_values_in_the_address_are_dropped(filled_cache, open_app):
+    at = open_app(run=["nothing"], k=["43", "-3", "99999", "x"], concept=["zzz"], method=["no-such"], layers=["-1", "99"])
+    assert not at.error
+    assert not at.warning
+    assert picked(at) == {"method": ["contribution"], "k": ["43 (1.4 %)"], "concept": []}
+    assert set(at.query_params) == {"k"}
+
+
+def test_typed_k_may_be_a_share(filled_cache, open_app):
+    at = open_app()
+    next(w for w in at.multiselect if w.key == "k").set_value(["2 %", "nonsense"]).run()
+    assert "61 (2 %)" in json.dumps(charts(at)[0])
+    assert "Left out: nonsense" in " ".join(c.value for c in at.caption)
+
+
+def test_nothing_chosen_is_said(filled_cache, open_app):
+    at = open_app()
+    next(w for w in at.multiselect if w.key == "k").set_value([]).run()
+    assert at.info[0].value == "Choose at least one k above."
+
+
+def test_filters_survive_a_change_of_run(filled_cache, open_app):
+    at = open_app(concept=["dog"], method=["activation"])
+    at.sidebar.selectbox[0].set_value("deep-llava gallery 77aa9c1b").run()
+    assert not at.exception
+    assert not at.error
+    assert "deep-llava" in subtitle(charts(at)[0])
+    assert [label.partition(" (")[0] for label in picked(at)["concept"]] == ["dog"]
+
+
+def test_two_methods_share_an_axis_and_control_can_be_hidden(filled_cache, open_app):
+    at = open_app(method=["contribution", "activation"], control=["false"])
+    specs = charts(at)
+    assert len(specs) == 2
+    domains = {json.dumps(spec["layer"][0]["encoding"]["y"]["scale"]["domain"]) for spec in specs}
+    assert len(domains) == 1
+    assert "random" not in subtitle(specs[0])
+
+
+def test_clicked_bar_lists_its_units(filled_cache, open_app):
+    at = open_app()
+    at.session_state["chart-contribution"] = {"selection": {"layer": [{"layer": 5, "k": 43}]}}
+    at.run()
+    assert not at.exception
+    rows = at.dataframe[0].value
+    assert set(rows["layer"]) == {5}
+    assert rows["neuron"].iloc[0] == f"L5.u{rows['unit'].iloc[0]}"
+    assert at.subheader[0].value == f"Layer 5: {len(rows)} units"
+
+
+def test_click_on_a_bar_that_is_no_longer_drawn_is_forgotten(filled_cache, open_app):
+    at = open_app()
+    at.session_state["chart-contribution"] = {"selection": {"layer": [{"layer": 5, "k": 44}]}}
+    at.run()
+    assert not at.error
+    assert len(at.dataframe) == 0
+
+
+def test_results_of_a_job_appear_on_the_next_look(empty_cache, open_app):
+    at = open_app()
+    assert at.info
+    fill(empty_cache)
+    from app import resources
+
+    resources.look_again()
+    at.run()
+    assert len(charts(at)) == 1
+
+
+def test_locked_cache_is_explained(filled_cache, open_app):
+    code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(filled_cache / "mmn.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "held"
+        try:
+            at = open_app()
+        finally:
+            holder.communicate("")
+    assert not at.exception
+    assert at.header[0].value == "The results cannot be opened"
+    assert "in use by" in at.error[0].value
+    at.button[0].click().run()
+    assert not at.error, "once the other process is gone, trying again works"
+    assert len(charts(at)) == 1
+
+
+def test_broken_shard_leaves_the_rest_readable(filled_cache, open_app):
+    score = next((filled_cache / "runs" / "77aa9c1b00112233").glob("*/score.parquet"))
+    score.write_bytes(b"not parquet")
+    at = open_app()
+    assert "could not be loaded" in at.sidebar.warning[0].value
+    assert len(charts(at)) == 1
+
+
+def test_unforeseen_error_is_boxed(filled_cache, open_app, monkeypatch: pytest.MonkeyPatch):
+    from mmn.store import Store
+
+    def broken(*_):
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr(Store, "score_methods", broken)
+    at = open_app()
+    assert not at.exception
+    assert "ZeroDivisionError: made up" in at.error[0].value
+    assert "Traceback" in at.expander[0].label
+
+
+def test_app_holds_no_query_of_its_own():
+    """SQL lives in the store alone."""
+    for path in [*(ROOT / "app").glob("*.py"), *(ROOT / "pages").glob("*.py")]:
+        assert "SELECT " not in path.read_text(), path
