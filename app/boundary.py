@@ -25,7 +25,7 @@ def error_boundary() -> Iterator[None]:
         st.button("Try again", icon=":material/refresh:")
     except MmnError as error:
         st.error(_sentence(error), icon=":material/error:")
-    except Exception as error:  # noqa: BLE001 - this is the boundary
+    except Exception as error:  # this is the boundary
         st.error(f"Something went wrong that should not: {type(error).__name__}: {error}", icon=":material/bug_report:")
         st.caption("The rest of the app still works. If this happens again, report the text below.")
         with st.expander("Traceback"):

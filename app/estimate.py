@@ -17,7 +17,8 @@ BYTES_PER_ROW: Final = 20  # shard and database together, measured on the specim
 @dataclass(frozen=True)
 class Estimate:
     """`n_rows` is an upper bound while the model's number of units is unknown; `seconds` is None while no earlier run
-    of the model tells its rate (pictures per second)."""
+    of the model tells its rate (pictures per second).
+    """
 
     n_images: int
     n_failed: int

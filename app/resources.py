@@ -32,7 +32,8 @@ def store() -> Store:
 
 def look_for_results() -> str:
     """Loads shards that jobs or commands have written since the last look (at most every 3 s); returns what was wrong
-    with any of them, or an empty string."""
+    with any of them, or an empty string.
+    """
     return _load_new(cache_path())
 
 

@@ -7,6 +7,7 @@ another run, mean the same thing, and drops what means nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -56,14 +57,12 @@ def short(name: str) -> str:
 
 def parse_k(text: str, n_units: int, top_k: int) -> int | None:
     """The k that `43`, `43 (1.4 %)` or `1.4 %` means; None if that is no number from 1 to `top_k`."""
-    number = text.partition("(")[0].strip().replace(",", "")
-    is_share = number.endswith("%")
-    try:
-        value = float(number.rstrip("% "))
-    except ValueError:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.partition("(")[0].strip().replace(",", ""))
+    if found is None:
         return None
-    k = round(value * n_units / 100) if is_share else int(value) if value == int(value) else 0
-    return k if 1 <= k <= top_k else None
+    k = float(found[1]) * (n_units / 100 if found[2] else 1)
+    whole = round(k)
+    return whole if 1 <= whole <= top_k and (found[2] or whole == k) else None
 
 
 def k_options(n_units: int, top_k: int) -> list[int]:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 def save_uploads(files: Mapping[str, bytes], uploads_path: Path) -> Path:
     """Writes `files` (name to content) to `<uploads_path>/<sha-256>` and returns that folder; it is there whole or not
-    at all, and the same files again are the same folder."""
+    at all, and the same files again are the same folder.
+    """
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())

@@ -159,9 +159,8 @@ def _describe(run: dict[str, Any]) -> None:
     parts = [state.count(run["n_images"], "picture"), state.count(run["n_concepts"], "concept")]
     if run["n_failed"]:
         parts.append(f"{run['n_failed']:,} failed")
-    st.caption(
-        f"{', '.join(parts)}. {run['n_layers']} layers × {run['d_mlp']:,} units. {run['created_at']:%d %b %Y, %H:%M} UTC"
-    )
+    size = f"{run['n_layers']} layers × {run['d_mlp']:,} units"
+    st.caption(f"{', '.join(parts)}. {size}. {run['created_at']:%d %b %Y, %H:%M} UTC")
     if run["status"] == RUNNING:
         st.caption(":blue[Still being scored: what you see is partial.]")
     elif run["status"] != COMPLETE:

@@ -1,7 +1,8 @@
 """Greedy captions in batches, with what scoring needs captured while they are generated.
 
-One generation with the KV cache on: the forward pass that emits token j is step j of the capture (the whole prompt
-is step 0). There is no second forward pass.
+`caption_batch`: one generation with the KV cache on; the forward pass that emits token j is step j of the capture (the
+whole prompt is step 0). There is no second forward pass. `read_captions`: captions that are there already, read in one
+pass over other pictures; step j predicts token j likewise.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from mmn.models import Model
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Captions of one batch; `logits[step]` are the raw logits of forward pass `step`, before any processor."""
+    """Captions of one batch; `logits[step]` are the raw logits that predict token `step`, before any processor.
 
+    `inputs` are the prompt's model inputs, without the captions.
+    """
+
+    inputs: dict[str, Tensor]
     captions: tuple[GeneratedCaption, ...]
     captured: Captured
     logits: tuple[Float[Tensor, "batch V"], ...]
@@ -49,7 +54,38 @@ def caption_batch(
     new_tokens = output.sequences[:, -n_steps:]
     captions = tuple(_caption(model, row.tolist()) for row in new_tokens)
     _assert_greedy(captions, output.logits)
-    return CaptionBatch(captions, captured, output.logits)
+    return CaptionBatch(inputs, captions, captured, output.logits)
+
+
+@torch.inference_mode()
+def read_captions(
+    model: Model,
+    images: Sequence[Image.Image],
+    exact_prompt: str,
+    captions: Sequence[GeneratedCaption],
+    with_act: bool = False,
+) -> CaptionBatch:
+    """Reads given captions over `images` (teacher forcing, no cache) and captures every site of every step."""
+    inputs = model.encode(list(images), exact_prompt)
+    token_ids = [caption.token_ids for caption in captions]
+    n_steps = 1 + max(len(ids) for ids in token_ids)
+    with capture(model, with_act, n_last=n_steps) as captured:
+        logits = model.module(**with_captions(model, inputs, token_ids), use_cache=False).logits
+    return CaptionBatch(inputs, tuple(captions), captured, logits[:, -n_steps:].unbind(1))
+
+
+def with_captions(model: Model, inputs: dict[str, Tensor], captions: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """The prompt's inputs with each row's caption after it; shorter captions are filled up behind, unattended."""
+    width = max(len(caption) for caption in captions)
+    pad = model.pad_token_id
+    ids = torch.tensor([[*caption, *[pad] * (width - len(caption))] for caption in captions], dtype=torch.long)
+    real = torch.tensor([[1] * len(caption) + [0] * (width - len(caption)) for caption in captions])
+    added = {"input_ids": ids, "attention_mask": real}
+    shape, zeros = inputs["input_ids"].shape, torch.zeros_like(ids)
+    return {
+        name: torch.cat([value, added.get(name, zeros).to(value)], dim=1) if value.shape == shape else value
+        for name, value in inputs.items()
+    }
 
 
 def greedy(model: Model, max_new_tokens: int) -> object:
@@ -57,8 +93,6 @@ def greedy(model: Model, max_new_tokens: int) -> object:
     from transformers import GenerationConfig
 
     own = model.module.generation_config
-    eos = own.eos_token_id if own.eos_token_id is not None else model.tokenizer.eos_token_id
-    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else own.pad_token_id
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -69,22 +103,17 @@ def greedy(model: Model, max_new_tokens: int) -> object:
         max_new_tokens=max_new_tokens,
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
-        eos_token_id=eos,
-        pad_token_id=pad if pad is not None else _ids(eos)[0],
+        eos_token_id=sorted(model.end_token_ids),
+        pad_token_id=model.pad_token_id,
         output_logits=True,
         return_dict_in_generate=True,
         use_cache=True,
     )
 
 
-def end_tokens(model: Model) -> frozenset[int]:
-    return frozenset(_ids(greedy(model, 1).eos_token_id))  # type: ignore[attr-defined]
-
-
 def _caption(model: Model, new_tokens: list[int]) -> GeneratedCaption:
     """Everything up to the first end token; what follows it is padding."""
-    ends = end_tokens(model)
-    n = next((index for index, token in enumerate(new_tokens) if token in ends), len(new_tokens))
+    n = next((index for index, token in enumerate(new_tokens) if token in model.end_token_ids), len(new_tokens))
     kept = new_tokens[:n]
 
     def decode(token_ids: list[int]) -> str:
@@ -99,7 +128,3 @@ def _assert_greedy(captions: Sequence[GeneratedCaption], logits: Sequence[Float[
     for row, caption in enumerate(captions):
         n = len(caption.token_ids)
         assert best[row][:n] == list(caption.token_ids), f"not greedy: {caption.token_ids} against {best[row][:n]}"
-
-
-def _ids(token_id: int | list[int]) -> list[int]:
-    return [token_id] if isinstance(token_id, int) else list(token_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from mmn.errors import UsageError
-from mmn.names import CONTRIBUTION
+from mmn.names import CONTRIBUTION, ORIGINAL
 
 _NEURON = re.compile(r"L(\d+)\.u(\d+)")
 
@@ -100,6 +100,8 @@ class ScoreSettings:
     top_k: int = 1000
     bottom_k: int = 0
     targets: tuple[str, ...] = ()
+    variants: tuple[str, ...] = (ORIGINAL,)
+    answer_prefix: str = ""
     max_new_tokens: int = 50
     batch_size: int = 16
     dtype: str = "float32"

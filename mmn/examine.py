@@ -32,7 +32,7 @@ def examine(model: Model) -> dict[str, Any]:
         "n_units": model.facts.n_units,
         "site": "input of the FFN output matrix",
         "norm": anatomy.norm.name.lower(),
-        "is_gated": anatomy.activations is not None,
+        "is_gated": anatomy.is_gated,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "fingerprint": model.facts.fingerprint,
@@ -66,11 +66,9 @@ def _try_caption(model: Model) -> dict[str, Any]:
 
 def n_image_tokens(model: Model, image: Image.Image, exact_prompt: str) -> int | None:
     """How many positions of the prompt are the picture's; None where the family has no placeholder token."""
-    config = model.module.config
-    for name in ("image_token_id", "image_token_index", "image_patch_id"):
-        if getattr(config, name, None) is not None:
-            return int((model.encode([image], exact_prompt)["input_ids"] == getattr(config, name)).sum())
-    return None
+    if model.image_token_id is None:
+        return None
+    return int((model.encode([image], exact_prompt)["input_ids"] == model.image_token_id).sum())
 
 
 def _test_picture() -> Image.Image:

@@ -15,7 +15,7 @@ that predicts the next token (with left padding it is no padding in any row):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mmn.core import Neuron
 from mmn.models import Model
 
 ACTIVATION, ACT, ATTENTION, EMBEDDING, FINAL = "activation", "act", "attention", "embedding", "final"
@@ -32,9 +33,10 @@ ONCE = 0  # the layer under which the sites that exist once are kept
 
 @dataclass
 class Captured:
-    """What the hooks saw: `steps[(site, layer)][step]` is (batch, width), one step for each forward pass."""
+    """What the hooks saw: `steps[(site, layer)][step]` is (batch, width), one step for each predicted token."""
 
     n_layers: int
+    n_last: int = 1
     n_rows: int = 0
     steps: dict[tuple[str, int], list[Float[Tensor, "batch width"]]] = field(default_factory=dict)
 
@@ -56,14 +58,20 @@ class Captured:
 
 
 @contextmanager
-def capture(model: Model, with_act: bool = False) -> Iterator[Captured]:
+def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[Captured]:
     """Records every site of `model` during the forward passes inside the block.
+
+    Args:
+        model: Its lock is held inside the block.
+        with_act: The site `act`, too.
+        n_last: How many of each pass's last positions are kept, each as a step of its own: 1 while generating, the
+            caption's length and one more where a whole caption is read in one pass.
 
     Raises:
         AssertionError: a hook never fired, or the sites saw different numbers of passes.
     """
     anatomy = model.anatomy
-    captured = Captured(anatomy.n_layers)
+    captured = Captured(anatomy.n_layers, n_last)
     handles: list[Any] = []
 
     def watch(site: str, layer: int, module: nn.Module, *, reads_input: bool) -> None:
@@ -81,7 +89,7 @@ def capture(model: Model, with_act: bool = False) -> Iterator[Captured]:
             for layer in range(anatomy.n_layers):
                 watch(ACTIVATION, layer, anatomy.ffn_outs[layer], reads_input=True)
                 watch(ATTENTION, layer, anatomy.attentions[layer], reads_input=False)
-                if with_act and anatomy.activations is not None:
+                if with_act and anatomy.is_gated:
                     watch(ACT, layer, anatomy.activations[layer], reads_input=False)
             yield captured
         finally:
@@ -101,14 +109,14 @@ def _note_rows(captured: Captured) -> Callable[..., None]:
 
 def _record_input(captured: Captured, steps: list[Tensor]) -> Callable[..., None]:
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        steps.append(_last_position(_first(args, kwargs), captured.n_rows))
+        steps.extend(_last_positions(_first(args, kwargs), captured))
 
     return hook
 
 
 def _record_output(captured: Captured, steps: list[Tensor]) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        steps.append(_last_position(output[0] if isinstance(output, tuple) else output, captured.n_rows))
+        steps.extend(_last_positions(output[0] if isinstance(output, tuple) else output, captured))
 
     return hook
 
@@ -117,10 +125,121 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def _last_position(values: Tensor, n_rows: int) -> Float[Tensor, "batch width"]:
-    """The last position's values; copied where they are part of a whole prompt's, so that this can be freed.
+def _last_positions(values: Tensor, captured: Captured) -> tuple[Float[Tensor, "batch width"], ...]:
+    """The last positions' values; copied where they are part of a whole prompt's, so that this can be freed.
 
     OPT hands its FFN all rows' positions as one list, so the shape is taken from the number of rows.
     """
-    by_row = values.detach().reshape(n_rows, -1, values.shape[-1])
-    return by_row[:, -1] if by_row.shape[1] == 1 else by_row[:, -1].clone()
+    assert captured.n_rows > 0, "a site fired before the first decoder layer: it is no part of the text decoder"
+    by_row = values.detach().reshape(captured.n_rows, -1, values.shape[-1])
+    last = by_row[:, -captured.n_last :]
+    return (last if last.shape[1] == by_row.shape[1] else last.clone()).unbind(1)
+
+
+@dataclass
+class Graph:
+    """One forward pass with its autograd graph: z (the input of the non-linearity) and a of every layer, and the
+    residual stream before the final norm.
+    """
+
+    z: list[Float[Tensor, "batch positions m"]] = field(default_factory=list)
+    a: list[Float[Tensor, "batch positions m"]] = field(default_factory=list)
+    final: Float[Tensor, "batch positions d"] = field(default_factory=lambda: torch.empty(0, 0, 0))
+
+
+@contextmanager
+def capture_graph(model: Model) -> Iterator[Graph]:
+    """Records z and a of every layer, differentiable, during the one forward pass inside the block.
+
+    The graph starts at the first layer's z: parameters are frozen and nothing before it needs a gradient.
+
+    Raises:
+        AssertionError: not exactly one forward pass ran, or a hook never fired.
+    """
+    anatomy = model.anatomy
+    graph = Graph()
+    handles: list[Any] = []
+
+    def keep(values: list[Tensor]) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            value = _first(args, kwargs)
+            if not value.requires_grad:
+                value.requires_grad_(True)
+            values.append(value)
+
+        return hook
+
+    final: list[Tensor] = []
+    with model.lock:
+        try:
+            for layer in range(anatomy.n_layers):
+                handles.append(anatomy.activations[layer].register_forward_pre_hook(keep(graph.z), with_kwargs=True))
+                handles.append(anatomy.ffn_outs[layer].register_forward_pre_hook(keep(graph.a), with_kwargs=True))
+            handles.append(anatomy.final_norm.register_forward_pre_hook(keep(final), with_kwargs=True))
+            yield graph
+        finally:
+            for handle in handles:
+                handle.remove()
+    counts = (len(graph.z), len(graph.a), len(final))
+    assert counts == (anatomy.n_layers, anatomy.n_layers, 1), f"hooks fired unevenly: z, a, final {counts}"
+    graph.final = final[0]
+
+
+@dataclass
+class CapturedUnits:
+    """Activations a of chosen units at every position; `passes[layer][n]` is (batch, positions, units of that layer).
+
+    `units` are the chosen ones as they were asked for; within a layer they are recorded in the order of `columns`.
+    """
+
+    units: tuple[Neuron, ...]
+    columns: dict[int, tuple[int, ...]]
+    n_rows: int = 0
+    passes: dict[int, list[Float[Tensor, "batch positions width"]]] = field(default_factory=dict)
+
+    def read(self, number: int = 0) -> Float[Tensor, "batch positions n"]:
+        """Forward pass `number` in the order of `units`, in float32."""
+        parts = [
+            self.passes[one.layer][number][..., self.columns[one.layer].index(one.unit)].float() for one in self.units
+        ]
+        return torch.stack(parts, dim=-1)
+
+
+@contextmanager
+def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUnits]:
+    """Records a of `units` at every position of the forward passes inside the block, and of no other unit.
+
+    Raises:
+        AssertionError: a unit that the model does not have, or a hook that never fired.
+    """
+    anatomy = model.anatomy
+    assert units, "no units to capture"
+    for one in units:
+        assert one.layer < anatomy.n_layers and one.unit < anatomy.d_mlp, f"{one} of {anatomy.n_layers} layers"
+    layers = sorted({one.layer for one in units})
+    columns = {layer: tuple(sorted({one.unit for one in units if one.layer == layer})) for layer in layers}
+    captured = CapturedUnits(tuple(units), columns, passes={layer: [] for layer in layers})
+    handles: list[Any] = []
+
+    def note_rows(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        captured.n_rows = len(_first(args, kwargs))
+
+    def record(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            values = _first(args, kwargs).detach()
+            chosen = values[..., list(columns[layer])]  # indexing copies: the whole activation can be freed
+            captured.passes[layer].append(chosen.reshape(captured.n_rows, -1, chosen.shape[-1]))
+
+        return hook
+
+    with model.lock:
+        try:
+            handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
+            for layer in layers:
+                handles.append(anatomy.ffn_outs[layer].register_forward_pre_hook(record(layer), with_kwargs=True))
+            yield captured
+        finally:
+            for handle in handles:
+                handle.remove()
+    counts = {layer: len(passes) for layer, passes in captured.passes.items()}
+    assert len(set(counts.values())) == 1 and min(counts.values()) > 0, f"hooks fired unevenly: {counts}"

@@ -32,7 +32,7 @@ from typing import Any, Final
 from mmn.errors import UsageError
 from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
 
-PROGRAM: Final[tuple[str, ...]] = (sys.executable, "-m", "mmn")
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mmn")
 _TAIL_BYTES: Final = 65_536  # enough for the last reports and a long traceback
 
 
@@ -70,7 +70,8 @@ class Progress:
 @dataclass(frozen=True)
 class JobState:
     """How a job stands: `status` is one of `names.RUN_STATES`, `result` what it printed at the end, `tail` its last
-    lines that are not reports (empty unless something went wrong or a library was talkative)."""
+    lines that are not reports (empty unless something went wrong or a library was talkative).
+    """
 
     status: str
     progress: Progress
@@ -92,7 +93,8 @@ class JobState:
 
 def score_command(options: Mapping[str, str | int | Sequence[str] | None]) -> list[str]:
     """The command line that scores: `{"top_k": 1000}` becomes `--top-k 1000`, a list repeats its option, and None or
-    an empty value leaves the option to the command's own default."""
+    an empty value leaves the option to the command's own default.
+    """
     words = [*PROGRAM, "score"]
     for name, value in options.items():
         for one in [value] if isinstance(value, str | int) else value or ():
@@ -117,9 +119,7 @@ def start(command: Sequence[str], jobs_path: Path, model: str, images: str) -> J
     with _locked(jobs_path / ".start"):
         for job in list_jobs(jobs_path):
             if (job.model, job.images) == (model, images) and is_alive(job):
-                raise UsageError(
-                    f"{model} is already being scored on {images}; wait for that job or cancel it before starting another"
-                )
+                raise UsageError(f"{model} is already being scored on {images}; wait for that job or cancel it first")
         now = datetime.now(UTC)
         path = jobs_path / f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
         path.mkdir()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 
 from mmn.adapters import Anatomy, Family, find_anatomy, find_family
@@ -52,6 +53,28 @@ class Model:
         return self.processor.tokenizer
 
     @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end a caption."""
+        ends = self.module.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        return frozenset([ends] if isinstance(ends, int) else ends or [])
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills rows up; it is never attended, so any token would do."""
+        pad = self.module.generation_config.pad_token_id
+        if pad is None and self.processor is not None:
+            pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else min(self.end_token_ids, default=0)
+
+    @property
+    def image_token_id(self) -> int | None:
+        """The placeholder that stands in `input_ids` for each token of a picture; None where there is none."""
+        config = self.module.config
+        named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index", "image_patch_id")]
+        return next((token_id for token_id in named if token_id is not None), None)
+
+    @property
     def default_prompt(self) -> str:
         return getattr(self.module.config, "default_prompt", DEFAULT_PROMPT)
 
@@ -60,8 +83,16 @@ class Model:
         """What `--batch-size auto` means: a fixed function of the model, since batches can move the last digits."""
         return 64 if _is_small(self.module) else 8
 
-    def exact_prompt(self, prompt: str) -> str:
-        """The user's words as this model expects them: in its chat template if it has one, image placeholder included."""
+    def exact_prompt(self, prompt: str, answer_prefix: str = "") -> str:
+        """The user's words as this model expects them: in its chat template if it has one, image placeholder included.
+
+        `answer_prefix` is put into the model's mouth: the caption goes on from there.
+        """
+        wrapped = self._wrapped(prompt)
+        gap = "" if not answer_prefix or wrapped[-1:].isspace() else " "
+        return wrapped + gap + answer_prefix
+
+    def _wrapped(self, prompt: str) -> str:
         if self.processor.chat_template:
             content = [{"type": "image"}, {"type": "text", "text": prompt}]
             messages = [{"role": "user", "content": content}]
@@ -110,7 +141,7 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Model:
         module, report = AutoModelForImageTextToText.from_pretrained(
             path, dtype=torch_dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"{path}: the weights cannot be loaded ({_first_line(error)}); is the download whole?"
         ) from error

@@ -13,7 +13,10 @@ CONTRIBUTION: Final = "contribution"
 CONTRIBUTION_FOLDED: Final = "contribution-folded"
 CONTRIBUTION_ACTFN: Final = "contribution-actfn"
 ACTIVATION: Final = "activation"
+ATTRIBUTION: Final = "attribution"
+ATTRIBUTION_ACT: Final = "attribution-act"
 RANDOM: Final = "random"
+RANDOM_MATCHED: Final = "random-matched"
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,50 @@ METHODS: Final[dict[str, Method]] = {
             "P2's released code",
         ),
         Method(ACTIVATION, "a", "the pass that predicts the noun", "activation baseline"),
+        Method(ATTRIBUTION, "z · ∂y/∂z, its signed maximum over image tokens", "image tokens", "P1 (maximum: OURS)"),
+        Method(ATTRIBUTION_ACT, "a · ∂y/∂a, its signed maximum over image tokens", "image tokens", "OURS"),
         Method(RANDOM, "a seeded uniform draw", "none", "P2's control"),
+        Method(
+            RANDOM_MATCHED,
+            "a seeded uniform draw whose units lie, rank for rank, in the layers of another ranking's",
+            "none",
+            "P1's control",
+        ),
     )
 }
 
 ORIGINAL: Final = "original"  # caption variant: the picture as it is
+BLANK: Final = "blank"  # the same prefix over a uniform grey picture
+MINUS_BLANK: Final = "-minus-blank"  # ends a method's name: each unit's score minus its score over the grey picture
+
+
+def definition(method: str) -> Method:
+    """The definition of a method's exact string.
+
+    `random-matched:METHOD` follows METHOD's layers; `METHOD-minus-blank` is what a picture brings to METHOD's score.
+
+    Raises:
+        KeyError: There is no such method.
+    """
+    if method.endswith(MINUS_BLANK):
+        return _minus_blank(METHODS[method.removesuffix(MINUS_BLANK)])
+    base, _, reference = method.partition(":")
+    if reference and (base != RANDOM_MATCHED or reference.startswith(RANDOM) or reference not in METHODS):
+        raise KeyError(method)
+    return METHODS[base]
+
+
+def _minus_blank(method: Method) -> Method:
+    if method.name.startswith(RANDOM):
+        raise KeyError(method.name + MINUS_BLANK)
+    equation = f"{method.equation}, minus the same over a uniform grey picture"
+    return Method(method.name + MINUS_BLANK, equation, method.position, "OURS")
+
+
+def reference_of(method: str) -> str:
+    """The ranking whose layers a `random-matched` method follows."""
+    return method.partition(":")[2] or CONTRIBUTION
+
 
 RUNNING: Final = "running"
 COMPLETE: Final = "complete"

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from mmn import shards
 from mmn.core import Example, Failure, ModelFacts, Run, ScoreSettings
 from mmn.images import Listing
+from mmn.names import ORIGINAL
 
 SCORING_VERSION = 1  # raise it when the same inputs would give other numbers
 _PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "HanTa", "lemminflect")
@@ -62,7 +63,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run's shards hold; `max_residual` is the largest |residual| / max(|logit|, 1), None without concepts."""
+    """What a run's shards hold. Concepts are counted once, scores in every variant.
+
+    `max_residual` is the largest |residual| / max(|logit|, 1) of any variant, None without concepts.
+    """
 
     n_images: int
     n_failed: int
@@ -132,7 +136,7 @@ def count(run_path: Path) -> Counts:
         n_failed += len(tables["failure"]) if "failure" in tables else 0
         n_scores += len(tables["score"]) if "score" in tables else 0
         if "concept" in tables and len(tables["concept"]):
-            n_concepts += len(tables["concept"])
+            n_concepts += pc.sum(pc.equal(tables["concept"]["variant"], ORIGINAL)).as_py()
             largest = max(largest or 0.0, _largest_residual(tables["concept"]))
     return Counts(n_images, n_failed, n_concepts, n_scores, largest)
 

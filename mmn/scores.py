@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmn.adapters import Anatomy, Norm
@@ -62,6 +62,19 @@ def uniform_draw(
     return torch.from_numpy(generator.random(n_units, dtype=np.float32))
 
 
+def attribution(
+    values: Float[Tensor, "n p m"], gradients: Float[Tensor, "n p m"], is_picture: Bool[Tensor, "n p"]
+) -> tuple[Float[Tensor, "n m"], Int[Tensor, "n m"]]:
+    """The product value · gradient at each image token, P1 equation 2: its signed maximum over them, and at which position.
+
+    With z (the pre-activation) for the values it is `attribution`, with a `attribution-act`: the first-order estimate
+    of what zeroing the unit at that token does, with the sign turned.
+    """
+    product = (values * gradients).masked_fill(~is_picture[..., None], -torch.inf)
+    best, position = product.max(dim=1)
+    return best, position
+
+
 @dataclass(frozen=True)
 class Ranked:
     """Chosen units of n concepts, by `rank` from 1 (suppressors: -1 is the most negative, -2 the next)."""
@@ -87,6 +100,21 @@ def rank_units(scores: Float[Tensor, "n L m"], top_k: int, bottom_k: int = 0) ->
     low_unit = low_unit.where(low_score < 0, -1)
     rank = torch.cat([rank, -torch.arange(1, bottom_k + 1)])
     return Ranked(rank, torch.cat([top_unit, low_unit], 1), torch.cat([top_score, low_score], 1))
+
+
+def rank_matched(draws: Float[Tensor, "n L m"], reference: Int[Tensor, "n k"]) -> Ranked:
+    """Random units that lie, rank for rank, in the layers of a reference ranking (flat indices, best first).
+
+    So the top k has the reference's number of units in each layer for every k, not only for the last. Within a layer
+    units come in the order of their draw, without replacement; the reference's own units are not excluded.
+    """
+    n, _, d_mlp = draws.shape
+    order = draws.argsort(dim=2, descending=True, stable=True)
+    layer = reference // d_mlp
+    earlier = torch.nn.functional.one_hot(layer, draws.shape[1]).cumsum(1).gather(2, layer[..., None])[..., 0] - 1
+    concept = torch.arange(n, device=layer.device)[:, None]
+    unit = layer * d_mlp + order[concept, layer, earlier]
+    return Ranked(torch.arange(1, unit.shape[1] + 1), unit, draws.flatten(1).gather(1, unit))
 
 
 def _gain(anatomy: Anatomy) -> Float[Tensor, " d"]:

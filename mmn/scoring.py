@@ -1,7 +1,10 @@
 """One batch of pictures -> the tables of one shard: captions, concepts, ranked units, logit budgets.
 
-pictures ─► greedy captions, activations captured on the way ─► nouns ─► token and position of each
-  ─► for each method the score of every unit of every layer, top k chosen on the device ─► Arrow tables
+    pictures ─► greedy captions, activations captured on the way ─► nouns ─► token and position of each
+      ─► for each method the score of every unit of every layer, top k chosen on the device ─► Arrow tables
+
+A variant other than the original is another picture under the same caption: the `blank` one is uniformly grey. What a
+unit's score loses there is what the picture brought; that difference is a ranking of its own, `METHOD-minus-blank`.
 """
 
 from __future__ import annotations
@@ -9,50 +12,52 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from mmn import names
-from mmn.budget import Budget, Reading, logit_budget
-from mmn.captions import CaptionBatch, caption_batch
+from mmn import names, tabulate
+from mmn.budget import Reading, logit_budget
+from mmn.captions import CaptionBatch, caption_batch, read_captions
 from mmn.concepts import find_concepts, target_concept
 from mmn.core import Concept, Example, ScoreSettings
 from mmn.errors import UsageError
-from mmn.hooks import ACT, ACTIVATION, FINAL, ONCE, Captured
+from mmn.gradients import Question, attribute
+from mmn.hooks import ACT, ACTIVATION, FINAL, ONCE
 from mmn.models import Model
-from mmn.scores import Ranked, contribution, folded_rows, rank_units, uniform_draw
+from mmn.scores import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
+from mmn.tabulate import Said, Tables
 
 UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
-Tables = dict[str, pa.Table]
+GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)
-class Said:
-    """A concept of one picture of the batch: what is scored."""
+class Scored:
+    """A method's scores of n concepts. Where it reads image tokens, the token of each unit's score and a there."""
 
-    row: int
-    example: Example
-    concept: Concept
+    score: Float[Tensor, "n L m"]
+    activation: Float[Tensor, "n L m"]
+    token_position: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that the methods read at the positions of n concepts. Float32, on the model's device."""
+    """What the methods read at the positions of n concepts in one variant. Float32, on the model's device."""
 
     model: Model
+    batch: CaptionBatch
+    variant: str
     said: Sequence[Said]
     reading: Reading
-    captured: Captured
     a: Float[Tensor, "n L m"]
     rows: Float[Tensor, "n d"]
     folded: Float[Tensor, "n d"]
+    settings: ScoreSettings
 
 
-@torch.inference_mode()
 def score_batch(
     model: Model,
     examples: Sequence[Example],
@@ -62,15 +67,20 @@ def score_batch(
 ) -> Tables:
     """Captions and scores `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`."""
     with_act = names.CONTRIBUTION_ACTFN in settings.methods
-    batch = caption_batch(model, images, exact_prompt, settings.max_new_tokens, with_act)
+    original = caption_batch(model, images, exact_prompt, settings.max_new_tokens, with_act)
+    batches = {names.ORIGINAL: original}
+    if names.BLANK in settings.variants:
+        grey = [Image.new("RGB", image.size, GREY) for image in images]
+        batches[names.BLANK] = read_captions(model, grey, exact_prompt, original.captions, with_act)
     said = [
         Said(row, example, concept)
         for row, example in enumerate(examples)
-        for concept in _concepts(model, batch, row, example, settings.targets)
+        for concept in _concepts(model, original, row, example, settings.targets)
     ]
     size = max(1, UNITS_AT_ONCE // model.facts.n_units)
-    parts = [_score_concepts(model, batch, said[i : i + size], settings) for i in range(0, len(said), size)]
-    tables = {"image": _image_table(examples), "caption": _caption_table(examples, batch)}
+    parts = [_score_concepts(model, batches, said[i : i + size], settings) for i in range(0, len(said), size)]
+    captions = [tabulate.caption_table(examples, batch.captions, variant) for variant, batch in batches.items()]
+    tables = {"image": tabulate.image_table(examples), "caption": pa.concat_tables(captions)}
     for name in ("concept", "score", "budget"):
         if parts:
             tables[name] = pa.concat_tables([part[name] for part in parts])
@@ -78,48 +88,69 @@ def score_batch(
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """Raises `UsageError` for a method that there is none of."""
+    """Raises `UsageError` for a method that there is none of, or that comes with the blank variant by itself."""
     for method in methods:
-        if method not in names.METHODS:
-            raise UsageError(f"no method {method!r}; there are {', '.join(names.METHODS)}")
+        if method.endswith(names.MINUS_BLANK):
+            raise UsageError(f"{method} is not asked for by name: --blank ranks every method by that difference, too")
+        try:
+            names.definition(method)
+        except KeyError:
+            raise UsageError(f"no method {method!r}; there are {', '.join(names.METHODS)}") from None
 
 
 def _concepts(
     model: Model, batch: CaptionBatch, row: int, example: Example, targets: Sequence[str]
 ) -> Iterator[Concept]:
-    """The caption's nouns, then the user's own words at the position that they ask for (WORD or WORD@NOUN)."""
+    """The caption's nouns, then the user's own words at the position that they ask for (WORD or WORD@NOUN).
+
+    A word that the caption says is a concept already, at its own position, and is not scored a second time.
+    """
     concepts = find_concepts(batch.captions[row], example.references)
     yield from concepts
     taken = {concept.noun for concept in concepts}
+
+    def encode(text: str) -> list[int]:
+        return model.tokenizer(text, add_special_tokens=False).input_ids
+
     for target in targets:
         word, _, at_noun = target.partition("@")
         places = [c for c in concepts if (at_noun.lower() in (c.noun, c.lemma) if at_noun else c.is_first)]
         if places and word.lower() not in taken:
             taken.add(word.lower())
-            yield target_concept(
-                word, places[0], lambda text: model.tokenizer(text, add_special_tokens=False).input_ids
-            )
+            yield target_concept(word, places[0], encode, example.references)
 
 
-def _score_concepts(model: Model, batch: CaptionBatch, said: Sequence[Said], settings: ScoreSettings) -> Tables:
-    measured = _measure(model, batch, said)
-    folded_scores = contribution(model.anatomy, measured.a, measured.folded)
-    budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
-    logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
-    tables = {
-        "concept": _concept_table(measured, logits, budget),
-        "budget": _budget_table(said, budget),
+def _score_concepts(
+    model: Model, batches: dict[str, CaptionBatch], said: Sequence[Said], settings: ScoreSettings
+) -> Tables:
+    parts: list[Tables] = []
+    scores: dict[str, dict[str, Scored]] = {}
+    for variant, batch in batches.items():
+        with torch.inference_mode():
+            measured = _measure(model, batch, variant, said, settings)
+            folded_scores = contribution(model.anatomy, measured.a, measured.folded)
+            budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
+            logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
+        scores[variant] = _all_scores(measured, folded_scores)
+        tables = _rank_all(measured, scores[variant])
+        parts.append(
+            {
+                "concept": tabulate.concept_table(said, variant, measured.reading.token_ids, logits, budget),
+                "budget": tabulate.budget_table(said, variant, budget),
+                "score": pa.concat_tables(tables),
+            }
+        )
+    if names.BLANK in batches:
+        parts.append({"score": pa.concat_tables(_rank_differences(model, said, scores, settings))})
+    return {
+        name: pa.concat_tables([part[name] for part in parts if name in part])
+        for name in ("concept", "budget", "score")
     }
-    scored = []
-    for method in settings.methods:
-        scores = folded_scores if method == names.CONTRIBUTION_FOLDED else SCORES[method](measured, settings)
-        assert torch.isfinite(scores).all(), f"{method} is not finite for {model.facts.name}"
-        scored.append(_score_table(measured, method, rank_units(scores, settings.top_k, settings.bottom_k)))
-    tables["score"] = pa.concat_tables(scored)
-    return tables
 
 
-def _measure(model: Model, batch: CaptionBatch, said: Sequence[Said]) -> Measured:
+def _measure(
+    model: Model, batch: CaptionBatch, variant: str, said: Sequence[Said], settings: ScoreSettings
+) -> Measured:
     reading = Reading(
         rows=torch.tensor([one.row for one in said]),
         steps=torch.tensor([one.concept.position for one in said]),
@@ -127,144 +158,115 @@ def _measure(model: Model, batch: CaptionBatch, said: Sequence[Said]) -> Measure
     )
     rows = model.anatomy.w_u(reading.token_ids)
     final = batch.captured.read(FINAL, ONCE, reading.rows, reading.steps)
-    return Measured(
-        model=model,
-        said=said,
-        reading=reading,
-        captured=batch.captured,
-        a=batch.captured.read_layers(ACTIVATION, reading.rows, reading.steps),
-        rows=rows,
-        folded=folded_rows(model.anatomy, rows, final),
-    )
+    a = batch.captured.read_layers(ACTIVATION, reading.rows, reading.steps)
+    folded = folded_rows(model.anatomy, rows, final)
+    return Measured(model, batch, variant, said, reading, a, rows, folded, settings)
 
 
-def _score_contribution(measured: Measured, _settings: ScoreSettings) -> Tensor:
-    return contribution(measured.model.anatomy, measured.a, measured.rows)
+def _all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dict[str, Scored]:
+    """Scores of every method that was asked for, or that a matched control follows; not the controls' own."""
+    wanted = [
+        names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
+        for method in measured.settings.methods
+    ]
+    scored = {}
+    for method in dict.fromkeys(wanted):
+        if method == names.CONTRIBUTION_FOLDED:
+            scored[method] = Scored(folded_scores, measured.a)
+        else:
+            scored[method] = SCORES[method](measured)
+        assert torch.isfinite(scored[method].score).all(), f"{method} is not finite for {measured.model.facts.name}"
+    return scored
 
 
-def _score_contribution_actfn(measured: Measured, _settings: ScoreSettings) -> Tensor:
+def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
+    settings, tables = measured.settings, []
+    for method in settings.methods:
+        if method.startswith(names.RANDOM_MATCHED):
+            ranked, of = _matched(measured, method, scored[names.reference_of(method)]), Scored(measured.a, measured.a)
+        else:
+            ranked, of = rank_units(scored[method].score, settings.top_k, settings.bottom_k), scored[method]
+        tables.append(_score_table(measured.said, measured.variant, method, ranked, of, measured.model.facts.d_mlp))
+    return tables
+
+
+def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
+    ranked = rank_units(reference.score, measured.settings.top_k)
+    return rank_matched(_draws(measured, method), ranked.unit)
+
+
+def _rank_differences(
+    model: Model, said: Sequence[Said], scores: dict[str, dict[str, Scored]], settings: ScoreSettings
+) -> list[pa.Table]:
+    """Rankings by how much of a unit's score the picture brought; a draw has no such thing."""
+    tables = []
+    for method in settings.methods:
+        if not method.startswith(names.RANDOM):
+            original, blank = scores[names.ORIGINAL][method], scores[names.BLANK][method]
+            ranked = rank_units(original.score - blank.score, settings.top_k, settings.bottom_k)
+            name = method + names.MINUS_BLANK
+            tables.append(_score_table(said, names.ORIGINAL, name, ranked, original, model.facts.d_mlp))
+    return tables
+
+
+def _score_table(
+    said: Sequence[Said], variant: str, method: str, ranked: Ranked, scored: Scored, d_mlp: int
+) -> pa.Table:
+    """The chosen units with the activation, and where it applies the image token, that their score was read at."""
+    at = ranked.unit.clamp(min=0)
+    token = None if scored.token_position is None else scored.token_position.flatten(1).gather(1, at)
+    activation = scored.activation.flatten(1).gather(1, at)
+    return tabulate.score_table(said, variant, method, ranked, activation, token, d_mlp)
+
+
+def _score_contribution(measured: Measured) -> Scored:
+    return Scored(contribution(measured.model.anatomy, measured.a, measured.rows), measured.a)
+
+
+def _score_contribution_actfn(measured: Measured) -> Scored:
     """A plain FFN has no up factor to leave out: act(z) is the activation itself."""
-    if measured.model.anatomy.activations is None:
-        return _score_contribution(measured, _settings)
-    act = measured.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
-    return contribution(measured.model.anatomy, act, measured.rows)
+    if not measured.model.anatomy.is_gated:
+        return _score_contribution(measured)
+    act = measured.batch.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
+    return Scored(contribution(measured.model.anatomy, act, measured.rows), measured.a)
 
 
-def _score_activation(measured: Measured, _settings: ScoreSettings) -> Tensor:
-    return measured.a
+def _score_activation(measured: Measured) -> Scored:
+    return Scored(measured.a, measured.a)
 
 
-def _score_random(measured: Measured, settings: ScoreSettings) -> Tensor:
+def _score_attribution(measured: Measured) -> Scored:
+    return _attributed(measured, of_activation=False)
+
+
+def _score_attribution_act(measured: Measured) -> Scored:
+    return _attributed(measured, of_activation=True)
+
+
+def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
+    questions = [Question(one.row, one.concept.position, one.concept.token_id) for one in measured.said]
+    captions = [caption.token_ids for caption in measured.batch.captions]
+    found = attribute(measured.model, measured.batch.inputs, captions, questions, of_activation)
+    return Scored(found.score, found.activation, found.token_position)
+
+
+def _score_random(measured: Measured) -> Scored:
+    return Scored(_draws(measured, names.RANDOM), measured.a)
+
+
+def _draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
+    n_units, seed, variant = measured.a[0].numel(), measured.settings.seed, measured.variant
     draws = [
-        uniform_draw(
-            settings.seed, one.example.image_id, names.ORIGINAL, one.concept.lemma, names.RANDOM, measured.a[0].numel()
-        )
-        for one in measured.said
+        uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units) for one in measured.said
     ]
     return torch.stack(draws).to(measured.a.device).view_as(measured.a)
 
 
-SCORES: dict[str, Callable[[Measured, ScoreSettings], Float[Tensor, "n L m"]]] = {
+SCORES: dict[str, Callable[[Measured], Scored]] = {
     names.CONTRIBUTION: _score_contribution,
     names.CONTRIBUTION_ACTFN: _score_contribution_actfn,
     names.ACTIVATION: _score_activation,
+    names.ATTRIBUTION: _score_attribution,
+    names.ATTRIBUTION_ACT: _score_attribution_act,
     names.RANDOM: _score_random,
 }
-
-
-def _image_table(examples: Sequence[Example]) -> pa.Table:
-    return pa.table(
-        {
-            "image_id": [example.image_id for example in examples],
-            "source": [example.source for example in examples],
-            "sources": pa.array([list(example.sources) for example in examples], pa.list_(pa.string())),
-            "width": [example.width for example in examples],
-            "height": [example.height for example in examples],
-            "reference": pa.array([list(example.references) for example in examples], pa.list_(pa.string())),
-        }
-    )
-
-
-def _caption_table(examples: Sequence[Example], batch: CaptionBatch) -> pa.Table:
-    return pa.table(
-        {
-            "image_id": [example.image_id for example in examples],
-            "variant": [names.ORIGINAL] * len(examples),
-            "text": [caption.text for caption in batch.captions],
-            "tokens": pa.array([list(caption.token_ids) for caption in batch.captions], pa.list_(pa.int32())),
-        }
-    )
-
-
-def _concept_table(measured: Measured, logits: Float[Tensor, "n V"], budget: Budget) -> pa.Table:
-    tokens = measured.reading.token_ids[:, None]
-    logit = logits.gather(1, tokens)[:, 0].double()
-    columns: dict[str, object] = {
-        "image_id": [one.example.image_id for one in measured.said],
-        "variant": [names.ORIGINAL] * len(measured.said),
-    }
-    for column in ("lemma", "noun", "n_mentions", "token_id", "position"):
-        columns[column] = [getattr(one.concept, column) for one in measured.said]
-    columns["logit"] = logit.cpu().numpy()
-    columns["prob"] = logits.double().softmax(-1).gather(1, tokens)[:, 0].cpu().numpy()
-    columns["residual"] = (logit - budget.total()).cpu().numpy()
-    for column in ("is_first", "is_multi_token", "is_shared_token"):
-        columns[column] = [getattr(one.concept, column) for one in measured.said]
-    columns["is_in_reference"] = pa.array([one.concept.is_in_reference for one in measured.said], pa.bool_())
-    columns["target_at"] = pa.array([one.concept.target_at for one in measured.said], pa.string())
-    return pa.table(columns)
-
-
-def _score_table(measured: Measured, method: str, ranked: Ranked) -> pa.Table:
-    d_mlp = measured.model.facts.d_mlp
-    unit = ranked.unit.cpu()
-    activation = measured.a.flatten(1).gather(1, ranked.unit.clamp(min=0)).cpu()
-    is_there = (unit >= 0).flatten().numpy()
-    n_concepts, k = unit.shape
-    columns = _repeat_keys(measured.said, k) | {
-        "method": _constant(method, n_concepts * k),
-        "rank": np.tile(ranked.rank.numpy(), n_concepts),
-        "layer": (unit // d_mlp).flatten().numpy(),
-        "unit": (unit % d_mlp).flatten().numpy(),
-        "score": ranked.score.cpu().flatten().numpy(),
-        "activation": activation.flatten().numpy(),
-        "token_position": pa.nulls(n_concepts * k, pa.int32()),
-    }
-    return pa.table(columns).filter(pa.array(is_there))
-
-
-def _budget_table(said: Sequence[Said], budget: Budget) -> pa.Table:
-    """One row for each term of each concept; `layer` is empty for the embedding and the last biases."""
-    n_layers = budget.attention.shape[1]
-    layers = np.arange(n_layers)
-    none = np.array([-1])
-    terms = [("embedding", none, budget.embedding[:, None]), ("attention", layers, budget.attention)]
-    terms += [("ffn", layers, budget.ffn)]
-    if budget.bias.any() or budget.last_bias.any():
-        terms += [("bias", layers, budget.bias), ("bias", none, budget.last_bias[:, None])]
-    layer = np.concatenate([layers for _, layers, _ in terms])
-    logit = torch.cat([values for _, _, values in terms], dim=1).cpu().numpy()
-    columns = _repeat_keys(said, len(layer)) | {
-        "term": pa.array([term for term, layers, _ in terms for _ in layers] * len(said)),
-        "layer": pa.array(np.tile(layer, len(said)), mask=np.tile(layer < 0, len(said))),
-        "logit": logit.flatten(),
-    }
-    return pa.table(columns)
-
-
-def _repeat_keys(said: Sequence[Said], n: int) -> dict[str, object]:
-    """The columns image_id, variant and noun, each concept's repeated n times."""
-    index = pa.array(np.repeat(np.arange(len(said), dtype=np.int32), n))
-
-    def repeated(values: list[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(index, pa.array(values)).cast(pa.string())
-
-    return {
-        "image_id": repeated([one.example.image_id for one in said]),
-        "variant": _constant(names.ORIGINAL, len(index)),
-        "noun": repeated([one.concept.noun for one in said]),
-    }
-
-
-def _constant(value: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value])).cast(pa.string())

@@ -74,7 +74,9 @@ def filters(run: dict[str, Any]) -> tuple[list[str], list[int], list[str], tuple
 def panel(run: dict[str, Any], method: str, rows: pd.DataFrame, lemmas: list[str], quantity: str, y_max: float) -> None:
     """One method's chart, its export, and the units behind the bar that was clicked."""
     subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
-    chart = layer_distribution(rows, run, subset, quantity, y_max)
+    ranked = resources.store().layer_counts_per_image(run["run_id"], method, int(rows["k"].max()), lemmas)
+    counted = run | {"n_images": ranked["image_id"].nunique()}  # the pictures that enter, not all that were scored
+    chart = layer_distribution(rows, counted, subset, quantity, y_max)
     points = widgets.show_chart(chart, f"chart-{method}", "layer")
     clicked = [point for point in points if is_drawn(point, rows)]
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

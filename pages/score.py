@@ -113,7 +113,10 @@ def confirm(options: dict[str, Any]) -> None:
         return
     n, n_failed = len(listing.examples), len(listing.failures)
     ks = options["top_k"], options["bottom_k"]
-    tell(estimate(resources.store().runs(), options["model"], n, n_failed, len(options["methods"]), *ks), len(options["methods"]))
+    tell(
+        estimate(resources.store().runs(), options["model"], n, n_failed, len(options["methods"]), *ks),
+        len(options["methods"]),
+    )
     if n_failed:
         with st.expander(f"{state.count(n_failed, 'file')} cannot be used"):
             st.dataframe([{"file": f.source, "why": f.message} for f in listing.failures], hide_index=True)

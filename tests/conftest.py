@@ -1,4 +1,8 @@
-"""Set before anything is imported: one thread (tiny models are far slower on two) and no network."""
+"""Set before anything is imported: one thread (tiny models are far slower on two), no network, shapes checked.
+
+Every `mmn` module that declares tensor shapes has them checked at run time; the others are left alone, since beartype
+refuses some of their annotations (`Self`) and they hold no tensors.
+"""
 
 from __future__ import annotations
 
@@ -6,3 +10,66 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from mmn.models import Model
+
+ROOT = Path(__file__).parents[1]
+
+
+def _modules_with_shapes() -> list[str]:
+    files = [file for file in (ROOT / "mmn").rglob("*.py") if "from jaxtyping import" in file.read_text()]
+    return [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+
+
+jaxtyping.install_import_hook(_modules_with_shapes(), "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole tiny LLaVA on disk, as a user has one. Read only: copy it to break it."""
+    from tests.tiny import save_tiny_llava
+
+    return save_tiny_llava(tmp_path_factory.mktemp("model") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoint: Path) -> Model:
+    """The tiny LLaVA, loaded once."""
+    import torch
+
+    from mmn.models import load_model
+
+    torch.set_num_threads(1)
+    return load_model(str(checkpoint), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def paint() -> Callable[[Path, int], Path]:
+    """Writes `n` different pictures of coarse noise into a folder."""
+
+    def write(folder: Path, n: int) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(0)
+        for number in range(n):
+            coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+            coarse.resize((120, 100)).save(folder / f"{number:03d}.png")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pictures(paint: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 16 pictures. Read only."""
+    return paint(tmp_path_factory.mktemp("pictures"), 16)

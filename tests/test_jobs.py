@@ -18,8 +18,8 @@ FAKE = """
 import json, signal, sys, time
 step_s, n, end = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 def say(done, run_id="r1"):
-    report = {"stage": "score", "done": done, "total": n, "rate": 2.5, "remaining_s": None, "message": "", "run_id": run_id}
-    print(json.dumps(report), file=sys.stderr, flush=True)
+    report = {"stage": "score", "done": done, "total": n, "rate": 2.5, "remaining_s": None, "message": ""}
+    print(json.dumps(report | {"run_id": run_id}), file=sys.stderr, flush=True)
 def stop(*_):
     print(json.dumps({"run_id": "r1", "status": "cancelled", "n_images": 1}), flush=True)
     sys.exit(130)

@@ -266,9 +266,9 @@ sys.path.insert(0, "tests")
 import test_shards as t
 from mmn import shards
 tables = t.tables_of({"a": ["dog", "cat"]})
-print("ready", flush=True)
 for n in range(100_000):
     shards.write_shard(Path(sys.argv[1]), f"batch-{os.getpid()}-{n:06d}", tables)
+    print("one more", flush=True)
 """
 
 
@@ -281,7 +281,7 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_shards(run_path: Path) 
         ) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()
-            time.sleep(0.05 + rng.uniform(0, 0.05))
+            time.sleep(rng.uniform(0, 0.05))
             writer.send_signal(signal.SIGKILL)
         names = shards.finished_shards(run_path)
         assert len(names) > n_before

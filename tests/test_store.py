@@ -393,7 +393,7 @@ def test_threads_read_at_once_without_mixing_answers(store: Store) -> None:
 
     expected = dict(map(ask, (1, 2, 3, 4)))
     with ThreadPoolExecutor(16) as pool:
-        assert all(expected[k] == n for k, n in pool.map(ask, [1, 2, 3, 4] * 40))
+        assert all(expected[k] == n for k, n in pool.map(ask, [1, 2, 3, 4] * 12))
 
 
 # ---- layers
@@ -468,7 +468,7 @@ pictures = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(pictures, st.integers(1, MODEL.n_units), st.data())
 def test_layer_distribution_equals_brute_force(
     scores: dict[tuple[str, str], np.ndarray], top_k: int, data: st.DataObject

@@ -27,7 +27,8 @@ class Anatomy:
     layers: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
     ffn_outs: tuple[nn.Linear, ...]
-    activations: tuple[nn.Module, ...] | None
+    activations: tuple[nn.Module, ...]
+    is_gated: bool
     final_norm: nn.Module
     norm: Norm
     unembedding: nn.Linear
@@ -77,12 +78,12 @@ def find_anatomy(model: nn.Module, family: Family) -> Anatomy:
         )
     declared = DECODERS[decoder_type]
     layers = tuple(_get(decoder_module, declared.layers))
-    activation = declared.activation
     return Anatomy(
         layers=layers,
         attentions=tuple(_get(layer, declared.attention) for layer in layers),
         ffn_outs=tuple(_get(layer, declared.ffn_out) for layer in layers),
-        activations=None if activation is None else tuple(_get(layer, activation) for layer in layers),
+        activations=tuple(_get(layer, declared.activation) for layer in layers),
+        is_gated=declared.is_gated,
         final_norm=_get(decoder_module, declared.final_norm),
         norm=declared.norm,
         unembedding=_get(model, family.unembedding),

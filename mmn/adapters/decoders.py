@@ -23,21 +23,22 @@ class Norm(Enum):
 class Decoder:
     """Module paths: `layers` and `final_norm` from the decoder, the others from one layer.
 
-    `activation` is the module that returns act(gate) of a gated FFN; None for a plain FFN, where act(z) is the
-    activation itself.
+    `activation` is the module of the FFN's non-linearity: its input is z, its output act(z). A gated FFN multiplies
+    that by `up`; in a plain one it is the activation a itself.
     """
 
     layers: str
     attention: str
     ffn_out: str
-    activation: str | None
+    activation: str
+    is_gated: bool
     final_norm: str
     norm: Norm
 
 
-_LLAMA = Decoder("layers", "self_attn", "mlp.down_proj", "mlp.act_fn", "norm", Norm.RMS)
-_GEMMA = Decoder("layers", "self_attn", "mlp.down_proj", "mlp.act_fn", "norm", Norm.RMS_PLUS_ONE)
-_OPT = Decoder("layers", "self_attn", "fc2", None, "final_layer_norm", Norm.LAYER)
+_LLAMA = Decoder("layers", "self_attn", "mlp.down_proj", "mlp.act_fn", True, "norm", Norm.RMS)
+_GEMMA = Decoder("layers", "self_attn", "mlp.down_proj", "mlp.act_fn", True, "norm", Norm.RMS_PLUS_ONE)
+_OPT = Decoder("layers", "self_attn", "fc2", "activation_fn", False, "final_layer_norm", Norm.LAYER)
 
 DECODERS: dict[str, Decoder] = {
     "llama": _LLAMA,

@@ -17,6 +17,7 @@ class Family:
         decoder: path of the text decoder in the model, `unembedding` that of the matrix W_U.
         bare_prompt: the exact prompt where the processor has no chat template; `{image}` is its image placeholder.
         nests_images: the processor wants one list of pictures for each text.
+        grid: how image tokens map to the picture, a key of `mmn.geometry.GRIDS`, or why they do not (`WITHOUT_GRID`).
     """
 
     model_type: str
@@ -25,26 +26,45 @@ class Family:
     unembedding: str = "lm_head"
     bare_prompt: str = "{image}\n{prompt}"
     nests_images: bool = False
+    grid: str = "unchecked"
 
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        Family("llava", "llava-hf/llava-1.5-7b-hf", bare_prompt="USER: {image}\n{prompt} ASSISTANT:"),
-        Family("llava_next", "llava-hf/llava-v1.6-mistral-7b-hf", bare_prompt="[INST] {image}\n{prompt} [/INST]"),
-        Family("llava_onevision", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
-        Family("qwen2_vl", "Qwen/Qwen2-VL-7B-Instruct"),
-        Family("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
-        Family("internvl", "OpenGVLab/InternVL3-8B-hf"),
-        Family("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3", decoder="model.text_model", nests_images=True),
-        Family("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", decoder="model.text_model", nests_images=True),
-        Family("paligemma", "google/paligemma-3b-mix-224", bare_prompt="{image}{prompt}"),
+        Family("llava", "llava-hf/llava-1.5-7b-hf", bare_prompt="USER: {image}\n{prompt} ASSISTANT:", grid="patches"),
+        Family(
+            "llava_next",
+            "llava-hf/llava-v1.6-mistral-7b-hf",
+            bare_prompt="[INST] {image}\n{prompt} [/INST]",
+            grid="any-resolution",
+        ),
+        Family("llava_onevision", "llava-hf/llava-onevision-qwen2-7b-ov-hf", grid="any-resolution"),
+        Family("qwen2_vl", "Qwen/Qwen2-VL-7B-Instruct", grid="merged"),
+        Family("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct", grid="merged"),
+        Family("internvl", "OpenGVLab/InternVL3-8B-hf", grid="canvas"),
+        Family(
+            "idefics3",
+            "HuggingFaceM4/Idefics3-8B-Llama3",
+            decoder="model.text_model",
+            nests_images=True,
+            grid="split",
+        ),
+        Family(
+            "smolvlm",
+            "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+            decoder="model.text_model",
+            nests_images=True,
+            grid="split",
+        ),
+        Family("paligemma", "google/paligemma-3b-mix-224", bare_prompt="{image}{prompt}", grid="patches"),
         Family(
             "instructblip",
             "Salesforce/instructblip-vicuna-7b",
             decoder="language_model.model",
             unembedding="language_model.lm_head",
             bare_prompt="{prompt}",
+            grid="queries",
         ),
         Family(
             "blip-2",
@@ -52,6 +72,7 @@ FAMILIES: dict[str, Family] = {
             decoder="language_model.model.decoder",
             unembedding="language_model.lm_head",
             bare_prompt="{prompt}",
+            grid="queries",
         ),
     )
 }

@@ -10,6 +10,7 @@ from typing import Any
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.errors import CacheLockedError, UsageError
+from mmn.presets import PRESETS
 
 MOST_TOKENS = 4096
 
@@ -20,12 +21,15 @@ def add_parsers(commands: Any) -> None:
         "--model", required=True, metavar="M", help="specimen, a folder in Hugging Face format, a hub id"
     )
     parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
-    parser.add_argument("--methods", default=names.CONTRIBUTION, metavar="A,B", help=", ".join(names.METHODS))
-    parser.add_argument("--top-k", type=_at_least(1), default=1000, metavar="K", help="units kept for each concept")
+    parser.add_argument("--preset", choices=tuple(PRESETS), help="a paper's settings for what is not given here")
+    parser.add_argument("--methods", metavar="A,B", help=", ".join(names.METHODS))
+    parser.add_argument("--top-k", type=_at_least(1), metavar="K", help="units kept for each concept; default 1000")
     parser.add_argument("--bottom-k", type=_at_least(0), default=0, metavar="K", help="suppressors kept: most negative")
     parser.add_argument("--target", action="append", default=[], metavar="WORD[@NOUN]", help="score this word, too")
+    parser.add_argument("--blank", action="store_true", help="score the same caption over a grey picture, too")
     parser.add_argument("--prompt", help="your words; the adapter wraps them as the model expects")
-    parser.add_argument("--max-new-tokens", type=_at_least(1, MOST_TOKENS), default=50, metavar="N")
+    parser.add_argument("--answer-prefix", metavar="TEXT", help="words that the caption goes on from")
+    parser.add_argument("--max-new-tokens", type=_at_least(1, MOST_TOKENS), metavar="N", help="default 50")
     parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N pictures")
     parser.add_argument("--batch-size", default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
@@ -45,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.runs import Progress, count, plan
     from mmn.scoring import check_methods
 
+    _fill_from_preset(options)
     methods = _words(options.methods, "--methods")
     check_methods(methods)
     batch_size = _batch_size(options.batch_size)
@@ -59,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     progress(Progress("model", message=options.model))
     model = _load_quietly(options)
     settings = _settings(options, model, methods, batch_size)
-    planned = plan(model.facts, listing, options.images, model.exact_prompt(settings.prompt), settings)
+    exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
+    planned = plan(model.facts, listing, options.images, exact_prompt, settings)
     run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers)
     counts = count(run_path)
     progress(Progress("load"))
@@ -80,6 +86,17 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if counts.n_failed else DONE
 
 
+def _fill_from_preset(options: argparse.Namespace) -> None:
+    """Gives every option that was left open its preset's value, else the usual one. A model knows its own prompt."""
+    preset = PRESETS.get(options.preset)
+    usual = {"methods": names.CONTRIBUTION, "top_k": 1000, "answer_prefix": "", "max_new_tokens": 50, "prompt": None}
+    for name, value in usual.items():
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(preset, name) if preset else value)
+    if not isinstance(options.methods, str):
+        options.methods = ",".join(options.methods)
+
+
 def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...], batch_size: int | None) -> Any:
     from mmn.core import ScoreSettings
 
@@ -89,6 +106,8 @@ def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...],
         top_k=min(options.top_k, model.facts.n_units),
         bottom_k=min(options.bottom_k, model.facts.n_units),
         targets=tuple(options.target),
+        variants=(names.ORIGINAL, names.BLANK) if options.blank else (names.ORIGINAL,),
+        answer_prefix=options.answer_prefix,
         max_new_tokens=options.max_new_tokens,
         batch_size=batch_size or model.usual_batch_size,
         dtype=str(model.dtype).removeprefix("torch."),

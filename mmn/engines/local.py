@@ -43,7 +43,7 @@ class Opened:
 def carry_out(
     plan: Plan, model: Model, runs_path: Path, progress: ProgressCallback, n_workers: int = 1
 ) -> tuple[Path, Outcome]:
-    """Does what is left of a run and writes its outcome.
+    """Does what is left of a run and writes its outcome; its seconds are those of all sessions that ended by themselves.
 
     Raises:
         Cancelled: SIGINT or SIGTERM came; the run is marked cancelled and what was finished is kept.
@@ -51,6 +51,7 @@ def carry_out(
     """
     started = time.monotonic()
     run_path, batches = open_run(plan, runs_path)
+    _, earlier = shards.read_run(run_path)
     status = names.FAILED
     try:
         with _stoppable():
@@ -65,8 +66,10 @@ def carry_out(
         status = names.CANCELLED
         raise
     finally:
-        outcome = Outcome(status, datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic() - started)
-        shards.finish_run(run_path, outcome)
+        seconds = time.monotonic() - started + (earlier.seconds if earlier else 0.0)
+        shards.finish_run(run_path, Outcome(status, datetime.now(UTC).isoformat(timespec="seconds"), seconds))
+    _, outcome = shards.read_run(run_path)  # of a run that was complete before: as it was
+    assert outcome is not None, run_path
     return run_path, outcome
 
 

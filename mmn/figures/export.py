@@ -104,7 +104,7 @@ def paper_spec(chart: alt.TopLevelMixin, width_in: float) -> dict[str, Any]:
 
 def _panel(spec: dict[str, Any]) -> dict[str, Any]:
     """The specification whose width is that of one panel: the facetted one, or the chart itself."""
-    return spec["spec"] if "spec" in spec else spec
+    return spec.get("spec", spec)
 
 
 def _fit_panels(spec: dict[str, Any], width_pt: float) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def layer_distribution(
     Args:
         data: One row per method, k and layer: `Store.layer_distribution`. Rows of `random` become marks in the panels
             of the other methods, or a panel of their own when there are no others.
-        run: The run's row: model, images, n_images, n_layers, d_mlp.
+        run: The run's row: model, images, n_layers, d_mlp, and as n_images the pictures that enter the counts.
         subset: Which concepts the rankings are of, as words for the subtitle.
         quantity: A key of `AXES`: the count, or its share of the distinct units of all layers (same method and k).
         y_max: Upper end of the vertical axis, to compare charts drawn one by one.
@@ -66,7 +66,8 @@ def label_k(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
 
 def with_control(data: pd.DataFrame, d_mlp: int) -> pd.DataFrame:
     """`data` with `layer_share` (of the layer's units), and `control_n_units` and `control_share`, those of `random`
-    for the same k and layer (missing without such rows). `random`'s own rows go unless there are no others."""
+    for the same k and layer (missing without such rows). `random`'s own rows go unless there are no others.
+    """
     rows = data.assign(layer_share=data["n_units"] / d_mlp)
     is_control = rows["method"] == RANDOM
     if is_control.all():
@@ -76,7 +77,7 @@ def with_control(data: pd.DataFrame, d_mlp: int) -> pd.DataFrame:
     return rows[~is_control].merge(renamed, on=["k", "layer"], how="left")
 
 
-def _bars(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> alt.LayerChart:
+def _bars(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
     base = _base(rows)
     offset = alt.XOffset("k_label:N", sort=_k_order(rows))
     clicked = _click()
@@ -85,7 +86,7 @@ def _bars(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> alt.LayerChart:
     return alt.layer(bars.add_params(clicked), *([marks.encode(y_control, offset)] if _has_control(rows) else []))
 
 
-def _lines(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> alt.LayerChart:
+def _lines(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
     base = _base(rows).encode(_colour(rows))
     clicked = _click(nearest=True)
     points = base.mark_point(size=16, filled=True).encode(y, opacity=_faded(clicked), tooltip=_tooltip(rows))

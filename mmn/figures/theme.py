@@ -14,8 +14,8 @@ from typing import Any, Final
 FONT: Final = "Helvetica, Liberation Sans, Arial, sans-serif"
 INK: Final = "#1a1a1a"
 
-# Viridis from 25 % to 85 %, its dark end a little lighter: ordered by lightness for every kind of colour vision, and neither end drowns in a white or
-# a near-black background.
+# Viridis from 25 % to 85 %, its dark end a little lighter: ordered by lightness for every kind of colour vision, and
+# neither end drowns in a white or a near-black background.
 _ORDERED: Final = ("#4668a8", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#a0da39")
 
 
@@ -62,7 +62,8 @@ def _title(size: float) -> dict[str, Any]:
 
 def wrap(lines: str | Sequence[str], width_pt: float, size: float) -> list[str]:
     """`lines` broken so that none is wider than `width_pt` at `size` points (a Helvetica letter is about half as
-    wide as it is high)."""
+    wide as it is high).
+    """
     given = [lines] if isinstance(lines, str) else list(lines)
     letters = max(12, int(width_pt / (0.52 * size)))
     return [part for line in given for part in textwrap.wrap(line, letters) or [""]]

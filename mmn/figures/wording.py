@@ -4,6 +4,6 @@ from __future__ import annotations
 
 
 def k_text(k: int, n_units: int) -> str:
-    """k as a number and as a share of all units, `43 (1.4 %)`; the share to two digits, for k means nothing alone."""
+    """The words for a k: the number, which means nothing alone, and its share of all units: `43 (1.4 %)`."""
     share = 100 * k / n_units
     return f"{k:,} ({share:.0f} %)" if share >= 10 else f"{k:,} ({share:.2g} %)"

@@ -23,7 +23,7 @@ _RUNS = """
     FROM run
     LEFT JOIN (SELECT run_id, count(*) AS n_images FROM image GROUP BY run_id) USING (run_id)
     LEFT JOIN (SELECT run_id, count(*) AS n_failed FROM failure GROUP BY run_id) USING (run_id)
-    LEFT JOIN (SELECT run_id, count(*) AS n_concepts FROM concept GROUP BY run_id) USING (run_id)
+    LEFT JOIN (SELECT run_id, count_if(variant = 'original') AS n_concepts FROM concept GROUP BY run_id) USING (run_id)
     LEFT JOIN (SELECT run_id, count(*) AS n_scores FROM score GROUP BY run_id) USING (run_id)
     ORDER BY created_at DESC, run_id
 """
@@ -114,7 +114,7 @@ _SUMMARY = """
     SELECT
         (SELECT count(*) FROM image WHERE run_id = $run_id) AS n_images,
         (SELECT count(*) FROM failure WHERE run_id = $run_id) AS n_failed,
-        (SELECT count(*) FROM concept WHERE run_id = $run_id) AS n_concepts,
+        (SELECT count_if(variant = 'original') FROM concept WHERE run_id = $run_id) AS n_concepts,
         (SELECT count(*) FROM score WHERE run_id = $run_id) AS n_scores,
         (SELECT max(abs(residual) / greatest(abs(logit), 1)) FROM concept WHERE run_id = $run_id) AS max_residual
 """

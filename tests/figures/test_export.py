@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,14 +22,14 @@ KINDS = {"one": rows(ONE), "panels": rows(TWO), "deep": rows(ONE, ks=(100, 1000,
 
 
 @pytest.fixture(params=KINDS)
-def figure(request):
+def figure(request) -> tuple[Any, pd.DataFrame]:
     data = KINDS[request.param]
     return FIGURES["layers"](data, RUN), data
 
 
 @pytest.mark.parametrize("width", WIDTHS_IN)
 def test_svg_is_as_wide_as_the_column_and_its_text_is_text(figure, width):
-    svg = chart_bytes(*figure, "svg", width).decode()
+    svg = chart_bytes(figure[0], figure[1], "svg", width).decode()
     assert f'width="{WIDTHS_IN[width]:g}in"' in svg
     box = [float(number) for number in re.findall(r'viewBox="([^"]+)"', svg)[0].split()]
     assert box[2] == pytest.approx(WIDTHS_IN[width] * 72, abs=0.5)  # half a point: less than a hairline
@@ -41,7 +42,7 @@ def test_svg_is_as_wide_as_the_column_and_its_text_is_text(figure, width):
 
 @pytest.mark.parametrize("width", WIDTHS_IN)
 def test_png_is_300_ppi_and_not_blank(figure, width):
-    with Image.open(io.BytesIO(chart_bytes(*figure, "png", width))) as picture:
+    with Image.open(io.BytesIO(chart_bytes(figure[0], figure[1], "png", width))) as picture:
         assert picture.width == pytest.approx(WIDTHS_IN[width] * 300, abs=2)
         assert picture.info["dpi"][0] == pytest.approx(300, abs=1)
         grey = picture.convert("L")
@@ -50,12 +51,12 @@ def test_png_is_300_ppi_and_not_blank(figure, width):
 
 
 def test_pdf_holds_its_fonts_and_text(figure, tmp_path: Path):
-    path = export_chart(*figure, tmp_path / "figure.pdf")
+    path = export_chart(figure[0], figure[1], tmp_path / "figure.pdf")
     content = path.read_bytes()
     assert content.startswith(b"%PDF")
     assert b"FontFile" in content or b"/Font" in content
-    if shutil.which("pdftotext"):
-        text = subprocess.run(["pdftotext", str(path), "-"], capture_output=True, text=True, check=True).stdout
+    if pdftotext := shutil.which("pdftotext"):
+        text = subprocess.run([pdftotext, str(path), "-"], capture_output=True, text=True, check=True).stdout
         assert "decoder layer (from 0)" in text
 
 
@@ -68,7 +69,9 @@ def test_csv_is_the_data(figure, tmp_path: Path):
 def test_no_title_is_cut_in_one_column():
     run = RUN | {"model": "a-model-with-quite-a-long-name-7b-hf", "images": "coco:annotations.json:val2017"}
     svg = chart_bytes(FIGURES["layers"](KINDS["one"], run), KINDS["one"], "svg", "single").decode()
-    subtitle = [line for line in re.findall(r">([^<]+)</(?:text|tspan)>", svg) if "model-with" in line or "coco" in line]
+    subtitle = [
+        line for line in re.findall(r">([^<]+)</(?:text|tspan)>", svg) if "model-with" in line or "coco" in line
+    ]
     assert len(subtitle) >= 2, "broken into lines"
     assert max(map(len, subtitle)) <= 62
 

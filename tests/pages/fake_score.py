@@ -1,6 +1,6 @@
 """Stands in for the `mmn` program: same arguments, same progress reports, same result; scores nothing.
 
-`--limit N` sets the pictures, `FAKE_STEP_S` the seconds for each; the model named `broken` fails.
+`--limit N` sets the pictures, `FAKE_STEP_S` the seconds for each; pictures in a folder named `unscorable` make it fail.
 """
 
 import json
@@ -14,8 +14,8 @@ def main(words: list[str]) -> int:
     def option(name: str, default: str) -> str:
         return words[words.index(name) + 1] if name in words else default
 
-    if option("--model", "") == "broken":
-        print(json.dumps({"error": "ModelError", "message": "nothing at broken; give a folder that exists"}))
+    if option("--images", "").endswith("unscorable"):
+        print(json.dumps({"error": "ModelError", "message": "no weights there; give a folder with some"}))
         return 2
     n, step_s = int(option("--limit", "5")), float(os.environ.get("FAKE_STEP_S", "0"))
     done = {"run_id": "3f2a9c1b00112233", "n_failed": 0, "n_scores": 1000, "seconds": 1.0, "images_per_s": 5.0}

@@ -49,7 +49,7 @@ def fill(
 
 
 def _tables(rng, numbers, n_layers, d_mlp, top_k, n_failed):
-    rows = {name: [] for name in SCHEMAS}
+    rows: dict[str, list[dict]] = {name: [] for name in SCHEMAS}
     for number in numbers:
         key = {"image_id": hashlib.sha256(str(number).encode()).hexdigest(), "variant": ORIGINAL}
         source = f"/pictures/{number}.jpg"

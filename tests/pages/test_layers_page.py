@@ -19,7 +19,7 @@ def subtitle(spec: dict) -> str:
     return " ".join(spec["title"]["subtitle"])
 
 
-def picked(at: AppTest) -> dict[str, list[str]]:
+def picked(at: AppTest) -> dict[str | None, list[str]]:
     return {widget.key: widget.value for widget in at.multiselect}
 
 
@@ -29,6 +29,13 @@ def test_first_screen_is_full(filled_cache, open_app):
     (spec,) = charts(at)
     assert spec["title"]["text"] == "Distinct top units per layer, contribution"
     assert subtitle(spec) == "specimen on gallery, n = 12 pictures, all concepts circles: random control"
+
+
+def test_n_in_the_title_counts_only_pictures_with_the_concept(filled_cache, open_app):
+    at = open_app(concept=["dog"])
+    n = int(picked(at)["concept"][0].partition("(")[2].rstrip(")"))
+    assert 1 < n < 12
+    assert f"n = {n} pictures, concepts: dog" in subtitle(charts(at)[0])
 
 
 def test_empty_cache_says_how_to_score(empty_cache, open_app):
@@ -49,7 +56,9 @@ def test_deep_link_by_hand_written_values(filled_cache, open_app):
 
 
 def test_bad_values_in_the_address_are_dropped(filled_cache, open_app):
-    at = open_app(run=["nothing"], k=["43", "-3", "99999", "x"], concept=["zzz"], method=["no-such"], layers=["-1", "99"])
+    at = open_app(
+        run=["nothing"], k=["43", "-3", "99999", "x"], concept=["zzz"], method=["no-such"], layers=["-1", "99"]
+    )
     assert not at.error
     assert not at.warning
     assert picked(at) == {"method": ["contribution"], "k": ["43 (1.4 %)"], "concept": []}

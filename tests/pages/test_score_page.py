@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -38,7 +39,8 @@ def text(at: AppTest) -> str:
 
 
 def choose_folder(at: AppTest, folder: Path | str) -> AppTest:
-    at.get("button_group")[0].set_value("Folder or list").run()
+    source: Any = at.get("button_group")[0]
+    source.set_value("Folder or list").run()
     return at.text_input(key="score-folder").set_value(str(folder)).run()
 
 
@@ -97,13 +99,11 @@ def test_start_runs_the_command_line_and_shows_its_end(filled_cache, pictures, o
 
 
 def test_failed_job_shows_its_message(empty_cache, pictures, open_app):
-    at = choose_folder(open_app("score"), pictures)
-    at.selectbox(key="score-model").set_value("broken").run()
-    press_start(at)
+    at = press_start(choose_folder(open_app("score"), pictures.rename(pictures.with_name("unscorable"))))
     wait_for_end(empty_cache)
     at.run()
-    assert any("broken on pictures: failed" in e.label for e in at.expander)
-    assert at.error[0].value == "nothing at broken; give a folder that exists"
+    assert any("specimen on unscorable: failed" in e.label for e in at.expander)
+    assert at.error[0].value == "no weights there; give a folder with some"
 
 
 def test_running_job_is_seen_after_a_reload_and_only_once_started(empty_cache, pictures, open_app, monkeypatch):
@@ -161,7 +161,9 @@ def test_ks_on_offer_are_stored():
 
 def test_words():
     assert [duration(s) for s in (0, 59.6, 200, 7500)] == ["0 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
-    assert [short(s) for s in ("specimen", "/data/my images/", "coco:/a/b.json:/c/val", "llava-hf/llava-1.5-7b-hf")] == [
+    assert [
+        short(s) for s in ("specimen", "/data/my images/", "coco:/a/b.json:/c/val", "llava-hf/llava-1.5-7b-hf")
+    ] == [
         "specimen",
         "my_images",
         "val",

@@ -1,0 +1,277 @@
+"""Where a unit looks: its activation at the image tokens, as a heat map over the picture, against the object's mask.
+
+METHODS, "Where a unit looks (receptive field)"; P1 (arXiv 2308.01544) section 4, P2 (arXiv 2311.07470) section 4:
+
+    a at the image tokens ─► token grid ─► bilinear to the picture ─► heat map ─► mask above the 95th percentile
+      ─► IoU with the noun's object · with the picture's other objects · the same for random units of the same layers
+
+One forward pass of the prompt is enough, without the caption: the image tokens stand before every generated one, and
+nothing that follows changes them. That holds for causal decoders, and for PaliGemma too, where the whole prompt sees
+itself in both directions: there the question, though not the answer, does change what is read at the image tokens.
+
+Ours, where the papers leave a choice: the processor's crop and padding are undone (`geometry.py`); what the model was
+not shown counts neither as looked at nor as missed; where several grids lie over one pixel (crops and the whole
+picture), their mean is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+
+from mmn.captions import greedy
+from mmn.concepts import lemma_of
+from mmn.core import Neuron
+from mmn.geometry import Axis, Grids, image_grid, image_token_positions
+from mmn.hooks import capture_units
+from mmn.models import Model
+
+PERCENTILE: Final = 95.0  # P1, P2
+AVERAGED: Final = (1, 10, 50, 100, 500, 1000)  # P2 averages the maps of so many top units
+OPACITY: Final = 0.6
+_COLOURS: Final = (  # inferno (S. van der Walt, N. Smith; CC0) at ten even steps, dark to bright
+    "000004", "1b0c42", "4b0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9a06", "f7d03c", "fcffa4",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FieldMaps:
+    """Activations a of units at the image tokens of one picture: `values[i]` belongs to `units[i]`. Float32."""
+
+    units: tuple[Neuron, ...]
+    values: Float[np.ndarray, "n tokens"]
+    grids: Grids
+    picture_size: tuple[int, int]
+
+    def of(self, units: Sequence[Neuron]) -> Float[np.ndarray, "n tokens"]:
+        """The rows of `units`, in their order."""
+        return self.values[[self.units.index(one) for one in units]]
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """A row of the table `field`, without its run.
+
+    `iou` is with the noun's own object, `iou_other` the mean over the picture's other objects (None if there are
+    none), `iou_random` the mean of as many random units of this layer as top units are in it, with the own object.
+    """
+
+    image_id: str
+    noun: str
+    method: str
+    rank: int
+    layer: int
+    unit: int
+    iou: float
+    iou_other: float | None
+    iou_random: float
+
+
+def picture_field(
+    model: Model,
+    image: Image.Image,
+    exact_prompt: str,
+    image_id: str,
+    method: str,
+    ranked: Mapping[str, Sequence[Neuron]],
+    masks: Mapping[str, Bool[np.ndarray, "height width"]],
+    seed: int = 0,
+) -> list[FieldRow]:
+    """Rows of table `field` for one picture, from one forward pass over all units that are needed.
+
+    Args:
+        image: as it is displayed; `masks` have its size.
+        ranked: for each noun of the caption its units by rank, rank 1 first.
+        masks: by lemma. A noun without a mask, or whose object the model was not shown, has no rows.
+        seed: of the random units.
+
+    Raises:
+        UsageError: the family's image tokens have no place in the picture.
+    """
+    nouns = {noun: units for noun, units in ranked.items() if lemma_of(noun) in masks and units}
+    controls = {
+        noun: control_units(units, model.facts.d_mlp, (str(seed), image_id, noun, method))
+        for noun, units in nouns.items()
+    }
+    needed = sorted({one for units in (*nouns.values(), *controls.values()) for one in units})
+    if not needed:
+        return []
+    maps = unit_maps(model, image, exact_prompt, needed)
+    return [
+        row
+        for noun, units in nouns.items()
+        for row in field_rows(maps, image_id, noun, method, units, controls[noun], masks)
+    ]
+
+
+@torch.inference_mode()
+def unit_maps(model: Model, image: Image.Image, exact_prompt: str, units: Sequence[Neuron]) -> FieldMaps:
+    """Activations a of `units` at the image tokens, in the pass over the prompt that also begins the caption.
+
+    Only the chosen units are kept: all of a 7B model's would be gigabytes.
+
+    Raises:
+        UsageError: the family's image tokens have no place in the picture.
+    """
+    inputs = model.encode([image], exact_prompt)
+    grids = image_grid(model, inputs, image.size)
+    positions = image_token_positions(model, inputs)
+    with capture_units(model, units) as captured:
+        model.module.generate(**inputs, generation_config=greedy(model, 1))
+    values = captured.read()[0, positions].T.cpu().numpy()
+    return FieldMaps(tuple(units), values, grids, image.size)
+
+
+def field_rows(
+    maps: FieldMaps,
+    image_id: str,
+    noun: str,
+    method: str,
+    units: Sequence[Neuron],
+    controls: Sequence[Neuron],
+    masks: Mapping[str, Bool[np.ndarray, "height width"]],
+) -> Iterator[FieldRow]:
+    """The rows of one noun: `units` by rank against its object, the other objects, and `controls` of each layer.
+
+    Invariant: as many controls as units in each layer, so that the mean of `iou_random` over the rows is the mean
+    over all controls.
+    """
+    shown = ~np.isnan(heat_map(maps.values[0], maps.grids, maps.picture_size))
+    own = masks[lemma_of(noun)] & shown
+    others = [mask & shown for lemma, mask in masks.items() if lemma != lemma_of(noun) and (mask & shown).any()]
+    if not own.any():
+        return
+    random_ious: dict[int, list[float]] = {}
+    for one, looked_at in zip(controls, _masks(maps, controls), strict=True):
+        random_ious.setdefault(one.layer, []).append(iou(looked_at, own))
+    for rank, (one, looked_at) in enumerate(zip(units, _masks(maps, units), strict=True), start=1):
+        yield FieldRow(
+            image_id=image_id,
+            noun=noun,
+            method=method,
+            rank=rank,
+            layer=one.layer,
+            unit=one.unit,
+            iou=iou(looked_at, own),
+            iou_other=float(np.mean([iou(looked_at, other) for other in others])) if others else None,
+            iou_random=float(np.mean(random_ious[one.layer])),
+        )
+
+
+def control_units(units: Sequence[Neuron], d_mlp: int, key: Sequence[str]) -> tuple[Neuron, ...]:
+    """Random units, as many of each layer as `units` has; drawn without replacement, the top units not excluded.
+
+    Args:
+        d_mlp: units of a layer.
+        key: what the draw is for; the same key gives the same units, whatever else is drawn.
+    """
+    digest = hashlib.sha256("\0".join(key).encode()).digest()
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "big")))
+    layers = [one.layer for one in units]
+    return tuple(
+        Neuron(layer, int(unit))
+        for layer in sorted(set(layers))
+        for unit in generator.choice(d_mlp, layers.count(layer), replace=False)
+    )
+
+
+def heat_map(
+    values: Float[np.ndarray, " tokens"], grids: Grids, picture_size: tuple[int, int]
+) -> Float[np.ndarray, "height width"]:
+    """The token values laid over the displayed picture: bilinear between the centres of tokens, flat beyond them.
+
+    Args:
+        values: one for each image token; those that stand for no place are passed over.
+        picture_size: (width, height) in pixels.
+
+    Returns:
+        Float32, in the unit of `values`; NaN where the model was not shown the picture (outside a crop). Where several
+        grids lie over a pixel, their mean.
+    """
+    width, height = picture_size
+    total = np.zeros((height, width), np.float32)
+    n_grids = np.zeros((height, width), np.float32)
+    for tile, grid in enumerate(grids.tiles):
+        table = np.full(grid.shape, np.nan, np.float32)
+        for value, cell in zip(values, grids.cells, strict=True):
+            if cell is not None and cell.tile == tile:
+                table[cell.row, cell.column] = value
+        (rows, is_row), (columns, is_column) = _weights(grid.rows, height), _weights(grid.columns, width)
+        is_inside = np.outer(is_row, is_column)
+        total += np.where(is_inside, rows @ table @ columns.T, 0)
+        n_grids += is_inside
+    return np.divide(total, n_grids, out=np.full_like(total, np.nan), where=n_grids > 0)
+
+
+def average_map(values: Float[np.ndarray, "n tokens"], top: int) -> Float[np.ndarray, " tokens"]:
+    """The mean activation of the first `top` units, by rank (P2); as interpolation is linear, so the mean heat map.
+
+    Raises:
+        AssertionError: there are fewer units.
+    """
+    assert 1 <= top <= len(values), f"the top {top} of {len(values)} units"
+    return values[:top].mean(axis=0)
+
+
+def mask_at(
+    heat: Float[np.ndarray, "height width"], percentile: float = PERCENTILE
+) -> Bool[np.ndarray, "height width"]:
+    """Where the heat map is above its own percentile, taken over what the model was shown (P1, P2: the 95th)."""
+    shown = heat[~np.isnan(heat)]
+    assert shown.size, "a heat map of nothing"
+    return heat > np.percentile(shown, percentile)  # NaN is above nothing
+
+
+def iou(mask: Bool[np.ndarray, "height width"], other: Bool[np.ndarray, "height width"]) -> float:
+    """Pixels in both over pixels in either, 0 to 1.
+
+    Raises:
+        AssertionError: `other`, the object, has no pixel.
+    """
+    assert other.any(), "an object without pixels"
+    return float((mask & other).sum() / (mask | other).sum())
+
+
+def overlay(picture: Image.Image, heat: Float[np.ndarray, "height width"], opacity: float = OPACITY) -> Image.Image:
+    """The picture under its heat map, dark (its least) to bright (its most); grey where the model was not shown it."""
+    assert heat.shape == (picture.height, picture.width), (heat.shape, picture.size)
+    shown = ~np.isnan(heat)
+    low, high = (float(heat[shown].min()), float(heat[shown].max())) if shown.any() else (0.0, 0.0)
+    share = np.where(shown, (heat - low) / (high - low), 0.0) if high > low else np.zeros(heat.shape)
+    pixels = np.asarray(picture.convert("RGB"), np.float32)
+    grey = np.asarray(picture.convert("L"), np.float32)[..., None]
+    blended = np.where(shown[..., None], opacity * _colour(share) + (1 - opacity) * pixels, grey)
+    return Image.fromarray(np.rint(blended).astype(np.uint8))
+
+
+def _masks(maps: FieldMaps, units: Sequence[Neuron]) -> Iterator[Bool[np.ndarray, "height width"]]:
+    for values in maps.of(units):
+        yield mask_at(heat_map(values, maps.grids, maps.picture_size))
+
+
+def _weights(axis: Axis, length: int) -> tuple[Float[np.ndarray, "length tokens"], Bool[np.ndarray, " length"]]:
+    """How much each token of an axis counts at each pixel's centre, and which pixels the axis covers."""
+    centres = np.array([(start + end) / 2 for start, end in axis])
+    pixels = np.arange(length) + 0.5
+    position = np.interp(pixels, centres, np.arange(len(centres)))
+    before = np.minimum(position.astype(int), max(len(centres) - 2, 0))
+    weights = np.zeros((length, len(centres)), np.float32)
+    share = position - before
+    weights[np.arange(length), before] = 1 - share
+    if len(centres) > 1:
+        weights[np.arange(length), before + 1] = share
+    return weights, (pixels > axis[0][0]) & (pixels < axis[-1][1])
+
+
+def _colour(share: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
+    """RGB from 0 to 255 for shares from 0 to 1."""
+    table = np.array([list(bytes.fromhex(colour)) for colour in _COLOURS], np.float32)
+    at = np.linspace(0, 1, len(table))
+    return np.stack([np.interp(share, at, table[:, channel]) for channel in range(3)], axis=-1)

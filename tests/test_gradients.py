@@ -1,0 +1,122 @@
+"""Attribution against finite differences, in float64: no one's code is the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmn.captions import with_captions
+from mmn.errors import UsageError
+from mmn.gradients import Question, attribute, image_positions
+from mmn.hooks import capture_graph
+from mmn.models import Model
+from tests.tiny import FAMILY_BUILDERS, build_family
+
+CAPTION = [11, 12, 13, 14]
+QUESTIONS = [Question(0, 1, 17), Question(0, 2, 30)]
+STEP = 1e-4
+# Norms that compute in float32 whatever they are given: their rounding would drown a small difference.
+FLOAT64_NORMS = [("llama", "LlamaRMSNorm"), ("mistral", "MistralRMSNorm"), ("qwen2", "Qwen2RMSNorm")]
+FAMILIES = [name for name in FAMILY_BUILDERS if name not in ("paligemma", "qwen2_vl", "qwen2_5_vl")]
+
+
+@pytest.fixture(autouse=True)
+def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def forward(self: Any, hidden_states: Tensor) -> Tensor:
+        scale = torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * hidden_states * scale
+
+    for family, name in FLOAT64_NORMS:
+        module = __import__(f"transformers.models.{family}.modeling_{family}", fromlist=[name])
+        monkeypatch.setattr(getattr(module, name), "forward", forward)
+    yield
+
+
+@pytest.mark.parametrize("of_activation", [False, True], ids=["attribution", "attribution-act"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attribution_equals_a_finite_difference(name: str, of_activation: bool) -> None:
+    model, inputs = _in_float64(name)
+    found = attribute(model, inputs, [CAPTION], QUESTIONS, of_activation)
+    modules = model.anatomy.ffn_outs if of_activation else model.anatomy.activations
+    positions = image_positions(model, inputs)[0].nonzero()[:, 0]
+    for flat in found.score[1].flatten().abs().topk(5).indices.tolist():
+        layer, unit = divmod(flat, model.facts.d_mlp)
+        position = int(positions[found.token_position[1, layer, unit]])
+        up, down = (_logit(model, inputs, modules[layer], position, unit, 1 + sign * STEP) for sign in (1, -1))
+        expected = (up - down) / (2 * STEP)
+        assert found.score[1, layer, unit].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_score_is_the_maximum_over_image_tokens_and_its_token_is_kept() -> None:
+    model, inputs = _in_float64("llava")
+    found = attribute(model, inputs, [CAPTION], QUESTIONS)
+    with torch.enable_grad():
+        with capture_graph(model) as graph:
+            logits = model.module(**with_captions(model, inputs, [CAPTION]), use_cache=False).logits
+        n_prompt = inputs["input_ids"].shape[1]
+        gradient = torch.autograd.grad(logits[0, n_prompt - 1 + 2, 30], graph.z[1])[0]
+    product = (graph.z[1] * gradient)[0, image_positions(model, inputs)[0]].detach()
+    assert torch.allclose(found.score[1, 1], product.max(0).values.float())
+    assert torch.equal(found.token_position[1, 1], product.argmax(0))
+
+
+def test_concepts_of_one_caption_do_not_disturb_each_other() -> None:
+    model, inputs = _in_float64("llava")
+    together = attribute(model, inputs, [CAPTION], QUESTIONS)
+    for index, question in enumerate(QUESTIONS):
+        alone = attribute(model, inputs, [CAPTION], [question])
+        assert torch.allclose(together.score[index], alone.score[0])
+
+
+def test_rows_of_a_batch_do_not_disturb_each_other() -> None:
+    model, inputs = _in_float64("llava")
+    other = {name: torch.cat([value, value.flip(-1) if value.ndim == 4 else value]) for name, value in inputs.items()}
+    captions = [CAPTION, [21, 22]]
+    both = attribute(model, other, captions, [Question(1, 1, 9), Question(0, 2, 30), Question(0, 0, 8)])
+    alone = attribute(model, inputs, [CAPTION], [Question(0, 2, 30)])
+    assert torch.allclose(both.score[1], alone.score[0])
+    assert not torch.allclose(both.score[0], both.score[1])
+
+
+def test_the_last_layer_is_left_out() -> None:
+    model, inputs = _in_float64("llava")
+    assert attribute(model, inputs, [CAPTION], QUESTIONS).score.shape[1] == model.facts.n_layers - 1
+
+
+def test_a_family_without_image_tokens_is_refused() -> None:
+    model, inputs = _in_float64("llava")
+    text_only = inputs | {"input_ids": torch.full_like(inputs["input_ids"], 5)}
+    with pytest.raises(UsageError, match="no image tokens"):
+        attribute(model, text_only, [CAPTION], QUESTIONS)
+
+
+def _in_float64(name: str) -> tuple[Model, dict[str, Tensor]]:
+    model, inputs = build_family(name)
+    model.module.double()
+    return model, {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+
+
+def _logit(
+    model: Model, inputs: dict[str, Tensor], module: nn.Module, position: int, unit: int, factor: float
+) -> float:
+    """The second question's logit with one input of `module` multiplied by `factor`."""
+    handle = module.register_forward_pre_hook(_multiplied(position, unit, factor))
+    try:
+        with torch.inference_mode():
+            logits = model.module(**with_captions(model, inputs, [CAPTION])).logits[0]
+    finally:
+        handle.remove()
+    return logits[inputs["input_ids"].shape[1] - 1 + QUESTIONS[1].position, QUESTIONS[1].token_id].item()
+
+
+def _multiplied(position: int, unit: int, factor: float) -> Callable[..., Any]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        value = args[0].clone()
+        value.view(-1, value.shape[-1])[position, unit] *= factor
+        return (value, *args[1:])
+
+    return hook
