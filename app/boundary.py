@@ -22,6 +22,9 @@ def error_boundary() -> Iterator[None]:
     except (CacheLockedError, CacheNewerError) as error:
         st.header("The results cannot be opened")
         st.error(_sentence(error), icon=":material/lock:")
+        st.caption(
+            "The app opens the folder that the environment variable MMN_CACHE names; without it, cache/ beside it."
+        )
         st.button("Try again", icon=":material/refresh:")
     except MmnError as error:
         st.error(_sentence(error), icon=":material/error:")

@@ -84,13 +84,13 @@ def count(n: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Seconds as people say them: `45 s`, `3 min 20 s`, `2 h 5 min`, without a zero at the end."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
 
 
 def pace(rate: float) -> str:

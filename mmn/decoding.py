@@ -14,6 +14,7 @@ Left out: the unembedding's own bias (it is no part of any unit) and the interpr
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.core import Neuron
@@ -31,6 +32,7 @@ from mmn.models import Model
 from mmn.words import MIN_WORDS, N_TOKENS, is_word
 
 BLOCK_BYTES: Final = 1 << 28  # of float32 scores held at a time: V × units
+MIN_WIDTH: Final = 64 * (N_TOKENS + 1)  # from here on torch.topk sorts partially, twice as fast on a CPU
 ROWS_BYTES: Final = 1 << 26  # of W_U upcast to float32 at a time; a matrix that is float32 already is not copied
 _BYTE_NAME: Final = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's name of a byte
 REPLACEMENT: Final = "\ufffd"  # what a tokenizer decodes half a character to
@@ -88,8 +90,8 @@ def decode_layers(
     `units` must be sorted, as they come out.
     """
     by_layer = _by_layer(model, units)
-    vocabulary = Vocabulary.of(model.tokenizer, model.anatomy.unembedding.weight)
-    texts = TokenTexts(model.tokenizer)
+    texts = texts_of(model.tokenizer)
+    vocabulary = Vocabulary.of(texts, model.anatomy.unembedding.weight)
     n_done, n_units = 0, sum(map(len, by_layer.values()))
     for layer, of_layer in by_layer.items():
         top = _decode_layer(model, vocabulary, layer, of_layer, block_bytes)
@@ -119,33 +121,36 @@ class Vocabulary:
     holes: Int[Tensor, " n_holes"]
 
     @classmethod
-    def of(cls, tokenizer: Any, matrix: Float[Tensor, "padded d"]) -> Vocabulary:
-        """The rows of `matrix` that are tokens of `tokenizer`."""
-        known = np.unique(np.fromiter(tokenizer.get_vocab().values(), dtype=np.int64))
-        known = known[known < len(matrix)]
+    def of(cls, texts: TokenTexts, matrix: Float[Tensor, "padded d"]) -> Vocabulary:
+        """The rows of `matrix` that are tokens."""
+        known = texts.known_ids[texts.known_ids < len(matrix)]
         n_rows = int(known[-1]) + 1
         holes = np.setdiff1d(np.arange(n_rows), known, assume_unique=True)
         return cls(matrix[:n_rows], torch.from_numpy(holes).to(matrix.device))
 
     def project(
         self, vectors: Float[Tensor, "n d"], block_bytes: int = BLOCK_BYTES
-    ) -> Iterator[tuple[slice, Float[Tensor, "block V"]]]:
-        """Blocks of vectors · rowsᵀ in float32, with the vectors each is of; -inf in the holes.
+    ) -> Iterator[tuple[slice, Float[Tensor, "block width"]]]:
+        """Blocks of vectors · rowsᵀ in float32, with the vectors that each is of.
 
-        The same memory serves every block, so a block is only good until the next.
+        Column t is token t; holes are -inf, and so are the columns that fill a small vocabulary up to `MIN_WIDTH`. The
+        same memory serves every block, so a block is only good until the next.
         """
         n_vocabulary = len(self.rows)
-        n_block = max(1, min(len(vectors), block_bytes // (4 * n_vocabulary)))
-        buffer = torch.empty(n_block, n_vocabulary, device=vectors.device)
+        width = max(n_vocabulary, MIN_WIDTH)
+        n_block = max(1, min(len(vectors), block_bytes // (4 * width)))
+        buffer = torch.empty(n_block, width, device=vectors.device)
+        buffer[:, n_vocabulary:] = -torch.inf
         for first in range(0, len(vectors), n_block):
             here = slice(first, min(first + n_block, len(vectors)))
             block = buffer[: here.stop - here.start]
-            self._multiply(vectors[here].float(), block)
-            block[:, self.holes] = -torch.inf
+            self._multiply(vectors[here].float(), block[:, :n_vocabulary])
+            if len(self.holes):
+                block[:, self.holes] = -torch.inf
             yield here, block
 
     def _multiply(self, vectors: Float[Tensor, "block d"], out: Float[Tensor, "block V"]) -> None:
-        """A half-precision matrix is upcast in parts: it can be larger than the block itself."""
+        """A half-precision matrix is upcast in parts: whole it can be larger than the block itself."""
         if self.rows.dtype == torch.float32:
             torch.mm(vectors, self.rows.T, out=out)
             return
@@ -155,43 +160,54 @@ class Vocabulary:
             out[:, first : first + n_rows] = vectors @ part.T
 
 
-def top_tokens(scores: Float[Tensor, "n V"], k: int) -> TopTokens:
+def top_tokens(scores: Float[Tensor, "n width"], k: int) -> TopTokens:
     """The k highest scores of each row and their columns; equal scores by rising column.
 
-    `torch.topk` chooses freely among equals. That shows only where they straddle the k-th place, so such rows, and no
-    others, are sorted whole.
+    `torch.topk` chooses and orders equals as it likes. Inside the first k they are put in order; where they straddle
+    the k-th place, that row is sorted whole. Both are rare.
     """
-    n_vocabulary = scores.shape[1]
-    assert k <= n_vocabulary, f"{k} tokens of {n_vocabulary}"
-    best, ids = scores.topk(min(k + 1, n_vocabulary), dim=1)
-    straddled = best[:, k] == best[:, k - 1] if k < n_vocabulary else torch.zeros(len(best), dtype=torch.bool)
+    assert k < scores.shape[1], f"{k} tokens of {scores.shape[1]}"
+    best, ids = scores.topk(k + 1, dim=1)
+    equals_next = best[:, :-1] == best[:, 1:]
     best, ids = best[:, :k], ids[:, :k]
-    ids, by_id = ids.sort(dim=1)
-    best, by_score = best.gather(1, by_id).sort(dim=1, descending=True, stable=True)
-    ids = ids.gather(1, by_score)
-    for row in straddled.nonzero()[:, 0].tolist():
-        ids[row] = scores[row].sort(descending=True, stable=True).indices[:k]
+    if equals_next.any():
+        ids, by_id = ids.sort(dim=1)
+        best, by_score = best.gather(1, by_id).sort(dim=1, descending=True, stable=True)
+        ids = ids.gather(1, by_score)
+        for row in equals_next[:, -1].nonzero()[:, 0].tolist():
+            ids[row] = scores[row].sort(descending=True, stable=True).indices[:k]
     return TopTokens(ids, best)
 
 
 class TokenTexts:
-    """What each token looks like to a reader, decoded once each."""
+    """What each token of a tokenizer looks like to a reader, decoded when first asked for."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._texts: dict[int, str] = {}
-        self._are_words: dict[int, bool] = {}
+        self.known_ids: Int[np.ndarray, " n"] = np.unique(np.fromiter(tokenizer.get_vocab().values(), dtype=np.int64))
+        n_ids = int(self.known_ids[-1]) + 1
+        self._texts = np.full(n_ids, None, dtype=object)
+        self._are_words = np.zeros(n_ids, dtype=bool)
 
-    def lookup(self, token_ids: Int[np.ndarray, "*shape"]) -> tuple[pa.Array, np.ndarray]:
-        """The texts of all tokens, flat, and whether each is a word, in the shape of `token_ids`."""
-        distinct, where = np.unique(token_ids, return_inverse=True)
-        for token_id in distinct.tolist():
-            if token_id not in self._texts:
+    def read(self, token_ids: Int[np.ndarray, "n k"]) -> tuple[pa.Array, Bool[np.ndarray, "n k"]]:
+        """The texts, row after row, and whether each is a dictionary word."""
+        texts = self._texts[token_ids]
+        if (missing := np.equal(texts, None)).any():
+            for token_id in np.unique(token_ids[missing]).tolist():
                 text = self._texts[token_id] = token_text(self._tokenizer, token_id)
                 self._are_words[token_id] = is_word(text)
-        texts = pa.array([self._texts[token_id] for token_id in distinct.tolist()], pa.string())
-        are_words = np.array([self._are_words[token_id] for token_id in distinct.tolist()], dtype=bool)
-        return texts.take(pa.array(where.ravel())), are_words[where.reshape(token_ids.shape)]
+            texts = self._texts[token_ids]
+        return pa.array(texts.ravel(), pa.string()), self._are_words[token_ids]
+
+
+_TEXTS: weakref.WeakKeyDictionary[Any, TokenTexts] = weakref.WeakKeyDictionary()
+
+
+def texts_of(tokenizer: Any) -> TokenTexts:
+    """The tokenizer's texts, kept while it lives: decoding a whole vocabulary takes longer than a small model's units."""
+    if tokenizer not in _TEXTS:
+        _TEXTS[tokenizer] = TokenTexts(tokenizer)
+    return _TEXTS[tokenizer]
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:
@@ -247,7 +263,7 @@ def _decode_layer(
 def _neuron_table(
     model: Model, texts: TokenTexts, layer: int, units: Int[np.ndarray, " n"], top: TopTokens
 ) -> pa.Table:
-    tokens, are_words = texts.lookup(top.token_ids.cpu().numpy())
+    tokens, are_words = texts.read(top.token_ids.cpu().numpy())
     logits = pa.array(top.scores.cpu().numpy().ravel())
     n = len(units)
     columns = [

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -87,7 +87,11 @@ def picture_field(
     """Rows of table `field` for one picture, from one forward pass over all units that are needed.
 
     Args:
+        model: of a family with a grid.
         image: as it is displayed; `masks` have its size.
+        exact_prompt: as for the captions.
+        image_id: sha-256 of the picture's file; goes into the rows, and into the draw of random units.
+        method: what ranked the units; likewise.
         ranked: for each noun of the caption its units by rank, rank 1 first.
         masks: by lemma. A noun without a mask, or whose object the model was not shown, has no rows.
         seed: of the random units.
@@ -168,9 +172,7 @@ def field_rows(
 def control_units(units: Sequence[Neuron], d_mlp: int, key: Sequence[str]) -> tuple[Neuron, ...]:
     """Random units, as many of each layer as `units` has; drawn without replacement, the top units not excluded.
 
-    Args:
-        d_mlp: units of a layer.
-        key: what the draw is for; the same key gives the same units, whatever else is drawn.
+    `key` says what the draw is for: the same key gives the same units, whatever else is drawn before or beside it.
     """
     digest = hashlib.sha256("\0".join(key).encode()).digest()
     generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "big")))
@@ -189,6 +191,7 @@ def heat_map(
 
     Args:
         values: one for each image token; those that stand for no place are passed over.
+        grids: where those tokens lie.
         picture_size: (width, height) in pixels.
 
     Returns:

@@ -215,7 +215,8 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
     anatomy = model.anatomy
     assert units, "no units to capture"
     for one in units:
-        assert one.layer < anatomy.n_layers and one.unit < anatomy.d_mlp, f"{one} of {anatomy.n_layers} layers"
+        assert one < Neuron(anatomy.n_layers, 0), f"{one} of a model of {anatomy.n_layers} layers"
+        assert one.unit < anatomy.d_mlp, f"{one} of a model of {anatomy.d_mlp} units a layer"
     layers = sorted({one.layer for one in units})
     columns = {layer: tuple(sorted({one.unit for one in units if one.layer == layer})) for layer in layers}
     captured = CapturedUnits(tuple(units), columns, passes={layer: [] for layer in layers})
@@ -236,10 +237,12 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
         try:
             handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
             for layer in layers:
-                handles.append(anatomy.ffn_outs[layer].register_forward_pre_hook(record(layer), with_kwargs=True))
+                out = anatomy.ffn_outs[layer]
+                handles.append(out.register_forward_pre_hook(record(layer), with_kwargs=True))
             yield captured
         finally:
             for handle in handles:
                 handle.remove()
     counts = {layer: len(passes) for layer, passes in captured.passes.items()}
-    assert len(set(counts.values())) == 1 and min(counts.values()) > 0, f"hooks fired unevenly: {counts}"
+    assert min(counts.values()) > 0, f"no forward pass ran inside the block, or a hook never fired: {counts}"
+    assert len(set(counts.values())) == 1, f"hooks fired unevenly: {counts}"

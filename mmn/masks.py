@@ -199,7 +199,7 @@ def _turner(path: Path, stored: tuple[int, int], displayed: tuple[int, int]) -> 
     raise SourceError(f"{path} is {displayed} pixels and was annotated at {stored}: give the picture as annotated")
 
 
-def _turn(mask: Mask, orientation: int) -> Mask:
+def _turn(mask: Mask, orientation: int) -> Bool[np.ndarray, "upright_height upright_width"]:
     image = Image.fromarray(mask)
     image.getexif()[_EXIF_ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(image), bool)
@@ -227,7 +227,7 @@ def _drawn(segmentation: Any, size: tuple[int, int], where: str) -> Mask:
     return mask
 
 
-def draw_polygon(polygon: Sequence[float], size: tuple[int, int]) -> Mask:
+def draw_polygon(polygon: Sequence[float | int], size: tuple[int, int]) -> Mask:
     """The pixels whose centres lie inside the outline x0, y0, x1, y1, …; COCO's pixel 0 is the span from 0 to 1.
 
     Even-odd: each edge flips all pixels to its right. (Pillow's own also fills half a pixel beyond the outline.)

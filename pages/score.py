@@ -6,16 +6,11 @@ from typing import Any
 
 import streamlit as st
 
-from app import job_list, resources, state, uploads
+from app import job_list, resources, score_inputs, state
 from app.estimate import Estimate, estimate
 from mmn import jobs
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
-from mmn.names import METHODS, RANDOM
-
-MODELS = ["specimen", "specimen-frozen"]
-SOURCES = ["Bundled gallery", "Folder or list", "Upload"]
-TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
 
 
 def page() -> None:
@@ -23,7 +18,7 @@ def page() -> None:
     st.markdown("Let a model caption pictures, and rank its neurons by how much each one writes each noun.")
     inputs, cost = st.columns([3, 2], gap="large")
     with inputs:
-        options = choose()
+        options = score_inputs.choose()
     with cost, st.container(border=True):
         st.subheader("Before you start")
         confirm(options)
@@ -31,81 +26,12 @@ def page() -> None:
     job_list.show_jobs()
 
 
-def choose() -> dict[str, Any]:
-    """The options of the command line that the user chose; None where the command's own default holds."""
-    runs = resources.store().runs()
-    known = list(dict.fromkeys([*MODELS, *(runs["model"] if len(runs) else [])]))
-    model = st.selectbox(
-        "Model",
-        known,
-        accept_new_options=True,
-        key="score-model",
-        persist_state="session",
-        help="The bundled specimen, or type a folder in Hugging Face format or a hub id.",
-    )
-    images = choose_images()
-    st.markdown("**Scores**")
-    grid = st.columns(2)
-    methods = [name for place, name in enumerate(METHODS) if choose_method(name, grid[place % 2])]
-    top_k = st.number_input(
-        "Units kept per noun (top k)", 1, 10_000_000, 1000, key="score-k", help="Cut to the model's number of units."
-    )
-    return {"model": model, "images": images, "methods": methods, "top_k": top_k, **choose_advanced()}
-
-
-def choose_images() -> str | None:
-    """The source as the command line takes it; None while there is none."""
-    kind = st.segmented_control("Pictures", SOURCES, default=SOURCES[0], required=True, key="score-source")
-    if kind == SOURCES[0]:
-        return "gallery"
-    if kind == SOURCES[1]:
-        hint = "a folder · a .txt or .csv list · coco:ANNOTATIONS.json:FOLDER · sbu:JSON:FOLDER · hf:FOLDER"
-        return (
-            st.text_input("Folder or list", placeholder=hint, key="score-folder", persist_state="session").strip()
-            or None
-        )
-    files = st.file_uploader("Pictures", TYPES, accept_multiple_files=True, key="score-files")
-    if not files:
-        return None
-    named = {f"{number:05d}-{file.name}": file.getvalue() for number, file in enumerate(files)}
-    return str(uploads.save_uploads(named, resources.cache_path() / "uploads"))
-
-
-def choose_method(name: str, place: Any) -> bool:
-    method = METHODS[name]
-    text = f"{method.equation}\n\nRead at: {method.position}. Source: {method.source}."
-    return place.checkbox(name, value=name in (next(iter(METHODS)), RANDOM), key=f"score-method-{name}", help=text)
-
-
-def choose_advanced() -> dict[str, Any]:
-    with st.expander("Advanced"):
-        prompt = st.text_input(
-            "Prompt", placeholder="the model's own", help="Your words; the model's template goes around."
-        )
-        target = st.text_input("Target words", help="Score these words too, said or not; separated by commas.")
-        left, right = st.columns(2)
-        limit = left.number_input("Only the first N pictures", 1, None, None, placeholder="all")
-        tokens = right.number_input("Caption length, tokens at most", 1, 4096, 50)
-        bottom_k = left.number_input("Suppressors kept per noun (bottom k)", 0, 10_000_000, 0)
-        batch = right.number_input("Batch size", 1, 4096, None, placeholder="auto")
-        device = left.selectbox("Device", ["auto", "cpu", "cuda", "mps"])
-        dtype = right.selectbox("Number format", ["auto", "float32", "float16", "bfloat16"])
-        seed = left.number_input("Seed of the random scores", 0, 2**31 - 1, 0)
-    targets = [word.strip() for word in target.split(",") if word.strip()]
-    chosen = {"prompt": prompt, "target": targets, "limit": limit, "max_new_tokens": tokens, "bottom_k": bottom_k}
-    return chosen | {"batch_size": batch, "device": device, "dtype": dtype, "seed": seed}
-
-
 def confirm(options: dict[str, Any]) -> None:
     """What it will cost, what is missing, and the button."""
-    if not (options["model"] and options["images"] and options["methods"]):
-        missing = next(name for name in ("model", "images", "methods") if not options[name])
-        st.caption(
-            {"images": "Choose pictures first.", "methods": "Choose at least one score."}.get(
-                missing, "Choose a model first."
-            )
-        )
-        return
+    for name, wanted in (("model", "a model"), ("images", "pictures"), ("methods", "at least one score")):
+        if not options[name]:
+            st.caption(f"Choose {wanted} first.")
+            return
     try:
         listing = look_at(options["images"], options["limit"])
     except MmnError as error:

@@ -37,7 +37,8 @@ def test_a_gated_ffn_is_declared_as_one_and_a_plain_one_is_not(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "norm"), [("llava", Norm.RMS), ("qwen2_vl", Norm.RMS), ("paligemma", Norm.RMS_PLUS_ONE), ("blip-2", Norm.LAYER)]
+    ("name", "norm"),
+    [("llava", Norm.RMS), ("qwen2_vl", Norm.RMS), ("paligemma", Norm.RMS_PLUS_ONE), ("blip-2", Norm.LAYER)],
 )
 def test_the_norm_is_of_the_declared_form(name, norm):
     """Against the module itself: γ, the mean and the bias are used as the form says."""
@@ -46,7 +47,9 @@ def test_the_norm_is_of_the_declared_form(name, norm):
     x = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)) + 3
     weight = anatomy.final_norm.weight
     if norm is Norm.LAYER:
-        expected = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True) * weight + anatomy.final_norm.bias
+        expected = (x - x.mean(-1, keepdim=True)) / x.std(
+            -1, correction=0, keepdim=True
+        ) * weight + anatomy.final_norm.bias
     else:
         expected = x / x.square().mean(-1, keepdim=True).sqrt() * (weight + (norm is Norm.RMS_PLUS_ONE))
     assert torch.allclose(anatomy.final_norm(x), expected, atol=1e-4)

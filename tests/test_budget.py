@@ -124,7 +124,9 @@ def test_the_pass_after_does_not_add_up():
     assert measure(*build_family("llava"), shift=1)[0] > 1e-3
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("paligemma", Norm.RMS), ("blip-2", Norm.RMS), ("llava", Norm.RMS_PLUS_ONE)])
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("paligemma", Norm.RMS), ("blip-2", Norm.RMS), ("llava", Norm.RMS_PLUS_ONE)]
+)
 def test_the_wrong_kind_of_norm_does_not_add_up(name, wrong):
     model, inputs = build_family(name)
     assert measure(model, inputs, replace(model.anatomy, norm=wrong))[0] > 1e-3

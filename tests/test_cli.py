@@ -49,7 +49,19 @@ def mmn(capfd):
 
 
 def score_words(checkpoint, pictures, cache, *more: object) -> list[str]:
-    words = ["score", "--model", checkpoint, "--images", pictures, "--cache", cache, "--methods", METHODS, "--top-k", 30]
+    words = [
+        "score",
+        "--model",
+        checkpoint,
+        "--images",
+        pictures,
+        "--cache",
+        cache,
+        "--methods",
+        METHODS,
+        "--top-k",
+        30,
+    ]
     words += ["--max-new-tokens", 8, "--batch-size", 4, "--device", "cpu", "--progress", "none", *more]
     return [str(word) for word in words]
 
@@ -232,7 +244,9 @@ def test_a_database_that_another_process_holds_is_left_for_it(mmn, checkpoint, p
     assert said.code == 0
     assert "the database is held by another process" in said.out
     assert_refused(refused, f"in use by process {holder.pid}")
-    assert {row["run_id"] for row in mmn("runs", "--cache", own_cache, "--json").json} > {run_id, said.out[:16]} - {run_id}
+    assert {row["run_id"] for row in mmn("runs", "--cache", own_cache, "--json").json} > {run_id, said.out[:16]} - {
+        run_id
+    }
 
 
 def test_an_interrupted_job_says_so_and_the_same_command_resumes(mmn, checkpoint, paint, tmp_path):
@@ -279,7 +293,12 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(mmn, checkpoint, pic
 
 def test_runs_lists_and_show_tells_all(mmn, cache, run_id, checkpoint, pictures):
     (row,) = [row for row in mmn("runs", "--cache", cache, "--json").json if row["run_id"] == run_id]
-    assert (row["status"], row["n_images"], row["model"], row["images"]) == ("complete", 16, str(checkpoint), str(pictures))
+    assert (row["status"], row["n_images"], row["model"], row["images"]) == (
+        "complete",
+        16,
+        str(checkpoint),
+        str(pictures),
+    )
     assert run_id in mmn("runs", "--cache", cache).out
     shown = mmn("show", run_id[:9], "--cache", cache, "--json").json
     assert shown["methods"] == METHODS.split(",")

@@ -170,7 +170,9 @@ def test_a_picture_that_does_not_decode_harms_no_other(tiny, paint, tmp_path, wh
     run_path, outcome = carry_out(this, tiny, tmp_path, quiet)
     assert outcome.status == names.COMPLETE
     rows = rows_of(run_path)
-    assert [(row["source"], row["stage"], row["error"]) for row in rows["failure"]] == [(str(broken), "open", "ImageError")]
+    assert [(row["source"], row["stage"], row["error"]) for row in rows["failure"]] == [
+        (str(broken), "open", "ImageError")
+    ]
     assert "005.png is damaged or cut short" in rows["failure"][0]["message"]
     counts = count(run_path)
     assert (counts.n_images, counts.n_failed) == (15, 1)

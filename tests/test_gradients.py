@@ -59,7 +59,7 @@ def test_the_score_is_the_maximum_over_image_tokens_and_its_token_is_kept() -> N
             logits = model.module(**with_captions(model, inputs, [CAPTION]), use_cache=False).logits
         n_prompt = inputs["input_ids"].shape[1]
         gradient = torch.autograd.grad(logits[0, n_prompt - 1 + 2, 30], graph.z[1])[0]
-    product = (graph.z[1] * gradient)[0, image_positions(model, inputs)[0]].detach()
+    product = (graph.z[1] * gradient)[0, :n_prompt][image_positions(model, inputs)[0]].detach()
     assert torch.allclose(found.score[1, 1], product.max(0).values.float())
     assert torch.equal(found.token_position[1, 1], product.argmax(0))
 

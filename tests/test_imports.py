@@ -11,7 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mmn"
-LIGHT = ("mmn.store", "mmn.figures", "mmn.figures.export", "mmn.core", "mmn.jobs", "mmn.shards", "mmn.images", "mmn.runs")
+LIGHT = (
+    "mmn.store",
+    "mmn.figures",
+    "mmn.figures.export",
+    "mmn.core",
+    "mmn.jobs",
+    "mmn.shards",
+    "mmn.images",
+    "mmn.runs",
+)
 HEAVY = ("torch", "transformers")
 
 
@@ -66,14 +75,22 @@ def test_a_forbidden_import_would_be_noticed(package, tmp_path):
 
 def calls(tree: ast.AST, pattern: str) -> list[str]:
     """Attribute and function names in `tree` that the pattern matches whole."""
-    names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(tree) if isinstance(n, ast.Attribute | ast.Name)]
+    names = [
+        n.attr if isinstance(n, ast.Attribute) else n.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute | ast.Name)
+    ]
     return [name for name in names if re.fullmatch(pattern, name)]
 
 
 def texts(tree: ast.AST) -> list[str]:
     """String constants in `tree`, documentation aside."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, documented) and n.body and isinstance(n.body[0], ast.Expr)}
+    docstrings = {
+        id(n.body[0].value)
+        for n in ast.walk(tree)
+        if isinstance(n, documented) and n.body and isinstance(n.body[0], ast.Expr)
+    }
     constants = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return [n.value for n in constants if id(n) not in docstrings]
 

@@ -42,7 +42,9 @@ def test_the_fingerprint_changes_with_every_file_that_matters(name, copy):
     assert fingerprint(copy) != before
 
 
-@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.model", "merges.txt", "adapter_model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["preprocessor_config.json", "tokenizer.model", "merges.txt", "adapter_model.safetensors"]
+)
 def test_the_fingerprint_changes_with_a_new_file_that_matters(name, copy):
     before = fingerprint(copy)
     (copy / name).write_bytes(b"")

@@ -139,7 +139,9 @@ def test_ranking_by_hand():
 SCORES = st.integers(1, 3).flatmap(
     lambda n: st.tuples(st.integers(1, 3), st.integers(1, 6)).flatmap(
         lambda shape: st.lists(
-            st.lists(st.sampled_from([-2.5, -1.0, 0.0, 0.5, 7.0]), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]),
+            st.lists(
+                st.sampled_from([-2.5, -1.0, 0.0, 0.5, 7.0]), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]
+            ),
             min_size=n,
             max_size=n,
         ).map(lambda rows: torch.tensor(rows).reshape(n, *shape))
@@ -163,7 +165,15 @@ def test_ranking_equals_a_plain_sort(scores, top_k, bottom_k):
             assert unit < 0 or score == flat[unit]
 
 
-DRAW = {"seed": 0, "image_id": "ab", "variant": "original", "lemma": "dog", "method": "random", "n_units": 500, "draw": 0}
+DRAW = {
+    "seed": 0,
+    "image_id": "ab",
+    "variant": "original",
+    "lemma": "dog",
+    "method": "random",
+    "n_units": 500,
+    "draw": 0,
+}
 
 
 def test_the_random_draw_is_uniform_and_repeats():

@@ -67,7 +67,10 @@ def recompute(model, source: str, token_ids: list[int], position: int, token_id:
     module = model.module
     decoder = module.model.language_model
     inputs = model.processor(
-        images=[open_image(Path(source))], text=[model.exact_prompt(PROMPT)], return_tensors="pt", add_special_tokens=False
+        images=[open_image(Path(source))],
+        text=[model.exact_prompt(PROMPT)],
+        return_tensors="pt",
+        add_special_tokens=False,
     )
     bos = torch.tensor([[model.tokenizer.bos_token_id]])
     if inputs["input_ids"][0, 0] != bos[0, 0]:
@@ -172,7 +175,11 @@ def test_random_scores_do_not_depend_on_batches_at_all(tiny, examples, scored):
     settings = replace(SETTINGS, methods=(names.RANDOM,))
     alone = score(tiny, examples[3:4], settings)
     image_id = examples[3].image_id
-    expected = {key: units for key, units in by_concept(scored["score"]).items() if key[0] == image_id and key[2] == names.RANDOM}
+    expected = {
+        key: units
+        for key, units in by_concept(scored["score"]).items()
+        if key[0] == image_id and key[2] == names.RANDOM
+    }
     assert expected
     assert by_concept(alone["score"]) == expected
 
@@ -214,7 +221,9 @@ def test_top_and_bottom_are_cut_to_what_there_is(tiny, examples):
 
 
 def test_a_word_of_the_users_choice_is_scored_where_it_was_asked_for(tiny, examples, scored):
-    image_id = max((row["image_id"] for row in scored["concept"]), key=lambda i: sum(r["image_id"] == i for r in scored["concept"]))
+    image_id = max(
+        (row["image_id"] for row in scored["concept"]), key=lambda i: sum(r["image_id"] == i for r in scored["concept"])
+    )
     example = next(example for example in examples if example.image_id == image_id)
     said = [row for row in scored["concept"] if row["image_id"] == image_id]
     last = said[-1]

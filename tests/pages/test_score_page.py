@@ -160,7 +160,7 @@ def test_ks_on_offer_are_stored():
 
 
 def test_words():
-    assert [duration(s) for s in (0, 59.6, 200, 7500)] == ["0 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
+    assert [duration(s) for s in (0, 59.6, 200, 7500)] == ["0 s", "1 min", "3 min 20 s", "2 h 5 min"]
     assert [
         short(s) for s in ("specimen", "/data/my images/", "coco:/a/b.json:/c/val", "llava-hf/llava-1.5-7b-hf")
     ] == [

@@ -1,0 +1,234 @@
+"""Object masks: drawn and decoded by hand, found for the right picture, turned with it, refused when they do not fit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmn.core import Example
+from mmn.errors import ImageError, SourceError, UsageError
+from mmn.images import list_source, open_image
+from mmn.masks import decode_runs, draw_polygon, load_masks, open_masks, unpack_counts
+
+SIZE = (10, 8)  # width, height
+
+
+def test_a_polygon_covers_the_pixels_whose_centres_it_holds():
+    mask = draw_polygon([2, 3, 6, 3, 6, 8, 2, 8], SIZE)
+    assert mask.shape == (8, 10)
+    assert (np.argwhere(mask).min(axis=0).tolist(), np.argwhere(mask).max(axis=0).tolist()) == ([3, 2], [7, 5])
+    assert mask.sum() == 20  # 4 × 5 exactly, no outline beyond
+
+
+def test_a_polygon_may_leave_the_picture():
+    assert draw_polygon([-5, -5, 20, -5, 20, 20, -5, 20], SIZE).all()
+    assert not draw_polygon([-5, -5, -1, -5, -1, 20], SIZE).any()
+
+
+@given(st.lists(st.tuples(st.floats(-3, 13), st.floats(-3, 11)), min_size=3, max_size=8))
+def test_a_polygon_is_what_crossing_numbers_say_it_is(corners):
+    mask = draw_polygon([number for corner in corners for number in corner], SIZE)
+    for y in range(SIZE[1]):
+        for x in range(SIZE[0]):
+            n_left = 0
+            for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+                if (y0 <= y + 0.5) != (y1 <= y + 0.5):
+                    n_left += x0 + (y + 0.5 - y0) * (x1 - x0) / (y1 - y0) <= x + 0.5
+            assert mask[y, x] == bool(n_left % 2), (x, y)
+
+
+def test_runs_go_down_the_columns_and_begin_with_background():
+    mask = decode_runs([1, 2, 3], (2, 3))
+    assert mask.tolist() == [[False, False], [True, False], [True, False]]
+    assert decode_runs([0, 6], (2, 3)).all()
+    with pytest.raises(ValueError, match="runs of 5 pixels"):
+        decode_runs([1, 4], (2, 3))
+
+
+def pack(counts: list[int]) -> str:
+    """The inverse of `unpack_counts`, after pycocotools' rleToString."""
+    packed = ""
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        has_more = True
+        while has_more:
+            bits = value & 0x1F
+            value >>= 5
+            has_more = value != -1 if bits & 0x10 else value != 0
+            packed += chr((bits | (0x20 if has_more else 0)) + 48)
+    return packed
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=20))
+def test_packed_runs_unpack(counts):
+    assert unpack_counts(pack(counts)) == counts
+
+
+def test_a_mask_that_pycocotools_packed():
+    """pycocotools 2.0 writes "41202" for 3 rows × 4 columns of which row 1 is set in columns 1 and 2."""
+    assert np.argwhere(decode_runs(unpack_counts("41202"), (4, 3))).tolist() == [[1, 1], [1, 2]]
+
+
+def write_coco(folder, annotations, size=SIZE, name="dog.png", exif=None):
+    image = Image.new("RGB", size, "white")
+    tags = Image.Exif()
+    if exif:
+        tags[0x0112] = exif
+    image.save(folder / name, exif=tags)
+    document = {
+        "images": [{"id": 7, "file_name": name, "width": size[0], "height": size[1]}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "hot dog"}],
+        "annotations": [{"id": i, "image_id": 7, "iscrowd": 0} | row for i, row in enumerate(annotations)],
+    }
+    (folder / "instances.json").write_text(json.dumps(document))
+    spec = f"coco:{folder}/instances.json:{folder}"
+    (example,) = list_source(spec).examples
+    return example, spec
+
+
+def square(x, y, side=2):
+    return [x, y, x + side, y, x + side, y + side, x, y + side]
+
+
+def test_coco_objects_of_one_noun_are_one_mask_and_crowds_are_left_out(tmp_path):
+    example, spec = write_coco(
+        tmp_path,
+        [
+            {"category_id": 1, "segmentation": [square(0, 0), square(4, 0)]},
+            {"category_id": 1, "segmentation": {"size": [8, 10], "counts": [78, 2]}},
+            {"category_id": 2, "segmentation": {"size": [8, 10], "counts": pack([0, 1, 79])}},
+            {"category_id": 2, "segmentation": {"size": [8, 10], "counts": [0, 80]}, "iscrowd": 1},
+        ],
+    )
+    masks = load_masks(example, spec)
+    assert {lemma: int(mask.sum()) for lemma, mask in masks.items()} == {"dog": 10, "hot dog": 1}
+    assert masks["dog"][0, 0]
+    assert masks["dog"][7, 9]
+    assert masks["hot dog"][0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_coco_masks_turn_with_their_picture(tmp_path, orientation):
+    annotation = {"category_id": 1, "segmentation": [square(0, 0, side=3)]}
+    example, spec = write_coco(tmp_path, [annotation], exif=orientation)
+    picture = Image.new("RGB", SIZE, "white")
+    picture.paste((0, 0, 0), (0, 0, 3, 3))
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    picture.save(tmp_path / "dog.png", exif=tags)
+    seen = np.asarray(open_image(tmp_path / "dog.png"))[..., 0] == 0
+    assert np.array_equal(load_masks(example, spec)["dog"], seen)
+
+
+def test_coco_outlines_of_the_upright_size_are_upright(tmp_path):
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}], exif=6)
+    document = json.loads((tmp_path / "instances.json").read_text())
+    document["images"][0] |= {"width": SIZE[1], "height": SIZE[0]}
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    mask = load_masks(example, spec)["dog"]
+    assert mask.shape == (SIZE[0], SIZE[1])
+    assert mask[:2, :2].all()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"category_id": 1, "segmentation": [[1, 2, 3]]}, "no readable segmentation"),
+        ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": [3]}}, "no readable segmentation"),
+        ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": "\x7f"}}, "no readable segmentation"),
+        ({"category_id": 1, "segmentation": {"size": [4, 5], "counts": [20]}}, r"is \(5, 4\) pixels"),
+        ({"category_id": 9, "segmentation": [square(0, 0)]}, "has no category"),
+        ({"category_id": 1, "caption": "a dog"}, "outlines no objects"),
+    ],
+)
+def test_broken_coco_is_refused_with_a_reason(tmp_path, annotation, message):
+    example, spec = write_coco(tmp_path, [annotation])
+    with pytest.raises(SourceError, match=message):
+        load_masks(example, spec)
+
+
+def test_a_picture_of_another_size_than_annotated_is_refused(tmp_path):
+    _, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}])
+    Image.new("RGB", (20, 16)).save(tmp_path / "dog.png")
+    (example,) = list_source(spec).examples
+    with pytest.raises(SourceError, match="annotated at"):
+        load_masks(example, spec)
+
+
+def test_a_picture_that_the_file_does_not_know_has_no_masks(tmp_path):
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}])
+    stranger = Example("0", "/else/where.png", ("/else/where.png",), 10, 8)
+    source = open_masks(spec)
+    assert source.find(stranger) == {}
+    assert set(source.find(example)) == {"dog"}
+
+
+def write_folder(folder, mask, objects):
+    (folder / "masks").mkdir()
+    (folder / "pictures").mkdir()
+    Image.new("RGB", SIZE).save(folder / "pictures" / "a.png")
+    mask.save(folder / "masks" / "a.png")
+    row = {"file_name": "a.png", "mask_file": "../masks/a.png", "objects": objects}
+    (folder / "pictures" / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    (example,) = list_source(str(folder / "pictures")).examples
+    return example, str(folder / "pictures")
+
+
+def numbered() -> Image.Image:
+    mask = Image.new("P", SIZE, 0)
+    mask.paste(1, (0, 0, 2, 2))
+    mask.paste(2, (4, 0, 6, 2))
+    mask.paste(3, (8, 0, 9, 1))
+    mask.putpalette([0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9])  # one colour, three objects
+    return mask
+
+
+def test_a_folder_names_the_numbers_of_its_masks(tmp_path):
+    objects = [{"noun": "mouse", "mask": 1}, {"noun": "mice", "mask": 2}, {"noun": "cup", "mask": 3}]
+    hidden = {"noun": "bed", "mask": 4}
+    masks = load_masks(*write_folder(tmp_path, numbered(), [*objects, hidden]))
+    assert {lemma: int(mask.sum()) for lemma, mask in masks.items()} == {"mouse": 8, "cup": 1}
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path):
+    for number, (mask, message) in enumerate(
+        [(Image.new("P", (3, 3)), "must be of one size"), (Image.new("RGB", SIZE), "mode RGB")]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        example, spec = write_folder(folder, mask, [{"noun": "cup", "mask": 1}])
+        with pytest.raises(ImageError, match=message):
+            load_masks(example, spec)
+    (folder / "masks" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="cannot be read"):
+        load_masks(example, spec)
+
+
+def test_sources_without_masks_are_refused(tmp_path):
+    Image.new("RGB", SIZE).save(tmp_path / "a.png")
+    with pytest.raises(SourceError, match="no metadata"):
+        open_masks(str(tmp_path))
+    with pytest.raises(UsageError, match="no object masks"):
+        open_masks("sbu:captions.json:folder")
+
+
+def test_every_noun_of_the_gallery_that_can_be_seen_has_a_mask():
+    source = open_masks("gallery")
+    for example in list_source("gallery", limit=20).examples:
+        masks = source.find(example)
+        assert masks
+        assert all(mask.shape == (example.height, example.width) for mask in masks.values())
+        assert all(any(lemma in text or lemma[:4] in text for text in example.references) for lemma in masks)
+        assert sum(masks.values()).max() == 1, "two objects share a pixel"
+
+
+def test_masks_need_no_torch():
+    code = "import mmn.masks, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
