@@ -188,23 +188,23 @@ class TokenTexts:
         n_ids = int(self.known_ids[-1]) + 1
         self._texts = np.full(n_ids, None, dtype=object)
         self._are_words = np.zeros(n_ids, dtype=bool)
+        self._is_decoded = np.zeros(n_ids, dtype=bool)
 
     def read(self, token_ids: Int[np.ndarray, "n k"]) -> tuple[pa.Array, Bool[np.ndarray, "n k"]]:
         """The texts, row after row, and whether each is a dictionary word."""
-        texts = self._texts[token_ids]
-        if (missing := np.equal(texts, None)).any():
-            for token_id in np.unique(token_ids[missing]).tolist():
-                text = self._texts[token_id] = token_text(self._tokenizer, token_id)
-                self._are_words[token_id] = is_word(text)
-            texts = self._texts[token_ids]
-        return pa.array(texts.ravel(), pa.string()), self._are_words[token_ids]
+        missing = token_ids[~self._is_decoded[token_ids]]
+        for token_id in np.unique(missing).tolist():
+            text = self._texts[token_id] = token_text(self._tokenizer, token_id)
+            self._are_words[token_id] = is_word(text)
+            self._is_decoded[token_id] = True
+        return pa.array(self._texts[token_ids.ravel()], pa.string()), self._are_words[token_ids]
 
 
 _TEXTS: weakref.WeakKeyDictionary[Any, TokenTexts] = weakref.WeakKeyDictionary()
 
 
 def texts_of(tokenizer: Any) -> TokenTexts:
-    """The tokenizer's texts, kept while it lives: decoding a whole vocabulary takes longer than a small model's units."""
+    """The tokenizer's texts, kept while it lives: a vocabulary takes longer to decode than a small model's units."""
     if tokenizer not in _TEXTS:
         _TEXTS[tokenizer] = TokenTexts(tokenizer)
     return _TEXTS[tokenizer]
@@ -252,7 +252,9 @@ def _decode_layer(
     model: Model, vocabulary: Vocabulary, layer: int, units: Int[np.ndarray, " n"], block_bytes: int
 ) -> TopTokens:
     with model.lock:  # an intervention of another session must not change the weights half way
-        vectors = model.anatomy.w_out(layer).T[torch.from_numpy(units).to(model.device)]
+        vectors = model.anatomy.w_out(layer).T
+        if len(units) < len(vectors):
+            vectors = vectors[torch.from_numpy(units).to(model.device)]
         blocks = [top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, block_bytes)]
     top = TopTokens(torch.cat([block.token_ids for block in blocks]), torch.cat([block.scores for block in blocks]))
     if not torch.isfinite(top.scores).all():

@@ -89,5 +89,5 @@ def test_a_path_of_a_family_that_leads_nowhere_is_refused_with_its_name(wrong):
 def test_a_path_of_a_decoder_that_leads_nowhere_is_refused_with_its_name(field, monkeypatch):
     model, _ = build_family("llava")
     monkeypatch.setitem(DECODERS, "llama", replace(DECODERS["llama"], **{field: "nowhere.at_all"}))
-    with pytest.raises(UnsupportedModelError, match="declared path 'nowhere.at_all'"):
+    with pytest.raises(UnsupportedModelError, match=r"declared path 'nowhere\.at_all'"):
         find_anatomy(model.module, FAMILIES["llava"])

@@ -83,7 +83,7 @@ MISREADINGS = {
     "site: a norm for the attention": lambda a: {
         "attentions": tuple(layer.input_layernorm for layer in a.layers),
     },
-    "norm: γ + 1": lambda a: {"norm": Norm.RMS_PLUS_ONE},
+    "norm: γ + 1": lambda _: {"norm": Norm.RMS_PLUS_ONE},
     "norm: a layer's for the final one": lambda a: {"final_norm": a.layers[-1].post_attention_layernorm},
     "unembedding: another row": lambda a: {"unembedding": other_rows(a)},
 }

@@ -1,4 +1,4 @@
-"""The command line: exit codes, one JSON object on standard output, one line on standard error for what a user can mend."""
+"""The command line: exit codes, one JSON object on standard output, one line for what a user can mend."""
 
 import json
 import os
@@ -207,13 +207,23 @@ def test_an_unsupported_model_is_refused_with_the_supported_ones(mmn, pictures, 
     assert_refused(said, f"'{model_type}'; supported are llava, ")
 
 
-@pytest.mark.parametrize("content", [{}, {"notes.txt": b"no picture"}, {"a.jpg": b"garbage", "b.png": b""}])
+@pytest.mark.parametrize("content", [{}, {"notes.txt": b"no picture"}])
 def test_a_folder_without_a_picture_is_refused_in_one_line(mmn, checkpoint, tmp_path, content):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name, data in content.items():
         (folder / name).write_bytes(data)
     assert_refused(mmn(*score_words(checkpoint, folder, tmp_path / "cache", "--json")), str(folder))
+
+
+def test_a_folder_of_broken_pictures_only_is_a_run_of_failures(mmn, checkpoint, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"garbage")
+    (folder / "b.png").write_bytes(b"")
+    said = mmn(*score_words(checkpoint, folder, tmp_path / "cache", "--json"))
+    assert (said.code, said.err) == (1, "")
+    assert (said.json["n_images"], said.json["n_failed"], said.json["max_residual"]) == (0, 2, None)
 
 
 def test_a_full_disk_is_one_clear_line(mmn, checkpoint, pictures, tmp_path, monkeypatch):
@@ -277,7 +287,7 @@ def test_an_interrupted_job_says_so_and_the_same_command_resumes(mmn, checkpoint
 def test_progress_as_json_lines(mmn, checkpoint, pictures, own_cache):
     said = mmn(*score_words(checkpoint, pictures, own_cache, "--json", "--progress", "json", "--seed", "3"))
     reports = [json.loads(line) for line in said.err.splitlines()]
-    assert [r["stage"] for r in reports][0] == "list"
+    assert reports[0]["stage"] == "list"
     assert [(r["done"], r["total"]) for r in reports if r["stage"] == "score"] == [(n, 16) for n in range(0, 17, 4)]
     assert said.json["status"] == "complete"
 
@@ -333,7 +343,8 @@ def test_export_refuses_other_endings_tables_and_places(mmn, cache, run_id, tmp_
     words = ("export", "--run", run_id, "--cache", cache, "--json")
     assert_refused(mmn(*words, "--table", "score", "--out", tmp_path / "x.xlsx"), r"must end in \.csv or \.parquet")
     assert_refused(mmn(*words, "--table", "scores", "--out", tmp_path / "x.csv"), "'scores'")
-    assert_refused(mmn(*words, "--table", "score", "--out", tmp_path / "no" / "x.csv"), "no/x.csv")
+    assert_refused(mmn(*words, "--table", "score", "--out", tmp_path / "no" / "x.csv"), "no/x.csv cannot be written")
+    assert_refused(mmn(*words, "--table", "score", "--out", tmp_path / "no" / "x.parquet"), "no/x.parquet cannot be")
 
 
 def test_delete_removes_a_run_for_good(mmn, own_cache, run_id):
@@ -384,6 +395,7 @@ def test_the_layer_figure_in_every_format(mmn, cache, run_id, tmp_path, ending):
         (["--layers", "7-9"], "layer"),
         (["--width", "wide"], "--width"),
         (["--out", "layers.gif"], "gif"),
+        (["--out", "/no/such/folder/layers.svg"], "/no/such/folder/layers.svg cannot be written"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

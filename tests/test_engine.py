@@ -86,7 +86,7 @@ def score_in_a_child(folder, seconds=None):
     return time.monotonic() - started
 
 whole_s = score_in_a_child(Path(runs_path) / "timed")
-for number in range(6):
+for number in range(4):
     folder = Path(runs_path) / f"killed-{number}"
     for attempt in range(2):
         score_in_a_child(folder, whole_s * draw.random() / (attempt + 1))
@@ -96,11 +96,11 @@ for number in range(6):
 
 
 def test_killed_and_resumed_equals_uninterrupted(tiny, checkpoint, pictures, tmp_path, whole):
-    """Twelve kills at random moments, two for each of six runs; then each is resumed."""
+    """Eight kills at random moments, two for each of four runs; then each is resumed."""
     words = [sys.executable, "-c", KILLED, str(checkpoint), str(pictures), str(tmp_path), "0"]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     n_left = [int(line) for line in result.stdout.split()]
-    assert len(n_left) == 6
+    assert len(n_left) == 4
     assert any(0 < n < 8 for n in n_left), f"no kill came half-way: {n_left}"
     for number, n_before in enumerate(n_left):
         seen: list[Progress] = []
@@ -178,8 +178,8 @@ def test_a_picture_that_does_not_decode_harms_no_other(tiny, paint, tmp_path, wh
     assert (counts.n_images, counts.n_failed) == (15, 1)
     broken_id = next(row["image_id"] for row in whole["image"] if row["source"].endswith("005.png"))
     for table, key in (("image", "width"), ("caption", "text"), ("concept", "noun"), ("score", "unit")):
-        others = [(row["image_id"], row[key]) for row in whole[table] if row["image_id"] != broken_id]
-        assert [(row["image_id"], row[key]) for row in rows[table]] == others
+        others = sorted((row["image_id"], row[key]) for row in whole[table] if row["image_id"] != broken_id)
+        assert sorted((row["image_id"], row[key]) for row in rows[table]) == others
 
 
 def test_a_picture_deleted_after_listing_is_a_failure(tiny, paint, tmp_path):
@@ -206,7 +206,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tiny, pictures, tmp_path, w
         write(table, path, **options)
 
     monkeypatch.setattr(shards.pq, "write_table", write_until_full)
-    with pytest.raises(CacheError, match="no space left to write .*finished batches are kept"):
+    with pytest.raises(CacheError, match=r"no space left to write .*finished batches are kept"):
         carry_out(this, tiny, tmp_path, quiet)
     run_path = tmp_path / this.run.run_id
     assert len(finished_shards(run_path)) == 2

@@ -185,7 +185,7 @@ def qwen2_5_vl() -> Case:
 
 def internvl(is_cropped: bool) -> Case:
     config = hf.InternVLConfig(
-        vision_config=hf.InternVLVisionConfig(**TOWER_56 | {"image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}),
+        vision_config=hf.InternVLVisionConfig(**TOWER_56),
         text_config=hf.Qwen2Config(**LLAMA),
         image_token_id=IMAGE_ID,
         vision_feature_layer=-1,

@@ -100,9 +100,13 @@ def test_no_hook_survives_success(family):
 
 def test_no_hook_survives_an_exception_in_the_block():
     model, inputs = build_family("llava")
-    with pytest.raises(KeyboardInterrupt), capture(model):
+
+    def interrupt() -> None:
         generate(model, inputs)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), capture(model):
+        interrupt()
     assert n_hooks(model) == 0
     assert is_free(model.lock)
 
@@ -156,7 +160,7 @@ def test_a_module_that_runs_for_the_prompt_only_fires_unevenly():
 
     broken = replace(model, anatomy=replace(model.anatomy, ffn_outs=(first_only, *model.anatomy.ffn_outs[1:])))
     ffn_out.forward = forward
-    with pytest.raises(AssertionError, match="unevenly.*activation 0': 1"), capture(broken):
+    with pytest.raises(AssertionError, match=r"unevenly.*activation 0': 1"), capture(broken):
         generate(model, inputs)
 
 

@@ -218,5 +218,5 @@ def test_a_device_that_is_not_there_is_refused(device, checkpoint):
 
 
 def test_a_dtype_that_is_none_is_refused(checkpoint):
-    with pytest.raises(UsageError, match="--dtype float8.*float32"):
+    with pytest.raises(UsageError, match=r"--dtype float8.*float32"):
         load_model(str(checkpoint), dtype="float8")

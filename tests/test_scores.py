@@ -1,6 +1,7 @@
 """Scores by hand, against an intervention on the model, and the ranking's properties."""
 
 import inspect
+import math
 from dataclasses import replace
 
 import pytest
@@ -135,16 +136,11 @@ def test_ranking_by_hand():
     assert ranked.score[1].tolist() == [0.0, 0.0, -2.0, -3.0, -2.0]
 
 
-# Few distinct values, so that ties are common.
-SCORES = st.integers(1, 3).flatmap(
-    lambda n: st.tuples(st.integers(1, 3), st.integers(1, 6)).flatmap(
-        lambda shape: st.lists(
-            st.lists(
-                st.sampled_from([-2.5, -1.0, 0.0, 0.5, 7.0]), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]
-            ),
-            min_size=n,
-            max_size=n,
-        ).map(lambda rows: torch.tensor(rows).reshape(n, *shape))
+VALUES = st.sampled_from([-2.5, -1.0, 0.0, 0.5, 7.0])  # few, so that ties are common
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6))  # n, L, m
+SCORES = SHAPES.flatmap(
+    lambda shape: st.lists(VALUES, min_size=math.prod(shape), max_size=math.prod(shape)).map(
+        lambda values: torch.tensor(values).reshape(shape)
     )
 )
 

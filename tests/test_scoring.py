@@ -1,5 +1,6 @@
 """Scoring a batch, against a recomputation in plain PyTorch: one picture at a time, no cache, hooks of its own."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,15 +67,9 @@ def recompute(model, source: str, token_ids: list[int], position: int, token_id:
     """All scores of one concept from one forward pass over prompt and caption; plain modules, nothing of ours."""
     module = model.module
     decoder = module.model.language_model
-    inputs = model.processor(
-        images=[open_image(Path(source))],
-        text=[model.exact_prompt(PROMPT)],
-        return_tensors="pt",
-        add_special_tokens=False,
-    )
-    bos = torch.tensor([[model.tokenizer.bos_token_id]])
-    if inputs["input_ids"][0, 0] != bos[0, 0]:
-        inputs["input_ids"] = torch.cat([bos, inputs["input_ids"]], 1)
+    image, prompt = open_image(Path(source)), model.exact_prompt(PROMPT)
+    inputs = model.processor(images=[image], text=[prompt], return_tensors="pt")
+    assert (inputs["input_ids"] == model.tokenizer.bos_token_id).sum() == 1
     prefix = torch.tensor([token_ids[:position]], dtype=torch.long)
     ids = torch.cat([inputs["input_ids"], prefix], 1)
     seen: dict[str, list[torch.Tensor]] = {"a": [], "gate": [], "final": []}
@@ -172,14 +167,11 @@ def test_batch_8_equals_batch_1(tiny, examples, scored):
 
 
 def test_random_scores_do_not_depend_on_batches_at_all(tiny, examples, scored):
-    settings = replace(SETTINGS, methods=(names.RANDOM,))
-    alone = score(tiny, examples[3:4], settings)
-    image_id = examples[3].image_id
-    expected = {
-        key: units
-        for key, units in by_concept(scored["score"]).items()
-        if key[0] == image_id and key[2] == names.RANDOM
-    }
+    image_id = scored["concept"][-1]["image_id"]
+    (example,) = (example for example in examples if example.image_id == image_id)
+    alone = score(tiny, [example], replace(SETTINGS, methods=(names.RANDOM,)))
+    together = by_concept(row for row in scored["score"] if row["method"] == names.RANDOM)
+    expected = {key: units for key, units in together.items() if key[0] == image_id}
     assert expected
     assert by_concept(alone["score"]) == expected
 
@@ -201,7 +193,8 @@ def test_rows_of_a_score(scored):
     activation = by_concept(row for row in scored["score"] if row["method"] == names.ACTIVATION)
     for row in scored["score"]:
         assert (row["image_id"], row["noun"]) in concepts
-        assert (0 <= row["layer"] < 3) and (0 <= row["unit"] < 48)
+        assert 0 <= row["layer"] < 3
+        assert 0 <= row["unit"] < 48
         assert row["token_position"] is None
         same = activation[row["image_id"], row["noun"], names.ACTIVATION]
         assert row["activation"] == same[row["layer"] * 48 + row["unit"]]
@@ -221,10 +214,9 @@ def test_top_and_bottom_are_cut_to_what_there_is(tiny, examples):
 
 
 def test_a_word_of_the_users_choice_is_scored_where_it_was_asked_for(tiny, examples, scored):
-    image_id = max(
-        (row["image_id"] for row in scored["concept"]), key=lambda i: sum(r["image_id"] == i for r in scored["concept"])
-    )
-    example = next(example for example in examples if example.image_id == image_id)
+    counted = Counter(row["image_id"] for row in scored["concept"])
+    ((image_id, _),) = counted.most_common(1)
+    (example,) = (example for example in examples if example.image_id == image_id)
     said = [row for row in scored["concept"] if row["image_id"] == image_id]
     last = said[-1]
     targets = ("zebra", f"tram@{last['noun']}", "owl@nowhere", said[0]["noun"])

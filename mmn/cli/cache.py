@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.errors import SourceError, UsageError
+from mmn.shards import read_run
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
 
@@ -85,7 +88,7 @@ def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     if not run_paths:
         raise SourceError(f"{folder} holds no run (no run.json in it or in its folders)")
     for run_path in run_paths:
-        store.restore(json.loads((run_path / "run.json").read_text())["run_id"])
+        store.restore(read_run(run_path)[0].run_id)
     n_shards = store.load_new_shards([folder])
     run_ids = sorted(run_path.name for run_path in run_paths)
     return {"n_shards": n_shards, "runs": run_ids}, f"{n_shards} new shards of {len(run_ids)} runs loaded"
@@ -94,13 +97,23 @@ def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     out: Path = options.out
     table = store.table(options.run, options.table)
-    if out.suffix == ".csv":
-        _with_lists_as_json(table).to_csv(out, index=False)
-    elif out.suffix == ".parquet":
-        table.to_parquet(out, index=False)
-    else:
+    if out.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
+    with _writing(out):
+        if out.suffix == ".csv":
+            _with_lists_as_json(table).to_csv(out, index=False)
+        else:
+            table.to_parquet(out, index=False)
     return {"table": options.table, "n_rows": len(table), "out": str(out)}, f"{out}: {len(table)} rows"
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"--out {out} cannot be written ({reason}); give a file in a folder that is there") from error
 
 
 def _add_figure_options(figure: argparse.ArgumentParser) -> None:
@@ -127,7 +140,8 @@ def _figure(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     lemmas = _split(options.concepts)
     data = store.layer_distribution(run_id, methods, _ks(options, row), lemmas, _layers(options.layers))
     chart = FIGURES[options.name](data, row | store.summary(run_id), ", ".join(lemmas) or "all concepts")
-    export_chart(chart, data, options.out, _width(options.width))
+    with _writing(options.out):
+        export_chart(chart, data, options.out, _width(options.width))
     return {"figure": options.name, "run_id": run_id, "out": str(options.out)}, str(options.out)
 
 
@@ -177,7 +191,7 @@ def _with_times_as_text(table: pd.DataFrame) -> pd.DataFrame:
 def _with_lists_as_json(table: pd.DataFrame) -> pd.DataFrame:
     """CSV has no lists: those cells become JSON arrays."""
     lists = [name for name in table if table[name].map(_is_sequence).any()]
-    return table.assign(**{name: table[name].map(lambda cell: json.dumps(list(cell))) for name in lists})
+    return table.assign(**{name: table[name].map(lambda cell: json.dumps(np.asarray(cell).tolist())) for name in lists})
 
 
 def _is_sequence(cell: object) -> bool:

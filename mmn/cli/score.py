@@ -31,7 +31,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--answer-prefix", metavar="TEXT", help="words that the caption goes on from")
     parser.add_argument("--max-new-tokens", type=_at_least(1, MOST_TOKENS), metavar="N", help="default 50")
     parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N pictures")
-    parser.add_argument("--batch-size", default="auto", metavar="auto|N")
+    parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
     parser.add_argument("--engine", default="local", choices=("local",))
@@ -52,7 +52,6 @@ def run(options: argparse.Namespace) -> int:
     _fill_from_preset(options)
     methods = _words(options.methods, "--methods")
     check_methods(methods)
-    batch_size = _batch_size(options.batch_size)
     progress = reporter(options.progress)
     progress(Progress("list"))
     listing = list_source(
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     )
     progress(Progress("model", message=options.model))
     model = _load_quietly(options)
-    settings = _settings(options, model, methods, batch_size)
+    settings = _settings(options, model, methods)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
     run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers)
@@ -97,7 +96,7 @@ def _fill_from_preset(options: argparse.Namespace) -> None:
         options.methods = ",".join(options.methods)
 
 
-def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...], batch_size: int | None) -> Any:
+def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...]) -> Any:
     from mmn.core import ScoreSettings
 
     return ScoreSettings(
@@ -109,7 +108,7 @@ def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...],
         variants=(names.ORIGINAL, names.BLANK) if options.blank else (names.ORIGINAL,),
         answer_prefix=options.answer_prefix,
         max_new_tokens=options.max_new_tokens,
-        batch_size=batch_size or model.usual_batch_size,
+        batch_size=options.batch_size or model.usual_batch_size,
         dtype=str(model.dtype).removeprefix("torch."),
         device=model.device.type,
         seed=options.seed,

@@ -1,0 +1,216 @@
+"""Does a unit decode to the tokens that it writes? Against the whole matrix product, and by planted units."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from torch import Tensor
+
+from mmn.adapters import find_anatomy
+from mmn.core import Neuron
+from mmn.decoding import (
+    MIN_WIDTH,
+    NEURON_SCHEMA,
+    TokenTexts,
+    Vocabulary,
+    decode_layers,
+    decode_units,
+    texts_of,
+    token_text,
+    top_tokens,
+)
+from mmn.errors import ModelError, UsageError
+from mmn.models import Model
+from mmn.words import is_interpretable
+
+
+@pytest.fixture
+def own(tiny: Model) -> Model:
+    """The tiny model with weights that a test may change."""
+    module = copy.deepcopy(tiny.module)
+    return replace(tiny, module=module, anatomy=find_anatomy(module, tiny.family))
+
+
+def by_hand(model: Model, neuron: Neuron) -> tuple[list[str], Tensor]:
+    """The whole product, sorted: no blocks, no topk."""
+    vector = model.anatomy.w_out(neuron.layer)[:, neuron.unit].double()
+    n_tokens = len(model.tokenizer)
+    logits = model.anatomy.unembedding.weight[:n_tokens].double() @ vector
+    best = sorted(range(n_tokens), key=lambda token_id: (-logits[token_id].item(), token_id))[:10]
+    return [token_text(model.tokenizer, token_id) for token_id in best], logits[best]
+
+
+def assert_logits_close(first: pa.Table, second: pa.Table) -> None:
+    """The same float32 products, summed in another order: they differ in the last digits."""
+    ours, theirs = (table["logits"].combine_chunks().flatten().to_numpy() for table in (first, second))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_every_unit_is_decoded_as_by_hand(tiny: Model) -> None:
+    table = decode_units(tiny)
+    assert table.schema.equals(NEURON_SCHEMA)
+    assert table.num_rows == tiny.facts.n_units == 3 * 48
+    for row in table.to_pylist():
+        tokens, logits = by_hand(tiny, Neuron(row["layer"], row["unit"]))
+        assert row["tokens"] == tokens
+        # float32 sums of 32 products against float64
+        assert row["logits"] == pytest.approx(logits.tolist(), rel=1e-4, abs=1e-5)
+        assert row["is_interpretable"] == is_interpretable(tokens)
+        assert row["model_fingerprint"] == tiny.facts.fingerprint
+
+
+def test_units_come_in_the_order_asked_for(tiny: Model) -> None:
+    asked = [Neuron(2, 7), Neuron(0, 47), Neuron(2, 7), Neuron(1, 0)]
+    some = decode_units(tiny, asked)
+    every = decode_units(tiny).take([neuron.layer * 48 + neuron.unit for neuron in asked])
+    assert some.drop(["logits"]).equals(every.drop(["logits"]))
+    assert_logits_close(some, every)
+
+
+def test_no_units_make_an_empty_table(tiny: Model) -> None:
+    assert decode_units(tiny, []).equals(NEURON_SCHEMA.empty_table())
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * MIN_WIDTH * 7])
+def test_blocks_do_not_change_the_answer(tiny: Model, block_bytes: int) -> None:
+    """One unit at a time, or seven with a rest: the same tokens."""
+    whole, parts = decode_units(tiny), decode_units(tiny, block_bytes=block_bytes)
+    assert parts.drop(["logits"]).equals(whole.drop(["logits"]))
+    assert_logits_close(whole, parts)
+
+
+def test_a_block_is_no_larger_than_allowed(tiny: Model) -> None:
+    vocabulary = Vocabulary.of(texts_of(tiny.tokenizer), tiny.anatomy.unembedding.weight)
+    vectors = tiny.anatomy.w_out(0).T
+    blocks = [(here, block.shape) for here, block in vocabulary.project(vectors, block_bytes=4 * MIN_WIDTH * 7)]
+    assert [shape[0] for _, shape in blocks] == [7] * 6 + [6]
+    assert [(here.start, here.stop) for here, _ in blocks][-1] == (42, 48)
+
+
+def test_a_planted_unit_decodes_to_its_token_first(own: Model) -> None:
+    """W_out[:, i] = W_U[t], where W_U[t] is its own nearest row by far."""
+    dog = own.tokenizer.convert_tokens_to_ids("▁dog")
+    with torch.no_grad():
+        own.anatomy.unembedding.weight[dog] *= 20
+        own.anatomy.w_out(1)[:, 5] = own.anatomy.unembedding.weight[dog]
+    row = decode_units(own, [Neuron(1, 5)]).to_pylist()[0]
+    assert row["tokens"][0] == "dog"
+    norm = own.anatomy.unembedding.weight[dog].double().norm().item()
+    assert row["logits"][0] == pytest.approx(norm**2, rel=1e-5)
+    assert row["logits"] == sorted(row["logits"], reverse=True)
+
+
+def test_rows_that_pad_the_unembedding_are_no_tokens(own: Model) -> None:
+    """499 tokens in a matrix of 512 rows, the extra ones the strongest of all."""
+    expected = decode_units(own)
+    linear = own.anatomy.unembedding
+    padding = torch.full((13, linear.weight.shape[1]), 100.0)
+    linear.weight = torch.nn.Parameter(torch.cat([linear.weight, padding, -padding]), requires_grad=False)
+    assert decode_units(own).drop(["logits"]).equals(expected.drop(["logits"]))
+
+
+def test_ids_that_the_tokenizer_does_not_know_are_no_tokens() -> None:
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 0, "c": 2, "d": 3})
+    vocabulary = Vocabulary.of(TokenTexts(tokenizer), torch.arange(12.0).reshape(6, 2))
+    _, block = next(vocabulary.project(torch.ones(1, 2)))
+    assert block[0, :4].tolist() == [1, -torch.inf, 9, 13]
+    assert (block[0, 4:] == -torch.inf).all()
+    assert top_tokens(block, 3).token_ids.tolist() == [[3, 2, 0]]
+
+
+def test_a_dead_unit_decodes_to_the_lowest_ids(own: Model) -> None:
+    with torch.no_grad():
+        own.anatomy.w_out(0)[:, 3] = 0
+    row = decode_units(own, [Neuron(0, 3)]).to_pylist()[0]
+    assert row["tokens"] == [token_text(own.tokenizer, token_id) for token_id in range(10)]
+    assert row["logits"] == [0.0] * 10
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=12, max_size=12), min_size=1, max_size=4), st.integers(1, 11))
+def test_equal_scores_come_by_rising_id(values: list[list[int]], k: int) -> None:
+    top = top_tokens(torch.tensor(values, dtype=torch.float32), k)
+    for row, ids, scores in zip(values, top.token_ids.tolist(), top.scores.tolist(), strict=True):
+        expected = sorted(range(12), key=lambda column: (-row[column], column))[:k]
+        assert ids == expected
+        assert scores == [row[column] for column in expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_upcast_before_it_is_multiplied(own: Model, dtype: torch.dtype, monkeypatch: Any) -> None:
+    """Exactly the products of the rounded weights, also where W_U is upcast in parts."""
+    own.module.to(dtype)
+    monkeypatch.setattr("mmn.decoding.ROWS_BYTES", 4 * 32 * 100)
+    halved = decode_units(own)
+    own.module.float()
+    full = decode_units(own)
+    assert halved["tokens"].equals(full["tokens"])
+    assert_logits_close(halved, full)
+
+
+def test_progress_counts_units_after_each_layer(tiny: Model) -> None:
+    seen: list[tuple[int, int]] = []
+    decode_units(tiny, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(48, 144), (96, 144), (144, 144)]
+
+
+def test_layers_come_one_at_a_time(tiny: Model) -> None:
+    layers = decode_layers(tiny)
+    assert set(next(layers)["layer"].to_pylist()) == {0}
+    assert pa.concat_tables([*layers]).num_rows == 96
+
+
+@pytest.mark.parametrize("neuron", [Neuron(3, 0), Neuron(0, 48), Neuron(-1, 0), Neuron(0, -1)])
+def test_a_unit_that_is_not_there(tiny: Model, neuron: Neuron) -> None:
+    with pytest.raises(UsageError, match="its layers are 0–2, its units 0–47"):
+        decode_units(tiny, [neuron])
+
+
+def test_weights_that_are_not_finite(own: Model) -> None:
+    with torch.no_grad():
+        own.anatomy.w_out(2)[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="layer 2"):
+        decode_units(own)
+
+
+def test_the_lock_is_free_between_layers(tiny: Model) -> None:
+    layers = decode_layers(tiny)
+    next(layers)
+    assert tiny.lock.acquire(blocking=False)
+    tiny.lock.release()
+
+
+def byte_level_tokenizer() -> Any:
+    """GPT-2's way of writing bytes: "Ġ" is a space, "Ċ" a line break, "âĢ" two bytes of three."""
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["dog", "Ġdog", "Ġ", "Ċ", "âĢ", "Ã©", "."]
+    tokenizer = Tokenizer(BPE({name: index for index, name in enumerate(names)}, []))
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("token_id", "text"),
+    list(enumerate(["dog", "dog", "<0x20>", "<0x0A>", "<0xE2><0x80>", "é", "."])),
+)
+def test_bytes_of_a_byte_level_vocabulary_are_readable(token_id: int, text: str) -> None:
+    assert token_text(byte_level_tokenizer(), token_id) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("▁dog", "dog"), ("<0xE2>", "<0xE2>"), ("<0x0A>", "<0x0A>"), ("<0x41>", "A"), ("▁", "▁"), ("<s>", "<s>")],
+)
+def test_bytes_of_a_sentencepiece_vocabulary_are_readable(tiny: Model, name: str, text: str) -> None:
+    assert token_text(tiny.tokenizer, tiny.tokenizer.convert_tokens_to_ids(name)) == text
