@@ -50,7 +50,8 @@ def main() -> None:
     median = statistics.median(ratios)
     print(
         f"time alone / in batches of {size}, {len(listing.examples)} pictures: "
-        f"median {median:.2f} of {len(ratios)} pairs ({min(ratios):.2f} to {max(ratios):.2f}); goal at least {GOAL:.1f}: {'holds' if median >= GOAL else 'missed'}"
+        f"median {median:.2f} of {len(ratios)} pairs "
+        f"({min(ratios):.2f} to {max(ratios):.2f}); goal at least {GOAL:.1f}: {'holds' if median >= GOAL else 'missed'}"
     )
 
 

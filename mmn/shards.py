@@ -1,7 +1,7 @@
 """What did a scoring run find? Its answer as Parquet: one folder per run, one sub-folder per finished batch.
 
     <runs>/<run id>/run.json            every input that can change a number
-    <runs>/<run id>/<shard>/*.parquet   one file per table of `SCHEMAS`; the folder's name gives the run
+    <runs>/<run id>/<shard>/*.parquet   one file per table of `TABLES`; the folder's name gives the run
     <runs>/<run id>/outcome.json        how and when it ended
 
 A shard is written into a hidden folder beside its place, flushed to the disk and renamed: it is there whole or not at
@@ -9,6 +9,7 @@ all. That makes a job resumable and safe to kill, and its results readable while
 database; `mmn.store` loads shards into it.
 
 Invariant: all rows of one image and caption variant are in one shard (image-level ranks are computed shard by shard).
+Annotations (`ANNOTATIONS`), which tell more of concepts that are stored already, lie in shards of their own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ _TYPES: Final = {
     "ints": pa.list_(pa.int32()),
     "float": pa.float32(),
     "double": pa.float64(),
+    "floats": pa.list_(pa.float32()),
+    "texts10": pa.list_(pa.string(), 10),
+    "floats10": pa.list_(pa.float32(), 10),
 }
 
 
@@ -67,7 +71,26 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
     ),
     "budget": _schema("image_id text, variant text, noun text, term text, layer int16?, logit double"),
     "failure": _schema("source text, stage text, error text, message text"),
-}
+}  # what scoring writes
+
+ANNOTATIONS: Final[dict[str, pa.Schema]] = {
+    "neuron": _schema(
+        "model_fingerprint text, layer int16, unit int32, tokens texts10, logits floats10, is_interpretable bool"
+    ),
+    "field": _schema(
+        "image_id text, noun text, method text, rank int32, layer int16, unit int32, "
+        "iou double?, iou_other double?, iou_random double?"
+    ),
+    "look": _schema("image_id text, layer int16, unit int32, activations floats"),
+    "grid": _schema("image_id text, grid text"),
+}  # what is said of scored units afterwards (`mmn.annotate`), with `failure`
+ANNOTATION_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "neuron": ("model_fingerprint", "layer", "unit"),
+    "field": ("image_id", "noun", "method", "rank"),
+    "look": ("image_id", "layer", "unit"),
+    "grid": ("image_id",),
+}  # what tells two rows of an annotation apart, within a run
+TABLES: Final = SCHEMAS | ANNOTATIONS
 
 RUN_FILE: Final = "run.json"
 OUTCOME_FILE: Final = "outcome.json"
@@ -125,7 +148,7 @@ def write_shard(run_path: Path, name: str, tables: Mapping[str, pa.Table]) -> Pa
     Args:
         run_path: folder of a run, from `create_run`.
         name: of the shard; a plain folder name, the same for the same batch of a resumed run.
-        tables: by the names of `SCHEMAS`, with exactly their columns in any order; row order is kept.
+        tables: by the names of `TABLES`, with exactly their columns in any order; row order is kept.
 
     Raises:
         CacheError: the disk is full or the run's folder is gone. Finished shards stay.
@@ -156,15 +179,15 @@ def finished_shards(run_path: Path) -> frozenset[str]:
 
 
 def read_shard(shard_path: Path) -> dict[str, pa.Table]:
-    """Returns the tables of one shard by name, in the order of `SCHEMAS`.
+    """Returns the tables of one shard by name, in the order of `TABLES`.
 
     Raises:
-        CacheError: a file is broken, or has other columns than `SCHEMAS`.
+        CacheError: a file is broken, or has other columns than `TABLES`.
     """
     try:
         return {
             table: pq.ParquetFile(path).read().select(schema.names).cast(schema)
-            for table, schema in SCHEMAS.items()
+            for table, schema in TABLES.items()
             if (path := shard_path / f"{table}.parquet").exists()
         }
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -210,21 +233,28 @@ def remove_run(run_path: Path) -> Callable[[], None]:
 
 
 def _checked(table: str, rows: pa.Table) -> pa.Table:
-    schema = SCHEMAS[table]
+    schema = TABLES[table]
     assert sorted(rows.column_names) == sorted(schema.names), f"{table}: {rows.column_names} is not {schema.names}"
     for field in schema:
         n_null = rows[field.name].null_count
         assert field.nullable or n_null == 0, f"{table}.{field.name}: {n_null} nulls"
     typed = rows.select(schema.names).cast(schema)
     for field in schema:
-        if pa.types.is_floating(field.type):
-            n_bad = pc.sum(pc.invert(pc.is_finite(typed[field.name]))).as_py() or 0
-            assert n_bad == 0, f"{table}.{field.name}: {n_bad} of {len(typed)} values are NaN or infinite"
+        values = typed[field.name]
+        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            values = pc.list_flatten(values)
+            assert values.null_count == 0, f"{table}.{field.name}: {values.null_count} nulls in its lists"
+        if pa.types.is_floating(values.type):
+            n_bad = pc.sum(pc.invert(pc.is_finite(values))).as_py() or 0
+            assert n_bad == 0, f"{table}.{field.name}: {n_bad} of {len(values)} values are NaN or infinite"
     return typed
 
 
 def _check_keys(tables: Mapping[str, pa.Table]) -> None:
-    """Asserts that a noun names one concept of a caption, and that every score and budget row has its concept."""
+    """Asserts that a noun names one concept of a caption, and that every score and budget row has its concept.
+
+    Annotations are of concepts in other shards of the run; here only their own keys must be distinct.
+    """
     key = ["image_id", "variant", "noun"]
     concepts = tables.get("concept", SCHEMAS["concept"].empty_table()).select(key)
     n_distinct = len(concepts.group_by(key).aggregate([]))
@@ -234,6 +264,10 @@ def _check_keys(tables: Mapping[str, pa.Table]) -> None:
             rows = tables[name].select(key).group_by(key).aggregate([])
             orphans = rows.join(concepts, keys=key, join_type="left anti")
             assert len(orphans) == 0, f"{name} rows without a concept: {orphans.slice(0, 3).to_pylist()}"
+    for name, keys in ANNOTATION_KEYS.items():
+        if name in tables:
+            n_distinct = len(tables[name].group_by(list(keys)).aggregate([]))
+            assert n_distinct == len(tables[name]), f"{len(tables[name])} {name} rows, {n_distinct} distinct {keys}"
 
 
 def _write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:

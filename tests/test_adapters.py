@@ -1,6 +1,7 @@
 """Adapters: every declared path leads to the module that it says, and what is not declared is refused by name."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -43,16 +44,17 @@ def test_a_gated_ffn_is_declared_as_one_and_a_plain_one_is_not(name):
 def test_the_norm_is_of_the_declared_form(name, norm):
     """Against the module itself: γ, the mean and the bias are used as the form says."""
     anatomy = build_family(name)[0].anatomy
+    module: Any = anatomy.final_norm
     assert anatomy.norm is norm
     x = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)) + 3
-    weight = anatomy.final_norm.weight
+    weight = module.weight
     if norm is Norm.LAYER:
         expected = (x - x.mean(-1, keepdim=True)) / x.std(
             -1, correction=0, keepdim=True
-        ) * weight + anatomy.final_norm.bias
+        ) * weight + module.bias
     else:
         expected = x / x.square().mean(-1, keepdim=True).sqrt() * (weight + (norm is Norm.RMS_PLUS_ONE))
-    assert torch.allclose(anatomy.final_norm(x), expected, atol=1e-4)
+    assert torch.allclose(module(x), expected, atol=1e-4)
 
 
 def test_rows_are_named_by_their_own_type():
@@ -88,6 +90,7 @@ def test_a_path_of_a_family_that_leads_nowhere_is_refused_with_its_name(wrong):
 @pytest.mark.parametrize("field", ["layers", "attention", "ffn_out", "activation", "final_norm"])
 def test_a_path_of_a_decoder_that_leads_nowhere_is_refused_with_its_name(field, monkeypatch):
     model, _ = build_family("llava")
-    monkeypatch.setitem(DECODERS, "llama", replace(DECODERS["llama"], **{field: "nowhere.at_all"}))
+    wrong: dict[str, Any] = {field: "nowhere.at_all"}
+    monkeypatch.setitem(DECODERS, "llama", replace(DECODERS["llama"], **wrong))
     with pytest.raises(UnsupportedModelError, match=r"declared path 'nowhere\.at_all'"):
         find_anatomy(model.module, FAMILIES["llava"])

@@ -1,6 +1,7 @@
 """Exactness: the terms add up to the logit for every supported family, and stop doing so when anything is misread."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def other_rows(anatomy):
     return moved
 
 
-MISREADINGS = {
+MISREADINGS: dict[str, Any] = {
     "site: the FFN of layer 0 twice": lambda a: {"ffn_outs": (a.ffn_outs[0], *a.ffn_outs[:-1])},
     "site: attention of layer 0 twice": lambda a: {"attentions": (a.attentions[0], *a.attentions[:-1])},
     "site: a norm for the attention": lambda a: {

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mmn.cli import main
@@ -227,9 +228,7 @@ def test_a_folder_of_broken_pictures_only_is_a_run_of_failures(mmn, checkpoint, 
 
 
 def test_a_full_disk_is_one_clear_line(mmn, checkpoint, pictures, tmp_path, monkeypatch):
-    from mmn import shards
-
-    write, n_written = shards.pq.write_table, []
+    write, n_written = pq.write_table, []
 
     def write_until_full(*words, **options):
         n_written.append(words)
@@ -237,7 +236,7 @@ def test_a_full_disk_is_one_clear_line(mmn, checkpoint, pictures, tmp_path, monk
             raise OSError(28, "No space left on device")
         write(*words, **options)
 
-    monkeypatch.setattr(shards.pq, "write_table", write_until_full)
+    monkeypatch.setattr(pq, "write_table", write_until_full)
     assert_refused(mmn(*score_words(checkpoint, pictures, tmp_path, "--json")), "no space left to write .* to resume")
     (run_path,) = (tmp_path / "runs").iterdir()
     assert len(finished_shards(run_path)) == 1
@@ -247,10 +246,11 @@ def test_a_database_that_another_process_holds_is_left_for_it(mmn, checkpoint, p
     hold = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", hold, str(own_cache / "mmn.duckdb")]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         said = mmn(*score_words(checkpoint, pictures, own_cache, "--seed", "7"))
         refused = mmn("runs", "--cache", own_cache)
-        holder.stdin.close()
+        holder.communicate("")
     assert said.code == 0
     assert "the database is held by another process" in said.out
     assert_refused(refused, f"in use by process {holder.pid}")

@@ -14,19 +14,9 @@ from PIL import Image
 from mmn.captions import caption_batch
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.fields import (
-    FieldMaps,
-    average_map,
-    control_units,
-    field_rows,
-    heat_map,
-    iou,
-    mask_at,
-    overlay,
-    picture_field,
-    unit_maps,
-)
+from mmn.fields import FieldMaps, control_units, field_rows, picture_field, unit_maps
 from mmn.geometry import Cell, Grid, Grids, image_token_positions
+from mmn.heat import average_map, heat_map, iou, mask_at, overlay
 from mmn.hooks import capture_units
 from tests.tiny import build_family
 

@@ -178,7 +178,13 @@ def qwen2_vl() -> Case:
 
 
 def qwen2_5_vl() -> Case:
-    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": WIDTH, "intermediate_size": 37, "num_heads": 4}
+    vision: dict[str, Any] = {
+        "depth": 2,
+        "hidden_size": 32,
+        "out_hidden_size": WIDTH,
+        "intermediate_size": 37,
+        "num_heads": 4,
+    }
     vision |= {"patch_size": PATCH, "fullatt_block_indexes": [1], "window_size": 4 * PATCH}
     return qwen(hf.Qwen2_5_VLConfig, hf.Qwen2_5_VLForConditionalGeneration, vision)
 

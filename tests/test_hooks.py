@@ -159,7 +159,7 @@ def test_a_module_that_runs_for_the_prompt_only_fires_unevenly():
         return first_only(values) if values.shape[1] > 1 else original(values)
 
     broken = replace(model, anatomy=replace(model.anatomy, ffn_outs=(first_only, *model.anatomy.ffn_outs[1:])))
-    ffn_out.forward = forward
+    ffn_out.forward = forward  # type: ignore[method-assign]
     with pytest.raises(AssertionError, match=r"unevenly.*activation 0': 1"), capture(broken):
         generate(model, inputs)
 

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +30,9 @@ def an_id(model=MODEL, examples=EXAMPLES, prompt=PROMPT, settings=SETTINGS, vers
 
 def changed(value):
     """Another value of the same type; a type that is new to `ScoreSettings` fails here and must be added."""
-    assert isinstance(value, str | int | tuple), f"how is a {type(value).__name__} changed?"
-    return value + {str: "x", tuple: ("x",)}.get(type(value), 1)
+    more: dict[type, Any] = {str: "x", int: 1, tuple: ("x",)}
+    assert type(value) in more, f"how is a {type(value).__name__} changed?"
+    return value + more[type(value)]
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ScoreSettings)])
@@ -79,7 +82,7 @@ def planned(images: str = "folder", failures: tuple[Failure, ...] = (), **settin
 def test_a_plan_names_the_same_run_at_another_time_and_from_another_place(monkeypatch):
     first = planned()
 
-    class Later(runs.datetime):
+    class Later(datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2031, 1, 1, tzinfo=tz)

@@ -3,6 +3,7 @@
 import inspect
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
         outs.append(nn.Linear(3, 2, bias=False).requires_grad_(False))
         outs[-1].weight.copy_(torch.tensor(weight))
     names = set(inspect.signature(Anatomy).parameters)
-    known = {
+    known: dict[str, Any] = {
         "layers": tuple(outs),
         "attentions": (),
         "ffn_outs": tuple(outs),
@@ -161,7 +162,7 @@ def test_ranking_equals_a_plain_sort(scores, top_k, bottom_k):
             assert unit < 0 or score == flat[unit]
 
 
-DRAW = {
+DRAW: dict[str, Any] = {
     "seed": 0,
     "image_id": "ab",
     "variant": "original",

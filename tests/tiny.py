@@ -153,7 +153,13 @@ def _qwen2_vl() -> Built:
 
 
 def _qwen2_5_vl() -> Built:
-    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": WIDTH, "intermediate_size": 37, "num_heads": 4}
+    vision: dict[str, Any] = {
+        "depth": 2,
+        "hidden_size": 32,
+        "out_hidden_size": WIDTH,
+        "intermediate_size": 37,
+        "num_heads": 4,
+    }
     vision |= {"patch_size": 14, "fullatt_block_indexes": [1], "window_size": 56}
     return _qwen(hf.Qwen2_5_VLConfig, hf.Qwen2_5_VLForConditionalGeneration, vision)
 

@@ -27,7 +27,8 @@ from mmn.errors import Cancelled, ImageError, MmnError
 from mmn.images import open_image
 from mmn.models import Model, load_model
 from mmn.runs import Batch, Plan, Progress, ProgressCallback, failure_table, open_run
-from mmn.scoring import Tables, score_batch
+from mmn.scoring import score_batch
+from mmn.tabulate import Tables
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Opened:
 def carry_out(
     plan: Plan, model: Model, runs_path: Path, progress: ProgressCallback, n_workers: int = 1
 ) -> tuple[Path, Outcome]:
-    """Does what is left of a run and writes its outcome; its seconds are those of all sessions that ended by themselves.
+    """Does what is left of a run and writes its outcome; its seconds are those of all sessions that were not killed.
 
     Raises:
         Cancelled: SIGINT or SIGTERM came; the run is marked cancelled and what was finished is kept.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import duckdb
 import pyarrow as pa
@@ -18,9 +19,12 @@ import pyarrow as pa
 from mmn.core import Outcome, Run
 from mmn.errors import CacheError
 from mmn.names import RUNNING
-from mmn.shards import SCHEMAS, find_runs, finished_shards, read_run, read_shard
+from mmn.shards import ANNOTATION_KEYS, TABLES, find_runs, finished_shards, read_run, read_shard
 from mmn.store.database import transaction
 from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
+
+_TOLD_AGAIN: Final = {"image": ("image_id",)} | ANNOTATION_KEYS  # a row's key, where later shards may repeat it
+_OF_A_MODEL: Final = ("neuron",)  # tables without a run_id
 
 # A unit's image-level score is its maximum over the nouns of the caption (METHODS: image-level ranking); ties go to
 # the lower layer, then the lower unit. Ranks beyond the stored top k would be wrong, so they are not kept.
@@ -142,14 +146,26 @@ def load_shard(own: duckdb.DuckDBPyConnection, run: Run, shard_path: Path) -> No
         tables["image"] = _with_absolute_sources(tables["image"], shard_path.parent)
     with transaction(own):
         own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, shard_path.name])
-        for table in SCHEMAS:
-            own.register(f"shard_{table}", tables.get(table, SCHEMAS[table].empty_table()))
+        for table in TABLES:
+            own.register(f"shard_{table}", tables.get(table, TABLES[table].empty_table()))
         for table in tables:
-            new = "ANTI JOIN (SELECT image_id FROM image WHERE run_id = $run_id) USING (image_id)"
-            condition = new if table == "image" else ""  # a later shard may tell the same picture again
-            rows = f"SELECT $run_id AS run_id, * FROM shard_{table} {condition}"  # noqa: S608 - names are our own
-            own.execute(f"INSERT INTO {table} BY NAME {rows}", {"run_id": run.run_id})
+            own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
         own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
+
+
+def _insertion(table: str) -> str:
+    """The statement that adds the rows of a shard; where a later shard may tell the same again, the first one counts.
+
+    Units belong to a model and not to a run: one that any run of the model has decoded is there already.
+    """
+    rows = f"SELECT * FROM shard_{table}"  # noqa: S608 - names are our own
+    there = f"FROM {table}"
+    if table not in _OF_A_MODEL:
+        rows = f"SELECT $run_id AS run_id, * FROM shard_{table}"  # noqa: S608 - names are our own
+        there += " WHERE run_id = $run_id"
+    if keys := ", ".join(_TOLD_AGAIN.get(table, ())):
+        rows += f" ANTI JOIN (SELECT {keys} {there}) USING ({keys})"
+    return f"INSERT INTO {table} BY NAME {rows}"
 
 
 def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:

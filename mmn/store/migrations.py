@@ -44,6 +44,10 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         rank INTEGER NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
         iou DOUBLE, iou_other DOUBLE, iou_random DOUBLE""",
+    "look": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
+        activations FLOAT[] NOT NULL""",
+    "grid": "run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, grid JSON NOT NULL",
     "invariance": """
         run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         k INTEGER NOT NULL, draw INTEGER NOT NULL, ratio DOUBLE NOT NULL, floor_other_noun DOUBLE,
@@ -78,12 +82,24 @@ INTERNAL_TABLES: Final[dict[str, str]] = {
 }
 
 
+_SINCE_2: Final = ("look", "grid")
+
+
 def _create_tables(cursor: duckdb.DuckDBPyConnection) -> None:
     for name, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
-        cursor.execute(f"CREATE TABLE {name} ({columns})")
+        if name not in _SINCE_2:
+            cursor.execute(f"CREATE TABLE {name} ({columns})")
 
 
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_create_tables]  # step n is number n + 1
+def _add_where_units_look(cursor: duckdb.DuckDBPyConnection) -> None:
+    for name in _SINCE_2:
+        cursor.execute(f"CREATE TABLE {name} ({PUBLIC_TABLES[name]})")
+
+
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
+    _create_tables,
+    _add_where_units_look,
+]  # step n is number n + 1
 
 
 def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
