@@ -120,10 +120,9 @@ def caption_plainly(model: Model, batches: Sequence[Sequence[Example]], options:
 
 def score(model: Model, batches: Sequence[Sequence[Example]], options: argparse.Namespace) -> None:
     """Imports here: the plain way must not pay for them."""
-    from mmn import shards
-    from mmn.engines.local import open_batch, score_opened
+    from mmn.engines.local import carry_out
     from mmn.images import Listing
-    from mmn.runs import open_run, plan
+    from mmn.runs import plan
 
     settings = ScoreSettings(
         prompt=model.default_prompt,
@@ -134,9 +133,7 @@ def score(model: Model, batches: Sequence[Sequence[Example]], options: argparse.
     listing = Listing(tuple(example for batch in batches for example in batch), ())
     planned = plan(model.facts, listing, options.images, model.exact_prompt(settings.prompt), settings)
     with tempfile.TemporaryDirectory() as folder:
-        run_path, to_do = open_run(planned, Path(folder))
-        for batch in to_do:
-            shards.write_shard(run_path, batch.name, score_opened(planned.run, model, open_batch(batch)))
+        carry_out(planned, model, Path(folder), lambda _progress: None)
 
 
 def timed(way: Callable[..., None], *arguments: Any) -> float:

@@ -49,9 +49,7 @@ def test_the_norm_is_of_the_declared_form(name, norm):
     x = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)) + 3
     weight = module.weight
     if norm is Norm.LAYER:
-        expected = (x - x.mean(-1, keepdim=True)) / x.std(
-            -1, correction=0, keepdim=True
-        ) * weight + module.bias
+        expected = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True) * weight + module.bias
     else:
         expected = x / x.square().mean(-1, keepdim=True).sqrt() * (weight + (norm is Norm.RMS_PLUS_ONE))
     assert torch.allclose(module(x), expected, atol=1e-4)

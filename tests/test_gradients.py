@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ FAMILIES = [name for name in FAMILY_BUILDERS if name not in ("paligemma", "qwen2
 
 
 @pytest.fixture(autouse=True)
-def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
         scale = torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
         return self.weight * hidden_states * scale
@@ -33,7 +33,6 @@ def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for family, name in FLOAT64_NORMS:
         module = __import__(f"transformers.models.{family}.modeling_{family}", fromlist=[name])
         monkeypatch.setattr(getattr(module, name), "forward", forward)
-    yield
 
 
 @pytest.mark.parametrize("of_activation", [False, True], ids=["attribution", "attribution-act"])

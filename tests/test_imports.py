@@ -86,13 +86,10 @@ def calls(tree: ast.AST, pattern: str) -> list[str]:
 def texts(tree: ast.AST) -> list[str]:
     """String constants in `tree`, documentation aside."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = {
-        id(n.body[0].value)
-        for n in ast.walk(tree)
-        if isinstance(n, documented) and n.body and isinstance(n.body[0], ast.Expr)
-    }
-    constants = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    return [n.value for n in constants if id(n) not in docstrings]
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, documented)]
+    docstrings = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+    return [node.value for node in constants if isinstance(node.value, str)]
 
 
 def registers_hooks(source: str) -> bool:

@@ -137,7 +137,7 @@ def test_ranking_by_hand():
     assert ranked.score[1].tolist() == [0.0, 0.0, -2.0, -3.0, -2.0]
 
 
-VALUES = st.sampled_from([-2.5, -1.0, 0.0, 0.5, 7.0])  # few, so that ties are common
+VALUES = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 1e-40, 0.5, 7.0])  # few, so that ties are common
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6))  # n, L, m
 SCORES = SHAPES.flatmap(
     lambda shape: st.lists(VALUES, min_size=math.prod(shape), max_size=math.prod(shape)).map(

@@ -8,6 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from mmn.figures.budget import logit_budget, top_share
+from mmn.figures.comparison import ranking_overlap
 from mmn.figures.layers import layer_distribution
 
-FIGURES: Final[dict[str, Callable[..., Any]]] = {"layers": layer_distribution}
+FIGURES: Final[dict[str, Callable[..., Any]]] = {
+    "layers": layer_distribution,
+    "budget": logit_budget,
+    "top-share": top_share,
+    "comparison": ranking_overlap,
+}

@@ -13,6 +13,8 @@ from typing import Any, Final
 # The list must end in a generic family: an unknown font alone gives a chart without any text.
 FONT: Final = "Helvetica, Liberation Sans, Arial, sans-serif"
 INK: Final = "#1a1a1a"
+FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
+MUTED: Final = "#8c8c8c"  # controls, chance, and what is not the question
 
 # Viridis from 25 % to 85 %, its dark end a little lighter: ordered by lightness for every kind of colour vision, and
 # neither end drowns in a white or a near-black background.

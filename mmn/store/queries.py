@@ -45,7 +45,7 @@ _LEMMA_RANKS = """
 # A unit is among the top k of some image exactly when its best rank over the images is at most k.
 _LAYER_DISTRIBUTION = """
     WITH ranks AS ({ranks}),
-    best AS (SELECT method, layer, unit, min(rank) AS rank FROM ranks GROUP BY method, layer, unit),
+    best AS (SELECT method, layer, unit, min(rank) AS rank FROM ranks {decoded} GROUP BY method, layer, unit),
     counted AS (
         SELECT method, k, layer, count(*) AS n_units
         FROM best JOIN (SELECT unnest($ks)::INTEGER AS k) ON rank <= k GROUP BY method, k, layer
@@ -62,6 +62,10 @@ _LAYER_DISTRIBUTION = """
     SELECT method, k, layer, n_units, share FROM shared
     ORDER BY list_position($methods, method), list_position($ks, k), layer
 """
+
+_DECODED = """SEMI JOIN (
+    SELECT layer, unit FROM neuron WHERE model_fingerprint = $fingerprint AND is_interpretable = $interpretable
+) USING (layer, unit)"""
 
 _LAYER_COUNTS_PER_IMAGE = """
     WITH ranks AS ({ranks})
@@ -186,18 +190,28 @@ def layer_distribution(
     lemmas: Sequence[str] = (),
     layers: tuple[int, int] | None = None,
     variant: str = ORIGINAL,
+    interpretable: bool | None = None,
 ) -> pd.DataFrame:
     """Returns the number of distinct units per layer among the top k of some image: method, k, layer, n_units, share.
 
+    With `interpretable`, only those of them that are decoded and interpretable, or not; where there are none, shares
+    are 0.
+
     Raises:
-        UsageError: nothing to count for a method, lemma or variant; a k or layer that is not stored.
+        UsageError: nothing to count for a method, lemma or variant; a k or layer that is not stored; no decoded units.
     """
     first, last = _checked_layers(run, layers)
     values = _selection(run, methods, ks, lemmas, variant) | {
         "ks": list(dict.fromkeys(ks)),
         "n_layers": run["n_layers"],
     }
+    if interpretable is not None:
+        _require_decoded(own, run)
+        values |= {"fingerprint": run["model_fingerprint"], "interpretable": interpretable}
     counted = _ask(own, _LAYER_DISTRIBUTION, values)
+    if interpretable is not None and counted["share"].isna().any():
+        layer_distribution(own, run, methods, ks, lemmas, layers, variant)  # raises if there is nothing to filter
+        counted["share"] = counted["share"].fillna(0.0)
     for method in counted.loc[counted["share"].isna(), "method"]:
         raise _nothing(own, run, method, values)
     return counted[counted["layer"].between(first, last)].reset_index(drop=True)
@@ -275,9 +289,19 @@ def _checked_layers(run: dict[str, Any], layers: tuple[int, int] | None) -> tupl
 
 def _ask(own: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> pd.DataFrame:
     """Returns the answer to a question about ranks, giving it those of `values` that it names."""
-    sql = sql.format(ranks=_LEMMA_RANKS if values["lemmas"] else _IMAGE_RANKS)
+    decoded = _DECODED if "interpretable" in values else ""
+    sql = sql.format(ranks=_LEMMA_RANKS if values["lemmas"] else _IMAGE_RANKS, decoded=decoded)
     named = set(re.findall(r"\$(\w+)", sql))
     return own.sql(sql, params={name: value for name, value in values.items() if name in named}).df()
+
+
+def _require_decoded(own: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> None:
+    fingerprint = [run["model_fingerprint"]]
+    if own.execute("SELECT 1 FROM neuron WHERE model_fingerprint = ? LIMIT 1", fingerprint).fetchone() is None:
+        raise UsageError(
+            f"no unit of {run['model']} is decoded, so none is known to be interpretable: "
+            f"run `mmn annotate {run['run_id']}`"
+        )
 
 
 def _nothing(own: duckdb.DuckDBPyConnection, run: dict[str, Any], method: str, values: dict[str, Any]) -> UsageError:

@@ -1,10 +1,12 @@
-"""`Store`: the one owner of `mmn.duckdb`, and all that the rest of the program may ask of it."""
+"""`Store`: the one owner of `mmn.duckdb`, and all that the rest of the program may ask of it.
+
+Questions about a picture, a unit or a pair of rankings are in `pictures`, `neurons` and `rankings`, its parents.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,17 +17,19 @@ import pandas as pd
 from mmn.names import ORIGINAL
 from mmn.shards import RUN_FILE, remove_run
 from mmn.store import loading, queries
-from mmn.store.database import DATABASE, connect, cursor
+from mmn.store.database import DATABASE, connect
 from mmn.store.migrations import migrate
+from mmn.store.neurons import NeuronReader
+from mmn.store.pictures import PictureReader
+from mmn.store.rankings import RankingReader
 
 
-class Store:
+class Store(PictureReader, NeuronReader, RankingReader):
     """The database of a cache folder. Safe to share between threads; every answer is a copy."""
 
     def __init__(self, cache_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         """Use `Store.open`."""
-        self.cache_path = cache_path
-        self._connection = connection
+        super().__init__(cache_path, connection)
         self._writing = threading.Lock()  # two sessions that load the same shard at once would both add it
 
     @classmethod
@@ -163,6 +167,7 @@ class Store:
         lemmas: Sequence[str] = (),
         layers: tuple[int, int] | None = None,
         variant: str = ORIGINAL,
+        interpretable: bool | None = None,
     ) -> pd.DataFrame:
         """Returns how many distinct units of each layer are among the top k of at least one image.
 
@@ -176,6 +181,8 @@ class Store:
             lemmas: nouns of the caption to count for, all if empty.
             layers: first and last layer to show; shares stay shares of all layers.
             variant: of the captions.
+            interpretable: only those of the top k that are decoded and interpretable (P1's filter), or with False
+                decoded and not; None for all.
 
         Returns:
             method, k, layer, n_units, share: one row for each, in the order given, layers without units too; `share`
@@ -183,10 +190,10 @@ class Store:
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: nothing is stored for a method, lemma or variant; a k or layer out of range.
+            UsageError: nothing is stored for a method, lemma or variant; a k or layer out of range; no decoded units.
         """
         with self._of_run(run_id) as (own, run):
-            return queries.layer_distribution(own, run, methods, ks, lemmas, layers, variant)
+            return queries.layer_distribution(own, run, methods, ks, lemmas, layers, variant, interpretable)
 
     def layer_counts_per_image(
         self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), variant: str = ORIGINAL
@@ -220,13 +227,3 @@ class Store:
         """
         with self._of_run(run_id) as (own, run):
             return queries.unit_rows(own, run, method, k, layer, lemmas, variant)
-
-    @contextmanager
-    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with cursor(self._connection, self.cache_path / DATABASE) as own:
-            yield own
-
-    @contextmanager
-    def _of_run(self, run_id: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
-        with self._cursor() as own:
-            yield own, queries.find_run(own, run_id)

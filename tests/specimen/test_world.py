@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -47,7 +48,7 @@ def test_objects_are_inside_the_picture_apart_and_from_left_to_right() -> None:
         objects = sample_scene(rng).objects
         assert [one.x for one in objects] == sorted(one.x for one in objects)
         assert all(one.side / 2 <= v <= 1 - one.side / 2 for one in objects for v in (one.x, one.y))
-        for a, b in zip(objects, objects[1:], strict=False):
+        for a, b in itertools.pairwise(objects):
             reach = (a.side + b.side) / 2
             shared = max(0, reach - abs(a.x - b.x)) * max(0, reach - abs(a.y - b.y))
             assert shared < 4 * MOST_OVERLAP * min(a.side, b.side) ** 2

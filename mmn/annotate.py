@@ -1,0 +1,278 @@
+"""What do the top units of a scored run write, and where do they look? A second pass over its pictures, kept beside it.
+
+    shards of a run ─► the top units of every noun and ranking
+      ─► their words                                    `neuron`  (`decoding`)
+      ─► one pass over each picture's prompt            `look`, `grid`  (`fields.unit_maps`)
+      ─► against the object, other objects, random units of the same layers    `field`  (`fields.field_rows`)
+
+Each scored batch becomes one shard `annotation-<batch>-<hash of what was asked>`, written whole or not at all: the same
+call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls say the same
+(the same picture and unit, the same rank), the database keeps the first.
+
+Which units are decoded: all that the run stored, as they are what its pages list; of a model of more than `MANY_UNITS`
+units only those that are annotated, since a long run stores nearly all of them.
+
+Left out: suppressors (ranks below 0), variants other than the original picture, random rankings unless asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool
+from PIL import Image
+
+from mmn import names, shards
+from mmn.concepts import lemma_of
+from mmn.core import Example, Failure, Neuron, Run
+from mmn.decoding import decode_units
+from mmn.errors import ImageError, SourceError, UsageError
+from mmn.fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
+from mmn.geometry import image_grid
+from mmn.images import open_image
+from mmn.images.opening import read_header
+from mmn.masks import open_masks
+from mmn.models import Model
+from mmn.runs import Progress, ProgressCallback, failure_table
+from mmn.store import grids
+
+MANY_UNITS: Final = 50_000  # a model with more: only annotated units are decoded
+NEURONS_SHARD: Final = "neurons"
+PREFIX: Final = "annotation"
+STAGE: Final = "annotate"
+
+Masks = Mapping[str, Bool[np.ndarray, "height width"]]
+Tables = dict[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The top units of one noun of a picture by one method, rank 1 first."""
+
+    noun: str
+    method: str
+    units: tuple[Neuron, ...]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What a run's annotation shards hold."""
+
+    n_neurons: int
+    n_looks: int
+    n_fields: int
+    n_failed: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of which run."""
+
+    model: Model
+    run: Run
+    run_path: Path
+    top: int
+    methods: tuple[str, ...]
+    masks_of: Callable[[Example], Masks]
+
+    def shard(self, batch: str) -> str:
+        digest = hashlib.sha256(json.dumps([self.top, sorted(self.methods)]).encode()).hexdigest()
+        return f"{PREFIX}-{batch}-{digest[:8]}"
+
+
+def annotate(
+    model: Model,
+    run_path: Path,
+    top: int = 10,
+    methods: Sequence[str] | None = None,
+    progress: ProgressCallback = lambda _progress: None,
+) -> None:
+    """Decodes the units of a run, and records where the top ones of each noun look, as shards of the run.
+
+    A model whose image tokens have no place in the picture gets words only; pictures without object masks get looks
+    without overlaps. `progress` is told so. A picture that cannot be looked at again becomes a row of `failure`.
+
+    Args:
+        model: the one that the run was scored with.
+        run_path: the run's folder.
+        top: units of each noun and ranking; cut to what the run stored.
+        methods: rankings of the run; None for all but the random ones.
+        progress: told in stages `decode` and `annotate`, the latter in pictures.
+
+    Raises:
+        UsageError: another model than the run's, a method that the run has not, `top` below 1.
+        CacheError: no run there, a broken shard, or no space left; what was finished is kept.
+    """
+    run, _ = shards.read_run(run_path)
+    _require_model(model, run)
+    masks_of, without_masks = _find_masks(run)
+    asked = _Asked(model, run, run_path, _checked_top(top, run), _checked_methods(methods, run), masks_of)
+    batches = _scored_batches(asked)
+    _decode_missing(asked, batches, progress)
+    blind = _why_blind(asked, batches)
+    if blind:
+        progress(Progress(STAGE, message=f"units were decoded; {blind}"))
+        return
+    finished = shards.finished_shards(run_path)
+    total = sum(batches.values())
+    done = sum(n for batch, n in batches.items() if asked.shard(batch) in finished)
+    progress(Progress(STAGE, done, total, without_masks))
+    for batch, n_pictures in batches.items():
+        if asked.shard(batch) not in finished:
+            shards.write_shard(run_path, asked.shard(batch), _annotate_batch(asked, batch))
+            done += n_pictures
+            progress(Progress(STAGE, done, total))
+
+
+def count(run_path: Path) -> Annotated:
+    """Adds up what the annotation shards of a run hold; a unit looked at in two calls counts twice."""
+    counts = dict.fromkeys(("neuron", "look", "field", "failure"), 0)
+    for name in shards.finished_shards(run_path):
+        if name.startswith((NEURONS_SHARD, PREFIX)):
+            tables = shards.read_shard(run_path / name)
+            counts = {table: n + (len(tables[table]) if table in tables else 0) for table, n in counts.items()}
+    return Annotated(counts["neuron"], counts["look"], counts["field"], counts["failure"])
+
+
+def _require_model(model: Model, run: Run) -> None:
+    if model.facts.fingerprint != run.model.fingerprint:
+        raise UsageError(
+            f"run {run.run_id} was scored with {run.model.name} (fingerprint {run.model.fingerprint[:12]}), and "
+            f"{model.facts.name} is another model (fingerprint {model.facts.fingerprint[:12]}): give the run's own"
+        )
+
+
+def _find_masks(run: Run) -> tuple[Callable[[Example], Masks], str]:
+    """What finds a picture's object masks, and why there are none where there are none."""
+    try:
+        return open_masks(run.images).find, ""
+    except (UsageError, SourceError) as error:
+        return lambda _example: {}, f"without overlaps: {error}"
+
+
+def _checked_top(top: int, run: Run) -> int:
+    if top < 1:
+        raise UsageError(f"the top {top} units are none; annotate at least 1")
+    return min(top, run.settings.top_k)
+
+
+def _checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]:
+    stored = list(run.settings.methods)
+    if names.BLANK in run.settings.variants:
+        stored += [method + names.MINUS_BLANK for method in stored if not method.startswith(names.RANDOM)]
+    if methods is None:
+        return tuple(method for method in stored if not method.startswith(names.RANDOM))
+    for method in methods:
+        if method not in stored:
+            raise UsageError(f"run {run.run_id} has no {method!r} scores; its methods are: {', '.join(stored)}")
+    return tuple(dict.fromkeys(methods))
+
+
+def _scored_batches(asked: _Asked) -> dict[str, int]:
+    """The shards with pictures and scores, and how many pictures each has."""
+    batches = {}
+    for name in sorted(shards.finished_shards(asked.run_path)):
+        tables = shards.read_shard(asked.run_path / name)
+        if "image" in tables and "score" in tables:
+            batches[name] = len(tables["image"])
+    return batches
+
+
+def _decode_missing(asked: _Asked, batches: Sequence[str] | Mapping[str, int], progress: ProgressCallback) -> None:
+    """Writes the words of the run's units that no earlier call has decoded."""
+    needed: set[Neuron] = set()
+    for batch in batches:
+        scores = shards.read_shard(asked.run_path / batch)["score"]
+        needed |= _units(scores if asked.run.model.n_units <= MANY_UNITS else _top_scores(asked, scores))
+    finished = shards.finished_shards(asked.run_path)
+    for name in finished:
+        if name.startswith(NEURONS_SHARD):
+            needed -= _units(shards.read_shard(asked.run_path / name)["neuron"])
+    if not needed:
+        return
+    progress(Progress("decode", message=f"{len(needed)} units"))
+    units = sorted(needed)
+    digest = hashlib.sha256(" ".join(map(str, units)).encode()).hexdigest()
+    name = NEURONS_SHARD if NEURONS_SHARD not in finished else f"{NEURONS_SHARD}-{digest[:8]}"
+    shards.write_shard(asked.run_path, name, {"neuron": decode_units(asked.model, units)})
+
+
+def _why_blind(asked: _Asked, batches: Sequence[str] | Mapping[str, int]) -> str:
+    """Why the model's image tokens have no place in a picture; empty where they have one. Tried on one picture."""
+    for batch in batches:
+        for example in _examples(asked, shards.read_shard(asked.run_path / batch)):
+            try:
+                image = open_image(Path(example.source))
+            except ImageError:
+                continue
+            try:
+                image_grid(asked.model, asked.model.encode([image], asked.run.prompt), image.size)
+            except UsageError as error:
+                return str(error)
+            return ""
+    return ""
+
+
+def _annotate_batch(asked: _Asked, batch: str) -> Tables:
+    """The shard of one batch: `look`, `grid`, `field`, and `failure` where a picture could not be looked at again."""
+    tables = shards.read_shard(asked.run_path / batch)
+    rankings = _rankings(_top_scores(asked, tables["score"]))
+    rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": [], "field": []}
+    failures = []
+    for example in _examples(asked, tables):
+        if example.image_id not in rankings:
+            continue
+        try:
+            image = _open_again(example)
+            found = _annotate_picture(asked, example, image, rankings[example.image_id])
+        except (ImageError, SourceError, UsageError) as error:
+            failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+            continue
+        for table, new in found.items():
+            rows[table] += new
+    written = {table: pa.Table.from_pylist(new, schema=shards.ANNOTATIONS[table]) for table, new in rows.items()}
+    return written | ({"failure": failure_table(failures)} if failures else {})
+
+
+def _open_again(example: Example) -> Image.Image:
+    """The picture, if it still is the one that was scored."""
+    path = Path(example.source)
+    if path.exists() and read_header(path).image_id != example.image_id:
+        raise ImageError(f"{path} has changed since it was scored: put the picture back, or score again")
+    return open_image(path)
+
+
+def _annotate_picture(
+    asked: _Asked, example: Example, image: Image.Image, rankings: Sequence[Ranking]
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of one picture, from one pass over its prompt."""
+    masks = asked.masks_of(example)
+    controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
+    top = sorted({one for ranking in rankings for one in ranking.units})
+    needed = sorted({*top, *(one for drawn in controls.values() for one in drawn)})
+    maps = unit_maps(asked.model, image, asked.run.prompt, needed)
+    looks = [
+        {"image_id": example.image_id, "layer": one.layer, "unit": one.unit, "activations": values.tolist()}
+        for one, values in zip(top, maps.of(top), strict=True)
+    ]
+    overlaps = [
+        asdict(row)
+        for ranking in rankings
+        for row in _overlaps(maps, example.image_id, ranking, controls.get(ranking, ()), masks)
+    ]
+    grid = {"image_id": example.image_id, "grid": grids.to_json(maps.grids)}
+    return {"look": looks, "grid": [grid], "field": overlaps or _without_overlaps(example.image_id, rankings)}
+
+
+def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
+    key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method)
+    return control_units(ranking.units, asked.model.facts.d_mlp, key)

@@ -1,0 +1,60 @@
+"""Do two scores name the same units? The share of one's top k that is in the other's, against k, over chance.
+
+Both rankings are of the same concepts, and the overlap |A ∩ B| / k is their mean; two rankings that know nothing of each
+other share k/(L·m) (METHODS: Region ratio, chance). OURS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.theme import FIRST, MUTED
+from mmn.figures.wording import k_text
+
+COLUMNS: Final = ("k", "overlap", "chance")
+_OVERLAP, _CHANCE = "the two scores", "chance, k/(L·m)"
+
+
+def ranking_overlap(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLevelMixin:
+    """Two lines against k: the mean share of common units, and what chance would give.
+
+    Args:
+        data: k, overlap, chance (both 0 to 1); one row per k.
+        run: the run's row: model, images, n_layers, d_mlp, n_concepts.
+        pair: the two scores, as words for the title: `contribution and activation`.
+    """
+    assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
+    n_units = int(run["n_layers"]) * int(run["d_mlp"])
+    rows = data.melt(id_vars=["k"], value_vars=["overlap", "chance"], var_name="line", value_name="share").assign(
+        line=lambda found: found["line"].map({"overlap": _OVERLAP, "chance": _CHANCE}),
+        k_label=lambda found: [k_text(int(k), n_units) for k in found["k"]],
+    )
+    base = alt.Chart(rows).encode(
+        alt.X("k:Q", scale=alt.Scale(type="log"), title=f"k, top units per concept (of {n_units:,})"),
+        alt.Y(
+            "share:Q",
+            title="share of the top k in both",
+            axis=alt.Axis(format="~%", tickCount=5),
+            scale=alt.Scale(domain=[0, 1]),
+        ),
+        alt.Color(
+            "line:N",
+            scale=alt.Scale(domain=[_OVERLAP, _CHANCE], range=[FIRST, MUTED]),
+            legend=alt.Legend(title=None, orient="top"),
+        ),
+        tooltip=[
+            alt.Tooltip("line:N", title="line"),
+            alt.Tooltip("k_label:N", title="k"),
+            alt.Tooltip("share:Q", title="common units", format=".1%"),
+        ],
+    )
+    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[_OVERLAP, _CHANCE], range=[[1, 0], [3, 2]]), legend=None)
+    n = int(run["n_concepts"])
+    of = f"{run['model']} on {run['images']}, n = {n:,} {'concept' if n == 1 else 'concepts'}"
+    return alt.layer(base.mark_line(strokeWidth=1.3).encode(dash), base.mark_point(size=20, filled=True)).properties(
+        height=200, title=alt.TitleParams(f"Common units of {pair}", subtitle=[of])
+    )

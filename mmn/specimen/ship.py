@@ -1,0 +1,57 @@
+"""Scores the gallery and puts the run beside it: `python -m mmn.specimen.ship`. The app loads it at its first start.
+
+The pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from mmn import shards
+from mmn.cli import DONE, main
+from mmn.names import METHODS, RANDOM_MATCHED
+from mmn.specimen import RUN_PATH
+
+TOP_K = 100  # P1's; 3.3 % of the specimen's units
+MOST_BYTES = 15_000_000
+
+
+def ship() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        methods = ",".join(method for method in METHODS if method != RANDOM_MATCHED)
+        words = f"score --model specimen --images gallery --methods {methods} --top-k {TOP_K} --cache {folder}"
+        assert main(words.split()) == DONE
+        (scored,) = (Path(folder) / "runs").iterdir()
+        shutil.rmtree(RUN_PATH, ignore_errors=True)
+        RUN_PATH.mkdir()
+        for name in sorted(shards.finished_shards(scored)):
+            shards.write_shard(RUN_PATH, name, _at_home(shards.read_shard(scored / name)))
+        for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
+            shutil.copy(scored / name, RUN_PATH / name)
+    size = sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file())
+    assert size <= MOST_BYTES, f"{size} bytes is more than a package should carry; lower TOP_K"
+    print(f"{RUN_PATH}: {size / 1e6:.1f} MB")
+
+
+def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables with their pictures' paths relative to the run's folder."""
+    if "image" not in tables:
+        return tables
+    images = tables["image"]
+    sources = [os.path.relpath(source, RUN_PATH) for source in images["source"].to_pylist()]
+    columns = {
+        "source": pa.array(sources),
+        "sources": pa.array([[source] for source in sources], images.schema.field("sources").type),
+    }
+    for name, values in columns.items():
+        images = images.set_column(images.schema.get_field_index(name), name, values)
+    return tables | {"image": images}
+
+
+if __name__ == "__main__":
+    ship()

@@ -1,0 +1,127 @@
+"""What does one unit do over all pictures of a run? Its words, its strongest pictures and nouns, how general it is.
+
+A concept is a noun of a picture's own caption; words that the user chose are left out, and so are suppressors. A unit
+counts for a concept where its ranking stored it, which is among the run's `top_k`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import duckdb
+import pandas as pd
+
+from mmn.core import Neuron
+from mmn.errors import UsageError
+from mmn.store.reader import Reader, require_k, require_method
+
+_NOUNS: Final = """
+    SELECT image_id, noun, lemma FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
+"""
+_SCORES: Final = f"""
+    SELECT image_id, noun, lemma, method, rank, score, activation FROM (
+        SELECT image_id, noun, method, rank, score, activation FROM score
+        WHERE layer = $layer AND unit = $unit AND run_id = $run_id AND variant = 'original' AND rank >= 1
+    ) JOIN ({_NOUNS}) USING (image_id, noun)
+"""  # noqa: S608 - no user's words
+
+_NEURON: Final = """
+    SELECT tokens::VARCHAR[], logits::FLOAT[], is_interpretable FROM neuron
+    WHERE model_fingerprint = $fingerprint AND layer = $layer AND unit = $unit
+"""
+
+_PICTURES: Final = f"""
+    WITH strongest AS (
+        SELECT image_id, noun, rank, score, activation FROM ({_SCORES}) WHERE method = $method
+        ORDER BY score DESC, rank, image_id, noun LIMIT $limit
+    )
+    SELECT image_id, source, noun, rank, score, activation, coalesce(text, '') AS text
+    FROM strongest
+    JOIN (SELECT image_id, source FROM image WHERE run_id = $run_id) USING (image_id)
+    LEFT JOIN (SELECT image_id, text FROM caption WHERE run_id = $run_id AND variant = 'original') USING (image_id)
+    ORDER BY score DESC, rank, image_id, noun
+"""  # noqa: S608 - no user's words
+
+_CONCEPTS: Final = f"""
+    SELECT lemma, count(DISTINCT image_id) AS n_images, avg(score) AS mean_score, min(rank) AS best_rank
+    FROM ({_SCORES}) WHERE method = $method AND rank <= $k
+    GROUP BY lemma ORDER BY n_images DESC, mean_score DESC, lemma
+"""  # noqa: S608 - no user's words
+
+_RANKS: Final = f"""
+    SELECT method, min(rank) AS best_rank, median(rank) AS median_rank, count(*) AS n_concepts_in_top,
+        count(*) / (SELECT count(*) FROM ({_NOUNS})) AS share_of_concepts
+    FROM ({_SCORES}) GROUP BY method ORDER BY best_rank, method
+"""  # noqa: S608 - no user's words
+
+
+class NeuronReader(Reader):
+    """Questions about one unit of a run's model."""
+
+    def neuron(self, run_id: str, neuron: Neuron) -> dict[str, Any]:
+        """Returns layer, unit, tokens, logits and is_interpretable; the last three None where it is not decoded.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: the run's model has no such unit.
+        """
+        with self._of_run(run_id) as (own, run):
+            _require_unit(run, neuron)
+            values = {"fingerprint": run["model_fingerprint"], "layer": neuron.layer, "unit": neuron.unit}
+            row = own.execute(_NEURON, values).fetchone() or (None, None, None)
+        return {"layer": neuron.layer, "unit": neuron.unit} | dict(
+            zip(("tokens", "logits", "is_interpretable"), row, strict=True)
+        )
+
+    def neuron_pictures(self, run_id: str, neuron: Neuron, method: str, limit: int = 24) -> pd.DataFrame:
+        """Returns the concepts that a unit scores highest for: image_id, source, noun, rank, score, activation, text.
+
+        Strongest first; `text` is the caption. A picture has a row for each of its nouns.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such unit, no scores of that method.
+        """
+        with self._of_run(run_id) as (own, run):
+            require_method(own, run, method)
+            return _ask(own, run, neuron, _PICTURES, method=method, limit=limit)
+
+    def neuron_concepts(self, run_id: str, neuron: Neuron, method: str, k: int) -> pd.DataFrame:
+        """Returns the nouns whose top k has a unit: lemma, n_images, mean_score (over those), best_rank.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such unit, no scores of that method, a k that is not stored.
+        """
+        with self._of_run(run_id) as (own, run):
+            require_method(own, run, method)
+            require_k(run, k)
+            return _ask(own, run, neuron, _CONCEPTS, method=method, k=k)
+
+    def neuron_ranks(self, run_id: str, neuron: Neuron) -> pd.DataFrame:
+        """Returns how each method ranks a unit: method, best_rank, median_rank, n_concepts_in_top, share_of_concepts.
+
+        Ranks are over the concepts whose stored top k has the unit, of which there are n_concepts_in_top;
+        share_of_concepts, of all concepts, tells how general it is. A method that never has it has no row.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: the run's model has no such unit.
+        """
+        with self._of_run(run_id) as (own, run):
+            return _ask(own, run, neuron, _RANKS)
+
+
+def _ask(
+    own: duckdb.DuckDBPyConnection, run: dict[str, Any], neuron: Neuron, sql: str, **values: str | int
+) -> pd.DataFrame:
+    _require_unit(run, neuron)
+    return own.sql(sql, params={"run_id": run["run_id"], "layer": neuron.layer, "unit": neuron.unit} | values).df()
+
+
+def _require_unit(run: dict[str, Any], neuron: Neuron) -> None:
+    if not (0 <= neuron.layer < run["n_layers"] and 0 <= neuron.unit < run["d_mlp"]):
+        raise UsageError(
+            f"{run['model']} has no unit {neuron}: its layers are 0–{run['n_layers'] - 1}, "
+            f"its units 0–{run['d_mlp'] - 1}"
+        )

@@ -1,0 +1,267 @@
+"""What does a run say of one picture? Its caption and nouns, their ranked units, and where those units look.
+
+"Original" is the picture as it is; the `blank` variant is the same caption over a grey picture. A chosen word
+(`target_at`) counts as a noun here, since it has scores; in counts of the caption's nouns it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from mmn.core import Neuron
+from mmn.errors import UsageError
+from mmn.geometry import Grids
+from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL
+from mmn.store import grids, queries
+from mmn.store.reader import Reader, require_concept, require_k, require_method
+
+TOP, BOTTOM = "top", "bottom"  # the highest scores (rank 1, 2, …), the suppressors (rank −1, −2, …)
+
+_PICTURES: Final = """
+    WITH nouns AS (
+        SELECT image_id, count(*) AS n_concepts, count(*) FILTER (NOT is_in_reference) AS n_unreferenced,
+            bool_or(len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas))) AS is_said,
+            coalesce(bool_or(NOT is_in_reference AND (len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas)))), false)
+                AS is_unreferenced
+        FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL GROUP BY image_id
+    )
+    SELECT image_id, source, width, height, coalesce(text, '') AS text, coalesce(n_concepts, 0) AS n_concepts,
+        coalesce(n_unreferenced, 0) AS n_unreferenced
+    FROM image
+    LEFT JOIN (SELECT image_id, text FROM caption WHERE run_id = $run_id AND variant = 'original') USING (image_id)
+    LEFT JOIN nouns USING (image_id)
+    WHERE run_id = $run_id AND (len($lemmas) = 0 OR coalesce(is_said, false))
+        AND (NOT $only_unreferenced OR coalesce(is_unreferenced, false))
+    ORDER BY source, image_id
+"""
+
+_CONCEPTS: Final = """
+    SELECT original.*, blank.prob AS blank_prob, blank.logit AS blank_logit
+    FROM concept AS original LEFT JOIN (
+        SELECT noun, prob, logit FROM concept WHERE run_id = $run_id AND image_id = $image_id AND variant = 'blank'
+    ) AS blank USING (noun)
+    WHERE run_id = $run_id AND image_id = $image_id AND variant = 'original'
+    ORDER BY target_at IS NOT NULL, position, noun
+"""
+
+_RANKED: Final = """
+    WITH here AS (
+        SELECT variant, method, rank, layer, unit, score, activation, token_position FROM score
+        WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun
+    ),
+    chosen AS (
+        SELECT rank, layer, unit, score, activation, token_position FROM here
+        WHERE variant = 'original' AND method = $method AND rank * $direction BETWEEN 1 AND $limit
+    ),
+    decoded AS (
+        SELECT layer, unit, tokens::VARCHAR[] AS tokens, is_interpretable
+        FROM neuron SEMI JOIN chosen USING (layer, unit)
+        WHERE model_fingerprint = $fingerprint
+    )
+    SELECT chosen.rank, chosen.layer::INTEGER AS layer, chosen.unit, chosen.score, chosen.activation,
+        chosen.token_position, blank.score AS blank_score, tokens, is_interpretable, iou, iou_other, iou_random
+    FROM chosen
+    LEFT JOIN (SELECT layer, unit, score FROM here WHERE variant = 'blank' AND method = $method) AS blank
+        USING (layer, unit)
+    LEFT JOIN decoded USING (layer, unit)
+    LEFT JOIN (
+        SELECT layer, unit, iou, iou_other, iou_random FROM field
+        WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND method = $method
+    ) USING (layer, unit)
+    ORDER BY abs(chosen.rank)
+"""
+
+_OTHER_RANKS: Final = """
+    SELECT method, layer::INTEGER AS layer, unit, rank FROM score
+    WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = 'original' AND method != $method
+"""
+
+_BUDGET: Final = """
+    SELECT term, layer::INTEGER AS layer, logit FROM budget
+    WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = $variant
+    ORDER BY list_position(['embedding', 'attention', 'ffn', 'bias'], term), layer NULLS LAST
+"""
+
+_TOP_SCORES: Final = """
+    SELECT score FROM score
+    WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = 'original' AND method = $method
+        AND rank BETWEEN 1 AND $k
+    ORDER BY rank
+"""
+
+_LOOKS: Final = """
+    SELECT layer::INTEGER AS layer, unit, activations
+    FROM (SELECT unnest($layers)::SMALLINT AS layer, unnest($units)::INTEGER AS unit, unnest($places) AS place)
+    JOIN (SELECT layer, unit, activations FROM look WHERE run_id = $run_id AND image_id = $image_id)
+        USING (layer, unit)
+    ORDER BY place
+"""
+
+
+class PictureReader(Reader):
+    """Questions about one picture of a run."""
+
+    def pictures(self, run_id: str, lemmas: Sequence[str] = (), *, only_unreferenced: bool = False) -> pd.DataFrame:
+        """Returns one row per picture of a run, by source.
+
+        Columns: image_id, source, width, height, text (the caption), n_concepts (its nouns), n_unreferenced (those
+        that no reference caption says; 0 for a picture without references).
+
+        Args:
+            run_id: of one run.
+            lemmas: only pictures whose caption says one of these nouns; all if empty.
+            only_unreferenced: only pictures with a noun (one of `lemmas`, if given) that no reference says.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            values = {"run_id": run["run_id"], "lemmas": list(lemmas), "only_unreferenced": only_unreferenced}
+            return own.sql(_PICTURES, params=values).df()
+
+    def picture(self, run_id: str, image_id: str) -> dict[str, Any]:
+        """Returns the `image` row of a picture, and `text`, its caption; `sources` and `reference` are lists.
+
+        Args:
+            run_id: of one run.
+            image_id: the id, or a beginning of it that no other picture of the run has.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such picture, or more than one.
+        """
+        with self._of_run(run_id) as (own, run):
+            rows = own.sql(
+                "SELECT image.*, caption.text FROM image LEFT JOIN caption ON caption.run_id = image.run_id "
+                "AND caption.image_id = image.image_id AND variant = 'original' "
+                "WHERE image.run_id = $run_id AND starts_with(image.image_id, $image_id) LIMIT 2",
+                params={"run_id": run["run_id"], "image_id": image_id},
+            )
+            found = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
+        if len(found) != 1 or not image_id:
+            wrong = "more than one picture" if found else "no picture"
+            raise UsageError(f"run {run['run_id']} has {wrong} whose id begins with {image_id!r}")
+        return found[0]
+
+    def picture_concepts(self, run_id: str, image_id: str) -> pd.DataFrame:
+        """Returns the `concept` rows of a picture's own caption by position, chosen words last.
+
+        Further columns: blank_prob and blank_logit of the same token over a grey picture, NaN where that was not
+        scored.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            return own.sql(_CONCEPTS, params={"run_id": run["run_id"], "image_id": image_id}).df()
+
+    def ranked_units(
+        self, run_id: str, image_id: str, noun: str, method: str, limit: int = 50, sign: str = TOP
+    ) -> pd.DataFrame:
+        """Returns a noun's units by rank: what they score, what they write, where they look, where others rank them.
+
+        Args:
+            run_id: of one run.
+            image_id: of one picture.
+            noun: `concept.noun`.
+            method: that ranks.
+            limit: number of units.
+            sign: `top`, or `bottom` for suppressors, the most negative first.
+
+        Returns:
+            rank, layer, unit, score, activation, token_position; blank_score, of the same unit, method and noun over
+            a grey picture; tokens (a list, None if not decoded), is_interpretable (None if not); iou, iou_other,
+            iou_random; and for every other method of the run `rank:METHOD`. Numbers that are not stored are NaN.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such noun of that picture, no scores of that method, another sign.
+        """
+        if sign not in (TOP, BOTTOM):
+            raise UsageError(f"sign {sign!r} is neither {TOP!r} nor {BOTTOM!r}")
+        with self._of_run(run_id) as (own, run):
+            require_concept(own, run, image_id, noun)
+            require_method(own, run, method)
+            key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
+            more = {"direction": 1 if sign == TOP else -1, "limit": limit, "fingerprint": run["model_fingerprint"]}
+            ranked = own.sql(_RANKED, params=key | more).df()
+            others = own.sql(_OTHER_RANKS, params=key).df()
+            methods = [other for other in queries.score_methods(own, run) if other != method]
+        tokens = [list(cell) if isinstance(cell, np.ndarray | list) else None for cell in ranked["tokens"]]
+        decoded = [None if pd.isna(cell) else bool(cell) for cell in ranked["is_interpretable"]]
+        ranked["tokens"] = pd.Series(tokens, index=ranked.index, dtype=object)
+        ranked["is_interpretable"] = pd.Series(decoded, index=ranked.index, dtype=object)
+        return _with_other_ranks(ranked, others, methods)
+
+    def logit_budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
+        """Returns the terms that add up to a noun's logit: term, layer (NaN for terms of no layer), logit.
+
+        Embedding first, then attention, FFN and biases, each by layer.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such noun of that picture.
+        """
+        with self._of_run(run_id) as (own, run):
+            require_concept(own, run, image_id, noun)
+            key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "variant": variant}
+            return own.sql(_BUDGET, params=key).df()
+
+    def top_share(
+        self, run_id: str, image_id: str, noun: str, method: str = CONTRIBUTION_FOLDED, ks: Sequence[int] = (1, 10, 100)
+    ) -> pd.DataFrame:
+        """Returns the sum of the k highest scores of a noun: k, logit. In logits exactly for `contribution-folded`.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such noun, no scores of that method, a k that is not stored.
+        """
+        with self._of_run(run_id) as (own, run):
+            require_concept(own, run, image_id, noun)
+            require_method(own, run, method)
+            for k in ks:
+                require_k(run, k)
+            key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
+            scores = own.sql(_TOP_SCORES, params=key | {"k": max(ks)}).df()["score"].to_numpy(dtype=np.float64)
+        return pd.DataFrame({"k": list(ks), "logit": [float(scores[:k].sum()) for k in ks]})
+
+    def looks(self, run_id: str, image_id: str, units: Sequence[Neuron]) -> pd.DataFrame:
+        """Returns layer, unit, activations (an array, one for each image token) of those of `units` that are annotated.
+
+        In the order of `units`; one that `mmn annotate` was not asked for has no row.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            chosen = {
+                "layers": [one.layer for one in units],
+                "units": [one.unit for one in units],
+                "places": list(range(len(units))),
+            }
+            return own.sql(_LOOKS, params={"run_id": run["run_id"], "image_id": image_id} | chosen).df()
+
+    def grid(self, run_id: str, image_id: str) -> Grids | None:
+        """Returns where the picture's image tokens lie; None where it is not annotated or they have no place.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            row = own.execute(
+                "SELECT grid FROM grid WHERE run_id = ? AND image_id = ?", [run["run_id"], image_id]
+            ).fetchone()
+        return None if row is None else grids.from_json(row[0])
+
+
+def _with_other_ranks(ranked: pd.DataFrame, others: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Adds `rank:METHOD`, NaN where that ranking did not store the unit."""
+    units = pd.MultiIndex.from_frame(ranked[["layer", "unit"]])
+    for method in methods:
+        theirs = others[others["method"] == method].set_index(["layer", "unit"])["rank"]
+        ranked[f"rank:{method}"] = theirs.reindex(units).to_numpy(dtype=np.float64)
+    return ranked
