@@ -20,6 +20,8 @@ from app.boundary import error_boundary  # noqa: E402
 PAGES = {
     "": [
         st.Page(ROOT / "pages" / "layers.py", title="Layers", icon=":material/stacked_bar_chart:", default=True),
+        st.Page(ROOT / "pages" / "image.py", title="Image", icon=":material/image_search:"),
+        st.Page(ROOT / "pages" / "neuron.py", title="Neuron", icon=":material/hub:"),
         st.Page(ROOT / "pages" / "score.py", title="Score", icon=":material/play_circle:"),
     ],
 }

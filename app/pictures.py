@@ -1,7 +1,7 @@
 """Pictures as the pages show them: small ones to click on, one large one, and where units look laid over it.
 
-Thumbnails travel, never the files themselves. The large picture is scaled to a size fit for a screen, and the grid of its
-image tokens with it, so that token maps lie exactly on what is displayed.
+Thumbnails travel, never the files themselves. The large picture is scaled to a size fit for a screen, and the grid of
+its image tokens with it, so that token maps lie exactly on what is displayed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OUTLINE: Final = ((255, 255, 255), (0, 114, 178))  # inner and outer line of a m
 _STYLE: Final = """<style>
 [class*="st-key-tile-"] button {padding: 2px; border-width: 2px; min-height: 0; width: 100%;}
 [class*="st-key-tile-"] button img {height: 104px !important; max-height: none !important; width: 100% !important;
-    max-width: none !important; object-fit: cover; border-radius: 4px; display: block;}
+    max-width: none !important; object-fit: contain; border-radius: 4px; display: block;}
 [class*="st-key-tile-"] button p, [class*="st-key-tile-"] button div {width: 100%; margin: 0;}
 [class*="st-key-tile-"] button [data-testid="stMarkdownContainer"] {display: block;}
 </style>"""
@@ -56,17 +56,20 @@ def tiles(rows: pd.DataFrame, key: str, chosen: str = "") -> str | None:
     """Draws pictures to click on; returns the image_id of the one that was clicked.
 
     Args:
-        rows: image_id, source, text (the caption); `tile` if the bytes to show are not the picture's own thumbnail.
+        rows: image_id, source, text (the caption); `tile`, if the bytes to show are not the picture's own thumbnail;
+            `note`, words below it.
         key: tells several sets of tiles on a page apart.
         chosen: image_id that is framed as chosen.
     """
     st.html(_STYLE)
     clicked = None
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall"):
         for row in rows.to_dict("records"):
-            with st.container(width=116, gap=None):
+            with st.container(width=108, gap=None):
                 if _tile(row, key, is_chosen=row["image_id"] == chosen):
                     clicked = row["image_id"]
+                if row.get("note"):
+                    st.caption(row["note"])
     return clicked
 
 
@@ -78,6 +81,10 @@ def thumbnail_of(source: str, image_id: str) -> bytes:  # noqa: ARG001 - the fil
         ImageError: the file is gone or damaged.
     """
     return thumbnail(source)
+
+
+def opened_thumbnail(source: str, image_id: str) -> Image.Image:
+    return Image.open(io.BytesIO(thumbnail_of(source, image_id))).convert("RGB")
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -111,6 +118,12 @@ def scaled(grids: Grids, size: tuple[int, int], displayed_size: tuple[int, int])
     across, down = displayed_size[0] / size[0], displayed_size[1] / size[1]
     tiles_ = tuple(Grid(_times(grid.rows, down), _times(grid.columns, across)) for grid in grids.tiles)
     return Grids(tiles_, grids.cells)
+
+
+def scale_colours(n: int = 8) -> list[str]:
+    """The colours of `heat.overlay`, least to most, as CSS."""
+    ramp = overlay(Image.new("RGB", (n, 1)), np.linspace(0, 1, n)[None], opacity=1)
+    return [f"rgb{colour}" for colour in ramp.getdata()]
 
 
 def as_webp(image: Image.Image) -> bytes:

@@ -10,9 +10,10 @@ import pandas as pd
 import streamlit as st
 
 from app import resources, state
+from mmn.core import Neuron
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
 from mmn.figures.wording import k_text
-from mmn.names import COMPLETE, RUNNING
+from mmn.names import COMPLETE, RUNNING, definition
 
 CHART_HEIGHT: Final = 420  # pixels, title and legend included
 SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
@@ -42,6 +43,22 @@ def chosen_run() -> dict[str, Any] | None:
     return run | store.summary(run["run_id"])
 
 
+def no_runs() -> None:
+    """What a page says while nothing has been scored."""
+    st.info(
+        "Nothing has been scored yet. The Score page scores the bundled gallery with the bundled model in a few "
+        "minutes, or your own pictures with your own model.",
+        icon=":material/inbox:",
+    )
+    st.page_link(resources.ROOT / "pages" / "score.py", label="Score pictures", icon=":material/play_circle:")
+    st.caption("From a terminal: `python -m mmn score --model specimen --images gallery`")
+
+
+def annotate(run: dict[str, Any]) -> str:
+    """The command that decodes units and finds where they look, as Markdown."""
+    return f"`python -m mmn annotate {run['run_id'][:8]}`"
+
+
 def n_units(run: dict[str, Any]) -> int:
     """The units that a ranking of this run runs over, L·m."""
     return int(run["n_layers"]) * int(run["d_mlp"])
@@ -67,6 +84,41 @@ def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataF
 def method_picker(methods: Sequence[str]) -> list[str]:
     """Scores of the run; the first at first."""
     return st.multiselect("Scores", methods, default=list(methods[:1]), key="method", bind="query-params", wrap=True)
+
+
+def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
+    """All units, or those whose decoded tokens are words, or the others; only once units of the run are decoded."""
+    best = resources.store().unit_rows(run["run_id"], resources.store().score_methods(run["run_id"])[0], 1)
+    neuron = Neuron(int(best.iloc[0]["layer"]), int(best.iloc[0]["unit"]))
+    if resources.store().neuron(run["run_id"], neuron)["tokens"] is None:
+        st.session_state.pop("units", None)
+        st.caption(f"To split units into interpretable and not: {annotate(run)}")
+        return kinds[0]
+    return st.segmented_control(
+        "Units",
+        kinds,
+        default=kinds[0],
+        required=True,
+        key="units",
+        bind="query-params",
+        help="Interpretable: at least 7 of the 10 tokens that it raises most are English words of 3 letters or more "
+        "(P1). In models of many units only the top ones are decoded; the others are in neither part.",
+    )
+
+
+def ranking_picker(methods: Sequence[str]) -> str:
+    """One score of the run (`?ranking=`), with every score's equation and source to look up."""
+    if st.session_state.get("ranking", methods[0]) not in methods:
+        del st.session_state["ranking"]  # of another run
+    told = "\n".join(f"- **{method}**: {_defined(method)}" for method in methods)
+    method = st.selectbox("Ranked by", methods, key="ranking", bind="query-params", help=told)
+    st.caption(_defined(method))
+    return method
+
+
+def _defined(method: str) -> str:
+    known = definition(method)
+    return f"{known.equation} (read at: {known.position}; {known.source})"
 
 
 def k_picker(run: dict[str, Any]) -> list[int]:
@@ -116,9 +168,19 @@ def layer_picker(n_layers: int) -> tuple[int, int]:
 
 def show_chart(chart: alt.TopLevelMixin, key: str, selection: str) -> list[dict[str, Any]]:
     """Draws `chart` in the app's theme; returns the points of its click selection named `selection`."""
-    themed = chart.configure_title(subtitleColor=SUBTITLE, subtitlePadding=6, subtitleFontSize=13, offset=12)
-    event = st.altair_chart(themed, height=CHART_HEIGHT, on_select="rerun", selection_mode=selection, key=key)
+    event = st.altair_chart(_themed(chart), height=CHART_HEIGHT, on_select="rerun", selection_mode=selection, key=key)
     return event["selection"].get(selection, [])
+
+
+def show_figure(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str, height: int = 340) -> None:
+    """Draws a chart without clicks, and its export below."""
+    show_plain(chart, name, height)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        export_control(chart, data, name)
+
+
+def show_plain(chart: alt.TopLevelMixin, name: str, height: int = 340) -> None:
+    st.altair_chart(_themed(chart), height=height, key=f"chart-{name}")
 
 
 def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> None:
@@ -137,6 +199,10 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
             for form in ("svg", "pdf", "png", "csv"):
                 _download(chart, data, form, width, name)
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
+
+
+def _themed(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+    return chart.configure_title(subtitleColor=SUBTITLE, subtitlePadding=6, subtitleFontSize=13, offset=12)
 
 
 def _k_label(run: dict[str, Any], text: str) -> str | None:

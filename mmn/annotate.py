@@ -265,14 +265,66 @@ def _annotate_picture(
         for one, values in zip(top, maps.of(top), strict=True)
     ]
     overlaps = [
-        asdict(row)
-        for ranking in rankings
-        for row in _overlaps(maps, example.image_id, ranking, controls.get(ranking, ()), masks)
+        row for ranking in rankings for row in _field(maps, example.image_id, ranking, controls.get(ranking, ()), masks)
     ]
     grid = {"image_id": example.image_id, "grid": grids.to_json(maps.grids)}
-    return {"look": looks, "grid": [grid], "field": overlaps or _without_overlaps(example.image_id, rankings)}
+    return {"look": looks, "grid": [grid], "field": overlaps}
 
 
 def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
     key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method)
     return control_units(ranking.units, asked.model.facts.d_mlp, key)
+
+
+def _field(
+    maps: FieldMaps, image_id: str, ranking: Ranking, controls: Sequence[Neuron], masks: Masks
+) -> list[dict[str, Any]]:
+    """The rows of one ranking; without overlaps where the noun has no region, or the model was not shown it."""
+    rows: list[FieldRow] = []
+    if controls:
+        rows = list(field_rows(maps, image_id, ranking.noun, ranking.method, ranking.units, controls, masks))
+    if rows:
+        return [asdict(row) for row in rows]
+    key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method}
+    nothing = dict.fromkeys(("iou", "iou_other", "iou_random"))
+    return [
+        key | {"rank": rank, "layer": one.layer, "unit": one.unit} | nothing
+        for rank, one in enumerate(ranking.units, start=1)
+    ]
+
+
+def _top_scores(asked: _Asked, scores: pa.Table) -> pa.Table:
+    """The rows of `score` that are annotated: of the original picture, by the methods asked for, rank 1 to `top`."""
+    is_top = pc.and_(pc.greater_equal(scores["rank"], 1), pc.less_equal(scores["rank"], asked.top))
+    is_asked = pc.is_in(scores["method"], pa.array(asked.methods, pa.string()))
+    return scores.filter(pc.and_(pc.and_(is_top, is_asked), pc.equal(scores["variant"], names.ORIGINAL)))
+
+
+def _rankings(scores: pa.Table) -> dict[str, list[Ranking]]:
+    """By picture, the rankings that rows of `score` make up, each from rank 1 on."""
+    units: dict[tuple[str, str, str], list[Neuron]] = {}
+    for row in scores.sort_by("rank").to_pylist():
+        ranked = units.setdefault((row["image_id"], row["noun"], row["method"]), [])
+        ranked.append(Neuron(row["layer"], row["unit"]))
+        assert len(ranked) == row["rank"], f"rank {row['rank']} comes after {len(ranked) - 1} of {row}"
+    rankings: dict[str, list[Ranking]] = {}
+    for (image_id, noun, method), ranked in sorted(units.items()):
+        rankings.setdefault(image_id, []).append(Ranking(noun, method, tuple(ranked)))
+    return rankings
+
+
+def _units(rows: pa.Table) -> set[Neuron]:
+    distinct = rows.group_by(["layer", "unit"]).aggregate([])
+    return {Neuron(*unit) for unit in zip(distinct["layer"].to_pylist(), distinct["unit"].to_pylist(), strict=True)}
+
+
+def _examples(asked: _Asked, tables: Mapping[str, pa.Table]) -> Iterator[Example]:
+    """The pictures of a shard; relative paths count from the run's folder."""
+
+    def absolute(source: str) -> str:
+        return os.path.normpath(asked.run_path.absolute() / source)
+
+    for row in tables["image"].to_pylist():
+        sources = tuple(map(absolute, row["sources"]))
+        source, references = absolute(row["source"]), tuple(row["reference"])
+        yield Example(row["image_id"], source, sources, row["width"], row["height"], references)

@@ -162,6 +162,7 @@ def target_concept(
     )
 
 
+@functools.lru_cache(maxsize=8192)  # captions repeat, and repeat their references
 def tag_nouns(text: str) -> tuple[NounSpan, ...]:
     """The default tagger: HanTa decides on the class in context, lemminflect on the lemma and on HanTa's misses."""
     words = [(match.start(), match.end(), match.group()) for match in _WORDS.finditer(text)]

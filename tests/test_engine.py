@@ -62,41 +62,44 @@ def whole(tiny, pictures, tmp_path_factory):
     return rows
 
 
-# Loads the model once, then scores in a child again and again, each killed at another moment.
-# argv: checkpoint · pictures · runs folder · seed; prints how many shards each child left whole.
-KILLED = """
+# Loads the model once, then scores in a child again and again. Each child is killed at a random moment after a random
+# Loads the model once, then scores in a child again and again; each child is killed at a random moment after a random
+# number of its batches. argv: checkpoint · pictures · runs folder · seed; prints how many shards each run was left with.
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from mmn.concepts import tag_nouns
 from mmn.engines.local import carry_out
 from mmn.models import load_model
 sys.path.insert(0, "")
 from tests.test_engine import planned, quiet
 checkpoint, pictures, runs_path, seed = sys.argv[1:]
 model = load_model(checkpoint, device="cpu")
+tag_nouns("a dog")  # its tables: once, not in every child
 this = planned(model, Path(pictures))
 draw = random.Random(int(seed))
 
-def score_in_a_child(folder, seconds=None):
-    started = time.monotonic()
+def n_shards(folder):
+    run_path = folder / this.run.run_id
+    return len([p for p in run_path.iterdir() if p.is_dir() and p.name[0] != "."]) if run_path.exists() else 0
+
+def score_in_a_child(folder, n_batches):
     child = os.fork()
     if child == 0:
         carry_out(this, model, folder, quiet)
         os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
+    while n_shards(folder) < n_batches and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.1))
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return time.monotonic() - started
 
-whole_s = score_in_a_child(Path(runs_path) / "timed")
 for number in range(4):
     folder = Path(runs_path) / f"killed-{number}"
-    for attempt in range(2):
-        score_in_a_child(folder, whole_s * draw.random() / (attempt + 1))
-    run_path = folder / this.run.run_id
-    print(len([p for p in run_path.iterdir() if p.is_dir() and not p.name.startswith(".")]) if run_path.exists() else 0)
+    for n_batches in sorted(draw.sample(range(6), 2)):
+        score_in_a_child(folder, n_batches)
+    print(n_shards(folder))
 """
 
 

@@ -14,7 +14,14 @@ from mmn.runs import Progress
 
 STYLES = ("auto", "json", "none")
 LINE_EVERY_S = 10.0
-LABELS = {"list": "looking at the pictures", "model": "loading the model", "score": "scoring", "load": "loading tables"}
+LABELS = {
+    "list": "looking at the pictures",
+    "model": "loading the model",
+    "score": "scoring",
+    "decode": "decoding units",
+    "annotate": "recording where units look",
+    "load": "loading tables",
+}
 
 
 def reporter(style: str) -> Callable[[Progress], None]:

@@ -31,6 +31,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--answer-prefix", metavar="TEXT", help="words that the caption goes on from")
     parser.add_argument("--max-new-tokens", type=_at_least(1, MOST_TOKENS), metavar="N", help="default 50")
     parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N pictures")
+    parser.add_argument(
+        "--annotate", type=_at_least(0), default=0, metavar="N", help="then record where the top N units of nouns look"
+    )
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
@@ -43,6 +46,7 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from mmn.cli.annotate import annotate_stoppably
     from mmn.cli.progress import reporter
     from mmn.engines.local import carry_out
     from mmn.images import list_source
@@ -66,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
     run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers)
+    if options.annotate:
+        annotate_stoppably(model, run_path, options.annotate, None, progress)
     counts = count(run_path)
     progress(Progress("load"))
     note = _load_into_database(options.cache)

@@ -11,7 +11,7 @@ import queue
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,14 +77,28 @@ def carry_out(
 def _in_this_process(
     run: Run, model: Model, batches: Sequence[Batch], run_path: Path, _n_workers: int
 ) -> Iterator[Batch]:
-    """Pictures of the next batch are opened while the model is at work on this one."""
-    with ThreadPoolExecutor(max_workers=1) as opener:
-        pending = [opener.submit(open_batch, batch) for batch in batches[:1]]
+    """While the model is at work on one batch, the next one's pictures are opened and the last one's shard is written.
+
+    A batch is done, and yielded, when its shard is on the disk; a shard that is being written when the run is stopped
+    is finished first.
+    """
+    with ThreadPoolExecutor(max_workers=1) as opener, ThreadPoolExecutor(max_workers=1) as writer:
+        opening = [opener.submit(open_batch, batch) for batch in batches[:1]]
+        writing: list[tuple[Batch, Future[Path]]] = []
         for index, batch in enumerate(batches):
-            pending += [opener.submit(open_batch, following) for following in batches[index + 1 : index + 2]]
-            tables = score_opened(run, model, pending.pop(0).result())
-            shards.write_shard(run_path, batch.name, tables)
-            yield batch
+            opening += [opener.submit(open_batch, following) for following in batches[index + 1 : index + 2]]
+            tables = score_opened(run, model, opening.pop(0).result())
+            yield from _written(writing)
+            writing.append((batch, writer.submit(shards.write_shard, run_path, batch.name, tables)))
+        yield from _written(writing)
+
+
+def _written(writing: list[tuple[Batch, Future[Path]]]) -> Iterator[Batch]:
+    """Waits for the shards that are being written; what went wrong with one is raised here."""
+    while writing:
+        batch, shard = writing.pop()
+        shard.result()
+        yield batch
 
 
 def open_batch(batch: Batch) -> Opened:

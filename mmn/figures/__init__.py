@@ -11,10 +11,12 @@ from typing import Any, Final
 from mmn.figures.budget import logit_budget, top_share
 from mmn.figures.comparison import ranking_overlap
 from mmn.figures.layers import layer_distribution
+from mmn.figures.neuron import decoded_tokens
 
 FIGURES: Final[dict[str, Callable[..., Any]]] = {
     "layers": layer_distribution,
     "budget": logit_budget,
     "top-share": top_share,
     "comparison": ranking_overlap,
+    "tokens": decoded_tokens,
 }

@@ -14,7 +14,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.theme import MUTED, SECOND, THIRD, FIRST
+from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import k_text
 
 COLUMNS: Final = ("noun", "term", "layer", "logit")
@@ -27,7 +27,13 @@ TERMS: Final[Mapping[str, tuple[str, str]]] = {  # term -> words, colour
 SHARE_COLUMNS: Final = ("noun", "k", "share")
 
 
-def logit_budget(data: pd.DataFrame, run: Mapping[str, Any], logits: Mapping[str, float], of: str) -> alt.TopLevelMixin:
+def logit_budget(
+    data: pd.DataFrame,
+    run: Mapping[str, Any],
+    logits: Mapping[str, float],
+    of: str,
+    y_range: tuple[float, float] | None = None,
+) -> alt.TopLevelMixin:
     """Bars of the terms of one concept's logit, layer by layer; a panel per concept on one axis.
 
     Args:
@@ -35,14 +41,16 @@ def logit_budget(data: pd.DataFrame, run: Mapping[str, Any], logits: Mapping[str
         run: the run's row: model, n_layers.
         logits: for each noun the logit itself, from which the residual is told.
         of: the caption and picture that the nouns are from, as words for the subtitle.
+        y_range: ends of the vertical axis, to compare charts drawn one by one.
     """
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     nouns = list(dict.fromkeys(data["noun"]))
     assert set(nouns) <= set(logits), (nouns, sorted(logits))
+    rows = _placed(data)
     order = ["embedding", *(str(layer) for layer in range(int(run["n_layers"]))), "biases"]
-    bars = _bars(_placed(data), [place for place in order if place != "biases" or data["layer"].isna().any()])
+    bars = _bars(rows, [place for place in order if place.isdigit() or place in set(rows["place"])], y_range)
     sums = data.groupby("noun")["logit"].sum()
-    told = [f"{noun}: {logits[noun]:.2f} logits, residual {_power(logits[noun] - sums[noun])}" for noun in nouns]
+    told = [f"{noun}: {logits[noun]:.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
     title = alt.TitleParams(
         f"Where the logit of {' and '.join(f'“{noun}”' for noun in nouns)} comes from",
         subtitle=[f"{run['model']}, {of}", "; ".join(told)],
@@ -69,9 +77,11 @@ def top_share(data: pd.DataFrame, run: Mapping[str, Any], of: str) -> alt.TopLev
         "noun:N", sort=nouns, scale=alt.Scale(domain=nouns, range=[SECOND, FIRST][: len(nouns)]), title="concept"
     )
     base = alt.Chart(rows).encode(
-        alt.X("k:Q", scale=alt.Scale(type="log"), title=f"k, strongest of {n_units:,} units"),
+        alt.X(
+            "k:Q", scale=alt.Scale(type="log"), axis=alt.Axis(grid=False), title=f"k, strongest of {n_units:,} units"
+        ),
         alt.Y("share:Q", title="share of the logit", axis=alt.Axis(format="~%"), scale=alt.Scale(zero=True)),
-        colour if len(nouns) > 1 else alt.value(SECOND),
+        color=colour if len(nouns) > 1 else alt.value(SECOND),
         tooltip=[
             alt.Tooltip("noun:N", title="concept"),
             alt.Tooltip("k_label:N", title="k"),
@@ -90,14 +100,17 @@ def _placed(data: pd.DataFrame) -> pd.DataFrame:
     """`data` with `place` (a layer, or the name of what belongs to none) and `kind`, the words for the term."""
     ends = {"embedding": "embedding", "bias": "biases"}
     return data.assign(
-        place=[ends.get(row.term, row.term) if pd.isna(row.layer) else str(int(row.layer)) for row in data.itertuples()],
+        place=[
+            ends.get(row.term, row.term) if pd.isna(row.layer) else str(int(row.layer)) for row in data.itertuples()
+        ],
         kind=[TERMS[term][0] for term in data["term"]],
     )
 
 
-def _bars(rows: pd.DataFrame, order: list[str]) -> alt.Chart:
+def _bars(rows: pd.DataFrame, order: list[str], y_range: tuple[float, float] | None) -> alt.Chart:
     kinds = [words for words, _ in TERMS.values() if words in set(rows["kind"])]
     colours = [colour for words, colour in TERMS.values() if words in kinds]
+    scale = alt.Scale(domain=list(y_range), nice=True) if y_range else alt.Scale(zero=True)
     return (
         alt.Chart(rows)
         .mark_bar()
@@ -109,7 +122,7 @@ def _bars(rows: pd.DataFrame, order: list[str]) -> alt.Chart:
                 title="decoder layer (from 0)",
                 axis=alt.Axis(labelAngle=0, labelOverlap="greedy"),
             ),
-            alt.Y("logit:Q", title="added to the logit", stack="zero", axis=alt.Axis(tickCount=5)),
+            alt.Y("logit:Q", title="added to the logit", stack="zero", axis=alt.Axis(tickCount=5), scale=scale),
             alt.Color(
                 "kind:N",
                 sort=kinds,
@@ -127,6 +140,14 @@ def _bars(rows: pd.DataFrame, order: list[str]) -> alt.Chart:
     )
 
 
-def _power(value: float) -> str:
-    """A small number as people write it: `8e-07`."""
-    return f"{value:.0e}"
+def stacked_range(data: pd.DataFrame) -> tuple[float, float]:
+    """Lowest and highest end of the bars of `logit_budget`."""
+    rows = _placed(data)
+    ends = [rows[rows["logit"] * sign > 0].groupby(["noun", "place"])["logit"].sum().abs().max() for sign in (-1, 1)]
+    low, high = (0.0 if pd.isna(end) else float(end) for end in ends)
+    return -low, high
+
+
+def _size(value: float) -> str:
+    """The size of a small number as people write it: `8e-07`."""
+    return f"{abs(value):.0e}"

@@ -1,7 +1,7 @@
 """Do two scores name the same units? The share of one's top k that is in the other's, against k, over chance.
 
-Both rankings are of the same concepts, and the overlap |A ∩ B| / k is their mean; two rankings that know nothing of each
-other share k/(L·m) (METHODS: Region ratio, chance). OURS.
+Both rankings are of the same concepts, and the overlap |A ∩ B| / k is their mean; two rankings that know nothing of
+each other share k/(L·m) (METHODS: Region ratio, chance). OURS.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ COLUMNS: Final = ("k", "overlap", "chance")
 _OVERLAP, _CHANCE = "the two scores", "chance, k/(L·m)"
 
 
-def ranking_overlap(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLevelMixin:
+def ranking_overlap(
+    data: pd.DataFrame, run: Mapping[str, Any], pair: str, subset: str = "all concepts"
+) -> alt.TopLevelMixin:
     """Two lines against k: the mean share of common units, and what chance would give.
 
     Args:
         data: k, overlap, chance (both 0 to 1); one row per k.
-        run: the run's row: model, images, n_layers, d_mlp, n_concepts.
+        run: the run's row: model, images, n_layers, d_mlp, and as n_images the pictures that enter.
         pair: the two scores, as words for the title: `contribution and activation`.
+        subset: which concepts were compared, as words for the subtitle.
     """
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
@@ -34,7 +37,12 @@ def ranking_overlap(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> al
         k_label=lambda found: [k_text(int(k), n_units) for k in found["k"]],
     )
     base = alt.Chart(rows).encode(
-        alt.X("k:Q", scale=alt.Scale(type="log"), title=f"k, top units per concept (of {n_units:,})"),
+        alt.X(
+            "k:Q",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(grid=False),
+            title=f"k, top units per concept (of {n_units:,})",
+        ),
         alt.Y(
             "share:Q",
             title="share of the top k in both",
@@ -44,7 +52,7 @@ def ranking_overlap(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> al
         alt.Color(
             "line:N",
             scale=alt.Scale(domain=[_OVERLAP, _CHANCE], range=[FIRST, MUTED]),
-            legend=alt.Legend(title=None, orient="top"),
+            legend=alt.Legend(title=None, orient="top", symbolType="stroke"),
         ),
         tooltip=[
             alt.Tooltip("line:N", title="line"),
@@ -53,8 +61,8 @@ def ranking_overlap(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> al
         ],
     )
     dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[_OVERLAP, _CHANCE], range=[[1, 0], [3, 2]]), legend=None)
-    n = int(run["n_concepts"])
-    of = f"{run['model']} on {run['images']}, n = {n:,} {'concept' if n == 1 else 'concepts'}"
-    return alt.layer(base.mark_line(strokeWidth=1.3).encode(dash), base.mark_point(size=20, filled=True)).properties(
+    n = int(run["n_images"])
+    of = f"{run['model']} on {run['images']}, n = {n:,} {'picture' if n == 1 else 'pictures'}, {subset}"
+    return alt.layer(base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(dash)).properties(
         height=200, title=alt.TitleParams(f"Common units of {pair}", subtitle=[of])
     )

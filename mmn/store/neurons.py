@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.store.reader import Reader, require_k, require_method
+from mmn.store.reader import Reader, require_k, require_methods
 
 _NOUNS: Final = """
     SELECT image_id, noun, lemma FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
@@ -67,11 +67,11 @@ class NeuronReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             _require_unit(run, neuron)
-            values = {"fingerprint": run["model_fingerprint"], "layer": neuron.layer, "unit": neuron.unit}
-            row = own.execute(_NEURON, values).fetchone() or (None, None, None)
-        return {"layer": neuron.layer, "unit": neuron.unit} | dict(
-            zip(("tokens", "logits", "is_interpretable"), row, strict=True)
-        )
+            values = {"fingerprint": run["model_fingerprint"]} | _key(neuron)
+            rows = own.execute(_NEURON, values).fetchall()
+        tokens, logits, is_interpretable = rows[0] if rows else (None, None, None)
+        words = {"tokens": tokens, "logits": logits, "is_interpretable": is_interpretable}
+        return _key(neuron) | words
 
     def neuron_pictures(self, run_id: str, neuron: Neuron, method: str, limit: int = 24) -> pd.DataFrame:
         """Returns the concepts that a unit scores highest for: image_id, source, noun, rank, score, activation, text.
@@ -83,7 +83,7 @@ class NeuronReader(Reader):
             UsageError: no such unit, no scores of that method.
         """
         with self._of_run(run_id) as (own, run):
-            require_method(own, run, method)
+            require_methods(own, run, method)
             return _ask(own, run, neuron, _PICTURES, method=method, limit=limit)
 
     def neuron_concepts(self, run_id: str, neuron: Neuron, method: str, k: int) -> pd.DataFrame:
@@ -94,7 +94,7 @@ class NeuronReader(Reader):
             UsageError: no such unit, no scores of that method, a k that is not stored.
         """
         with self._of_run(run_id) as (own, run):
-            require_method(own, run, method)
+            require_methods(own, run, method)
             require_k(run, k)
             return _ask(own, run, neuron, _CONCEPTS, method=method, k=k)
 
@@ -116,7 +116,12 @@ def _ask(
     own: duckdb.DuckDBPyConnection, run: dict[str, Any], neuron: Neuron, sql: str, **values: str | int
 ) -> pd.DataFrame:
     _require_unit(run, neuron)
-    return own.sql(sql, params={"run_id": run["run_id"], "layer": neuron.layer, "unit": neuron.unit} | values).df()
+    return own.sql(sql, params={"run_id": run["run_id"]} | _key(neuron) | values).df()
+
+
+def _key(neuron: Neuron) -> dict[str, Any]:
+    """As plain numbers: a unit that was read from a data frame has numpy's, which DuckDB does not take."""
+    return {"layer": int(neuron.layer), "unit": int(neuron.unit)}
 
 
 def _require_unit(run: dict[str, Any], neuron: Neuron) -> None:

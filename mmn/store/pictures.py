@@ -16,8 +16,8 @@ from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.geometry import Grids
 from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL
-from mmn.store import grids, queries
-from mmn.store.reader import Reader, require_concept, require_k, require_method
+from mmn.store import grids
+from mmn.store.reader import Reader, require_concept, require_k, require_methods
 
 TOP, BOTTOM = "top", "bottom"  # the highest scores (rank 1, 2, …), the suppressors (rank −1, −2, …)
 
@@ -185,17 +185,16 @@ class PictureReader(Reader):
             raise UsageError(f"sign {sign!r} is neither {TOP!r} nor {BOTTOM!r}")
         with self._of_run(run_id) as (own, run):
             require_concept(own, run, image_id, noun)
-            require_method(own, run, method)
+            methods = require_methods(own, run, method)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
             more = {"direction": 1 if sign == TOP else -1, "limit": limit, "fingerprint": run["model_fingerprint"]}
             ranked = own.sql(_RANKED, params=key | more).df()
             others = own.sql(_OTHER_RANKS, params=key).df()
-            methods = [other for other in queries.score_methods(own, run) if other != method]
         tokens = [list(cell) if isinstance(cell, np.ndarray | list) else None for cell in ranked["tokens"]]
         decoded = [None if pd.isna(cell) else bool(cell) for cell in ranked["is_interpretable"]]
         ranked["tokens"] = pd.Series(tokens, index=ranked.index, dtype=object)
         ranked["is_interpretable"] = pd.Series(decoded, index=ranked.index, dtype=object)
-        return _with_other_ranks(ranked, others, methods)
+        return _with_other_ranks(ranked, others, [other for other in methods if other != method])
 
     def logit_budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
         """Returns the terms that add up to a noun's logit: term, layer (NaN for terms of no layer), logit.
@@ -222,7 +221,7 @@ class PictureReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             require_concept(own, run, image_id, noun)
-            require_method(own, run, method)
+            require_methods(own, run, method)
             for k in ks:
                 require_k(run, k)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
@@ -239,8 +238,8 @@ class PictureReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             chosen = {
-                "layers": [one.layer for one in units],
-                "units": [one.unit for one in units],
+                "layers": [int(one.layer) for one in units],  # numpy's numbers, from a data frame, are not taken
+                "units": [int(one.unit) for one in units],
                 "places": list(range(len(units))),
             }
             return own.sql(_LOOKS, params={"run_id": run["run_id"], "image_id": image_id} | chosen).df()
@@ -252,10 +251,10 @@ class PictureReader(Reader):
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (own, run):
-            row = own.execute(
+            rows = own.execute(
                 "SELECT grid FROM grid WHERE run_id = ? AND image_id = ?", [run["run_id"], image_id]
-            ).fetchone()
-        return None if row is None else grids.from_json(row[0])
+            ).fetchall()
+        return grids.from_json(rows[0][0]) if rows else None
 
 
 def _with_other_ranks(ranked: pd.DataFrame, others: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

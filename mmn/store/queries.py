@@ -23,7 +23,9 @@ _RUNS = """
     FROM run
     LEFT JOIN (SELECT run_id, count(*) AS n_images FROM image GROUP BY run_id) USING (run_id)
     LEFT JOIN (SELECT run_id, count(*) AS n_failed FROM failure GROUP BY run_id) USING (run_id)
-    LEFT JOIN (SELECT run_id, count_if(variant = 'original') AS n_concepts FROM concept GROUP BY run_id) USING (run_id)
+    LEFT JOIN (
+        SELECT run_id, count_if(variant = 'original')::BIGINT AS n_concepts FROM concept GROUP BY run_id
+    ) USING (run_id)
     LEFT JOIN (SELECT run_id, count(*) AS n_scores FROM score GROUP BY run_id) USING (run_id)
     ORDER BY created_at DESC, run_id
 """
@@ -118,7 +120,7 @@ _SUMMARY = """
     SELECT
         (SELECT count(*) FROM image WHERE run_id = $run_id) AS n_images,
         (SELECT count(*) FROM failure WHERE run_id = $run_id) AS n_failed,
-        (SELECT count_if(variant = 'original') FROM concept WHERE run_id = $run_id) AS n_concepts,
+        (SELECT count_if(variant = 'original')::BIGINT FROM concept WHERE run_id = $run_id) AS n_concepts,
         (SELECT count(*) FROM score WHERE run_id = $run_id) AS n_scores,
         (SELECT max(abs(residual) / greatest(abs(logit), 1)) FROM concept WHERE run_id = $run_id) AS max_residual
 """
@@ -297,7 +299,7 @@ def _ask(own: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> pd
 
 def _require_decoded(own: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> None:
     fingerprint = [run["model_fingerprint"]]
-    if own.execute("SELECT 1 FROM neuron WHERE model_fingerprint = ? LIMIT 1", fingerprint).fetchone() is None:
+    if not own.execute("SELECT 1 FROM neuron WHERE model_fingerprint = ? LIMIT 1", fingerprint).fetchall():
         raise UsageError(
             f"no unit of {run['model']} is decoded, so none is known to be interpretable: "
             f"run `mmn annotate {run['run_id']}`"

@@ -15,43 +15,43 @@ from jaxtyping import Float
 
 from mmn.errors import UsageError
 from mmn.store import queries
-from mmn.store.reader import Reader, require_k, require_method
+from mmn.store.reader import Reader, require_k, require_methods
 
 RESAMPLES: Final = 1000
 INTERVAL: Final = (2.5, 97.5)  # percentiles of the bootstrapped means: a 95 % interval
 _OVERLAPS: Final = ("iou", "iou_other", "iou_random")
 
-# Concepts as numbers, so that two million rows are joined by one integer and not by three strings.
-_NUMBERED: Final = """
+# Concepts as numbers, so that two million rows are joined by one integer and not by three strings; and each ranking
+# read by itself, twice as fast as both together and taken apart.
+_PLACES: Final = """
+    SELECT concept, rank, (concept * $n_layers + layer) * $d_mlp + unit AS place
+    FROM score JOIN nouns USING (image_id, noun)
+    WHERE run_id = $run_id AND variant = 'original' AND method = {method} AND rank BETWEEN 1 AND $max_k
+"""
+_SHARED: Final = f"""
     nouns AS (
         SELECT image_id, noun, row_number() OVER () AS concept FROM concept
         WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
             AND (len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas)))
     ),
-    ranks AS (
-        SELECT method, concept, rank, (concept * $n_layers + layer) * $d_mlp + unit AS place
-        FROM score JOIN nouns USING (image_id, noun)
-        WHERE run_id = $run_id AND variant = 'original' AND method IN ($a, $b) AND rank BETWEEN 1 AND $max_k
-    ),
     shared AS (
         SELECT a.concept, a.rank AS rank_a, b.rank AS rank_b
-        FROM (SELECT * FROM ranks WHERE method = $a) AS a
-        JOIN (SELECT * FROM ranks WHERE method = $b) AS b USING (place)
+        FROM ({_PLACES.format(method="$a")}) AS a JOIN ({_PLACES.format(method="$b")}) AS b USING (place)
     )
-"""
+"""  # noqa: S608 - no user's words
 
 # A unit is in both top k exactly when its worse rank is at most k.
 _OVERLAP: Final = f"""
-    WITH {_NUMBERED},
+    WITH {_SHARED},
     worse AS (SELECT greatest(rank_a, rank_b) AS rank, count(*) AS n FROM shared GROUP BY ALL),
-    compared AS (SELECT count(DISTINCT concept) AS n_concepts FROM ranks WHERE rank = 1)
+    compared AS (SELECT count(*) AS n_concepts FROM nouns)
     SELECT k, coalesce(sum(n), 0) / k / any_value(n_concepts) AS overlap
     FROM (SELECT unnest($ks)::INTEGER AS k) CROSS JOIN compared LEFT JOIN worse ON rank <= k
     GROUP BY k ORDER BY list_position($ks, k)
 """  # noqa: S608 - no user's words
 
 _CORRELATION: Final = f"""
-    WITH {_NUMBERED},
+    WITH {_SHARED},
     ranked_again AS (
         SELECT concept, row_number() OVER (PARTITION BY concept ORDER BY rank_a) AS place_a,
             row_number() OVER (PARTITION BY concept ORDER BY rank_b) AS place_b
@@ -66,7 +66,10 @@ _FIELDS: Final = """
         count(iou) AS n_iou, count(iou_other) AS n_iou_other, count(iou_random) AS n_iou_random,
         coalesce(sum(iou), 0) AS iou, coalesce(sum(iou_other), 0) AS iou_other,
         coalesce(sum(iou_random), 0) AS iou_random
-    FROM field WHERE run_id = $run_id AND rank BETWEEN 1 AND $top AND iou IS NOT NULL
+    FROM field SEMI JOIN (
+        SELECT image_id, noun FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
+    ) USING (image_id, noun)
+    WHERE run_id = $run_id AND rank BETWEEN 1 AND $top AND iou IS NOT NULL
     GROUP BY method, image_id ORDER BY method, image_id
 """
 
@@ -114,9 +117,8 @@ class RankingReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             values = _pair(own, run, method_a, method_b, ()) | {"max_k": run["settings"]["top_k"]}
-            row = own.execute(_CORRELATION, values).fetchone()
-        assert row is not None
-        return {"spearman": float("nan") if row[0] is None else row[0], "n": row[1]}
+            [(spearman, n)] = own.execute(_CORRELATION, values).fetchall()
+        return {"spearman": float("nan") if spearman is None else spearman, "n": n}
 
     def field_summary(self, run_id: str, top: int = 10) -> pd.DataFrame:
         """Returns how well the `top` units of each ranking look at their nouns, with 95 % intervals, by method.
@@ -140,8 +142,7 @@ class RankingReader(Reader):
 def _pair(
     own: duckdb.DuckDBPyConnection, run: dict[str, Any], method_a: str, method_b: str, lemmas: Sequence[str]
 ) -> dict[str, Any]:
-    for method in (method_a, method_b):
-        require_method(own, run, method)
+    require_methods(own, run, method_a, method_b)
     shape = {name: run[name] for name in ("run_id", "n_layers", "d_mlp")}
     return shape | {"a": method_a, "b": method_b, "lemmas": list(lemmas)}
 

@@ -47,11 +47,14 @@ def require_concept(own: duckdb.DuckDBPyConnection, run: dict[str, Any], image_i
         )
 
 
-def require_method(own: duckdb.DuckDBPyConnection, run: dict[str, Any], method: str) -> None:
-    """Raises `UsageError` where the run has no scores of a method; its message lists the methods there are."""
+def require_methods(own: duckdb.DuckDBPyConnection, run: dict[str, Any], *methods: str) -> list[str]:
+    """Returns the methods with scores in the run; raises `UsageError`, which lists them, where one asked for is not."""
     there = queries.score_methods(own, run)
-    if method not in there:
-        raise UsageError(f"run {run['run_id']} has no {method!r} scores; its methods are: {', '.join(there) or 'none'}")
+    for method in methods:
+        if method not in there:
+            known = ", ".join(there) or "none"
+            raise UsageError(f"run {run['run_id']} has no {method!r} scores; its methods are: {known}")
+    return there
 
 
 def require_k(run: dict[str, Any], k: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tests.pages.filled import fill
+from tests.pages.filled import fill, fill_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +42,13 @@ def filled_cache(empty_cache: Path) -> Path:
         status="cancelled",
         created_at="2026-11-19T10:00:00+00:00",
     )
+    return empty_cache
+
+
+@pytest.fixture
+def whole_cache(empty_cache: Path) -> Path:
+    """One run in which nothing is missing."""
+    fill_whole(empty_cache)
     return empty_cache
 
 

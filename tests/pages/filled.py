@@ -5,13 +5,18 @@ import random
 from pathlib import Path
 
 import pyarrow as pa
+from PIL import Image
 
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
-from mmn.names import COMPLETE, ORIGINAL
-from mmn.shards import SCHEMAS, create_run, finish_run, write_shard
+from mmn.geometry import Cell, Grid, Grids
+from mmn.names import BLANK, COMPLETE, ORIGINAL
+from mmn.shards import SCHEMAS, TABLES, create_run, finish_run, write_shard
+from mmn.store.grids import to_json
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
 METHODS = ("contribution", "activation", "random")
+N_LAYERS, D_MLP, TOP_K, LOOKED = 4, 64, 40, 10
+GRIDS = Grids((Grid.even(2, 2, (0.0, 0.0, 64.0, 48.0)),), tuple(Cell(0, i // 2, i % 2) for i in range(4)))
 CAPTION = {"text": "a dog on the grass.", "tokens": [1, 2, 3]}
 FLAGS = {
     "is_first": True,
@@ -46,6 +51,92 @@ def fill(
         write_shard(run_path, f"batch-{start:05d}", tables)
     finish_run(run_path, Outcome(status, "2026-11-20T10:01:00+00:00", 60.0))
     return run_id
+
+
+def fill_whole(cache_path: Path, run_id: str = "5e6f000000000000", annotated: bool = True) -> str:
+    """A run in which nothing is missing: pictures that open, references, a grey variant, suppressors, budgets, and
+    (unless told otherwise) decoded units and where they look.
+    """
+    facts = ModelFacts("whole", "a" * 16, "llava", N_LAYERS, D_MLP)
+    methods = ("contribution", "contribution-folded", "activation", "random")
+    settings = ScoreSettings(prompt="A", methods=methods, top_k=TOP_K, bottom_k=5, variants=(ORIGINAL, BLANK))
+    run = Run(run_id, "2026-11-21T10:00:00+00:00", facts, "gallery", "<image>A", settings, {"mmn": "0.1.0"})
+    run_path = create_run(cache_path / "runs", run)
+    rng = random.Random(run_id)
+    rows: dict[str, list[dict]] = {name: [] for name in TABLES}
+    for number in range(20):
+        path = cache_path / "pictures" / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), (10 * number, 90, 200 - 5 * number)).save(path)
+        _tell_picture(rng, rows, path, number, methods)
+    if annotated:
+        rows["neuron"] = [_decoded(rng, layer, unit) for layer in range(N_LAYERS) for unit in range(D_MLP)]
+    else:
+        rows |= {"look": [], "field": [], "grid": []}
+    told = {name: pa.Table.from_pylist(found, schema=TABLES[name]) for name, found in rows.items() if found}
+    write_shard(run_path, "all", {name: table for name, table in told.items() if name in SCHEMAS})
+    if annotated:
+        write_shard(run_path, "annotation", {name: table for name, table in told.items() if name not in SCHEMAS})
+    finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))
+    return run_id
+
+
+def _tell_picture(rng, rows, path, number, methods):
+    image_id = hashlib.sha256(path.read_bytes()).hexdigest()
+    said = rng.sample(NOUNS, 2)
+    text = f"a {said[0]} and a {said[1]}."
+    reference = [f"a {said[0]}."]
+    size = {"width": 64, "height": 48}
+    rows["image"].append(
+        {"image_id": image_id, "source": str(path), "sources": [str(path)], "reference": reference, **size}
+    )
+    rows["grid"].append({"image_id": image_id, "grid": to_json(GRIDS)})
+    looked: set[tuple[int, int]] = set()
+    for variant, logit in ((ORIGINAL, 9.5), (BLANK, 2.5)):
+        key = {"image_id": image_id, "variant": variant}
+        rows["caption"].append(key | {"text": text, "tokens": [1, 2, 3]})
+        for position, noun in enumerate(said):
+            flags = FLAGS | {"is_in_reference": position == 0, "is_multi_token": position == 1}
+            base = {"lemma": noun, "noun": noun, "n_mentions": 1, "token_id": 7, "position": position}
+            rows["concept"].append(key | base | {"logit": logit, "prob": logit / 10, "residual": 0.0} | flags)
+            rows["budget"] += _budget(key | {"noun": noun}, logit)
+            for method in methods:
+                scores = _scores(rng, key | {"noun": noun, "method": method}, N_LAYERS, D_MLP, TOP_K)
+                rows["score"] += scores + _suppressors(scores)
+                if variant == ORIGINAL:
+                    rows["field"] += [_field(row) for row in scores[:LOOKED]]
+                    looked |= {(row["layer"], row["unit"]) for row in scores[:LOOKED]}
+    rows["look"] += [
+        {"image_id": image_id, "layer": layer, "unit": unit, "activations": [rng.gauss(0, 1) for _ in GRIDS.cells]}
+        for layer, unit in sorted(looked)
+    ]
+
+
+def _suppressors(scores):
+    """Five units that are not among `scores`, ranks −1 to −5."""
+    kept = {(row["layer"], row["unit"]) for row in scores}
+    free = [(0, unit) for unit in range(D_MLP) if (0, unit) not in kept][:5]
+    return [
+        scores[0] | {"rank": -1 - i, "layer": layer, "unit": unit, "score": -5.0 + i}
+        for i, (layer, unit) in enumerate(free)
+    ]
+
+
+def _budget(key, logit):
+    parts = [("embedding", None, 0.5), *(("attention", layer, 1.0) for layer in range(N_LAYERS))]
+    parts += [("ffn", layer, -0.25) for layer in range(N_LAYERS)]
+    parts.append(("bias", None, logit - sum(part[2] for part in parts)))
+    return [key | {"term": term, "layer": layer, "logit": value} for term, layer, value in parts]
+
+
+def _field(row):
+    key = {name: row[name] for name in ("image_id", "noun", "method", "rank", "layer", "unit")}
+    return key | {"iou": 0.5, "iou_other": 0.25, "iou_random": 0.125}
+
+
+def _decoded(rng, layer, unit):
+    unit_row = {"model_fingerprint": "a" * 16, "layer": layer, "unit": unit, "tokens": rng.choices(NOUNS, k=10)}
+    return unit_row | {"logits": [1 - 0.1 * i for i in range(10)], "is_interpretable": unit % 2 == 0}
 
 
 def _tables(rng, numbers, n_layers, d_mlp, top_k, n_failed):

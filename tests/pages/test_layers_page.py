@@ -12,7 +12,9 @@ from tests.pages.filled import fill
 
 
 def charts(at: AppTest) -> list[dict]:
-    return [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+    """The layer distributions, without the comparison below them."""
+    specs = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+    return [spec for spec in specs if spec["title"]["text"].startswith("Distinct")]
 
 
 def subtitle(spec: dict) -> str:

@@ -1,0 +1,44 @@
+"""The Layers page's last part: do two scores of a run name the same units?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from app import resources, state, widgets
+from mmn.figures.comparison import ranking_overlap
+from mmn.names import MINUS_BLANK, RANDOM
+
+
+def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
+    """Two scores to choose, their overlap against k over chance, and how far they agree on the order."""
+    if len(methods) < 2:
+        return
+    st.subheader("Do two scores name the same units?")
+    left, right, told = st.columns([2, 2, 4], vertical_alignment="bottom")
+    first = left.selectbox("One score", methods, key="one")
+    others = [method for method in methods if method != first]
+    usual = [method for method in others if not method.startswith((first, RANDOM)) and not method.endswith(MINUS_BLANK)]
+    other = right.selectbox("The other", others, index=others.index((usual or others)[-1]), key=f"other-{first}")
+    ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
+    data = resources.store().ranking_overlap(run["run_id"], first, other, ks, lemmas)
+    with told:
+        _correlation(run, first, other)
+    subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
+    compared = resources.store().pictures(run["run_id"], lemmas)
+    counted = run | {"n_images": int((compared["n_concepts"] > 0).sum())}
+    chart = ranking_overlap(data, counted, f"{first} and {other}", subset)
+    widgets.show_figure(chart, data, f"{run['run_id'][:8]}-overlap-{first}-{other}")
+
+
+def _correlation(run: dict[str, Any], first: str, other: str) -> None:
+    found = resources.store().rank_correlation(run["run_id"], first, other)
+    if not found["n"]:
+        st.caption("They have no two units of a concept in common, so there is no order to compare.")
+        return
+    st.markdown(
+        f"Order of the units that both keep: Spearman's ρ = **{found['spearman']:.2f}** "
+        f"(mean over {state.count(found['n'], 'concept')})"
+    )

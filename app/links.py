@@ -1,0 +1,39 @@
+"""Everything leads to everything: a unit to its page, a picture to its units, a noun to its pictures.
+
+Tables link by address, which the browser opens in a new tab; buttons go there in the same session.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from app import resources, state
+from mmn.core import Neuron
+
+NEURON: Final = resources.ROOT / "pages" / "neuron.py"
+IMAGE: Final = resources.ROOT / "pages" / "image.py"
+ID_LENGTH: Final = 12  # signs of a picture's id in an address
+NEURON_IN_URL: Final = r"neuron=([^&]+)"  # what a link column shows
+CONCEPT_IN_URL: Final = r"concept=([^&]+)"
+
+
+def neuron_url(run: dict[str, Any], neuron: Neuron) -> str:
+    return "neuron?" + urlencode({"run": run["run_id"][:8], "neuron": str(neuron)})
+
+
+def concept_url(run: dict[str, Any], lemma: str) -> str:
+    """The pictures whose caption says `lemma`."""
+    return "image?" + urlencode({"run": run["run_id"][:8], "concept": lemma})
+
+
+def neuron_link(run: dict[str, Any], neuron: Neuron) -> None:
+    address = {"run": state.run_label(run), "neuron": str(neuron)}
+    st.page_link(NEURON, label=f"All about {neuron}", icon=":material/hub:", query_params=address)
+
+
+def go_to_image(image_id: str, noun: str) -> NoReturn:
+    st.session_state["noun"] = noun  # a widget's own parameter, which must not be set in the address beside it
+    st.switch_page(IMAGE, query_params={"image": image_id[:ID_LENGTH]})

@@ -1,0 +1,132 @@
+"""The Image page's picture: plain, or under the map of where the chosen unit, or the top units together, look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import links, pictures, resources, widgets
+from mmn.core import Neuron
+from mmn.errors import ImageError
+from mmn.heat import OPACITY, PERCENTILE
+
+MOST_AVERAGED: Final = 10
+
+
+def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.DataFrame, chosen: Neuron | None) -> None:
+    """Draws the picture of `Store.picture`, and the controls of its overlay.
+
+    Args:
+        run: its row.
+        picture: its row.
+        noun: whose units are ranked.
+        ranked: `Store.ranked_units`, best first.
+        chosen: the unit selected in their table; without one the top units are averaged.
+    """
+    place = st.container()
+    try:
+        image = pictures.displayed(picture["source"], picture["image_id"])
+    except ImageError as error:
+        place.info(f"The picture cannot be shown: {error}", icon=":material/broken_image:")
+        return
+    units = [Neuron(int(row.layer), int(row.unit)) for row in ranked.itertuples()]
+    found = resources.store().looks(run["run_id"], picture["image_id"], units)
+    grids = resources.store().grid(run["run_id"], picture["image_id"])
+    if grids is None or found.empty:
+        place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
+        st.caption(_why_not(run, len(ranked)))
+        return
+    rows = _shown_rows(found, chosen)
+    if rows.empty:
+        place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
+        st.caption(f"Where {chosen} looks was not kept: `mmn annotate` looks at the first units of each noun only.")
+        return
+    opacity, is_outlined = _controls()
+    size = (picture["width"], picture["height"])
+    look = pictures.look_at(image, grids, size, list(rows["activations"]))
+    whose = str(chosen) if chosen else _of_top(len(rows))
+    drawn = look.shown(opacity, is_outlined) if opacity or is_outlined else image
+    place.image(pictures.as_webp(drawn), alt=f"Where {whose} looks")
+    _legend(look, whose)
+    _ious(ranked, rows, noun)
+    if chosen:
+        links.neuron_link(run, chosen)
+
+
+def _shown_rows(found: pd.DataFrame, chosen: Neuron | None) -> pd.DataFrame:
+    """The looks of the chosen unit, or of as many top ones as the slider says."""
+    if chosen:
+        return found[(found["layer"] == chosen.layer) & (found["unit"] == chosen.unit)]
+    most = min(MOST_AVERAGED, len(found))
+    if most < 2:
+        return found.head(1)
+    return found.head(st.slider("Top units, averaged", 1, most, 1, key="averaged", help="Or select a unit's row."))
+
+
+def _controls() -> tuple[float, bool]:
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    percent = left.slider("Opacity of the map, %", 0, 100, round(100 * OPACITY), step=5, key="opacity")
+    is_outlined = right.toggle(
+        "Outline", value=True, key="outline", help=f"Around what is above the {PERCENTILE:.0f}th percentile of the map"
+    )
+    return percent / 100, is_outlined
+
+
+def _legend(look: pictures.Look, whose: str) -> None:
+    low, high = look.range
+    st.html(
+        f'<div style="display:flex;gap:.5rem;align-items:center;font-size:.85rem;opacity:.85">'
+        f'<span>{low:.2f}</span><span style="flex:1;max-width:12rem;height:.7rem;border-radius:2px;'
+        f'background:linear-gradient(to right,{",".join(pictures.scale_colours())})"></span>'
+        f"<span>{high:.2f}</span><span>activation of {whose}</span></div>"
+    )
+
+
+def _ious(ranked: pd.DataFrame, rows: pd.DataFrame, noun: str) -> None:
+    """The overlap of the shown units with objects; a mean over them when there are several."""
+    shown = ranked.merge(rows[["layer", "unit"]], on=["layer", "unit"])
+    if not shown["iou"].notna().any():
+        st.caption(f"No outline of “{noun}” is known for this picture, so there is no overlap to tell.")
+        return
+    mean = "Mean " if len(shown) > 1 else ""
+    known = {f"with “{noun}”": "iou", "with other objects": "iou_other", "random units": "iou_random"}
+    told = [f"{words} **{shown[name].mean():.2f}**" for words, name in known.items() if shown[name].notna().any()]
+    st.markdown(f"{mean}IoU of the brightest 5 %: " + " · ".join(told))
+
+
+def _of_top(n: int) -> str:
+    return "the top unit" if n == 1 else f"the top {n} units"
+
+
+def _why_not(run: dict[str, Any], n_ranked: int) -> str:
+    if not n_ranked:
+        return "No units are kept in this ranking."
+    return (
+        f"Where units look is not known yet. In a terminal: {widgets.annotate(run)} "
+        "(not for models whose image tokens have no place in the picture)."
+    )
+
+
+def small_looks(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, Any]]) -> tuple[list[bytes | None], int]:
+    """A small picture for each of `rows` (image_id, source) under the unit's map, None where that is not known; and
+    for how many it is.
+    """
+    small = [_small_look(run["run_id"], neuron, row["source"], row["image_id"]) for row in rows]
+    return small, sum(one is not None for one in small)
+
+
+def _small_look(run_id: str, neuron: Neuron, source: str, image_id: str) -> bytes | None:
+    store = resources.store()
+    found, grids = store.looks(run_id, image_id, [neuron]), store.grid(run_id, image_id)
+    if grids is None or found.empty:
+        return None
+    picture = store.picture(run_id, image_id)
+    try:
+        image = pictures.opened_thumbnail(source, image_id)
+    except ImageError:
+        return None
+    look = pictures.look_at(image, grids, (picture["width"], picture["height"]), list(found["activations"]))
+    return pictures.as_webp(look.shown(OPACITY, is_outlined=False))

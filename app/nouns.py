@@ -1,0 +1,85 @@
+"""A picture's caption and its nouns: which is chosen, how sure the model was of it, and what to beware of."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import state
+
+HALLUCINATION: Final = (
+    "Nouns that none of the picture's reference captions says. References leave much out: look before you conclude."
+)
+UNSAID: Final = "not in the references"
+
+
+def caption(picture: dict[str, Any]) -> None:
+    """What the model said, and what people said."""
+    st.markdown(f"#### “{picture['text'] or 'no caption'}”")
+    references = [text for text in picture["reference"] if text]
+    if references:
+        more = f" (and {len(references) - 3} more)" if len(references) > 3 else ""
+        st.caption(f"People wrote: {' / '.join(references[:3])}{more}")
+
+
+def pick(concepts: pd.DataFrame) -> dict[str, Any]:
+    """The row of the chosen noun (`?noun=`), with what is worth knowing of it."""
+    rows = {label(row): row for row in concepts.to_dict("records")}
+    of_noun = {row["noun"]: text for text, row in rows.items()}
+    if st.session_state.get("noun") not in (None, *rows):  # of another picture
+        kept = of_noun.get(st.session_state.pop("noun").partition(" (")[0])
+        if kept:
+            st.session_state["noun"] = kept
+    state.tidy_address({"noun": lambda text: of_noun.get(text.partition(" (")[0])})
+    chosen = st.pills("Noun", list(rows), default=next(iter(rows)), required=True, key="noun", bind="query-params")
+    row = rows[chosen]
+    measures(row)
+    for remark in remarks(row):
+        st.caption(remark)
+    return row
+
+
+def label(row: dict[str, Any]) -> str:
+    """`dog`, or `dog (not in the references)`; `wolf (chosen word)` for one that the caption need not say."""
+    if isinstance(row["target_at"], str):
+        return f"{row['noun']} (chosen word)"
+    return f"{row['noun']} ({UNSAID})" if is_unsaid(row) else row["noun"]
+
+
+def is_unsaid(row: dict[str, Any]) -> bool:
+    """Whether there are references and none of them says the noun."""
+    return pd.notna(row["is_in_reference"]) and not row["is_in_reference"]
+
+
+def measures(row: dict[str, Any]) -> None:
+    """Probability and logit, with the picture and over a grey one."""
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Probability", share(row["prob"]), width="content")
+        st.metric("Logit", f"{row['logit']:.2f}", width="content")
+        if pd.notna(row["blank_prob"]):
+            why = "The same words over a uniform grey picture: what the language model says by itself"
+            st.metric("Prob., grey", share(row["blank_prob"]), width="content", help=why)
+            st.metric("Logit, grey", f"{row['blank_logit']:.2f}", width="content", help=why)
+
+
+def share(prob: float) -> str:
+    """A probability with three digits, and no zero for one that is not."""
+    return f"{prob:.3f}" if prob >= 0.0005 else "< 0.001"
+
+
+def remarks(row: dict[str, Any]) -> list[str]:
+    """What to beware of with this noun, a sentence each."""
+    noun, found = row["noun"], []
+    if isinstance(row["target_at"], str):
+        found.append(f"“{noun}” is a word you chose, scored where the caption says “{row['target_at']}”.")
+    if is_unsaid(row):
+        found.append(f":orange[Possible hallucination:] none of the references says “{noun}”. They leave much out.")
+    if row["is_multi_token"]:
+        found.append(f"“{noun}” is several tokens long; all numbers are of its first one.")
+    if row["is_shared_token"]:
+        found.append(f"“{noun}” begins with the same token as another noun here: their units are hard to tell apart.")
+    if row["n_mentions"] > 1:
+        found.append(f"Said {row['n_mentions']} times; the numbers are of the first.")
+    return found

@@ -1,0 +1,162 @@
+"""Tables of units: what each scores, what it writes, where it looks, and how other scores rank it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import links, resources, state, widgets
+from mmn.core import Neuron
+from mmn.figures.wording import k_text
+from mmn.store.queries import MAX_UNIT_ROWS
+
+RANK_OF: Final = "rank:"  # begins the columns of other methods' ranks
+_LIKE_TEXT: Final = {"format": "%.3g"}
+
+
+def with_links(rows: pd.DataFrame, run: dict[str, Any]) -> pd.DataFrame:
+    """`rows` (layer, unit) with `neuron`, the address of the unit's page."""
+    return rows.assign(neuron=[links.neuron_url(run, Neuron(row.layer, row.unit)) for row in rows.itertuples()])
+
+
+def unit_column() -> Any:
+    return st.column_config.LinkColumn(
+        "Unit",
+        display_text=links.NEURON_IN_URL,
+        alignment="left",
+        width=78,
+        help="Layer and unit, both from 0. Opens the unit's own page in a new tab.",
+    )
+
+
+def tokens_text(tokens: object, n_shown: int = 10) -> str:
+    """Decoded tokens in one line; empty for a unit that is not decoded."""
+    return " · ".join(str(token).strip() for token in tokens[:n_shown]) if isinstance(tokens, list | np.ndarray) else ""
+
+
+def ranked_table(rows: pd.DataFrame, run: dict[str, Any], key: str) -> Neuron | None:
+    """Draws `Store.ranked_units`; returns the unit whose row is selected. Columns that hold nothing are left out."""
+    shown = with_links(rows, run).assign(
+        difference=rows["score"] - rows["blank_score"], writes=[tokens_text(cell) for cell in rows["tokens"]]
+    )
+    event = st.dataframe(
+        shown,
+        hide_index=True,
+        height=395,
+        row_height=30,
+        column_order=_filled(shown, _order(shown)),
+        column_config=_columns(shown),
+        on_select="rerun",
+        selection_mode="single-row",
+        placeholder="–",
+        key=key,
+    )
+    chosen = [number for number in event["selection"]["rows"] if number < len(rows)]
+    return Neuron(int(rows.iloc[chosen[0]]["layer"]), int(rows.iloc[chosen[0]]["unit"])) if chosen else None
+
+
+def _order(rows: pd.DataFrame) -> list[str]:
+    here = ["rank", "neuron", "score", "writes", "is_interpretable", "iou", "iou_other", "iou_random"]
+    more = ["blank_score", "difference", "activation", "token_position"]
+    return here + more + [name for name in rows if str(name).startswith(RANK_OF)]
+
+
+def _filled(rows: pd.DataFrame, order: list[str]) -> list[str]:
+    return [name for name in order if rows[name].notna().any() and not (rows[name] == "").all()]
+
+
+def _columns(rows: pd.DataFrame) -> dict[str, Any]:
+    number = st.column_config.NumberColumn
+    others = {
+        name: number(f"Rank: {name.removeprefix(RANK_OF)}", format="%d", help="Empty: not among the units it kept")
+        for name in map(str, rows)
+        if name.startswith(RANK_OF)
+    }
+    return others | {
+        "rank": number("Rank", width=50),
+        "neuron": unit_column(),
+        "score": number("Score", **_LIKE_TEXT),
+        "blank_score": number(
+            "Grey", help="Its score for the same words over a grey picture. Empty: not among the kept", **_LIKE_TEXT
+        ),
+        "difference": number("Score − grey", help="What the picture itself brings", **_LIKE_TEXT),
+        "writes": _words_column(),
+        "is_interpretable": _interpretable_column(),
+        "iou": number("IoU", format="%.2f", help="Overlap of its brightest 5 % with the noun's object, 0 to 1"),
+        "iou_other": number("IoU other", format="%.2f", help="With the picture's other objects (mean)"),
+        "iou_random": number("IoU random", format="%.2f", help="Of random units of its layer, with the noun's object"),
+        "activation": number("Activation", help="a, the input of W_out, where the score is read", **_LIKE_TEXT),
+        "token_position": number("Image token", format="%d", help="The image token at which its score is highest"),
+    }
+
+
+def concept_table(rows: pd.DataFrame, run: dict[str, Any]) -> None:
+    """Draws `Store.neuron_concepts`, each noun linked to its pictures."""
+    st.dataframe(
+        rows.assign(concept=[links.concept_url(run, lemma) for lemma in rows["lemma"]]),
+        hide_index=True,
+        column_order=["concept", "n_images", "mean_score", "best_rank"],
+        column_config={
+            "concept": st.column_config.LinkColumn(
+                "Noun", display_text=links.CONCEPT_IN_URL, alignment="left", help="Opens its pictures in a new tab"
+            ),
+            "n_images": st.column_config.ProgressColumn(
+                "Pictures", format="%d", min_value=0, max_value=int(rows["n_images"].max()), color="#E69F00",
+                help="Pictures in which the noun's top k has the unit",
+            ),
+            "mean_score": st.column_config.NumberColumn("Mean score", help="Over those pictures", **_LIKE_TEXT),
+            "best_rank": st.column_config.NumberColumn("Best rank"),
+        },
+    )  # fmt: skip
+
+
+def layer_table(
+    run: dict[str, Any], method: str, k: int, layer: int, lemmas: list[str], interpretable: bool | None
+) -> None:
+    """Draws the units behind a bar of the layer distribution: those of one layer, interpretable or not if asked for."""
+    rows = resources.store().unit_rows(run["run_id"], method, k, layer, lemmas)
+    cap = ", of the first 500 by rank" if len(rows) == MAX_UNIT_ROWS else ""
+    rows = _with_words(run, rows)
+    if interpretable is not None:
+        rows = rows[rows["is_interpretable"] == interpretable]
+    st.subheader(f"Layer {layer}: {state.count(len(rows), 'unit')}{cap}")
+    st.caption(f"{method}, k = {k_text(k, widgets.n_units(run))}, {', '.join(lemmas) or 'all concepts'}")
+    shown = with_links(rows, run)
+    order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
+    st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())
+
+
+def _layer_columns() -> dict[str, Any]:
+    number = st.column_config.NumberColumn
+    return {
+        "neuron": unit_column(),
+        "best_rank": number("Best rank", help="Its highest place in any picture's ranking"),
+        "n_images": number("Pictures", help="Pictures that have it in their top k"),
+        "n_concepts": number("Concepts", help="Nouns whose own top k has it"),
+        "mean_score": number("Mean score", **_LIKE_TEXT),
+        "max_score": number("Highest score", **_LIKE_TEXT),
+        "writes": _words_column(),
+        "is_interpretable": _interpretable_column(),
+    }
+
+
+def _words_column() -> Any:
+    return st.column_config.TextColumn(
+        "Writes", width="medium", help="The ten tokens that it raises most: softmax(W_U · W_out[:, i])"
+    )
+
+
+def _interpretable_column() -> Any:
+    return st.column_config.CheckboxColumn(
+        "Interpretable", help="At least 7 of the 10 are English words of 3 letters or more (P1)"
+    )
+
+
+def _with_words(run: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with `writes` and `is_interpretable`, empty for units that are not decoded."""
+    known = resources.store().table(run["run_id"], "neuron")[["layer", "unit", "tokens", "is_interpretable"]]
+    joined = rows.merge(known, on=["layer", "unit"], how="left")
+    return joined.assign(writes=[tokens_text(cell) for cell in joined["tokens"]])

@@ -1,0 +1,38 @@
+"""What does a unit write? The ten tokens that its output raises most, with their logits (P1, P2: decoding a unit)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.theme import SECOND
+
+COLUMNS: Final = ("token", "logit")
+
+
+def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str) -> alt.TopLevelMixin:
+    """Bars of the logits W_U[t] · W_out[:, i] of a unit's ten tokens, highest first.
+
+    Args:
+        data: token, logit; in order.
+        run: the run's row: model.
+        neuron: the unit, as `L14.u2019`.
+    """
+    assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
+    rows = data.assign(place=range(1, len(data) + 1), words=[text.strip() or repr(text) for text in data["token"]])
+    rows["row"] = [f"{place}. {words}" for place, words in zip(rows["place"], rows["words"], strict=True)]
+    return (
+        alt.Chart(rows)
+        .mark_bar(color=SECOND)
+        .encode(
+            alt.Y("row:N", sort=list(rows["row"]), title=None, axis=alt.Axis(labelLimit=160, labelOverlap=False)),
+            alt.X("logit:Q", title="logit per unit of activation, W_U · W_out", axis=alt.Axis(tickCount=5)),
+            tooltip=[alt.Tooltip("words:N", title="token"), alt.Tooltip("logit:Q", format=".3f")],
+        )
+        .properties(
+            height=200, title=alt.TitleParams(f"What {neuron} writes", subtitle=[f"{run['model']}, top 10 tokens"])
+        )
+    )

@@ -1,0 +1,147 @@
+"""The Image page: which picture and noun, what the table and the overlay say, and what is missing."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from mmn.store import Store
+from tests.pages.filled import fill_whole
+
+
+def charts(at) -> list[dict]:
+    return [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+
+
+def captions(at) -> str:
+    return " ".join(element.value for element in at.caption)
+
+
+def noun_pills(at):
+    return next(group for group in at.button_group if group.key == "noun")
+
+
+def first_picture(cache) -> pd.Series:
+    with Store.open(cache) as store:
+        store.load_new_shards([store.runs_path])
+        return store.pictures("5e6f").iloc[0]
+
+
+def tile(at, number: int):
+    return [button for button in at.button if str(button.key).startswith("tile-strip")][number]
+
+
+def test_first_screen_is_full(whole_cache, open_app):
+    at = open_app("image")
+    assert not at.exception
+    assert not at.error, [e.value for e in at.error]
+    assert len([b for b in at.button if str(b.key).startswith("tile-strip")]) == 16
+    assert [m.label for m in at.metric] == ["Probability", "Logit", "Prob., grey", "Logit, grey"]
+    rows = at.dataframe[0].value
+    assert {"score", "blank_score", "difference", "writes", "iou", "iou_random", "rank:activation"} <= set(rows)
+    budget, share = charts(at)
+    assert "residual" in " ".join(budget["title"]["subtitle"])
+    assert share["title"]["text"].startswith("How much of the logit")
+
+
+def test_address_chooses_picture_and_noun(whole_cache, open_app):
+    row = first_picture(whole_cache)
+    second = re.findall(r"a (\w+)", row["text"])[1]
+    at = open_app("image", image=[row["image_id"][:10]], noun=[second])
+    assert noun_pills(at).value == f"{second} (not in the references)"
+    assert f"“{row['text']}”" in " ".join(m.value for m in at.markdown)
+    assert "Possible hallucination" in captions(at)
+    assert f"“{second}” is several tokens long" in captions(at)
+
+
+def test_click_on_a_thumbnail_opens_it(whole_cache, open_app):
+    at = open_app("image")
+    before = [m.value for m in at.markdown]
+    tile(at, 5).click().run()
+    assert not at.exception
+    assert at.query_params["image"]
+    assert [m.value for m in at.markdown] != before
+
+
+def test_unknown_picture_is_said_and_the_first_is_shown(whole_cache, open_app):
+    at = open_app("image", image=["zzz"])
+    assert "No picture of this run has an id that begins with “zzz”" in captions(at)
+    assert len(at.metric) == 4
+
+
+def test_only_possible_hallucinations(whole_cache, open_app):
+    at = open_app("image", unsaid=["true"])
+    assert not at.error
+    assert "20 pictures" in captions(at), "each has a noun that its reference lacks"
+
+
+def test_selected_row_shows_where_that_unit_looks(whole_cache, open_app):
+    at = open_app("image")
+    key = next(frame.key for frame in at.dataframe if str(frame.key).startswith("units-"))
+    at.session_state[key] = {"selection": {"rows": [2], "columns": [], "cells": []}}
+    at.run()
+    assert not at.error, [e.value for e in at.error]
+    assert "IoU of the brightest 5 %" in " ".join(m.value for m in at.markdown)
+    assert not [s for s in at.slider if s.key == "averaged"], "one unit is not averaged"
+    assert at.get("page_link")
+    at.session_state[key] = {"selection": {"rows": [30], "columns": [], "cells": []}}
+    at.run()
+    assert "looks was not kept" in captions(at)
+
+
+def test_top_units_are_averaged(whole_cache, open_app):
+    at = open_app("image")
+    next(s for s in at.slider if s.key == "averaged").set_value(5).run()
+    assert not at.error
+    assert "Mean IoU" in " ".join(m.value for m in at.markdown)
+
+
+def test_suppressors_have_their_own_table(whole_cache, open_app):
+    at = open_app("image")
+    next(group for group in at.button_group if group.key == "sign").set_value("Suppressors").run()
+    assert not at.error
+    assert (at.dataframe[0].value["rank"] < 0).all()
+
+
+def test_another_score_ranks_anew_and_is_defined(whole_cache, open_app):
+    at = open_app("image", ranking=["activation"])
+    assert "rank:contribution" in set(at.dataframe[0].value)
+    assert "activation baseline" in captions(at)
+
+
+def test_two_budgets_share_an_axis(whole_cache, open_app):
+    at = open_app("image")
+    rival = next(box for box in at.selectbox if box.key.startswith("rival-"))
+    rival.set_value(rival.options[-1]).run()
+    assert not at.error, [e.value for e in at.error]
+    one, two = charts(at)[:2]
+    assert one["encoding"]["y"]["scale"] == two["encoding"]["y"]["scale"]
+    assert "grey picture" in two["title"]["text"]
+
+
+def test_without_annotation_the_command_is_told(empty_cache, open_app):
+    fill_whole(empty_cache, annotated=False)
+    at = open_app("image")
+    assert not at.error
+    assert captions(at).count("python -m mmn annotate 5e6f0000") == 2
+    assert "writes" not in at.dataframe[0].proto.column_order
+
+
+def test_picture_whose_file_is_gone(filled_cache, open_app):
+    at = open_app("image")
+    assert not at.error
+    assert "The picture cannot be shown" in at.info[0].value
+    assert len(at.dataframe) == 1, "its units are known all the same"
+    assert "This run kept no budgets" in captions(at)
+
+
+@pytest.mark.parametrize("change", ["run"])
+def test_picture_survives_or_falls_back_on_a_change_of_run(whole_cache, open_app, change):
+    fill_whole(whole_cache, "77aa000000000000", annotated=False)
+    at = open_app("image")
+    tile(at, 3).click().run()
+    box = at.sidebar.selectbox[0]
+    box.set_value(next(option for option in box.options if "77aa" in option or option != box.value)).run()
+    assert not at.exception
+    assert not at.error, [e.value for e in at.error]

@@ -1,0 +1,65 @@
+"""The Neuron page: a unit by address, by hand, by default; with and without annotation."""
+
+import json
+
+from tests.pages.filled import fill_whole
+
+
+def captions(at) -> str:
+    return " ".join(element.value for element in at.caption)
+
+
+def tiles(at) -> list:
+    return [button for button in at.button if str(button.key).startswith("tile-strongest")]
+
+
+def test_first_screen_is_a_unit_that_leads_rankings(whole_cache, open_app):
+    at = open_app("neuron")
+    assert not at.exception
+    assert not at.error, [e.value for e in at.error]
+    (spec,) = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+    assert "writes" in spec["title"]["text"]
+    ranks, concepts = (frame.value for frame in at.dataframe)
+    assert list(ranks["method"]) == ["contribution", "contribution-folded", "activation", "random"]
+    assert {"lemma", "n_images", "mean_score", "best_rank"} <= set(concepts)
+    assert 1 <= len(tiles(at)) <= 12
+
+
+def test_address_chooses_the_unit(whole_cache, open_app):
+    at = open_app("neuron", neuron=["L3.u4"])
+    assert any("L3.u4: layer 3" in s.value for s in at.subheader)
+
+
+def test_what_is_no_unit_is_explained(whole_cache, open_app):
+    at = open_app("neuron", neuron=["dog"])
+    assert "is not a unit; write it as" in at.info[0].value
+    assert not at.error
+
+
+def test_unit_that_the_model_does_not_have(whole_cache, open_app):
+    at = open_app("neuron", neuron=["L9.u1"])
+    assert "whole has no unit L9.u1: its layers are 0–3" in at.info[0].value
+    assert not at.error
+
+
+def test_typing_jumps_to_a_unit(whole_cache, open_app):
+    at = open_app("neuron")
+    at.text_input[0].set_value("L2.u7").run()
+    assert at.query_params["neuron"] == "L2.u7"
+    assert any("L2.u7" in s.value for s in at.subheader)
+
+
+def test_without_annotation_the_command_is_told(empty_cache, open_app):
+    fill_whole(empty_cache, annotated=False)
+    at = open_app("neuron")
+    assert "python -m mmn annotate 5e6f0000" in at.info[0].value
+    assert "Where it looks is not known here" in captions(at)
+    assert len(tiles(at)) >= 1
+
+
+def test_click_on_a_picture_opens_its_image_page(whole_cache, open_app):
+    at = open_app("neuron")
+    tiles(at)[0].click().run()
+    assert not at.exception
+    assert at.title[0].value == "Image"
+    assert at.query_params["image"]

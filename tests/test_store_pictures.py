@@ -1,0 +1,449 @@
+"""What the store says of a picture, a unit or a pair of rankings is what a plain computation over the rows says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mmn import shards
+from mmn.core import Neuron
+from mmn.errors import UsageError
+from mmn.geometry import Cell, Grid, Grids
+from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
+from mmn.store import Store, grids, migrations
+from mmn.store.rankings import mean_by_image
+from tests.test_shards import MODEL, RUN, concept_row, score_rows
+from tests.test_store import documented, in_database
+
+METHODS = (CONTRIBUTION, CONTRIBUTION_FOLDED, RANDOM)
+PICTURES = {"aa1": ["dog", "cats", "zebra"], "aa2": ["dog"], "b": ["trees", "dogs", "sky"], "c": []}
+UNREFERENCED = {("aa1", "dog"): False, ("aa1", "cats"): True, ("b", "sky"): False, ("b", "trees"): False}
+TARGET = ("aa1", "zebra")  # a word that the user chose
+K, BOTTOM = 6, 2
+GRIDS = Grids((Grid.even(1, 2, (0, 0, 1 / 3, 24)),), (Cell(0, 0, 1), None, Cell(0, 0, 0)))
+
+
+def a_run() -> dict[str, list[dict[str, Any]]]:
+    """The rows of a scored and annotated run, as its shards have them."""
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in shards.TABLES}
+    for image_id, said in PICTURES.items():
+        source = f"/pictures/{image_id}.png"
+        size = {"width": 32, "height": 24}
+        rows["image"].append({"image_id": image_id, "source": source, "sources": [source], "reference": []} | size)
+        for variant in (ORIGINAL, BLANK):
+            text = f"{variant} {' '.join(said)}"
+            rows["caption"].append({"image_id": image_id, "variant": variant, "text": text, "tokens": [1]})
+            for position, noun in enumerate(said):
+                key = (image_id, noun)
+                concept = concept_row(image_id, noun, 0 if key == TARGET else position)
+                concept |= {"variant": variant, "prob": rng.random(), "is_in_reference": UNREFERENCED.get(key)}
+                rows["concept"].append(concept | {"target_at": "dog" if key == TARGET else None})
+                for method in METHODS:
+                    rows["score"] += ranked_rows(rng, variant, image_id, noun, method)
+                for term, layer in [("embedding", None), ("bias", None), ("ffn", 1), ("attention", 0), ("ffn", 0)]:
+                    budget = {"image_id": image_id, "variant": variant, "noun": noun, "term": term, "layer": layer}
+                    rows["budget"].append(budget | {"logit": rng.standard_normal()})
+    return rows | annotated(rng, rows["score"])
+
+
+def ranked_rows(rng: np.random.Generator, variant: str, image_id: str, noun: str, method: str) -> list[dict[str, Any]]:
+    scores = rng.standard_normal(MODEL.n_units)
+    top = score_rows(image_id, noun, method, scores, K)
+    bottom = [
+        row | {"score": -row["score"], "rank": -row["rank"]}
+        for row in score_rows(image_id, noun, method, -scores, BOTTOM)
+    ]
+    return [row | {"variant": variant, "activation": rng.standard_normal()} for row in top + bottom]
+
+
+def annotated(rng: np.random.Generator, scores: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Half of the units decoded; fields of the top 3 of two methods, those of `b` without regions."""
+    decoded = {"model_fingerprint": MODEL.fingerprint, "tokens": list("abcdefghij"), "logits": [0.5] * 10}
+    neuron = [
+        decoded | {"layer": layer, "unit": unit, "is_interpretable": bool(rng.random() < 0.5)}
+        for layer in range(MODEL.n_layers)
+        for unit in range(0, MODEL.d_mlp, 2)
+    ]
+    top = [s for s in scores if s["variant"] == ORIGINAL and 1 <= s["rank"] <= 3 and s["method"] != RANDOM]
+    key = ("image_id", "noun", "method", "rank", "layer", "unit")
+    field = [
+        {name: score[name] for name in key}
+        | {"iou": rng.random() if score["image_id"] != "b" else None, "iou_other": None}
+        | {"iou_random": rng.random() if score["image_id"] != "b" else None}
+        for score in top
+    ]
+    seen = sorted({(score["image_id"], score["layer"], score["unit"]) for score in top})
+    look = [
+        {"image_id": i, "layer": layer, "unit": unit, "activations": [layer, unit, 0.25]} for i, layer, unit in seen
+    ]
+    return {"neuron": neuron, "field": field, "look": look, "grid": [{"image_id": "aa1", "grid": grids.to_json(GRIDS)}]}
+
+
+ROWS = a_run()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The run in a database. Read only."""
+    cache_path = tmp_path_factory.mktemp("pictures") / "cache"
+    write(cache_path, ROWS)
+    with Store.open(cache_path) as opened:
+        assert opened.load_new_shards([opened.runs_path]) == 2
+        yield opened
+
+
+def write(cache_path: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
+    settings = replace(RUN.settings, methods=METHODS, top_k=K, bottom_k=BOTTOM, variants=(ORIGINAL, BLANK))
+    run_path = shards.create_run(cache_path / "runs", replace(RUN, settings=settings))
+    tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in shards.TABLES.items()}
+    shards.write_shard(run_path, "batch-0", {name: tables[name] for name in shards.SCHEMAS})
+    shards.write_shard(run_path, "annotation", {name: tables[name] for name in shards.ANNOTATIONS})
+    return run_path
+
+
+def frame(name: str, **equal: Any) -> pd.DataFrame:
+    rows = [row for row in ROWS[name] if all(row[column] == value for column, value in equal.items())]
+    return pd.DataFrame(rows, columns=shards.TABLES[name].names)
+
+
+def top_scores(method: str, k: int = K) -> pd.DataFrame:
+    """Scores of the nouns of captions, suppressors left out."""
+    scores = frame("score", variant=ORIGINAL, method=method)
+    is_target = (scores["image_id"] == TARGET[0]) & (scores["noun"] == TARGET[1])
+    return scores[scores["rank"].between(1, k) & ~is_target]
+
+
+# ---- one picture
+
+
+def test_pictures_with_their_counts(store: Store) -> None:
+    rows = store.pictures("latest")
+    assert list(rows.columns) == ["image_id", "source", "width", "height", "text", "n_concepts", "n_unreferenced"]
+    assert rows["image_id"].tolist() == ["aa1", "aa2", "b", "c"]
+    assert rows["text"].tolist() == ["original dog cats zebra", "original dog", "original trees dogs sky", "original "]
+    assert rows["n_concepts"].tolist() == [2, 1, 3, 0]
+    assert rows["n_unreferenced"].tolist() == [1, 0, 2, 0]
+
+
+def test_pictures_by_noun_and_by_what_no_reference_says(store: Store) -> None:
+    def ids(*lemmas: str, only: bool = False) -> list[str]:
+        return store.pictures("latest", lemmas, only_unreferenced=only)["image_id"].tolist()
+
+    assert ids("dog") == ["aa1", "aa2", "b"]
+    assert ids("sky", "cat") == ["aa1", "b"]
+    assert ids("zebra") == []  # nobody said it
+    assert ids(only=True) == ["aa1", "b"]
+    assert ids("dog", only=True) == ["aa1"]  # in b it is another noun that no reference says
+    assert ids("cat", only=True) == []
+
+
+def test_a_picture_is_found_by_its_beginning(store: Store) -> None:
+    row = store.picture("latest", "aa2")
+    assert (row["image_id"], row["text"], row["sources"]) == ("aa2", "original dog", ["/pictures/aa2.png"])
+    assert store.picture("latest", "b")["width"] == 32
+    for text, message in {"aa": "more than one picture", "x": "no picture", "": "picture", "%": "no picture"}.items():
+        with pytest.raises(UsageError, match=message):
+            store.picture("latest", text)
+
+
+def test_concepts_of_a_picture_in_the_caption_s_order(store: Store) -> None:
+    rows = store.picture_concepts("latest", "aa1")
+    assert rows["noun"].tolist() == ["dog", "cats", "zebra"]
+    assert set(rows["variant"]) == {ORIGINAL}
+    blank = frame("concept", image_id="aa1", variant=BLANK).set_index("noun")
+    assert rows["blank_prob"].tolist() == blank.loc[rows["noun"], "prob"].tolist()
+    assert rows["blank_logit"].tolist() == [4.0, 4.0, 4.0]
+    assert store.picture_concepts("latest", "c").empty
+
+
+@pytest.mark.parametrize("noun", ["dog", "zebra"])
+def test_ranked_units_equal_brute_force(store: Store, noun: str) -> None:
+    rows = store.ranked_units("latest", "aa1", noun, CONTRIBUTION, limit=5)
+    mine = frame("score", image_id="aa1", noun=noun, variant=ORIGINAL)
+    top = mine[(mine["method"] == CONTRIBUTION) & (mine["rank"] > 0)].head(5)
+    for column in ("rank", "layer", "unit"):
+        assert rows[column].tolist() == top[column].tolist()
+    assert rows["score"].tolist() == pytest.approx(top["score"].tolist())
+    for _, row in rows.iterrows():
+        here = {"image_id": "aa1", "noun": noun, "layer": row["layer"], "unit": row["unit"]}
+        assert_equal(row["blank_score"], frame("score", **here, variant=BLANK, method=CONTRIBUTION)["score"])
+        for method in (CONTRIBUTION_FOLDED, RANDOM):
+            assert_equal(row[f"rank:{method}"], frame("score", **here, variant=ORIGINAL, method=method)["rank"])
+        assert_equal(row["iou"], frame("field", **here, method=CONTRIBUTION)["iou"])
+        decoded = frame("neuron", layer=row["layer"], unit=row["unit"])
+        assert row["tokens"] == (list("abcdefghij") if len(decoded) else None)
+        assert row["is_interpretable"] is (bool(decoded["is_interpretable"].iloc[0]) if len(decoded) else None)
+    assert rows["is_interpretable"].notna().any()
+    assert rows["blank_score"].notna().any()
+
+
+def assert_equal(found: float, expected: pd.Series) -> None:
+    """A number, or NaN where no row has it."""
+    assert len(expected) <= 1
+    assert found == pytest.approx(expected.iloc[0] if len(expected) else float("nan"), nan_ok=True)
+
+
+def test_suppressors_are_asked_for_by_sign(store: Store) -> None:
+    rows = store.ranked_units("latest", "b", "sky", CONTRIBUTION, sign="bottom")
+    assert rows["rank"].tolist() == [-1, -2]
+    assert rows["score"].is_monotonic_increasing
+    with pytest.raises(UsageError, match="sign 'middle'"):
+        store.ranked_units("latest", "b", "sky", CONTRIBUTION, sign="middle")
+
+
+def test_what_a_picture_has_not_is_named(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"no noun 'cow' for picture b; it has trees, dogs, sky"):
+        store.ranked_units("latest", "b", "cow", CONTRIBUTION)
+    with pytest.raises(UsageError, match=r"no 'attribution' scores.*contribution, contribution-folded, random"):
+        store.ranked_units("latest", "b", "sky", "attribution")
+    with pytest.raises(UsageError, match=r"k = 7 is not in 1 … 6"):
+        store.top_share("latest", "b", "sky", ks=[7])
+    with pytest.raises(UsageError, match="no noun"):
+        store.logit_budget("latest", "c", "sky")
+
+
+def test_a_budget_is_in_order_and_shares_add_up(store: Store) -> None:
+    rows = store.logit_budget("latest", "b", "sky", BLANK)
+    assert rows["term"].tolist() == ["embedding", "attention", "ffn", "ffn", "bias"]
+    assert rows["layer"].fillna(-1).tolist() == [-1, 0, 0, 1, -1]
+    stored = frame("budget", image_id="b", noun="sky", variant=BLANK)
+    assert rows["logit"].sum() == pytest.approx(stored["logit"].sum())
+    share = store.top_share("latest", "b", "sky", ks=[4, 1])
+    scores = top_scores(CONTRIBUTION_FOLDED).query("image_id == 'b' and noun == 'sky'")["score"].to_numpy()
+    assert share["k"].tolist() == [4, 1]
+    assert share["logit"].tolist() == pytest.approx([scores[:4].sum(), scores[0]])
+
+
+def test_looks_and_grids_read_back(store: Store) -> None:
+    stored = [Neuron(row["layer"], row["unit"]) for row in ROWS["look"] if row["image_id"] == "aa1"]
+    missing = next(Neuron(0, unit) for unit in range(8) if Neuron(0, unit) not in stored)
+    rows = store.looks("latest", "aa1", [stored[2], missing, stored[0]])
+    assert [Neuron(row.layer, row.unit) for row in rows.itertuples()] == [stored[2], stored[0]]
+    assert [list(one) for one in rows["activations"]] == [[n.layer, n.unit, 0.25] for n in (stored[2], stored[0])]
+    assert store.looks("latest", "aa1", []).empty
+    assert store.grid("latest", "aa1") == GRIDS
+    assert store.grid("latest", "aa2") is None
+
+
+# ---- one unit
+
+
+def test_a_unit_is_decoded_or_not(store: Store) -> None:
+    row = store.neuron("latest", Neuron(1, 2))
+    assert (row["tokens"], row["logits"]) == (list("abcdefghij"), [0.5] * 10)
+    assert row["is_interpretable"] is bool(frame("neuron", layer=1, unit=2)["is_interpretable"].iloc[0])
+    assert store.neuron("latest", Neuron(1, 3))["is_interpretable"] is None
+    with pytest.raises(UsageError, match=r"has no unit L3\.u0: its layers are 0–2, its units 0–7"):
+        store.neuron("latest", Neuron(3, 0))
+
+
+@pytest.mark.parametrize("neuron", [Neuron(0, 2), Neuron(1, 5), Neuron(2, 7)])
+def test_a_unit_over_all_pictures_equals_brute_force(store: Store, neuron: Neuron) -> None:
+    units = {"layer": neuron.layer, "unit": neuron.unit}
+    ranks = store.neuron_ranks("latest", neuron).set_index("method")
+    for method in METHODS:
+        mine = top_scores(method).query("layer == @neuron.layer and unit == @neuron.unit")
+        pictures = store.neuron_pictures("latest", neuron, method)
+        expected = mine.sort_values("score", ascending=False)
+        assert pictures[["image_id", "noun", "rank"]].to_numpy().tolist() == (
+            expected[["image_id", "noun", "rank"]].to_numpy().tolist()
+        ), units
+        near = mine[mine["rank"] <= 4]
+        concepts = store.neuron_concepts("latest", neuron, method, 4).set_index("lemma")
+        grouped = near.groupby(near["noun"].str.removesuffix("s"))
+        assert concepts["n_images"].to_dict() == grouped["image_id"].nunique().to_dict()
+        assert concepts["mean_score"].to_dict() == pytest.approx(grouped["score"].mean().to_dict())
+        assert concepts["best_rank"].to_dict() == grouped["rank"].min().to_dict()
+        assert (method in ranks.index) == bool(len(mine))
+        if len(mine):
+            row = ranks.loc[method]
+            assert row["n_concepts_in_top"] == len(mine)
+            assert row["share_of_concepts"] == pytest.approx(len(mine) / 6)
+            assert (row["best_rank"], row["median_rank"]) == (mine["rank"].min(), mine["rank"].median())
+
+
+def test_the_strongest_pictures_come_with_their_captions(store: Store) -> None:
+    best = top_scores(CONTRIBUTION).sort_values("score").iloc[-1]
+    row = store.neuron_pictures("latest", Neuron(best["layer"], best["unit"]), CONTRIBUTION, limit=1).iloc[0]
+    assert (row["image_id"], row["source"]) == (best["image_id"], f"/pictures/{best['image_id']}.png")
+    assert row["text"].startswith("original")
+
+
+# ---- whole rankings
+
+
+@pytest.mark.parametrize("lemmas", [[], ["dog"]])
+def test_overlap_equals_brute_force(store: Store, lemmas: list[str]) -> None:
+    rows = store.ranking_overlap("latest", CONTRIBUTION, RANDOM, [6, 2, 5], lemmas)
+    assert rows["k"].tolist() == [6, 2, 5]
+    for row in rows.itertuples():
+        first, second = (units_by_concept(method, row.k, lemmas) for method in (CONTRIBUTION, RANDOM))
+        assert len(first) == (3 if lemmas else 6)
+        assert row.overlap == pytest.approx(np.mean([len(first[c] & second[c]) / row.k for c in first]))
+        assert row.chance == row.k / 24
+    assert (store.ranking_overlap("latest", RANDOM, RANDOM, [1, 6])["overlap"] == 1).all()
+    with pytest.raises(UsageError, match="no concepts"):
+        store.ranking_overlap("latest", RANDOM, CONTRIBUTION, [1], ["cow"])
+
+
+def units_by_concept(method: str, k: int, lemmas: list[str]) -> dict[tuple[str, str], set[tuple[int, int]]]:
+    found: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for row in top_scores(method, k).itertuples():
+        if not lemmas or row.noun.removesuffix("s") in lemmas:
+            found.setdefault((row.image_id, row.noun), set()).add((row.layer, row.unit))
+    return found
+
+
+def test_rank_correlation_equals_pandas(store: Store) -> None:
+    keys = ["image_id", "noun", "layer", "unit"]
+    both = top_scores(CONTRIBUTION).merge(top_scores(CONTRIBUTION_FOLDED), on=keys)
+    rhos = [
+        group["rank_x"].rank().corr(group["rank_y"].rank())
+        for _, group in both.groupby(["image_id", "noun"])
+        if len(group) > 1
+    ]
+    assert rhos
+    found = store.rank_correlation("latest", CONTRIBUTION, CONTRIBUTION_FOLDED)
+    assert found == {"spearman": pytest.approx(np.mean(rhos)), "n": len(rhos)}
+    assert store.rank_correlation("latest", RANDOM, RANDOM) == {"spearman": pytest.approx(1.0), "n": 6}
+
+
+def test_fields_are_summarised_by_picture(store: Store) -> None:
+    rows = store.field_summary("latest", top=2).set_index("method")
+    assert list(rows.index) == [CONTRIBUTION, CONTRIBUTION_FOLDED]
+    for method, row in rows.iterrows():
+        mine = frame("field", method=method)
+        mine = mine[(mine["rank"] <= 2) & mine["iou"].notna() & (mine["noun"] != TARGET[1])]
+        assert (row["n"], row["n_images"]) == (len(mine), 2)
+        assert row["iou"] == pytest.approx(mine["iou"].astype(float).mean())
+        means = mine.groupby("image_id")["iou"].apply(lambda ious: ious.astype(float).mean())
+        assert [row["iou_low"], row["iou_high"]] == pytest.approx(
+            [means.min(), means.max()]
+        )  # 2 pictures: the extremes
+        assert row[["iou_other", "iou_other_low", "iou_other_high"]].isna().all()
+        assert row["iou_random"] == pytest.approx(mine["iou_random"].astype(float).mean())
+
+
+def test_the_interval_is_of_pictures_and_as_wide_as_theory_says() -> None:
+    rng = np.random.default_rng(1)
+    means = rng.normal(0.3, 0.1, 400)
+    counts = rng.integers(1, 50, 400).astype(float)
+    mean, low, high = mean_by_image(means * counts, counts, 4000)
+    weights = counts / counts.sum()
+    deviation = np.sqrt(np.sum((weights * (means - mean)) ** 2))  # of a ratio of sums over pictures
+    assert mean == pytest.approx(weights @ means)
+    assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.06)  # 4,000 draws: percentiles within some 3 %
+
+
+def test_layers_of_interpretable_units_only(store: Store) -> None:
+    for wanted in (True, False):
+        decoded = frame("neuron", is_interpretable=wanted)
+        units = set(zip(decoded["layer"], decoded["unit"], strict=True))
+        rows = store.layer_distribution("latest", [RANDOM], [3], ["dog"], interpretable=wanted)
+        dogs = top_scores(RANDOM, 3)
+        dogs = dogs[dogs["noun"].isin(["dog", "dogs"])]
+        found = set(zip(dogs["layer"], dogs["unit"], strict=True)) & units
+        assert found
+        assert rows["n_units"].tolist() == [sum(layer == one for layer, _ in found) for one in range(3)]
+        assert rows["share"].sum() == pytest.approx(1)
+
+
+def test_without_decoded_units_the_filter_says_what_to_run(tmp_path: Path) -> None:
+    write(tmp_path, ROWS | {"neuron": []})
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        with pytest.raises(UsageError, match=rf"run `mmn annotate {RUN.run_id}`"):
+            store.layer_distribution("latest", [RANDOM], [1], interpretable=True)
+        assert store.field_summary("latest", top=3)["n"].tolist() == [9, 9]
+
+
+def test_a_filter_that_leaves_no_unit_shows_zeros_and_a_wrong_method_is_still_named(tmp_path: Path) -> None:
+    write(tmp_path, ROWS | {"neuron": [row | {"is_interpretable": False} for row in ROWS["neuron"]]})
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        rows = store.layer_distribution("latest", [RANDOM], [1], interpretable=True)
+        assert rows["n_units"].tolist() == [0, 0, 0]
+        assert rows["share"].tolist() == [0, 0, 0]
+        with pytest.raises(UsageError, match="no 'activation' scores"):
+            store.layer_distribution("latest", ["activation"], [1], interpretable=True)
+
+
+# ---- loading
+
+
+def test_annotations_of_a_later_call_add_and_do_not_repeat(tmp_path: Path) -> None:
+    run_path = write(tmp_path, ROWS)
+    again = {name: pa.Table.from_pylist(ROWS[name], schema=shards.TABLES[name]) for name in shards.ANNOTATIONS}
+    new = ROWS["look"][0] | {"unit": 7, "layer": 2, "image_id": "c"}
+    again["look"] = pa.concat_tables([again["look"], pa.Table.from_pylist([new], schema=again["look"].schema)])
+    shards.write_shard(run_path, "second", again)
+    with Store.open(tmp_path) as store:
+        assert store.load_new_shards([store.runs_path]) == 3
+        for name in shards.ANNOTATIONS:
+            assert len(store.table("latest", name)) == len(ROWS[name]) + (name == "look"), name
+        store.delete_run("latest")
+        left = {name: n_rows(store, name) for name in shards.ANNOTATIONS}
+        assert left == {"neuron": len(ROWS["neuron"]), "field": 0, "look": 0, "grid": 0}  # units are the model's
+
+
+def n_rows(store: Store, table: str) -> int:
+    with store._cursor() as own:
+        return own.table(table).count("*").fetchall()[0][0]
+
+
+def test_an_annotation_that_says_one_thing_twice_or_nothing_is_refused(tmp_path: Path) -> None:
+    run_path = write(tmp_path, ROWS)
+    look = pa.Table.from_pylist(ROWS["look"], schema=shards.TABLES["look"])
+    with pytest.raises(AssertionError, match="look rows"):
+        shards.write_shard(run_path, "twice", {"look": pa.concat_tables([look, look])})
+    for value in (float("nan"), float("inf")):
+        bad = pa.Table.from_pylist([ROWS["look"][0] | {"activations": [1.0, value]}], schema=look.schema)
+        with pytest.raises(AssertionError, match=r"look\.activations: 1 of 2"):
+            shards.write_shard(run_path, "bad", {"look": bad})
+
+
+def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_path = write(tmp_path, ROWS)
+    late = run_path.rename(tmp_path / "late") / "annotation"
+    kept = late.rename(tmp_path / "annotation")
+    (tmp_path / "late").rename(run_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
+        with Store.open(tmp_path) as old:
+            assert {"look", "grid"}.isdisjoint(in_database(old))
+            with old._cursor() as own:
+                own.execute("INSERT INTO field VALUES ('old', 'a', 'dog', 'random', 1, 0, 0, NULL, NULL, NULL)")
+    kept.rename(run_path / "annotation")
+    with Store.open(tmp_path) as store:
+        assert in_database(store).keys() == documented().keys()
+        assert store.load_new_shards([store.runs_path]) == 2
+        assert len(store.table("latest", "look")) == len(ROWS["look"])
+        with store._cursor() as own:
+            assert own.execute("SELECT count(*) FROM field WHERE run_id = 'old'").fetchall() == [(1,)]
+
+
+def test_annotations_have_the_columns_of_the_database(store: Store) -> None:
+    arrow = {"VARCHAR": "string", "INTEGER": "int32", "SMALLINT": "int16", "DOUBLE": "double", "BOOLEAN": "bool"}
+    arrow |= {"JSON": "string", "FLOAT[]": "list<item: float>"}
+    arrow |= {"VARCHAR[10]": "fixed_size_list<item: string>[10]", "FLOAT[10]": "fixed_size_list<item: float>[10]"}
+    for table, columns in in_database(store).items():
+        if table in shards.ANNOTATIONS:
+            expected = [
+                (name, arrow[dtype.removesuffix(" NULL")], dtype.endswith(" NULL"))
+                for name, dtype in columns.items()
+                if name != "run_id"
+            ]
+            found = [(f.name, re_named(str(f.type)), f.nullable) for f in shards.ANNOTATIONS[table]]
+            assert found == expected, table
+
+
+def re_named(arrow_type: str) -> str:
+    return arrow_type.replace("element: ", "item: ")
