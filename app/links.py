@@ -35,5 +35,6 @@ def neuron_link(run: dict[str, Any], neuron: Neuron) -> None:
 
 
 def go_to_image(image_id: str, noun: str) -> NoReturn:
-    st.session_state["noun"] = noun  # a widget's own parameter, which must not be set in the address beside it
-    st.switch_page(IMAGE, query_params={"image": image_id[:ID_LENGTH]})
+    """Opens a picture of the run that is chosen already, from another page."""
+    st.session_state.pop("noun", None)  # else the noun chosen last would win over the address
+    st.switch_page(IMAGE, query_params={"image": image_id[:ID_LENGTH], "noun": noun})

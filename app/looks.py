@@ -39,10 +39,12 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
         place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
         st.caption(_why_not(run, len(ranked)))
         return
-    rows = _shown_rows(found, chosen)
+    rows = _shown_rows(found, units, chosen)
     if rows.empty:
         place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
-        st.caption(f"Where {chosen} looks was not kept: `mmn annotate` looks at the first units of each noun only.")
+        st.caption(
+            f"Where {chosen or units[0]} looks was not kept: `mmn annotate` looks at the first units of each noun only."
+        )
         return
     opacity, is_outlined = _controls()
     size = (picture["width"], picture["height"])
@@ -56,13 +58,15 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
         links.neuron_link(run, chosen)
 
 
-def _shown_rows(found: pd.DataFrame, chosen: Neuron | None) -> pd.DataFrame:
-    """The looks of the chosen unit, or of as many top ones as the slider says."""
+def _shown_rows(found: pd.DataFrame, units: Sequence[Neuron], chosen: Neuron | None) -> pd.DataFrame:
+    """The looks of the chosen unit, or of as many top ones as the slider says; of `found`, some of `units` by rank."""
     if chosen:
         return found[(found["layer"] == chosen.layer) & (found["unit"] == chosen.unit)]
-    most = min(MOST_AVERAGED, len(found))
+    known = list(zip(found["layer"], found["unit"], strict=True))
+    in_order = [a == (b.layer, b.unit) for a, b in zip(known, units, strict=False)]
+    most = min(MOST_AVERAGED, (*in_order, False).index(False))  # without gaps: the top units are meant
     if most < 2:
-        return found.head(1)
+        return found.head(most)
     return found.head(st.slider("Top units, averaged", 1, most, 1, key="averaged", help="Or select a unit's row."))
 
 
@@ -89,7 +93,8 @@ def _ious(ranked: pd.DataFrame, rows: pd.DataFrame, noun: str) -> None:
     """The overlap of the shown units with objects; a mean over them when there are several."""
     shown = ranked.merge(rows[["layer", "unit"]], on=["layer", "unit"])
     if not shown["iou"].notna().any():
-        st.caption(f"No outline of “{noun}” is known for this picture, so there is no overlap to tell.")
+        why = "was compared for the first units only" if ranked["iou"].notna().any() else "has no outline here"
+        st.caption(f"No overlap to tell: “{noun}” {why}.")
         return
     mean = "Mean " if len(shown) > 1 else ""
     known = {f"with “{noun}”": "iou", "with other objects": "iou_other", "random units": "iou_random"}

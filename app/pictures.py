@@ -122,8 +122,8 @@ def scaled(grids: Grids, size: tuple[int, int], displayed_size: tuple[int, int])
 
 def scale_colours(n: int = 8) -> list[str]:
     """The colours of `heat.overlay`, least to most, as CSS."""
-    ramp = overlay(Image.new("RGB", (n, 1)), np.linspace(0, 1, n)[None], opacity=1)
-    return [f"rgb{colour}" for colour in ramp.getdata()]
+    ramp = overlay(Image.new("RGB", (n, 1)), np.linspace(0, 1, n)[None], opacity=1.0)
+    return [f"rgb({red},{green},{blue})" for red, green, blue in np.asarray(ramp)[0]]
 
 
 def as_webp(image: Image.Image) -> bytes:

@@ -14,7 +14,7 @@ from mmn.figures.wording import k_text
 from mmn.store.queries import MAX_UNIT_ROWS
 
 RANK_OF: Final = "rank:"  # begins the columns of other methods' ranks
-_LIKE_TEXT: Final = {"format": "%.3g"}
+_DIGITS: Final = "%.3g"
 
 
 def with_links(rows: pd.DataFrame, run: dict[str, Any]) -> pd.DataFrame:
@@ -78,17 +78,17 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
     return others | {
         "rank": number("Rank", width=50),
         "neuron": unit_column(),
-        "score": number("Score", **_LIKE_TEXT),
+        "score": number("Score", format=_DIGITS),
         "blank_score": number(
-            "Grey", help="Its score for the same words over a grey picture. Empty: not among the kept", **_LIKE_TEXT
+            "Grey", help="Its score for the same words over a grey picture. Empty: not among the kept", format=_DIGITS
         ),
-        "difference": number("Score − grey", help="What the picture itself brings", **_LIKE_TEXT),
+        "difference": number("Score − grey", help="What the picture itself brings", format=_DIGITS),
         "writes": _words_column(),
         "is_interpretable": _interpretable_column(),
         "iou": number("IoU", format="%.2f", help="Overlap of its brightest 5 % with the noun's object, 0 to 1"),
         "iou_other": number("IoU other", format="%.2f", help="With the picture's other objects (mean)"),
         "iou_random": number("IoU random", format="%.2f", help="Of random units of its layer, with the noun's object"),
-        "activation": number("Activation", help="a, the input of W_out, where the score is read", **_LIKE_TEXT),
+        "activation": number("Activation", help="a, the input of W_out, where the score is read", format=_DIGITS),
         "token_position": number("Image token", format="%d", help="The image token at which its score is highest"),
     }
 
@@ -107,7 +107,7 @@ def concept_table(rows: pd.DataFrame, run: dict[str, Any]) -> None:
                 "Pictures", format="%d", min_value=0, max_value=int(rows["n_images"].max()), color="#E69F00",
                 help="Pictures in which the noun's top k has the unit",
             ),
-            "mean_score": st.column_config.NumberColumn("Mean score", help="Over those pictures", **_LIKE_TEXT),
+            "mean_score": st.column_config.NumberColumn("Mean score", help="Over those pictures", format=_DIGITS),
             "best_rank": st.column_config.NumberColumn("Best rank"),
         },
     )  # fmt: skip
@@ -136,8 +136,8 @@ def _layer_columns() -> dict[str, Any]:
         "best_rank": number("Best rank", help="Its highest place in any picture's ranking"),
         "n_images": number("Pictures", help="Pictures that have it in their top k"),
         "n_concepts": number("Concepts", help="Nouns whose own top k has it"),
-        "mean_score": number("Mean score", **_LIKE_TEXT),
-        "max_score": number("Highest score", **_LIKE_TEXT),
+        "mean_score": number("Mean score", format=_DIGITS),
+        "max_score": number("Highest score", format=_DIGITS),
         "writes": _words_column(),
         "is_interpretable": _interpretable_column(),
     }

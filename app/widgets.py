@@ -201,7 +201,7 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
 
 
-def _themed(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+def _themed(chart: alt.TopLevelMixin) -> Any:
     return chart.configure_title(subtitleColor=SUBTITLE, subtitlePadding=6, subtitleFontSize=13, offset=12)
 
 

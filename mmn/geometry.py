@@ -269,6 +269,13 @@ def _after_shuffle(seen: _Seen, n_patches: int) -> int:
     return n_patches // factor
 
 
+def _any_resolution_with_class_token(seen: _Seen) -> Grids:
+    """The same over a picture encoder that has a class token, which must not be among the patches."""
+    if getattr(seen.config, "vision_feature_select_strategy", None) == "full":
+        raise seen.refusal("vision_feature_select_strategy 'full' keeps class tokens among the patches")
+    return _any_resolution(seen)
+
+
 def _any_resolution(seen: _Seen) -> Grids:
     """The picture squeezed onto one square; then, on a canvas of squares, fitted, padded and unpadded again.
 
@@ -281,8 +288,6 @@ def _any_resolution(seen: _Seen) -> Grids:
     pinpoints = [list(size) for size in config.image_grid_pinpoints]
     if pinpoints != [list(size) for size in seen.processor.image_grid_pinpoints]:
         raise seen.refusal("processor and model have different image_grid_pinpoints")
-    if getattr(config, "vision_feature_select_strategy", None) == "full" and config.model_type == "llava_next":
-        raise seen.refusal("vision_feature_select_strategy 'full' keeps class tokens among the patches")
     seen.require_canvas((side, side))
     canvas = select_best_resolution(seen.lengths, pinpoints)
     crop = _spans(side, seen.patch_size)
@@ -339,6 +344,7 @@ GRIDS: Final[dict[str, Callable[[_Seen], Grids]]] = {
     "canvas": _canvas_and_whole,
     "split": _split,
     "any-resolution": _any_resolution,
+    "any-resolution with class token": _any_resolution_with_class_token,
 }
 WITHOUT_GRID: Final = {
     "queries": "its image tokens are a Q-Former's queries, each of which sees the whole picture",

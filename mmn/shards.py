@@ -238,7 +238,7 @@ def _checked(table: str, rows: pa.Table) -> pa.Table:
     for field in schema:
         n_null = rows[field.name].null_count
         assert field.nullable or n_null == 0, f"{table}.{field.name}: {n_null} nulls"
-    typed = rows.select(schema.names).cast(schema)
+    typed = rows.select(schema.names).cast(_keeping_dictionaries(schema, rows.schema)).unify_dictionaries()
     for field in schema:
         values = typed[field.name]
         if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
@@ -250,18 +250,30 @@ def _checked(table: str, rows: pa.Table) -> pa.Table:
     return typed
 
 
+def _keeping_dictionaries(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
+    """The schema with strings as given, plain or by dictionary: a long column of few words is many times smaller so."""
+
+    def wanted(field: pa.Field) -> pa.Field:
+        own = given.field(field.name).type
+        is_same_text = pa.types.is_dictionary(own) and own.value_type == field.type
+        return field.with_type(own) if is_same_text else field
+
+    return pa.schema([wanted(field) for field in schema])
+
+
 def _check_keys(tables: Mapping[str, pa.Table]) -> None:
     """Asserts that a noun names one concept of a caption, and that every score and budget row has its concept.
 
     Annotations are of concepts in other shards of the run; here only their own keys must be distinct.
     """
     key = ["image_id", "variant", "noun"]
-    concepts = tables.get("concept", SCHEMAS["concept"].empty_table()).select(key)
+    plain = pa.schema([SCHEMAS["concept"].field(name) for name in key])
+    concepts = tables.get("concept", SCHEMAS["concept"].empty_table()).select(key).cast(plain)
     n_distinct = len(concepts.group_by(key).aggregate([]))
     assert n_distinct == len(concepts), f"{len(concepts)} concepts but {n_distinct} distinct (image, variant, noun)"
     for name in ("score", "budget"):
         if name in tables:
-            rows = tables[name].select(key).group_by(key).aggregate([])
+            rows = tables[name].select(key).group_by(key).aggregate([]).cast(plain)
             orphans = rows.join(concepts, keys=key, join_type="left anti")
             assert len(orphans) == 0, f"{name} rows without a concept: {orphans.slice(0, 3).to_pylist()}"
     for name, keys in ANNOTATION_KEYS.items():

@@ -124,11 +124,11 @@ def budget_table(said: Sequence[Said], variant: str, budget: Budget) -> pa.Table
 
 
 def _keys(said: Sequence[Said], variant: str, n: int) -> dict[str, object]:
-    """The columns image_id, variant and noun, each concept's repeated n times."""
+    """The columns image_id, variant and noun, each concept's repeated n times; by dictionary, since they are long."""
     index = pa.array(np.repeat(np.arange(len(said), dtype=np.int32), n))
 
     def repeated(values: list[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(index, pa.array(values)).cast(pa.string())
+        return pa.DictionaryArray.from_arrays(index, pa.array(values))
 
     return {
         "image_id": repeated([one.example.image_id for one in said]),
@@ -138,4 +138,4 @@ def _keys(said: Sequence[Said], variant: str, n: int) -> dict[str, object]:
 
 
 def _constant(value: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value])).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))

@@ -62,9 +62,9 @@ def whole(tiny, pictures, tmp_path_factory):
     return rows
 
 
-# Loads the model once, then scores in a child again and again. Each child is killed at a random moment after a random
 # Loads the model once, then scores in a child again and again; each child is killed at a random moment after a random
-# number of its batches. argv: checkpoint · pictures · runs folder · seed; prints how many shards each run was left with.
+# number of its batches. argv: checkpoint · pictures · runs folder · seed; prints how many shards each run had left.
+KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch

@@ -27,7 +27,7 @@ TOP = 100
 PROMPT = "A picture of"
 SETTINGS = ScoreSettings(prompt=PROMPT, methods=METHODS, top_k=N_UNITS, max_new_tokens=10)
 # Sums of 32 to 64 products in float32 in another order. Relative to the concept's largest score: the small ones are
-# differences of large products. Measured 3e-6.
+# differences of large products.
 TOLERANCE = 1e-4
 
 

@@ -37,7 +37,7 @@ FAMILIES: dict[str, Family] = {
             "llava_next",
             "llava-hf/llava-v1.6-mistral-7b-hf",
             bare_prompt="[INST] {image}\n{prompt} [/INST]",
-            grid="any-resolution",
+            grid="any-resolution with class token",
         ),
         Family("llava_onevision", "llava-hf/llava-onevision-qwen2-7b-ov-hf", grid="any-resolution"),
         Family("qwen2_vl", "Qwen/Qwen2-VL-7B-Instruct", grid="merged"),

@@ -12,21 +12,24 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mmn import shards
+from mmn import names, shards
 from mmn.cli import DONE, main
-from mmn.names import METHODS, RANDOM_MATCHED
 from mmn.specimen import RUN_PATH
 
 TOP_K = 100  # P1's; 3.3 % of the specimen's units
+LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION, names.ATTRIBUTION_ACT)
+METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
+N_LOOKING = 5  # units of each ranking whose heat maps are kept: what fits
 MOST_BYTES = 15_000_000
 
 
 def ship() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        methods = ",".join(method for method in METHODS if method != RANDOM_MATCHED)
-        words = f"score --model specimen --images gallery --methods {methods} --top-k {TOP_K} --cache {folder}"
-        assert main(words.split()) == DONE
+        score = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K}"
+        assert main([*score.split(), "--cache", folder]) == DONE
         (scored,) = (Path(folder) / "runs").iterdir()
+        annotate = f"annotate {scored.name} --top {N_LOOKING} --methods {','.join(LOOKING)}"
+        assert main([*annotate.split(), "--cache", folder]) == DONE
         shutil.rmtree(RUN_PATH, ignore_errors=True)
         RUN_PATH.mkdir()
         for name in sorted(shards.finished_shards(scored)):

@@ -8,7 +8,7 @@ import pytest
 
 from mmn import jobs
 from tests.browser.serving import CHROMIUM, FLAGS, ROOT, served
-from tests.pages.filled import fill
+from tests.pages.filled import fill, fill_whole
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -r requirements-dev.txt")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt install chromium, or Google Chrome")
@@ -20,6 +20,7 @@ PATIENCE_MS = 30_000
 def cache_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache")
     fill(path)
+    fill_whole(path)
     return path
 
 
@@ -60,9 +61,9 @@ def chart(page):
 
 
 def test_layers_filter_lives_in_the_address_and_figures_download(page, address, tmp_path: Path):
-    page.goto(f"{address}/?k=43&k=nonsense&method=bad")
+    page.goto(f"{address}/?run=3f2a&k=43&k=nonsense&method=bad")
     chart(page).wait_for()
-    sync_api.expect(page).to_have_url(re.compile(r"\?k=43\+%281\.4\+%25%29$"))
+    sync_api.expect(page).to_have_url(re.compile(r"k=43\+%281\.4\+%25%29(?!.*bad)"))
     page.get_by_text("share", exact=True).click()
     sync_api.expect(page).to_have_url(re.compile(r"show=share"))
     page.reload()
@@ -79,12 +80,61 @@ def test_layers_filter_lives_in_the_address_and_figures_download(page, address, 
 
 
 def test_click_on_a_bar_lists_its_units(page, address):
-    page.goto(f"{address}/?k=200&control=false")
+    page.goto(f"{address}/?run=3f2a&k=200&control=false")
     chart(page).wait_for()
     page.wait_for_timeout(500)  # the chart fits itself to the column
     box = chart(page).bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.90, box["y"] + box["height"] * 0.75)
     sync_api.expect(page.get_by_text(re.compile(r"Layer 5: \d+ units"))).to_be_visible()
+
+
+def test_from_a_layer_to_its_units_to_a_picture_and_its_other_noun(page, address):
+    page.goto(f"{address}/?run=5e6f&k=20&control=false")
+    chart(page).wait_for()
+    page.wait_for_timeout(500)
+    box = chart(page).bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.90, box["y"] + box["height"] * 0.70)
+    sync_api.expect(page.get_by_text(re.compile(r"Layer 3: \d+ units"))).to_be_visible()
+    table = page.get_by_test_id("stDataFrame").first.bounding_box()
+    page.mouse.move(table["x"] + 20, table["y"] + 52)
+    page.wait_for_timeout(300)
+    with page.context.expect_page() as opened:
+        page.mouse.click(table["x"] + 25, table["y"] + 54)
+    neuron = opened.value
+    sync_api.expect(neuron).to_have_url(re.compile(r"neuron=L3\.u\d+"))
+    neuron.locator("[class*=st-key-tile-strongest] button:visible").first.click()
+    sync_api.expect(neuron.get_by_role("heading", name="Image")).to_be_visible()
+    sync_api.expect(neuron).to_have_url(re.compile(r"/image\?.*image=\w{12}"))
+    nouns = neuron.locator(".st-key-noun button")
+    sync_api.expect(nouns).to_have_count(2)
+    sync_api.expect(neuron.get_by_text("Ranked by")).to_be_visible()
+    for number in (1, 0, 1):
+        nouns.nth(number).click()
+        sync_api.expect(nouns.nth(number)).to_have_attribute("aria-checked", "true")
+    second = nouns.nth(1).inner_text()
+    sync_api.expect(neuron).to_have_url(re.compile(f"noun={second.split()[0]}"))
+    neuron.reload()
+    sync_api.expect(nouns.nth(1)).to_have_attribute("aria-checked", "true")
+    sync_api.expect(neuron.get_by_alt_text(re.compile("Where the top unit looks"))).to_be_visible()
+
+
+def test_units_page_opens_from_the_table_of_a_picture_again_and_again(page, address):
+    """A page's own parameters, kept from the last visit, must give way to the link's."""
+    page.goto(f"{address}/image?run=5e6f")
+    seen = []
+    for row in (1, 3):
+        sync_api.expect(page.get_by_text("Ranked by")).to_be_visible()
+        page.wait_for_timeout(1500)  # the table draws itself on a canvas
+        table = page.get_by_test_id("stDataFrame").first.bounding_box()
+        page.mouse.click(table["x"] + 15, table["y"] + 36 + 30 * row + 15)
+        link = page.get_by_text(re.compile(r"All about L\d"))
+        sync_api.expect(link).to_be_visible()
+        unit = link.inner_text().removeprefix("All about ")
+        link.click()
+        sync_api.expect(page.get_by_role("heading", name=re.compile(f"{unit}: layer"))).to_be_visible()
+        seen.append(unit)
+        page.get_by_role("link", name="Image").click()
+    assert len(set(seen)) == 2
 
 
 def test_job_moves_survives_a_reload_and_is_cancelled(page, address, cache_path: Path):

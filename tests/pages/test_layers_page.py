@@ -105,7 +105,7 @@ def test_clicked_bar_lists_its_units(filled_cache, open_app):
     assert not at.exception
     rows = at.dataframe[0].value
     assert set(rows["layer"]) == {5}
-    assert rows["neuron"].iloc[0] == f"L5.u{rows['unit'].iloc[0]}"
+    assert rows["neuron"].iloc[0] == f"neuron?run=3f2a9c1b&neuron=L5.u{rows['unit'].iloc[0]}"
     assert at.subheader[0].value == f"Layer 5: {len(rows)} units"
 
 
@@ -171,3 +171,31 @@ def test_app_holds_no_query_of_its_own():
     """SQL lives in the store alone."""
     for path in [*(ROOT / "app").glob("*.py"), *(ROOT / "pages").glob("*.py")]:
         assert "SELECT " not in path.read_text(), path
+
+
+def test_split_keeps_only_units_of_that_kind(whole_cache, open_app):
+    for kind, is_interpretable in (("interpretable", True), ("not interpretable", False)):
+        at = open_app(units=[kind], k=["20"], method=["contribution"])
+        assert f"{kind} units only" in subtitle(charts(at)[0])
+        at.session_state["chart-contribution"] = {"selection": {"layer": [{"layer": 3, "k": 20}]}}
+        at.run()
+        assert not at.error, [e.value for e in at.error]
+        rows = at.dataframe[0].value
+        assert len(rows)
+        assert set(rows["is_interpretable"]) == {is_interpretable}
+
+
+def test_without_decoded_units_the_split_says_how_to_get_it(filled_cache, open_app):
+    at = open_app(units=["interpretable"])
+    assert not at.error
+    assert "python -m mmn annotate 3f2a9c1b" in " ".join(c.value for c in at.caption)
+    assert "interpretable" not in subtitle(charts(at)[0])
+
+
+def test_two_scores_are_compared(whole_cache, open_app):
+    at = open_app()
+    spec = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")][-1]
+    assert spec["title"]["text"] == "Common units of contribution and activation"
+    next(box for box in at.selectbox if box.key == "other-contribution").set_value("random").run()
+    assert not at.error
+    assert "Spearman" in " ".join(m.value for m in at.markdown)
