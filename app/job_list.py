@@ -21,6 +21,8 @@ STAGES = {
     "list": "Looking at the pictures",
     "model": "Loading the model",
     "score": "Scoring",
+    "decode": "Decoding units",
+    "annotate": "Recording where units look",
     "load": "Saving the tables",
 }
 

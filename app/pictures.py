@@ -31,6 +31,10 @@ _STYLE: Final = """<style>
     max-width: none !important; object-fit: contain; border-radius: 4px; display: block;}
 [class*="st-key-tile-"] button p, [class*="st-key-tile-"] button div {width: 100%; margin: 0;}
 [class*="st-key-tile-"] button [data-testid="stMarkdownContainer"] {display: block;}
+@media (max-width: 640px) {
+    [class*="st-key-tiles-"] {flex-wrap: nowrap !important; overflow-x: auto;}
+    [class*="st-key-tiles-"] > div {flex: none !important;}
+}
 </style>"""
 
 
@@ -63,7 +67,7 @@ def tiles(rows: pd.DataFrame, key: str, chosen: str = "") -> str | None:
     """
     st.html(_STYLE)
     clicked = None
-    with st.container(horizontal=True, gap="xsmall"):
+    with st.container(horizontal=True, gap="xsmall", key=f"tiles-{key}"):
         for row in rows.to_dict("records"):
             with st.container(width=108, gap=None):
                 if _tile(row, key, is_chosen=row["image_id"] == chosen):

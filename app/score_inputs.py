@@ -9,7 +9,8 @@ import streamlit as st
 from app import resources, uploads
 from mmn.names import METHODS, RANDOM
 
-MODELS = ["specimen", "specimen-frozen"]
+MODELS = ["specimen"]
+N_LOOKED_AT = 10  # units of each ranking whose heat maps the Image page shows
 SOURCES = ["Bundled gallery", "Folder or list", "Upload"]
 TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
 
@@ -33,7 +34,24 @@ def choose() -> dict[str, Any]:
     top_k = st.number_input(
         "Units kept per noun (top k)", 1, 10_000_000, 1000, key="score-k", help="Cut to the model's number of units."
     )
-    return {"model": model, "images": images, "methods": methods, "top_k": top_k, **choose_advanced()}
+    chosen = {"model": model, "images": images, "methods": methods, "top_k": top_k}
+    return chosen | choose_extras() | choose_advanced()
+
+
+def choose_extras() -> dict[str, Any]:
+    """What else is worth its time: heat maps and decoded tokens, and the grey picture."""
+    is_looked_at = st.checkbox(
+        f"Decode units, and record where the top {N_LOOKED_AT} look",
+        value=True,
+        key="score-annotate",
+        help="For the Image and Neuron pages: the tokens that units write, and their heat maps over each picture.",
+    )
+    is_blank = st.checkbox(
+        "Score the same captions over a grey picture, too",
+        key="score-blank",
+        help="What a score loses there is what the picture brought; the rest the language model would have said anyway.",
+    )
+    return {"annotate": N_LOOKED_AT if is_looked_at else 0, "blank": is_blank}
 
 
 def choose_images() -> str | None:

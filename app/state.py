@@ -51,8 +51,9 @@ def find_label(labels: Sequence[str], text: str) -> str | None:
 
 
 def short(name: str) -> str:
-    """The last part of a path, a hub id or `coco:FILE:FOLDER`, without spaces."""
-    return PurePath(name.rpartition(":")[2].rstrip("/") or name).name.replace(" ", "_") or name
+    """The last part of a path, a hub id or `coco:FILE:FOLDER`, without spaces; uploads by the start of their hash."""
+    last = PurePath(name.rpartition(":")[2].rstrip("/") or name).name.replace(" ", "_") or name
+    return f"upload-{last[:8]}" if re.fullmatch(r"[0-9a-f]{64}", last) else last
 
 
 def clipped(text: str, n_letters: int) -> str:

@@ -160,3 +160,22 @@ def _with_words(run: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     known = resources.store().table(run["run_id"], "neuron")[["layer", "unit", "tokens", "is_interpretable"]]
     joined = rows.merge(known, on=["layer", "unit"], how="left")
     return joined.assign(writes=[tokens_text(cell) for cell in joined["tokens"]])
+
+
+def rank_table(rows: pd.DataFrame) -> None:
+    """Draws `Store.neuron_ranks`; a score that never keeps the unit has an empty row."""
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        rows,
+        hide_index=True,
+        placeholder="–",
+        column_order=["method", "best_rank", "median_rank", "share_of_concepts"],
+        column_config={
+            "method": st.column_config.TextColumn("Score", width=205),
+            "best_rank": number("Best rank", help="Over all nouns of all pictures"),
+            "median_rank": number("Median rank", format="%.0f", help="Where it is kept at all"),
+            "share_of_concepts": st.column_config.ProgressColumn(
+                "How general", format="percent", help="Share of all nouns of all pictures that keep it"
+            ),
+        },
+    )

@@ -166,8 +166,7 @@ def target_concept(
 def tag_nouns(text: str) -> tuple[NounSpan, ...]:
     """The default tagger: HanTa decides on the class in context, lemminflect on the lemma and on HanTa's misses."""
     words = [(match.start(), match.end(), match.group()) for match in _WORDS.finditer(text)]
-    tagged = _hanta().tag_sent([unicodedata.normalize("NFC", word) for _, _, word in words])
-    tags = [tag for _, _, tag in tagged]
+    tags = _hanta().tag_sent([unicodedata.normalize("NFC", word) for _, _, word in words], taglevel=0)
     return tuple(
         NounSpan(start, end, word.lower() if _is_new_name(word, tags[index]) else lemma_of(word))
         for index, (start, end, word) in enumerate(words)

@@ -92,11 +92,14 @@ class JobState:
 
 
 def score_command(options: Mapping[str, str | int | Sequence[str] | None]) -> list[str]:
-    """The command line that scores: `{"top_k": 1000}` becomes `--top-k 1000`, a list repeats its option, and None or
-    an empty value leaves the option to the command's own default.
+    """The command line that scores: `{"top_k": 1000}` becomes `--top-k 1000`, a list repeats its option, True is the
+    bare option, and None, False or an empty value leaves the option to the command's own default.
     """
     words = [*PROGRAM, "score"]
     for name, value in options.items():
+        if isinstance(value, bool):
+            words += [f"--{name.replace('_', '-')}"] * value
+            continue
         for one in [value] if isinstance(value, str | int) else value or ():
             if one != "":
                 words += [f"--{name.replace('_', '-')}", str(one)]

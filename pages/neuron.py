@@ -83,20 +83,7 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     if found.empty:
         st.info(f"No score has {neuron} among the top {widgets.stored_k(run):,} units of any noun.")
         return
-    st.dataframe(
-        found.set_index("method").reindex(methods).reset_index(),
-        hide_index=True,
-        placeholder="–",
-        column_order=["method", "best_rank", "median_rank", "share_of_concepts"],
-        column_config={
-            "method": st.column_config.TextColumn("Score", width=205),
-            "best_rank": st.column_config.NumberColumn("Best rank", help="Over all nouns of all pictures"),
-            "median_rank": st.column_config.NumberColumn("Median rank", format="%.0f", help="Where it is kept at all"),
-            "share_of_concepts": st.column_config.ProgressColumn(
-                "How general", format="percent", help="Share of all nouns of all pictures that keep it"
-            ),
-        },
-    )
+    unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     chance = widgets.stored_k(run) / widgets.n_units(run)
     st.caption(
         f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "

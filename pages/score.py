@@ -11,6 +11,7 @@ from app.estimate import Estimate, estimate
 from mmn import jobs
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
+from mmn.names import RANDOM
 
 
 def page() -> None:
@@ -38,11 +39,9 @@ def confirm(options: dict[str, Any]) -> None:
         st.error(str(error))
         return
     n, n_failed = len(listing.examples), len(listing.failures)
+    n_rankings = count_rankings(options)
     ks = options["top_k"], options["bottom_k"]
-    tell(
-        estimate(resources.store().runs(), options["model"], n, n_failed, len(options["methods"]), *ks),
-        len(options["methods"]),
-    )
+    tell(estimate(resources.store().runs(), options["model"], n, n_failed, n_rankings, *ks), n_rankings)
     if n_failed:
         with st.expander(f"{state.count(n_failed, 'file')} cannot be used"):
             st.dataframe([{"file": f.source, "why": f.message} for f in listing.failures], hide_index=True)
@@ -57,7 +56,14 @@ def look_at(images: str, limit: int | None) -> Listing:
     return list_source(images, limit, work_path=resources.cache_path() / "images")
 
 
-def tell(cost: Estimate, n_methods: int) -> None:
+def count_rankings(options: dict[str, Any]) -> int:
+    """One for each score; over a grey picture another, and one by the difference, which a draw does not have."""
+    methods = options["methods"]
+    n_differences = sum(not method.startswith(RANDOM) for method in methods)
+    return len(methods) + (len(methods) + n_differences) * options["blank"]
+
+
+def tell(cost: Estimate, n_rankings: int) -> None:
     broken = f", and {cost.n_failed:,} that cannot be used" if cost.n_failed else ""
     about, basis = ("About", "as in its last run") if cost.is_measured else ("At most about", "assumed")
     time = "not known yet, this model has no earlier run here"
@@ -66,7 +72,7 @@ def tell(cost: Estimate, n_methods: int) -> None:
     st.markdown(
         f"- **{state.count(cost.n_images, 'picture')}**{broken}\n"
         f"- {about} **{cost.n_rows:,} score rows**: {cost.concepts_per_image:.1f} nouns a picture ({basis}), "
-        f"{state.count(n_methods, 'score')}\n"
+        f"{state.count(n_rankings, 'ranking')}\n"
         f"- {about} **{cost.n_bytes / 1e6:,.0f} MB** on disk\n"
         f"- Time: **{time}**"
     )
