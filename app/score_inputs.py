@@ -49,7 +49,7 @@ def choose_extras() -> dict[str, Any]:
     is_blank = st.checkbox(
         "Score the same captions over a grey picture, too",
         key="score-blank",
-        help="What a score loses there is what the picture brought; the rest the language model would have said anyway.",
+        help="What a score loses there is what the picture brought; the rest would have been said anyway.",
     )
     return {"annotate": N_LOOKED_AT if is_looked_at else 0, "blank": is_blank}
 
