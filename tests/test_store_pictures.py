@@ -18,6 +18,7 @@ from mmn.errors import UsageError
 from mmn.geometry import Cell, Grid, Grids
 from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
 from mmn.store import Store, grids, migrations
+from mmn.store.pictures import _with_other_ranks
 from mmn.store.rankings import mean_by_image
 from tests.test_shards import MODEL, RUN, concept_row, score_rows
 from tests.test_store import documented, in_database
@@ -447,3 +448,9 @@ def test_annotations_have_the_columns_of_the_database(store: Store) -> None:
 
 def re_named(arrow_type: str) -> str:
     return arrow_type.replace("element: ", "item: ")
+
+
+def test_a_unit_kept_as_supporter_and_as_suppressor_has_one_rank() -> None:
+    ranked = pd.DataFrame({"layer": [0, 1], "unit": [3, 4]})
+    others = pd.DataFrame({"method": ["m"] * 3, "layer": [0, 0, 1], "unit": [3, 3, 4], "rank": [-2, 5, -1]})
+    assert _with_other_ranks(ranked, others, ["m"])["rank:m"].tolist() == [5, -1]

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmn", description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in ("score", "annotate", "cache", "model"):
+    for module in ("score", "annotate", "cache", "figure", "model"):
         importlib.import_module(f"mmn.cli.{module}").add_parsers(commands)
     return parser
 

@@ -258,9 +258,13 @@ class PictureReader(Reader):
 
 
 def _with_other_ranks(ranked: pd.DataFrame, others: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Adds `rank:METHOD`, NaN where that ranking did not store the unit."""
+    """Adds `rank:METHOD`, NaN where that ranking did not store the unit.
+
+    A small model's unit can be among the kept supporters and the kept suppressors at once: then it is the supporter's.
+    """
     units = pd.MultiIndex.from_frame(ranked[["layer", "unit"]])
     for method in methods:
-        theirs = others[others["method"] == method].set_index(["layer", "unit"])["rank"]
-        ranked[f"rank:{method}"] = theirs.reindex(units).to_numpy(dtype=np.float64)
+        theirs = others[others["method"] == method].sort_values("rank", ascending=False)
+        rank_of = theirs.drop_duplicates(["layer", "unit"]).set_index(["layer", "unit"])["rank"]
+        ranked[f"rank:{method}"] = rank_of.reindex(units).to_numpy(dtype=np.float64)
     return ranked

@@ -1,0 +1,203 @@
+"""`mmn figure NAME`: any chart of the dashboard as a file, by the same filters.
+
+layers       distinct top units per layer              --methods --ks|--shares --concepts --layers --quantity
+comparison   common units of two scores against k      --methods A,B --ks|--shares --concepts
+budget       what a noun's logit is made of            --image --noun [--rival NOUN]
+top-share    how much of it the top units make up      --image --noun --ks|--shares
+tokens       what a unit writes                        --neuron
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmn.cli import DONE, add_common, print_json
+from mmn.cli.files import writing
+from mmn.core import Neuron
+from mmn.errors import UsageError
+from mmn.names import CONTRIBUTION_FOLDED
+from mmn.specimen import RUN_PATH
+from mmn.store import Store
+
+DEFAULT_SHARES = (0.001, 0.003, 0.01, 0.014, 0.03, 0.05, 0.1, 0.25)  # of all units (METHODS: k)
+LAYERS_SHARE = 0.014  # P1's 6,400 units of GPT-J's
+Drawn = tuple[Any, pd.DataFrame]  # a chart and the rows behind it
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser(
+        "figure",
+        help="a chart of the dashboard as a file",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(DRAW))
+    parser.add_argument("--run", required=True, help="a run id, a beginning of it, or latest")
+    parser.add_argument("--out", required=True, type=Path, metavar="F.svg|pdf|png|json|csv")
+    parser.add_argument("--width", default="single", metavar="single|double|INCHES")
+    parser.add_argument("--methods", metavar="A,B", help="default: all of the run")
+    parser.add_argument("--ks", metavar="K,K", help="units per picture")
+    parser.add_argument("--shares", metavar="S,S", help="the same as shares of all units, 0.014 for 1.4 %%")
+    parser.add_argument("--concepts", default="", metavar="A,B", help="only these nouns")
+    parser.add_argument("--layers", metavar="FIRST-LAST")
+    parser.add_argument("--quantity", default="count", choices=("count", "share"))
+    parser.add_argument("--image", metavar="ID", help="a picture's id or a beginning of it")
+    parser.add_argument("--noun", help="a noun of that picture's caption")
+    parser.add_argument("--rival", metavar="NOUN", help="another noun of it, side by side")
+    parser.add_argument("--neuron", metavar="L14.u2019")
+    add_common(parser, "figure")
+
+
+def run(options: argparse.Namespace) -> int:
+    from mmn.figures.export import export_chart
+
+    if options.name not in DRAW:
+        raise UsageError(f"no figure {options.name!r}; there are {', '.join(DRAW)}")
+    with Store.open(options.cache) as store:
+        store.load_new_shards([store.runs_path, RUN_PATH])
+        row = store.run(options.run)
+        chart, data = DRAW[options.name](store, row | store.summary(row["run_id"]), options)
+    with writing(options.out):
+        export_chart(chart, data, options.out, _width(options.width))
+    if options.json:
+        print_json({"figure": options.name, "run_id": row["run_id"], "out": str(options.out)})
+    else:
+        print(options.out)
+    return DONE
+
+
+def _layer_distribution(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
+    methods = _split(options.methods or "") or store.score_methods(row["run_id"])
+    lemmas, ks = _split(options.concepts), _ks(options, row, (LAYERS_SHARE,))
+    data = store.layer_distribution(row["run_id"], methods, ks, lemmas, _layers(options.layers))
+    quantity = {"count": "n_units", "share": "share"}[options.quantity]
+    return _draw("layers", data, _counted(store, row, lemmas), _subset(lemmas), quantity), data
+
+
+def _comparison(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
+    pair = _split(options.methods or "")
+    if len(pair) != 2:
+        raise UsageError(f"comparison wants two scores, as --methods A,B; the run has {_methods(store, row)}")
+    lemmas, ks = _split(options.concepts), _ks(options, row, DEFAULT_SHARES)
+    data = store.ranking_overlap(row["run_id"], *pair, ks, lemmas)
+    return _draw("comparison", data, _counted(store, row, lemmas), " and ".join(pair), _subset(lemmas)), data
+
+
+def _budget(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
+    picture, logits = _picture(store, row, options)
+    terms = [store.logit_budget(row["run_id"], picture["image_id"], noun).assign(noun=noun) for noun in logits]
+    data = pd.concat(terms)
+    return _draw("budget", data, row, logits, _of(picture)), data
+
+
+def _top_share(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
+    picture, logits = _picture(store, row, options)
+    run_id, image_id, ks = row["run_id"], picture["image_id"], _ks(options, row, DEFAULT_SHARES)
+    if CONTRIBUTION_FOLDED not in store.score_methods(run_id):
+        raise UsageError(f"top-share needs the score {CONTRIBUTION_FOLDED}, which adds up to the logit; score with it")
+    if low := [noun for noun, logit in logits.items() if logit <= 0]:
+        raise UsageError(f"the logit of {low[0]!r} is not above zero, so a share of it means nothing")
+    data = pd.concat([_shares(store, (run_id, image_id, noun), logit, ks) for noun, logit in logits.items()])
+    return _draw("top-share", data, row, _of(picture)), data
+
+
+def _shares(store: Store, key: tuple[str, str, str], logit: float, ks: list[int]) -> pd.DataFrame:
+    rows = store.top_share(*key, CONTRIBUTION_FOLDED, ks)
+    return rows.assign(noun=key[-1], share=rows["logit"] / logit)
+
+
+def _tokens(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
+    if not options.neuron:
+        raise UsageError("tokens wants a unit, as --neuron L14.u2019")
+    neuron = Neuron.parse(options.neuron)
+    known = store.neuron(row["run_id"], neuron)
+    if known["tokens"] is None:
+        raise UsageError(f"{neuron} is not decoded yet; mmn annotate {row['run_id']} does that")
+    data = pd.DataFrame({"token": known["tokens"], "logit": known["logits"]})
+    return _draw("tokens", data, row, str(neuron)), data
+
+
+def _draw(name: str, *values: Any) -> Any:
+    from mmn.figures import FIGURES  # Altair is slow to import, and other commands do without
+
+    return FIGURES[name](*values)
+
+
+DRAW: dict[str, Callable[[Store, dict[str, Any], argparse.Namespace], Drawn]] = {
+    "layers": _layer_distribution,
+    "comparison": _comparison,
+    "budget": _budget,
+    "top-share": _top_share,
+    "tokens": _tokens,
+}
+
+
+def _picture(store: Store, row: dict[str, Any], options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
+    """The picture that was asked for, and the logits of its noun and the rival."""
+    if not options.image or not options.noun:
+        raise UsageError(f"{options.name} wants --image ID and --noun NOUN (mmn export --table concept lists them)")
+    picture = store.picture(row["run_id"], options.image)
+    concepts = store.picture_concepts(row["run_id"], picture["image_id"]).set_index("noun")["logit"]
+    nouns = [options.noun, *([options.rival] if options.rival else [])]
+    if unknown := [noun for noun in nouns if noun not in concepts]:
+        raise UsageError(f"no noun {unknown[0]!r} in that picture; it has {', '.join(concepts.index)}")
+    return picture, {noun: float(concepts[noun]) for noun in nouns}
+
+
+def _of(picture: dict[str, Any]) -> str:
+    return f"picture {picture['image_id'][:8]}, “{picture['text']}”"
+
+
+def _counted(store: Store, row: dict[str, Any], lemmas: list[str]) -> dict[str, Any]:
+    """The run's row with the number of pictures that enter: those with one of the concepts, where some are chosen."""
+    pictures = store.pictures(row["run_id"], lemmas)
+    return row | {"n_images": int((pictures["n_concepts"] > 0).sum())}
+
+
+def _subset(lemmas: list[str]) -> str:
+    return f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
+
+
+def _methods(store: Store, row: dict[str, Any]) -> str:
+    return ", ".join(store.score_methods(row["run_id"]))
+
+
+def _ks(options: argparse.Namespace, row: dict[str, Any], shares: tuple[float, ...]) -> list[int]:
+    """The k's asked for, else the usual shares of all units as far as the run keeps them."""
+    n_units = int(row["n_layers"]) * int(row["d_mlp"])
+    if options.ks and options.shares:
+        raise UsageError("give --ks or --shares, not both")
+    if options.ks:
+        return [int(_number(k, "--ks")) for k in _split(options.ks)]
+    if options.shares:
+        return [max(1, round(_number(share, "--shares") * n_units)) for share in _split(options.shares)]
+    most = min(int(row["settings"]["top_k"]), n_units)
+    usual = sorted({max(1, round(share * n_units)) for share in shares})
+    return [k for k in usual if k <= most] or [most]
+
+
+def _layers(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition("-")
+    return int(_number(first, "--layers")), int(_number(last or first, "--layers"))
+
+
+def _width(text: str) -> str | float:
+    return text if text in ("single", "double") else _number(text, "--width")
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{option}: {text!r} is not a number") from None
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
