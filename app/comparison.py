@@ -13,10 +13,14 @@ from mmn.names import MINUS_BLANK, RANDOM
 
 
 def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
-    """Two scores to choose, their overlap against k over chance, and how far they agree on the order."""
+    """Two scores to choose, their overlap against k over chance, and how far they agree on the order.
+
+    Only when asked for: in a run of millions of rows it takes longer than all the rest of the page.
+    """
     if len(methods) < 2:
         return
-    st.subheader("Do two scores name the same units?")
+    if not st.toggle("Do two scores name the same units?", key="compare", bind="query-params"):
+        return
     left, right, told = st.columns([2, 2, 4], vertical_alignment="bottom")
     first = left.selectbox("One score", methods, key="one")
     others = [method for method in methods if method != first]

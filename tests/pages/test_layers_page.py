@@ -192,8 +192,10 @@ def test_without_decoded_units_the_split_says_how_to_get_it(filled_cache, open_a
     assert "interpretable" not in subtitle(charts(at)[0])
 
 
-def test_two_scores_are_compared(whole_cache, open_app):
+def test_two_scores_are_compared_when_asked_for(whole_cache, open_app):
     at = open_app()
+    assert "Spearman" not in " ".join(m.value for m in at.markdown), "it is slow in a large run"
+    at.toggle(key="compare").set_value(True).run()
     spec = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")][-1]
     assert spec["title"]["text"] == "Common units of contribution and activation"
     next(box for box in at.selectbox if box.key == "other-contribution").set_value("random").run()
