@@ -84,7 +84,7 @@ def _comparison(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     if len(pair) != 2:
         raise UsageError(f"comparison wants two scores, as --methods A,B; the run has {_methods(store, row)}")
     lemmas, ks = _split(options.concepts), _ks(options, row, DEFAULT_SHARES)
-    data = store.ranking_overlap(row["run_id"], *pair, ks, lemmas)
+    data = store.ranking_overlap(row["run_id"], pair[0], pair[1], ks, lemmas)
     return _draw("comparison", data, _counted(store, row, lemmas), " and ".join(pair), _subset(lemmas)), data
 
 
