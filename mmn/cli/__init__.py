@@ -18,7 +18,6 @@ from typing import NoReturn
 from mmn.errors import Cancelled, MmnError, UsageError
 
 DONE, SOME_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
-COMMANDS = ("score", "annotate", "runs", "show", "delete", "load", "export", "figure", "doctor", "models")
 
 
 class _Parser(argparse.ArgumentParser):
