@@ -27,6 +27,7 @@ from mmn import shards
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.names import COMPLETE, CONTRIBUTION, ORIGINAL, RANDOM
 from mmn.store import Store
+from mmn.tables import SCHEMAS
 
 BUDGET_S: Final = 0.3
 METHODS: Final = (CONTRIBUTION, RANDOM)
@@ -129,14 +130,14 @@ def _images(ids: list[str]) -> pa.Table:
         {"image_id": i, "source": i, "sources": [i], "width": 336, "height": 336, "reference": []}
         for i in map(str, ids)
     ]
-    return pa.Table.from_pylist(rows, schema=shards.SCHEMAS["image"])
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["image"])
 
 
 def _concepts(keys: list[tuple[str, str]]) -> pa.Table:
     fixed = {"n_mentions": 1, "token_id": 0, "position": 0, "logit": 1.0, "prob": 0.5, "residual": 0.0}
     fixed |= {"is_first": True, "is_multi_token": False, "is_shared_token": False}
     rows = [{"image_id": i, "variant": ORIGINAL, "lemma": str(noun), "noun": str(noun)} | fixed for i, noun in keys]
-    return pa.Table.from_pylist(rows, schema=shards.SCHEMAS["concept"])
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["concept"])
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ Left out: suppressors (ranks below 0), variants other than the original picture,
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +29,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 from PIL import Image
 
-from mmn import names, shards
+from mmn import names, revisit, shards
 from mmn.concepts import lemma_of
 from mmn.core import Example, Failure, Neuron, Run
 from mmn.decoding import decode_units
@@ -39,11 +37,13 @@ from mmn.errors import ImageError, SourceError, UsageError
 from mmn.fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
 from mmn.geometry import image_grid
 from mmn.images import open_image
-from mmn.images.opening import read_header
 from mmn.masks import open_masks
 from mmn.models import Model
+from mmn.revisit import ScoredRun
 from mmn.runs import Progress, ProgressCallback, failure_table
 from mmn.store import grids
+from mmn.tables import ANNOTATIONS
+from mmn.tabulate import Tables
 
 MANY_UNITS: Final = 50_000  # a model with more: only annotated units are decoded
 NEURONS_SHARD: Final = "neurons"
@@ -51,7 +51,6 @@ PREFIX: Final = "annotation"
 STAGE: Final = "annotate"
 
 Masks = Mapping[str, Bool[np.ndarray, "height width"]]
-Tables = dict[str, pa.Table]
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,22 @@ class Annotated:
 class _Asked:
     """What was asked of which run."""
 
-    model: Model
-    run: Run
-    run_path: Path
+    scored: ScoredRun
     top: int
     methods: tuple[str, ...]
     masks_of: Callable[[Example], Masks]
 
-    def shard(self, batch: str) -> str:
-        digest = hashlib.sha256(json.dumps([self.top, sorted(self.methods)]).encode()).hexdigest()
-        return f"{PREFIX}-{batch}-{digest[:8]}"
+    @property
+    def model(self) -> Model:
+        return self.scored.model
+
+    @property
+    def run(self) -> Run:
+        return self.scored.run
+
+    @property
+    def run_path(self) -> Path:
+        return self.scored.path
 
 
 def annotate(
@@ -112,25 +117,18 @@ def annotate(
         UsageError: another model than the run's, a method that the run has not, `top` below 1.
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
-    run, _ = shards.read_run(run_path)
-    _require_model(model, run)
-    masks_of, without_masks = _find_masks(run)
-    asked = _Asked(model, run, run_path, _checked_top(top, run), _checked_methods(methods, run), masks_of)
-    batches = _scored_batches(asked)
-    _decode_missing(asked, batches, progress)
-    blind = _why_blind(asked, batches)
+    scored = revisit.open_run(model, run_path)
+    masks_of, without_masks = _find_masks(scored.run)
+    asked = _Asked(scored, _checked_top(top, scored.run), _checked_methods(methods, scored.run), masks_of)
+    _decode_missing(asked, progress)
+    blind = _why_blind(asked)
     if blind:
         progress(Progress(STAGE, message=f"units were decoded; {blind}"))
         return
-    finished = shards.finished_shards(run_path)
-    total = sum(batches.values())
-    done = sum(n for batch, n in batches.items() if asked.shard(batch) in finished)
-    progress(Progress(STAGE, done, total, without_masks))
-    for batch, n_pictures in batches.items():
-        if asked.shard(batch) not in finished:
-            shards.write_shard(run_path, asked.shard(batch), _annotate_batch(asked, batch))
-            done += n_pictures
-            progress(Progress(STAGE, done, total))
+    if without_masks:
+        progress(Progress(STAGE, message=without_masks))
+    settings = [asked.top, sorted(asked.methods)]
+    revisit.for_each_batch(scored, PREFIX, settings, lambda batch: _annotate_batch(asked, batch), progress, STAGE)
 
 
 def count(run_path: Path) -> Annotated:
@@ -141,14 +139,6 @@ def count(run_path: Path) -> Annotated:
             tables = shards.read_shard(run_path / name)
             counts = {table: n + (len(tables[table]) if table in tables else 0) for table, n in counts.items()}
     return Annotated(counts["neuron"], counts["look"], counts["field"], counts["failure"])
-
-
-def _require_model(model: Model, run: Run) -> None:
-    if model.facts.fingerprint != run.model.fingerprint:
-        raise UsageError(
-            f"run {run.run_id} was scored with {run.model.name} (fingerprint {run.model.fingerprint[:12]}), and "
-            f"{model.facts.name} is another model (fingerprint {model.facts.fingerprint[:12]}): give the run's own"
-        )
 
 
 def _find_masks(run: Run) -> tuple[Callable[[Example], Masks], str]:
@@ -177,20 +167,10 @@ def _checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]
     return tuple(dict.fromkeys(methods))
 
 
-def _scored_batches(asked: _Asked) -> dict[str, int]:
-    """The shards with pictures and scores, and how many pictures each has."""
-    batches = {}
-    for name in sorted(shards.finished_shards(asked.run_path)):
-        tables = shards.read_shard(asked.run_path / name)
-        if "image" in tables and "score" in tables:
-            batches[name] = len(tables["image"])
-    return batches
-
-
-def _decode_missing(asked: _Asked, batches: Sequence[str] | Mapping[str, int], progress: ProgressCallback) -> None:
+def _decode_missing(asked: _Asked, progress: ProgressCallback) -> None:
     """Writes the words of the run's units that no earlier call has decoded."""
     needed: set[Neuron] = set()
-    for batch in batches:
+    for batch in revisit.batches(asked.scored):
         scores = shards.read_shard(asked.run_path / batch)["score"]
         needed |= _units(scores if asked.run.model.n_units <= MANY_UNITS else _top_scores(asked, scores))
     finished = shards.finished_shards(asked.run_path)
@@ -206,10 +186,10 @@ def _decode_missing(asked: _Asked, batches: Sequence[str] | Mapping[str, int], p
     shards.write_shard(asked.run_path, name, {"neuron": decode_units(asked.model, units)})
 
 
-def _why_blind(asked: _Asked, batches: Sequence[str] | Mapping[str, int]) -> str:
+def _why_blind(asked: _Asked) -> str:
     """Why the model's image tokens have no place in a picture; empty where they have one. Tried on one picture."""
-    for batch in batches:
-        for example in _examples(asked, shards.read_shard(asked.run_path / batch)):
+    for batch in revisit.batches(asked.scored):
+        for example in revisit.examples(shards.read_shard(asked.run_path / batch)):
             try:
                 image = open_image(Path(example.source))
             except ImageError:
@@ -228,27 +208,19 @@ def _annotate_batch(asked: _Asked, batch: str) -> Tables:
     rankings = _rankings(_top_scores(asked, tables["score"]))
     rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": [], "field": []}
     failures = []
-    for example in _examples(asked, tables):
+    for example in revisit.examples(tables):
         if example.image_id not in rankings:
             continue
         try:
-            image = _open_again(example)
+            image = revisit.open_again(example)
             found = _annotate_picture(asked, example, image, rankings[example.image_id])
         except (ImageError, SourceError, UsageError) as error:
             failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
             continue
         for table, new in found.items():
             rows[table] += new
-    written = {table: pa.Table.from_pylist(new, schema=shards.ANNOTATIONS[table]) for table, new in rows.items()}
+    written = {table: pa.Table.from_pylist(new, schema=ANNOTATIONS[table]) for table, new in rows.items()}
     return written | ({"failure": failure_table(failures)} if failures else {})
-
-
-def _open_again(example: Example) -> Image.Image:
-    """The picture, if it still is the one that was scored."""
-    path = Path(example.source)
-    if path.exists() and read_header(path).image_id != example.image_id:
-        raise ImageError(f"{path} has changed since it was scored: put the picture back, or score again")
-    return open_image(path)
 
 
 def _annotate_picture(
@@ -316,15 +288,3 @@ def _rankings(scores: pa.Table) -> dict[str, list[Ranking]]:
 def _units(rows: pa.Table) -> set[Neuron]:
     distinct = rows.group_by(["layer", "unit"]).aggregate([])
     return {Neuron(*unit) for unit in zip(distinct["layer"].to_pylist(), distinct["unit"].to_pylist(), strict=True)}
-
-
-def _examples(asked: _Asked, tables: Mapping[str, pa.Table]) -> Iterator[Example]:
-    """The pictures of a shard; relative paths count from the run's folder."""
-
-    def absolute(source: str) -> str:
-        return os.path.normpath(asked.run_path.absolute() / source)
-
-    for row in tables["image"].to_pylist():
-        sources = tuple(map(absolute, row["sources"]))
-        source, references = absolute(row["source"]), tuple(row["reference"])
-        yield Example(row["image_id"], source, sources, row["width"], row["height"], references)

@@ -57,6 +57,10 @@ class Measured:
     folded: Float[Tensor, "n d"]
     settings: ScoreSettings
 
+    def folded_scores(self) -> Float[Tensor, "n L m"]:
+        """`contribution-folded`, which the budget needs whatever the methods are."""
+        return contribution(self.model.anatomy, self.a, self.folded)
+
 
 def score_batch(
     model: Model,
@@ -75,7 +79,7 @@ def score_batch(
     said = [
         Said(row, example, concept)
         for row, example in enumerate(examples)
-        for concept in _concepts(model, original, row, example, settings.targets)
+        for concept in concepts_of(model, original, row, example, settings.targets)
     ]
     size = max(1, UNITS_AT_ONCE // model.facts.n_units)
     parts = [_score_concepts(model, batches, said[i : i + size], settings) for i in range(0, len(said), size)]
@@ -98,7 +102,7 @@ def check_methods(methods: Sequence[str]) -> None:
             raise UsageError(f"no method {method!r}; there are {', '.join(names.METHODS)}") from None
 
 
-def _concepts(
+def concepts_of(
     model: Model, batch: CaptionBatch, row: int, example: Example, targets: Sequence[str]
 ) -> Iterator[Concept]:
     """The caption's nouns, then the user's own words at the position that they ask for (WORD or WORD@NOUN).
@@ -127,11 +131,11 @@ def _score_concepts(
     scores: dict[str, dict[str, Scored]] = {}
     for variant, batch in batches.items():
         with torch.inference_mode():
-            measured = _measure(model, batch, variant, said, settings)
-            folded_scores = contribution(model.anatomy, measured.a, measured.folded)
+            measured = measure(model, batch, variant, said, settings)
+            folded_scores = measured.folded_scores()
             budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
             logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
-        scores[variant] = _all_scores(measured, folded_scores)
+        scores[variant] = all_scores(measured, folded_scores)
         tables = _rank_all(measured, scores[variant])
         parts.append(
             {
@@ -148,9 +152,8 @@ def _score_concepts(
     }
 
 
-def _measure(
-    model: Model, batch: CaptionBatch, variant: str, said: Sequence[Said], settings: ScoreSettings
-) -> Measured:
+def measure(model: Model, batch: CaptionBatch, variant: str, said: Sequence[Said], settings: ScoreSettings) -> Measured:
+    """What every method reads of the concepts `said`, from a captured batch."""
     reading = Reading(
         rows=torch.tensor([one.row for one in said]),
         steps=torch.tensor([one.concept.position for one in said]),
@@ -163,7 +166,7 @@ def _measure(
     return Measured(model, batch, variant, said, reading, a, rows, folded, settings)
 
 
-def _all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dict[str, Scored]:
+def all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dict[str, Scored]:
     """Scores of every method that was asked for, or that a matched control follows; not the controls' own."""
     wanted = [
         names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method

@@ -1,7 +1,7 @@
 """What did a scoring run find? Its answer as Parquet: one folder per run, one sub-folder per finished batch.
 
     <runs>/<run id>/run.json            every input that can change a number
-    <runs>/<run id>/<shard>/*.parquet   one file per table of `TABLES`; the folder's name gives the run
+    <runs>/<run id>/<shard>/*.parquet   one file per table of `tables.TABLES`; the folder's name gives the run
     <runs>/<run id>/outcome.json        how and when it ended
 
 A shard is written into a hidden folder beside its place, flushed to the disk and renamed: it is there whole or not at
@@ -9,7 +9,7 @@ all. That makes a job resumable and safe to kill, and its results readable while
 database; `mmn.store` loads shards into it.
 
 Invariant: all rows of one image and caption variant are in one shard (image-level ranks are computed shard by shard).
-Annotations (`ANNOTATIONS`), which tell more of concepts that are stored already, lie in shards of their own.
+What is added later (`tables.ADDED`), which tells more of concepts that are stored already, lies in shards of its own.
 """
 
 from __future__ import annotations
@@ -35,62 +35,7 @@ import pyarrow.parquet as pq
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import COMPLETE, RUN_STATES, RUNNING
-
-_TYPES: Final = {
-    "text": pa.string(),
-    "texts": pa.list_(pa.string()),
-    "bool": pa.bool_(),
-    "int16": pa.int16(),
-    "int32": pa.int32(),
-    "ints": pa.list_(pa.int32()),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "floats": pa.list_(pa.float32()),
-    "texts10": pa.list_(pa.string(), 10),
-    "floats10": pa.list_(pa.float32(), 10),
-}
-
-
-def _schema(columns: str) -> pa.Schema:
-    """Returns the schema of `name type, …`; a type with a question mark may be empty."""
-    pairs = [column.split() for column in columns.split(",")]
-    return pa.schema([pa.field(n, _TYPES[t.rstrip("?")], nullable=t.endswith("?")) for n, t in pairs])
-
-
-SCHEMAS: Final[dict[str, pa.Schema]] = {
-    "image": _schema("image_id text, source text, sources texts, width int32, height int32, reference texts"),
-    "caption": _schema("image_id text, variant text, text text, tokens ints"),
-    "concept": _schema(
-        "image_id text, variant text, lemma text, noun text, n_mentions int32, token_id int32, position int32, "
-        "logit double, prob double, residual double, is_first bool, is_multi_token bool, is_shared_token bool, "
-        "is_in_reference bool?, target_at text?"
-    ),
-    "score": _schema(
-        "image_id text, variant text, noun text, method text, rank int32, layer int16, unit int32, score float, "
-        "activation float?, token_position int32?"
-    ),
-    "budget": _schema("image_id text, variant text, noun text, term text, layer int16?, logit double"),
-    "failure": _schema("source text, stage text, error text, message text"),
-}  # what scoring writes
-
-ANNOTATIONS: Final[dict[str, pa.Schema]] = {
-    "neuron": _schema(
-        "model_fingerprint text, layer int16, unit int32, tokens texts10, logits floats10, is_interpretable bool"
-    ),
-    "field": _schema(
-        "image_id text, noun text, method text, rank int32, layer int16, unit int32, "
-        "iou double?, iou_other double?, iou_random double?"
-    ),
-    "look": _schema("image_id text, layer int16, unit int32, activations floats"),
-    "grid": _schema("image_id text, grid text"),
-}  # what is said of scored units afterwards (`mmn.annotate`), with `failure`
-ANNOTATION_KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "neuron": ("model_fingerprint", "layer", "unit"),
-    "field": ("image_id", "noun", "method", "rank"),
-    "look": ("image_id", "layer", "unit"),
-    "grid": ("image_id",),
-}  # what tells two rows of an annotation apart, within a run
-TABLES: Final = SCHEMAS | ANNOTATIONS
+from mmn.tables import ADDED_KEYS, SCHEMAS, TABLES
 
 RUN_FILE: Final = "run.json"
 OUTCOME_FILE: Final = "outcome.json"
@@ -181,11 +126,13 @@ def finished_shards(run_path: Path) -> frozenset[str]:
 def read_shard(shard_path: Path) -> dict[str, pa.Table]:
     """Returns the tables of one shard by name, in the order of `TABLES`.
 
+    Paths of pictures that were written relative count from the run's folder; here they are absolute.
+
     Raises:
         CacheError: a file is broken, or has other columns than `TABLES`.
     """
     try:
-        return {
+        found = {
             table: pq.ParquetFile(path).read().select(schema.names).cast(schema)
             for table, schema in TABLES.items()
             if (path := shard_path / f"{table}.parquet").exists()
@@ -194,6 +141,31 @@ def read_shard(shard_path: Path) -> dict[str, pa.Table]:
         raise CacheError(
             f"the shard {shard_path} cannot be read ({error}); delete that folder and score again: only it is redone"
         ) from error
+    if "image" in found:
+        found["image"] = _with_absolute_sources(found["image"], shard_path.parent)
+    return found
+
+
+def _with_absolute_sources(images: pa.Table, run_path: Path) -> pa.Table:
+    def absolute(source: str) -> str:
+        return os.path.normpath(run_path.absolute() / source)
+
+    rows = images.to_pylist()
+    for row in rows:
+        row["source"] = absolute(row["source"])
+        row["sources"] = [absolute(source) for source in row["sources"]]
+    return pa.Table.from_pylist(rows, schema=images.schema)
+
+
+def copy_run(run_path: Path, runs_path: Path) -> Path:
+    """Returns the folder below `runs_path` that holds the same run, copied where it is not there: one may add to it."""
+    run, outcome = read_run(run_path)
+    copy_path = create_run(runs_path, run)
+    for name in sorted(finished_shards(run_path) - finished_shards(copy_path)):
+        write_shard(copy_path, name, read_shard(run_path / name))
+    if outcome is not None:
+        finish_run(copy_path, outcome)
+    return copy_path
 
 
 def finish_run(run_path: Path, outcome: Outcome) -> None:
@@ -264,7 +236,7 @@ def _keeping_dictionaries(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
 def _check_keys(tables: Mapping[str, pa.Table]) -> None:
     """Asserts that a noun names one concept of a caption, and that every score and budget row has its concept.
 
-    Annotations are of concepts in other shards of the run; here only their own keys must be distinct.
+    What is added later is of concepts in other shards of the run; here only its own keys must be distinct.
     """
     key = ["image_id", "variant", "noun"]
     plain = pa.schema([SCHEMAS["concept"].field(name) for name in key])
@@ -276,7 +248,7 @@ def _check_keys(tables: Mapping[str, pa.Table]) -> None:
             rows = tables[name].select(key).group_by(key).aggregate([]).cast(plain)
             orphans = rows.join(concepts, keys=key, join_type="left anti")
             assert len(orphans) == 0, f"{name} rows without a concept: {orphans.slice(0, 3).to_pylist()}"
-    for name, keys in ANNOTATION_KEYS.items():
+    for name, keys in ADDED_KEYS.items():
         if name in tables:
             n_distinct = len(tables[name].group_by(list(keys)).aggregate([]))
             assert n_distinct == len(tables[name]), f"{len(tables[name])} {name} rows, {n_distinct} distinct {keys}"

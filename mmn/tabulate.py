@@ -1,4 +1,4 @@
-"""What was measured, as Arrow tables: one function for each table of a shard (`shards.SCHEMAS`)."""
+"""What was measured, as Arrow tables: one function for each table of a shard (`tables.SCHEMAS`)."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from mmn.masks import open_masks
 from mmn.models import Model
 from mmn.runs import Progress
 from mmn.store import Store
+from mmn.tables import ANNOTATIONS
 
 METHODS = "contribution,attribution,random"
 TOP = 4
@@ -85,7 +86,7 @@ def run_path_of(cache: Path) -> Path:
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        return {name: store.table("latest", name) for name in [*shards.ANNOTATIONS, "failure", "score", "image"]}
+        return {name: store.table("latest", name) for name in [*ANNOTATIONS, "failure", "score", "image"]}
 
 
 def top_units(score: pd.DataFrame, methods: list[str], top: int) -> pd.DataFrame:
@@ -190,7 +191,7 @@ def test_a_resumed_annotation_equals_an_uninterrupted_one(cache: Path, tiny: Mod
     shutil.rmtree(next(run_path_of(other).glob("annotation-batch-00001-*")))
     annotate(tiny, run_path_of(other), TOP)
     first, second = tables(cache), tables(other)
-    for name in shards.ANNOTATIONS:
+    for name in ANNOTATIONS:
         pd.testing.assert_frame_equal(first[name], second[name])
 
 

@@ -20,6 +20,7 @@ LIGHT = (
     "mmn.shards",
     "mmn.images",
     "mmn.runs",
+    "mmn.bootstrap",
 )
 HEAVY = ("torch", "transformers")
 

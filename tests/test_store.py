@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from mmn import shards
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoundError, UsageError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, RANDOM, RUNNING
-from mmn.shards import SCHEMAS
 from mmn.store import Store, database, migrations
+from mmn.tables import SCHEMAS
 from tests.test_shards import DONE, MODEL, RUN, concept_row, score_rows, tables_of
 
 ROOT = Path(__file__).parent.parent

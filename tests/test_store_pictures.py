@@ -20,6 +20,7 @@ from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
 from mmn.store import Store, grids, migrations
 from mmn.store.pictures import _with_other_ranks
 from mmn.store.rankings import mean_by_image
+from mmn.tables import ADDED, ANNOTATIONS, SCHEMAS, TABLES
 from tests.test_shards import MODEL, RUN, concept_row, score_rows
 from tests.test_store import documented, in_database
 
@@ -34,7 +35,7 @@ GRIDS = Grids((Grid.even(1, 2, (0, 0, 1 / 3, 24)),), (Cell(0, 0, 1), None, Cell(
 def a_run() -> dict[str, list[dict[str, Any]]]:
     """The rows of a scored and annotated run, as its shards have them."""
     rng = np.random.default_rng(0)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in shards.TABLES}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for image_id, said in PICTURES.items():
         source = f"/pictures/{image_id}.png"
         size = {"width": 32, "height": 24}
@@ -104,15 +105,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def write(cache_path: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
     settings = replace(RUN.settings, methods=METHODS, top_k=K, bottom_k=BOTTOM, variants=(ORIGINAL, BLANK))
     run_path = shards.create_run(cache_path / "runs", replace(RUN, settings=settings))
-    tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in shards.TABLES.items()}
-    shards.write_shard(run_path, "batch-0", {name: tables[name] for name in shards.SCHEMAS})
-    shards.write_shard(run_path, "annotation", {name: tables[name] for name in shards.ANNOTATIONS})
+    tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in TABLES.items()}
+    shards.write_shard(run_path, "batch-0", {name: tables[name] for name in SCHEMAS})
+    shards.write_shard(run_path, "annotation", {name: tables[name] for name in ANNOTATIONS})
     return run_path
 
 
 def frame(name: str, **equal: Any) -> pd.DataFrame:
     rows = [row for row in ROWS[name] if all(row[column] == value for column, value in equal.items())]
-    return pd.DataFrame(rows, columns=shards.TABLES[name].names)
+    return pd.DataFrame(rows, columns=TABLES[name].names)
 
 
 def top_scores(method: str, k: int = K) -> pd.DataFrame:
@@ -382,17 +383,28 @@ def test_a_filter_that_leaves_no_unit_shows_zeros_and_a_wrong_method_is_still_na
 
 def test_annotations_of_a_later_call_add_and_do_not_repeat(tmp_path: Path) -> None:
     run_path = write(tmp_path, ROWS)
-    again = {name: pa.Table.from_pylist(ROWS[name], schema=shards.TABLES[name]) for name in shards.ANNOTATIONS}
+    again = {name: pa.Table.from_pylist(ROWS[name], schema=TABLES[name]) for name in ANNOTATIONS}
     new = ROWS["look"][0] | {"unit": 7, "layer": 2, "image_id": "c"}
     again["look"] = pa.concat_tables([again["look"], pa.Table.from_pylist([new], schema=again["look"].schema)])
     shards.write_shard(run_path, "second", again)
     with Store.open(tmp_path) as store:
         assert store.load_new_shards([store.runs_path]) == 3
-        for name in shards.ANNOTATIONS:
+        for name in ANNOTATIONS:
             assert len(store.table("latest", name)) == len(ROWS[name]) + (name == "look"), name
         store.delete_run("latest")
-        left = {name: n_rows(store, name) for name in shards.ANNOTATIONS}
-        assert left == {"neuron": len(ROWS["neuron"]), "field": 0, "look": 0, "grid": 0}  # units are the model's
+        left = {name: n_rows(store, name) for name in ANNOTATIONS}
+        assert left == dict.fromkeys(left, 0) | {"neuron": len(ROWS["neuron"])}  # units are the model's
+
+
+def test_rows_told_again_with_an_empty_key_are_kept_once(tmp_path: Path) -> None:
+    row = {"image_id": None, "kind": "random", "layer": None, "token_position": 0, "tokens": ["a"], "scores": [0.5]}
+    tables = {"lens": pa.Table.from_pylist([row], schema=TABLES["lens"])}
+    run_path = write(tmp_path, ROWS)
+    shards.write_shard(run_path, "first", tables)
+    shards.write_shard(run_path, "second", tables)
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        assert len(store.table("latest", "lens")) == 1
 
 
 def n_rows(store: Store, table: str) -> int:
@@ -402,7 +414,7 @@ def n_rows(store: Store, table: str) -> int:
 
 def test_an_annotation_that_says_one_thing_twice_or_nothing_is_refused(tmp_path: Path) -> None:
     run_path = write(tmp_path, ROWS)
-    look = pa.Table.from_pylist(ROWS["look"], schema=shards.TABLES["look"])
+    look = pa.Table.from_pylist(ROWS["look"], schema=TABLES["look"])
     with pytest.raises(AssertionError, match="look rows"):
         shards.write_shard(run_path, "twice", {"look": pa.concat_tables([look, look])})
     for value in (float("nan"), float("inf")):
@@ -431,18 +443,19 @@ def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypat
             assert own.execute("SELECT count(*) FROM field WHERE run_id = 'old'").fetchall() == [(1,)]
 
 
-def test_annotations_have_the_columns_of_the_database(store: Store) -> None:
+def test_what_is_added_has_the_columns_of_the_database(store: Store) -> None:
     arrow = {"VARCHAR": "string", "INTEGER": "int32", "SMALLINT": "int16", "DOUBLE": "double", "BOOLEAN": "bool"}
-    arrow |= {"JSON": "string", "FLOAT[]": "list<item: float>"}
+    arrow |= {"JSON": "string", "FLOAT[]": "list<item: float>", "VARCHAR[]": "list<item: string>"}
+    arrow |= {"TIMESTAMP": "timestamp[us]", "FLOAT": "float"}
     arrow |= {"VARCHAR[10]": "fixed_size_list<item: string>[10]", "FLOAT[10]": "fixed_size_list<item: float>[10]"}
     for table, columns in in_database(store).items():
-        if table in shards.ANNOTATIONS:
+        if table in ADDED:
             expected = [
                 (name, arrow[dtype.removesuffix(" NULL")], dtype.endswith(" NULL"))
                 for name, dtype in columns.items()
                 if name != "run_id"
             ]
-            found = [(f.name, re_named(str(f.type)), f.nullable) for f in shards.ANNOTATIONS[table]]
+            found = [(f.name, re_named(str(f.type)), f.nullable) for f in ADDED[table]]
             assert found == expected, table
 
 

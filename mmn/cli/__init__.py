@@ -18,6 +18,13 @@ from typing import NoReturn
 from mmn.errors import Cancelled, MmnError, UsageError
 
 DONE, SOME_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
+MODULES = (
+    "score",
+    "annotate",
+    "cache",
+    "figure",
+    "model",
+)  # in the order of `mmn --help`
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmn", description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in ("score", "annotate", "cache", "figure", "model"):
+    for module in MODULES:
         importlib.import_module(f"mmn.cli.{module}").add_parsers(commands)
     return parser
 

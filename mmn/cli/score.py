@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.errors import CacheLockedError, UsageError
+from mmn.cli.running import at_least, load_into_database, load_quietly, words
 from mmn.presets import PRESETS
 
 MOST_TOKENS = 4096
@@ -23,22 +22,22 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
     parser.add_argument("--preset", choices=tuple(PRESETS), help="a paper's settings for what is not given here")
     parser.add_argument("--methods", metavar="A,B", help=", ".join(names.METHODS))
-    parser.add_argument("--top-k", type=_at_least(1), metavar="K", help="units kept for each concept; default 1000")
-    parser.add_argument("--bottom-k", type=_at_least(0), default=0, metavar="K", help="suppressors kept: most negative")
+    parser.add_argument("--top-k", type=at_least(1), metavar="K", help="units kept for each concept; default 1000")
+    parser.add_argument("--bottom-k", type=at_least(0), default=0, metavar="K", help="suppressors kept: most negative")
     parser.add_argument("--target", action="append", default=[], metavar="WORD[@NOUN]", help="score this word, too")
     parser.add_argument("--blank", action="store_true", help="score the same caption over a grey picture, too")
     parser.add_argument("--prompt", help="your words; the adapter wraps them as the model expects")
     parser.add_argument("--answer-prefix", metavar="TEXT", help="words that the caption goes on from")
-    parser.add_argument("--max-new-tokens", type=_at_least(1, MOST_TOKENS), metavar="N", help="default 50")
-    parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N pictures")
+    parser.add_argument("--max-new-tokens", type=at_least(1, MOST_TOKENS), metavar="N", help="default 50")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures")
     parser.add_argument(
-        "--annotate", type=_at_least(0), default=0, metavar="N", help="then record where the top N units of nouns look"
+        "--annotate", type=at_least(0), default=0, metavar="N", help="then record where the top N units of nouns look"
     )
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
     parser.add_argument("--engine", default="local", choices=("local",))
-    parser.add_argument("--workers", type=_at_least(1), default=1, metavar="N", help="processes side by side")
+    parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
     add_common(parser, "score")
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.scoring import check_methods
 
     _fill_from_preset(options)
-    methods = _words(options.methods, "--methods")
+    methods = words(options.methods, "--methods")
     check_methods(methods)
     progress = reporter(options.progress)
     progress(Progress("list"))
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         progress=lambda done, total: progress(Progress("list", done, total)),
     )
     progress(Progress("model", message=options.model))
-    model = _load_quietly(options)
+    model = load_quietly(options.model, options.dtype, options.device)
     settings = _settings(options, model, methods)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         annotate_stoppably(model, run_path, options.annotate, None, progress)
     counts = count(run_path)
     progress(Progress("load"))
-    note = _load_into_database(options.cache)
+    note = load_into_database(options.cache)
     result = {
         "run_id": planned.run.run_id,
         "status": outcome.status,
@@ -121,29 +120,6 @@ def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...])
     )
 
 
-def _load_quietly(options: argparse.Namespace) -> Any:
-    """The model, without the libraries' own progress bars and advice: standard error is for our progress."""
-    import transformers
-
-    from mmn.models import load_model
-
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return load_model(options.model, options.dtype, options.device)
-
-
-def _load_into_database(cache_path: Path) -> str:
-    """Loads new shards; where the app holds the database it does that itself on its next look."""
-    from mmn.store import Store
-
-    try:
-        with Store.open(cache_path) as store:
-            store.load_new_shards([cache_path / "runs"])
-    except CacheLockedError:
-        return "held by another process (the app?), which loads the new shards on its next look"
-    return "loaded"
-
-
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(result)
@@ -159,21 +135,5 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(f"the database is {result['database']}")
 
 
-def _words(text: str, option: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not words:
-        raise UsageError(f"{option} is empty; for example {option} {names.CONTRIBUTION}")
-    return words
-
-
 def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else _at_least(1, 4096)(text)
-
-
-def _at_least(least: int, most: int = 10**9) -> Any:
-    def number(text: str) -> int:
-        if not text.lstrip("-").isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return number
+    return None if text == "auto" else at_least(1, 4096)(text)

@@ -55,7 +55,7 @@ def carry_out(
     _, earlier = shards.read_run(run_path)
     status = names.FAILED
     try:
-        with _stoppable():
+        with stoppable():
             finished = _in_workers if n_workers > 1 and len(batches) > 1 else _in_this_process
             done = plan.n_images - sum(len(batch.examples) for batch in batches)
             progress(Progress("score", done, plan.n_images, "" if not done else f"{done} were done before"))
@@ -185,7 +185,7 @@ def _device_of(model: Model, index: int) -> str:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """SIGINT and SIGTERM become `Cancelled` inside the block (in the main thread; elsewhere nothing changes)."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
-import pyarrow as pa
 
 from mmn.core import Outcome, Run
 from mmn.errors import CacheError
 from mmn.names import RUNNING
-from mmn.shards import ANNOTATION_KEYS, TABLES, find_runs, finished_shards, read_run, read_shard
+from mmn.shards import find_runs, finished_shards, read_run, read_shard
 from mmn.store.database import transaction
 from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
+from mmn.tables import ADDED_KEYS, TABLES
 
-_TOLD_AGAIN: Final = {"image": ("image_id",)} | ANNOTATION_KEYS  # a row's key, where later shards may repeat it
+_TOLD_AGAIN: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
 _OF_A_MODEL: Final = ("neuron",)  # tables without a run_id
 
 # A unit's image-level score is its maximum over the nouns of the caption (METHODS: image-level ranking); ties go to
@@ -142,8 +142,6 @@ def load_shard(own: duckdb.DuckDBPyConnection, run: Run, shard_path: Path) -> No
         CacheError: the shard is broken; nothing of it is loaded.
     """
     tables = read_shard(shard_path)
-    if "image" in tables:
-        tables["image"] = _with_absolute_sources(tables["image"], shard_path.parent)
     with transaction(own):
         own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, shard_path.name])
         for table in TABLES:
@@ -163,8 +161,9 @@ def _insertion(table: str) -> str:
     if table not in _OF_A_MODEL:
         rows = f"SELECT $run_id AS run_id, * FROM shard_{table}"  # noqa: S608 - names are our own
         there += " WHERE run_id = $run_id"
-    if keys := ", ".join(_TOLD_AGAIN.get(table, ())):
-        rows += f" ANTI JOIN (SELECT {keys} {there}) USING ({keys})"
+    if keys := _TOLD_AGAIN.get(table, ()):
+        same = " AND ".join(f"told.{key} IS NOT DISTINCT FROM shard_{table}.{key}" for key in keys)
+        rows += f" ANTI JOIN (SELECT {', '.join(keys)} {there}) AS told ON {same}"
     return f"INSERT INTO {table} BY NAME {rows}"
 
 
@@ -180,19 +179,6 @@ def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
 def restore(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
     """Takes the mark of deletion away."""
     own.execute("DELETE FROM deleted_run WHERE run_id = ?", [run_id])
-
-
-def _with_absolute_sources(images: pa.Table, run_path: Path) -> pa.Table:
-    """Makes relative paths, which count from the run's folder, open from anywhere."""
-
-    def absolute(source: str) -> str:
-        return str((run_path / source).resolve()) if not Path(source).is_absolute() else source
-
-    rows = images.to_pylist()
-    for row in rows:
-        row["source"] = absolute(row["source"])
-        row["sources"] = [absolute(source) for source in row["sources"]]
-    return pa.Table.from_pylist(rows, schema=images.schema)
 
 
 def _utc(text: str) -> datetime:

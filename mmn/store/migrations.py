@@ -48,26 +48,39 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
         activations FLOAT[] NOT NULL""",
     "grid": "run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, grid JSON NOT NULL",
+    "lens": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR, kind VARCHAR NOT NULL, layer SMALLINT,
+        token_position INTEGER NOT NULL, tokens VARCHAR[] NOT NULL, scores FLOAT[] NOT NULL""",
     "invariance": """
-        run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
-        k INTEGER NOT NULL, draw INTEGER NOT NULL, ratio DOUBLE NOT NULL, floor_other_noun DOUBLE,
-        floor_random DOUBLE NOT NULL, n INTEGER NOT NULL""",
+        run_id VARCHAR NOT NULL, image_id VARCHAR, kind VARCHAR NOT NULL, noun VARCHAR NOT NULL,
+        method VARCHAR NOT NULL, k INTEGER NOT NULL, draw INTEGER NOT NULL, ratio DOUBLE NOT NULL,
+        floor_other_noun DOUBLE, floor_random DOUBLE NOT NULL, n INTEGER NOT NULL""",
     "specificity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL,
         method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL,
-        share DOUBLE""",
+        share DOUBLE, is_control BOOLEAN NOT NULL""",
+    "selectivity": """
+        run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
+        is_control BOOLEAN NOT NULL, value DOUBLE NOT NULL, share DOUBLE, n_units INTEGER NOT NULL,
+        n_images INTEGER NOT NULL""",
     "sensitivity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL""",
     "effect": f"""
         {_CONCEPT_KEY}, noun VARCHAR NOT NULL, kind VARCHAR NOT NULL, selection VARCHAR NOT NULL,
-        method VARCHAR NOT NULL, k INTEGER NOT NULL, sigma DOUBLE, draw INTEGER NOT NULL, logit DOUBLE NOT NULL,
-        prob DOUBLE NOT NULL, caption VARCHAR, similarity DOUBLE, metric VARCHAR, is_lost BOOLEAN""",
+        method VARCHAR NOT NULL, k INTEGER NOT NULL, sigma DOUBLE, sigma_unit VARCHAR, draw INTEGER NOT NULL,
+        logit DOUBLE NOT NULL, prob DOUBLE NOT NULL, caption VARCHAR, similarity DOUBLE, metric VARCHAR,
+        is_lost BOOLEAN""",
     "edit": """
-        edit_id VARCHAR PRIMARY KEY, run_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
-        algorithm VARCHAR NOT NULL, selection VARCHAR NOT NULL, noun VARCHAR NOT NULL, target VARCHAR NOT NULL,
-        units JSON NOT NULL, settings JSON NOT NULL, fingerprint_before VARCHAR NOT NULL,
-        fingerprint_after VARCHAR NOT NULL, efficacy DOUBLE, generalisation DOUBLE, locality DOUBLE, fluency DOUBLE""",
+        run_id VARCHAR NOT NULL, edit_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
+        algorithm VARCHAR NOT NULL, selection VARCHAR NOT NULL, method VARCHAR, noun VARCHAR NOT NULL,
+        target VARCHAR NOT NULL, units JSON NOT NULL, settings JSON NOT NULL, fingerprint_before VARCHAR NOT NULL,
+        fingerprint_after VARCHAR NOT NULL, relative_norm DOUBLE NOT NULL, efficacy DOUBLE, generalisation DOUBLE,
+        locality DOUBLE, fluency DOUBLE, fluency_before DOUBLE""",
+    "edited_caption": """
+        run_id VARCHAR NOT NULL, edit_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, role VARCHAR NOT NULL,
+        text_before VARCHAR NOT NULL, text_after VARCHAR NOT NULL, prob_before DOUBLE, prob_after DOUBLE,
+        is_as_wished BOOLEAN NOT NULL""",
     "failure": """
         run_id VARCHAR NOT NULL, source VARCHAR NOT NULL, stage VARCHAR NOT NULL, error VARCHAR NOT NULL,
         message VARCHAR NOT NULL""",
@@ -83,11 +96,21 @@ INTERNAL_TABLES: Final[dict[str, str]] = {
 
 
 _SINCE_2: Final = ("look", "grid")
+_SINCE_3: Final = (
+    "lens",
+    "invariance",
+    "specificity",
+    "selectivity",
+    "sensitivity",
+    "effect",
+    "edit",
+    "edited_caption",
+)
 
 
 def _create_tables(cursor: duckdb.DuckDBPyConnection) -> None:
     for name, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
-        if name not in _SINCE_2:
+        if name not in _SINCE_2 + _SINCE_3:
             cursor.execute(f"CREATE TABLE {name} ({columns})")
 
 
@@ -96,9 +119,17 @@ def _add_where_units_look(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"CREATE TABLE {name} ({PUBLIC_TABLES[name]})")
 
 
+def _add_experiments(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Version 1 had some of these tables with fewer columns, but nothing that wrote them."""
+    for name in _SINCE_3:
+        cursor.execute(f"DROP TABLE IF EXISTS {name}")
+        cursor.execute(f"CREATE TABLE {name} ({PUBLIC_TABLES[name]})")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
+    _add_experiments,
 ]  # step n is number n + 1
 
 

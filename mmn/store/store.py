@@ -24,7 +24,11 @@ from mmn.store.pictures import PictureReader
 from mmn.store.rankings import RankingReader
 
 
-class Store(PictureReader, NeuronReader, RankingReader):
+class Store(
+    PictureReader,
+    NeuronReader,
+    RankingReader,
+):
     """The database of a cache folder. Safe to share between threads; every answer is a copy."""
 
     def __init__(self, cache_path: Path, connection: duckdb.DuckDBPyConnection) -> None:

@@ -10,8 +10,9 @@ from PIL import Image
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.geometry import Cell, Grid, Grids
 from mmn.names import BLANK, COMPLETE, ORIGINAL
-from mmn.shards import SCHEMAS, TABLES, create_run, finish_run, write_shard
+from mmn.shards import create_run, finish_run, write_shard
 from mmn.store.grids import to_json
+from mmn.tables import SCHEMAS, TABLES
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
 METHODS = ("contribution", "activation", "random")

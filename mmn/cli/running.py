@@ -1,0 +1,134 @@
+"""What commands that load a model share: their options, the run that is meant, and how they end.
+
+`score` makes a run; `annotate` and the experiments go back to one (`add_run_options`, `go_back`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmn.cli.cache import LATEST
+from mmn.core import Run
+from mmn.errors import CacheError, CacheLockedError, RunNotFoundError, UsageError
+from mmn.runs import Progress, ProgressCallback
+from mmn.shards import copy_run, find_runs, read_run
+from mmn.specimen import RUN_PATH as BUNDLED
+
+
+@dataclass(frozen=True)
+class Again:
+    """A scored run that a command goes back to; `load` gets its model, which takes seconds."""
+
+    run: Run
+    path: Path
+    progress: ProgressCallback
+    load: Callable[[], Any]
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that goes back to a scored run."""
+    parser.add_argument("run", help=LATEST)
+    parser.add_argument("--model", metavar="M", help="default: the run's, as it was named")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
+
+
+def go_back(options: argparse.Namespace) -> Again:
+    """The run that the options name, how to load its model, and how to tell of progress.
+
+    Raises:
+        RunNotFoundError: no such run in the cache, or more than one.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    runs_path = options.cache / "runs"
+    path, run = find_run([runs_path, BUNDLED], options.run)
+    if path == BUNDLED:
+        path = copy_run(BUNDLED, runs_path)  # what is found out about it belongs into the cache
+    from mmn.cli.progress import reporter
+
+    progress = reporter(options.progress)
+
+    def load() -> Any:
+        name = options.model or run.model.name
+        progress(Progress("model", message=name))
+        return load_quietly(name, run.settings.dtype, options.device)  # the run's dtype: other digits, other numbers
+
+    return Again(run, path, progress, load)
+
+
+def load_quietly(name: str, dtype: str, device: str) -> Any:
+    """The model, without the libraries' own progress bars and advice: standard error is for our progress."""
+    import transformers
+
+    from mmn.models import load_model
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return load_model(name, dtype, device)
+
+
+def load_into_database(cache_path: Path) -> str:
+    """Loads new shards; where the app holds the database it does that itself on its next look."""
+    from mmn.store import Store
+
+    try:
+        with Store.open(cache_path) as store:
+            store.load_new_shards([cache_path / "runs"])
+    except CacheLockedError:
+        return "held by another process (the app?), which loads the new shards on its next look"
+    return "loaded"
+
+
+def find_run(runs_paths: Sequence[Path], text: str) -> tuple[Path, Run]:
+    """The folder of the run that is called `text`, begun by it, or newest for `latest`. The database is not needed.
+
+    Raises:
+        RunNotFoundError: none, or more than one.
+    """
+    found: dict[str, tuple[Path, Run]] = {}
+    for path in find_runs(runs_paths):
+        try:
+            run, _ = read_run(path)
+            found.setdefault(run.run_id, (path, run))
+        except CacheError:
+            if path.name == text:
+                raise
+    if text == "latest":
+        matching = sorted(found, key=lambda run_id: found[run_id][1].created_at)[-1:]
+    else:
+        matching = [run_id for run_id in found if run_id == text] or [
+            run_id for run_id in found if text and run_id.startswith(text)
+        ]
+    if len(matching) != 1:
+        wrong = "more than one run begins with" if matching else "no run"
+        there = ", ".join(sorted(matching or found)[:20]) or "none yet"
+        raise RunNotFoundError(f"{wrong} {text!r} in {runs_paths[0]}; there are: {there}")
+    return found[matching[0]]
+
+
+def words(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:
+    """The distinct words of `A,B`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise UsageError(f"{option} is empty; for example {option} {example}")
+    return found
+
+
+def at_least(least: int, most: int = 10**9) -> Any:
+    """The type of an option that is a whole number from `least` to `most`."""
+
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return number
