@@ -1,4 +1,4 @@
-"""The scoring jobs on the Score page: progress while they run, and what became of them."""
+"""Jobs: progress while they run, and what became of them. All of them on the Score page; `launcher` shows one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ STAGES = {
     "decode": "Decoding units",
     "annotate": "Recording where units look",
     "load": "Saving the tables",
+    "invariance": "Shuffling, captioning and scoring again",
+    "cross-image": "Comparing pictures of the same noun",
+    "specificity": "Scoring top units for the other nouns",
+    "selectivity": "Measuring classes of pictures",
+    "sensitivity": "Comparing units' words",
+    "degrade": "Intervening on units",
+    "edit": "Editing, and captioning again",
 }
 
 
@@ -39,13 +46,14 @@ def show_jobs(n_shown: int = 10) -> None:
         return
     running = [job for job in found if jobs.is_alive(job)]
     if running:
-        st.fragment(_watch, run_every=1.0)(running)
+        st.fragment(watch, run_every=1.0)(running)
     for job in found:
         if job not in running:
             _show_ended(job)
 
 
-def _watch(running: list[jobs.Job]) -> None:
+def watch(running: list[jobs.Job]) -> None:
+    """The progress of jobs, to be run again every second; the page begins anew when one of them has ended."""
     with error_boundary():
         for job in running:
             now = jobs.look(job)
@@ -58,7 +66,7 @@ def _watch(running: list[jobs.Job]) -> None:
 def _show_running(job: jobs.Job, now: jobs.JobState) -> None:
     with st.container(border=True):
         text, button = st.columns([5, 1], vertical_alignment="center")
-        text.markdown(f"**{state.short(job.model)}** on **{state.short(job.images)}**")
+        text.markdown(f"**{_name(job)}**")
         label = "Stop now" if now.is_stopping else "Cancel"
         if button.button(label, icon=":material/stop_circle:", key=f"cancel-{job.job_id}", width="stretch"):
             jobs.cancel(job)
@@ -76,7 +84,7 @@ def progress_text(now: jobs.JobState) -> str:
         parts.append(state.pace(progress.rate))
     if progress.remaining_s is not None:
         parts.append(f"about {state.duration(progress.remaining_s)} left")
-    return STAGES.get(progress.stage, progress.stage) + (": " + ", ".join(parts) if parts else " …")
+    return STAGES.get(progress.stage, progress.stage.capitalize()) + (": " + ", ".join(parts) if parts else " …")
 
 
 def _show_ended(job: jobs.Job) -> None:
@@ -85,15 +93,22 @@ def _show_ended(job: jobs.Job) -> None:
         now.status, ":material/error:"
     )
     when = pd.Timestamp(job.started_at).strftime("%d %b, %H:%M UTC")
-    with st.expander(f"{state.short(job.model)} on {state.short(job.images)}: {now.status} ({when})", icon=icon):
-        _tell(now)
+    with st.expander(f"{_name(job)}: {now.status} ({when})", icon=icon):
+        tell(now)
         run_id = now.run_id
         if run_id:
             _link_run(run_id)
         st.code(_as_typed(job), language=None, wrap_lines=True)
 
 
-def _tell(now: jobs.JobState) -> None:
+def _name(job: jobs.Job) -> str:
+    """`specimen on gallery`, with the experiment before it."""
+    of = f"{state.short(job.model)} on {state.short(job.images)}"
+    return of if job.task == jobs.SCORE else f"{job.task.split()[0]}: {of}"
+
+
+def tell(now: jobs.JobState) -> None:
+    """What became of a job that has ended."""
     if now.error:
         st.error(now.error)
         if now.tail:
@@ -105,9 +120,10 @@ def _tell(now: jobs.JobState) -> None:
 
 
 def _summary(done: Mapping[str, Any]) -> str:
-    parts = [state.count(done.get("n_images", 0), "picture")]
+    parts = [state.count(done["n_images"], "picture")] if "n_images" in done else ["Done"]
     parts += [f"{done['n_failed']:,} failed"] if done.get("n_failed") else []
-    parts += [state.count(done.get("n_scores", 0), "score row"), state.duration(done.get("seconds", 0))]
+    parts += [state.count(done["n_scores"], "score row")] if "n_scores" in done else []
+    parts += [state.duration(done["seconds"])] if "seconds" in done else []
     return ", ".join(parts) + (f" ({state.pace(done['images_per_s'])})" if done.get("images_per_s") else "") + "."
 
 
@@ -132,6 +148,7 @@ def _link_run(run_id: str) -> None:
 def _as_typed(job: jobs.Job) -> str:
     """The command as a user would type it."""
     words = list(job.command)
-    start = words.index("score") if "score" in words else 0
+    first = job.task.split()[0]
+    start = words.index(first) if first in words else 0
     shown = [word for word in words[start:] if word not in ("--json", "--progress", "json")]
     return shlex.join(["python", "-m", "mmn", *shown])

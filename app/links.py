@@ -15,6 +15,7 @@ from mmn.core import Neuron
 
 NEURON: Final = resources.ROOT / "pages" / "neuron.py"
 IMAGE: Final = resources.ROOT / "pages" / "image.py"
+LENS: Final = resources.ROOT / "pages" / "lens.py"
 ID_LENGTH: Final = 12  # signs of a picture's id in an address
 NEURON_IN_URL: Final = r"neuron=([^&]+)"  # what a link column shows
 CONCEPT_IN_URL: Final = r"concept=([^&]+)"
@@ -32,6 +33,16 @@ def concept_url(run: dict[str, Any], lemma: str) -> str:
 def neuron_link(run: dict[str, Any], neuron: Neuron) -> None:
     address = {"run": state.run_label(run), "neuron": str(neuron)}
     st.page_link(NEURON, label=f"All about {neuron}", icon=":material/hub:", query_params=address)
+
+
+def image_link(run: dict[str, Any], image_id: str) -> None:
+    address = {"run": state.run_label(run), "image": image_id[:ID_LENGTH]}
+    st.page_link(IMAGE, label="Its units", icon=":material/image_search:", query_params=address)
+
+
+def lens_link(run: dict[str, Any], image_id: str) -> None:
+    address = {"run": state.run_label(run), "image": image_id[:ID_LENGTH]}
+    st.page_link(LENS, label="What its image tokens say", icon=":material/search:", query_params=address)
 
 
 def go_to_image(image_id: str, noun: str) -> NoReturn:

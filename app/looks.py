@@ -11,9 +11,11 @@ import streamlit as st
 from app import links, pictures, resources, widgets
 from mmn.core import Neuron
 from mmn.errors import ImageError
+from mmn.geometry import Grids
 from mmn.heat import OPACITY, PERCENTILE
 
 MOST_AVERAGED: Final = 10
+_OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects", "iou_random": "random units"}
 
 
 def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.DataFrame, chosen: Neuron | None) -> None:
@@ -52,8 +54,8 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
     whose = str(chosen) if chosen else _of_top(len(rows))
     drawn = look.shown(opacity, is_outlined) if opacity or is_outlined else image
     place.image(pictures.as_webp(drawn), alt=f"Where {whose} looks")
-    _legend(look, whose)
-    _ious(ranked, rows, noun)
+    pictures.legend(*look.range, f"activation of {whose}")
+    _ious(run, picture, noun, ranked, rows, grids)
     if chosen:
         links.neuron_link(run, chosen)
 
@@ -71,35 +73,34 @@ def _shown_rows(found: pd.DataFrame, units: Sequence[Neuron], chosen: Neuron | N
 
 
 def _controls() -> tuple[float, bool]:
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    percent = left.slider("Opacity of the map, %", 0, 100, round(100 * OPACITY), step=5, key="opacity")
-    is_outlined = right.toggle(
-        "Outline", value=True, key="outline", help=f"Around what is above the {PERCENTILE:.0f}th percentile of the map"
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        percent = st.slider("Opacity of the map, %", 0, 100, round(100 * OPACITY), step=5, key="opacity", width=180)
+        is_outlined = st.toggle(
+            "Outline", value=True, key="outline", help=f"Of what is above the {PERCENTILE:.0f}th percentile of the map"
+        )
     return percent / 100, is_outlined
 
 
-def _legend(look: pictures.Look, whose: str) -> None:
-    low, high = look.range
-    st.html(
-        f'<div style="display:flex;gap:.5rem;align-items:center;font-size:.85rem;opacity:.85">'
-        f'<span>{low:.2f}</span><span style="flex:1;max-width:12rem;height:.7rem;border-radius:2px;'
-        f'background:linear-gradient(to right,{",".join(pictures.scale_colours())})"></span>'
-        f"<span>{high:.2f}</span><span>activation of {whose}</span></div>"
-    )
-
-
-def _ious(ranked: pd.DataFrame, rows: pd.DataFrame, noun: str) -> None:
-    """The overlap of the shown units with objects; a mean over them when there are several."""
-    shown = ranked.merge(rows[["layer", "unit"]], on=["layer", "unit"])
-    if not shown["iou"].notna().any():
+def _ious(
+    run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.DataFrame, rows: pd.DataFrame, grids: Grids
+) -> None:
+    """The overlap of what is shown with objects: of one unit as it is stored, of several that of their average map."""
+    first = ranked.merge(rows[["layer", "unit"]], on=["layer", "unit"]).iloc[0]
+    if pd.isna(first["iou"]):
         why = "was compared for the first units only" if ranked["iou"].notna().any() else "has no outline here"
         st.caption(f"No overlap to tell: “{noun}” {why}.")
         return
-    mean = "Mean " if len(shown) > 1 else ""
-    known = {f"with “{noun}”": "iou", "with other objects": "iou_other", "random units": "iou_random"}
-    told = [f"{words} **{shown[name].mean():.2f}**" for words, name in known.items() if shown[name].notna().any()]
-    st.markdown(f"{mean}IoU of the brightest 5 %: " + " · ".join(told))
+    found = {name: first[name] for name in _OVERLAPS}
+    if len(rows) > 1:
+        from app.outlines import average_overlaps  # its dictionary is slow to load, and one unit does without
+
+        found = average_overlaps(run, picture, noun, grids, list(rows["activations"]))
+        if not found:
+            st.caption("How well the average map fits is not known: the objects' outlines cannot be read.")
+            return
+    told = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
+    of = " of the average map" if len(rows) > 1 else ""
+    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(told).replace("NOUN", noun))
 
 
 def _of_top(n: int) -> str:

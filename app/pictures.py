@@ -7,6 +7,7 @@ its image tokens with it, so that token maps lie exactly on what is displayed.
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,6 +129,16 @@ def scale_colours(n: int = 8) -> list[str]:
     """The colours of `heat.overlay`, least to most, as CSS."""
     ramp = overlay(Image.new("RGB", (n, 1)), np.linspace(0, 1, n)[None], opacity=1.0)
     return [f"rgb({red},{green},{blue})" for red, green, blue in np.asarray(ramp)[0]]
+
+
+def legend(low: float, high: float, words: str) -> None:
+    """The colours of a map between its least and its most, and what they are of."""
+    st.html(
+        f'<div style="display:flex;flex-wrap:wrap;gap:.2rem .5rem;align-items:center;font-size:.85rem;opacity:.85">'
+        f'<span>{low:.2f}</span><span style="flex:1;min-width:5rem;max-width:12rem;height:.7rem;border-radius:2px;'
+        f'background:linear-gradient(to right,{",".join(scale_colours())})"></span>'
+        f"<span>{high:.2f}</span><span>{html.escape(words)}</span></div>"
+    )
 
 
 def as_webp(image: Image.Image) -> bytes:

@@ -12,10 +12,12 @@ import streamlit as st
 from app import resources, state
 from mmn.core import Neuron
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
+from mmn.figures.theme import wrap
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING, definition
 
 CHART_HEIGHT: Final = 420  # pixels, title and legend included
+NARROWEST: Final = 480  # pixels that a chart has in a window of 800
 SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
 
 
@@ -166,21 +168,23 @@ def layer_picker(n_layers: int) -> tuple[int, int]:
     return st.slider("Layers", 0, n_layers - 1, (0, n_layers - 1), key="layers", bind="query-params")
 
 
-def show_chart(chart: alt.TopLevelMixin, key: str, selection: str) -> list[dict[str, Any]]:
+def show_chart(chart: alt.TopLevelMixin, key: str, selection: str, height: int = CHART_HEIGHT) -> list[dict[str, Any]]:
     """Draws `chart` in the app's theme; returns the points of its click selection named `selection`."""
-    event = st.altair_chart(_themed(chart), height=CHART_HEIGHT, on_select="rerun", selection_mode=selection, key=key)
+    event = st.altair_chart(_themed(chart), height=height, on_select="rerun", selection_mode=selection, key=key)
     return event["selection"].get(selection, [])
 
 
-def show_figure(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str, height: int = 340) -> None:
-    """Draws a chart without clicks, and its export below."""
-    show_plain(chart, name, height)
+def show_figure(
+    chart: alt.TopLevelMixin, data: pd.DataFrame, name: str, height: int = 340, width: int = NARROWEST
+) -> None:
+    """Draws a chart without clicks, and its export below; `width` is the least that it may have, in pixels."""
+    show_plain(chart, name, height, width)
     with st.container(horizontal=True, horizontal_alignment="right"):
         export_control(chart, data, name)
 
 
-def show_plain(chart: alt.TopLevelMixin, name: str, height: int = 340) -> None:
-    st.altair_chart(_themed(chart), height=height, key=f"chart-{name}")
+def show_plain(chart: alt.TopLevelMixin, name: str, height: int = 340, width: int = NARROWEST) -> None:
+    st.altair_chart(_themed(chart, width), height=height, key=f"chart-{name}")
 
 
 def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> None:
@@ -201,8 +205,12 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
 
 
-def _themed(chart: alt.TopLevelMixin) -> Any:
-    return chart.configure_title(subtitleColor=SUBTITLE, subtitlePadding=6, subtitleFontSize=13, offset=12)
+def _themed(chart: Any, width: int = NARROWEST) -> Any:
+    """The chart with a title that is not cut off at `width` pixels."""
+    title = chart.title.copy()
+    title.text, title.subtitle = wrap(title.text, width, 15), wrap(title.subtitle, width, 12)
+    style: dict[str, Any] = {"subtitleColor": SUBTITLE, "subtitlePadding": 6, "subtitleFontSize": 13, "offset": 12}
+    return chart.properties(title=title).configure_title(**style)
 
 
 def _k_label(run: dict[str, Any], text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Does the Layers page answer a changed filter in 0.3 s over 5 million scores?
+"""Do the pages answer a changed filter in 0.3 s over 5 million scores?
 
 Builds a cache of the size of a LLaVA run (32 layers of 11,008 units; 500 pictures of 5 nouns, 2 methods, top 1,000)
 from random units, which is the worst case: no two rankings share more than chance. It goes the way of real data:
@@ -23,6 +23,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.experiment_rows import experiment_queries, experiment_tables
 from mmn import shards
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.names import COMPLETE, CONTRIBUTION, ORIGINAL, RANDOM
@@ -69,6 +70,7 @@ def _time_filters(store: Store, repeats: int) -> None:
         "unit table, 1 layer, k 1000": lambda: store.unit_rows("latest", CONTRIBUTION, 1000, layer=12),
         "unit table, 1 noun, k 1000": lambda: store.unit_rows("latest", CONTRIBUTION, 1000, lemmas=LEMMAS[:1]),
         "per picture, k 100": lambda: store.layer_counts_per_image("latest", CONTRIBUTION, 100),
+        **experiment_queries(store),
         "nouns of the filter": lambda: store.concepts("latest"),
         "list of runs": store.runs,
     }
@@ -98,6 +100,7 @@ def _build(cache_path: Path, n_images: int) -> int:
         tables = _shard(rng, range(first, min(first + IMAGES_PER_SHARD, n_images)))
         n_rows += len(tables["score"])
         shards.write_shard(run_path, f"batch-{first:06d}", tables)
+    shards.write_shard(run_path, "experiments", experiment_tables(rng))
     shards.finish_run(run_path, Outcome(COMPLETE, TIME, 0.0))
     n_bytes = sum(path.stat().st_size for path in run_path.rglob("score.parquet"))
     seconds = time.perf_counter() - started

@@ -18,7 +18,7 @@ Left out: suppressors (ranks below 0), variants other than the original picture,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -119,8 +119,8 @@ def annotate(
     """
     scored = revisit.open_run(model, run_path)
     masks_of, without_masks = _find_masks(scored.run)
-    asked = _Asked(scored, _checked_top(top, scored.run), _checked_methods(methods, scored.run), masks_of)
-    _decode_missing(asked, progress)
+    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks_of)
+    _decode_stored(asked, progress)
     blind = _why_blind(asked)
     if blind:
         progress(Progress(STAGE, message=f"units were decoded; {blind}"))
@@ -149,13 +149,23 @@ def _find_masks(run: Run) -> tuple[Callable[[Example], Masks], str]:
         return lambda _example: {}, f"without overlaps: {error}"
 
 
-def _checked_top(top: int, run: Run) -> int:
+def checked_top(top: int, run: Run) -> int:
+    """`top`, cut to the ranks that the run stored.
+
+    Raises:
+        UsageError: below 1.
+    """
     if top < 1:
         raise UsageError(f"the top {top} units are none; annotate at least 1")
     return min(top, run.settings.top_k)
 
 
-def _checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]:
+def checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]:
+    """`methods` if the run has them all; of None, all of the run but the random ones.
+
+    Raises:
+        UsageError: one that the run has not.
+    """
     stored = list(run.settings.methods)
     if names.BLANK in run.settings.variants:
         stored += [method + names.MINUS_BLANK for method in stored if not method.startswith(names.RANDOM)]
@@ -167,23 +177,29 @@ def _checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]
     return tuple(dict.fromkeys(methods))
 
 
-def _decode_missing(asked: _Asked, progress: ProgressCallback) -> None:
-    """Writes the words of the run's units that no earlier call has decoded."""
+def _decode_stored(asked: _Asked, progress: ProgressCallback) -> None:
+    """Decodes the run's units, or of a large model those that are annotated."""
     needed: set[Neuron] = set()
     for batch in revisit.batches(asked.scored):
         scores = shards.read_shard(asked.run_path / batch)["score"]
         needed |= _units(scores if asked.run.model.n_units <= MANY_UNITS else _top_scores(asked, scores))
-    finished = shards.finished_shards(asked.run_path)
+    decode_missing(asked.scored, needed, progress)
+
+
+def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCallback) -> None:
+    """Writes the words of those `needed` units that no earlier call has decoded, as a shard of the run."""
+    finished = shards.finished_shards(scored.path)
+    known: set[Neuron] = set()
     for name in finished:
         if name.startswith(NEURONS_SHARD):
-            needed -= _units(shards.read_shard(asked.run_path / name)["neuron"])
-    if not needed:
+            known |= _units(shards.read_shard(scored.path / name)["neuron"])
+    units = sorted(needed - known)
+    if not units:
         return
-    progress(Progress("decode", message=f"{len(needed)} units"))
-    units = sorted(needed)
+    progress(Progress("decode", message=f"{len(units)} units"))
     digest = hashlib.sha256(" ".join(map(str, units)).encode()).hexdigest()
     name = NEURONS_SHARD if NEURONS_SHARD not in finished else f"{NEURONS_SHARD}-{digest[:8]}"
-    shards.write_shard(asked.run_path, name, {"neuron": decode_units(asked.model, units)})
+    shards.write_shard(scored.path, name, {"neuron": decode_units(scored.model, units)})
 
 
 def _why_blind(asked: _Asked) -> str:

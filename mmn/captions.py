@@ -7,7 +7,8 @@ pass over other pictures; step j predicts token j likewise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,18 +20,27 @@ from mmn.concepts import GeneratedCaption, token_ends_of
 from mmn.hooks import Captured, capture
 from mmn.models import Model
 
+Around = Callable[[Sequence[int]], AbstractContextManager[None]]  # what a pass over these rows of a batch runs in
+
+
+def undisturbed(_rows: Sequence[int]) -> AbstractContextManager[None]:
+    """The model as it is."""
+    return nullcontext()
+
 
 @dataclass(frozen=True)
 class CaptionBatch:
     """Captions of one batch; `logits[step]` are the raw logits that predict token `step`, before any processor.
 
-    `inputs` are the prompt's model inputs, without the captions.
+    `inputs` are the prompt's model inputs, without the captions; whoever runs the model on rows of them again does so
+    inside `around(rows)`, so that it sees what the captions were written from.
     """
 
     inputs: dict[str, Tensor]
     captions: tuple[GeneratedCaption, ...]
     captured: Captured
     logits: tuple[Float[Tensor, "batch V"], ...]
+    around: Around = undisturbed
 
     def logits_at(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         """Row `rows[i]` of forward pass `steps[i]`, in float32."""
@@ -38,7 +48,6 @@ class CaptionBatch:
         return torch.stack([self.logits[step][row] for row, step in pairs]).float()
 
 
-@torch.inference_mode()
 def caption_batch(
     model: Model, images: Sequence[Image.Image], exact_prompt: str, max_new_tokens: int, with_act: bool = False
 ) -> CaptionBatch:
@@ -47,14 +56,34 @@ def caption_batch(
     Raises:
         AssertionError: a token is not the argmax of its raw logits, so something else than greedy decoding ran.
     """
-    inputs = model.encode(list(images), exact_prompt)
-    with capture(model, with_act) as captured:
-        output = model.module.generate(**inputs, generation_config=greedy(model, max_new_tokens))
+    return caption_encoded(model, model.encode(list(images), exact_prompt), max_new_tokens, with_act)
+
+
+@torch.inference_mode()
+def caption_encoded(
+    model: Model, inputs: dict[str, Tensor], max_new_tokens: int, with_act: bool = False, around: Around = undisturbed
+) -> CaptionBatch:
+    """`caption_batch` of pictures that are model inputs already, and inside `around`, where that changes the model."""
+    with around(range(len(inputs["input_ids"]))), capture(model, with_act) as captured:
+        captions, logits = write_captions(model, inputs, max_new_tokens)
+    return CaptionBatch(inputs, captions, captured, logits, around)
+
+
+@torch.inference_mode()
+def write_captions(
+    model: Model, inputs: dict[str, Tensor], max_new_tokens: int
+) -> tuple[tuple[GeneratedCaption, ...], tuple[Float[Tensor, "batch V"], ...]]:
+    """The greedy captions of encoded rows, under whatever hooks are on the model, and the raw logits of each step.
+
+    Raises:
+        AssertionError: a token is not the argmax of its raw logits.
+    """
+    output = model.module.generate(**inputs, generation_config=greedy(model, max_new_tokens))
     n_steps = len(output.logits)
     new_tokens = output.sequences[:, -n_steps:]
     captions = tuple(_caption(model, row.tolist()) for row in new_tokens)
     _assert_greedy(captions, output.logits)
-    return CaptionBatch(inputs, captions, captured, output.logits)
+    return captions, output.logits
 
 
 @torch.inference_mode()
@@ -80,7 +109,8 @@ def with_captions(model: Model, inputs: dict[str, Tensor], captions: Sequence[Se
     pad = model.pad_token_id
     ids = torch.tensor([[*caption, *[pad] * (width - len(caption))] for caption in captions], dtype=torch.long)
     real = torch.tensor([[1] * len(caption) + [0] * (width - len(caption)) for caption in captions])
-    added = {"input_ids": ids, "attention_mask": real}
+    # Of PaliGemma's token types, 1 is what is read causally, as while it was generated; no other family has them here.
+    added = {"input_ids": ids, "attention_mask": real, "token_type_ids": torch.ones_like(ids)}
     shape, zeros = inputs["input_ids"].shape, torch.zeros_like(ids)
     return {
         name: torch.cat([value, added.get(name, zeros).to(value)], dim=1) if value.shape == shape else value

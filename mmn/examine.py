@@ -10,6 +10,7 @@ from PIL import Image
 from mmn.budget import Reading, logit_budget
 from mmn.captions import caption_batch
 from mmn.hooks import ACTIVATION, FINAL, ONCE
+from mmn.image_tokens import image_positions
 from mmn.models import Model
 from mmn.scores import contribution, folded_rows
 
@@ -68,7 +69,7 @@ def n_image_tokens(model: Model, image: Image.Image, exact_prompt: str) -> int |
     """How many positions of the prompt are the picture's; None where the family has no placeholder token."""
     if model.image_token_id is None:
         return None
-    return int((model.encode([image], exact_prompt)["input_ids"] == model.image_token_id).sum())
+    return int(image_positions(model, model.encode([image], exact_prompt)).sum())
 
 
 def _test_picture() -> Image.Image:

@@ -28,9 +28,10 @@ from PIL import Image
 from mmn.captions import greedy
 from mmn.concepts import lemma_of
 from mmn.core import Neuron
-from mmn.geometry import Grids, image_grid, image_token_positions
-from mmn.heat import heat_map, iou, mask_at
+from mmn.geometry import Grids, image_grid
+from mmn.heat import heat_map, iou, mask_at, split_objects
 from mmn.hooks import capture_units
+from mmn.image_tokens import image_positions
 from mmn.models import Model
 
 
@@ -119,10 +120,10 @@ def unit_maps(model: Model, image: Image.Image, exact_prompt: str, units: Sequen
     """
     inputs = model.encode([image], exact_prompt)
     grids = image_grid(model, inputs, image.size)
-    positions = image_token_positions(model, inputs)
+    is_image = image_positions(model, inputs)[0]
     with capture_units(model, units) as captured:
         model.module.generate(**inputs, generation_config=greedy(model, 1))
-    values = captured.read()[0, positions].T.cpu().numpy()
+    values = captured.read()[0, is_image].T.cpu().numpy()
     return FieldMaps(tuple(units), values, grids, image.size)
 
 
@@ -141,9 +142,8 @@ def field_rows(
     over all controls.
     """
     shown = ~np.isnan(heat_map(maps.values[0], maps.grids, maps.picture_size))
-    own = masks[lemma_of(noun)] & shown
-    others = [mask & shown for lemma, mask in masks.items() if lemma != lemma_of(noun) and (mask & shown).any()]
-    if not own.any():
+    own, others = split_objects(masks, lemma_of(noun), shown)
+    if own is None:
         return
     random_ious: dict[int, list[float]] = {}
     for one, looked_at in zip(controls, _masks(maps, controls), strict=True):

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmn.captions import with_captions
-from mmn.errors import UsageError
+from mmn.captions import Around, undisturbed, with_captions
 from mmn.hooks import Graph, capture_graph
+from mmn.image_tokens import image_positions
 from mmn.models import Model
 from mmn.scores import attribution
 
@@ -59,6 +59,7 @@ def attribute(
     captions: Sequence[Sequence[int]],
     questions: Sequence[Question],
     of_activation: bool = False,
+    around: Around = undisturbed,
 ) -> Attributed:
     """Attribution scores of all `questions`, in their order.
 
@@ -68,6 +69,7 @@ def attribute(
         captions: Token ids of each row's caption, without the end token.
         questions: The concepts, in any order; several of one row are answered by one backward pass each.
         of_activation: `attribution-act` instead of `attribution`.
+        around: What the passes over some rows run in, as when they were captioned (`CaptionBatch.around`).
 
     Raises:
         UsageError: The family has no positions of its own for the picture in the decoder.
@@ -82,24 +84,14 @@ def attribute(
         if asked:
             some = [_moved(questions[index], start) for index in asked]
             part = {name: value[list(rows)] if len(value) == len(mask) else value for name, value in inputs.items()}
-            parts.append((asked, _attribute_rows(model, part, [captions[r] for r in rows], some, of_activation)))
+            with around(rows):
+                found = _attribute_rows(model, part, [captions[r] for r in rows], some, of_activation)
+            parts.append((asked, found))
     order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
     return Attributed(*(torch.cat([getattr(part, name) for _, part in parts])[order] for name in _FIELDS))
 
 
 _FIELDS = ("score", "token_position", "activation", "logit")
-
-
-def image_positions(model: Model, inputs: dict[str, Tensor]) -> Bool[Tensor, "batch positions"]:
-    """Which positions of the prompt are the picture's tokens.
-
-    Raises:
-        UsageError: The family's picture has no positions in the decoder (it enters by cross-attention).
-    """
-    token_id = model.image_token_id
-    if token_id is None or not (mask := inputs["input_ids"] == token_id).any():
-        raise UsageError(f"{model.facts.family} has no image tokens in its decoder; attribution is read at those")
-    return mask
 
 
 def _moved(question: Question, start: int) -> Question:

@@ -5,6 +5,7 @@ What the model was not shown is NaN in a heat map, and counts neither as looked 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from mmn.geometry import Axis, Grids
+
+Mask = Bool[np.ndarray, "height width"]
 
 PERCENTILE: Final = 95.0  # P1, P2
 AVERAGED: Final = (1, 10, 50, 100, 500, 1000)  # P2 averages the maps of so many top units
@@ -67,6 +70,29 @@ def mask_at(
     shown = heat[~np.isnan(heat)]
     assert shown.size, "a heat map of nothing"
     return heat > np.percentile(shown, percentile)  # NaN is above nothing
+
+
+def split_objects(masks: Mapping[str, Mask], lemma: str, shown: Mask) -> tuple[Mask | None, list[Mask]]:
+    """The object of a noun, None if it has none, and the picture's others; each as far as the model was shown it."""
+    visible = {name: mask & shown for name, mask in masks.items() if (mask & shown).any()}
+    return visible.get(lemma), [mask for name, mask in visible.items() if name != lemma]
+
+
+def tokens_on(mask: Bool[np.ndarray, "height width"], grids: Grids) -> Bool[np.ndarray, " tokens"]:
+    """Which image tokens lie on an object: those of whose stretch of the picture at least half is in its mask.
+
+    A token that stands for no place, or for none inside the picture, lies on nothing.
+    """
+    height, width = mask.shape
+    found = np.zeros(len(grids.cells), bool)
+    for token in range(len(grids.cells)):
+        box = grids.box_of(token)
+        if box is not None:
+            x0, x1 = (min(max(round(edge), 0), width) for edge in (box[0], box[2]))
+            y0, y1 = (min(max(round(edge), 0), height) for edge in (box[1], box[3]))
+            stretch = mask[y0:y1, x0:x1]
+            found[token] = stretch.size > 0 and stretch.mean() >= 0.5
+    return found
 
 
 def iou(mask: Bool[np.ndarray, "height width"], other: Bool[np.ndarray, "height width"]) -> float:

@@ -1,4 +1,4 @@
-"""Which scoring jobs are there, how far is each, and how does one start or stop them?
+"""Which jobs are there, how far is each, and how does one start or stop them?
 
 A job is the command line in a process of its own, in a session of its own: Ctrl-C on the app, a browser reload and
 even a restart of the app leave it alone. All that is known of it lies in `cache/jobs/<job id>/`:
@@ -33,12 +33,15 @@ from mmn.errors import UsageError
 from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mmn")
+SCORE: Final = "score"
 _TAIL_BYTES: Final = 65_536  # enough for the last reports and a long traceback
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command that was started: `pid` also names its process group; `started_at` is ISO 8601 in UTC."""
+    """A command that was started: `pid` also names its process group; `started_at` is ISO 8601 in UTC; `task` is what
+    it does with the model and pictures, `score` or an experiment's words.
+    """
 
     job_id: str
     command: tuple[str, ...]
@@ -47,6 +50,7 @@ class Job:
     pid: int
     started_at: str
     path: Path
+    task: str = SCORE
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def score_command(options: Mapping[str, str | int | Sequence[str] | None]) -> li
     """The command line that scores: `{"top_k": 1000}` becomes `--top-k 1000`, a list repeats its option, True is the
     bare option, and None, False or an empty value leaves the option to the command's own default.
     """
-    words = [*PROGRAM, "score"]
+    words = [*PROGRAM, SCORE]
     for name, value in options.items():
         if isinstance(value, bool):
             words += [f"--{name.replace('_', '-')}"] * value
@@ -106,28 +110,35 @@ def score_command(options: Mapping[str, str | int | Sequence[str] | None]) -> li
     return [*words, "--json", "--progress", "json"]
 
 
-def start(command: Sequence[str], jobs_path: Path, model: str, images: str) -> Job:
+def command(words: Sequence[str], cache_path: Path) -> list[str]:
+    """The command line `mmn WORDS` on a cache, with its result and progress as JSON."""
+    return [*PROGRAM, *words, "--cache", str(cache_path), "--json", "--progress", "json"]
+
+
+def start(command: Sequence[str], jobs_path: Path, model: str, images: str, task: str = SCORE) -> Job:
     """Starts `command` as a job of its own and returns at once.
 
     Args:
         command: The program and its arguments, of the form that the module's text describes.
         jobs_path: The folder that holds one folder per job; made if missing.
-        model: The model as the user named it; with `images` it says which jobs would do the same work.
+        model: The model as the user named it; with `images` and `task` it says which jobs would do the same work.
         images: The picture source as the user named it.
+        task: What is done with them: `score`, or the words of an experiment on a run, its id included.
 
     Raises:
-        UsageError: A job for the same model and pictures is still running.
+        UsageError: A job for the same model, pictures and task is still running.
     """
     jobs_path.mkdir(parents=True, exist_ok=True)
     with _locked(jobs_path / ".start"):
         for job in list_jobs(jobs_path):
-            if (job.model, job.images) == (model, images) and is_alive(job):
-                raise UsageError(f"{model} is already being scored on {images}; wait for that job or cancel it first")
+            if (job.model, job.images, job.task) == (model, images, task) and is_alive(job):
+                what = f"{model} is already being scored on {images}" if task == SCORE else f"mmn {task} runs already"
+                raise UsageError(f"{what}; wait for that job or cancel it first")
         now = datetime.now(UTC)
         path = jobs_path / f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
         path.mkdir()
         process = _spawn(command, path)
-        job = Job(path.name, tuple(command), model, images, process.pid, now.isoformat(timespec="seconds"), path)
+        job = Job(path.name, tuple(command), model, images, process.pid, now.isoformat(timespec="seconds"), path, task)
         _write_whole(path / "job.json", {k: v for k, v in asdict(job).items() if k != "path"})
     threading.Thread(target=process.wait, daemon=True).start()  # reaps it, should it end before us
     return job
@@ -204,6 +215,8 @@ def _end_status(result: Mapping[str, Any], was_stopped: bool) -> str:
         return str(result["status"])
     if "error" in result:
         return CANCELLED if result["error"] == "Cancelled" else FAILED
+    if result:  # commands that add to a run tell their counts, and no status
+        return COMPLETE
     return CANCELLED if was_stopped else FAILED
 
 

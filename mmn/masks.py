@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from mmn.concepts import lemma_of
 from mmn.core import Example
 from mmn.errors import ImageError, SourceError, UsageError
+from mmn.heat import Mask
 from mmn.images.annotations import rows_of
 from mmn.images.folders import METADATA_NAMES
 from mmn.images.places import parse_json, read_text, require_folder, walk
@@ -37,8 +38,6 @@ from mmn.images.sources import GALLERY_PATH, _absolute, _two_paths
 _MASK_FORMATS: Final = ("PNG", "BMP", "GIF", "TIFF")  # lossless, so that a pixel is its object's number
 _EXIF_ORIENTATION: Final = 0x0112
 _PACKED_BITS, _PACKED_MORE, _PACKED_SIGN, _PACKED_ZERO = 0x1F, 0x20, 0x10, 48
-
-Mask = Bool[np.ndarray, "height width"]
 
 
 @dataclass(frozen=True)

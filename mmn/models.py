@@ -26,6 +26,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 SMALL_MODEL = 50_000_000  # parameters; below it one thread beats several on a CPU
 DEFAULT_PROMPT = "Describe the image in few words."  # P2's; a checkpoint's config may name its own `default_prompt`
 HASH_BLOCK = 1 << 22
+LIMBER = "limber:"
 _FINGERPRINTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
@@ -117,42 +118,106 @@ class Model:
         }
 
 
-def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Model:
-    """Loads `specimen`, a folder in Hugging Face format, or a hub id.
+def load_model(name: str, dtype: str = "auto", device: str = "auto", delta: Path | None = None) -> Model:
+    """Loads `specimen`, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited by it.
 
     Args:
-        name: `specimen`, a folder or a hub id; hub files are fetched first.
+        name: `specimen`, a folder or a hub id; hub files are fetched first. `MODEL+FILE.safetensors` is MODEL with the
+            delta FILE. It is what such a model is called, so that whoever has a run's name can load its model.
         dtype: `auto` is float32 on a CPU, elsewhere what the checkpoint was saved in.
         device: `auto` is the first GPU, else the CPU.
+        delta: a file that `mmn edit` wrote; it changes the loaded weights, never the checkpoint.
 
     Raises:
-        ModelError: nothing there, no weights, pickled weights only, weights missing, no processor.
+        ModelError: nothing there, no weights, pickled weights only, weights missing, no processor; a delta that is not
+            there, damaged, or made for another model.
         UnsupportedModelError: no adapter for its family or its decoder.
     """
+    from mmn import deltas  # it speaks of `Model`
+
+    base, named = split_delta(name)
+    path = delta or named
+    if path is None:
+        return _load_checkpoint(name, dtype, device)
+    wanted = deltas.load(path)  # before the model, which takes longer
+    return deltas.add_for_good(_load_checkpoint(base, dtype, device), wanted, with_delta(base, path))
+
+
+def with_delta(name: str, delta: Path) -> str:
+    """The name of a model with a delta: `MODEL+FILE.safetensors`, the file's path in full."""
+    return f"{name}+{delta.absolute()}"
+
+
+def split_delta(name: str) -> tuple[str, Path | None]:
+    """MODEL and FILE of `MODEL+FILE.safetensors`; of a plain name itself and None.
+
+    A folder's name may hold a `+`, too: of several, the first with a file behind it counts.
+    """
+    if not name.endswith(".safetensors") or "+" not in name:
+        return name, None
+    places = [place for place, character in enumerate(name) if character == "+"]
+    place = next((place for place in places if Path(name[place + 1 :]).is_file()), places[0])
+    return name[:place], Path(name[place + 1 :])
+
+
+def _load_checkpoint(name: str, dtype: str, device: str) -> Model:
     from transformers import AutoModelForImageTextToText
 
-    path = _local_folder(name)
+    if name.startswith(LIMBER):
+        return _load_limber(name, dtype, device)
+    path = local_folder(name)
     config = _read_config(path)
     family = find_family(config.model_type)
-    _require_safetensors(path)
     device = resolve_device(device)
     torch_dtype = _resolve_dtype(dtype, device, config)
+    module = load_weights(AutoModelForImageTextToText, path, torch_dtype)
+    return _put_together(name, module.to(device), _load_processor(path), family, fingerprint(path))
+
+
+def _load_limber(name: str, dtype: str, device: str) -> Model:
+    """The model that the file of `limber:FILE.json` describes."""
+    from mmn.limber import load_limber
+
+    device = resolve_device(device)
+    usual = torch.float32 if device == "cpu" else torch.float16
+    module, processor, digest = load_limber(Path(name.removeprefix(LIMBER)).expanduser(), DTYPES.get(dtype, usual))
+    return _put_together(name, module.to(device), processor, find_family("limber"), digest)
+
+
+def _put_together(name: str, module: Any, processor: Any, family: Family, digest: str) -> Model:
+    module = module.eval().requires_grad_(False)
+    _limit_threads(module)
+    anatomy = find_anatomy(module, family)
+    facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp)
+    return Model(module, processor, family, anatomy, facts)
+
+
+def load_weights(auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> Any:
+    """The weights of a folder as `auto_class` puts them together, all of them from the file.
+
+    Args:
+        auto_class: one of transformers' Auto classes.
+        path: the folder.
+        dtype: to load them in.
+        unused: prefixes of weights that may be missing, since nothing is read from them.
+
+    Raises:
+        ModelError: no weights, pickled weights only, weights that do not fit, weights missing.
+    """
+    require_safetensors(path)
     try:
-        module, report = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=torch_dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        module, report = auto_class.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
-            f"{path}: the weights cannot be loaded ({_first_line(error)}); is the download whole?"
+            f"{path}: the weights cannot be loaded ({first_line(error)}); is the download whole?"
         ) from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
+    missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
+    missing = [name for name in missing if not unused or not name.startswith(unused)]
+    if missing:
         raise ModelError(f"{path}: {len(missing)} weights are not in the file, {missing[0]} for one; it is not whole")
-    module = module.eval().to(device).requires_grad_(False)
-    _limit_threads(module)
-    anatomy = find_anatomy(module, family)
-    facts = ModelFacts(name, fingerprint(path), family.model_type, anatomy.n_layers, anatomy.d_mlp)
-    return Model(module, _load_processor(path), family, anatomy, facts)
+    return module
 
 
 def resolve_device(device: str) -> str:
@@ -161,7 +226,7 @@ def resolve_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device}: {_first_line(error)}; use auto, cpu or cuda") from error
+        raise UsageError(f"--device {device}: {first_line(error)}; use auto, cpu or cuda") from error
     return device
 
 
@@ -181,8 +246,12 @@ def _sha256(path: Path) -> bytes:
     return digest.digest()
 
 
-def _local_folder(name: str) -> Path:
-    """The folder of a checkpoint; a hub id is fetched first (safetensors and configuration only)."""
+def local_folder(name: str) -> Path:
+    """The folder of a checkpoint; a hub id is fetched first (safetensors and configuration only).
+
+    Raises:
+        ModelError: neither a folder nor to be had from the hub.
+    """
     if name == "specimen":
         return SPECIMEN_PATH
     path = Path(name).expanduser()
@@ -197,7 +266,7 @@ def _local_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_FINGERPRINTED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"{name!r} is neither a folder here nor to be had from the hub: {_first_line(error)}"
+            f"{name!r} is neither a folder here nor to be had from the hub: {first_line(error)}"
         ) from error
 
 
@@ -209,10 +278,15 @@ def _read_config(path: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}/config.json cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"{path}/config.json cannot be read: {first_line(error)}") from error
 
 
-def _require_safetensors(path: Path) -> None:
+def require_safetensors(path: Path) -> None:
+    """Refuses a folder whose weights are missing, or pickled.
+
+    Raises:
+        ModelError: no safetensors there.
+    """
     if any(path.glob("*.safetensors")):
         return
     pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
@@ -230,7 +304,7 @@ def _load_processor(path: Path) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"{path}: its processor cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{path}: its processor cannot be loaded: {first_line(error)}") from error
     if getattr(processor, "image_processor", None) is None:
         raise ModelError(f"{path} has no image processor; expected preprocessor_config.json or processor_config.json")
     processor.tokenizer.padding_side = "left"
@@ -255,5 +329,6 @@ def _is_small(module: nn.Module) -> bool:
     return sum(p.numel() for p in module.parameters()) < SMALL_MODEL
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the pages that may follow."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -60,6 +60,7 @@ METHODS: Final[dict[str, Method]] = {
 
 ORIGINAL: Final = "original"  # caption variant: the picture as it is
 BLANK: Final = "blank"  # the same prefix over a uniform grey picture
+SHUFFLED: Final = "shuffled-"  # and a number: the picture's tokens permuted before the decoder, captioned again
 MINUS_BLANK: Final = "-minus-blank"  # ends a method's name: each unit's score minus its score over the grey picture
 
 
@@ -90,6 +91,16 @@ def reference_of(method: str) -> str:
     """The ranking whose layers a `random-matched` method follows."""
     return method.partition(":")[2] or CONTRIBUTION
 
+
+ABLATE: Final = "ablate"  # an intervention: units set to 0 (P1)
+PERTURB: Final = "perturb"  # an intervention: noise on what units write (P2)
+INTERVENTIONS: Final = (ABLATE, PERTURB)
+TOP: Final = "top"  # a selection of units: the first of a ranking
+INTERPRETABLE: Final = "interpretable"  # the first interpretable units of a ranking
+SELECTIONS: Final = (TOP, INTERPRETABLE, RANDOM)  # the last one is the control
+COLUMN_NORM: Final = "column norm"  # noise relative to each unit's own column of W_out
+WEIGHT: Final = "weight"  # noise in the weights' own unit
+SIGMA_UNITS: Final = (COLUMN_NORM, WEIGHT)
 
 RUNNING: Final = "running"
 COMPLETE: Final = "complete"

@@ -13,8 +13,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from mmn import shards
@@ -22,9 +24,18 @@ from mmn.core import Example, Failure, Run
 from mmn.errors import ImageError, UsageError
 from mmn.images import open_image
 from mmn.images.opening import read_header
-from mmn.models import Model
 from mmn.runs import Progress, ProgressCallback
-from mmn.tabulate import Tables
+
+if TYPE_CHECKING:  # both bring torch, which not everything that goes back to a run needs
+    from mmn.models import Model
+    from mmn.tabulate import Tables
+
+
+class OnDisk(Protocol):
+    """A run's folder, with or without its model."""
+
+    @property
+    def path(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -52,13 +63,13 @@ def open_run(model: Model, run_path: Path) -> ScoredRun:
     return ScoredRun(model, run, run_path)
 
 
-def batches(scored: ScoredRun) -> dict[str, int]:
+def batches(scored: OnDisk) -> dict[str, int]:
     """The shards with pictures and scores, in order, and how many pictures each has."""
     found = {}
     for name in sorted(shards.finished_shards(scored.path)):
-        tables = shards.read_shard(scored.path / name)
-        if "image" in tables and "score" in tables:
-            found[name] = len(tables["image"])
+        n_rows = shards.row_counts(scored.path / name)
+        if "image" in n_rows and "score" in n_rows:
+            found[name] = n_rows["image"]
     return found
 
 
@@ -101,6 +112,83 @@ def for_each_batch(
             shards.write_shard(scored.path, name, answer(batch))
             done += n_pictures
             progress(Progress(stage or prefix, done, sum(todo.values())))
+
+
+def for_each_part(
+    scored: OnDisk,
+    prefix: str,
+    asked: object,
+    answer: Callable[[Tables, Callable[[], None]], Tables],
+    progress: ProgressCallback,
+    stage: str = "",
+    limit: int | None = None,
+    size: int = 1,
+) -> list[str]:
+    """`for_each_batch` for answers that take long: one shard for every `size` pictures of a scored batch.
+
+    Args:
+        scored: the run.
+        prefix: of the shards' names.
+        asked: everything that can change the answer, as plain values.
+        answer: the tables of a few pictures, given what scoring wrote of them (without `score`) and a function to call
+            after each picture.
+        progress: told after each picture.
+        stage: what `progress` calls it, if not by the prefix.
+        limit: exactly the first so many pictures of the run.
+        size: pictures of a shard.
+
+    Returns:
+        The names of the shards with the answers, those of earlier calls included.
+    """
+    todo = list(_parts(scored, prefix, asked, limit, size))
+    finished = shards.finished_shards(scored.path)
+    done = sum(part.stop - part.start for part in todo if part.name in finished)
+    total = sum(part.stop - part.start for part in todo)
+    progress(Progress(stage or prefix, done, total, "" if not done else f"{done} were done before"))
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        progress(Progress(stage or prefix, done, total))
+
+    read: tuple[str, Tables] = ("", {})
+    for part in todo:
+        if part.name not in finished:
+            if read[0] != part.batch:
+                read = part.batch, shards.read_shard(scored.path / part.batch)
+            shards.write_shard(scored.path, part.name, answer(_of_pictures(read[1], part.start, part.stop), tell))
+    return [part.name for part in todo]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Pictures `start` to `stop` of a scored batch, and the shard of their answer."""
+
+    batch: str
+    start: int
+    stop: int
+    name: str
+
+
+def _parts(scored: OnDisk, prefix: str, asked: object, limit: int | None, size: int) -> Iterator[_Part]:
+    left = limit
+    for batch, n_pictures in batches(scored).items():
+        n_here = n_pictures if left is None else min(left, n_pictures)
+        left = None if left is None else left - n_here
+        for start in range(0, n_here, size):
+            stop = min(start + size, n_here)
+            yield _Part(batch, start, stop, shard_name(prefix, batch, [asked, start, stop]))
+
+
+def _of_pictures(tables: Mapping[str, pa.Table], start: int, stop: int) -> Tables:
+    """What a scored shard says of some of its pictures; scores, its bulk, are left out."""
+    images = tables["image"].slice(start, stop - start)
+    kept = {
+        name: tables[name].filter(pc.is_in(tables[name]["image_id"], images["image_id"].combine_chunks()))
+        for name in ("caption", "concept")
+        if name in tables
+    }
+    return {"image": images} | kept
 
 
 def examples(tables: Mapping[str, pa.Table]) -> Iterator[Example]:

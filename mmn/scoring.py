@@ -3,8 +3,9 @@
     pictures ─► greedy captions, activations captured on the way ─► nouns ─► token and position of each
       ─► for each method the score of every unit of every layer, top k chosen on the device ─► Arrow tables
 
-A variant other than the original is another picture under the same caption: the `blank` one is uniformly grey. What a
-unit's score loses there is what the picture brought; that difference is a ranking of its own, `METHOD-minus-blank`.
+The `blank` variant is another picture, uniformly grey, under the same caption. What a unit's score loses there is what
+the picture brought; that difference is a ranking of its own, `METHOD-minus-blank`. Variants with captions of their own
+(`shuffled-N`, of `experiments.shuffled`) come through `score_captions`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from mmn.gradients import Question, attribute
 from mmn.hooks import ACT, ACTIVATION, FINAL, ONCE
 from mmn.models import Model
 from mmn.scores import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
-from mmn.tabulate import Said, Tables
+from mmn.tabulate import Said, Tables, Variant, of_each
 
+SCORED = ("concept", "score", "budget")  # tables that say something of concepts
 UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
 GREY = (128, 128, 128)
 
@@ -49,7 +51,7 @@ class Measured:
 
     model: Model
     batch: CaptionBatch
-    variant: str
+    variant: Variant
     said: Sequence[Said]
     reading: Reading
     a: Float[Tensor, "n L m"]
@@ -81,14 +83,34 @@ def score_batch(
         for row, example in enumerate(examples)
         for concept in concepts_of(model, original, row, example, settings.targets)
     ]
-    size = max(1, UNITS_AT_ONCE // model.facts.n_units)
-    parts = [_score_concepts(model, batches, said[i : i + size], settings) for i in range(0, len(said), size)]
     captions = [tabulate.caption_table(examples, batch.captions, variant) for variant, batch in batches.items()]
     tables = {"image": tabulate.image_table(examples), "caption": pa.concat_tables(captions)}
-    for name in ("concept", "score", "budget"):
-        if parts:
-            tables[name] = pa.concat_tables([part[name] for part in parts])
-    return tables
+    return tables | _some_at_a_time(model, said, lambda some: _score_concepts(model, batches, some, settings))
+
+
+def score_captions(
+    model: Model, batch: CaptionBatch, examples: Sequence[Example], variants: Sequence[str], settings: ScoreSettings
+) -> Tables:
+    """Scores captions that are written already, each of a variant of its own; `caption`, `concept`, `score`, `budget`.
+
+    Args:
+        model: What wrote them.
+        batch: The captions; its rows may be several variants of one picture.
+        examples: The picture of each row.
+        variants: The variant of each row.
+        settings: As for `score_batch`, but for `variants`, and with the nouns of the captions alone.
+    """
+    said = [
+        Said(row, example, concept)
+        for row, example in enumerate(examples)
+        for concept in concepts_of(model, batch, row, example, ())
+    ]
+    captions = tabulate.caption_table(examples, batch.captions, variants)
+
+    def score(some: Sequence[Said]) -> Tables:
+        return _score_variant(model, batch, [variants[one.row] for one in some], some, settings)[0]
+
+    return {"caption": captions} | _some_at_a_time(model, said, score)
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -124,36 +146,48 @@ def concepts_of(
             yield target_concept(word, places[0], encode, example.references)
 
 
+def _some_at_a_time(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
+    """The tables `concept`, `score` and `budget` of all concepts; none without concepts."""
+    size = max(1, UNITS_AT_ONCE // model.facts.n_units)
+    parts = [score(said[start : start + size]) for start in range(0, len(said), size)]
+    return {name: pa.concat_tables([part[name] for part in parts]) for name in SCORED if parts}
+
+
 def _score_concepts(
     model: Model, batches: dict[str, CaptionBatch], said: Sequence[Said], settings: ScoreSettings
 ) -> Tables:
     parts: list[Tables] = []
     scores: dict[str, dict[str, Scored]] = {}
     for variant, batch in batches.items():
-        with torch.inference_mode():
-            measured = measure(model, batch, variant, said, settings)
-            folded_scores = measured.folded_scores()
-            budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
-            logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
-        scores[variant] = all_scores(measured, folded_scores)
-        tables = _rank_all(measured, scores[variant])
-        parts.append(
-            {
-                "concept": tabulate.concept_table(said, variant, measured.reading.token_ids, logits, budget),
-                "budget": tabulate.budget_table(said, variant, budget),
-                "score": pa.concat_tables(tables),
-            }
-        )
+        tables, scores[variant] = _score_variant(model, batch, variant, said, settings)
+        parts.append(tables)
     if names.BLANK in batches:
         parts.append({"score": pa.concat_tables(_rank_differences(model, said, scores, settings))})
-    return {
-        name: pa.concat_tables([part[name] for part in parts if name in part])
-        for name in ("concept", "budget", "score")
+    return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in SCORED}
+
+
+def _score_variant(
+    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[Said], settings: ScoreSettings
+) -> tuple[Tables, dict[str, Scored]]:
+    """The tables of concepts of one captured batch, and every unit's scores."""
+    with torch.inference_mode():
+        measured = measure(model, batch, variant, said, settings)
+        folded_scores = measured.folded_scores()
+        budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
+        logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
+    scores = all_scores(measured, folded_scores)
+    tables = {
+        "concept": tabulate.concept_table(said, variant, measured.reading.token_ids, logits, budget),
+        "score": pa.concat_tables(_rank_all(measured, scores)),
+        "budget": tabulate.budget_table(said, variant, budget),
     }
+    return tables, scores
 
 
-def measure(model: Model, batch: CaptionBatch, variant: str, said: Sequence[Said], settings: ScoreSettings) -> Measured:
-    """What every method reads of the concepts `said`, from a captured batch."""
+def measure(
+    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[Said], settings: ScoreSettings
+) -> Measured:
+    """What every method reads of the concepts `said`, from a captured batch; `variant` is theirs, or each one's."""
     reading = Reading(
         rows=torch.tensor([one.row for one in said]),
         steps=torch.tensor([one.concept.position for one in said]),
@@ -213,7 +247,7 @@ def _rank_differences(
 
 
 def _score_table(
-    said: Sequence[Said], variant: str, method: str, ranked: Ranked, scored: Scored, d_mlp: int
+    said: Sequence[Said], variant: Variant, method: str, ranked: Ranked, scored: Scored, d_mlp: int
 ) -> pa.Table:
     """The chosen units with the activation, and where it applies the image token, that their score was read at."""
     at = ranked.unit.clamp(min=0)
@@ -249,7 +283,8 @@ def _score_attribution_act(measured: Measured) -> Scored:
 def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
     questions = [Question(one.row, one.concept.position, one.concept.token_id) for one in measured.said]
     captions = [caption.token_ids for caption in measured.batch.captions]
-    found = attribute(measured.model, measured.batch.inputs, captions, questions, of_activation)
+    batch = measured.batch
+    found = attribute(measured.model, batch.inputs, captions, questions, of_activation, batch.around)
     return Scored(found.score, found.activation, found.token_position)
 
 
@@ -258,9 +293,10 @@ def _score_random(measured: Measured) -> Scored:
 
 
 def _draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
-    n_units, seed, variant = measured.a[0].numel(), measured.settings.seed, measured.variant
+    n_units, seed = measured.a[0].numel(), measured.settings.seed
     draws = [
-        uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units) for one in measured.said
+        uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units)
+        for one, variant in zip(measured.said, of_each(measured.variant, len(measured.said)), strict=True)
     ]
     return torch.stack(draws).to(measured.a.device).view_as(measured.a)
 

@@ -138,12 +138,40 @@ def read_shard(shard_path: Path) -> dict[str, pa.Table]:
             if (path := shard_path / f"{table}.parquet").exists()
         }
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise CacheError(
-            f"the shard {shard_path} cannot be read ({error}); delete that folder and score again: only it is redone"
-        ) from error
+        raise _unreadable(shard_path, error) from error
     if "image" in found:
         found["image"] = _with_absolute_sources(found["image"], shard_path.parent)
     return found
+
+
+def read_columns(shard_path: Path, table: str, columns: list[str]) -> pa.Table:
+    """Returns some columns of one table, text by dictionary as it is stored: many times faster than `read_shard`.
+
+    Raises:
+        CacheError: the file is broken, or has no such columns.
+    """
+    try:
+        return pq.ParquetFile(shard_path / f"{table}.parquet").read(columns).select(columns)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise _unreadable(shard_path, error) from error
+
+
+def row_counts(shard_path: Path) -> dict[str, int]:
+    """Returns how many rows each table of a shard has, without reading them.
+
+    Raises:
+        CacheError: a file is broken.
+    """
+    try:
+        return {path.stem: pq.ParquetFile(path).metadata.num_rows for path in sorted(shard_path.glob("*.parquet"))}
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(shard_path, error) from error
+
+
+def _unreadable(shard_path: Path, error: Exception) -> CacheError:
+    return CacheError(
+        f"the shard {shard_path} cannot be read ({error}); delete that folder and score again: only it is redone"
+    )
 
 
 def _with_absolute_sources(images: pa.Table, run_path: Path) -> pa.Table:
@@ -273,7 +301,7 @@ def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
     repeating = [f.name for f in schema if f.name not in encodings and not pa.types.is_nested(f.type)]
     return {
         "compression": "zstd",
-        "compression_level": 9,
+        "compression_level": 3,
         "use_dictionary": repeating,
         "column_encoding": encodings,
     }

@@ -73,7 +73,7 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
     ),
     "selectivity": _schema(
         "unit_noun text, noun text, method text, is_control bool, value double, share double?, n_units int32, "
-        "n_images int32"
+        "n_images int32, held_out int32"
     ),
     "sensitivity": _schema("image_id text, noun text, method text, metric text, value double, control double"),
     "effect": _schema(
@@ -101,7 +101,7 @@ ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "lens": ("image_id", "kind", "layer", "token_position"),
     "invariance": ("image_id", "kind", "noun", "method", "k", "draw", "n"),
     "specificity": ("image_id", "unit_noun", "noun", "method", "is_control"),
-    "selectivity": ("unit_noun", "noun", "method", "is_control", "n_units"),
+    "selectivity": ("unit_noun", "noun", "method", "is_control", "n_units", "held_out"),
     "sensitivity": ("image_id", "noun", "method", "metric"),
     "effect": (
         "image_id",

@@ -17,6 +17,7 @@ from mmn.core import Concept, Example
 from mmn.scores import Ranked
 
 Tables = dict[str, pa.Table]
+Variant = str | Sequence[str]  # of all rows that are given, or of each
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ def image_table(examples: Sequence[Example]) -> pa.Table:
     )
 
 
-def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCaption], variant: str) -> pa.Table:
+def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCaption], variant: Variant) -> pa.Table:
     return pa.table(
         {
             "image_id": [example.image_id for example in examples],
-            "variant": [variant] * len(examples),
+            "variant": of_each(variant, len(examples)),
             "text": [caption.text for caption in captions],
             "tokens": pa.array([list(caption.token_ids) for caption in captions], pa.list_(pa.int32())),
         }
@@ -55,7 +56,7 @@ def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCapti
 
 def concept_table(
     said: Sequence[Said],
-    variant: str,
+    variant: Variant,
     token_ids: Int[Tensor, " n"],
     logits: Float[Tensor, "n V"],
     budget: Budget,
@@ -65,7 +66,7 @@ def concept_table(
     prob = (logit - logits.double().logsumexp(-1)).exp()
     columns: dict[str, object] = {
         "image_id": [one.example.image_id for one in said],
-        "variant": [variant] * len(said),
+        "variant": of_each(variant, len(said)),
     }
     for column in ("lemma", "noun", "n_mentions", "token_id", "position"):
         columns[column] = [getattr(one.concept, column) for one in said]
@@ -81,7 +82,7 @@ def concept_table(
 
 def score_table(
     said: Sequence[Said],
-    variant: str,
+    variant: Variant,
     method: str,
     ranked: Ranked,
     activation: Float[Tensor, "n k"],
@@ -101,10 +102,11 @@ def score_table(
         "activation": activation.cpu().flatten().numpy(),
         "token_position": pa.nulls(n_concepts * k, pa.int32()) if token is None else pa.array(token, pa.int32()),
     }
-    return pa.table(columns).filter(pa.array((unit >= 0).flatten().numpy()))
+    table, is_unit = pa.table(columns), (unit >= 0).flatten()
+    return table if is_unit.all() else table.filter(pa.array(is_unit.numpy()))
 
 
-def budget_table(said: Sequence[Said], variant: str, budget: Budget) -> pa.Table:
+def budget_table(said: Sequence[Said], variant: Variant, budget: Budget) -> pa.Table:
     """One row for each term of each concept; `layer` is empty for the embedding and the last biases."""
     layers, none = np.arange(budget.attention.shape[1]), np.array([-1])
     terms = [
@@ -123,7 +125,7 @@ def budget_table(said: Sequence[Said], variant: str, budget: Budget) -> pa.Table
     return pa.table(columns)
 
 
-def _keys(said: Sequence[Said], variant: str, n: int) -> dict[str, object]:
+def _keys(said: Sequence[Said], variant: Variant, n: int) -> dict[str, object]:
     """The columns image_id, variant and noun, each concept's repeated n times; by dictionary, since they are long."""
     index = pa.array(np.repeat(np.arange(len(said), dtype=np.int32), n))
 
@@ -132,9 +134,13 @@ def _keys(said: Sequence[Said], variant: str, n: int) -> dict[str, object]:
 
     return {
         "image_id": repeated([one.example.image_id for one in said]),
-        "variant": _constant(variant, len(index)),
+        "variant": _constant(variant, len(index)) if isinstance(variant, str) else repeated(list(variant)),
         "noun": repeated([one.concept.noun for one in said]),
     }
+
+
+def of_each(variant: Variant, n: int) -> list[str]:
+    return [variant] * n if isinstance(variant, str) else list(variant)
 
 
 def _constant(value: str, n: int) -> pa.Array:

@@ -7,10 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import budget_panel, links, looks, nouns, pictures, resources, state, unit_tables, widgets
-from mmn.errors import UsageError
+from app import budget_panel, links, looks, nouns, picture_strip, resources, unit_tables, widgets
 
-PER_PAGE = 16
 SIGNS = {"Top": "top", "Suppressors": "bottom"}
 
 
@@ -21,12 +19,13 @@ def page() -> None:
         widgets.no_runs()
         return
     found = filtered(run)
-    picture = chosen_picture(run, found)
-    strip(run, found, picture)
+    picture = picture_strip.chosen_picture(run, found)
+    picture_strip.show(run, found, picture)
     if picture is None:
         return
     concepts = resources.store().picture_concepts(run["run_id"], picture["image_id"])
-    left, right = st.columns([4, 7], gap="large")
+    row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
+    left, right = row.container(width=280), row.container(width="stretch")
     with right:
         nouns.caption(picture)
         if concepts.empty:
@@ -34,61 +33,26 @@ def page() -> None:
             with left:
                 looks.show(run, picture, "", pd.DataFrame(columns=["layer", "unit", "iou"]), None)
             return
-        row = nouns.pick(concepts)
-        ranked, unit = ranking(run, picture, row["noun"])
+        said = nouns.pick(concepts)
+        ranked, unit = ranking(run, picture, said["noun"])
     with left:
-        looks.show(run, picture, row["noun"], ranked, unit)
-    budget_panel.show(run, picture, concepts, row["noun"])
+        looks.show(run, picture, said["noun"], ranked, unit)
+        links.lens_link(run, picture["image_id"])
+    budget_panel.show(run, picture, concepts, said["noun"])
 
 
 def filtered(run: dict[str, Any]) -> pd.DataFrame:
     """The pictures that the filters leave, which are also the address."""
     concepts = resources.store().concepts(run["run_id"])
     widgets.tidy_filters(run, resources.store().score_methods(run["run_id"]), concepts)
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    with row.container(width=420):
         lemmas = widgets.concept_picker(concepts)
     has_references = bool(concepts["n_with_reference"].sum())
-    only = has_references and right.toggle(
+    only = has_references and row.toggle(
         "Only possible hallucinations", key="unsaid", bind="query-params", help=nouns.HALLUCINATION
     )
     return resources.store().pictures(run["run_id"], lemmas, only_unreferenced=only)
-
-
-def chosen_picture(run: dict[str, Any], found: pd.DataFrame) -> dict[str, Any] | None:
-    """The picture of the address, or the first that the filters leave."""
-    asked = st.query_params.get("image", "")
-    if asked:
-        try:
-            return resources.store().picture(run["run_id"], asked)
-        except UsageError:
-            st.caption(f":orange[No picture of this run has an id that begins with “{asked}”.]")
-            del st.query_params["image"]
-    return resources.store().picture(run["run_id"], found.iloc[0]["image_id"]) if len(found) else None
-
-
-def strip(run: dict[str, Any], found: pd.DataFrame, picture: dict[str, Any] | None) -> None:
-    """A page of thumbnails; a click opens that picture."""
-    if found.empty:
-        st.info("No picture fits these filters.", icon=":material/filter_alt_off:")
-        return
-    chosen = picture["image_id"] if picture else ""
-    ids = list(found["image_id"])
-    first = (ids.index(chosen) if chosen in ids else 0) // PER_PAGE + 1
-    n_pages = -(-len(found) // PER_PAGE)
-    key = f"page-{run['run_id'][:8]}-{n_pages}"
-    number = st.session_state.get(key, first)
-    shown = found.iloc[(number - 1) * PER_PAGE : number * PER_PAGE]
-    clicked = pictures.tiles(shown, "strip", chosen)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(state.count(len(found), "picture"), width="content")
-        if n_pages > 1:
-            st.pagination(n_pages, default=first, key=key)
-    if clicked:
-        st.session_state.pop("noun", None)
-        st.query_params.pop("noun", None)
-        st.query_params["image"] = clicked[: links.ID_LENGTH]
-        st.rerun()
 
 
 def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd.DataFrame, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import comparison, resources, unit_tables, widgets
+from app import comparison, overlaps, resources, unit_tables, widgets
 from mmn.figures.layers import layer_distribution
 from mmn.names import RANDOM
 
@@ -63,6 +63,7 @@ def page() -> None:
             chosen,
             y_max,
         )
+    overlaps.show(run)
     comparison.show(run, resources.store().score_methods(run["run_id"]), chosen.lemmas)
 
 
@@ -72,23 +73,22 @@ def filters(run: dict[str, Any]) -> Filters:
     scores = [method for method in stored if method != RANDOM] or stored
     concepts = resources.store().concepts(run["run_id"])
     widgets.tidy_filters(run, scores, concepts)
-    top = st.columns([2, 3, 3])
-    with top[0]:
+    top = st.container(horizontal=True)  # wraps where columns would cut off
+    with top.container(width=220):
         methods = widgets.method_picker(scores)
-    with top[1]:
+    with top.container(width=320):
         ks = widgets.k_picker(run)
-    with top[2]:
+    with top.container(width=240):
         lemmas = widgets.concept_picker(concepts)
-    below = st.columns([5, 4, 7, 4], vertical_alignment="bottom")
-    with below[0]:
-        layers = widgets.layer_picker(run["n_layers"])
-    quantity = below[1].segmented_control(
-        "Show", list(QUANTITIES), default="count", required=True, key="show", bind="query-params"
-    )
-    with below[2]:
-        kind = widgets.kind_picker(run, list(KINDS))
     has_control = RANDOM in stored and scores != [RANDOM]
-    is_shown = has_control and below[3].toggle("Random control", value=True, key="control", bind="query-params")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        with st.container(width=300):
+            layers = widgets.layer_picker(run["n_layers"])
+        quantity = st.segmented_control(
+            "Show", list(QUANTITIES), default="count", required=True, key="show", bind="query-params"
+        )
+        kind = widgets.kind_picker(run, list(KINDS))
+        is_shown = has_control and st.toggle("Random control", value=True, key="control", bind="query-params")
     return Filters(methods, ks, lemmas, layers, QUANTITIES[quantity], is_shown, kind)
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
-from app import links, looks, pictures, resources, state, unit_tables, widgets
+from app import resources, unit_panels, widgets
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.figures.neuron import decoded_tokens
-
-N_PICTURES = 12
 
 
 def page() -> None:
@@ -34,13 +30,13 @@ def page() -> None:
     except UsageError as error:
         st.info(f"{error}.", icon=":material/search_off:")
         return
-    left, right = st.columns([2, 3], gap="large")
-    with left:
-        words(run, neuron, known)
-    with right:
-        ranks(run, neuron, methods)
-    strongest(run, neuron, method)
-    concepts(run, neuron, method)
+    row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
+    with row.container(width=300):
+        unit_panels.words(run, neuron, known)
+    with row.container(width="stretch"):
+        unit_panels.ranks(run, neuron, methods)
+    unit_panels.strongest(run, neuron, method)
+    unit_panels.concepts(run, neuron, method)
 
 
 def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
@@ -57,74 +53,6 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
     except UsageError as error:
         st.info(f"{error}.", icon=":material/search_off:")
         return None
-
-
-def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
-    """Its ten tokens, and whether they pass P1's filter."""
-    st.subheader(f"{neuron}: layer {neuron.layer} of 0–{run['n_layers'] - 1}")
-    if known["tokens"] is None:
-        st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
-        return
-    is_interpretable = bool(known["is_interpretable"])
-    st.badge(
-        "Interpretable" if is_interpretable else "Not interpretable",
-        icon=":material/check:" if is_interpretable else ":material/question_mark:",
-        color="green" if is_interpretable else "gray",
-        help="Interpretable: at least 7 of its 10 tokens are English words of 3 letters or more (P1)",
-    )
-    data = pd.DataFrame({"token": known["tokens"], "logit": known["logits"]})
-    widgets.show_figure(decoded_tokens(data, run, str(neuron)), data, f"{run['run_id'][:8]}-{neuron}-tokens", 320)
-
-
-def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
-    """Its place under every score, and how general it is."""
-    st.subheader("Rank under every score")
-    found = resources.store().neuron_ranks(run["run_id"], neuron)
-    if found.empty:
-        st.info(f"No score has {neuron} among the top {widgets.stored_k(run):,} units of any noun.")
-        return
-    unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
-    chance = widgets.stored_k(run) / widgets.n_units(run)
-    st.caption(
-        f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {chance:.1%} of them."
-    )
-
-
-def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
-    """The pictures for whose nouns it scores highest, under the map of where it looks."""
-    st.subheader("Strongest pictures")
-    found = resources.store().neuron_pictures(run["run_id"], neuron, method, 3 * N_PICTURES)
-    found = found.drop_duplicates("image_id").head(N_PICTURES)
-    if found.empty:
-        st.caption(f"{method} keeps it for no noun.")
-        return
-    small, n_known = looks.small_looks(run, neuron, found.to_dict("records"))
-    notes = [f"{row.noun}, rank {row.rank:,}" for row in found.itertuples()]
-    clicked = pictures.tiles(found.assign(tile=small, note=notes), "strongest")
-    told = (
-        f"Bright: where {neuron} is most active, each picture on its own scale."
-        if n_known
-        else f"Where it looks is not known here ({widgets.annotate(run)})."
-    )
-    some = (
-        " Plain pictures: not looked at, as it is not among the noun's first units." if 0 < n_known < len(found) else ""
-    )
-    st.caption(f"{state.count(len(found), 'picture')}, by {method}; click one for its units. {told}{some}")
-    if clicked:
-        links.go_to_image(clicked, str(found.set_index("image_id").loc[clicked, "noun"]))
-
-
-def concepts(run: dict[str, Any], neuron: Neuron, method: str) -> None:
-    """The nouns it serves, each with its pictures."""
-    st.subheader("Nouns it serves")
-    ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
-    k = st.select_slider("Among the top k of a noun", ks, value=min(ks, key=lambda one: abs(one - 100)), key="among")
-    found = resources.store().neuron_concepts(run["run_id"], neuron, method, k)
-    if found.empty:
-        st.caption(f"It is among the top {k:,} of no noun by {method}.")
-        return
-    unit_tables.concept_table(found, run)
 
 
 page()

@@ -15,9 +15,10 @@ from mmn.captions import caption_batch
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.fields import FieldMaps, control_units, field_rows, picture_field, unit_maps
-from mmn.geometry import Cell, Grid, Grids, image_token_positions
+from mmn.geometry import Cell, Grid, Grids
 from mmn.heat import average_map, heat_map, iou, mask_at, overlay
 from mmn.hooks import capture_units
+from mmn.image_tokens import image_positions
 from tests.tiny import build_family
 
 SIZE = (120, 80)  # width, height
@@ -174,8 +175,8 @@ def test_maps_are_the_activations_of_the_captioning_pass(tiny):
         for handle in handles:
             handle.remove()
     maps = unit_maps(tiny, picture_of(), prompt, units)
-    positions = image_token_positions(tiny, tiny.encode([picture_of()], prompt))
-    assert maps.values.shape == (4, 64) == (len(units), len(positions))
+    positions = image_positions(tiny, tiny.encode([picture_of()], prompt))[0]
+    assert maps.values.shape == (4, 64) == (len(units), int(positions.sum()))
     for one, values in zip(units, maps.values, strict=True):
         assert np.allclose(values, seen[one.layer][0, positions, one.unit].numpy(), atol=1e-6)
     assert not any(layer._forward_pre_hooks for layer in tiny.anatomy.ffn_outs)

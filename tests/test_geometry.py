@@ -18,6 +18,7 @@ import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -32,6 +33,7 @@ from mmn.adapters import FAMILIES, find_anatomy, find_family
 from mmn.core import ModelFacts
 from mmn.errors import UsageError
 from mmn.geometry import GRIDS, WITHOUT_GRID, Cell, Grid, Grids, image_grid
+from mmn.limber import LimberConfig, LimberForConditionalGeneration
 from mmn.models import Model
 from tests.tiny import IMAGE_ID, LLAMA, MROPE, TOWER, VIDEO_ID, WIDTH, build_family
 
@@ -86,7 +88,9 @@ def case(module: Any, image_processor: Any, **more: Any) -> Case:
 
 
 def is_attention_output(name: str) -> bool:
-    return any(part in name for part in (".out_proj.", "attn.proj.", "attention.projection_layer."))
+    return any(
+        part in name for part in (".out_proj.", "attn.proj.", "attention.projection_layer.", "attention.o_proj.")
+    )
 
 
 TOWER_56: dict[str, Any] = TOWER | {"image_size": SIDE, "patch_size": PATCH}
@@ -217,6 +221,14 @@ def idefics(names: tuple[Any, Any, Any, Any], is_split: bool) -> Case:
     return case(model_type(config), processor, is_nested=True)
 
 
+def limber() -> Case:
+    vision = hf.BeitConfig(**TOWER_56, vocab_size=16)
+    text = hf.GPTJConfig(n_embd=WIDTH, n_inner=48, n_layer=2, n_head=4, rotary_dim=4, vocab_size=128)
+    parts = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
+    module = LimberForConditionalGeneration(LimberConfig(text, vision, IMAGE_ID), *parts)
+    return case(module, BeitImageProcessorPil(size={"height": SIDE, "width": SIDE}, do_center_crop=False))
+
+
 IDEFICS3 = (
     hf.Idefics3Config,
     hf.Idefics3VisionConfig,
@@ -231,6 +243,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "llava, squeezed": lambda: llava(SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})),
     "llava, padded": lambda: llava(llava_padded()),
     "llava on siglip, pixels left over": llava_on_siglip,
+    "limber, squeezed": limber,
     "llava_next": llava_next,
     "llava_onevision": lambda: llava_onevision(9),
     "llava_onevision, over budget": lambda: llava_onevision(2),
@@ -340,7 +353,7 @@ def test_what_was_not_checked_is_refused():
     inputs = looking.inputs(size)
     with pytest.raises(UsageError, match=r"64 tokens and the prompt has 63"):
         image_grid(looking.model, inputs | {"input_ids": inputs["input_ids"][:, :-2]}, size)
-    with pytest.raises(UsageError, match=r"checked are those of CLIP"):
+    with pytest.raises(UsageError, match=r"checked are those of Beit, CLIP"):
         image_grid(llava(Qwen2VLImageProcessorPil()).model, inputs, size)
     other = llava(SiglipImageProcessorPil(size={"height": 84, "width": 84})).model
     with pytest.raises(UsageError, match=r"it gave the model \(56, 56\) pixels"):

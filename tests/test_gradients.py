@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mmn.captions import with_captions
 from mmn.errors import UsageError
-from mmn.gradients import Question, attribute, image_positions
+from mmn.gradients import Question, attribute
 from mmn.hooks import capture_graph
+from mmn.image_tokens import image_positions
 from mmn.models import Model
 from tests.tiny import FAMILY_BUILDERS, build_family
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmn.hooks import ACT, ACTIVATION, ATTENTION, EMBEDDING, FINAL, ONCE, capture
+from mmn.hooks import ACT, ACTIVATION, ATTENTION, EMBEDDING, FINAL, ONCE, STEPS_AT_ONCE, Captured, capture
 from tests.tiny import FFN, N_LAYERS, WIDTH, build_family
 
 FAMILIES = ("llava", "blip-2")  # a gated FFN with RMS norms, a plain one (OPT) with layer norms
@@ -73,8 +73,18 @@ def test_a_whole_prompt_is_not_kept_for_its_last_position():
     model, inputs = build_family("llava")
     with capture(model) as captured:
         generate(model, inputs)
-    for steps in captured.steps.values():
-        assert steps[0].untyped_storage().nbytes() == steps[0].numel() * steps[0].element_size()
+    kept = {step.untyped_storage().data_ptr(): step for steps in captured.steps.values() for step in steps}
+    blocks = [step.untyped_storage().nbytes() for step in kept.values()]
+    assert sorted(blocks) == [STEPS_AT_ONCE * (N_LAYERS + 2) * width * 4 for width in (WIDTH, FFN)]
+
+
+def test_kept_values_are_copies_that_later_steps_do_not_touch():
+    captured = Captured(n_layers=1)
+    values = [torch.full((2, 3, 4), float(step)) for step in range(5 * STEPS_AT_ONCE)]
+    kept = [captured.keep(value[:, -1:])[0] for value in values]
+    for value in values:
+        value.zero_()
+    assert [one.unique().tolist() for one in kept] == [[float(step)] for step in range(5 * STEPS_AT_ONCE)]
 
 
 def test_read_takes_each_row_and_step():

@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mmn.decoding import TokenTexts, Vocabulary
+from mmn.decoding import TokenTexts, Vocabulary, texts_of
 from mmn.errors import UsageError
+from mmn.image_tokens import image_positions
+from mmn.kolmogorov_smirnov import kolmogorov_smirnov, kolmogorov_tail
 from mmn.lens import (
-    image_positions,
-    kolmogorov_smirnov,
-    kolmogorov_tail,
-    logit_lens,
+    Projected,
+    Stream,
     nearest,
-    nearest_vocabulary,
     normed_stream,
+    project_to_words,
     random_like,
     read_stream,
+    require_bare_embeddings,
 )
 from mmn.models import Model
 from tests.tiny import FAMILY_BUILDERS, IMAGE_ID, build_family
@@ -63,87 +63,89 @@ def test_the_image_tokens_embeddings_are_the_projectors_output() -> None:
 def test_a_family_without_a_placeholder_is_refused() -> None:
     model, inputs = build_family("llava")
     model = replace(model, module=SimpleNamespace(config=SimpleNamespace(image_token_id=None)))
-    with pytest.raises(UsageError, match="no placeholder"):
+    with pytest.raises(UsageError, match="no image tokens"):
         image_positions(model, inputs)
 
 
 def test_a_prompt_without_a_picture_is_refused() -> None:
     model, _ = build_family("llava")
-    with pytest.raises(UsageError, match="no image token"):
+    with pytest.raises(UsageError, match="no image tokens"):
         image_positions(model, {"input_ids": torch.tensor([[1, 5, 6]])})
 
 
-def test_a_decoder_that_adds_positions_to_its_input_is_refused(monkeypatch: Any, tiny: Model) -> None:
+def test_a_decoder_that_adds_positions_to_its_input_is_refused(tiny: Model) -> None:
     """As OPT does: the input of its first layer is no embedding any more."""
-    from mmn import lens
-
-    def read_with_positions(model: Model, inputs: dict[str, torch.Tensor]) -> lens.Stream:
-        stream = read_stream(model, inputs)
-        offset = torch.randn(stream.embeddings.shape, generator=torch.Generator().manual_seed(0)) * 10
-        return lens.Stream(stream.is_image, stream.embeddings + offset, stream.after)
-
-    monkeypatch.setattr(lens, "read_stream", read_with_positions)
+    inputs = encoded(tiny)
+    stream = read_stream(tiny, inputs)
+    require_bare_embeddings(tiny, stream, inputs)
+    offset = torch.randn(stream.embeddings.shape, generator=torch.Generator().manual_seed(0)) * 10
+    moved = Stream(stream.is_image, stream.embeddings + offset, stream.after)
     with pytest.raises(UsageError, match="adds something to its input embeddings"):
-        nearest_vocabulary(tiny, PICTURE)
+        require_bare_embeddings(tiny, moved, inputs)
 
 
-def test_the_lens_tables_say_what_the_whole_matrix_says(tiny: Model) -> None:
-    table = logit_lens(tiny, PICTURE, k=3)
-    assert table.column_names == ["layer", "token_position", "rank", "token_id", "token", "logit", "prob"]
-    assert table.num_rows == 3 * N_IMAGE_TOKENS * 3
-    stream = read_stream(tiny, tiny.encode([PICTURE], tiny.exact_prompt(tiny.default_prompt)))
-    rows = {(row["layer"], row["token_position"], row["rank"]): row for row in table.to_pylist()}
-    with torch.inference_mode():
-        for layer in range(3):
-            logits = tiny.anatomy.unembedding(normed_stream(tiny, stream, layer)[stream.is_image])
-            probs, ids = logits.softmax(-1).topk(3)
-            for position, rank in ((0, 1), (31, 2), (63, 3)):
-                row = rows[layer, position, rank]
-                assert row["token_id"] == ids[position, rank - 1]
-                assert row["prob"] == pytest.approx(probs[position, rank - 1].item(), rel=1e-4)
-                assert row["logit"] == pytest.approx(logits[position].max().item(), rel=1e-4) or rank > 1
+@pytest.mark.parametrize("layer", range(3))
+def test_the_lens_says_what_the_whole_matrix_says(tiny: Model, layer: int) -> None:
+    found, probs = projected(tiny, layer, token_ids=[7, 300])
+    best, ids = probs.topk(3)
+    assert found.top.token_ids.tolist() == ids.tolist()
+    torch.testing.assert_close(found.top.scores, best, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found.asked, probs[:, [7, 300]], rtol=1e-4, atol=1e-9)
+
+
+def test_what_is_asked_for_is_the_first_where_it_is_that_token(tiny: Model) -> None:
+    """By which the share of image tokens that say a noun is counted, without token ids."""
+    _, probs = projected(tiny, 2)
+    first = int(probs[5].argmax())
+    found, _ = projected(tiny, 2, token_ids=[first])
+    is_first = found.asked[:, 0] >= 0.999999 * found.top.scores[:, 0]
+    assert is_first.tolist() == (probs.argmax(-1) == first).tolist()
+    assert is_first[5]
 
 
 def test_the_lens_does_not_depend_on_its_blocks(tiny: Model) -> None:
-    whole, parts = logit_lens(tiny, PICTURE, [1]), logit_lens(tiny, PICTURE, [1], block_bytes=1)
-    assert parts["token_id"].equals(whole["token_id"])
-    np.testing.assert_allclose(parts["prob"].to_numpy(), whole["prob"].to_numpy(), rtol=1e-4)
+    whole, parts = projected(tiny, 1, [7])[0], projected(tiny, 1, [7], block_bytes=1)[0]
+    assert parts.top.token_ids.tolist() == whole.top.token_ids.tolist()
+    torch.testing.assert_close(parts.top.scores, whole.top.scores, rtol=1e-4, atol=0)
+    torch.testing.assert_close(parts.asked, whole.asked, rtol=1e-4, atol=0)
 
 
-def test_only_the_layers_asked_for_in_their_order(tiny: Model) -> None:
-    seen: list[tuple[int, int]] = []
-    table = logit_lens(tiny, PICTURE, [2, 0], k=1, progress=lambda done, total: seen.append((done, total)))
-    assert table["layer"].to_pylist() == [2] * N_IMAGE_TOKENS + [0] * N_IMAGE_TOKENS
-    assert seen == [(1, 2), (2, 2)]
+def encoded(model: Model) -> dict[str, torch.Tensor]:
+    return model.encode([PICTURE], model.exact_prompt(model.default_prompt))
 
 
-@pytest.mark.parametrize(("layers", "message"), [([3], "no layer 3"), ([-1], "no layer -1"), ([], "no layer to look")])
-def test_a_layer_that_is_not_there(tiny: Model, layers: list[int], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        logit_lens(tiny, PICTURE, layers)
+def projected(
+    model: Model, layer: int, token_ids: list[int] | None = None, block_bytes: int = 1 << 20
+) -> tuple[Projected, torch.Tensor]:
+    """The lens at the image tokens, and all probabilities from the whole matrix at once."""
+    stream = read_stream(model, encoded(model))
+    with torch.inference_mode():
+        normed = normed_stream(model, stream, layer)[stream.is_image]
+        n_tokens = len(model.tokenizer)
+        probs = model.anatomy.unembedding(normed)[:, :n_tokens].softmax(-1)
+    vocabulary = Vocabulary.of(texts_of(model.tokenizer), model.anatomy.unembedding.weight)
+    return project_to_words(model, vocabulary, normed, 3, token_ids or [], block_bytes), probs
 
 
 def test_the_nearest_embeddings_are_those_of_highest_cosine(tiny: Model) -> None:
-    found = nearest_vocabulary(tiny, PICTURE)
-    assert found.table.column_names == ["vectors", "token_position", "rank", "token_id", "token", "cosine"]
-    assert found.table.num_rows == 2 * N_IMAGE_TOKENS * 5
-    stream = read_stream(tiny, tiny.encode([PICTURE], tiny.exact_prompt(tiny.default_prompt)))
-    vectors = torch.nn.functional.normalize(stream.embeddings[stream.is_image].double(), dim=1)
-    rows = tiny.module.get_input_embeddings().weight[: len(tiny.tokenizer)].double()
-    is_zero = rows.norm(dim=1) == 0
+    stream = read_stream(tiny, encoded(tiny))
+    embedding = tiny.module.get_input_embeddings().weight
+    found = nearest(Vocabulary.of(texts_of(tiny.tokenizer), embedding), stream.image_embeddings, 5)
+    vectors = torch.nn.functional.normalize(stream.image_embeddings.double(), dim=1)
+    rows = embedding[: len(tiny.tokenizer)].double()
     cosines = vectors @ torch.nn.functional.normalize(rows, dim=1).T
-    cosines[:, is_zero] = -2
+    cosines[:, rows.norm(dim=1) == 0] = -2
     best, ids = cosines.topk(5)
-    image = [row for row in found.table.to_pylist() if row["vectors"] == "image"]
-    assert [row["token_id"] for row in image] == ids.flatten().tolist()
-    assert [row["cosine"] for row in image] == pytest.approx(best.flatten().tolist(), abs=1e-5)
-    assert (found.test.n_first, found.test.n_second) == (N_IMAGE_TOKENS, N_IMAGE_TOKENS)
+    assert len(vectors) == N_IMAGE_TOKENS
+    assert found.token_ids.tolist() == ids.tolist()
+    torch.testing.assert_close(found.scores.double(), best, rtol=0, atol=1e-5)
 
 
-def test_the_random_control_is_that_of_its_seed(tiny: Model) -> None:
-    first, again, other = (nearest_vocabulary(tiny, PICTURE, seed=seed).table for seed in (0, 0, 1))
-    assert first.equals(again)
-    assert not first.equals(other)
+def test_the_random_control_is_that_of_its_seed() -> None:
+    vectors = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    first, again, other = (random_like(vectors, seed) for seed in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
 
 
 def test_a_token_that_is_an_image_vector_is_nearest_with_cosine_one() -> None:

@@ -35,6 +35,7 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
         outs[-1].weight.copy_(torch.tensor(weight))
     names = set(inspect.signature(Anatomy).parameters)
     known: dict[str, Any] = {
+        "decoder": nn.Identity(),
         "layers": tuple(outs),
         "attentions": (),
         "ffn_outs": tuple(outs),

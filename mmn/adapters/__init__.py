@@ -22,8 +22,9 @@ __all__ = ["DECODERS", "FAMILIES", "Anatomy", "Decoder", "Family", "Norm", "find
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The modules of one model that scores are read from; lists are by layer."""
+    """The modules of one model that scores are read from; lists are by layer. `decoder` is the whole text decoder."""
 
+    decoder: nn.Module
     layers: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
     ffn_outs: tuple[nn.Linear, ...]
@@ -79,6 +80,7 @@ def find_anatomy(model: nn.Module, family: Family) -> Anatomy:
     declared = DECODERS[decoder_type]
     layers = tuple(_get(decoder_module, declared.layers))
     return Anatomy(
+        decoder=decoder_module,
         layers=layers,
         attentions=tuple(_get(layer, declared.attention) for layer in layers),
         ffn_outs=tuple(_get(layer, declared.ffn_out) for layer in layers),

@@ -39,6 +39,7 @@ class Decoder:
 _LLAMA = Decoder("layers", "self_attn", "mlp.down_proj", "mlp.act_fn", True, "norm", Norm.RMS)
 _GEMMA = Decoder("layers", "self_attn", "mlp.down_proj", "mlp.act_fn", True, "norm", Norm.RMS_PLUS_ONE)
 _OPT = Decoder("layers", "self_attn", "fc2", "activation_fn", False, "final_layer_norm", Norm.LAYER)
+_GPTJ = Decoder("h", "attn", "mlp.fc_out", "mlp.act", False, "ln_f", Norm.LAYER)  # FFN beside the attention
 
 DECODERS: dict[str, Decoder] = {
     "llama": _LLAMA,
@@ -48,4 +49,5 @@ DECODERS: dict[str, Decoder] = {
     "qwen2_5_vl_text": _LLAMA,
     "gemma": _GEMMA,
     "opt": _OPT,
+    "gptj": _GPTJ,
 }

@@ -74,5 +74,13 @@ FAMILIES: dict[str, Family] = {
             bare_prompt="{prompt}",
             grid="queries",
         ),
+        Family(
+            "limber",
+            "limber:FILE.json (EleutherAI/gpt-j-6b reading microsoft/beit-large-patch16-224-pt22k)",
+            decoder="language_model.transformer",
+            unembedding="language_model.lm_head",
+            bare_prompt="{image}{prompt}",
+            grid="patches",
+        ),
     )
 }

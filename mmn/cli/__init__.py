@@ -21,6 +21,12 @@ DONE, SOME_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 MODULES = (
     "score",
     "annotate",
+    "edit",
+    "invariance",
+    "lens",
+    "degrade",
+    "specificity",
+    "sensitivity",
     "cache",
     "figure",
     "model",

@@ -5,6 +5,20 @@ comparison   common units of two scores against k      --methods A,B --ks|--shar
 budget       what a noun's logit is made of            --image --noun [--rival NOUN]
 top-share    how much of it the top units make up      --image --noun --ks|--shares
 tokens       what a unit writes                        --neuron
+fields       do top units look at their noun's object?
+lens         nearest words of image tokens and random vectors
+lens-layers  image tokens that say a noun, after each layer
+invariance   top units that stay under shuffling        --methods --ks --concepts
+invariance-concepts, invariance-layers                  --methods A --ks K --concepts
+cross-image  top units that pictures of a noun share    --methods A --ks K --concepts
+specificity  a noun's top unit, for other nouns         --methods A [--image] --concepts --layers
+specificity-summary, specificity-highest                --methods --concepts --layers
+selectivity  units of classes, in other classes         --methods A --concepts
+sensitivity  how well top units' words fit              --methods --concepts
+degradation  a noun's probability as units are zeroed  --methods --concepts --layers --measure
+perturbation the same under noise on the units         --methods --concepts --layers --measure --against
+ablated-layers  layers of the zeroed units             --methods --concepts --layers --ks
+edit         efficacy, generalisation and locality     --edit
 """
 
 from __future__ import annotations
@@ -16,7 +30,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmn.cli import DONE, add_common, print_json
+from mmn.cli import DONE, add_common, figure_effects, figure_experiments, figure_looks, print_json
 from mmn.cli.files import writing
 from mmn.core import Neuron
 from mmn.errors import UsageError
@@ -50,6 +64,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--noun", help="a noun of that picture's caption")
     parser.add_argument("--rival", metavar="NOUN", help="another noun of it, side by side")
     parser.add_argument("--neuron", metavar="L14.u2019")
+    figure_effects.add_options(parser)
     add_common(parser, "figure")
 
 
@@ -134,6 +149,9 @@ DRAW: dict[str, Callable[[Store, dict[str, Any], argparse.Namespace], Drawn]] = 
     "budget": _budget,
     "top-share": _top_share,
     "tokens": _tokens,
+    **figure_looks.DRAW,
+    **figure_experiments.DRAW,
+    **figure_effects.DRAW,
 }
 
 

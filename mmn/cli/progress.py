@@ -20,6 +20,13 @@ LABELS = {
     "score": "scoring",
     "decode": "decoding units",
     "annotate": "recording where units look",
+    "invariance": "captioning shuffled pictures",
+    "cross-image": "comparing pictures of a noun",
+    "specificity": "scoring top units for other nouns",
+    "selectivity": "reading units on held-out pictures",
+    "degrade": "intervening on units",
+    "edit": "editing, and captioning again",
+    "sensitivity": "comparing units' words",
     "load": "loading tables",
 }
 

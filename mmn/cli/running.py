@@ -63,13 +63,18 @@ def go_back(options: argparse.Namespace) -> Again:
 
 def load_quietly(name: str, dtype: str, device: str) -> Any:
     """The model, without the libraries' own progress bars and advice: standard error is for our progress."""
-    import transformers
-
     from mmn.models import load_model
+
+    quieten()
+    return load_model(name, dtype, device)
+
+
+def quieten() -> None:
+    """Turns the libraries' own progress bars and advice off."""
+    import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return load_model(name, dtype, device)
 
 
 def load_into_database(cache_path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 from mmn import names
@@ -14,11 +15,21 @@ from mmn.presets import PRESETS
 MOST_TOKENS = 4096
 
 
+def _ray() -> Any:
+    from mmn.engines.ray import in_ray
+
+    return in_ray
+
+
+ENGINES = {"local": lambda: None, "ray": _ray}
+
+
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("score", help="the main job; prints the run id")
     parser.add_argument(
         "--model", required=True, metavar="M", help="specimen, a folder in Hugging Face format, a hub id"
     )
+    parser.add_argument("--delta", type=Path, metavar="FILE", help="with the edit that mmn edit wrote to FILE")
     parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
     parser.add_argument("--preset", choices=tuple(PRESETS), help="a paper's settings for what is not given here")
     parser.add_argument("--methods", metavar="A,B", help=", ".join(names.METHODS))
@@ -36,7 +47,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
-    parser.add_argument("--engine", default="local", choices=("local",))
+    parser.add_argument("--engine", default="local", choices=tuple(ENGINES), help="ray wants pip install ray==2.60.0")
     parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
@@ -49,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.cli.progress import reporter
     from mmn.engines.local import carry_out
     from mmn.images import list_source
+    from mmn.models import with_delta
     from mmn.runs import Progress, count, plan
     from mmn.scoring import check_methods
 
@@ -63,12 +75,14 @@ def run(options: argparse.Namespace) -> int:
         work_path=options.cache / "images",
         progress=lambda done, total: progress(Progress("list", done, total)),
     )
-    progress(Progress("model", message=options.model))
-    model = load_quietly(options.model, options.dtype, options.device)
+    name = with_delta(options.model, options.delta) if options.delta else options.model
+    progress(Progress("model", message=name))
+    model = load_quietly(name, options.dtype, options.device)
     settings = _settings(options, model, methods)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
-    run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers)
+    engine = ENGINES[options.engine]()
+    run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers, engine)
     if options.annotate:
         annotate_stoppably(model, run_path, options.annotate, None, progress)
     counts = count(run_path)

@@ -10,7 +10,7 @@ import multiprocessing
 import queue
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +30,8 @@ from mmn.runs import Batch, Plan, Progress, ProgressCallback, failure_table, ope
 from mmn.scoring import score_batch
 from mmn.tabulate import Tables
 
+Engine = Callable[[Run, Model, Sequence[Batch], Path, int], Iterator[Batch]]  # yields batches as they are finished
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -42,9 +44,16 @@ class Opened:
 
 
 def carry_out(
-    plan: Plan, model: Model, runs_path: Path, progress: ProgressCallback, n_workers: int = 1
+    plan: Plan,
+    model: Model,
+    runs_path: Path,
+    progress: ProgressCallback,
+    n_workers: int = 1,
+    engine: Engine | None = None,
 ) -> tuple[Path, Outcome]:
     """Does what is left of a run and writes its outcome; its seconds are those of all sessions that were not killed.
+
+    Without an `engine` the batches are done in this process, or for more than one worker in processes of their own.
 
     Raises:
         Cancelled: SIGINT or SIGTERM came; the run is marked cancelled and what was finished is kept.
@@ -56,7 +65,7 @@ def carry_out(
     status = names.FAILED
     try:
         with stoppable():
-            finished = _in_workers if n_workers > 1 and len(batches) > 1 else _in_this_process
+            finished = engine or (_in_workers if n_workers > 1 and len(batches) > 1 else _in_this_process)
             done = plan.n_images - sum(len(batch.examples) for batch in batches)
             progress(Progress("score", done, plan.n_images, "" if not done else f"{done} were done before"))
             for batch in finished(plan.run, model, batches, run_path, n_workers):

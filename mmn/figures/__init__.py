@@ -10,8 +10,25 @@ from typing import Any, Final
 
 from mmn.figures.budget import logit_budget, top_share
 from mmn.figures.comparison import ranking_overlap
+from mmn.figures.degradation import ablated_layers, degradation, perturbation
+from mmn.figures.editing import editing
+from mmn.figures.fields import field_overlaps
+from mmn.figures.invariance import (
+    cross_image_invariance,
+    invariance_by_concept,
+    kept_by_layer,
+    region_invariance,
+)
 from mmn.figures.layers import layer_distribution
+from mmn.figures.lens import nearest_cosines, noun_shares
 from mmn.figures.neuron import decoded_tokens
+from mmn.figures.sensitivity import sensitivity
+from mmn.figures.specificity import (
+    highest_for_own_noun,
+    selectivity,
+    specificity_by_concept,
+    specificity_summary,
+)
 
 FIGURES: Final[dict[str, Callable[..., Any]]] = {
     "layers": layer_distribution,
@@ -19,4 +36,20 @@ FIGURES: Final[dict[str, Callable[..., Any]]] = {
     "top-share": top_share,
     "comparison": ranking_overlap,
     "tokens": decoded_tokens,
+    "fields": field_overlaps,
+    "lens": nearest_cosines,
+    "lens-layers": noun_shares,
+    "invariance": region_invariance,
+    "invariance-concepts": invariance_by_concept,
+    "invariance-layers": kept_by_layer,
+    "cross-image": cross_image_invariance,
+    "specificity": specificity_by_concept,
+    "specificity-summary": specificity_summary,
+    "specificity-highest": highest_for_own_noun,
+    "selectivity": selectivity,
+    "sensitivity": sensitivity,
+    "degradation": degradation,
+    "perturbation": perturbation,
+    "ablated-layers": ablated_layers,
+    "edit": editing,
 }

@@ -29,7 +29,7 @@ def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str) -> a
         .mark_bar(color=SECOND)
         .encode(
             alt.Y("row:N", sort=list(rows["row"]), title=None, axis=alt.Axis(labelLimit=160, labelOverlap=False)),
-            alt.X("logit:Q", title="logit per unit of activation, W_U · W_out", axis=alt.Axis(tickCount=5)),
+            alt.X("logit:Q", title="logit per unit of activation", axis=alt.Axis(tickCount=5)),
             tooltip=[alt.Tooltip("words:N", title="token"), alt.Tooltip("logit:Q", format=".3f")],
         )
         .properties(

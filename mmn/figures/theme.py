@@ -10,11 +10,36 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
+from mmn.names import (
+    ACTIVATION,
+    ATTRIBUTION,
+    ATTRIBUTION_ACT,
+    CONTRIBUTION,
+    CONTRIBUTION_ACTFN,
+    CONTRIBUTION_FOLDED,
+    MINUS_BLANK,
+    RANDOM,
+    RANDOM_MATCHED,
+)
+
 # The list must end in a generic family: an unknown font alone gives a chart without any text.
 FONT: Final = "Helvetica, Liberation Sans, Arial, sans-serif"
 INK: Final = "#1a1a1a"
 FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
 MUTED: Final = "#8c8c8c"  # controls, chance, and what is not the question
+
+# The same colour for a score on every page: seven of Okabe and Ito's eight, draws in greys.
+_METHOD_COLOURS: Final = {
+    CONTRIBUTION: FIRST,
+    CONTRIBUTION_FOLDED: "#56B4E9",
+    CONTRIBUTION_ACTFN: "#009E73",
+    ACTIVATION: SECOND,
+    ATTRIBUTION: "#D55E00",
+    ATTRIBUTION_ACT: THIRD,
+    RANDOM: MUTED,
+    RANDOM_MATCHED: "#6b6054",
+}
+_OTHER_METHOD: Final = "#b8a900"
 
 # Viridis from 25 % to 85 %, its dark end a little lighter: ordered by lightness for every kind of colour vision, and
 # neither end drowns in a white or a near-black background.
@@ -27,6 +52,20 @@ def ordered_colours(n: int) -> list[str]:
         return [_ORDERED[i * len(_ORDERED) // n] for i in range(n)]
     step = (len(_ORDERED) - 1) / max(1, n - 1)
     return [_ORDERED[round(i * step)] for i in range(n)]
+
+
+def method_colours(methods: Sequence[str]) -> list[str]:
+    """The fixed colour of each score; the difference to a grey picture has its score's colour, drawn towards grey."""
+    return [_method_colour(method) for method in methods]
+
+
+def _method_colour(method: str) -> str:
+    plain = method.removesuffix(MINUS_BLANK).partition(":")[0]
+    colour = _METHOD_COLOURS.get(plain, _OTHER_METHOD)
+    if not method.endswith(MINUS_BLANK):
+        return colour
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{(one + 0x88) // 2:02x}" for one in parts)
 
 
 def paper_config(size: float = 7.0) -> dict[str, Any]:

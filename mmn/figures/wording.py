@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 
 def k_text(k: int, n_units: int) -> str:
     """The words for a k: the number, which means nothing alone, and its share of all units: `43 (1.4 %)`."""
     share = 100 * k / n_units
     return f"{k:,} ({share:.0f} %)" if share >= 10 else f"{k:,} ({share:.2g} %)"
+
+
+def of_run(run: Mapping[str, Any]) -> str:
+    """`specimen on gallery`."""
+    return f"{run['model']} on {run['images']}"
+
+
+def counted(n: float, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{int(n):,} {noun}" + ("" if int(n) == 1 else "s")
+
+
+def sample(n_images: float, n_concepts: float) -> str:
+    """`n = 20 pictures, 41 concepts`."""
+    return f"n = {counted(n_images, 'picture')}, {counted(n_concepts, 'concept')}"
+
+
+def require(there: Iterable[object], wanted: Iterable[str]) -> None:
+    """Asserts that a chart has its columns: Altair draws an empty one for a missing column, without an error."""
+    missing = set(wanted) - {str(name) for name in there}
+    assert not missing, f"missing columns: {sorted(missing)}"

@@ -16,20 +16,22 @@ from mmn import names, shards
 from mmn.cli import DONE, main
 from mmn.specimen import RUN_PATH
 
-TOP_K = 100  # P1's; 3.3 % of the specimen's units
-LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION, names.ATTRIBUTION_ACT)
+TOP_K = 43  # 1.4 % of the specimen's units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits
+LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
 METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
-N_LOOKING = 5  # units of each ranking whose heat maps are kept: what fits
+N_LOOKING = 5  # units of each ranking whose heat maps are kept
+LENS = "--limit 64 --top 3"  # pictures whose image tokens are read, and words of each
 MOST_BYTES = 15_000_000
 
 
 def ship() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        score = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K}"
+        score = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K} --blank"
         assert main([*score.split(), "--cache", folder]) == DONE
         (scored,) = (Path(folder) / "runs").iterdir()
         annotate = f"annotate {scored.name} --top {N_LOOKING} --methods {','.join(LOOKING)}"
         assert main([*annotate.split(), "--cache", folder]) == DONE
+        assert main([*f"lens {scored.name} {LENS}".split(), "--cache", folder]) == DONE
         shutil.rmtree(RUN_PATH, ignore_errors=True)
         RUN_PATH.mkdir()
         for name in sorted(shards.finished_shards(scored)):

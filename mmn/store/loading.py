@@ -176,6 +176,15 @@ def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
         own.execute("INSERT INTO deleted_run VALUES (?, now() AT TIME ZONE 'UTC')", [run_id])
 
 
+def forget_edit(own: duckdb.DuckDBPyConnection, run_id: str, edit_id: str) -> None:
+    """Removes every row of an edit, its failures and the mark that its shard is in."""
+    with transaction(own):
+        for table in ("edit", "edited_caption"):
+            own.execute(f"DELETE FROM {table} WHERE run_id = ? AND edit_id = ?", [run_id, edit_id])  # noqa: S608
+        own.execute("DELETE FROM failure WHERE run_id = ? AND stage = ?", [run_id, f"edit {edit_id}"])
+        own.execute("DELETE FROM shard WHERE run_id = ? AND name = ?", [run_id, f"edit-{edit_id}"])
+
+
 def restore(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
     """Takes the mark of deletion away."""
     own.execute("DELETE FROM deleted_run WHERE run_id = ?", [run_id])

@@ -62,7 +62,7 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
     "selectivity": """
         run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         is_control BOOLEAN NOT NULL, value DOUBLE NOT NULL, share DOUBLE, n_units INTEGER NOT NULL,
-        n_images INTEGER NOT NULL""",
+        n_images INTEGER NOT NULL, held_out INTEGER NOT NULL""",
     "sensitivity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL""",

@@ -18,16 +18,28 @@ from mmn.names import ORIGINAL
 from mmn.shards import RUN_FILE, remove_run
 from mmn.store import loading, queries
 from mmn.store.database import DATABASE, connect
+from mmn.store.edits import EditReader
+from mmn.store.effects import EffectReader
+from mmn.store.invariance import InvarianceReader
+from mmn.store.lens import LensReader
 from mmn.store.migrations import migrate
 from mmn.store.neurons import NeuronReader
 from mmn.store.pictures import PictureReader
 from mmn.store.rankings import RankingReader
+from mmn.store.sensitivity import SensitivityReader
+from mmn.store.specificity import SpecificityReader
 
 
 class Store(
     PictureReader,
     NeuronReader,
     RankingReader,
+    LensReader,
+    InvarianceReader,
+    SpecificityReader,
+    SensitivityReader,
+    EffectReader,
+    EditReader,
 ):
     """The database of a cache folder. Safe to share between threads; every answer is a copy."""
 
@@ -96,6 +108,21 @@ class Store(
             run_path = self.runs_path / found
             give_space_back = remove_run(run_path) if (run_path / RUN_FILE).exists() else None
             loading.forget_run(own, found)
+        if give_space_back is not None:
+            give_space_back()
+
+    def delete_edit(self, run_id: str, edit_id: str) -> None:
+        """Removes an edit: its rows, its shard, and its delta in the cache (copies that were exported stay).
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._writing, self._cursor() as own:
+            run = queries.find_run(own, run_id)["run_id"]
+            shard_path = self.runs_path / run / f"edit-{edit_id}"
+            give_space_back = remove_run(shard_path) if shard_path.exists() else None
+            loading.forget_edit(own, run, edit_id)
+        (self.cache_path / "edits" / f"{edit_id}.safetensors").unlink(missing_ok=True)
         if give_space_back is not None:
             give_space_back()
 

@@ -13,6 +13,9 @@ from mmn.names import BLANK, COMPLETE, ORIGINAL
 from mmn.shards import create_run, finish_run, write_shard
 from mmn.store.grids import to_json
 from mmn.tables import SCHEMAS, TABLES
+from tests.pages.filled_effects import effect_tables
+from tests.pages.filled_experiments import experiment_tables
+from tests.pages.filled_lens import lens_tables
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
 METHODS = ("contribution", "activation", "random")
@@ -78,6 +81,9 @@ def fill_whole(cache_path: Path, run_id: str = "5e6f000000000000", annotated: bo
     write_shard(run_path, "all", {name: table for name, table in told.items() if name in SCHEMAS})
     if annotated:
         write_shard(run_path, "annotation", {name: table for name, table in told.items() if name not in SCHEMAS})
+        write_shard(run_path, "experiments", experiment_tables(rng, rows, methods, N_LAYERS, D_MLP))
+        write_shard(run_path, "effects", effect_tables(rows, methods, D_MLP))
+        write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))
     return run_id
 

@@ -3,11 +3,21 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from mmn.core import Neuron
+from mmn.heat import heat_map, iou, mask_at
+from mmn.masks import MaskSource
 from mmn.store import Store
-from tests.pages.filled import fill_whole
+from tests.pages.filled import GRIDS, fill_whole
+
+
+def title(spec: dict) -> str:
+    """A chart's title in one line: it may be broken for a narrow window."""
+    text = spec["title"]["text"]
+    return text if isinstance(text, str) else " ".join(text)
 
 
 def charts(at) -> list[dict]:
@@ -42,7 +52,7 @@ def test_first_screen_is_full(whole_cache, open_app):
     assert {"score", "blank_score", "difference", "writes", "iou", "iou_random", "rank:activation"} <= set(rows)
     budget, share = charts(at)
     assert "residual" in " ".join(budget["title"]["subtitle"])
-    assert share["title"]["text"].startswith("How much of the logit")
+    assert title(share).startswith("How much of the logit")
 
 
 def test_address_chooses_picture_and_noun(whole_cache, open_app):
@@ -94,7 +104,28 @@ def test_top_units_are_averaged(whole_cache, open_app):
     at = open_app("image")
     next(s for s in at.slider if s.key == "averaged").set_value(5).run()
     assert not at.error
-    assert "Mean IoU" in " ".join(m.value for m in at.markdown)
+    assert "the objects' outlines cannot be read" in captions(at), "these pictures are not the gallery's"
+
+
+def test_the_average_map_is_measured_itself(whole_cache, open_app, monkeypatch):
+    """The noun's object is the left half of the picture; the IoU is of the map that is shown, by the library."""
+    row = first_picture(whole_cache)
+    said = re.findall(r"a (\w+)", row["text"])
+    left = np.zeros((48, 64), bool)
+    left[:, :32] = True
+    masks = {said[0]: left, "moon": ~left}
+    monkeypatch.setattr("app.outlines.open_masks", lambda spec: MaskSource(spec, lambda _example: masks))
+    at = open_app("image", image=[row["image_id"][:10]], noun=[said[0]])
+    next(s for s in at.slider if s.key == "averaged").set_value(3).run()
+    assert not at.error
+    with Store.open(whole_cache / "again") as store:
+        store.load_new_shards([whole_cache / "runs"])
+        ranked = store.ranked_units("5e6f", row["image_id"], said[0], "contribution", limit=3)
+        units = [Neuron(one.layer, one.unit) for one in ranked.itertuples()]
+        values = np.stack(store.looks("5e6f", row["image_id"], units)["activations"]).mean(axis=0)
+    looked_at = mask_at(heat_map(values, GRIDS, (64, 48)))
+    expected = f"with “{said[0]}” **{iou(looked_at, left):.2f}** · with other objects **{iou(looked_at, ~left):.2f}**"
+    assert f"IoU of the brightest 5 % of the average map: {expected}" in [m.value for m in at.markdown]
 
 
 def test_suppressors_have_their_own_table(whole_cache, open_app):
@@ -117,7 +148,7 @@ def test_two_budgets_share_an_axis(whole_cache, open_app):
     assert not at.error, [e.value for e in at.error]
     one, two = charts(at)[:2]
     assert one["encoding"]["y"]["scale"] == two["encoding"]["y"]["scale"]
-    assert "grey picture" in two["title"]["text"]
+    assert "grey picture" in title(two)
 
 
 def test_without_annotation_the_command_is_told(empty_cache, open_app):

@@ -11,10 +11,16 @@ from tests.pages.conftest import ROOT
 from tests.pages.filled import fill
 
 
+def title(spec: dict) -> str:
+    """A chart's title in one line: it may be broken for a narrow window."""
+    text = spec["title"]["text"]
+    return text if isinstance(text, str) else " ".join(text)
+
+
 def charts(at: AppTest) -> list[dict]:
     """The layer distributions, without the comparison below them."""
     specs = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
-    return [spec for spec in specs if spec["title"]["text"].startswith("Distinct")]
+    return [spec for spec in specs if title(spec).startswith("Distinct")]
 
 
 def subtitle(spec: dict) -> str:
@@ -29,7 +35,7 @@ def test_first_screen_is_full(filled_cache, open_app):
     at = open_app()
     assert picked(at) == {"method": ["contribution"], "k": ["9 (0.29 %)", "43 (1.4 %)", "154 (5 %)"], "concept": []}
     (spec,) = charts(at)
-    assert spec["title"]["text"] == "Distinct top units per layer, contribution"
+    assert title(spec) == "Distinct top units per layer, contribution"
     assert subtitle(spec) == "specimen on gallery, n = 12 pictures, all concepts circles: random control"
 
 
@@ -197,7 +203,7 @@ def test_two_scores_are_compared_when_asked_for(whole_cache, open_app):
     assert "Spearman" not in " ".join(m.value for m in at.markdown), "it is slow in a large run"
     at.toggle(key="compare").set_value(True).run()
     spec = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")][-1]
-    assert spec["title"]["text"] == "Common units of contribution and activation"
+    assert title(spec) == "Common units of contribution and activation"
     next(box for box in at.selectbox if box.key == "other-contribution").set_value("random").run()
     assert not at.error
     assert "Spearman" in " ".join(m.value for m in at.markdown)

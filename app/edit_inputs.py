@@ -1,0 +1,67 @@
+"""The Edit page's form: what to edit into what, and how."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import streamlit as st
+
+from app import launcher, resources, widgets
+from mmn.names import CONTRIBUTION_FOLDED, METHODS, RANDOM
+
+ALGORITHMS: Final = {"selected units (p2)": "p2", "one layer (rank-one)": "rank-one"}
+UNTIL: Final = {"likelier than the noun": "likelier", "the likeliest of all words": "likeliest"}
+NOTE: Final = (
+    "Finds the change, then lets the edited copy caption pictures of the noun and unrelated ones. On the bundled model "
+    "this takes a few minutes; no model is changed on disk."
+)
+
+
+def show(run: dict[str, Any]) -> None:
+    """The inputs, and the button that starts the job once they say what is wanted."""
+    labels = widgets.concept_labels(resources.store().concepts(run["run_id"]))
+    if not labels:
+        st.caption("No caption of this run says a noun, so there is nothing to edit.")
+        return
+    left, middle, right = st.columns(3)
+    lemma = left.selectbox("Noun (pictures)", list(labels), format_func=labels.__getitem__, key="edit-noun")
+    target = middle.text_input("Word to say instead", key="edit-target", placeholder="boat").strip()
+    with right:
+        how = _how()
+    words = ["edit", run["run_id"][:8], "--noun", lemma, "--to", target, *how, *_solver(run)]
+    if not target:
+        st.caption("Type the new word to go on.")
+    elif len(target.split()) > 1 or target == lemma:
+        st.info(f"“{target}” is not one other word: an edit writes one word.", icon=":material/edit_off:")
+    else:
+        launcher.offer(run, words, "Make this edit", NOTE)
+
+
+def _how() -> list[str]:
+    asked = st.selectbox(
+        "Change",
+        list(ALGORITHMS),
+        key="edit-algorithm",
+        help="p2 changes the columns of W_out of the noun's top units alone; rank-one adds one outer product to the "
+        "whole W_out of one layer.",
+    )
+    return ["--algorithm", ALGORITHMS[asked]]
+
+
+def _solver(run: dict[str, Any]) -> list[str]:
+    """Options of how units are selected, and how far they may be changed."""
+    stored = resources.store().score_methods(run["run_id"])
+    methods = [method for method in stored if method in METHODS and not method.startswith(RANDOM)]
+    usual = methods.index(CONTRIBUTION_FOLDED) if CONTRIBUTION_FOLDED in methods else 0
+    columns = st.columns([3, 2, 3, 2, 2], vertical_alignment="bottom")
+    method = columns[0].selectbox("Units selected by", methods, index=usual, key="edit-method")
+    n = columns[1].number_input("Units", 1, widgets.n_units(run), min(20, widgets.n_units(run)), key="edit-units")
+    until = columns[2].selectbox("Until the new word is", list(UNTIL), key="edit-until")
+    cap = columns[3].number_input(
+        "Largest ‖Δ‖/‖w‖", 0.05, 10.0, 2.0, 0.05, key="edit-norm", help="The change grows no further, done or not"
+    )
+    has_controls = columns[4].toggle(
+        "Controls", value=True, key="edit-controls", help="The same on random units, and rank-one, under the same rules"
+    )
+    words = ["--method", method, "--units", str(n), "--until", UNTIL[until], "--max-norm", f"{cap:g}"]
+    return words if has_controls else [*words, "--no-controls"]

@@ -1,0 +1,153 @@
+"""The Edit page's view of one edit: how well it did, beside its controls; its units, captions, checksums and file."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import edit_captions, links, resources, state, widgets
+from mmn.core import Neuron
+from mmn.figures.editing import edit_label, editing, success
+
+MEANINGS: Final = {
+    "efficacy": "Share of the pictures that the edit was made on whose caption now says the new word",
+    "generalisation": "The same share of other pictures of the noun",
+    "locality": "Share of captions of pictures without the noun that stay the same",
+}
+COUNTS: Final = {"efficacy": "n_edited", "generalisation": "n_other", "locality": "n_unrelated"}
+NORM: Final = "The largest change of any edited column of W_out, as a share of its own length"
+FLUENCY: Final = "n-gram entropy of the captions of pictures of the noun, in bits; lower than before: it repeats itself"
+STOPS: Final = {"success": "stopped on success", "cap": "stopped at the cap", "steps": "stopped after its steps"}
+MOST_UNITS: Final = 60  # more are told by layer
+
+
+def overview(edits: pd.DataFrame, chosen: str) -> None:
+    """All edits, controls beside each other: grouped by noun and new word."""
+    shown = edits.assign(
+        how=[edit_label(row) for row in edits.to_dict("records")],
+        n_units=[len(units) for units in edits["units"]],
+        shown=edits["edit_id"] == chosen,
+    )
+    number = st.column_config.NumberColumn
+    shares = {name: number(name.capitalize(), format="percent", help=told) for name, told in MEANINGS.items()}
+    st.dataframe(
+        shown,
+        hide_index=True,
+        placeholder="–",
+        column_order=[
+            "shown", "pair", "how", "n_units", "relative_norm", "efficacy", "generalisation", "locality", "fluency",
+            "fluency_before", "created_at",
+        ],
+        column_config=shares
+        | {
+            "shown": st.column_config.CheckboxColumn("Below", width=50, help="The one that is shown below"),
+            "pair": st.column_config.TextColumn("Edit", width=110),
+            "how": st.column_config.TextColumn("How", width=230),
+            "n_units": number("Units", format="%d", width=60),
+            "relative_norm": number("‖Δ‖/‖w‖", format="%.2f", width=75, help=NORM),
+            "fluency": number("Fluency", format="%.2f", width=70, help=FLUENCY),
+            "fluency_before": number("Before", format="%.2f", width=65, help="The same before the edit"),
+            "created_at": st.column_config.DatetimeColumn("Made (UTC)", format="D MMM, HH:mm", width=110),
+        },
+    )  # fmt: skip
+
+
+def show(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> None:
+    """Draws one edit.
+
+    Args:
+        run: the run's row.
+        edit: its row of `Store.edits`.
+        of_pair: the rows of all edits of the same noun and new word, itself included.
+    """
+    st.subheader(f"{edit['noun']} → {edit['target']}: {edit_label(edit)}")
+    _metrics(edit)
+    others = of_pair[of_pair["edit_id"] != edit["edit_id"]]
+    rows = pd.concat([of_pair[of_pair["edit_id"] == edit["edit_id"]], others])
+    data = success(rows, resources.store().edited_captions(run["run_id"], *rows["edit_id"]))
+    if data.empty:
+        st.caption("It has not been measured on pictures yet.")
+    else:
+        name = f"{run['run_id'][:8]}-edit-{edit['noun']}-{edit['target']}"
+        widgets.show_figure(editing(data, run, f"“{edit['noun']}” to “{edit['target']}”"), data, name, 380)
+    if others.empty:
+        st.caption("No control yet: make the same edit on random units, and a rank-one one, to compare.")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _units(run, edit)
+    with right:
+        _weights(edit)
+    _file(run, edit)
+    edit_captions.show(run, edit)
+
+
+def _metrics(edit: dict[str, Any]) -> None:
+    """The numbers as cards, each with its n."""
+    with st.container(horizontal=True, gap="medium"):
+        for name, told in MEANINGS.items():
+            value = "–" if pd.isna(edit[name]) else f"{100 * edit[name]:.0f} %"
+            _card(name.capitalize(), value, f"{told}.", state.count(int(edit[COUNTS[name]]), "picture"))
+        before = "" if pd.isna(edit["fluency_before"]) else f"bits; {edit['fluency_before']:.2f} before"
+        _card("Fluency", "–" if pd.isna(edit["fluency"]) else f"{edit['fluency']:.2f}", FLUENCY, before)
+        stopped = STOPS.get(edit["settings"].get("stopped_by", ""), "largest column")
+        _card("‖Δ‖/‖w‖", f"{edit['relative_norm']:.2f}", NORM, stopped)
+
+
+def _card(name: str, value: str, told: str, below: str) -> None:
+    with st.container(width=120, gap=None):
+        st.metric(name, value, help=told)
+        st.caption(below)
+
+
+def _units(run: dict[str, Any], edit: dict[str, Any]) -> None:
+    st.markdown(f"**{state.count(len(edit['units']), 'unit')} touched**")
+    units: list[Neuron] = edit["units"]
+    if len(units) <= MOST_UNITS:
+        st.markdown(" · ".join(f"[{unit}]({links.neuron_url(run, unit)})" for unit in sorted(units)))
+        return
+    per_layer = pd.Series([unit.layer for unit in units]).value_counts().sort_index()
+    st.markdown("; ".join(f"layer {layer}: {n:,} of {run['d_mlp']:,}" for layer, n in per_layer.items()))
+
+
+def _weights(edit: dict[str, Any]) -> None:
+    """The checksum of all weights before, with and after the edit."""
+    known = edit["settings"]
+    before, edited, after = (known.get(f"checksum_{when}") for when in ("before", "edited", "after_undo"))
+    st.markdown("**Weights**", help="sha-256 over all weights of the model in memory")
+    if not before:
+        st.caption("No checksums were kept.")
+        return
+    is_same = before == after
+    st.markdown(
+        f"before `{str(before)[:12]}`  \nedited `{str(edited)[:12]}`  \n"
+        f"after undo `{str(after)[:12]}` " + (":green[same as before]" if is_same else ":red[not what it was]")
+    )
+
+
+def _file(run: dict[str, Any], edit: dict[str, Any]) -> None:
+    """The delta to take away, and undo."""
+    path = resources.store().edit_path(edit["edit_id"])
+    with st.container(horizontal=True):
+        if path.exists():
+            st.download_button(
+                f"Delta ({path.stat().st_size / 1024:,.0f} kB)",
+                data=path.read_bytes,
+                file_name=f"{edit['noun']}-{edit['target']}-{edit['edit_id'][:8]}.safetensors",
+                mime="application/octet-stream",
+                icon=":material/download:",
+                on_click="ignore",
+                help="safetensors; `python -m mmn score --model M --delta FILE …` loads the edited model",
+            )
+        with st.popover("Undo", icon=":material/undo:"):
+            st.markdown(
+                "Removes this edit's file and all that was measured with it. The model itself needs no undoing: it "
+                "was never changed on disk. There is no way back but to make the edit again."
+            )
+            if st.button("Remove this edit", type="primary", key=f"undo-{edit['edit_id']}"):
+                resources.store().delete_edit(run["run_id"], edit["edit_id"])
+                st.toast(f"Undone: {edit['noun']} → {edit['target']}")
+                st.rerun()
+    if not path.exists():
+        st.caption("Its file is no longer in the cache (`edits/`), so it can only be made again.")

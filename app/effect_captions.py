@@ -1,0 +1,103 @@
+"""The Degradation page's last part: what the model writes of one picture as more and more of a noun's units change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import links, pictures, resources, state, widgets
+from mmn.errors import ImageError
+from mmn.figures.degradation import SELECTIONS
+from mmn.figures.wording import k_text
+from mmn.store.effects import Which
+
+PER_PAGE: Final = 16
+
+
+def show(run: dict[str, Any], which: Which) -> None:
+    """A picture and a noun of it to choose, and its captions side by side: by k, one column for each selection."""
+    st.subheader("Captions side by side")
+    found = resources.store().effect_pictures(run["run_id"], which)
+    picture = _chosen(run, found, which)
+    of_picture = found[found["image_id"] == picture["image_id"]]
+    left, right = st.columns([1, 3], gap="medium")
+    with left:
+        _thumbnail(picture)
+    with right:
+        nouns = list(of_picture["noun"])
+        key = f"of-{picture['image_id'][:12]}"
+        noun = st.segmented_control("Noun", nouns, default=nouns[0], required=True, key=key)
+        methods = list(which.methods)
+        method = methods[0] if len(methods) == 1 else st.selectbox("Units selected by", methods, key="captions-method")
+        one = replace(which, methods=(method,))
+        rows = resources.store().effect_captions(run["run_id"], one, picture["image_id"], noun)
+        if st.button("All about this picture", icon=":material/image_search:", type="tertiary"):
+            links.go_to_image(picture["image_id"], noun)
+    _table(run, rows)
+
+
+def _chosen(run: dict[str, Any], found: pd.DataFrame, which: Which) -> dict[str, Any]:
+    """The picture that was clicked, or the first one."""
+    shown = found.drop_duplicates("image_id")
+    ids = list(shown["image_id"])
+    chosen = st.session_state.get("degraded-picture", ids[0])
+    chosen = chosen if chosen in ids else ids[0]
+    n_pages = -(-len(ids) // PER_PAGE)
+    key = f"degraded-page-{run['run_id'][:8]}-{which.kind}-{n_pages}"
+    number = st.session_state.get(key, ids.index(chosen) // PER_PAGE + 1)
+    clicked = pictures.tiles(shown.iloc[(number - 1) * PER_PAGE : number * PER_PAGE], "degraded", chosen)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(state.count(len(ids), "picture"), width="content")
+        if n_pages > 1:
+            st.pagination(n_pages, default=ids.index(chosen) // PER_PAGE + 1, key=key)
+    if clicked:
+        st.session_state["degraded-picture"] = clicked
+        st.rerun()
+    return dict(shown.set_index("image_id", drop=False).loc[chosen])
+
+
+def _thumbnail(picture: dict[str, Any]) -> None:
+    try:
+        st.image(pictures.thumbnail_of(picture["source"], picture["image_id"]), alt=picture["text"])
+    except ImageError as error:
+        st.caption(f"The picture cannot be shown: {error}")
+    st.caption(f"Untouched: “{picture['text']}”")
+
+
+def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
+    """One row for each setting. Several draws of random units are rows of their own."""
+    n_units = widgets.n_units(run)
+    shown = rows.assign(
+        units=[SELECTIONS[one][0] for one in rows["selection"]],
+        size=[k_text(int(k), n_units) if k else "0" for k in rows["k"]],
+    )
+    is_untouched = shown["k"] == 0  # measured again for every selection, and every sigma; with a caption comes first
+    first = shown[is_untouched].head(1).assign(units="untouched", sigma=float("nan"), draw=None)
+    others = shown[~is_untouched].drop_duplicates(["selection", "k", "sigma", "draw"])
+    shown = pd.concat([first, others]) if len(first) else others
+    if not shown["draw"].fillna(0).any():
+        shown = shown.assign(draw=None)
+    order = ["size", "sigma", "units", "draw", "caption", "prob", "is_lost", "similarity"]
+    metric = next(iter(rows["metric"].dropna()), "")
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height=min(420, 38 + 30 * len(shown)),
+        row_height=30,
+        placeholder="–",
+        column_order=[name for name in order if shown[name].notna().any()],
+        column_config={
+            "size": st.column_config.TextColumn("k", width=95),
+            "sigma": number("σ", format="%g", width=50),
+            "units": st.column_config.TextColumn("Units", width=110),
+            "draw": number("Draw", width=50),
+            "prob": number("Probability", format="%.3f", width=85, help="Of the noun, under the original caption"),
+            "caption": st.column_config.TextColumn("New caption", width=300),
+            "is_lost": st.column_config.CheckboxColumn("Lost", width=50, help="The new caption does not say the noun"),
+            "similarity": number("Similarity", format="%.2f", width=75, help=f"To the untouched caption: {metric}"),
+        },
+    )

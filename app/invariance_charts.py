@@ -1,0 +1,93 @@
+"""The Invariance page's two halves: one picture shuffled, and several pictures of a concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import experiments, links, resources, state, widgets
+from mmn.figures.invariance import cross_image_invariance, invariance_by_concept, kept_by_layer, region_invariance
+
+ROW: Final = 19  # pixels of a concept in a chart
+
+
+def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -> None:
+    """Curves against k, and at one k concepts and layers."""
+    ks = sorted({int(k) for k in measured["k"]})
+    methods = experiments.methods_picker(list(dict.fromkeys(measured["method"])))
+    if not methods:
+        st.info("Choose at least one score above.", icon=":material/tune:")
+        return
+    survival(run, lemmas)
+    data = resources.store().region_invariance(run["run_id"], methods, ks, lemmas)
+    said = experiments.subset(lemmas)
+    widgets.show_figure(region_invariance(data, run, said), data, f"{run['run_id'][:8]}-invariance", 480)
+    st.subheader("At one k")
+    left, right = st.columns([3, 2])
+    with left:
+        method = widgets.ranking_picker(methods)
+    with right:
+        k = experiments.one_k_picker(run, ks)
+    name = f"{run['run_id'][:8]}-invariance-{method}-{k}"
+    layers = resources.store().kept_by_layer(run["run_id"], method, k, lemmas)
+    widgets.show_figure(kept_by_layer(layers, run, method, k, said), layers, f"{name}-layers", 380)
+    rows = resources.store().invariance_by_concept(run["run_id"], method, k, lemmas)
+    chart = invariance_by_concept(rows, run, method, k, said)
+    widgets.show_figure(chart, rows, f"{name}-concepts", 220 + ROW * len(rows))
+    table(run, rows.rename(columns={"lemma": "concept"}))
+
+
+def survival(run: dict[str, Any], lemmas: Sequence[str]) -> None:
+    """How many nouns the shuffled captions say at all."""
+    found = resources.store().surviving_concepts(run["run_id"], lemmas)
+    if not found["n_images"]:
+        return
+    left, right = st.columns([1, 3], vertical_alignment="center")
+    left.metric("Survive", f"{found['share']:.0%}")
+    right.caption(
+        f"Of the captions' nouns, those that the shuffled captions say, too: 95 % interval {found['low']:.0%} to "
+        f"{found['high']:.0%}, pictures resampled; {found['n_kept']:,} of {found['n_concepts']:,} nouns, over "
+        f"{state.count(found['n_images'], 'picture')} and {state.count(found['n_draws'], 'permutation')}. The charts "
+        "compare the nouns that are in both captions."
+    )
+
+
+def across(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -> None:
+    """Concepts, each with the units that several of its pictures share."""
+    left, middle, right = st.columns([3, 2, 2])
+    with left:
+        method = widgets.ranking_picker(list(dict.fromkeys(measured["method"])))
+    rows = measured[measured["method"] == method]
+    sizes = sorted({int(n) for n in rows["n"]})
+    n = right.selectbox("Pictures of each concept", sizes, key="pictures", bind="query-params")
+    with middle:
+        k = experiments.one_k_picker(run, sorted({int(k) for k in rows.loc[rows["n"] == n, "k"]}))
+    data = resources.store().cross_image_invariance(run["run_id"], method, k, n, lemmas)
+    name = f"{run['run_id'][:8]}-cross-image-{method}-{k}-{n}"
+    chart = cross_image_invariance(data, run, method, k)
+    widgets.show_figure(chart, data, name, 190 + ROW * len(data))
+    table(run, data.rename(columns={"noun": "concept"}))
+
+
+def table(run: dict[str, Any], rows: pd.DataFrame) -> None:
+    """The numbers of a chart by concept, each with the way to its pictures."""
+    cross = "n_draws" in rows
+    shares = {
+        "ratio": ("In common", ""),
+        "ratio_low": ("from", "Of the draws, the middle 95 %" if cross else "95 % interval, pictures resampled"),
+        "ratio_high": ("to", ""),
+        "floor_other_noun": ("Another noun", "The floor; empty where no picture has another"),
+        "difference": ("Above the floor", ""),
+        "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k/(L·m)"),
+    }
+    number = st.column_config.NumberColumn
+    columns: dict[str, Any] = {"concept": experiments.concept_column()}
+    columns |= {name: number(title, format="%.1f %%", help=told or None) for name, (title, told) in shares.items()}
+    columns |= {"n_images": number("Pictures", help="With the noun in both captions"), "n_draws": number("Draws")}
+    percent = {name: 100 * rows[name] for name in shares if name in rows}
+    shown = rows.assign(concept=[links.concept_url(run, lemma) for lemma in rows["concept"]], **percent)
+    order = [name for name in columns if name in shown]
+    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns)

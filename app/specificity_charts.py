@@ -1,0 +1,144 @@
+"""The Specificity page's three views: all pictures, one picture, classes of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import experiments, links, pictures, resources, state, unit_tables, widgets
+from mmn.core import Neuron
+from mmn.figures.specificity import (
+    highest_for_own_noun,
+    selectivity,
+    specificity_by_concept,
+    specificity_of_picture,
+    specificity_summary,
+)
+
+SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
+PANEL: Final = 390  # pixels of a chart beside another; they go below each other in a narrow window
+
+
+def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
+    """Means over pictures: every score's summary, and the heat map of one score's concepts."""
+    store, run_id = resources.store(), run["run_id"]
+    with st.columns([2, 1])[0]:
+        layers = experiments.chosen_layers(run)
+    said = experiments.subset(lemmas, layers)
+    with st.container(horizontal=True, gap="small"):
+        with st.container(width=PANEL):
+            data = store.specificity_summary(run_id, methods, lemmas, layers)
+            chart = specificity_summary(data, run, said)
+            widgets.show_figure(chart, data, f"{run_id[:8]}-specificity-summary", _tall(data, 52) + 45, PANEL)
+        with st.container(width=PANEL):
+            data = store.highest_for_own_noun(run_id, methods, lemmas, layers)
+            chart = highest_for_own_noun(data, run, said)
+            widgets.show_figure(chart, data, f"{run_id[:8]}-highest", _tall(data, 52) + 45, PANEL)
+    left, middle, right = st.columns([4, 3, 3])
+    with left:
+        method = widgets.ranking_picker(methods)
+    with middle:
+        most = _most_picker()
+    with right:
+        is_control = _control_toggle()
+    data = store.specificity_by_concept(run_id, method, most, lemmas, layers)
+    data = data[data["is_control"] == is_control]
+    enter = store.specificity_summary(run_id, [method], lemmas, layers)["n_images"].max()
+    chart = specificity_by_concept(data, run | {"n_images": enter}, method, said)
+    name = f"{run_id[:8]}-specificity-{method}" + ("-control" if is_control else "")
+    widgets.show_figure(chart, data, name, 230 + (34 if most <= 12 else 22) * data["unit_lemma"].nunique())
+
+
+def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
+    """The heat map of P2's figure 5, and the way to its units."""
+    left, right = st.columns([5, 3], vertical_alignment="center")
+    with left:
+        method = widgets.ranking_picker(methods)
+    with right:
+        is_control = _control_toggle()
+    found = resources.store().specificity_pictures(run["run_id"], method, lemmas)
+    if found.empty:
+        st.info("No picture fits these filters.", icon=":material/filter_alt_off:")
+        return
+    labels = {f"{row.text} · {row.image_id[: links.ID_LENGTH]}": row.image_id for row in found.itertuples()}
+    if st.session_state.get("picture") not in (None, *labels):
+        del st.session_state["picture"]  # the filters have changed
+    state.tidy_address({"picture": lambda text: next((one for one in labels if text[-12:] in one), None)})
+    chosen = st.selectbox("Picture, those of the most nouns first", list(labels), key="picture", bind="query-params")
+    picture = resources.store().picture(run["run_id"], labels[chosen])
+    data = resources.store().specificity_of_picture(run["run_id"], picture["image_id"], method)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(width=120):
+            clicked = pictures.tiles(pd.DataFrame([picture]), "specific")
+        st.markdown(f"“{picture['text']}”  \nClick the picture for all its units.")
+    if clicked:
+        links.go_to_image(clicked, str(data["noun"].iloc[0]))
+    _picture_map(run, method, picture, data[data["is_control"] == is_control])
+
+
+def _picture_map(run: dict[str, Any], method: str, picture: dict[str, Any], data: pd.DataFrame) -> None:
+    of = f"picture {picture['image_id'][:8]}, “{state.clipped(picture['text'], 60)}”"
+    chart = specificity_of_picture(data, run, method, of)
+    name = f"{run['run_id'][:8]}-{picture['image_id'][:8]}-specificity-{method}"
+    points = widgets.show_chart(chart, f"map-{name}", "unit", 230 + 34 * data["unit_noun"].nunique())
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption("" if points else "Click a cell to open its unit.", width="content")
+        widgets.export_control(chart, data, name)
+    for point in list(points)[:1]:
+        links.neuron_link(run, Neuron(int(point["layer"]), int(point["unit"])))
+    units = data[data["unit_noun"] == data["noun"]]
+    shown = unit_tables.with_links(units, run).assign(writes=[unit_tables.tokens_text(t) for t in units["tokens"]])
+    columns = {
+        "neuron": unit_tables.unit_column(),
+        "unit_noun": "Noun",
+        "score": st.column_config.NumberColumn("Score for it", format="%.3g"),
+        "writes": st.column_config.TextColumn("Writes", help="The ten tokens that it raises most"),
+    }
+    order = [name for name in columns if name != "writes" or (shown["writes"] != "").any()]
+    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns)
+
+
+def classes(run: dict[str, Any], lemmas: Sequence[str]) -> None:
+    """P1's figure S.2: whose units are active in whose pictures, beside random units."""
+    methods = resources.store().selectivity_methods(run["run_id"])
+    if not methods:
+        st.info(
+            "No class was measured: a class needs enough pictures whose captions say its noun, and the run must be "
+            "complete.",
+            icon=":material/inbox:",
+        )
+        return
+    left, right = st.columns(2)
+    with left:
+        method = widgets.ranking_picker(methods)
+    with right:
+        most = _most_picker()
+    data = resources.store().selectivity(run["run_id"], method, most, lemmas)
+    sides = [data[data["is_control"] == is_control] for is_control in (False, True)]
+    name = f"{run['run_id'][:8]}-selectivity-{method}"
+    with st.container(horizontal=True, gap="small"):
+        for rows, words in zip(sides, ("Units of the classes", "Random units of the same layers"), strict=True):
+            with st.container(width=PANEL):
+                st.markdown(f"**{words}**")
+                height = 280 + (30 if most <= 12 else 20) * rows["unit_noun"].nunique()
+                widgets.show_plain(selectivity(rows, run, method), f"{name}-{words[:1]}", height, PANEL)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        widgets.export_control(selectivity(data, run, method), data, name)
+
+
+def _most_picker() -> int:
+    return st.select_slider("Concepts, the most frequent", SIZES, value=12, key="concepts", bind="query-params")
+
+
+def _control_toggle() -> bool:
+    """Whether the control is to be shown in place of the top units."""
+    told = "Random units of the same layers in place of the top units"
+    return st.toggle("Random control", key="chance", bind="query-params", help=told)
+
+
+def _tall(data: pd.DataFrame, row: int) -> int:
+    """Pixels of a chart with a line for each score."""
+    return 190 + row * int(data["method"].nunique())

@@ -1,0 +1,147 @@
+"""Made-up rows of invariance, specificity and sensitivity in the proportions of a real run, and what their pages ask.
+
+A run of its own kind within the benchmark's: 1,000 pictures of 3 nouns, 6 methods, 8 k, 5 permutations (720,000 rows of
+`invariance`), with shuffled rankings for the layer chart. It is part of `filter_latency.py`, which times the queries.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from mmn.names import CONTRIBUTION, ORIGINAL
+from mmn.store import Store
+from mmn.tables import TABLES
+
+METHODS: Final = ("contribution", "contribution-folded", "contribution-actfn", "activation", "attribution", "random")
+METRICS: Final = ("lexical:noun", "lexical:caption", "lexical:reference")
+KS: Final = (10, 43, 100, 154, 307, 768, 1000, 2000)
+IMAGES, NOUNS, DRAWS, SHUFFLED_IMAGES, TOP_K = 1000, 3, 5, 100, 1000
+
+
+def experiment_tables(rng: np.random.Generator) -> dict[str, pa.Table]:
+    """The tables of a shard: concepts of 1,000 further pictures, and the experiments' rows about them."""
+    said = [
+        (f"{IMAGES + i:064x}", f"noun{lemma:02d}")
+        for i in range(IMAGES)
+        for lemma in rng.choice(80, NOUNS, replace=False)
+    ]
+    found = {
+        "caption": _captions(said),
+        "concept": _concepts(said),
+        "score": _shuffled_scores(rng, said),
+        "invariance": _invariance(rng, said),
+        "specificity": _specificity(rng, said),
+        "sensitivity": _sensitivity(rng, said),
+    }
+    return {name: table.cast(TABLES[name]) for name, table in found.items()}
+
+
+def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
+    """What the three pages ask at once, each with its intervals."""
+    lemma = ["noun07"]
+    return {
+        "invariance: 6 methods, 8 k, intervals": lambda: store.region_invariance("latest", METHODS, KS),
+        "invariance: 1 noun": lambda: store.region_invariance("latest", METHODS, KS, lemma),
+        "invariance: by concept": lambda: store.invariance_by_concept("latest", CONTRIBUTION, 100),
+        "invariance: by layer, k 100": lambda: store.kept_by_layer("latest", CONTRIBUTION, 100),
+        "invariance: by layer, k 1000": lambda: store.kept_by_layer("latest", CONTRIBUTION, 1000),
+        "invariance: nouns that survive": lambda: store.surviving_concepts("latest"),
+        "invariance: what was measured": lambda: store.invariance_measured("latest"),
+        "specificity: heat map of 12 concepts": lambda: store.specificity_by_concept("latest", CONTRIBUTION),
+        "specificity: summary, 5 methods": lambda: store.specificity_summary("latest", METHODS[:5]),
+        "specificity: highest for own noun": lambda: store.highest_for_own_noun("latest", METHODS[:5]),
+        "specificity: pictures to choose": lambda: store.specificity_pictures("latest", CONTRIBUTION),
+        "sensitivity: 6 methods, 3 measures": lambda: store.sensitivity("latest", METHODS, METRICS),
+    }
+
+
+def _variants() -> list[str]:
+    return [ORIGINAL, *(f"shuffled-{draw}" for draw in range(DRAWS))]
+
+
+def _captions(said: list[tuple[str, str]]) -> pa.Table:
+    keys = [(image, variant) for image in dict.fromkeys(image for image, _ in said) for variant in _variants()]
+    columns = {"image_id": [key[0] for key in keys], "variant": [key[1] for key in keys]}
+    return pa.table(
+        columns | {"text": ["a noun"] * len(keys), "tokens": pa.array([[1]] * len(keys), pa.list_(pa.int32()))}
+    )
+
+
+def _concepts(said: list[tuple[str, str]]) -> pa.Table:
+    fixed = {"n_mentions": 1, "token_id": 0, "position": 0, "logit": 1.0, "prob": 0.5, "residual": 0.0}
+    fixed |= {"is_first": True, "is_multi_token": False, "is_shared_token": False}
+    rows = [
+        {"image_id": image, "variant": variant, "lemma": noun, "noun": noun} | fixed
+        for (image, noun), variant in itertools.product(said, _variants())
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["concept"])
+
+
+def _shuffled_scores(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
+    """One method's rankings of the first pictures, in the original and shuffled: 1.8 million rows more."""
+    keys = list(itertools.product(said[: SHUFFLED_IMAGES * NOUNS], _variants()))
+    n = len(keys)
+    return pa.table(
+        {
+            "image_id": np.repeat([key[0][0] for key in keys], TOP_K),
+            "variant": np.repeat([key[1] for key in keys], TOP_K),
+            "noun": np.repeat([key[0][1] for key in keys], TOP_K),
+            "method": np.full(n * TOP_K, CONTRIBUTION),
+            "rank": np.tile(np.arange(1, TOP_K + 1), n),
+            "layer": rng.integers(0, 32, n * TOP_K),
+            "unit": rng.integers(0, 300, n * TOP_K),
+            "score": np.tile(np.linspace(9, 1, TOP_K), n),
+            "activation": pa.nulls(n * TOP_K, pa.float32()),
+            "token_position": pa.nulls(n * TOP_K, pa.int32()),
+        }
+    )
+
+
+def _invariance(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
+    repeats = len(METHODS) * len(KS) * DRAWS
+    n = len(said) * repeats
+    settings = list(itertools.product(METHODS, KS, range(DRAWS)))
+    return pa.table(
+        {
+            "image_id": np.repeat([image for image, _ in said], repeats),
+            "kind": np.full(n, "region"),
+            "noun": np.repeat([noun for _, noun in said], repeats),
+            "method": np.tile([one[0] for one in settings], len(said)),
+            "k": np.tile([one[1] for one in settings], len(said)),
+            "draw": np.tile([one[2] for one in settings], len(said)),
+            "ratio": rng.random(n),
+            "floor_other_noun": rng.random(n),
+            "floor_random": np.full(n, 0.01),
+            "n": np.ones(n, dtype=np.int32),
+        }
+    )
+
+
+def _specificity(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
+    keys = [
+        (image, one, other, method, is_control)
+        for start in range(0, len(said), NOUNS)
+        for (image, one), (_, other) in itertools.product(said[start : start + NOUNS], repeat=2)
+        for method in METHODS[:5]
+        for is_control in (False, True)
+    ]
+    columns = dict(
+        zip(("image_id", "unit_noun", "noun", "method", "is_control"), map(list, zip(*keys, strict=True)), strict=True)
+    )
+    n = len(keys)
+    scores = rng.standard_normal(n)
+    return pa.table(
+        columns | {"layer": rng.integers(0, 32, n), "unit": rng.integers(0, 300, n), "score": scores, "share": scores}
+    ).select(TABLES["specificity"].names)
+
+
+def _sensitivity(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
+    keys = list(itertools.product(said, METHODS, METRICS))
+    columns = {"image_id": [key[0][0] for key in keys], "noun": [key[0][1] for key in keys]}
+    columns |= {"method": [key[1] for key in keys], "metric": [key[2] for key in keys]}
+    return pa.table(columns | {"value": rng.random(len(keys)), "control": rng.random(len(keys))})

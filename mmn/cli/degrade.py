@@ -1,0 +1,138 @@
+"""`mmn degrade`: what becomes of a run's nouns when their units are zeroed or put under noise, with the control."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from mmn import names
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.running import add_run_options, at_least, go_back, load_into_database, words
+from mmn.core import ModelFacts, Run
+from mmn.errors import UsageError
+from mmn.runs import Progress
+
+SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
+SELECTIONS = {names.ABLATE: ",".join(names.SELECTIONS), names.PERTURB: f"{names.TOP},{names.RANDOM}"}
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("degrade", help="zero a noun's units, or add noise to them, and measure what is left")
+    add_run_options(parser)
+    parser.add_argument("--kind", required=True, choices=names.INTERVENTIONS, help="zero units, or noise on them")
+    parser.add_argument("--method", metavar="A,B", help="scores that select the units; default contribution-folded")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--ks", metavar="K,K", help="numbers of units")
+    sizes.add_argument("--shares", metavar="S,S", help=f"the same as shares of all units; default {SHARES}")
+    parser.add_argument(
+        "--selections", metavar="A,B", help=f"default {SELECTIONS[names.ABLATE]}; with noise top,random"
+    )
+    parser.add_argument("--draws", type=at_least(1), default=3, metavar="N", help="of random units and of noise")
+    parser.add_argument(
+        "--sigma", default="1", metavar="S,S", help="size of the noise; default 1, as long as the column"
+    )
+    parser.add_argument("--sigma-unit", default=names.COLUMN_NORM, choices=names.SIGMA_UNITS)
+    parser.add_argument(
+        "--captions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="caption again under each change; without, only the probability of the noun is measured, much faster",
+    )
+    parser.add_argument("--metric", default="word-f1", metavar="M", help="of how alike captions are; default word-f1")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures of the run")
+    add_common(parser, "degrade")
+
+
+def run(options: argparse.Namespace) -> int:
+    again = go_back(options)
+    from mmn.engines.local import stoppable
+    from mmn.experiments.degradation import Asked, degrade
+    from mmn.experiments.degradation_summary import read_effects, summarise
+    from mmn.metrics import find_text_metric
+
+    has_noise = options.kind == names.PERTURB
+    asked = Asked(
+        kind=options.kind,
+        methods=words(options.method, "--method") if options.method is not None else (_usual_method(again.run),),
+        ks=_ks(options, again.run.model),
+        selections=words(options.selections or SELECTIONS[options.kind], "--selections", SELECTIONS[names.ABLATE]),
+        n_draws=options.draws,
+        sigmas=tuple(_numbers(options.sigma, "--sigma")) if has_noise else (),
+        sigma_unit=options.sigma_unit if has_noise else None,
+    )
+    metric = find_text_metric(options.metric, options.device) if options.captions else None
+    started = time.monotonic()
+    with stoppable():
+        done = degrade(again.load(), again.path, asked, metric, again.progress, options.limit)
+    effects, n_failed = read_effects(again.path, done)
+    again.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result = {
+        "run_id": again.run.run_id,
+        "kind": options.kind,
+        "metric": metric.name if metric else None,
+        "n_rows": len(effects),
+        "n_failed": n_failed,
+        "effects": summarise(effects, again.run.model.n_units),
+        "seconds": round(time.monotonic() - started, 3),
+        "database": note,
+    }
+    _print_result(result, as_json=options.json)
+    return SOME_FAILED if n_failed else DONE
+
+
+def _usual_method(run: Run) -> str:
+    stored = run.settings.methods
+    return names.CONTRIBUTION_FOLDED if names.CONTRIBUTION_FOLDED in stored else stored[0]
+
+
+def _ks(options: argparse.Namespace, model: ModelFacts) -> tuple[int, ...]:
+    """Numbers of units, from 0.
+
+    Raises:
+        UsageError: not numbers, a share that is none, more units than there are.
+    """
+    if options.ks is not None:
+        given = _numbers(options.ks, "--ks")
+        if wrong := [k for k in given if k != int(k) or not 0 <= k <= model.n_units]:
+            raise UsageError(f"--ks {wrong[0]:g}: expected whole numbers from 0 to {model.n_units}, the model's units")
+        return tuple(sorted({0, *map(int, given)}))
+    given = _numbers(options.shares or SHARES, "--shares")
+    if wrong := [share for share in given if not 0 <= share <= 1]:
+        raise UsageError(f"--shares {wrong[0]:g}: expected shares of all units, from 0 to 1")
+    return tuple(sorted({0, *(round(share * model.n_units) for share in given)}))
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(word) for word in words(text, option, "1,2")]
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: expected numbers with commas between, for example 1,2.5") from error
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    print(
+        f"{result['run_id']}: {result['kind']}, {result['n_rows']} measurements"
+        f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
+    )
+    for one in result["effects"]:
+        print(_line(one))
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
+
+
+def _line(one: dict[str, Any]) -> str:
+    """What happened at the largest k, in a line."""
+    noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
+    half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:.0f} units"
+    lost = "" if one["lost"] is None else f", {one['lost']:.0%} of captions lose the noun"
+    return (
+        f"{one['method']}, {one['selection']}{noise}: probability {one['prob_baseline']:.3f} -> {one['prob']:.3f} "
+        f"({-one['drop']:+.0%}) at {one['k']} units ({one['share']:.1%}), {half}{lost}; "
+        f"{one['n_concepts']} nouns of {one['n_images']} pictures"
+    )

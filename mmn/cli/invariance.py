@@ -1,0 +1,134 @@
+"""`mmn invariance`: the top units that stay when a picture's tokens are shuffled, or that pictures of a noun share."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.running import Again, add_run_options, at_least, go_back, load_into_database, words
+from mmn.errors import UsageError
+from mmn.experiments.invariance import CROSS_IMAGE, KINDS, P2_K, REGION, summarize
+from mmn.runs import Progress
+
+N_IMAGES = 5  # P2's N
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("invariance", help="the top units that stay in a shuffled picture, or across pictures")
+    add_run_options(parser)
+    parser.add_argument("--kind", required=True, choices=KINDS, help="shuffled image tokens, or pictures of one noun")
+    parser.add_argument("--draws", type=at_least(1), default=5, metavar="N", help="permutations, or draws of pictures")
+    parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all, random ones as a control")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--ks", metavar="K,K", help="units compared; default: 100 and the usual shares")
+    sizes.add_argument("--shares", metavar="S,S", help="the same as shares of all units, 0.014 for 1.4 %%")
+    parser.add_argument(
+        "--images-per-concept",
+        type=at_least(2),
+        metavar="N",
+        help=f"cross-image: pictures in a draw; default {N_IMAGES}",
+    )
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="region: only the first pictures, whole batches")
+    add_common(parser, "invariance")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.kind == CROSS_IMAGE and options.limit is not None:
+        raise UsageError("--limit is for --kind region: cross-image draws from all pictures of the run, and is quick")
+    if options.kind == REGION and options.images_per_concept is not None:
+        raise UsageError("--images-per-concept is for --kind cross-image: region compares a picture with itself")
+    methods = words(options.methods, "--methods") if options.methods is not None else None
+    again = go_back(options)
+    ks = _ks(options, again.run.model.n_units)
+    started = time.monotonic()
+    found = {REGION: _region, CROSS_IMAGE: _cross_image}[options.kind](options, again, methods, ks)
+    again.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    seconds = round(time.monotonic() - started, 3)
+    result = {"run_id": again.run.run_id, "kind": options.kind} | found | {"seconds": seconds, "database": note}
+    if options.json:
+        print_json(result)
+    else:
+        _print_result(result)
+    return SOME_FAILED if result["n_failed"] else DONE
+
+
+def _region(
+    options: argparse.Namespace, again: Again, methods: tuple[str, ...] | None, ks: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """Shuffled captions, ended by SIGINT or SIGTERM as scoring is: with what was finished kept."""
+    from mmn.engines.local import stoppable
+    from mmn.experiments.invariance import checked_ks, checked_methods
+    from mmn.experiments.shuffled import measure_region
+    from mmn.revisit import open_run
+
+    checked_ks(again.run, ks)  # before the model is loaded, which takes longer
+    checked_methods(again.run, methods, again.run.settings.methods)
+    with stoppable():
+        scored = open_run(again.load(), again.path)
+        found = measure_region(scored, options.draws, methods, ks, again.progress, options.limit)
+    counts = {"n_concepts": found.n_concepts, "n_survived": found.n_survived, "n_failed": found.n_failed}
+    return counts | {"n_draws": options.draws, "means": _means(found.rows)}
+
+
+def _cross_image(
+    options: argparse.Namespace, again: Again, methods: tuple[str, ...] | None, ks: tuple[int, ...] | None
+) -> dict[str, Any]:
+    from mmn.experiments.cross_image import measure_cross_image
+
+    n_images = options.images_per_concept or N_IMAGES
+    found = measure_cross_image(again.path, n_images, options.draws, methods, ks, again.progress)
+    counts = {"n_concepts": found.n_concepts, "n_left_out": found.n_left_out, "n_failed": 0}
+    return counts | {"n_draws": options.draws, "n_images": n_images, "means": _means(found.rows)}
+
+
+def _means(rows: Any) -> list[dict[str, Any]]:
+    """The means by method and k; what there is none of is null."""
+    means = summarize(rows)
+    return means.astype(object).where(means.notna(), None).to_dict("records")
+
+
+def _ks(options: argparse.Namespace, n_units: int) -> tuple[int, ...] | None:
+    """The numbers of units that were asked for; None for the usual ones.
+
+    Raises:
+        UsageError: not whole numbers, or not shares.
+    """
+    if options.ks is not None:
+        given = words(options.ks, "--ks", "43,100")
+        if wrong := [k for k in given if not k.isdigit()]:
+            raise UsageError(f"--ks {wrong[0]}: expected whole numbers with commas between, for example 43,100")
+        return tuple(int(k) for k in given)
+    if options.shares is None:
+        return None
+    try:
+        shares = [float(share) for share in words(options.shares, "--shares", "0.014,0.1")]
+    except ValueError as error:
+        raise UsageError(f"--shares {options.shares}: expected numbers with commas between, as 0.014,0.1") from error
+    if not all(0 < share <= 1 for share in shares):
+        raise UsageError(f"--shares {options.shares}: expected shares of all units, above 0 and up to 1")
+    return tuple(max(1, round(share * n_units)) for share in shares)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    """Counts, and the means at P2's k or the next above it."""
+    if result["kind"] == REGION:
+        said = f"{result['n_survived']:g} of {result['n_concepts']} nouns are said of the shuffled picture, too"
+    else:
+        n_there = result["n_concepts"] - result["n_left_out"]
+        said = f"{n_there} of {result['n_concepts']} nouns are in {result['n_images']} pictures or more"
+    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    print(
+        f"{result['run_id']}: {result['kind']}, {result['n_draws']} draws, {said}"
+        f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
+    )
+    ks = sorted({row["k"] for row in result["means"]})
+    shown = next((k for k in ks if k >= P2_K), ks[-1] if ks else None)
+    for row in result["means"]:
+        if row["k"] == shown:
+            other = "" if row["floor_other_noun"] is None else f", another noun {row['floor_other_noun']:.3f}"
+            print(f"k = {shown}, {row['method']}: {row['ratio']:.3f} stay{other}, chance {row['floor_random']:.2g}")
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")

@@ -1,0 +1,245 @@
+"""Do the same units write a noun when the picture's places are shuffled, or in other pictures of it?
+
+P2, figures 3 and 4 (arXiv 2311.07470). A ratio alone says little: another noun of the same picture shares many top
+units, too. So that floor is in every chart, and chance beside it (METHODS: Region ratio).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.theme import MUTED, method_colours
+from mmn.figures.wording import counted, k_text, of_run, require, sample
+
+CURVE_COLUMNS: Final = (
+    "method",
+    "k",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "floor_other_noun",
+    "floor_other_noun_low",
+    "floor_other_noun_high",
+    "floor_random",
+    "n_images",
+    "n_concepts",
+)
+CONCEPT_COLUMNS: Final = ("lemma", "ratio", "ratio_low", "ratio_high", "floor_other_noun", "floor_random", "n_images")
+LAYER_COLUMNS: Final = ("layer", "share", "share_low", "share_high", "chance", "n_units", "n_images", "of_images")
+CROSS_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
+SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k/(L·m)"
+_DASHED, _DOTTED = [5, 3], [1, 2]
+_SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
+
+
+def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concepts") -> alt.TopLevelMixin:
+    """Lines against k, one per method: the share of top units that stay, with its interval, its floor and chance.
+
+    Args:
+        data: `Store.region_invariance`; one row per method and k.
+        run: the run's row: model, images, n_layers, d_mlp.
+        subset: which concepts were compared, as words for the subtitle.
+    """
+    require(data.columns, CURVE_COLUMNS)
+    n_units = int(run["n_layers"]) * int(run["d_mlp"])
+    methods = list(dict.fromkeys(data["method"]))
+    lines = [*methods, OTHER, CHANCE]
+    colours = alt.Scale(domain=lines, range=[*method_colours(methods), MUTED, MUTED])
+    dashes = alt.Scale(domain=lines, range=[[1, 0]] * len(methods) + [_DASHED, _DOTTED])
+    legend = alt.Legend(
+        title=None, orient="top", columns=2, labelLimit=260, symbolType="stroke", symbolSize=260, symbolOpacity=1
+    )
+    base = alt.Chart(_long(data, n_units)).encode(
+        alt.X(
+            "k:Q",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(grid=False, tickCount=6, format="~s"),
+            title=f"k, top units per concept (of {n_units:,})",
+        ),
+        alt.Detail("method:N"),
+    )
+    ratio = alt.datum.line == alt.datum.method
+    colour = alt.Color("line:N", sort=lines, scale=colours, legend=legend)
+    band = base.transform_filter(ratio).mark_area(opacity=0.18).encode(_both("low"), alt.Y2("high"), colour)
+    curves = base.mark_line(strokeWidth=1.5).encode(
+        _both("share"),
+        colour,
+        alt.StrokeDash("line:N", sort=lines, scale=dashes, legend=legend),
+    )
+    points = base.mark_point(size=20, filled=True, opacity=1).encode(
+        _both("share"),
+        colour,
+        size=alt.condition(ratio, alt.value(22), alt.value(6)),
+        tooltip=_curve_tips(),
+    )
+    of = f"{of_run(run)}, {sample(data['n_images'].max(), data['n_concepts'].max())}; {subset}"
+    return alt.layer(band, curves, points).properties(
+        height=240,
+        title=alt.TitleParams(
+            frame="bounds",
+            text="Top units that stay when the image tokens are shuffled",
+            subtitle=[of, "band: 95 % interval, pictures resampled"],
+        ),
+    )
+
+
+def invariance_by_concept(
+    data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, subset: str = "all concepts"
+) -> alt.TopLevelMixin:
+    """Dots per concept: the share of top units that stay under shuffling, from its floor to the interval of its mean.
+
+    Args:
+        data: `Store.invariance_by_concept`, in the order to draw.
+        run: the run's row: model, images, n_layers, d_mlp.
+        method: the ranking.
+        k: units compared.
+        subset: which concepts were compared, as words for the subtitle.
+    """
+    require(data.columns, CONCEPT_COLUMNS)
+    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
+    rows = data.rename(columns={"lemma": "concept", "floor_other_noun": "floor"})
+    title = alt.TitleParams(
+        frame="bounds",
+        text=f"Shuffled image tokens, concept by concept: {method}, k = {size}",
+        subtitle=[
+            f"{of_run(run)}, {counted(len(rows), 'concept')}; {subset}; n by concept, on hover",
+            f"dot: {SAME}, with its 95 % interval (pictures resampled); tick: {OTHER}; dotted: {CHANCE}",
+        ],
+    )
+    tips = [alt.Tooltip("floor:Q", title="another noun", format=".1%"), alt.Tooltip("n_images:Q", title="pictures")]
+    return _dots(
+        rows, "share of the top k in both", method, tips, dotted=float(rows["floor_random"].mean())
+    ).properties(title=title)
+
+
+def kept_by_layer(
+    data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, subset: str = "all concepts"
+) -> alt.TopLevelMixin:
+    """Bars per layer: the share of its top units that are top units under shuffling, too, over chance.
+
+    Args:
+        data: `Store.kept_by_layer`.
+        run: the run's row: model, images, n_layers, d_mlp.
+        method: the ranking.
+        k: units compared.
+        subset: which concepts were compared, as words for the subtitle.
+    """
+    require(data.columns, LAYER_COLUMNS)
+    base = alt.Chart(data).encode(
+        alt.X("layer:O", title="decoder layer (from 0)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        tooltip=[
+            alt.Tooltip("layer:O"),
+            alt.Tooltip("share:Q", title="kept", format=".1%"),
+            alt.Tooltip("share_low:Q", title="from", format=".1%"),
+            alt.Tooltip("share_high:Q", title="to", format=".1%"),
+            alt.Tooltip("chance:Q", title="random units of these layers", format=".1%"),
+            alt.Tooltip("n_units:Q", title="units compared", format=",d"),
+            alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+        ],
+    )
+    y: dict[str, Any] = {
+        "scale": alt.Scale(domain=[0, 1]),
+        "axis": _SHARE_AXIS,
+        "title": "share of the layer's top units that stay",
+    }
+    bars = base.mark_bar(color=method_colours([method])[0], opacity=0.9).encode(alt.Y("share:Q", **y))
+    ends = base.mark_rule(strokeWidth=1.2, color=MUTED).encode(alt.Y("share_low:Q", **y), alt.Y2("share_high"))
+    chance = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("chance:Q", **y))
+    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
+    told = f"n = {counted(data['of_images'].max(), 'picture')}; {subset}; k = {size}"
+    legend = "line: 95 % interval, pictures resampled; tick: random units in the layers of the shuffled ranking"
+    return alt.layer(bars, ends, chance).properties(
+        height=200,
+        title=alt.TitleParams(
+            frame="bounds",
+            text=f"Top units that stay, layer by layer: {method}",
+            subtitle=[f"{of_run(run)}, {told}", legend],
+        ),
+    )
+
+
+def cross_image_invariance(data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int) -> alt.TopLevelMixin:
+    """Dots per concept: the share of the top k units that several pictures of it have in common, over random units.
+
+    Args:
+        data: `Store.cross_image_invariance`, in the order to draw.
+        run: the run's row: model, images, n_layers, d_mlp.
+        method: the ranking.
+        k: units compared.
+    """
+    require(data.columns, CROSS_COLUMNS)
+    rows = data.rename(columns={"noun": "concept", "floor_random": "floor"})
+    n_pictures, n_draws = int(data["n"].max()), int(data["n_draws"].max())
+    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
+    title = alt.TitleParams(
+        frame="bounds",
+        text=f"Top units that {n_pictures} pictures of a concept share: {method}, k = {size}",
+        subtitle=[
+            f"{of_run(run)}, {counted(len(rows), 'concept')}, {counted(n_draws, 'draw')} of {n_pictures} pictures each",
+            "line: middle 95 % of the draws, not a bootstrap; tick: expected of random units in the same layers",
+        ],
+    )
+    tips = [
+        alt.Tooltip("floor:Q", title="random units, same layers", format=".2~%"),
+        alt.Tooltip("n_draws:Q", title="draws"),
+        alt.Tooltip("n:Q", title="pictures in common"),
+    ]
+    return _dots(rows, f"share of the top k common to all {n_pictures}", method, tips).properties(title=title)
+
+
+def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:
+    """A row per concept: its floor as a tick, its ratio as a dot, its interval as a line."""
+    x: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1]), "axis": _SHARE_AXIS, "title": x_title}
+    ratio = [
+        alt.Tooltip("concept:N"),
+        alt.Tooltip("ratio:Q", title="in common", format=".1%"),
+        alt.Tooltip("ratio_low:Q", title="from", format=".1%"),
+        alt.Tooltip("ratio_high:Q", title="to", format=".1%"),
+    ]
+    colour = method_colours([method])[0]
+    order = list(rows["concept"])
+    base = alt.Chart(rows).encode(
+        alt.Y("concept:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, grid=True)), tooltip=ratio + tips
+    )
+    lines = base.mark_rule(strokeWidth=1.4, color=colour).encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
+    dots = base.mark_point(filled=True, size=34, opacity=1, color=colour).encode(alt.X("ratio:Q", **x))
+    ticks = base.mark_tick(thickness=2, size=9, color=MUTED, opacity=1).encode(alt.X("floor:Q", **x))
+    chance = []
+    if dotted is not None:
+        rule = alt.Chart(pd.DataFrame({"at": [dotted]})).mark_rule(strokeDash=_DOTTED, color=MUTED)
+        chance = [rule.encode(alt.X("at:Q", **x))]
+    return alt.layer(*chance, ticks, lines, dots).properties(height=alt.Step(15))
+
+
+def _both(field: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title="share of the top k in both", axis=_SHARE_AXIS, scale=alt.Scale(domain=[0, 1]))
+
+
+def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
+    """A row for each point: line (a method, or one of the floors), method, share with low and high; chance once."""
+    rows = data.assign(k_label=[k_text(int(k), n_units) for k in data["k"]])
+    found = []
+    for name, line in (("ratio", None), ("floor_other_noun", OTHER), ("floor_random", CHANCE)):
+        part = rows.assign(line=rows["method"] if line is None else line, share=rows[name])
+        is_told = f"{name}_low" in rows
+        part = part.assign(low=rows[f"{name}_low"] if is_told else None, high=rows[f"{name}_high"] if is_told else None)
+        found.append(part if line != CHANCE else part.drop_duplicates("k").assign(method="any"))
+    kept = ["line", "method", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
+    return pd.concat(found).dropna(subset=["share"])[kept].astype({"low": float, "high": float})
+
+
+def _curve_tips() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("line:N", title="share"),
+        alt.Tooltip("method:N"),
+        alt.Tooltip("k_label:N", title="k"),
+        alt.Tooltip("share:Q", title="mean", format=".1%"),
+        alt.Tooltip("low:Q", title="from", format=".1%"),
+        alt.Tooltip("high:Q", title="to", format=".1%"),
+        alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+        alt.Tooltip("n_concepts:Q", title="concepts", format=",d"),
+    ]

@@ -1,0 +1,82 @@
+"""Do a noun's top units write words that fit the picture? P1 table 1 (arXiv 2308.01544) as dots: each score's top
+units beside the shuffled pairing, a panel per measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.theme import MUTED, method_colours
+from mmn.figures.wording import of_run, require, sample
+
+COLUMNS: Final = (
+    "method",
+    "metric",
+    "value",
+    "value_low",
+    "value_high",
+    "control",
+    "control_low",
+    "control_high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "n_images",
+    "n",
+)
+
+
+def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concepts") -> alt.TopLevelMixin:
+    """Dots with intervals per score: its top units' words, and as ticks those of other pictures' units.
+
+    Args:
+        data: `Store.sensitivity`; several metrics become panels with axes of their own.
+        run: the run's row: model, images.
+        subset: which concepts were compared, as words for the subtitle.
+    """
+    require(data.columns, COLUMNS)
+    metrics = list(dict.fromkeys(data["metric"]))
+    one = metrics[0] if len(metrics) == 1 else ""
+    title = alt.TitleParams(
+        frame="bounds",
+        text="How well the top units' words fit" + (f": {one}" if one else ""),
+        subtitle=[
+            f"{of_run(run)}, {sample(data['n_images'].max(), data['n'].max())} a score; {subset}",
+            "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",
+        ],
+    )
+    if one:
+        return _panel(data, "mean of the measure").properties(title=title)
+    facet = alt.Facet("metric:N", title=None, sort=metrics, header=alt.Header(labelFontWeight="bold", labelPadding=4))
+    panel = _panel(data, "mean of the measure")
+    return panel.facet(facet=facet, columns=1).resolve_scale(x="independent").properties(title=title)
+
+
+def _panel(data: pd.DataFrame, x_title: str) -> Any:
+    methods = list(dict.fromkeys(data["method"]))
+    colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
+    x: dict[str, Any] = {"title": x_title, "scale": alt.Scale(zero=False, padding=8), "axis": alt.Axis(tickCount=5)}
+    ends = [
+        alt.Tooltip(f"{name}{end}:Q", title=f"{words}{more}", format=".3f")
+        for name, words in (("value", "top units"), ("control", "control"), ("difference", "difference"))
+        for end, more in (("", ""), ("_low", ", from"), ("_high", ", to"))
+    ]
+    counts = [
+        alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+        alt.Tooltip("n:Q", title="concepts", format=",d"),
+    ]
+    base = alt.Chart(data).encode(
+        alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200)),
+        tooltip=[alt.Tooltip("method:N"), alt.Tooltip("metric:N"), *ends, *counts],
+    )
+    control_ends = base.mark_rule(strokeWidth=1.4, color=MUTED).encode(
+        alt.X("control_low:Q", **x), alt.X2("control_high")
+    )
+    controls = base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("control:Q", **x))
+    value_ends = base.mark_rule(strokeWidth=1.6).encode(alt.X("value_low:Q", **x), alt.X2("value_high"), colour)
+    values = base.mark_point(filled=True, size=46, opacity=1).encode(alt.X("value:Q", **x), colour)
+    return alt.layer(control_ends, controls, value_ends, values).properties(height=alt.Step(24))

@@ -1,0 +1,71 @@
+"""What the readers of experiments share: the nouns that are meant, and rows as arrays of pictures for the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from mmn.names import METHODS
+
+# The nouns of pictures' own captions (chosen words are left out), each with a number; and the pictures, numbered.
+NOUNS: Final = """
+    nouns AS (
+        SELECT image_id, noun, lemma FROM concept
+        WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
+            AND (len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas)))
+    ),
+    pictures AS (
+        SELECT image_id, row_number() OVER (ORDER BY image_id) - 1 AS place FROM (SELECT DISTINCT image_id FROM nouns)
+    )
+"""
+
+Interval = tuple[np.ndarray, np.ndarray, np.ndarray]  # means, and the ends of their intervals
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the order of `names.METHODS`, others after them."""
+    order = list(METHODS)
+    return sorted(set(methods), key=lambda one: (order.index(one) if one in order else len(order), one))
+
+
+def distinct(values: Sequence[str]) -> list[str]:
+    """The values without repeats, in their order."""
+    return list(dict.fromkeys(values))
+
+
+def by_picture(rows: pd.DataFrame, values: Sequence[str], n_columns: int) -> Float[np.ndarray, "images columns draws"]:
+    """One array per name in `values`, side by side: columns 0 … n_columns − 1 are the first one's.
+
+    Args:
+        rows: place (number of a picture), cell (0 … n_columns − 1), each of `values`, and `draw` where there are
+            several draws; one row for each. What has no row is NaN.
+        values: names of columns.
+        n_columns: how many cells there are.
+    """
+    places, place = np.unique(rows["place"].to_numpy(dtype=int), return_inverse=True)
+    draws, draw = np.unique(rows["draw"] if "draw" in rows else np.zeros(len(rows), dtype=int), return_inverse=True)
+    cell = rows["cell"].to_numpy(dtype=int)
+    found = np.full((len(places), n_columns * len(values), max(1, len(draws))), np.nan)
+    for number, name in enumerate(values):
+        found[place, number * n_columns + cell, draw] = rows[name].to_numpy(dtype=float)
+    return found
+
+
+def with_intervals(
+    table: pd.DataFrame, values: Sequence[str], array: np.ndarray, interval: Callable[[np.ndarray], Interval]
+) -> pd.DataFrame:
+    """`table`, one row per cell, with name, name_low and name_high for each of `values`, and n_images.
+
+    A picture counts for a cell where it has the first value.
+    """
+    n = len(table)
+    mean, low, high = interval(array) if len(array) else (np.full(n * len(values), np.nan),) * 3
+    for number, name in enumerate(values):
+        part = slice(number * n, (number + 1) * n)
+        table = table.assign(**{name: mean[part], f"{name}_low": low[part], f"{name}_high": high[part]})
+    is_there = ~np.isnan(array[:, :n])
+    return table.assign(n_images=is_there.any(axis=tuple(range(2, array.ndim))).sum(0) if len(array) else 0)

@@ -1,0 +1,253 @@
+"""What did measured interventions do to the nouns? Reads `effect`: units zeroed (`ablate`) or under noise (`perturb`).
+
+A picture's value is the mean over its nouns, so that intervals can be taken by picture. The untouched model is the row
+with k = 0 (or sigma = 0) where one was measured, else the noun's own row of `concept`: the same pass, the same token.
+It is repeated for every line as its first point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+import pandas as pd
+
+from mmn.errors import UsageError
+from mmn.names import ABLATE, PERTURB, SELECTIONS
+from mmn.store.reader import Reader
+
+
+@dataclass(frozen=True)
+class Which:
+    """The effects that are meant.
+
+    `layers` keeps the nouns whose first unit by the method lies in them (first and last layer); `only_first` the first
+    noun of each caption (P1); `metric` names the similarity; `sigma_unit` is of `perturb` only.
+    """
+
+    kind: str
+    methods: tuple[str, ...]
+    lemmas: tuple[str, ...] = ()
+    layers: tuple[int, int] | None = None
+    only_first: bool = False
+    metric: str | None = None
+    sigma_unit: str | None = None
+
+
+_SETTINGS: Final = """
+    SELECT kind, method, selection, k, sigma, sigma_unit, metric, count(caption) AS n_captions
+    FROM effect WHERE run_id = $run_id AND variant = 'original'
+    GROUP BY ALL ORDER BY ALL
+"""
+
+_NOUNS: Final = """
+    nouns AS (
+        SELECT image_id, noun, lemma, position, prob, logit FROM concept
+        WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL AND (NOT $only_first OR is_first)
+            AND (len($lemmas) = 0 OR lemma IN (SELECT unnest($lemmas)))
+    )
+"""
+_MEANT: Final = """
+    SELECT * FROM effect SEMI JOIN nouns USING (image_id, noun) {led}
+    WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method IN (SELECT unnest($methods))
+        AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
+"""
+_LED: Final = """SEMI JOIN (
+    SELECT image_id, noun, method FROM score
+    WHERE run_id = $run_id AND variant = 'original' AND rank = 1 AND method IN (SELECT unnest($methods))
+        AND layer BETWEEN $first_layer AND $last_layer
+) USING (image_id, noun, method)"""
+
+# One row for each noun and setting: another metric, or captions asked for later, tell the same probability again.
+# Nouns and settings are counted as numbers, four times as fast as by their words.
+_MEANS: Final = """
+    WITH {nouns}, numbered AS (SELECT *, row_number() OVER () AS concept FROM nouns),
+    methods AS (SELECT unnest($methods)::VARCHAR AS method, unnest(range(len($methods))) AS method_place),
+    meant AS (
+        SELECT concept, method_place, selection, draw, k, sigma, prob, logit, is_lost,
+            CASE WHEN $metric IS NULL OR metric = $metric THEN similarity END AS similarity
+        FROM ({meant}) JOIN (SELECT concept, image_id, noun FROM numbered) USING (image_id, noun)
+        JOIN methods USING (method)
+    ),
+    measured AS (
+        SELECT concept, method_place, selection, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
+            avg(similarity) AS similarity, avg(is_lost::INTEGER) AS lost
+        FROM meant WHERE k > 0 AND sigma IS DISTINCT FROM 0 GROUP BY ALL
+    ),
+    untouched AS (
+        SELECT concept, avg(prob) AS prob, avg(logit) AS logit, avg(similarity) AS similarity
+        FROM meant WHERE k = 0 OR sigma = 0 GROUP BY concept
+    ),
+    baseline AS (
+        SELECT concept, coalesce(untouched.prob, numbered.prob) AS baseline_prob,
+            coalesce(untouched.logit, numbered.logit) AS baseline_logit, untouched.similarity AS baseline_similarity
+        FROM numbered LEFT JOIN untouched USING (concept)
+    ),
+    lines AS (SELECT DISTINCT concept, method_place, selection, draw, {start} FROM measured),
+    points AS (
+        SELECT measured.*, baseline_prob FROM measured JOIN baseline USING (concept)
+        UNION ALL BY NAME
+        SELECT lines.*, baseline_prob AS prob, baseline_logit AS logit, baseline_similarity AS similarity, 0 AS lost,
+            baseline_prob
+        FROM lines JOIN baseline USING (concept)
+    ),
+    places AS (SELECT concept, {of}, dense_rank() OVER (ORDER BY {of}) AS place FROM numbered),
+    means AS (
+        SELECT place, method_place, selection, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
+            avg(baseline_prob) AS baseline_prob, avg(similarity) AS similarity, avg(lost) AS lost, count(*) AS n_nouns
+        FROM points JOIN places USING (concept) GROUP BY ALL
+    )
+    SELECT {of}, method, selection, means.* EXCLUDE (place, method_place, selection)
+    FROM means JOIN (SELECT DISTINCT place, {of} FROM places) USING (place) JOIN methods USING (method_place)
+    ORDER BY method_place, selection, draw, k, sigma, place
+"""
+_START: Final = {ABLATE: "0 AS k, NULL::DOUBLE AS sigma", PERTURB: "k, 0.0 AS sigma"}  # where each line begins
+
+_PICTURES: Final = """
+    WITH {nouns}, meant AS ({meant}),
+    told AS (SELECT image_id, noun, count(caption) AS n_captions FROM meant GROUP BY ALL)
+    SELECT image_id, noun, lemma, source, text, prob, n_captions
+    FROM told JOIN nouns USING (image_id, noun)
+    JOIN (SELECT image_id, source FROM image WHERE run_id = $run_id) USING (image_id)
+    JOIN (SELECT image_id, text FROM caption WHERE run_id = $run_id AND variant = 'original') USING (image_id)
+    ORDER BY source, image_id, position
+"""
+
+_CAPTIONS: Final = """
+    SELECT selection, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit FROM effect
+    WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method = $method AND image_id = $image_id
+        AND noun = $noun AND ($metric IS NULL OR metric IS NULL OR metric = $metric)
+        AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
+    ORDER BY k, sigma, list_position($selections, selection), draw, metric
+"""
+
+_LAYERS: Final = """
+    WITH {nouns}, meant AS ({meant}), ablated AS (SELECT DISTINCT image_id, noun, method FROM meant),
+    counted AS (
+        SELECT layer, count(*) AS n FROM score SEMI JOIN ablated USING (image_id, noun, method)
+        WHERE run_id = $run_id AND variant = 'original' AND method IN (SELECT unnest($methods))
+            AND rank BETWEEN 1 AND $k
+        GROUP BY layer
+    )
+    SELECT layer::INTEGER AS layer, coalesce(n, 0) / (SELECT count(*) FROM ablated) AS n_units,
+        coalesce(n, 0) / sum(n) OVER () AS share
+    FROM (SELECT unnest(range($n_layers)) AS layer) LEFT JOIN counted USING (layer) ORDER BY layer
+"""
+
+
+class EffectReader(Reader):
+    """Questions about ablated and perturbed units."""
+
+    def effect_settings(self, run_id: str) -> pd.DataFrame:
+        """Returns what was measured, one row per setting.
+
+        Columns: kind, method, selection, k, sigma, sigma_unit, metric, n_captions. Empty where
+        nothing was.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            return own.sql(_SETTINGS, params={"run_id": run["run_id"]}).df()
+
+    def effect_means(self, run_id: str, which: Which) -> pd.DataFrame:
+        """Returns the mean effect on each picture's nouns, one row per picture and setting.
+
+        Columns: image_id, method, selection, draw, k, sigma, prob, logit, baseline_prob (of the same nouns in the
+        untouched model), similarity, lost (share of captions without the noun), n_nouns. NaN where not measured.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: another kind; layers that the model does not have.
+        """
+        return self._means(run_id, which, "image_id")
+
+    def effect_lemmas(self, run_id: str, which: Which) -> pd.DataFrame:
+        """Returns the same for each lemma instead of each picture: the mean over the captions that say it.
+
+        Columns: lemma, then as `effect_means`; n_nouns is the number of its captions.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: as `effect_means`.
+        """
+        return self._means(run_id, which, "lemma")
+
+    def effect_pictures(self, run_id: str, which: Which) -> pd.DataFrame:
+        """Returns the nouns with effects, by source and position.
+
+        Columns: image_id, noun, lemma, source, text (the caption), prob (untouched), n_captions (new ones kept).
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: as `effect_means`.
+        """
+        with self._of_run(run_id) as (own, run):
+            return _ask(own, _PICTURES, _values(run, which), which)
+
+    def effect_captions(self, run_id: str, which: Which, image_id: str, noun: str) -> pd.DataFrame:
+        """Returns all that was measured of one noun of one picture, by the first of `which.methods`.
+
+        Columns: selection, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit; by k, then sigma.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            key = {"run_id": run["run_id"], "kind": which.kind, "image_id": image_id, "noun": noun}
+            more = {"method": which.methods[0], "metric": which.metric, "sigma_unit": which.sigma_unit}
+            return own.sql(_CAPTIONS, params=key | more | {"selections": list(SELECTIONS)}).df()
+
+    def ablated_layers(self, run_id: str, which: Which, k: int) -> pd.DataFrame:
+        """Returns in which layers a noun's top k units lie: layer, n_units (mean over nouns with effects), share.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: as `effect_means`; a k beyond what the run stored, where the ranking is not known.
+        """
+        with self._of_run(run_id) as (own, run):
+            stored = min(run["settings"]["top_k"], run["n_layers"] * run["d_mlp"])
+            if not 1 <= k <= stored:
+                raise UsageError(f"k = {k} is not in 1 … {stored}, the units per noun that this run stored")
+            values = _values(run, which) | {"k": k, "n_layers": run["n_layers"]}
+            return _ask(own, _LAYERS, values, which)
+
+    def _means(self, run_id: str, which: Which, of: str) -> pd.DataFrame:
+        with self._of_run(run_id) as (own, run):
+            values = _values(run, which) | {"metric": which.metric}
+            return _ask(own, _MEANS, values, which, start=_START[which.kind], of=of)
+
+
+def _values(run: dict[str, Any], which: Which) -> dict[str, Any]:
+    """The parameters of a question.
+
+    Raises:
+        UsageError: another kind; layers that the model does not have.
+    """
+    if which.kind not in _START:
+        raise UsageError(f"no effects of kind {which.kind!r}; the kinds are {', '.join(_START)}")
+    values = {
+        "run_id": run["run_id"],
+        "kind": which.kind,
+        "methods": _distinct(which.methods),
+        "lemmas": _distinct(which.lemmas),
+        "only_first": which.only_first,
+        "sigma_unit": which.sigma_unit,
+    }
+    if which.layers is None:
+        return values
+    first, last = which.layers
+    if not 0 <= first <= last < run["n_layers"]:
+        raise UsageError(f"layers {first} … {last} are not in 0 … {run['n_layers'] - 1}, the layers of {run['model']}")
+    return values | {"first_layer": first, "last_layer": last}
+
+
+def _ask(own: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any], which: Which, **parts: str) -> pd.DataFrame:
+    meant = _MEANT.format(led="" if which.layers is None else _LED)
+    return own.sql(sql.format(nouns=_NOUNS, meant=meant, **parts), params=values).df()
+
+
+def _distinct(words: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(words))

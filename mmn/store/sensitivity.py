@@ -1,0 +1,76 @@
+"""Do a noun's top units write words that fit the picture? P1 table 1 (arXiv 2308.01544): method × metric, with the
+shuffled pairing of pictures and units as control. Means over concepts, then pictures; intervals resample pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import pandas as pd
+
+from mmn.bootstrap import draw_intervals
+from mmn.errors import UsageError
+from mmn.store.cells import NOUNS, by_picture, distinct, in_order, with_intervals
+from mmn.store.reader import Reader
+
+_VALUES: Final = ("value", "control", "difference")
+
+_MEASURED: Final = """
+    SELECT DISTINCT method, metric FROM sensitivity WHERE run_id = $run_id ORDER BY ALL
+"""
+
+_SENSITIVITY: Final = f"""
+    WITH {NOUNS}
+    SELECT place, (list_position($methods, method) - 1) * len($metrics) + list_position($metrics, metric) - 1 AS cell,
+        avg(value) AS value, avg(control) AS control, avg(value - control) AS difference, count(*) AS n
+    FROM sensitivity JOIN nouns USING (image_id, noun) JOIN pictures USING (image_id)
+    WHERE run_id = $run_id AND method IN (SELECT unnest($methods)) AND metric IN (SELECT unnest($metrics))
+    GROUP BY ALL
+"""  # noqa: S608 - no user's words
+
+
+class SensitivityReader(Reader):
+    """Questions about units' words."""
+
+    def sensitivity_measured(self, run_id: str) -> tuple[list[str], list[str]]:
+        """Returns the methods and the metrics of a run that were measured; empty without any.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            found = own.execute(_MEASURED, {"run_id": run["run_id"]}).fetchall()
+        return in_order(method for method, _ in found), sorted({metric for _, metric in found})
+
+    def sensitivity(
+        self, run_id: str, methods: Sequence[str], metrics: Sequence[str], lemmas: Sequence[str] = ()
+    ) -> pd.DataFrame:
+        """Returns the mean of each measure for each method's top units, a row for each method and metric.
+
+        Columns: method, metric, then value, control (words of another picture's units) and difference (value −
+        control, pair by pair) with `_low` and `_high`, n_images, n (concepts).
+
+        Args:
+            run_id: of one run.
+            methods: rankings.
+            metrics: measures.
+            lemmas: only these nouns; all if empty.
+
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: nothing of that kind was measured.
+        """
+        asked = {"methods": distinct(methods), "metrics": distinct(metrics), "lemmas": distinct(lemmas)}
+        with self._of_run(run_id) as (own, run):
+            rows = own.sql(_SENSITIVITY, params=asked | {"run_id": run["run_id"]}).df()
+        if rows.empty:
+            raise UsageError(
+                f"run {run['run_id']} has no sensitivity of {', '.join(methods) or 'any method'} by "
+                f"{', '.join(metrics) or 'any metric'}{' for the nouns ' + ', '.join(lemmas) if lemmas else ''}: "
+                f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
+            )
+        cells = pd.DataFrame([(m, q) for m in asked["methods"] for q in asked["metrics"]], columns=["method", "metric"])
+        found = with_intervals(cells, _VALUES, by_picture(rows, _VALUES, len(cells)), draw_intervals)
+        found["n"] = rows.groupby("cell")["n"].sum().reindex(range(len(cells)), fill_value=0).to_numpy()
+        return found[found["n_images"] > 0].reset_index(drop=True)

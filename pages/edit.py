@@ -1,0 +1,64 @@
+"""Which edits of the model are there, did each do what it should and nothing else, and how is one made or undone?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import edit_inputs, edit_view, resources, state, widgets
+from mmn.figures.editing import edit_label
+
+PROMISE = (
+    "An edit is a small file of changes to some units' weights. It is added to a private copy of the model while it is "
+    "measured, and taken away again: **the model on disk never changes, and no other session meets an edited model.** "
+    "Below are the records of what was measured."
+)
+
+
+def page() -> None:
+    st.title("Edit")
+    run = widgets.chosen_run()
+    if run is None:
+        widgets.no_runs()
+        return
+    st.markdown(
+        "Change a few units so that the model says another word for a noun, and see what else that changes. " + PROMISE
+    )
+    edits = resources.store().edits(run["run_id"])
+    if edits.empty:
+        st.info("No edit of this model has been made from this run yet.", icon=":material/edit_off:")
+        edit_inputs.show(run)
+        return
+    with st.expander("Make another edit", icon=":material/add:"):
+        edit_inputs.show(run)
+    edits = edits.assign(pair=[f"{row.noun} → {row.target}" for row in edits.itertuples()])
+    chosen = choose(edits)
+    of_pair = edits[edits["pair"] == chosen["pair"]]
+    edit_view.overview(edits, chosen["edit_id"])
+    edit_view.show(run, chosen, of_pair)
+
+
+def choose(edits: pd.DataFrame) -> dict[str, Any]:
+    """The edit to look at: first what is edited into what, then how; the address names it (`?edit=`)."""
+    labels = {
+        row["edit_id"]: f"{row['pair']}: {edit_label(row)} · {row['edit_id'][:8]}" for row in edits.to_dict("records")
+    }
+    if st.session_state.get("edit", next(iter(labels.values()))) not in labels.values():
+        del st.session_state["edit"]  # undone, or of another run
+    state.tidy_address({"edit": lambda text: find(list(labels.values()), text)})
+    label = st.selectbox("Edit", list(labels.values()), key="edit", bind="query-params")
+    rows = edits.set_index("edit_id", drop=False)
+    return dict(rows.loc[next(edit_id for edit_id, one in labels.items() if one == label)])
+
+
+def find(labels: list[str], text: str) -> str | None:
+    """The label that `text` is, or whose id it begins."""
+    if text in labels:
+        return text
+    found = [label for label in labels if text and label.rpartition(" · ")[2] == text[:8]]
+    return found[0] if len(found) == 1 else None
+
+
+page()

@@ -1,0 +1,87 @@
+"""Do a noun's top units write words that fit the picture? Every score and measure beside the shuffled pairing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import experiments, resources, widgets
+from mmn.errors import UsageError
+from mmn.figures.sensitivity import sensitivity
+
+MOST_METHODS = 10  # each has a line of its own
+PANEL = 390  # pixels of a chart beside another
+TOLD = (
+    "Each top unit writes some words. Here: how well they fit the noun, the caption or the picture, by several "
+    "measures, and how well the words of another picture's units do (P1, table 1). Only the difference tells "
+    "something: pictures of one collection have much in common."
+)
+NOTE = (
+    "Compares the decoded tokens of each noun's top units by a lexical measure that needs no further model. "
+    "`--metrics` names others, some with a model of their own."
+)
+
+
+def page() -> None:
+    st.title("Sensitivity")
+    run = widgets.chosen_run()
+    if run is None:
+        widgets.no_runs()
+        return
+    st.markdown(TOLD)
+    words = ["sensitivity", run["run_id"][:8]]
+    methods, metrics = resources.store().sensitivity_measured(run["run_id"])
+    if not methods:
+        experiments.nothing_yet(run, words, "Measure", NOTE)
+        return
+    concepts = resources.store().concepts(run["run_id"])
+    widgets.tidy_filters(run, methods, concepts)
+    chosen = experiments.methods_picker(methods, MOST_METHODS)
+    left, right = st.columns(2)
+    by = left.multiselect("Measures", metrics, default=metrics, key="metric", bind="query-params", wrap=True)
+    with right:
+        lemmas = widgets.concept_picker(concepts)
+    if not chosen or not by:
+        st.info(f"Choose at least one {'measure' if chosen else 'score'} above.", icon=":material/tune:")
+        return
+    try:
+        show(run, resources.store().sensitivity(run["run_id"], chosen, by, lemmas), experiments.subset(lemmas))
+    except UsageError as error:
+        st.info(f"{error}.", icon=":material/filter_alt_off:")
+    experiments.measure_again(run, words, NOTE)
+
+
+def show(run: dict[str, Any], data: pd.DataFrame, said: str) -> None:
+    """A chart per measure, side by side where there is room, and the table."""
+    with st.container(horizontal=True, gap="small"):
+        for metric in dict.fromkeys(data["metric"]):
+            rows = data[data["metric"] == metric]
+            with st.container(width=PANEL):
+                name = f"{run['run_id'][:8]}-sensitivity-{metric}".replace(":", "-")
+                widgets.show_plain(sensitivity(rows, run, said), name, 190 + 30 * len(rows), PANEL)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        widgets.export_control(sensitivity(data, run, said), data, f"{run['run_id'][:8]}-sensitivity")
+    table(data)
+
+
+def table(data: pd.DataFrame) -> None:
+    """P1's table 1: score × measure, with intervals."""
+    number = st.column_config.NumberColumn
+    columns: dict[str, Any] = {
+        "metric": "Measure",
+        "method": "Score",
+        "value": number("Top units", format="%.4f"),
+        "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
+        "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
+        "difference_low": number("from", format="%+.4f", help="95 % interval, pictures resampled"),
+        "difference_high": number("to", format="%+.4f"),
+        "n_images": number("Pictures"),
+        "n": number("Concepts"),
+    }
+    data = data.sort_values("metric", kind="stable")
+    st.dataframe(data, hide_index=True, column_order=list(columns), column_config=columns)
+
+
+page()

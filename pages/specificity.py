@@ -1,0 +1,63 @@
+"""Does a noun's top unit write that noun alone? Its score for the picture's other nouns, and for other classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app import experiments, resources, specificity_charts, widgets
+from mmn.errors import UsageError
+
+ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
+TOLD = {
+    ALL: "A noun's top unit is scored for every noun of the same picture, as a share of its score for its own noun. "
+    "A unit that is specific has a share near 0 for the others.",
+    ONE: "Rows: the top unit of each noun of one caption. Columns: the nouns that it is scored for. A dark diagonal on "
+    "a pale map means that each noun has a unit of its own.",
+    CLASSES: "Units found in most pictures of a class, and how active they are in held-out pictures of every class. "
+    "A dark diagonal means units that know their class; random units show what is common to all pictures.",
+}
+NOTE = (
+    "Reads each caption again and scores every noun's top unit, and a random unit of its layer, for all nouns of the "
+    "picture; then the activation of classes' units in held-out pictures. Less time than scoring the run."
+)
+
+
+def page() -> None:
+    st.title("Specificity")
+    run = widgets.chosen_run()
+    if run is None:
+        widgets.no_runs()
+        return
+    words = ["specificity", run["run_id"][:8]]
+    methods = resources.store().specificity_methods(run["run_id"])
+    if not methods:
+        st.markdown(TOLD[ALL])
+        experiments.nothing_yet(run, words, "Measure", NOTE)
+        return
+    concepts = resources.store().concepts(run["run_id"])
+    widgets.tidy_filters(run, methods, concepts)
+    view = st.segmented_control(
+        "Look at", [ALL, ONE, CLASSES], default=ALL, required=True, key="map", bind="query-params"
+    )
+    st.markdown(TOLD[view])
+    lemmas = widgets.concept_picker(concepts)
+    try:
+        show(run, view, methods, lemmas)
+    except UsageError as error:
+        st.info(f"{error}.", icon=":material/filter_alt_off:")
+    experiments.measure_again(run, words, NOTE)
+
+
+def show(run: dict[str, Any], view: str, methods: list[str], lemmas: list[str]) -> None:
+    """One of the three views."""
+    if view == CLASSES:
+        specificity_charts.classes(run, lemmas)
+    elif view == ONE:
+        specificity_charts.one_picture(run, methods, lemmas)
+    else:
+        specificity_charts.whole(run, methods, lemmas)
+
+
+page()

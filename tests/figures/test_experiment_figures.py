@@ -1,0 +1,103 @@
+"""Charts of invariance, specificity and sensitivity: from a terminal in every format, with n, floors and controls."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mmn.cli import BAD_INPUT, DONE, main
+from mmn.cli.figure_experiments import DRAW
+from mmn.figures import FIGURES
+from mmn.figures.export import FORMATS
+from mmn.figures.theme import method_colours
+from mmn.names import METHODS
+from mmn.store import Store
+from tests.pages.filled import fill_whole
+
+SAYS = {  # what each figure must tell beside its numbers
+    "invariance": ["n = 20 pictures, 20 concepts", "another noun", "chance"],
+    "invariance-concepts": ["6 concepts", "another noun", "chance"],
+    "invariance-layers": ["n = 20 pictures", "random units"],
+    "cross-image": ["4 draws of 5 pictures", "not a bootstrap", "random units"],
+    "specificity": ["n = 20 pictures", "random units"],
+    "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit"],
+    "specificity-highest": ["n = 20 pictures, 40 concepts", "chance"],
+    "selectivity": ["20 units a class, 5 held-out pictures", "random units"],
+    "sensitivity": ["n = 20 pictures, 40 concepts", "another picture's units"],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cache")
+    fill_whole(path)
+    with Store.open(path) as store:
+        store.load_new_shards([store.runs_path])
+    return path
+
+
+def draw(cache: Path, words: str, out: Path) -> int:
+    return main(f"figure {words} --run 5e6f --out {out} --cache {cache}".split())
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_figure_from_a_terminal_tells_n_and_its_control(name: str, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.json"
+    assert draw(cache, name, out) == DONE
+    spec = out.read_text()
+    said = " ".join([*json.loads(spec)["title"]["subtitle"], spec])
+    assert [words for words in SAYS[name] if words not in said] == []
+    assert any(len(rows) > 1 for rows in json.loads(spec)["datasets"].values())
+
+
+@pytest.mark.parametrize("name", ["invariance", "specificity", "sensitivity"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format(name: str, form: str, cache: Path, tmp_path: Path) -> None:
+    assert draw(cache, f"{name} --width single", tmp_path / f"f.{form}") == DONE
+    assert (tmp_path / f"f.{form}").stat().st_size > 100
+
+
+def test_picture_of_specificity_has_its_nouns_in_the_caption_s_order(cache: Path, tmp_path: Path) -> None:
+    with Store.open(cache) as store:
+        picture = store.specificity_pictures("5e6f", "contribution").iloc[0]
+        nouns = store.picture_concepts("5e6f", picture["image_id"])["noun"].tolist()
+    assert (
+        draw(cache, f"specificity --image {picture['image_id'][:12]} --methods contribution", tmp_path / "f.json")
+        == DONE
+    )
+    spec = json.loads((tmp_path / "f.json").read_text())
+    assert spec["spec"]["layer"][0]["encoding"]["x"]["sort"] == nouns
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("cross-image --methods contribution,activation", "one score"),
+        ("invariance-layers --ks 5", "measured were 1, 10, 40"),
+        ("specificity --layers x", "FIRST-LAST"),
+        ("sensitivity --methods unknown", "has no sensitivity of unknown"),
+        ("invariance --concepts unicorn", "for the nouns unicorn"),
+    ],
+)
+def test_what_is_missing_is_said(
+    line: str, why: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert draw(cache, line, tmp_path / "f.svg") == BAD_INPUT
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_missing_column_is_an_error_and_not_an_empty_chart(name: str) -> None:
+    rest = {"invariance-concepts": ("a", 1), "invariance-layers": ("a", 1), "cross-image": ("a", 1)}
+    more = rest.get(name, ("a",))
+    with pytest.raises(AssertionError, match="missing columns"):
+        FIGURES[name](pd.DataFrame({"k": [1]}), {"model": "m", "images": "i", "n_layers": 2, "d_mlp": 8}, *more)
+
+
+def test_a_score_has_one_colour_wherever_it_is_drawn() -> None:
+    names = list(METHODS)
+    assert method_colours(names)[::-1] == method_colours(names[::-1])
+    assert len(set(method_colours(names))) == len(names)
+    assert method_colours(["random-matched:activation"]) == method_colours(["random-matched"])
+    assert method_colours(["activation-minus-blank"]) != method_colours(["activation"])

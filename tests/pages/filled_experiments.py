@@ -1,0 +1,132 @@
+"""Made-up rows of invariance, specificity and sensitivity for the run that `filled.fill_whole` makes."""
+
+import pyarrow as pa
+
+from mmn.names import ORIGINAL
+from mmn.tables import TABLES
+
+KS = (1, 10, 40)
+SHUFFLED = ("shuffled-0", "shuffled-1")
+METRICS = ("word-f1-v1", "clip-text-v1")
+
+
+def experiment_tables(rng, rows, methods, n_layers, d_mlp):
+    """Tables of a shard about a run with these `rows` of concept and score; every second noun survives shuffling."""
+    said = [row for row in rows["concept"] if row["variant"] == ORIGINAL]
+    scores = [row for row in rows["score"] if row["variant"] == ORIGINAL]
+    measured = [method for method in methods if method != "random"]
+    found = {
+        "caption": [
+            row | {"variant": variant} for row in rows["caption"] if row["variant"] == ORIGINAL for variant in SHUFFLED
+        ],
+        "concept": [row | {"variant": variant} for row in said if row["position"] == 0 for variant in SHUFFLED],
+        "score": _shuffled(said, scores),
+        "invariance": _region(rng, said, measured, n_layers * d_mlp) + _cross_image(rng, said, measured),
+        "specificity": [row for method in measured for row in _specificity(rng, said, scores, method)],
+        "selectivity": [row for method in measured for row in _selectivity(rng, said, method)],
+        "sensitivity": _sensitivity(rng, said, measured),
+    }
+    return {name: pa.Table.from_pylist(told, schema=TABLES[name]) for name, told in found.items()}
+
+
+def _shuffled(said, scores):
+    """The first nouns' rankings without every third unit."""
+    first = {(row["image_id"], row["noun"]) for row in said if row["position"] == 0}
+    kept = [row for row in scores if (row["image_id"], row["noun"]) in first and row["rank"] > 0 and row["rank"] % 3]
+    return [row | {"variant": variant} for row in kept for variant in SHUFFLED]
+
+
+def _region(rng, said, methods, n_units):
+    return [
+        {
+            "image_id": row["image_id"],
+            "kind": "region",
+            "noun": row["noun"],
+            "method": method,
+            "k": k,
+            "draw": draw,
+            "ratio": min(1.0, 0.6 + 0.005 * k + 0.1 * rng.random()),
+            "floor_other_noun": 0.1 + 0.005 * k,
+            "floor_random": k / n_units,
+            "n": 1,
+        }
+        for row in said
+        if row["position"] == 0
+        for method in methods
+        for k in KS
+        for draw in range(len(SHUFFLED))
+    ]
+
+
+def _cross_image(rng, said, methods):
+    return [
+        {
+            "image_id": None,
+            "kind": "cross-image",
+            "noun": lemma,
+            "method": method,
+            "k": 40,
+            "draw": draw,
+            "ratio": 0.3 + 0.2 * rng.random(),
+            "floor_other_noun": None,
+            "floor_random": 0.02,
+            "n": 5,
+        }
+        for lemma in sorted({row["lemma"] for row in said})
+        for method in methods
+        for draw in range(4)
+    ]
+
+
+def _specificity(rng, said, scores, method):
+    top = {(row["image_id"], row["noun"]): row for row in scores if row["method"] == method and row["rank"] == 1}
+    nouns_of: dict[str, list[str]] = {}
+    for row in said:
+        nouns_of.setdefault(row["image_id"], []).append(row["noun"])
+    found = []
+    for image_id, nouns in nouns_of.items():
+        for unit_noun in nouns:
+            best = top[image_id, unit_noun]
+            for noun in nouns:
+                for is_control in (False, True):
+                    share = rng.uniform(-0.2, 0.2) if is_control or noun != unit_noun else 1.0
+                    unit = {"layer": best["layer"], "unit": best["unit"] + is_control, "is_control": is_control}
+                    told = {"image_id": image_id, "unit_noun": unit_noun, "noun": noun, "method": method}
+                    found.append(told | unit | {"score": share * best["score"], "share": share})
+    return found
+
+
+def _selectivity(rng, said, method):
+    classes = sorted({row["lemma"] for row in said})[:4]
+    return [
+        {
+            "unit_noun": one,
+            "noun": other,
+            "method": method,
+            "is_control": is_control,
+            "value": 1.0 if one == other and not is_control else 0.5,
+            "share": 1.0 if one == other and not is_control else 0.3 + 0.3 * rng.random(),
+            "n_units": 20,
+            "n_images": 5,
+            "held_out": 5,
+        }
+        for one in classes
+        for other in classes
+        for is_control in (False, True)
+    ]
+
+
+def _sensitivity(rng, said, methods):
+    return [
+        {
+            "image_id": row["image_id"],
+            "noun": row["noun"],
+            "method": method,
+            "metric": metric,
+            "value": 0.4 + 0.1 * rng.random(),
+            "control": 0.3 + 0.1 * rng.random(),
+        }
+        for row in said
+        for method in methods
+        for metric in METRICS
+    ]

@@ -1,0 +1,145 @@
+"""The Degradation and Edit pages: filters, captions side by side, controls, undo, and what they say while empty."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from mmn.store import Store
+from tests.pages.filled_effects import EDIT_IDS
+
+
+def specs(at: AppTest) -> list[dict[str, Any]]:
+    return [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+
+
+def titles(at: AppTest) -> list[str]:
+    return [
+        " ".join(spec["title"]["text"]) if isinstance(spec["title"]["text"], list) else spec["title"]["text"]
+        for spec in specs(at)
+    ]
+
+
+def told(at: AppTest) -> str:
+    return " ".join(element.value for element in [*at.markdown, *at.caption, *at.info])
+
+
+def test_ablation_is_told_in_a_sentence_and_drawn(whole_cache, open_app) -> None:
+    at = open_app("degradation")
+    assert "At k = 64 (25 %) the probability falls by 76 %" in told(at)
+    assert "random units: 6 %" in told(at)
+    assert "half of it is gone at k = 23" in told(at)
+    assert titles(at) == [
+        "Probability of the noun after ablation, contribution",
+        "Captions that lose the noun after ablation, contribution",
+        "Similarity of the new caption after ablation, contribution",
+    ]
+    assert "known up to k = 40" in told(at), "the run kept fewer units than were zeroed"
+
+
+def test_smaller_k_shows_the_layers(whole_cache, open_app) -> None:
+    at = open_app("degradation")
+    at.select_slider[0].set_value(26).run()
+    assert titles(at)[-1] == "Layers of the zeroed units"
+    concepts = at.dataframe[0].value
+    assert {"drop", "random", "half", "concept"} <= set(concepts)
+    assert (concepts["drop"] > concepts["random"]).all()
+
+
+def test_filters_are_the_address(whole_cache, open_app) -> None:
+    at = open_app("degradation", nouns=["the first one"], quantity=["logit"])
+    at.multiselect(key="method").set_value(["contribution", "contribution-folded"])
+    at.multiselect(key="concept").set_value([at.multiselect(key="concept").options[0]]).run()
+    assert not at.error
+    lemma = at.multiselect(key="concept").options[0].partition(" (")[0]
+    assert f"concepts: {lemma}, first nouns only" in " ".join(specs(at)[0]["title"]["subtitle"])
+    assert titles(at)[0] == "Logit of the noun after ablation, top units"
+
+
+def test_filters_that_leave_nothing_are_said(whole_cache, open_app) -> None:
+    at = open_app("degradation", method=[])
+    at.multiselect(key="method").set_value([]).run()
+    assert "Choose at least one score" in told(at)
+
+
+def test_captions_side_by_side(whole_cache, open_app) -> None:
+    at = open_app("degradation")
+    rows = at.dataframe[1].value
+    assert list(rows["units"])[:4] == ["untouched", "top", "interpretable", "random"]
+    assert rows[(rows["selection"] == "top") & (rows["k"] == 64)]["caption"].iloc[0].count("thing") == 1
+    second = [button for button in at.button if str(button.key).startswith("tile-degraded")][1]
+    before = told(at)
+    second.click().run()
+    assert not at.exception
+    assert told(at) != before
+
+
+def test_perturbation(whole_cache, open_app) -> None:
+    at = open_app("degradation", effect=["Perturb"], axis=["k"])
+    assert not at.error, [e.value for e in at.error]
+    assert titles(at) == ["Captions that lose the noun under noise, contribution"]
+    assert sorted(at.dataframe[0].value["sigma"].dropna().unique()) == [0.5, 1.0]
+
+
+def test_without_measurements_the_command_is_told(filled_cache, open_app) -> None:
+    at = open_app("degradation")
+    assert "No unit of this run has been set to 0 yet" in told(at)
+    assert "python -m mmn degrade 3f2a9c1b --kind ablate --method contribution --limit 12" in told(at)
+
+
+def test_edit_beside_its_controls(whole_cache, open_app) -> None:
+    at = open_app("edit")
+    assert [metric.value for metric in at.metric][:3] == ["100 %", "50 %", "75 %"]
+    assert titles(at)[0].startswith("Edits of “")
+    assert list(at.dataframe[0].value["how"]) == [
+        "p2, top 3 units by contribution",
+        "p2, random 3 units",
+        "rank-one, layer 3",
+    ]
+    assert "c0ffee" in told(at)
+    assert "same as before" in told(at)
+    assert "neuron?run=5e6f0000&neuron=L3.u1" in told(at)
+    assert "the model on disk never changes" in told(at)
+
+
+def test_address_names_an_edit_and_a_whole_layer_is_told_in_short(whole_cache, open_app) -> None:
+    at = open_app("edit", edit=[EDIT_IDS[2][:8]])
+    assert at.selectbox(key="edit").value.startswith("zebra") or "rank-one" in at.selectbox(key="edit").value
+    assert "layer 3: 64 of 64" in told(at)
+
+
+def test_captions_by_role_and_change(whole_cache, open_app) -> None:
+    at = open_app("edit", changed=["changed"])
+    assert at.dataframe[-1].value["is_changed"].all()
+    assert "boat" in at.dataframe[-1].value["text_after"].iloc[0]
+
+
+def test_undo_asks_first_and_removes_the_edit_alone(whole_cache: Path, open_app) -> None:
+    from app import resources
+
+    file = whole_cache / "edits" / f"{EDIT_IDS[0]}.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"delta")
+    at = open_app("edit")
+    assert at.get("download_button")
+    at.button(key=f"undo-{EDIT_IDS[0]}").click().run()
+    assert not at.exception
+    assert not at.error, [e.value for e in at.error]
+    store: Store = resources.store()
+    assert set(store.edits("5e6f")["edit_id"]) == set(EDIT_IDS[1:])
+    assert not file.exists()
+    assert at.selectbox(key="edit").value.endswith(EDIT_IDS[1][:8])
+
+
+def test_a_first_edit_is_offered_once_the_word_is_typed(filled_cache, open_app) -> None:
+    at = open_app("edit")
+    assert "No edit of this model" in told(at)
+    assert "Type the new word" in told(at)
+    at.text_input(key="edit-target").set_value("boat").run()
+    assert "python -m mmn edit 3f2a9c1b --noun" in told(at)
+    assert "--to boat" in told(at)
+    at.text_input(key="edit-target").set_value("a boat").run()
+    assert "is not one other word" in told(at)

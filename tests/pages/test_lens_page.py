@@ -1,0 +1,86 @@
+"""The Lens page: what each image token says, at which layer, and the charts over all pictures."""
+
+import json
+
+from tests.pages.filled import fill_whole
+
+
+def titles(at) -> list[str]:
+    texts = [json.loads(element.proto.spec)["title"]["text"] for element in at.get("vega_lite_chart")]
+    return [text if isinstance(text, str) else " ".join(text) for text in texts]
+
+
+def overlay(at) -> str:
+    return next(element.proto.body for element in at.get("html") if "container-type" in element.proto.body)
+
+
+def test_first_screen_is_full(whole_cache, open_app):
+    at = open_app("lens")
+    assert not at.exception
+    assert not at.error, [e.value for e in at.error]
+    assert len([b for b in at.button if str(b.key).startswith("tile-strip")]) == 4, "of 20: those that were read"
+    nearest, shares = titles(at)
+    assert nearest.startswith("Nearest word of each image token: D = ")
+    assert shares == "Image tokens that say a noun of the caption"
+    assert overlay(at).count("<div title=") == 4
+    assert next(s for s in at.select_slider if s.key == "layer").value == "3", "the last layer at first"
+    assert at.dataframe[0].value["n_tokens"].sum() == 4
+
+
+def test_address_chooses_layer_and_word(whole_cache, open_app):
+    at = open_app("lens", layer=["1"], word=["the likeliest word"])
+    assert next(s for s in at.select_slider if s.key == "layer").value == "1"
+    assert next(g for g in at.button_group if g.key == "word").value == "the likeliest word"
+    assert not at.error
+
+
+def test_input_shows_cosines(whole_cache, open_app):
+    at = open_app("lens", layer=["input"])
+    assert not at.error
+    assert not [g for g in at.button_group if g.key == "word"], "no noun has a probability there"
+    assert "cosine" in " ".join(element.proto.body for element in at.get("html"))
+
+
+def test_a_noun_colours_the_token_that_says_it(whole_cache, open_app):
+    """In the made-up run the first noun is the first token's likeliest, and improbable elsewhere."""
+    at = open_app("lens")
+    colours = [part.partition(";")[0] for part in overlay(at).split("background:")[1:]]
+    assert len(set(colours[1:])) == 1
+    assert colours[0] != colours[1]
+
+
+def test_words_are_escaped(whole_cache, open_app):
+    at = open_app("lens", layer=["input"])
+    assert "<x>" not in overlay(at)
+    assert "&lt;x&gt;" in overlay(at)
+
+
+def test_bad_values_in_the_address_are_dropped(whole_cache, open_app):
+    at = open_app("lens", layer=["99"], word=["unicorn"], image=["zzz"])
+    assert not at.error
+    assert not at.exception
+
+
+def test_a_picture_that_was_not_read_says_so(whole_cache, open_app):
+    at = open_app("image")
+    last = [button for button in at.button if str(button.key).startswith("tile-strip")][15]
+    last.click().run()
+    image = at.query_params["image"]
+    at = open_app("lens", image=image)
+    assert not at.error
+    assert "were not read" in at.info[0].value
+
+
+def test_without_the_lens_the_command_is_told(empty_cache, open_app):
+    fill_whole(empty_cache, annotated=False)
+    at = open_app("lens")
+    assert not at.error
+    assert "python -m mmn lens 5e6f0000" in " ".join(c.value for c in at.caption)
+
+
+def test_a_click_opens_another_picture(whole_cache, open_app):
+    at = open_app("lens")
+    before = overlay(at)
+    [button for button in at.button if str(button.key).startswith("tile-strip")][2].click().run()
+    assert not at.error
+    assert overlay(at) != before

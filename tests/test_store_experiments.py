@@ -1,0 +1,253 @@
+"""Invariance, specificity and sensitivity asked of the store: numbers by hand, filters, and intervals by picture."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
+from mmn.errors import UsageError
+from mmn.names import COMPLETE, ORIGINAL
+from mmn.shards import create_run, finish_run, write_shard
+from mmn.store import Store
+from mmn.tables import TABLES
+
+TIME = "2026-11-20T10:00:00+00:00"
+D_MLP = 10
+FLAGS: dict[str, object] = {
+    "n_mentions": 1,
+    "token_id": 7,
+    "logit": 1.0,
+    "prob": 0.5,
+    "residual": 0.0,
+    "is_first": True,
+}
+FLAGS |= {"is_multi_token": False, "is_shared_token": False, "is_in_reference": None, "target_at": None}
+
+
+def concept(image: str, noun: str, lemma: str, position: int, variant: str = ORIGINAL) -> dict:
+    return {"image_id": image, "variant": variant, "noun": noun, "lemma": lemma, "position": position} | FLAGS
+
+
+def scores(image: str, noun: str, units: list[tuple[int, int]], variant: str = ORIGINAL) -> list[dict]:
+    key = {"image_id": image, "variant": variant, "noun": noun, "method": "contribution", "activation": None}
+    return [
+        key | {"rank": rank, "layer": layer, "unit": unit, "score": 9.0 - rank, "token_position": None}
+        for rank, (layer, unit) in enumerate(units, start=1)
+    ]
+
+
+def region(image: str, noun: str, draw: int, ratio: float, floor: float | None, k: int = 2) -> dict:
+    key = {"image_id": image, "kind": "region", "noun": noun, "method": "contribution", "k": k, "draw": draw}
+    return key | {"ratio": ratio, "floor_other_noun": floor, "floor_random": k / 20, "n": 1}
+
+
+def across(noun: str, draw: int, ratio: float, n: int = 5) -> dict:
+    key = {"image_id": None, "kind": "cross-image", "noun": noun, "method": "contribution", "k": 2, "draw": draw}
+    return key | {"ratio": ratio, "floor_other_noun": None, "floor_random": 0.01, "n": n}
+
+
+def specific(image: str, unit_noun: str, noun: str, share: float, is_control: bool = False, layer: int = 0) -> dict:
+    key = {"image_id": image, "unit_noun": unit_noun, "noun": noun, "method": "contribution", "layer": layer}
+    return key | {"unit": 3, "score": 10 * share, "share": share, "is_control": is_control}
+
+
+def fits(image: str, noun: str, value: float, control: float, metric: str = "word-f1-v1") -> dict:
+    key = {"image_id": image, "noun": noun, "method": "contribution", "metric": metric}
+    return key | {"value": value, "control": control}
+
+
+def selective(unit_noun: str, noun: str, share: float, n_units: int = 20) -> dict:
+    key = {"unit_noun": unit_noun, "noun": noun, "method": "contribution", "is_control": False, "value": 2 * share}
+    return key | {"share": share, "n_units": n_units, "n_images": 5, "held_out": 5}
+
+
+# Picture a says dogs and a cat, b says a dog. Under shuffling 0 a says a dog only, under 1 both; b says its dog in 0.
+ROWS: dict[str, list[dict]] = {
+    "image": [
+        {"image_id": image, "source": image, "sources": [image], "width": 8, "height": 8, "reference": []}
+        for image in "ab"
+    ],
+    "caption": [
+        {"image_id": image, "variant": variant, "text": f"text of {image}", "tokens": [1]}
+        for image, variant in itertools.product("ab", (ORIGINAL, "shuffled-0", "shuffled-1"))
+    ],
+    "concept": [
+        concept("a", "dogs", "dog", 1),
+        concept("a", "cat", "cat", 4),
+        concept("b", "dog", "dog", 1),
+        concept("a", "dog", "dog", 1, "shuffled-0"),
+        concept("a", "dog", "dog", 1, "shuffled-1"),
+        concept("a", "cat", "cat", 2, "shuffled-1"),
+        concept("b", "dog", "dog", 1, "shuffled-0"),
+    ],
+    "score": [
+        *scores("a", "dogs", [(0, 1), (0, 2), (1, 1), (1, 2)]),
+        *scores("a", "cat", [(0, 5), (0, 6), (1, 5), (1, 6)]),
+        *scores("b", "dog", [(0, 1), (1, 2), (1, 3), (1, 4)]),
+        *scores("a", "dog", [(0, 1), (1, 1), (0, 2), (1, 9)], "shuffled-0"),
+        *scores("a", "dog", [(1, 8), (1, 9), (0, 2), (0, 3)], "shuffled-1"),
+        *scores("b", "dog", [(1, 2), (0, 1), (0, 8), (0, 9)], "shuffled-0"),
+    ],
+    "invariance": [
+        region("a", "dogs", 0, 1.0, 0.2),
+        region("a", "dogs", 1, 0.5, 0.0),
+        region("a", "cat", 1, 0.0, 0.4),
+        region("b", "dog", 0, 0.5, None),
+        *[across("dog", draw, ratio) for draw, ratio in enumerate((0.0, 0.5, 1.0))],
+        across("cat", 0, 0.75),
+        across("cat", 0, 0.25, n=3),
+    ],
+    "specificity": [
+        specific("a", "dogs", "dogs", 1.0),
+        specific("a", "dogs", "cat", 0.2),
+        specific("a", "cat", "cat", 1.0, layer=1),
+        specific("a", "cat", "dogs", 1.5, layer=1),
+        specific("a", "dogs", "dogs", 0.1, is_control=True),
+        specific("a", "dogs", "cat", -0.1, is_control=True),
+        specific("b", "dog", "dog", 1.0),
+    ],
+    "selectivity": [
+        selective("dog", "dog", 1.0),
+        selective("dog", "cat", 0.25),
+        selective("cat", "dog", 0.5),
+        selective("cat", "dog", 0.9, n_units=5),
+    ],
+    "sensitivity": [
+        fits("a", "dogs", 0.4, 0.0),
+        fits("a", "cat", 0.8, 0.4),
+        fits("b", "dog", 0.2, 0.1),
+        fits("b", "dog", 7.0, 3.0, "clip"),
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    path = tmp_path_factory.mktemp("cache")
+    facts = ModelFacts("tiny", "f" * 16, "llava", 2, D_MLP)
+    settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)
+    run_path = create_run(path / "runs", Run("e" * 16, TIME, facts, "two", "A", settings, {}))
+    write_shard(run_path, "all", {name: pa.Table.from_pylist(rows, schema=TABLES[name]) for name, rows in ROWS.items()})
+    finish_run(run_path, Outcome(COMPLETE, TIME, 1.0))
+    with Store.open(path) as opened:
+        opened.load_new_shards([opened.runs_path])
+        yield opened
+
+
+def test_region_is_the_mean_over_concepts_then_pictures_then_seeds(store: Store) -> None:
+    [row] = store.region_invariance("latest", ["contribution"], [2, 99]).to_dict("records")
+    assert row["ratio"] == pytest.approx(((1.0 + 0.5) / 2 + (0.5 + 0.0) / 2) / 2)
+    assert row["floor_other_noun"] == pytest.approx((0.2 + (0.0 + 0.4) / 2) / 2)
+    assert (row["floor_random"], row["n_images"], row["n_concepts"]) == (pytest.approx(0.1), 2, 3)
+    assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+
+
+def test_concepts_filter_by_lemma_and_count_a_lemma_s_forms_together(store: Store) -> None:
+    rows = store.invariance_by_concept("latest", "contribution", 2).set_index("lemma")
+    assert rows.loc["dog", "ratio"] == pytest.approx(((1.0 + 0.5) / 2 + 0.5) / 2)
+    assert rows.loc["dog", "n_images"] == 2
+    assert rows.loc["cat", ["ratio", "difference"]].tolist() == pytest.approx([0.0, -0.4])
+    assert rows.loc["dog", "difference"] == pytest.approx((0.8 + 0.5) / 2), "b has no other noun, so no difference"
+    assert store.region_invariance("latest", ["contribution"], [2], ["cat"])["n_concepts"].tolist() == [1]
+    with pytest.raises(UsageError, match=r"mmn invariance e+ --kind region"):
+        store.region_invariance("latest", ["contribution"], [2], ["bus"])
+
+
+def test_nouns_that_survive_are_found_by_lemma(store: Store) -> None:
+    found = store.surviving_concepts("latest")
+    assert found["share"] == pytest.approx(((0.5 + 1) / 2 + (1 + 0) / 2) / 2)
+    assert (found["n_concepts"], found["n_kept"], found["n_images"], found["n_draws"]) == (6, 4, 2, 2)
+    assert store.surviving_concepts("latest", ["bus"])["n_images"] == 0
+
+
+def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
+    rows = store.kept_by_layer("latest", "contribution", 4).set_index("layer")
+    # Layer 0: a's 1, 2 stay under shuffling 0, 2 under 1; b's 1 stays. Layer 1: a's 1 under 0, b's 2 of 2, 3, 4.
+    assert rows["share"].tolist() == pytest.approx([4 / 5, 2 / 7])
+    assert rows["n_units"].tolist() == [5, 7]
+    assert rows["chance"].tolist() == pytest.approx(
+        [(2 * 2 + 2 * 2 + 1 * 3) / D_MLP / 5, (2 * 2 + 2 * 2 + 3) / D_MLP / 7]
+    )
+    assert rows["n_images"].tolist() == [2, 2]
+    top = store.kept_by_layer("latest", "contribution", 2, ["dog"]).set_index("layer")
+    assert top["share"].tolist() == pytest.approx([2 / 5, 1.0])
+    with pytest.raises(UsageError):
+        store.kept_by_layer("latest", "activation", 2)
+
+
+def test_across_pictures_the_interval_is_of_draws(store: Store) -> None:
+    rows = store.cross_image_invariance("latest", "contribution", 2, 5)
+    assert rows["noun"].tolist() == ["cat", "dog"]
+    dog = rows.set_index("noun").loc["dog"]
+    assert dog[["ratio", "ratio_low", "ratio_high", "n_draws"]].tolist() == pytest.approx([0.5, 0.025, 0.975, 3])
+    assert store.cross_image_invariance("latest", "contribution", 2, 3)["ratio"].tolist() == [0.25]
+    measured = store.invariance_measured("latest").to_dict("records")
+    assert {(row["kind"], row["k"], row["n"], row["n_draws"]) for row in measured} == {
+        ("region", 2, 1, 2), ("cross-image", 2, 5, 3), ("cross-image", 2, 3, 1)
+    }  # fmt: skip
+
+
+def test_specificity_means_by_concept_and_over_all(store: Store) -> None:
+    rows = store.specificity_by_concept("latest", "contribution")
+    found = {(row.is_control, row.unit_lemma, row.lemma): (row.share, row.n_images) for row in rows.itertuples()}
+    assert found[False, "dog", "dog"] == (1.0, 2)
+    assert found[False, "cat", "dog"] == (1.5, 1)
+    assert found[True, "dog", "cat"] == (pytest.approx(-0.1), 1)
+    summary = store.specificity_summary("latest", ["contribution"]).set_index(["is_control", "is_own"])
+    assert summary.loc[(False, False), ["share", "n_images", "n"]].tolist() == pytest.approx([(0.2 + 1.5) / 2, 1, 2])
+    assert summary.loc[(True, True), "share"] == pytest.approx(0.1)
+    low = store.specificity_summary("latest", ["contribution"], layers=(0, 0)).set_index(["is_control", "is_own"])
+    assert low.loc[(False, False), "share"] == pytest.approx(0.2)
+
+
+def test_highest_for_own_noun_needs_two_nouns(store: Store) -> None:
+    [top, control] = store.highest_for_own_noun("latest", ["contribution"]).to_dict("records")
+    assert (top["share"], top["n_images"], top["n"], top["chance"]) == (0.5, 1, 2, 0.5)
+    assert (control["is_control"], control["share"]) == (True, 1.0)
+
+
+def test_picture_of_specificity_is_in_the_order_of_its_caption(store: Store) -> None:
+    assert store.specificity_pictures("latest", "contribution")["n_nouns"].tolist() == [2, 1]
+    assert store.specificity_pictures("latest", "contribution", ["cat"])["image_id"].tolist() == ["a"]
+    rows = store.specificity_of_picture("latest", "a", "contribution")
+    assert rows["unit_noun"].tolist() == ["dogs", "dogs", "cat", "cat", "dogs", "dogs"]
+    assert rows["noun"].tolist()[:4] == ["dogs", "cat", "dogs", "cat"]
+    with pytest.raises(UsageError, match="picture c"):
+        store.specificity_of_picture("latest", "c", "contribution")
+
+
+def test_classes_of_the_larger_setting_by_how_often_they_are_said(store: Store) -> None:
+    rows = store.selectivity("latest", "contribution")
+    assert list(zip(rows["unit_noun"], rows["noun"], rows["share"], strict=True)) == [
+        ("dog", "dog", 1.0), ("dog", "cat", 0.25), ("cat", "dog", 0.5)
+    ]  # fmt: skip
+    assert store.selectivity("latest", "contribution", most=1)["noun"].tolist() == ["dog"]
+
+
+def test_sensitivity_averages_concepts_before_pictures(store: Store) -> None:
+    assert store.sensitivity_measured("latest") == (["contribution"], ["clip", "word-f1-v1"])
+    rows = store.sensitivity("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
+    assert rows.loc["word-f1-v1", ["value", "control", "difference"]].tolist() == pytest.approx([0.4, 0.15, 0.25])
+    assert rows["n"].tolist() == [3, 1]
+    assert rows["n_images"].tolist() == [2, 1]
+    dogs = store.sensitivity("latest", ["contribution"], ["word-f1-v1"], ["dog"])
+    assert dogs["value"].tolist() == pytest.approx([0.3])
+
+
+def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:
+    facts = ModelFacts("tiny", "f" * 16, "llava", 2, D_MLP)
+    settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)
+    run_path = create_run(tmp_path / "runs", Run("d" * 16, TIME, facts, "two", "A", settings, {}))
+    finish_run(run_path, Outcome(COMPLETE, TIME, 1.0))
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        assert store.invariance_measured("latest").empty
+        assert store.surviving_concepts("latest")["n_images"] == 0
+        assert store.specificity_methods("latest") == store.selectivity_methods("latest") == []
+        assert store.sensitivity_measured("latest") == ([], [])
+        assert isinstance(store.specificity_pictures("latest", "contribution"), pd.DataFrame)
