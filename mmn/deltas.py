@@ -14,10 +14,8 @@ is a hash of the first and of the tensors: a damaged or exchanged tensor shows.
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -32,6 +30,7 @@ from torch import Tensor
 from mmn.adapters import Anatomy
 from mmn.errors import CacheError, ModelError
 from mmn.models import Model
+from mmn.whole_files import write_whole
 
 FORMAT: Final = "mmn-delta-1"
 SUFFIX: Final = ".safetensors"
@@ -174,19 +173,11 @@ def save(delta: Delta, path: Path) -> None:
     """
     about = {word: getattr(delta, word) for word in _WORDS} | {"format": FORMAT}
     data = to_bytes(_tensors(delta.parts), about)
-    hidden_path = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with hidden_path.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        hidden_path.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise CacheError(f"{path} cannot be written ({error.strerror or error}); give a folder with space") from error
-    finally:
-        with suppress(OSError):
-            hidden_path.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Delta:

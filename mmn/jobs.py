@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from mmn.errors import UsageError
 from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
+from mmn.whole_files import write_whole
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mmn")
 SCORE: Final = "score"
@@ -139,7 +140,8 @@ def start(command: Sequence[str], jobs_path: Path, model: str, images: str, task
         path.mkdir()
         process = _spawn(command, path)
         job = Job(path.name, tuple(command), model, images, process.pid, now.isoformat(timespec="seconds"), path, task)
-        _write_whole(path / "job.json", {k: v for k, v in asdict(job).items() if k != "path"})
+        known = {name: value for name, value in asdict(job).items() if name != "path"}
+        write_whole(path / "job.json", json.dumps(known, indent=1).encode())
     threading.Thread(target=process.wait, daemon=True).start()  # reaps it, should it end before us
     return job
 
@@ -259,12 +261,6 @@ def _read_result(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return result if isinstance(result, dict) else {}
-
-
-def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)
 
 
 @contextlib.contextmanager

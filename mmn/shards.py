@@ -14,16 +14,11 @@ What is added later (`tables.ADDED`), which tells more of concepts that are stor
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
-import socket
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -36,12 +31,10 @@ from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import COMPLETE, RUN_STATES, RUNNING
 from mmn.tables import ADDED_KEYS, SCHEMAS, TABLES
+from mmn.whole_files import explain_full_disk, flush, hidden, publish, remove_leftovers, write_whole
 
 RUN_FILE: Final = "run.json"
 OUTCOME_FILE: Final = "outcome.json"
-_STALE_S: Final = 24 * 3600.0  # a hidden folder of another machine is a leftover after this long
-_HOST: Final = socket.gethostname().replace(".", "-")
-_PROCESS: Final = uuid.uuid4().hex[:8]  # tells us from a killed process that had our process id
 
 
 def create_run(runs_path: Path, run: Run) -> Path:
@@ -58,11 +51,11 @@ def create_run(runs_path: Path, run: Run) -> Path:
         if found.run_id != run.run_id:
             raise CacheError(f"{run_path} holds the run {found.run_id}: move that folder away, then start again")
     else:
-        with _explain_full_disk(run_path):
+        with explain_full_disk(run_path):
             run_path.mkdir(parents=True, exist_ok=True)
-            _write_json(run_path / RUN_FILE, asdict(run))
-    _remove_leftovers(runs_path)
-    _remove_leftovers(run_path)
+            write_whole(run_path / RUN_FILE, _to_json(asdict(run)))
+    remove_leftovers(runs_path)
+    remove_leftovers(run_path)
     return run_path
 
 
@@ -108,11 +101,11 @@ def write_shard(run_path: Path, name: str, tables: Mapping[str, pa.Table]) -> Pa
         return shard_path
     if not run_path.is_dir():
         raise CacheError(f"{run_path} is gone: the run was deleted while it was being scored; score it again")
-    hidden_path = _hidden(run_path, name)
+    hidden_path = hidden(run_path, name)
     try:
-        with _explain_full_disk(run_path):
+        with explain_full_disk(run_path):
             _write_tables(hidden_path, checked)
-            _publish(hidden_path, shard_path)
+            publish(hidden_path, shard_path)
     finally:
         shutil.rmtree(hidden_path, ignore_errors=True)
     return shard_path
@@ -206,8 +199,8 @@ def finish_run(run_path: Path, outcome: Outcome) -> None:
     _, earlier = read_run(run_path)
     if earlier is not None and earlier.status == COMPLETE:
         return
-    with _explain_full_disk(run_path):
-        _write_json(run_path / OUTCOME_FILE, asdict(outcome))
+    with explain_full_disk(run_path):
+        write_whole(run_path / OUTCOME_FILE, _to_json(asdict(outcome)))
 
 
 def find_runs(runs_paths: Iterable[Path]) -> list[Path]:
@@ -227,7 +220,7 @@ def remove_run(run_path: Path) -> Callable[[], None]:
 
     Two steps, so that the caller can forget the run in between: killed half-way, no half of a run comes back.
     """
-    hidden_path = _hidden(run_path.parent, "deleted")
+    hidden_path = hidden(run_path.parent, "deleted")
     run_path.rename(hidden_path)
     return lambda: shutil.rmtree(hidden_path, ignore_errors=True)
 
@@ -287,8 +280,8 @@ def _write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
     for table, rows in tables.items():
         path = folder / f"{table}.parquet"
         pq.write_table(rows, path, **_parquet_options(rows.schema))
-        _flush(path)
-    _flush(folder)
+        flush(path)
+    flush(folder)
 
 
 def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
@@ -307,25 +300,8 @@ def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def _publish(hidden_path: Path, shard_path: Path) -> None:
-    """Renames; another writer's shard of that name, there already, is kept."""
-    try:
-        hidden_path.rename(shard_path)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-    _flush(shard_path.parent)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    hidden_path = _hidden(path.parent, path.name)
-    try:
-        hidden_path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        _flush(hidden_path)
-        hidden_path.replace(path)
-        _flush(path.parent)
-    finally:
-        hidden_path.unlink(missing_ok=True)
+def _to_json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -336,62 +312,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CacheError(f"{path} does not describe a run; move its folder away, then score again")
     return values
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file or folder is on the disk, so that a rename cannot outrun what it names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _explain_full_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise CacheError(
-            f"no space left to write {path} ({_free_mb(path):.1f} MB free): finished batches are kept; "
-            "make room and give the same command again to resume"
-        ) from error
-
-
-def _free_mb(path: Path) -> float:
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free / 1e6
-
-
-def _hidden(folder: Path, name: str) -> Path:
-    """Returns a new path that no reader looks at and whose name tells which process writes it."""
-    return folder / f".{name}.{_HOST}.{os.getpid()}.{_PROCESS}.{uuid.uuid4().hex[:8]}"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes the hidden files and folders of writers that are no more; live writers keep theirs."""
-    for path in folder.glob(".*.*.*.*.*"):
-        if _is_leftover(path):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_leftover(path: Path) -> bool:
-    host, pid, process = path.name.rsplit(".", 4)[-4:-1]
-    if not pid.isdigit() or process == _PROCESS:
-        return False
-    if host != _HOST:
-        return time.time() - path.stat().st_mtime > _STALE_S
-    return int(pid) == os.getpid() or not _is_alive(int(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's process
-        return True
-    return True

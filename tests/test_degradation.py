@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mmn.captions import write_captions
 from mmn.cli import main
 from mmn.core import Concept, Example, Neuron
 from mmn.decoding import decode_units
+from mmn.deltas import Columns, added
 from mmn.errors import UsageError
 from mmn.experiments.degradation import Asked, degrade
 from mmn.experiments.degradation_summary import half_at, summarise
@@ -25,7 +27,6 @@ from mmn.experiments.perturbation import column_sizes, perturb_rows, unit_noise
 from mmn.experiments.reread import reread
 from mmn.experiments.selections import Choice, Interpretable, Row, all_layers, choose, same_layers
 from mmn.hooks import ACTIVATION, FINAL, ONCE, ablate, capture, capture_graph
-from mmn.interventions import changed_columns
 from mmn.metrics import find_text_metric
 from mmn.models import Model
 from mmn.runs import Progress
@@ -44,6 +45,15 @@ KS = (0, 5, 40)
 def logits(model: Model, inputs: dict[str, Tensor]) -> Tensor:
     with torch.inference_mode():
         return model.module(**inputs, use_cache=False).logits
+
+
+def columns_changed(model: Model, deltas: dict[Neuron, Tensor]) -> AbstractContextManager[None]:
+    """The weights themselves changed, column by column."""
+    parts = []
+    for layer in sorted({one.layer for one in deltas}):
+        units = tuple(one.unit for one in deltas if one.layer == layer)
+        parts.append(Columns(layer, units, torch.stack([deltas[Neuron(layer, unit)] for unit in units], dim=1)))
+    return added(model, parts)
 
 
 def some_masks(n_rows: int) -> Tensor:
@@ -87,7 +97,7 @@ def test_zeroing_is_taking_the_columns_away(family: str) -> None:
     with ablate(model, mask):
         hooked = logits(model, repeated(inputs, 2))[1]
     units = [Neuron(*map(int, one)) for one in mask[1].nonzero().tolist()]
-    with changed_columns(model, {one: -model.anatomy.w_out(one.layer)[:, one.unit] for one in units}):
+    with columns_changed(model, {one: -model.anatomy.w_out(one.layer)[:, one.unit] for one in units}):
         assert torch.allclose(logits(model, inputs)[0], hooked, atol=1e-4)
 
 
@@ -200,7 +210,7 @@ def test_noise_of_a_row_is_what_changed_weights_compute(family: str) -> None:
         noise = unit_noise(row.choice, row.k, model.anatomy.w_out(0).shape[0], 0)
         placed = [Neuron(*divmod(flat, FFN)) for flat in row.choice.units[: row.k].tolist()]
         deltas = {one: row.sigma * noise[rank] for rank, one in enumerate(placed)}  # type: ignore[operator]
-        with changed_columns(model, deltas):
+        with columns_changed(model, deltas):
             assert torch.allclose(logits(model, inputs)[0], together[number], atol=1e-3)
 
 
@@ -227,7 +237,7 @@ def test_weights_are_bit_identical_after_a_change(fails: bool) -> None:
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     deltas = {Neuron(0, 3): torch.full((32,), 1e6), Neuron(2, 5): torch.randn(32), Neuron(0, 1): torch.randn(32)}
     try:
-        with changed_columns(model, deltas):
+        with columns_changed(model, deltas):
             assert torch.equal(
                 model.anatomy.w_out(0)[:, 3], before["model.language_model.layers.0.mlp.down_proj.weight"][:, 3] + 1e6
             )
@@ -330,7 +340,7 @@ def test_what_is_stored_is_what_weights_without_the_units_compute(ablated: Path,
             for k in (k for k in (5, 40) if choice.draw == 0 and k <= len(choice.units)):
                 units = [Neuron(*divmod(flat, tiny.facts.d_mlp)) for flat in choice.units[:k].tolist()]
                 deltas = {one: -tiny.anatomy.w_out(one.layer)[:, one.unit] for one in units}
-                with changed_columns(tiny, deltas):
+                with columns_changed(tiny, deltas):
                     prob = logits_at(tiny, inputs, caption, [concept.position]).softmax(-1)[0, concept.token_id].item()
                 stored = effect[image_id, concept.noun, choice.method, choice.selection, k, 0]
                 assert stored == pytest.approx(prob, abs=2e-4)

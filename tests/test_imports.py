@@ -111,7 +111,7 @@ def compares_model_types(source: str) -> bool:
 @pytest.mark.parametrize(
     ("does", "allowed"),
     [
-        (registers_hooks, ("mmn/hooks.py",)),
+        (registers_hooks, ("mmn/hooks/",)),
         (speaks_sql, ("mmn/store/",)),
         (compares_model_types, ("mmn/adapters/",)),
     ],

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmn import shards
+from mmn import shards, whole_files
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, ORIGINAL
@@ -189,9 +189,9 @@ def test_the_first_shard_of_a_name_wins(run_path: Path) -> None:
     shards.write_shard(run_path, "batch", first)
     shard_path = shards.write_shard(run_path, "batch", tables_of({"a": ["dog"]}, seed=1))
     assert shards.read_shard(shard_path)["score"].equals(first["score"])
-    hidden_path = shards._hidden(run_path, "batch")
+    hidden_path = whole_files.hidden(run_path, "batch")
     shards._write_tables(hidden_path, tables_of({"a": ["dog"]}, seed=1))
-    shards._publish(hidden_path, shard_path)  # the other writer was between its look and its rename
+    whole_files.publish(hidden_path, shard_path)  # the other writer was between its look and its rename
     assert shards.read_shard(shard_path)["score"].equals(first["score"])
 
 
@@ -283,7 +283,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 import test_shards as t
-from mmn import shards
+from mmn import shards, whole_files
 tables = t.tables_of({"a": ["dog", "cat"]})
 for n in range(100_000):
     shards.write_shard(Path(sys.argv[1]), f"batch-{os.getpid()}-{n:06d}", tables)
@@ -313,9 +313,9 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_shards(run_path: Path) 
 def test_only_leftovers_of_the_dead_are_removed(run_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host = shards._HOST
+    host = whole_files._HOST
     names = {
-        "ours": f".a.{host}.{os.getpid()}.{shards._PROCESS}.00",
+        "ours": f".a.{host}.{os.getpid()}.{whole_files._PROCESS}.00",
         "alive": f".a.{host}.{os.getppid()}.11111111.00",
         "elsewhere": ".a.other-machine.1.11111111.00",
         "stranger": ".DS_Store",
