@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmn.cli import main
+from mmn.cli.progress import LABELS
 from mmn.shards import finished_shards
 from tests.test_models import BROKEN
 
@@ -455,3 +456,11 @@ def test_a_reader_that_stops_reading_is_no_error(cache):
     words = f"{sys.executable} -m mmn runs --cache {cache} | true"
     result = subprocess.run(words, cwd=ROOT, shell=True, capture_output=True, text=True, check=False, env=os.environ)  # noqa: S602
     assert result.stderr == ""
+
+
+def test_every_stage_that_a_command_reports_has_a_label():
+    """A command that was only tested without its progress once failed on a terminal."""
+    text = "\n".join(file.read_text() for file in (Path(__file__).parents[1] / "mmn").rglob("*.py"))
+    stages = set(re.findall(r'Progress\("([\w-]+)"', text)) | set(re.findall(r'^STAGE: Final = "([\w-]+)"', text, re.M))
+    assert {"score", "lens", "degrade", "load"} <= stages
+    assert stages <= set(LABELS)

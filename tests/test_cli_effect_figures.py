@@ -47,7 +47,7 @@ def test_figure(line: str, title: str, cache: Path, tmp_path: Path) -> None:
     [
         ("degradation --methods activation", "no measurements of kind ablate by activation"),
         ("degradation --methods contribution --concepts unicorn", "concepts: unicorn"),
-        ("degradation --layers two", "as 2-5"),
+        ("degradation --layers two", "for example 2-5"),
         ("perturbation", "draws one score"),
         ("ablated-layers", "--methods A --ks 43"),
         ("ablated-layers --methods contribution --ks 64", "1 … 40"),

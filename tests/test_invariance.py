@@ -500,7 +500,7 @@ def test_the_command_names_what_it_cannot_use(cache: Path, capfd: pytest.Capture
         "no run 'nothing'": ["nothing", "--kind", "region"],
         "no 'activation' rankings": [*region, "--methods", "activation"],
         "k = 13: run": [*region, "--ks", "13"],
-        "whole numbers with commas": [*region, "--ks", "3,x"],
+        "is not a number": [*region, "--ks", "3,x"],
         "above 0 and up to 1": [*cross, "--shares", "2"],
         "--limit is for": [*cross, "--limit", "3"],
         "--images-per-concept is for": [*region, "--images-per-concept", "3"],

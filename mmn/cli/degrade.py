@@ -8,9 +8,9 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.running import add_run_options, at_least, go_back, load_into_database, words
-from mmn.core import ModelFacts, Run
-from mmn.errors import UsageError
+from mmn.cli.options import at_least, numbers, sizes, words
+from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.core import Run
 from mmn.runs import Progress
 
 SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
@@ -55,10 +55,10 @@ def run(options: argparse.Namespace) -> int:
     asked = Asked(
         kind=options.kind,
         methods=words(options.method, "--method") if options.method is not None else (_usual_method(again.run),),
-        ks=_ks(options, again.run.model),
+        ks=_from_zero(options, again.run.model.n_units),
         selections=words(options.selections or SELECTIONS[options.kind], "--selections", SELECTIONS[names.ABLATE]),
         n_draws=options.draws,
-        sigmas=tuple(_numbers(options.sigma, "--sigma")) if has_noise else (),
+        sigmas=tuple(numbers(options.sigma, "--sigma")) if has_noise else (),
         sigma_unit=options.sigma_unit if has_noise else None,
     )
     metric = find_text_metric(options.metric, options.device) if options.captions else None
@@ -82,33 +82,16 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if n_failed else DONE
 
 
+def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
+    """Numbers of units; the untouched model is always among them."""
+    asked = sizes(options.ks, options.shares or (None if options.ks else SHARES), n_units, least=0)
+    assert asked is not None, options
+    return tuple(sorted({0, *asked}))
+
+
 def _usual_method(run: Run) -> str:
     stored = run.settings.methods
     return names.CONTRIBUTION_FOLDED if names.CONTRIBUTION_FOLDED in stored else stored[0]
-
-
-def _ks(options: argparse.Namespace, model: ModelFacts) -> tuple[int, ...]:
-    """Numbers of units, from 0.
-
-    Raises:
-        UsageError: not numbers, a share that is none, more units than there are.
-    """
-    if options.ks is not None:
-        given = _numbers(options.ks, "--ks")
-        if wrong := [k for k in given if k != int(k) or not 0 <= k <= model.n_units]:
-            raise UsageError(f"--ks {wrong[0]:g}: expected whole numbers from 0 to {model.n_units}, the model's units")
-        return tuple(sorted({0, *map(int, given)}))
-    given = _numbers(options.shares or SHARES, "--shares")
-    if wrong := [share for share in given if not 0 <= share <= 1]:
-        raise UsageError(f"--shares {wrong[0]:g}: expected shares of all units, from 0 to 1")
-    return tuple(sorted({0, *(round(share * model.n_units) for share in given)}))
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(word) for word in words(text, option, "1,2")]
-    except ValueError as error:
-        raise UsageError(f"{option} {text!r}: expected numbers with commas between, for example 1,2.5") from error
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:

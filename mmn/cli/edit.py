@@ -12,7 +12,8 @@ from typing import Any
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.files import writing
-from mmn.cli.running import Again, add_run_options, at_least, go_back, load_into_database
+from mmn.cli.options import at_least
+from mmn.cli.running import Again, add_run_options, go_back, load_into_database
 from mmn.errors import UsageError
 from mmn.runs import Progress
 from mmn.shards import finished_shards

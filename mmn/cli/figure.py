@@ -32,6 +32,7 @@ import pandas as pd
 
 from mmn.cli import DONE, add_common, figure_effects, figure_experiments, figure_looks, print_json
 from mmn.cli.files import writing
+from mmn.cli.options import layer_range, number, sizes, split
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.names import CONTRIBUTION_FOLDED
@@ -87,18 +88,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _layer_distribution(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
-    methods = _split(options.methods or "") or store.score_methods(row["run_id"])
-    lemmas, ks = _split(options.concepts), _ks(options, row, (LAYERS_SHARE,))
-    data = store.layer_distribution(row["run_id"], methods, ks, lemmas, _layers(options.layers))
+    methods = split(options.methods or "") or store.score_methods(row["run_id"])
+    lemmas, ks = split(options.concepts), _ks(options, row, (LAYERS_SHARE,))
+    data = store.layer_distribution(row["run_id"], methods, ks, lemmas, layer_range(options.layers))
     quantity = {"count": "n_units", "share": "share"}[options.quantity]
     return _draw("layers", data, _counted(store, row, lemmas), _subset(lemmas), quantity), data
 
 
 def _comparison(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
-    pair = _split(options.methods or "")
+    pair = split(options.methods or "")
     if len(pair) != 2:
         raise UsageError(f"comparison wants two scores, as --methods A,B; the run has {_methods(store, row)}")
-    lemmas, ks = _split(options.concepts), _ks(options, row, DEFAULT_SHARES)
+    lemmas, ks = split(options.concepts), _ks(options, row, DEFAULT_SHARES)
     data = store.ranking_overlap(row["run_id"], pair[0], pair[1], ks, lemmas)
     return _draw("comparison", data, _counted(store, row, lemmas), " and ".join(pair), _subset(lemmas)), data
 
@@ -188,34 +189,13 @@ def _methods(store: Store, row: dict[str, Any]) -> str:
 def _ks(options: argparse.Namespace, row: dict[str, Any], shares: tuple[float, ...]) -> list[int]:
     """The k's asked for, else the usual shares of all units as far as the run keeps them."""
     n_units = int(row["n_layers"]) * int(row["d_mlp"])
-    if options.ks and options.shares:
-        raise UsageError("give --ks or --shares, not both")
-    if options.ks:
-        return [int(_number(k, "--ks")) for k in _split(options.ks)]
-    if options.shares:
-        return [max(1, round(_number(share, "--shares") * n_units)) for share in _split(options.shares)]
+    asked = sizes(options.ks, options.shares, n_units)
+    if asked is not None:
+        return list(asked)
     most = min(int(row["settings"]["top_k"]), n_units)
     usual = sorted({max(1, round(share * n_units)) for share in shares})
     return [k for k in usual if k <= most] or [most]
 
 
-def _layers(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, _, last = text.partition("-")
-    return int(_number(first, "--layers")), int(_number(last or first, "--layers"))
-
-
 def _width(text: str) -> str | float:
-    return text if text in ("single", "double") else _number(text, "--width")
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{option}: {text!r} is not a number") from None
-
-
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return text if text in ("single", "double") else number(text, "--width")

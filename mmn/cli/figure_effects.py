@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.cli.options import layer_range, split
 from mmn.errors import UsageError
 from mmn.names import ABLATE, PERTURB
 from mmn.store import Store
@@ -92,7 +93,7 @@ def _measured(store: Store, row: dict[str, Any], options: argparse.Namespace, ki
     settings = store.effect_settings(row["run_id"])
     settings = settings[settings["kind"] == kind]
     there = list(dict.fromkeys(settings["method"]))
-    asked = _split(options.methods or "") or there
+    asked = split(options.methods or "") or there
     if missing := [method for method in asked if method not in there] or not there:
         wanted = "" if missing is True else f" by {missing[0]}"
         raise UsageError(
@@ -103,8 +104,8 @@ def _measured(store: Store, row: dict[str, Any], options: argparse.Namespace, ki
     which = Which(
         kind,
         tuple(asked),
-        tuple(_split(options.concepts)),
-        layers=_layers(options.layers),
+        tuple(split(options.concepts)),
+        layers=layer_range(options.layers),
         metric=metrics[0] if metrics else None,
         sigma_unit=units[0] if units else None,
     )
@@ -131,19 +132,6 @@ def _counted(row: dict[str, Any], means: pd.DataFrame) -> dict[str, Any]:
 def _subset(which: Which) -> str:
     said = f"concepts: {', '.join(which.lemmas)}" if which.lemmas else "all concepts"
     return said + (f", led by layers {which.layers[0]} to {which.layers[1]}" if which.layers else "")
-
-
-def _layers(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, _, last = text.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
-        raise UsageError(f"--layers {text!r}: expected numbers, as 2-5")
-    return int(first), int(last or first)
-
-
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 DRAW: Final = {

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.cli.options import layer_range, split
 from mmn.errors import UsageError
 from mmn.store import Store
 
@@ -20,8 +21,8 @@ def invariance(store: Store, row: dict[str, Any], options: argparse.Namespace) -
     from mmn.figures.invariance import region_invariance as chart
 
     measured = _measured(store, row, "region")
-    methods = _words(options.methods) or list(dict.fromkeys(measured["method"]))
-    data = store.region_invariance(row["run_id"], methods, _ks(options, measured), _words(options.concepts))
+    methods = split(options.methods) or list(dict.fromkeys(measured["method"]))
+    data = store.region_invariance(row["run_id"], methods, _ks(options, measured), split(options.concepts))
     return chart(data, row, _subset(options)), data
 
 
@@ -31,7 +32,7 @@ def invariance_by_concept(store: Store, row: dict[str, Any], options: argparse.N
 
     measured = _measured(store, row, "region")
     method, k = _one_method(options, list(dict.fromkeys(measured["method"]))), _one_k(options, row, measured)
-    data = store.invariance_by_concept(row["run_id"], method, k, _words(options.concepts))
+    data = store.invariance_by_concept(row["run_id"], method, k, split(options.concepts))
     return chart(data, row, method, k, _subset(options)), data
 
 
@@ -41,7 +42,7 @@ def invariance_by_layer(store: Store, row: dict[str, Any], options: argparse.Nam
 
     measured = _measured(store, row, "region")
     method, k = _one_method(options, list(dict.fromkeys(measured["method"]))), _one_k(options, row, measured)
-    data = store.kept_by_layer(row["run_id"], method, k, _words(options.concepts))
+    data = store.kept_by_layer(row["run_id"], method, k, split(options.concepts))
     return chart(data, row, method, k, _subset(options)), data
 
 
@@ -52,7 +53,7 @@ def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     measured = _measured(store, row, "cross-image")
     method = _one_method(options, list(dict.fromkeys(measured["method"])))
     k, n = _one_k(options, row, measured), int(measured["n"].min())
-    data = store.cross_image_invariance(row["run_id"], method, k, n, _words(options.concepts))
+    data = store.cross_image_invariance(row["run_id"], method, k, n, split(options.concepts))
     return chart(data, row, method, k), data
 
 
@@ -60,14 +61,14 @@ def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     """The heat map of one picture (`--image`), or of the most frequent concepts; the control is a second panel."""
     from mmn.figures import specificity as charts
 
-    run_id, lemmas = row["run_id"], _words(options.concepts)
+    run_id, lemmas = row["run_id"], split(options.concepts)
     method = _one_method(options, store.specificity_methods(run_id))
     if options.image:
         picture = store.picture(run_id, options.image)
         data = store.specificity_of_picture(run_id, picture["image_id"], method)
         of = f"picture {picture['image_id'][:8]}, “{picture['text']}”"
         return charts.specificity_of_picture(data, row, method, of), data
-    layers = _layers(options)
+    layers = layer_range(options.layers)
     data = store.specificity_by_concept(run_id, method, MOST, lemmas, layers)
     enter = int(store.specificity_summary(run_id, [method], lemmas, layers)["n_images"].max())
     return charts.specificity_by_concept(data, row | {"n_images": enter}, method, _subset(options)), data
@@ -77,8 +78,8 @@ def specificity_summary(store: Store, row: dict[str, Any], options: argparse.Nam
     """The mean share for other nouns, by one or several scores, beside random units."""
     from mmn.figures.specificity import specificity_summary as chart
 
-    methods = _words(options.methods) or store.specificity_methods(row["run_id"])
-    data = store.specificity_summary(row["run_id"], methods, _words(options.concepts), _layers(options))
+    methods = split(options.methods) or store.specificity_methods(row["run_id"])
+    data = store.specificity_summary(row["run_id"], methods, split(options.concepts), layer_range(options.layers))
     return chart(data, row, _subset(options)), data
 
 
@@ -86,8 +87,8 @@ def highest_for_own_noun(store: Store, row: dict[str, Any], options: argparse.Na
     """How often a unit scores highest for its own noun, beside random units and chance."""
     from mmn.figures.specificity import highest_for_own_noun as chart
 
-    methods = _words(options.methods) or store.specificity_methods(row["run_id"])
-    data = store.highest_for_own_noun(row["run_id"], methods, _words(options.concepts), _layers(options))
+    methods = split(options.methods) or store.specificity_methods(row["run_id"])
+    data = store.highest_for_own_noun(row["run_id"], methods, split(options.concepts), layer_range(options.layers))
     return chart(data, row, _subset(options)), data
 
 
@@ -96,7 +97,7 @@ def selectivity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     from mmn.figures.specificity import selectivity as chart
 
     method = _one_method(options, store.selectivity_methods(row["run_id"]))
-    data = store.selectivity(row["run_id"], method, MOST, _words(options.concepts))
+    data = store.selectivity(row["run_id"], method, MOST, split(options.concepts))
     return chart(data, row, method), data
 
 
@@ -105,7 +106,7 @@ def sensitivity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     from mmn.figures.sensitivity import sensitivity as chart
 
     methods, metrics = store.sensitivity_measured(row["run_id"])
-    data = store.sensitivity(row["run_id"], _words(options.methods) or methods, metrics, _words(options.concepts))
+    data = store.sensitivity(row["run_id"], split(options.methods) or methods, metrics, split(options.concepts))
     return chart(data, row, _subset(options)), data
 
 
@@ -141,7 +142,7 @@ def _one_method(options: argparse.Namespace, there: Sequence[str]) -> str:
     Raises:
         UsageError: several were asked for, or none was measured.
     """
-    asked = _words(options.methods)
+    asked = split(options.methods)
     if len(asked) > 1 or not there:
         known = ", ".join(there) or "none (run the experiment first)"
         raise UsageError(f"{options.name} draws one score; give --methods with one of those measured: {known}")
@@ -152,9 +153,9 @@ def _ks(options: argparse.Namespace, measured: pd.DataFrame) -> list[int]:
     there = sorted({int(k) for k in measured["k"]})
     if options.ks is None:
         return there
-    if not all(word.isdigit() and int(word) in there for word in _words(options.ks)):
+    if not all(word.isdigit() and int(word) in there for word in split(options.ks)):
         raise UsageError(f"--ks {options.ks}: measured were {', '.join(map(str, there))}")
-    return [int(word) for word in _words(options.ks)]
+    return [int(word) for word in split(options.ks)]
 
 
 def _one_k(options: argparse.Namespace, row: dict[str, Any], measured: pd.DataFrame) -> int:
@@ -164,20 +165,7 @@ def _one_k(options: argparse.Namespace, row: dict[str, Any], measured: pd.DataFr
     return min(ks, key=lambda k: abs(k - usual))
 
 
-def _layers(options: argparse.Namespace) -> tuple[int, int] | None:
-    if options.layers is None:
-        return None
-    first, _, last = options.layers.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
-        raise UsageError(f"--layers: {options.layers!r} is not FIRST-LAST")
-    return int(first), int(last or first)
-
-
 def _subset(options: argparse.Namespace) -> str:
-    lemmas, layers = _words(options.concepts), _layers(options)
+    lemmas, layers = split(options.concepts), layer_range(options.layers)
     said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
     return said if layers is None else f"{said}, top units of layers {layers[0]}–{layers[1]}"
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]

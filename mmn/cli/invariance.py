@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.running import Again, add_run_options, at_least, go_back, load_into_database, words
+from mmn.cli.options import at_least, sizes, words
+from mmn.cli.running import Again, add_run_options, go_back, load_into_database
 from mmn.errors import UsageError
 from mmn.experiments.invariance import CROSS_IMAGE, KINDS, P2_K, REGION, summarize
 from mmn.runs import Progress
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--images-per-concept is for --kind cross-image: region compares a picture with itself")
     methods = words(options.methods, "--methods") if options.methods is not None else None
     again = go_back(options)
-    ks = _ks(options, again.run.model.n_units)
+    ks = sizes(options.ks, options.shares, again.run.model.n_units)
     started = time.monotonic()
     found = {REGION: _region, CROSS_IMAGE: _cross_image}[options.kind](options, again, methods, ks)
     again.progress(Progress("load"))
@@ -88,28 +89,6 @@ def _means(rows: Any) -> list[dict[str, Any]]:
     """The means by method and k; what there is none of is null."""
     means = summarize(rows)
     return means.astype(object).where(means.notna(), None).to_dict("records")
-
-
-def _ks(options: argparse.Namespace, n_units: int) -> tuple[int, ...] | None:
-    """The numbers of units that were asked for; None for the usual ones.
-
-    Raises:
-        UsageError: not whole numbers, or not shares.
-    """
-    if options.ks is not None:
-        given = words(options.ks, "--ks", "43,100")
-        if wrong := [k for k in given if not k.isdigit()]:
-            raise UsageError(f"--ks {wrong[0]}: expected whole numbers with commas between, for example 43,100")
-        return tuple(int(k) for k in given)
-    if options.shares is None:
-        return None
-    try:
-        shares = [float(share) for share in words(options.shares, "--shares", "0.014,0.1")]
-    except ValueError as error:
-        raise UsageError(f"--shares {options.shares}: expected numbers with commas between, as 0.014,0.1") from error
-    if not all(0 < share <= 1 for share in shares):
-        raise UsageError(f"--shares {options.shares}: expected shares of all units, above 0 and up to 1")
-    return tuple(max(1, round(share * n_units)) for share in shares)
 
 
 def _print_result(result: dict[str, Any]) -> None:

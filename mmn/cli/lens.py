@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.running import add_run_options, at_least, go_back, load_into_database, words
+from mmn.cli.options import at_least, words
+from mmn.cli.running import add_run_options, go_back, load_into_database
 from mmn.errors import UsageError
 from mmn.runs import Progress
 

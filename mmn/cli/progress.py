@@ -20,6 +20,7 @@ LABELS = {
     "score": "scoring",
     "decode": "decoding units",
     "annotate": "recording where units look",
+    "lens": "reading image tokens as words",
     "invariance": "captioning shuffled pictures",
     "cross-image": "comparing pictures of a noun",
     "specificity": "scoring top units for other nouns",

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmn.cli.cache import LATEST
 from mmn.core import Run
-from mmn.errors import CacheError, CacheLockedError, RunNotFoundError, UsageError
+from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
 from mmn.runs import Progress, ProgressCallback
 from mmn.shards import copy_run, find_runs, read_run
 from mmn.specimen import RUN_PATH as BUNDLED
@@ -114,26 +114,3 @@ def find_run(runs_paths: Sequence[Path], text: str) -> tuple[Path, Run]:
         there = ", ".join(sorted(matching or found)[:20]) or "none yet"
         raise RunNotFoundError(f"{wrong} {text!r} in {runs_paths[0]}; there are: {there}")
     return found[matching[0]]
-
-
-def words(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:
-    """The distinct words of `A,B`.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not found:
-        raise UsageError(f"{option} is empty; for example {option} {example}")
-    return found
-
-
-def at_least(least: int, most: int = 10**9) -> Any:
-    """The type of an option that is a whole number from `least` to `most`."""
-
-    def number(text: str) -> int:
-        if not text.lstrip("-").isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return number

@@ -9,7 +9,8 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.running import at_least, load_into_database, load_quietly, words
+from mmn.cli.options import at_least, words
+from mmn.cli.running import load_into_database, load_quietly
 from mmn.presets import PRESETS
 
 MOST_TOKENS = 4096

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.running import add_run_options, at_least, go_back, load_into_database, quieten, words
+from mmn.cli.options import at_least, words
+from mmn.cli.running import add_run_options, go_back, load_into_database, quieten
 from mmn.metrics import FORMS, MODEL_FREE, find_metric
 from mmn.runs import Progress
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.running import Again, add_run_options, at_least, go_back, load_into_database, words
+from mmn.cli.options import at_least, words
+from mmn.cli.running import Again, add_run_options, go_back, load_into_database
 from mmn.names import COMPLETE
 from mmn.runs import Progress
 from mmn.shards import read_run

@@ -46,7 +46,8 @@ from mmn.store import grids
 from mmn.tables import ANNOTATIONS
 from mmn.tabulate import Said, Tables
 
-PREFIX: Final = "lens"  # of the shards' names; also the stage
+PREFIX: Final = "lens"
+STAGE: Final = "lens"
 RANDOM_SHARD: Final = "lens-random"
 N_SPREAD: Final = 16  # pictures whose image tokens the random vectors stand for
 N_TOP: Final = 5  # P1, Table 2
@@ -101,7 +102,7 @@ def read_image_tokens(
     chosen = _layers(model, layers)
     why_no_neighbours, why_no_grid = _abilities(scored)
     for reason in filter(None, (why_no_neighbours, why_no_grid)):
-        progress(Progress(PREFIX, message=reason))
+        progress(Progress(STAGE, message=reason))
     asked = _Asked(scored, top, chosen, why_no_neighbours, why_no_grid)
     if not why_no_neighbours:
         _add_random(asked)
@@ -176,7 +177,7 @@ def _stream(asked: _Asked, image: Image.Image) -> tuple[Stream, dict[str, Tensor
 def _answer(asked: _Asked, batch: str) -> Tables:
     """The shard of one batch; `failure` where a picture could not be looked at again."""
     tables = shards.read_shard(asked.scored.path / batch)
-    examples, images, failures = revisit.open_all(tables, PREFIX)
+    examples, images, failures = revisit.open_all(tables, STAGE)
     said = stored_concepts(tables, examples)
     parts, places = [ANNOTATIONS["lens"].empty_table()], []
     for row, (example, image) in enumerate(zip(examples, images, strict=True)):

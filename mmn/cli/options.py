@@ -1,0 +1,92 @@
+"""What the words of an option mean: lists, numbers, sizes as numbers or shares of all units, ranges of layers.
+
+Every function says of a wrong value which option it was given to, and what was expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from mmn.errors import UsageError
+
+
+def split(text: str | None) -> list[str]:
+    """The words of `A,B`; none of an empty text."""
+    return list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
+
+
+def words(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:
+    """The distinct words of `A,B`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = tuple(split(text))
+    if not found:
+        raise UsageError(f"{option} is empty; for example {option} {example}")
+    return found
+
+
+def number(text: str, option: str) -> float:
+    """A number.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{option}: {text!r} is not a number") from None
+
+
+def numbers(text: str, option: str, example: str = "1,2.5") -> list[float]:
+    """The numbers of `1,2.5`; raises `UsageError` like `words` and `number`."""
+    return [number(word, option) for word in words(text, option, example)]
+
+
+def sizes(ks: str | None, shares: str | None, n_units: int, least: int = 1) -> tuple[int, ...] | None:
+    """Numbers of units from `--ks` or, as shares of all, from `--shares`, in ascending order; None for neither.
+
+    Raises:
+        UsageError: both, no whole numbers, no shares, less than `least` or more than there are.
+    """
+    if ks is not None and shares is not None:
+        raise UsageError("give --ks or --shares, not both")
+    if ks is not None:
+        given = numbers(ks, "--ks", "43,100")
+        if wrong := [k for k in given if k != int(k) or not least <= k <= n_units]:
+            raise UsageError(f"--ks {wrong[0]:g}: expected whole numbers from {least} to {n_units}, the model's units")
+        return tuple(sorted({int(k) for k in given}))
+    if shares is None:
+        return None
+    given = numbers(shares, "--shares", "0.014,0.1")
+    if wrong := [share for share in given if not 0 <= share <= 1 or (share == 0 and least)]:
+        above = "above 0 and up to 1" if least else "from 0 to 1"
+        raise UsageError(f"--shares {wrong[0]:g}: expected shares of all units, {above}")
+    return tuple(sorted({max(least, round(share * n_units)) for share in given}))
+
+
+def layer_range(text: str | None) -> tuple[int, int] | None:
+    """First and last layer of `2-5` or `3`; None for nothing.
+
+    Raises:
+        UsageError: it is no range.
+    """
+    if text is None:
+        return None
+    first, _, last = text.partition("-")
+    if not first.isdigit() or not (last or first).isdigit():
+        raise UsageError(f"--layers: {text!r} is not FIRST-LAST, for example 2-5")
+    return int(first), int(last or first)
+
+
+def at_least(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """The type of an option that is a whole number from `least` to `most`."""
+
+    def whole(text: str) -> int:
+        if not text.lstrip("-").isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return whole
