@@ -1,12 +1,15 @@
-"""Scores the gallery and puts the run beside it: `python -m mmn.specimen.ship`. The app loads it at its first start.
+"""Scores the gallery, runs every experiment on it and puts the run beside it: `python -m mmn.specimen.ship [CACHE]`.
 
-The pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is.
+The app loads it at its first start, so that every page has something to show. With a cache folder, what is there already
+is not done again. The pictures' paths are made relative to the run's folder, so that the run is at home wherever the
+package is.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,25 +22,34 @@ from mmn.specimen import RUN_PATH
 TOP_K = 43  # 1.4 % of the specimen's units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits
 LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
 METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
-N_LOOKING = 5  # units of each ranking whose heat maps are kept
-LENS = "--limit 64 --top 3"  # pictures whose image tokens are read, and words of each
+SCORE = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K} --blank"
+EXPERIMENTS = (  # on as many pictures as the package can carry
+    f"annotate latest --top 5 --methods {','.join(LOOKING)}",
+    "lens latest --limit 64 --top 3",
+    "sensitivity latest",
+    "specificity latest",
+    "invariance latest --kind cross-image",
+    "invariance latest --kind region --draws 2 --limit 64",
+    f"degrade latest --kind ablate --no-captions --draws 1 --limit 32 --method {LOOKING[1]},{LOOKING[2]}",
+)
 MOST_BYTES = 15_000_000
 
 
-def ship() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        score = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K} --blank"
-        assert main([*score.split(), "--cache", folder]) == DONE
-        (scored,) = (Path(folder) / "runs").iterdir()
-        annotate = f"annotate {scored.name} --top {N_LOOKING} --methods {','.join(LOOKING)}"
-        assert main([*annotate.split(), "--cache", folder]) == DONE
-        assert main([*f"lens {scored.name} {LENS}".split(), "--cache", folder]) == DONE
-        shutil.rmtree(RUN_PATH, ignore_errors=True)
-        RUN_PATH.mkdir()
-        for name in sorted(shards.finished_shards(scored)):
-            shards.write_shard(RUN_PATH, name, _at_home(shards.read_shard(scored / name)))
-        for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
-            shutil.copy(scored / name, RUN_PATH / name)
+def ship(cache_path: Path) -> None:
+    """Runs the commands in a cache of their own, then puts the run's shards into the package.
+
+    Raises:
+        AssertionError: a command failed, or the run is larger than a package should carry.
+    """
+    for command in (SCORE, *EXPERIMENTS):
+        assert main([*command.split(), "--cache", str(cache_path)]) == DONE, command
+    (scored,) = (cache_path / "runs").iterdir()
+    shutil.rmtree(RUN_PATH, ignore_errors=True)
+    RUN_PATH.mkdir()
+    for name in sorted(shards.finished_shards(scored)):
+        shards.write_shard(RUN_PATH, name, _at_home(shards.read_shard(scored / name)))
+    for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
+        shutil.copy(scored / name, RUN_PATH / name)
     size = sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file())
     assert size <= MOST_BYTES, f"{size} bytes is more than a package should carry; lower TOP_K"
     print(f"{RUN_PATH}: {size / 1e6:.1f} MB")
@@ -59,4 +71,8 @@ def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 if __name__ == "__main__":
-    ship()
+    if len(sys.argv) > 1:
+        ship(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            ship(Path(folder))
