@@ -47,12 +47,11 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
     require(data.columns, CURVE_COLUMNS)
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     methods = list(dict.fromkeys(data["method"]))
-    lines = [*methods, OTHER, CHANCE]
-    colours = alt.Scale(domain=lines, range=[*method_colours(methods), MUTED, MUTED])
-    dashes = alt.Scale(domain=lines, range=[[1, 0]] * len(methods) + [_DASHED, _DOTTED])
-    legend = alt.Legend(
-        title=None, orient="top", columns=2, labelLimit=260, symbolType="stroke", symbolSize=260, symbolOpacity=1
-    )
+    scale = alt.Scale(domain=[*methods, CHANCE], range=[*method_colours(methods), MUTED])
+    look: dict[str, Any] = {"title": None, "orient": "top", "labelLimit": 260, "symbolType": "stroke", "symbolSize": 260}
+    colour = alt.Color("method:N", scale=scale, legend=alt.Legend(columns=3, values=methods, symbolOpacity=1, **look))
+    kinds = alt.Scale(domain=[SAME, OTHER, CHANCE], range=[[1, 0], _DASHED, _DOTTED])
+    dashes = alt.StrokeDash("kind:N", sort=[SAME, OTHER, CHANCE], scale=kinds, legend=alt.Legend(columns=3, **look))
     base = alt.Chart(_long(data, n_units)).encode(
         alt.X(
             "k:Q",
@@ -60,19 +59,13 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
             axis=alt.Axis(grid=False, tickCount=6, format="~s"),
             title=f"k, top units per concept (of {n_units:,})",
         ),
-        alt.Detail("method:N"),
-    )
-    ratio = alt.datum.line == alt.datum.method
-    colour = alt.Color("line:N", sort=lines, scale=colours, legend=legend)
-    band = base.transform_filter(ratio).mark_area(opacity=0.18).encode(_both("low"), alt.Y2("high"), colour)
-    curves = base.mark_line(strokeWidth=1.5).encode(
-        _both("share"),
         colour,
-        alt.StrokeDash("line:N", sort=lines, scale=dashes, legend=legend),
     )
+    ratio = alt.datum.kind == SAME
+    band = base.transform_filter(ratio).mark_area(opacity=0.18).encode(_both("low"), alt.Y2("high"))
+    curves = base.mark_line(strokeWidth=1.5).encode(_both("share"), dashes)
     points = base.mark_point(size=20, filled=True, opacity=1).encode(
         _both("share"),
-        colour,
         size=alt.condition(ratio, alt.value(22), alt.value(6)),
         tooltip=_curve_tips(),
     )
@@ -220,21 +213,21 @@ def _both(field: str) -> alt.Y:
 
 
 def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
-    """A row for each point: line (a method, or one of the floors), method, share with low and high; chance once."""
+    """A row for each point: kind (the noun itself, or a floor), method, share with low and high; chance once."""
     rows = data.assign(k_label=[k_text(int(k), n_units) for k in data["k"]])
     found = []
-    for name, line in (("ratio", None), ("floor_other_noun", OTHER), ("floor_random", CHANCE)):
-        part = rows.assign(line=rows["method"] if line is None else line, share=rows[name])
+    for name, kind in (("ratio", SAME), ("floor_other_noun", OTHER), ("floor_random", CHANCE)):
         is_told = f"{name}_low" in rows
-        part = part.assign(low=rows[f"{name}_low"] if is_told else None, high=rows[f"{name}_high"] if is_told else None)
-        found.append(part if line != CHANCE else part.drop_duplicates("k").assign(method="any"))
-    kept = ["line", "method", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
+        ends = {end: rows[f"{name}_{end}"] if is_told else None for end in ("low", "high")}
+        part = rows.assign(kind=kind, share=rows[name], **ends)
+        found.append(part if kind != CHANCE else part.drop_duplicates("k").assign(method=CHANCE))
+    kept = ["kind", "method", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
     return pd.concat(found).dropna(subset=["share"])[kept].astype({"low": float, "high": float})
 
 
 def _curve_tips() -> list[alt.Tooltip]:
     return [
-        alt.Tooltip("line:N", title="share"),
+        alt.Tooltip("kind:N", title="share"),
         alt.Tooltip("method:N"),
         alt.Tooltip("k_label:N", title="k"),
         alt.Tooltip("share:Q", title="mean", format=".1%"),

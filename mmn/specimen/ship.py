@@ -24,12 +24,12 @@ LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
 METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
 SCORE = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K} --blank"
 EXPERIMENTS = (  # on as many pictures as the package can carry
-    f"annotate latest --top 5 --methods {','.join(LOOKING)}",
+    f"annotate latest --top 4 --methods {','.join(LOOKING)}",
     "lens latest --limit 64 --top 3",
     "sensitivity latest",
     "specificity latest",
     "invariance latest --kind cross-image",
-    "invariance latest --kind region --draws 2 --limit 64",
+    "invariance latest --kind region --draws 1 --limit 64",
     f"degrade latest --kind ablate --no-captions --draws 1 --limit 32 --method {LOOKING[1]},{LOOKING[2]}",
 )
 MOST_BYTES = 15_000_000
