@@ -66,6 +66,7 @@ class LimberForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         super().__init__(config)
         self.vision_model, self.language_model = vision_model, language_model
         self.projection = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.generation_config = language_model.generation_config
 
     def get_input_embeddings(self) -> Any:
         return self.language_model.get_input_embeddings()
@@ -77,6 +78,7 @@ class LimberForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         self,
         input_ids: Int[Tensor, "batch positions"],
         pixel_values: Float[Tensor, "batch 3 height width"] | None = None,
+        logits_to_keep: int = 0,
         **more: Any,
     ) -> Any:
         """The decoder's own output; `pixel_values` go with the first pass, the one that holds the placeholders."""
@@ -86,7 +88,7 @@ class LimberForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             tokens = self.get_image_features(pixel_values).pooler_output.to(embeddings.dtype)
             assert is_image.sum() == tokens[..., 0].numel(), (is_image.sum(), tokens.shape)
             embeddings = embeddings.masked_scatter(is_image[..., None], tokens)
-        return self.language_model(inputs_embeds=embeddings, **more)
+        return self.language_model(inputs_embeds=embeddings, logits_to_keep=logits_to_keep, **more)
 
     def get_image_features(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> BaseModelOutputWithPooling:
         """`pooler_output` are the image tokens (batch, patches, text width), as in transformers' own families."""
@@ -132,7 +134,6 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
     image_token_id = processor.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
     config = LimberConfig(language_model.config, vision_model.config, image_token_id)
     module = LimberForConditionalGeneration(config, vision_model, language_model)
-    module.generation_config = language_model.generation_config
     projection_path = Path(parts["projection"])
     _load_projection(module.projection, projection_path)
     digest = hashlib.sha256()

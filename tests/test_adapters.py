@@ -26,7 +26,8 @@ def test_the_anatomy_is_the_text_decoders(name):
     assert anatomy.unembedding is model.module.get_output_embeddings()
     assert torch.equal(anatomy.w_u(tokens), anatomy.unembedding.weight[tokens])
     assert anatomy.unembedding.out_features >= VOCABULARY
-    assert anatomy.logit_bias(tokens).tolist() == [0, 0, 0]
+    bias = anatomy.unembedding.bias
+    assert anatomy.logit_bias(tokens).tolist() == ([0, 0, 0] if bias is None else bias[tokens].tolist())
 
 
 @pytest.mark.parametrize("name", FAMILY_BUILDERS)

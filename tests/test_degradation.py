@@ -479,7 +479,7 @@ def test_the_command_names_what_it_cannot_use(scored: Path, capfd: pytest.Captur
         "--ks 145": ["latest", "--kind", "ablate", "--ks", "145"],
         "--shares 3": ["latest", "--kind", "ablate", "--shares", "3"],
         "not allowed with": ["latest", "--kind", "ablate", "--shares", ".1", "--ks", "3"],
-        "--sigma 'x'": ["latest", "--kind", "perturb", "--sigma", "x"],
+        "--sigma: 'x'": ["latest", "--kind", "perturb", "--sigma", "x"],
         "no run 'nothing'": ["nothing", "--kind", "ablate"],
     }
     for message, more in wrong.items():

@@ -16,6 +16,7 @@ import transformers as hf
 
 from mmn.adapters import find_anatomy, find_family
 from mmn.core import ModelFacts
+from mmn.limber import LimberConfig, LimberForConditionalGeneration
 from mmn.models import Model
 from mmn.specimen.build import build_processor
 from mmn.specimen.tokenizer import IMAGE, build_tokenizer
@@ -248,6 +249,23 @@ def _blip2() -> Built:
     return hf.Blip2ForConditionalGeneration(config), _text(5) | {"pixel_values": torch.randn(1, 3, 28, 28)}
 
 
+def _limber() -> Built:
+    text = hf.GPTJConfig(
+        n_embd=WIDTH,
+        n_inner=FFN,
+        n_layer=N_LAYERS,
+        n_head=4,
+        rotary_dim=4,
+        n_positions=128,
+        vocab_size=VOCABULARY,
+        **SPECIAL,
+    )
+    vision = hf.BeitConfig(**TOWER, vocab_size=16)
+    parts = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
+    module = LimberForConditionalGeneration(LimberConfig(text, vision, IMAGE_ID), *parts)
+    return module, _text(4, prefix=()) | {"pixel_values": torch.randn(1, 3, 28, 28)}
+
+
 FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "llava": lambda: _llava(hf.LlamaConfig(**LLAMA)),
     "llava on mistral": lambda: _llava(hf.MistralConfig(head_dim=8, sliding_window=None, **LLAMA)),
@@ -261,4 +279,5 @@ FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "paligemma": _paligemma,
     "instructblip": _instructblip,
     "blip-2": _blip2,
+    "limber": _limber,
 }

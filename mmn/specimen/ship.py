@@ -1,8 +1,8 @@
 """Scores the gallery, runs every experiment on it and puts the run beside it: `python -m mmn.specimen.ship [CACHE]`.
 
-The app loads it at its first start, so that every page has something to show. With a cache folder, what is there already
-is not done again. The pictures' paths are made relative to the run's folder, so that the run is at home wherever the
-package is.
+The app loads it at its first start, so that every page has something to show. With a cache folder, what is there
+already is not done again. The pictures' paths are made relative to the run's folder, so that the run is at home
+wherever the package is.
 """
 
 from __future__ import annotations
