@@ -151,7 +151,7 @@ def _words_column() -> Any:
 
 def _interpretable_column() -> Any:
     return st.column_config.CheckboxColumn(
-        "Interpretable", help="At least 7 of the 10 are English words of 3 letters or more (P1)"
+        "Words", help="Interpretable: at least 7 of the 10 are English words of 3 letters or more (P1)"
     )
 
 

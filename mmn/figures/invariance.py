@@ -48,16 +48,12 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     methods = list(dict.fromkeys(data["method"]))
     scale = alt.Scale(domain=[*methods, CHANCE], range=[*method_colours(methods), MUTED])
-    look: dict[str, Any] = {
-        "title": None,
-        "orient": "top",
-        "labelLimit": 260,
-        "symbolType": "stroke",
-        "symbolSize": 260,
-    }
-    colour = alt.Color("method:N", scale=scale, legend=alt.Legend(columns=3, values=methods, symbolOpacity=1, **look))
+    stroke: dict[str, Any] = {"title": None, "labelLimit": 260, "symbolType": "stroke", "symbolSize": 260}
+    named = alt.Legend(orient="top", columns=3, values=methods, symbolOpacity=1, **stroke)
+    colour = alt.Color("method:N", scale=scale, legend=named)
     kinds = alt.Scale(domain=[SAME, OTHER, CHANCE], range=[[1, 0], _DASHED, _DOTTED])
-    dashes = alt.StrokeDash("kind:N", sort=[SAME, OTHER, CHANCE], scale=kinds, legend=alt.Legend(columns=3, **look))
+    told = alt.Legend(orient="bottom", columns=3, symbolStrokeColor=MUTED, **stroke)
+    dashes = alt.StrokeDash("kind:N", sort=[SAME, OTHER, CHANCE], scale=kinds, legend=told)
     base = alt.Chart(_long(data, n_units)).encode(
         alt.X(
             "k:Q",

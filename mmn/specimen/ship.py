@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from mmn import names, shards
 from mmn.cli import DONE, main
-from mmn.specimen import RUN_PATH
+from mmn.specimen import GALLERY_PATH, RUN_PATH
 
 TOP_K = 43  # 1.4 % of the specimen's units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits
 LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
@@ -33,6 +33,7 @@ EXPERIMENTS = (  # on as many pictures as the package can carry
     f"degrade latest --kind ablate --no-captions --draws 1 --limit 32 --method {LOOKING[1]},{LOOKING[2]}",
 )
 MOST_BYTES = 15_000_000
+AT_HOME = os.path.relpath(GALLERY_PATH, RUN_PATH) + os.sep
 
 
 def ship(cache_path: Path) -> None:
@@ -61,6 +62,7 @@ def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
         return tables
     images = tables["image"]
     sources = [os.path.relpath(source, RUN_PATH) for source in images["source"].to_pylist()]
+    assert all(source.startswith(AT_HOME) for source in sources), f"{sources[0]} is no picture of the package's gallery"
     columns = {
         "source": pa.array(sources),
         "sources": pa.array([[source] for source in sources], images.schema.field("sources").type),
