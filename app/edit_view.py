@@ -87,7 +87,7 @@ def _metrics(edit: dict[str, Any]) -> None:
     """The numbers as cards, each with its n."""
     with st.container(horizontal=True, gap="medium"):
         for name, told in MEANINGS.items():
-            value = "–" if pd.isna(edit[name]) else f"{100 * edit[name]:.0f} %"
+            value = "–" if pd.isna(edit[name]) else f"{100 * edit[name]:.1f}".removesuffix(".0") + " %"
             _card(name.capitalize(), value, f"{told}.", state.count(int(edit[COUNTS[name]]), "picture"))
         before = "" if pd.isna(edit["fluency_before"]) else f"bits; {edit['fluency_before']:.2f} before"
         _card("Fluency", "–" if pd.isna(edit["fluency"]) else f"{edit['fluency']:.2f}", FLUENCY, before)

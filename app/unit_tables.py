@@ -59,8 +59,8 @@ def ranked_table(rows: pd.DataFrame, run: dict[str, Any], key: str) -> Neuron | 
 
 
 def _order(rows: pd.DataFrame) -> list[str]:
-    here = ["rank", "neuron", "score", "writes", "is_interpretable", "iou", "iou_other", "iou_random"]
-    more = ["blank_score", "difference", "activation", "token_position"]
+    here = ["rank", "neuron", "score", "difference", "iou", "writes", "is_interpretable", "iou_other", "iou_random"]
+    more = ["blank_score", "activation", "token_position"]
     return here + more + [name for name in rows if str(name).startswith(RANK_OF)]
 
 

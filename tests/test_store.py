@@ -355,9 +355,10 @@ import mmn.store.store as module
 store = Store.open(Path(sys.argv[1]))
 def stop(done, total):
     print(done, flush=True)
-load = module.loading.load_shard
-def load_half(own, run, shard_path):
-    if shard_path.name == sys.argv[2]:
+load = module.loading._insert
+module.loading.ROWS_AT_ONCE = 1  # a transaction for each shard
+def load_half(own, run, name, tables):
+    if name == sys.argv[2]:
         execute = own.execute
         class Half:
             def __getattr__(self, name): return getattr(own, name)
@@ -367,9 +368,9 @@ def load_half(own, run, shard_path):
                     print("half", flush=True)
                     input()
                 return result
-        return load(Half(), run, shard_path)
-    return load(own, run, shard_path)
-module.loading.load_shard = load_half
+        return load(Half(), run, name, tables)
+    return load(own, run, name, tables)
+module.loading._insert = load_half
 store.load_new_shards([store.runs_path])
 """
 

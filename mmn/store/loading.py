@@ -7,13 +7,15 @@ folder that ships with the program does not bring it back; a new scoring in `<ca
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 
 from mmn.core import Outcome, Run
 from mmn.errors import CacheError
@@ -21,10 +23,11 @@ from mmn.names import RUNNING
 from mmn.shards import find_runs, finished_shards, read_run, read_shard
 from mmn.store.database import transaction
 from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
-from mmn.tables import ADDED_KEYS, TABLES
+from mmn.tables import ADDED_KEYS
 
 _TOLD_AGAIN: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
 _OF_A_MODEL: Final = ("neuron",)  # tables without a run_id
+ROWS_AT_ONCE: Final = 1_000_000  # that one transaction adds, or more where a single shard has more
 
 # A unit's image-level score is its maximum over the nouns of the caption (METHODS: image-level ranking); ties go to
 # the lower layer, then the lower unit. Ranks beyond the stored top k would be wrong, so they are not kept.
@@ -59,12 +62,10 @@ def load(
         new = _new_shards(own, run_path, run)
         _save_run(own, run, outcome)
         to_do += [(run, shard_path) for shard_path in new]
-    for n_done, (run, shard_path) in enumerate(to_do, 1):
-        try:
-            load_shard(own, run, shard_path)
-        except CacheError as error:
-            broken.append(error)
-        progress(n_done, len(to_do))
+    waiting = deque(to_do)
+    while waiting:
+        for _ in _load_some(own, waiting, broken):
+            progress(len(to_do) - len(waiting), len(to_do))
     if broken:
         raise broken[0]
     return len(to_do)
@@ -135,19 +136,34 @@ def _save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None)
     )
 
 
-def load_shard(own: duckdb.DuckDBPyConnection, run: Run, shard_path: Path) -> None:
-    """Adds the rows of one shard, in one transaction.
+def _load_some(
+    own: duckdb.DuckDBPyConnection, waiting: deque[tuple[Run, Path]], broken: list[CacheError]
+) -> Iterator[None]:
+    """Loads the next shards in one transaction, until they make up `ROWS_AT_ONCE`; yields after each.
 
-    Raises:
-        CacheError: the shard is broken; nothing of it is loaded.
+    A commit waits for the disk, and a run may have many small shards. A broken one is noted; nothing of it is loaded.
     """
-    tables = read_shard(shard_path)
+    n_rows = 0
     with transaction(own):
-        own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, shard_path.name])
-        for table in TABLES:
-            own.register(f"shard_{table}", tables.get(table, TABLES[table].empty_table()))
-        for table in tables:
-            own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
+        while waiting and n_rows < ROWS_AT_ONCE:
+            run, shard_path = waiting.popleft()
+            try:
+                tables = read_shard(shard_path)
+            except CacheError as error:
+                broken.append(error)
+            else:
+                _insert(own, run, shard_path.name, tables)
+                n_rows += sum(map(len, tables.values()))
+            yield
+
+
+def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, tables: dict[str, pa.Table]) -> None:
+    """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in."""
+    own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, name])
+    for table, rows in tables.items():
+        own.register(f"shard_{table}", rows)
+        own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
+    if "score" in tables:
         own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
 
 
