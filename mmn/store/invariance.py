@@ -29,12 +29,17 @@ _MEASURED: Final = """
 """
 
 _CURVES: Final = f"""
-    WITH {NOUNS}
-    SELECT place, (list_position($methods, method) - 1) * len($ks) + list_position($ks, k) - 1 AS cell, draw,
+    WITH {NOUNS},
+    numbered AS (SELECT image_id, noun, place FROM nouns JOIN pictures USING (image_id)),
+    cells AS (
+        SELECT method, k, (list_position($methods, method) - 1) * len($ks) + list_position($ks, k) - 1 AS cell
+        FROM (SELECT unnest($methods) AS method), (SELECT unnest($ks)::INTEGER AS k)
+    )
+    SELECT place, cell, draw,
         avg(ratio) AS ratio, avg(floor_other_noun) AS floor_other_noun, avg(floor_random) AS floor_random
-    FROM invariance JOIN nouns USING (image_id, noun) JOIN pictures USING (image_id)
-    WHERE run_id = $run_id AND kind = 'region' AND method IN (SELECT unnest($methods)) AND k IN (SELECT unnest($ks))
-    GROUP BY ALL
+    FROM invariance JOIN cells USING (method, k) JOIN numbered USING (image_id, noun)
+    WHERE run_id = $run_id AND kind = 'region'
+    GROUP BY place, cell, draw
 """  # noqa: S608 - no user's words
 
 _N_CONCEPTS: Final = f"""
