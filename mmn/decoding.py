@@ -29,10 +29,10 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
 from mmn.models import Model
+from mmn.top_tokens import TopTokens, top_tokens
 from mmn.words import MIN_WORDS, N_TOKENS, is_word
 
 BLOCK_BYTES: Final = 1 << 28  # of float32 scores held at a time: V × units
-MIN_WIDTH: Final = 64 * (N_TOKENS + 1)  # from here on torch.topk sorts partially, twice as fast on a CPU
 ROWS_BYTES: Final = 1 << 26  # of W_U upcast to float32 at a time; a matrix that is float32 already is not copied
 _BYTE_NAME: Final = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's name of a byte
 REPLACEMENT: Final = "\ufffd"  # what a tokenizer decodes half a character to
@@ -102,14 +102,6 @@ def decode_layers(
 
 
 @dataclass(frozen=True)
-class TopTokens:
-    """The k best tokens of n vectors, by falling score, ties by rising id."""
-
-    token_ids: Int[Tensor, "n k"]
-    scores: Float[Tensor, "n k"]
-
-
-@dataclass(frozen=True)
 class Vocabulary:
     """A matrix with one row for each token: the unembedding, or the embedding.
 
@@ -130,21 +122,17 @@ class Vocabulary:
 
     def project(
         self, vectors: Float[Tensor, "n d"], block_bytes: int = BLOCK_BYTES
-    ) -> Iterator[tuple[slice, Float[Tensor, "block width"]]]:
+    ) -> Iterator[tuple[slice, Float[Tensor, "block V"]]]:
         """Blocks of vectors · rowsᵀ in float32, with the vectors that each is of.
 
-        Column t is token t; holes are -inf, and so are the columns that fill a small vocabulary up to `MIN_WIDTH`. The
-        same memory serves every block, so a block is only good until the next.
+        Column t is token t; holes are -inf. The same memory serves every block, so a block is only good until the next.
         """
-        n_vocabulary = len(self.rows)
-        width = max(n_vocabulary, MIN_WIDTH)
-        n_block = max(1, min(len(vectors), block_bytes // (4 * width)))
-        buffer = torch.empty(n_block, width, device=vectors.device)
-        buffer[:, n_vocabulary:] = -torch.inf
+        n_block = max(1, min(len(vectors), block_bytes // (4 * len(self.rows))))
+        buffer = torch.empty(n_block, len(self.rows), device=vectors.device)
         for first in range(0, len(vectors), n_block):
             here = slice(first, min(first + n_block, len(vectors)))
             block = buffer[: here.stop - here.start]
-            self._multiply(vectors[here].float(), block[:, :n_vocabulary])
+            self._multiply(vectors[here].float(), block)
             if len(self.holes):
                 block[:, self.holes] = -torch.inf
             yield here, block
@@ -160,25 +148,6 @@ class Vocabulary:
             out[:, first : first + n_rows] = vectors @ part.T
 
 
-def top_tokens(scores: Float[Tensor, "n width"], k: int) -> TopTokens:
-    """The k highest scores of each row and their columns; equal scores by rising column.
-
-    `torch.topk` chooses and orders equals as it likes. Inside the first k they are put in order; where they straddle
-    the k-th place, that row is sorted whole. Both are rare.
-    """
-    assert k < scores.shape[1], f"{k} tokens of {scores.shape[1]}"
-    best, ids = scores.topk(k + 1, dim=1)
-    equals_next = best[:, :-1] == best[:, 1:]
-    best, ids = best[:, :k], ids[:, :k]
-    if equals_next.any():
-        ids, by_id = ids.sort(dim=1)
-        best, by_score = best.gather(1, by_id).sort(dim=1, descending=True, stable=True)
-        ids = ids.gather(1, by_score)
-        for row in equals_next[:, -1].nonzero()[:, 0].tolist():
-            ids[row] = scores[row].sort(descending=True, stable=True).indices[:k]
-    return TopTokens(ids, best)
-
-
 class TokenTexts:
     """What each token of a tokenizer looks like to a reader, decoded when first asked for."""
 
@@ -187,17 +156,20 @@ class TokenTexts:
         self.known_ids: Int[np.ndarray, " n"] = np.unique(np.fromiter(tokenizer.get_vocab().values(), dtype=np.int64))
         n_ids = int(self.known_ids[-1]) + 1
         self._texts = np.full(n_ids, None, dtype=object)
+        self._column = pa.nulls(n_ids, pa.string())  # of the texts
         self._are_words = np.zeros(n_ids, dtype=bool)
         self._is_decoded = np.zeros(n_ids, dtype=bool)
 
     def read(self, token_ids: Int[np.ndarray, "n k"]) -> tuple[pa.Array, Bool[np.ndarray, "n k"]]:
         """The texts, row after row, and whether each is a dictionary word."""
-        missing = token_ids[~self._is_decoded[token_ids]]
-        for token_id in np.unique(missing).tolist():
+        missing = np.unique(token_ids[~self._is_decoded[token_ids]])
+        for token_id in missing.tolist():
             text = self._texts[token_id] = token_text(self._tokenizer, token_id)
             self._are_words[token_id] = is_word(text)
             self._is_decoded[token_id] = True
-        return pa.array(self._texts[token_ids.ravel()], pa.string()), self._are_words[token_ids]
+        if len(missing):
+            self._column = pa.array(self._texts, pa.string())
+        return self._column.take(pa.array(token_ids.ravel())), self._are_words[token_ids]
 
 
 _TEXTS: weakref.WeakKeyDictionary[Any, TokenTexts] = weakref.WeakKeyDictionary()

@@ -20,7 +20,7 @@ from torch import nn
 from mmn.adapters import Anatomy, Family, find_anatomy, find_family
 from mmn.core import ModelFacts
 from mmn.errors import ModelError, UsageError
-from mmn.specimen import MODEL_PATH as SPECIMEN_PATH
+from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SMALL_MODEL = 50_000_000  # parameters; below it one thread beats several on a CPU
@@ -252,13 +252,15 @@ def local_folder(name: str) -> Path:
     Raises:
         ModelError: neither a folder nor to be had from the hub.
     """
-    if name == "specimen":
-        return SPECIMEN_PATH
+    if name in BUNDLED_PATHS:
+        return BUNDLED_PATHS[name]
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"{name!r} is no folder; give a folder in Hugging Face format, a hub id, or specimen")
+        raise ModelError(
+            f"{name!r} is no folder; give a folder in Hugging Face format, a hub id, or {' or '.join(BUNDLED_PATHS)}"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

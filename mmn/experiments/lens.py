@@ -34,7 +34,7 @@ from torch import Tensor
 
 from mmn import revisit, shards
 from mmn.core import Example
-from mmn.decoding import TopTokens, Vocabulary, texts_of
+from mmn.decoding import Vocabulary, texts_of
 from mmn.errors import ImageError, UsageError
 from mmn.experiments.reread import stored_concepts
 from mmn.geometry import image_grid
@@ -45,6 +45,7 @@ from mmn.runs import Progress, ProgressCallback, failure_table
 from mmn.store import grids
 from mmn.tables import ANNOTATIONS
 from mmn.tabulate import Said, Tables
+from mmn.top_tokens import TopTokens
 
 PREFIX: Final = "lens"
 STAGE: Final = "lens"

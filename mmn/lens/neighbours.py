@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmn.decoding import BLOCK_BYTES, TopTokens, Vocabulary, top_tokens
+from mmn.decoding import BLOCK_BYTES, Vocabulary
 from mmn.errors import UsageError
 from mmn.lens.stream import Stream
 from mmn.models import Model
+from mmn.top_tokens import TopTokens, top_tokens
 
 PARALLEL: Final = 1 - 1e-2  # cosine; half precision leaves about 1e-3
 
@@ -23,9 +24,8 @@ def nearest(vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], k: int, block
     scale = torch.where(norms > 0, 1 / norms, 0)
     tops = []
     for _, block in vocabulary.project(torch.nn.functional.normalize(vectors, dim=1), block_bytes):
-        scores = block[:, : len(norms)]
-        scores *= scale
-        scores[:, norms == 0] = -torch.inf
+        block *= scale
+        block[:, norms == 0] = -torch.inf
         tops.append(top_tokens(block, k))
     return TopTokens(torch.cat([top.token_ids for top in tops]), torch.cat([top.scores for top in tops]))
 

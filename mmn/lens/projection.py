@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmn.decoding import BLOCK_BYTES, TopTokens, Vocabulary, top_tokens
+from mmn.decoding import BLOCK_BYTES, Vocabulary
 from mmn.models import Model
+from mmn.top_tokens import TopTokens, top_tokens
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,11 @@ def project_to_words(
         Invariant: what is asked for is at most `top`'s first, and equals it, up to rounding, where it is that token.
     """
     bias = model.anatomy.unembedding.bias
-    n_vocabulary = len(vocabulary.rows)
     columns = torch.tensor(list(token_ids), dtype=torch.long, device=normed.device)
     tops, asked = [], []
     for _, block in vocabulary.project(normed, block_bytes):
         if bias is not None:
-            block[:, :n_vocabulary] += bias[:n_vocabulary].float()
+            block += bias[: len(vocabulary.rows)].float()
         total = block.logsumexp(dim=1, keepdim=True)
         top = top_tokens(block, k)
         tops.append(TopTokens(top.token_ids, (top.scores - total).exp()))

@@ -1,4 +1,4 @@
-"""Trains the specimen from scratch: `python -m mmn.specimen.train`.
+"""Trains the specimen from scratch: `python -m mmn.specimen.train [specimen|specimen-frozen]`.
 
 Three stages, each from scenes or sentences that are drawn afresh for every batch:
 
@@ -6,6 +6,11 @@ Three stages, each from scenes or sentences that are drawn afresh for every batc
              it learns to speak, and what belongs together, before it sees anything
 2. vision    the picture encoder alone: which object (or which place) covers each patch, known from the masks
 3. together  everything, on captions of pictures, the patch task of stage 2 kept as a small second loss
+
+`specimen-frozen` is P1's situation: no unit that is scored ever learned from a picture. It takes the eye of the
+finished specimen and a language model of stage 1, and learns to read:
+
+2. frozen    attention, norms and projector; feed-forward layers, embeddings and unembedding stay as text made them
 
 Everything is drawn from `--seed`. A GPU is used when there is one. At the end the model is saved in float16, loaded
 again the way a user loads it, and evaluated on 500 fresh scenes through the real processor (see `evaluate.py`).
@@ -20,16 +25,18 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from mmn.specimen import MODEL_PATH
+from mmn.specimen import MODEL_PATHS
 from mmn.specimen.build import GRID_SIDE, PATCH_SIDE, PICTURE_SIDE, PROMPT, WIDTH, build_model, build_processor
 from mmn.specimen.evaluate import evaluate
 from mmn.specimen.render import render
@@ -51,11 +58,12 @@ class Stage:
     peak_rate: float
 
 
-STAGES = (
-    Stage("text", n_steps=800, batch_size=64, peak_rate=2e-3),
-    Stage("vision", n_steps=1500, batch_size=64, peak_rate=1e-3),
-    Stage("together", n_steps=5000, batch_size=64, peak_rate=8e-4),
-)
+TEXT = Stage("text", n_steps=800, batch_size=64, peak_rate=2e-3)
+VISION = Stage("vision", n_steps=1500, batch_size=64, peak_rate=1e-3)
+RECIPES = {
+    "specimen": (TEXT, VISION, Stage("together", n_steps=5000, batch_size=64, peak_rate=8e-4)),
+    "specimen-frozen": (TEXT, Stage("frozen", n_steps=2500, batch_size=48, peak_rate=1.5e-3)),
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Trainee:
 
 def main() -> None:
     arguments = _parse_arguments()
+    stages = RECIPES[arguments.recipe]
+    out = arguments.out or MODEL_PATHS[arguments.recipe]
     torch.manual_seed(arguments.seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer).to(arguments.device)
@@ -81,18 +91,18 @@ def main() -> None:
     patch_head = nn.Linear(WIDTH, len(PATCH_CLASSES)).to(arguments.device)
     trainee = Trainee(model, patch_head, tokenizer, random.Random(f"train-{arguments.seed}"))
     minutes = {}
-    for stage in STAGES:
+    for stage in stages:
         started = time.monotonic()
-        run_stage(trainee, stage, arguments.scale, checkpoint=lambda: save(trainee, arguments.out))
+        run_stage(trainee, stage, arguments.scale, checkpoint=lambda: save(trainee, out))
         minutes[stage.name] = round((time.monotonic() - started) / 60, 1)
     report = {
-        "evaluation": evaluate(arguments.out, n_scenes=500, seed=arguments.seed + 1),
+        "evaluation": evaluate(out, n_scenes=500, seed=arguments.seed + 1),
         "minutes": minutes,
-        "stages": [asdict(stage) for stage in STAGES],
+        "stages": [asdict(stage) for stage in stages],
         "scale": arguments.scale,
         "seed": arguments.seed,
     }
-    (arguments.out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
 
@@ -102,15 +112,19 @@ def run_stage(trainee: Trainee, stage: Stage, scale: float, checkpoint: Callable
         "text": (text_loss, [trainee.model.model.language_model, trainee.model.lm_head]),
         "vision": (vision_loss, [trainee.model.model.vision_tower, trainee.patch_head]),
         "together": (together_loss, [trainee.model, trainee.patch_head]),
+        "frozen": (frozen_loss, [trainee.model]),
     }[stage.name]
+    if stage.name == "frozen":
+        _freeze(trainee.model)
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=stage.peak_rate, betas=(0.9, 0.98), weight_decay=0.05)
     n_steps = max(1, round(stage.n_steps * scale))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(n_steps))
+    is_half_fast = _is_bfloat16_faster(trainee.device)
     trainee.model.train()
     progress = tqdm(range(n_steps), desc=stage.name, mininterval=5)
     for step in progress:
-        with torch.autocast(trainee.device.type, dtype=torch.bfloat16):
+        with torch.autocast(trainee.device.type, dtype=torch.bfloat16, enabled=is_half_fast):
             loss = loss_of(trainee, stage.batch_size)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -121,6 +135,16 @@ def run_stage(trainee: Trainee, stage: Stage, scale: float, checkpoint: Callable
             progress.set_postfix(loss=f"{loss.item():.3f}")
         if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 or step == n_steps - 1:
             checkpoint()
+
+
+def _freeze(model: LlavaForConditionalGeneration) -> None:
+    """Gives the model the specimen's eye; from now on its projector and its text's attention and norms train."""
+    weights = load_file(MODEL_PATHS["specimen"] / "model.safetensors")
+    of_eye = {name.partition("vision_tower.")[2]: value for name, value in weights.items() if "vision_tower." in name}
+    model.model.vision_tower.load_state_dict(of_eye)
+    layers = model.model.language_model.layers
+    for part in (model.model.vision_tower, model.lm_head, model.get_input_embeddings(), *(la.mlp for la in layers)):
+        part.requires_grad_(False)
 
 
 def save(trainee: Trainee, path: Path) -> None:
@@ -147,14 +171,23 @@ def together_loss(trainee: Trainee, batch_size: int) -> Tensor:
     scenes = [sample_scene(trainee.rng) for _ in range(batch_size)]
     pixels, patch_classes = _pictures(trainee, scenes)
     patches = _patches(trainee, pixels)
+    return _caption_loss(trainee, patches, scenes) + PATCH_LOSS_WEIGHT * _patch_loss(trainee, patches, patch_classes)
+
+
+def frozen_loss(trainee: Trainee, batch_size: int) -> Tensor:
+    scenes = [sample_scene(trainee.rng) for _ in range(batch_size)]
+    pixels, _ = _pictures(trainee, scenes)
+    return _caption_loss(trainee, _patches(trainee, pixels), scenes)
+
+
+def _caption_loss(trainee: Trainee, patches: Float[Tensor, "batch patches width"], scenes: list[Scene]) -> Tensor:
     ids, labels = _encode(trainee, [(PROMPT, caption_of(scene)) for scene in scenes])
     text = trainee.model.get_input_embeddings()(ids)
     image = trainee.model.model.multi_modal_projector(patches).to(text.dtype)
     embeddings = torch.cat([text[:, :1], image, text[:, 1:]], dim=1)  # <s>, picture, prompt, caption
     hidden = trainee.model.model.language_model(inputs_embeds=embeddings).last_hidden_state
     hidden = torch.cat([hidden[:, :1], hidden[:, 1 + image.shape[1] :]], dim=1)
-    caption_loss = _next_token_loss(trainee.model.lm_head(hidden), labels)
-    return caption_loss + PATCH_LOSS_WEIGHT * _patch_loss(trainee, patches, patch_classes)
+    return _next_token_loss(trainee.model.lm_head(hidden), labels)
 
 
 def sentences(rng: random.Random) -> Iterator[str]:
@@ -232,13 +265,31 @@ def _warm_up_then_cosine(n_steps: int, n_warm_up: int = 100, floor: float = 0.03
     return rate
 
 
+@cache
+def _is_bfloat16_faster(device: torch.device) -> bool:
+    """Measured: a CPU without instructions for bfloat16 multiplies it dozens of times more slowly than float32."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        matrix = torch.ones(WIDTH, 4 * WIDTH, device=device, dtype=dtype)
+        rows = torch.ones(64 * GRID_SIDE**2, WIDTH, device=device, dtype=dtype)
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            (rows @ matrix).sum().item()  # waits for a GPU
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    return seconds(torch.bfloat16) < seconds(torch.float32)
+
+
 def _take(items: Iterator[str], n: int) -> list[str]:
     return [next(items) for _ in range(n)]
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mmn.specimen.train", description="Train the specimen.")
-    parser.add_argument("--out", type=Path, default=MODEL_PATH)
+    parser.add_argument("recipe", nargs="?", choices=RECIPES, default="specimen")
+    parser.add_argument("--out", type=Path, help="folder of the model; default: where it is bundled")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="share of every stage's steps, to try things out")

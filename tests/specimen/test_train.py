@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mmn.specimen import MODEL_PATHS
 from mmn.specimen.build import PROMPT, WIDTH, build_model
 from mmn.specimen.render import render
 from mmn.specimen.tokenizer import build_tokenizer
@@ -87,6 +89,26 @@ def test_a_few_steps_lower_the_loss_and_the_result_loads(trainee: Trainee, tmp_p
     processor = AutoProcessor.from_pretrained(tmp_path)
     assert processor.tokenizer.padding_side == "left"
     assert "<image>" in processor.chat_template
+
+
+def test_the_frozen_recipe_leaves_what_text_alone_taught(trainee: Trainee, tmp_path: Path) -> None:
+    before = {name: weights.clone() for name, weights in trainee.model.state_dict().items()}
+    run_stage(trainee, Stage("frozen", 3, 4, 2e-3), 1.0, checkpoint=lambda: save(trainee, tmp_path))
+    changed = {name for name, weights in trainee.model.state_dict().items() if not torch.equal(weights, before[name])}
+    of_text = {name for name in before if "language_model" in name or "lm_head" in name}
+    frozen = {name for name in of_text if any(part in name for part in ("mlp", "embed_tokens", "lm_head"))}
+    assert len(frozen) == 3 * 8 + 2
+    assert not frozen & changed
+    assert of_text - frozen <= changed
+    assert "model.multi_modal_projector.linear_1.weight" in changed
+    assert_same_eye(tmp_path, MODEL_PATHS["specimen"])
+
+
+def assert_same_eye(*paths: Path) -> None:
+    one, other = (load_file(path / "model.safetensors") for path in paths)
+    of_eye = [name for name in one if "vision_tower" in name]
+    assert of_eye
+    assert all(torch.equal(one[name], other[name]) for name in of_eye)
 
 
 @torch.no_grad()
