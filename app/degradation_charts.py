@@ -13,7 +13,7 @@ from mmn import curves
 from mmn.experiments.degradation_summary import half_at
 from mmn.figures.degradation import ablated_layers, degradation
 from mmn.figures.degradation import perturbation as perturbation_chart
-from mmn.figures.wording import k_text
+from mmn.figures.wording import k_text, led_concepts
 from mmn.names import RANDOM, TOP
 from mmn.store.effects import Which
 
@@ -75,10 +75,7 @@ def perturbation(run: dict[str, Any], which: Which, means: pd.DataFrame) -> None
 
 def subset(which: Which) -> str:
     """The nouns that are meant, in words."""
-    said = f"concepts: {', '.join(which.lemmas)}" if which.lemmas else "all concepts"
-    first = ", first nouns only" if which.only_first else ""
-    led = f", led by layers {which.layers[0]} to {which.layers[1]}" if which.layers else ""
-    return said + first + led
+    return led_concepts(which.lemmas, which.layers) + (", first nouns only" if which.only_first else "")
 
 
 def _counted(run: dict[str, Any], means: pd.DataFrame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import launcher, resources, widgets
+from app import experiments, launcher, resources, widgets
 from mmn.names import ABLATE, CONTRIBUTION_FOLDED, METHODS, PERTURB, RANDOM
 from mmn.store.cells import in_order
 from mmn.store.effects import Which
@@ -49,7 +49,7 @@ def filters(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame,
     units = list(settings["sigma_unit"].dropna().unique())
     left, right = st.columns(2, gap="medium")
     with left:
-        layers = _leading_layers(run)
+        layers = experiments.leading_layers(run)
     with right:  # asked only where there is a choice
         metric = st.selectbox("Similarity of captions by", metrics, key="metric") if len(metrics) > 1 else None
         unit = st.selectbox("σ in units of the", units, key="sigma-unit") if len(units) > 1 else None
@@ -74,21 +74,3 @@ def offer(run: dict[str, Any], kind: str) -> None:
     limit = right.number_input("Pictures, the first", 1, n, min(100, n), key=f"new-{kind}-limit")
     words = ["degrade", run["run_id"][:8], "--kind", kind, "--method", method, "--limit", str(limit)]
     launcher.offer(run, words, "Measure", NOTE[kind])
-
-
-def _leading_layers(run: dict[str, Any]) -> tuple[int, int] | None:
-    """First and last layer in which a noun's first unit may lie; None for all."""
-    last = int(run["n_layers"]) - 1
-    if not last:
-        return None
-    chosen = st.slider(
-        "Layer of the noun's first unit",
-        0,
-        last,
-        (0, last),
-        key="led",
-        bind="query-params",
-        help="Keeps the nouns whose highest-ranked unit, by the chosen score, lies in these layers. All their top "
-        "units are changed, wherever these lie.",
-    )
-    return None if chosen == (0, last) else chosen

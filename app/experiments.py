@@ -50,6 +50,24 @@ def chosen_layers(run: dict[str, Any]) -> tuple[int, int] | None:
     return None if layers == (0, run["n_layers"] - 1) else layers
 
 
+def leading_layers(run: dict[str, Any]) -> tuple[int, int] | None:
+    """First and last layer in which a noun's first unit may lie (`?led=`); None for all."""
+    last = int(run["n_layers"]) - 1
+    if not last:
+        return None
+    chosen = st.slider(
+        "Layer of the noun's first unit",
+        0,
+        last,
+        (0, last),
+        key="led",
+        bind="query-params",
+        help="Keeps the nouns whose highest-ranked unit, by the score, lies in these layers. Their other units may lie "
+        "anywhere.",
+    )
+    return None if chosen == (0, last) else chosen
+
+
 def concept_column() -> Any:
     return st.column_config.LinkColumn(
         "Concept",

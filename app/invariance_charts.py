@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import experiments, links, resources, state, widgets
 from mmn.figures.invariance import cross_image_invariance, invariance_by_concept, kept_by_layer, region_invariance
+from mmn.figures.wording import led_concepts
 
 ROW: Final = 19  # pixels of a concept in a chart
 
@@ -18,12 +19,13 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     """Curves against k, and at one k concepts and layers."""
     ks = sorted({int(k) for k in measured["k"]})
     methods = experiments.methods_picker(list(dict.fromkeys(measured["method"])))
+    layers = experiments.leading_layers(run)
     if not methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
     survival(run, lemmas)
-    data = resources.store().region_invariance(run["run_id"], methods, ks, lemmas)
-    said = experiments.subset(lemmas)
+    data = resources.store().region_invariance(run["run_id"], methods, ks, lemmas, layers)
+    said = led_concepts(lemmas, layers)
     widgets.show_figure(region_invariance(data, run, said), data, f"{run['run_id'][:8]}-invariance", 480)
     st.subheader("At one k")
     left, right = st.columns([3, 2])
@@ -32,9 +34,9 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     with right:
         k = experiments.one_k_picker(run, ks)
     name = f"{run['run_id'][:8]}-invariance-{method}-{k}"
-    layers = resources.store().kept_by_layer(run["run_id"], method, k, lemmas)
-    widgets.show_figure(kept_by_layer(layers, run, method, k, said), layers, f"{name}-layers", 380)
-    rows = resources.store().invariance_by_concept(run["run_id"], method, k, lemmas)
+    kept = resources.store().kept_by_layer(run["run_id"], method, k, lemmas, layers)
+    widgets.show_figure(kept_by_layer(kept, run, method, k, said), kept, f"{name}-layers", 380)
+    rows = resources.store().invariance_by_concept(run["run_id"], method, k, lemmas, layers)
     chart = invariance_by_concept(rows, run, method, k, said)
     widgets.show_figure(chart, rows, f"{name}-concepts", 220 + ROW * len(rows))
     table(run, rows.rename(columns={"lemma": "concept"}))

@@ -10,6 +10,7 @@ import streamlit as st
 from app import experiments, resources, widgets
 from mmn.errors import UsageError
 from mmn.figures.sensitivity import sensitivity
+from mmn.figures.wording import led_concepts
 
 MOST_METHODS = 10  # each has a line of its own
 PANEL = 390  # pixels of a chart beside another
@@ -43,11 +44,13 @@ def page() -> None:
     by = left.multiselect("Measures", metrics, default=metrics, key="metric", bind="query-params", wrap=True)
     with right:
         lemmas = widgets.concept_picker(concepts)
+    layers = experiments.leading_layers(run)
     if not chosen or not by:
         st.info(f"Choose at least one {'measure' if chosen else 'score'} above.", icon=":material/tune:")
         return
     try:
-        show(run, resources.store().sensitivity(run["run_id"], chosen, by, lemmas), experiments.subset(lemmas))
+        data = resources.store().sensitivity(run["run_id"], chosen, by, lemmas, layers)
+        show(run, data, led_concepts(lemmas, layers))
     except UsageError as error:
         st.info(f"{error}.", icon=":material/filter_alt_off:")
     experiments.measure_again(run, words, NOTE)

@@ -88,7 +88,7 @@ ROWS: dict[str, list[dict]] = {
     "score": [
         *scores("a", "dogs", [(0, 1), (0, 2), (1, 1), (1, 2)]),
         *scores("a", "cat", [(0, 5), (0, 6), (1, 5), (1, 6)]),
-        *scores("b", "dog", [(0, 1), (1, 2), (1, 3), (1, 4)]),
+        *scores("b", "dog", [(1, 2), (0, 1), (1, 3), (1, 4)]),
         *scores("a", "dog", [(0, 1), (1, 1), (0, 2), (1, 9)], "shuffled-0"),
         *scores("a", "dog", [(1, 8), (1, 9), (0, 2), (0, 3)], "shuffled-1"),
         *scores("b", "dog", [(1, 2), (0, 1), (0, 8), (0, 9)], "shuffled-0"),
@@ -156,6 +156,22 @@ def test_concepts_filter_by_lemma_and_count_a_lemma_s_forms_together(store: Stor
     assert store.region_invariance("latest", ["contribution"], [2], ["cat"])["n_concepts"].tolist() == [1]
     with pytest.raises(UsageError, match=r"mmn invariance e+ --kind region"):
         store.region_invariance("latest", ["contribution"], [2], ["bus"])
+
+
+def test_layers_keep_the_nouns_whose_first_unit_lies_there(store: Store) -> None:
+    """Layer 1 leads b's dog, layer 0 both nouns of a."""
+    high = (1, 1)
+    [row] = store.region_invariance("latest", ["contribution"], [2], layers=high).to_dict("records")
+    assert (row["ratio"], row["n_images"], row["n_concepts"]) == (0.5, 1, 1)
+    assert store.region_invariance("latest", ["contribution"], [2], layers=(0, 0))["n_concepts"].tolist() == [2]
+    [dog] = store.invariance_by_concept("latest", "contribution", 2, layers=high).to_dict("records")
+    assert (dog["lemma"], dog["ratio"], dog["n_images"]) == ("dog", 0.5, 1)
+    assert store.kept_by_layer("latest", "contribution", 4, layers=high)["n_units"].tolist() == [1, 3]
+    assert store.sensitivity("latest", ["contribution"], ["word-f1-v1"], layers=high)["value"].tolist() == [0.2]
+    with pytest.raises(UsageError, match="for the nouns cat led by layers 1 to 1"):
+        store.region_invariance("latest", ["contribution"], [2], ["cat"], high)
+    with pytest.raises(UsageError, match="layers 1 … 2 are not in 0 … 1"):
+        store.sensitivity("latest", ["contribution"], ["word-f1-v1"], layers=(1, 2))
 
 
 def test_nouns_that_survive_are_found_by_lemma(store: Store) -> None:

@@ -8,13 +8,13 @@ tokens       what a unit writes                        --neuron
 fields       do top units look at their noun's object?
 lens         nearest words of image tokens and random vectors
 lens-layers  image tokens that say a noun, after each layer
-invariance   top units that stay under shuffling        --methods --ks --concepts
-invariance-concepts, invariance-layers                  --methods A --ks K --concepts
+invariance   top units that stay under shuffling        --methods --ks --concepts --layers
+invariance-concepts, invariance-layers                  --methods A --ks K --concepts --layers
 cross-image  top units that pictures of a noun share    --methods A --ks K --concepts
 specificity  a noun's top unit, for other nouns         --methods A [--image] --concepts --layers
 specificity-summary, specificity-highest                --methods --concepts --layers
 selectivity  units of classes, in other classes         --methods A --concepts
-sensitivity  how well top units' words fit              --methods --concepts
+sensitivity  how well top units' words fit              --methods --concepts --layers
 degradation  a noun's probability as units are zeroed  --methods --concepts --layers --measure
 perturbation the same under noise on the units         --methods --concepts --layers --measure --against
 ablated-layers  layers of the zeroed units             --methods --concepts --layers --ks

@@ -130,8 +130,9 @@ def _counted(row: dict[str, Any], means: pd.DataFrame) -> dict[str, Any]:
 
 
 def _subset(which: Which) -> str:
-    said = f"concepts: {', '.join(which.lemmas)}" if which.lemmas else "all concepts"
-    return said + (f", led by layers {which.layers[0]} to {which.layers[1]}" if which.layers else "")
+    from mmn.figures.wording import led_concepts
+
+    return led_concepts(which.lemmas, which.layers)
 
 
 DRAW: Final = {

@@ -22,8 +22,8 @@ def invariance(store: Store, row: dict[str, Any], options: argparse.Namespace) -
 
     measured = _measured(store, row, "region")
     methods = split(options.methods) or list(dict.fromkeys(measured["method"]))
-    data = store.region_invariance(row["run_id"], methods, _ks(options, measured), split(options.concepts))
-    return chart(data, row, _subset(options)), data
+    data = store.region_invariance(row["run_id"], methods, _ks(options, measured), *_nouns(options))
+    return chart(data, row, _led(options)), data
 
 
 def invariance_by_concept(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -32,8 +32,8 @@ def invariance_by_concept(store: Store, row: dict[str, Any], options: argparse.N
 
     measured = _measured(store, row, "region")
     method, k = _one_method(options, list(dict.fromkeys(measured["method"]))), _one_k(options, row, measured)
-    data = store.invariance_by_concept(row["run_id"], method, k, split(options.concepts))
-    return chart(data, row, method, k, _subset(options)), data
+    data = store.invariance_by_concept(row["run_id"], method, k, *_nouns(options))
+    return chart(data, row, method, k, _led(options)), data
 
 
 def invariance_by_layer(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -42,8 +42,8 @@ def invariance_by_layer(store: Store, row: dict[str, Any], options: argparse.Nam
 
     measured = _measured(store, row, "region")
     method, k = _one_method(options, list(dict.fromkeys(measured["method"]))), _one_k(options, row, measured)
-    data = store.kept_by_layer(row["run_id"], method, k, split(options.concepts))
-    return chart(data, row, method, k, _subset(options)), data
+    data = store.kept_by_layer(row["run_id"], method, k, *_nouns(options))
+    return chart(data, row, method, k, _led(options)), data
 
 
 def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -106,8 +106,8 @@ def sensitivity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     from mmn.figures.sensitivity import sensitivity as chart
 
     methods, metrics = store.sensitivity_measured(row["run_id"])
-    data = store.sensitivity(row["run_id"], split(options.methods) or methods, metrics, split(options.concepts))
-    return chart(data, row, _subset(options)), data
+    data = store.sensitivity(row["run_id"], split(options.methods) or methods, metrics, *_nouns(options))
+    return chart(data, row, _led(options)), data
 
 
 DRAW: Final[dict[str, Callable[[Store, dict[str, Any], argparse.Namespace], Drawn]]] = {
@@ -165,7 +165,17 @@ def _one_k(options: argparse.Namespace, row: dict[str, Any], measured: pd.DataFr
     return min(ks, key=lambda k: abs(k - usual))
 
 
+def _nouns(options: argparse.Namespace) -> tuple[list[str], tuple[int, int] | None]:
+    return split(options.concepts), layer_range(options.layers)
+
+
+def _led(options: argparse.Namespace) -> str:
+    from mmn.figures.wording import led_concepts
+
+    return led_concepts(*_nouns(options))
+
+
 def _subset(options: argparse.Namespace) -> str:
-    lemmas, layers = split(options.concepts), layer_range(options.layers)
+    lemmas, layers = _nouns(options)
     said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
     return said if layers is None else f"{said}, top units of layers {layers[0]}–{layers[1]}"

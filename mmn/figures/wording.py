@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -31,3 +31,9 @@ def require(there: Iterable[object], wanted: Iterable[str]) -> None:
     """Asserts that a chart has its columns: Altair draws an empty one for a missing column, without an error."""
     missing = set(wanted) - {str(name) for name in there}
     assert not missing, f"missing columns: {sorted(missing)}"
+
+
+def led_concepts(lemmas: Sequence[str], layers: tuple[int, int] | None) -> str:
+    """Which nouns were looked at, as words for a subtitle; `layers` are those in which their first units lie."""
+    said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
+    return said if layers is None else f"{said}, led by layers {layers[0]} to {layers[1]}"

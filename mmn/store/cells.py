@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mmn.errors import UsageError
 from mmn.names import METHODS
 
 # The nouns of pictures' own captions (chosen words are left out), each with a number; and the pictures, numbered.
@@ -23,6 +24,11 @@ NOUNS: Final = """
     )
 """
 
+_LED: Final = """SEMI JOIN (
+    SELECT image_id, noun, method FROM score
+    WHERE run_id = $run_id AND variant = 'original' AND rank = 1 AND layer BETWEEN $first_layer AND $last_layer
+) USING (image_id, noun, method)"""
+
 Interval = tuple[np.ndarray, np.ndarray, np.ndarray]  # means, and the ends of their intervals
 
 
@@ -35,6 +41,21 @@ def in_order(methods: Iterable[str]) -> list[str]:
 def distinct(values: Sequence[str]) -> list[str]:
     """The values without repeats, in their order."""
     return list(dict.fromkeys(values))
+
+
+def led_by(run: Mapping[str, Any], layers: tuple[int, int] | None) -> tuple[str, dict[str, Any]]:
+    """What a question about (image_id, noun, method) adds to keep the nouns whose first unit by the method lies in
+    `layers` (first and last), and the values that it names; nothing for all layers.
+
+    Raises:
+        UsageError: layers that the model does not have.
+    """
+    if layers is None:
+        return "", {}
+    first, last = layers
+    if not 0 <= first <= last < run["n_layers"]:
+        raise UsageError(f"layers {first} … {last} are not in 0 … {run['n_layers'] - 1}, the layers of {run['model']}")
+    return _LED, {"first_layer": first, "last_layer": last}
 
 
 def by_picture(rows: pd.DataFrame, values: Sequence[str], n_columns: int) -> Float[np.ndarray, "images columns draws"]:

@@ -7,7 +7,6 @@ It is repeated for every line as its first point.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.names import ABLATE, PERTURB, SELECTIONS
+from mmn.store.cells import distinct, led_by
 from mmn.store.reader import Reader
 
 
@@ -34,6 +34,11 @@ class Which:
     only_first: bool = False
     metric: str | None = None
     sigma_unit: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for another kind."""
+        if self.kind not in (ABLATE, PERTURB):
+            raise UsageError(f"no effects of kind {self.kind!r}; the kinds are {ABLATE}, {PERTURB}")
 
 
 _SETTINGS: Final = """
@@ -54,11 +59,6 @@ _MEANT: Final = """
     WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method IN (SELECT unnest($methods))
         AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
 """
-_LED: Final = """SEMI JOIN (
-    SELECT image_id, noun, method FROM score
-    WHERE run_id = $run_id AND variant = 'original' AND rank = 1 AND method IN (SELECT unnest($methods))
-        AND layer BETWEEN $first_layer AND $last_layer
-) USING (image_id, noun, method)"""
 
 # One row for each noun and setting: another metric, or captions asked for later, tell the same probability again.
 # Nouns and settings are counted as numbers, four times as fast as by their words.
@@ -160,7 +160,7 @@ class EffectReader(Reader):
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: another kind; layers that the model does not have.
+            UsageError: layers that the model does not have.
         """
         return self._means(run_id, which, "image_id")
 
@@ -185,7 +185,7 @@ class EffectReader(Reader):
             UsageError: as `effect_means`.
         """
         with self._of_run(run_id) as (own, run):
-            return _ask(own, _PICTURES, _values(run, which), which)
+            return _ask(own, run, which, _PICTURES, {})
 
     def effect_captions(self, run_id: str, which: Which, image_id: str, noun: str) -> pd.DataFrame:
         """Returns all that was measured of one noun of one picture, by the first of `which.methods`.
@@ -211,43 +211,29 @@ class EffectReader(Reader):
             stored = min(run["settings"]["top_k"], run["n_layers"] * run["d_mlp"])
             if not 1 <= k <= stored:
                 raise UsageError(f"k = {k} is not in 1 … {stored}, the units per noun that this run stored")
-            values = _values(run, which) | {"k": k, "n_layers": run["n_layers"]}
-            return _ask(own, _LAYERS, values, which)
+            return _ask(own, run, which, _LAYERS, {"k": k, "n_layers": run["n_layers"]})
 
     def _means(self, run_id: str, which: Which, of: str) -> pd.DataFrame:
         with self._of_run(run_id) as (own, run):
-            values = _values(run, which) | {"metric": which.metric}
-            return _ask(own, _MEANS, values, which, start=_START[which.kind], of=of)
+            return _ask(own, run, which, _MEANS, {"metric": which.metric}, start=_START[which.kind], of=of)
 
 
-def _values(run: dict[str, Any], which: Which) -> dict[str, Any]:
-    """The parameters of a question.
+def _ask(
+    own: duckdb.DuckDBPyConnection, run: dict[str, Any], which: Which, sql: str, values: dict[str, Any], **parts: str
+) -> pd.DataFrame:
+    """The rows of a question about what is meant by `which`.
 
     Raises:
-        UsageError: another kind; layers that the model does not have.
+        UsageError: layers that the model does not have.
     """
-    if which.kind not in _START:
-        raise UsageError(f"no effects of kind {which.kind!r}; the kinds are {', '.join(_START)}")
-    values = {
+    led, layers = led_by(run, which.layers)
+    meant = {
         "run_id": run["run_id"],
         "kind": which.kind,
-        "methods": _distinct(which.methods),
-        "lemmas": _distinct(which.lemmas),
+        "methods": distinct(which.methods),
+        "lemmas": distinct(which.lemmas),
         "only_first": which.only_first,
         "sigma_unit": which.sigma_unit,
     }
-    if which.layers is None:
-        return values
-    first, last = which.layers
-    if not 0 <= first <= last < run["n_layers"]:
-        raise UsageError(f"layers {first} … {last} are not in 0 … {run['n_layers'] - 1}, the layers of {run['model']}")
-    return values | {"first_layer": first, "last_layer": last}
-
-
-def _ask(own: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any], which: Which, **parts: str) -> pd.DataFrame:
-    meant = _MEANT.format(led="" if which.layers is None else _LED)
-    return own.sql(sql.format(nouns=_NOUNS, meant=meant, **parts), params=values).df()
-
-
-def _distinct(words: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(words))
+    question = sql.format(nouns=_NOUNS, meant=_MEANT.format(led=led), **parts)
+    return own.sql(question, params=meant | layers | values).df()

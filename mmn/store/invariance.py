@@ -15,12 +15,13 @@ import pandas as pd
 
 from mmn.bootstrap import draw_intervals, ratio_intervals
 from mmn.errors import UsageError
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, with_intervals
+from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
 REGION: Final = "region"
 CROSS_IMAGE: Final = "cross-image"
 MOST_CONCEPTS: Final = 60
+Layers = tuple[int, int] | None  # first and last, in which a noun's first unit lies; None for all
 _RATIOS: Final = ("ratio", "floor_other_noun")
 
 _MEASURED: Final = """
@@ -37,14 +38,14 @@ _CURVES: Final = f"""
     )
     SELECT place, cell, draw,
         avg(ratio) AS ratio, avg(floor_other_noun) AS floor_other_noun, avg(floor_random) AS floor_random
-    FROM invariance JOIN cells USING (method, k) JOIN numbered USING (image_id, noun)
+    FROM invariance JOIN cells USING (method, k) JOIN numbered USING (image_id, noun) {{led}}
     WHERE run_id = $run_id AND kind = 'region'
     GROUP BY place, cell, draw
 """  # noqa: S608 - no user's words
 
 _N_CONCEPTS: Final = f"""
     WITH {NOUNS}, measured AS (
-        SELECT DISTINCT image_id, noun, method FROM invariance
+        SELECT DISTINCT image_id, noun, method FROM invariance {{led}}
         WHERE run_id = $run_id AND kind = 'region' AND k = $k AND method IN (SELECT unnest($methods))
     )
     SELECT method, count(*) AS n_concepts FROM measured JOIN nouns USING (image_id, noun)
@@ -54,7 +55,7 @@ _N_CONCEPTS: Final = f"""
 _BY_CONCEPT: Final = f"""
     WITH {NOUNS}, measured AS (
         SELECT image_id, lemma, draw, ratio, floor_other_noun, floor_random
-        FROM invariance JOIN nouns USING (image_id, noun)
+        FROM invariance JOIN nouns USING (image_id, noun) {{led}}
         WHERE run_id = $run_id AND kind = 'region' AND method = $method AND k = $k
     ),
     counted AS (SELECT lemma, count(DISTINCT image_id) AS n FROM measured GROUP BY lemma),
@@ -83,10 +84,11 @@ _SURVIVAL: Final = f"""
 # shuffled ranking's: of n units in a layer of m, n' / m each.
 _BY_LAYER: Final = f"""
     WITH {NOUNS},
+    led AS (SELECT image_id, noun, lemma FROM (SELECT *, $method AS method FROM nouns) {{led}}),
     pairs AS (
-        SELECT place, image_id, variant, told.noun AS noun, nouns.noun AS first_noun,
-            row_number() OVER () AS pair, dense_rank() OVER (ORDER BY place, nouns.noun) AS concept
-        FROM concept AS told JOIN nouns USING (image_id, lemma) JOIN pictures USING (image_id)
+        SELECT place, image_id, variant, told.noun AS noun, led.noun AS first_noun,
+            row_number() OVER () AS pair, dense_rank() OVER (ORDER BY place, led.noun) AS concept
+        FROM concept AS told JOIN led USING (image_id, lemma) JOIN pictures USING (image_id)
         WHERE run_id = $run_id AND starts_with(variant, 'shuffled-') AND target_at IS NULL
     ),
     before AS (
@@ -138,7 +140,12 @@ class InvarianceReader(Reader):
         return found.sort_values("method", key=lambda names: names.map(place), kind="stable").reset_index(drop=True)
 
     def region_invariance(
-        self, run_id: str, methods: Sequence[str], ks: Sequence[int], lemmas: Sequence[str] = ()
+        self,
+        run_id: str,
+        methods: Sequence[str],
+        ks: Sequence[int],
+        lemmas: Sequence[str] = (),
+        layers: Layers = None,
     ) -> pd.DataFrame:
         """Returns the ratio against k, with 95 % intervals by picture: one row per method and k that was measured.
 
@@ -150,10 +157,11 @@ class InvarianceReader(Reader):
             methods: rankings.
             ks: units compared.
             lemmas: only these nouns; all if empty.
+            layers: only nouns whose first unit by the method lies in these, first and last.
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: nothing of that kind was measured.
+            UsageError: nothing of that kind was measured; layers that the model does not have.
         """
         asked: dict[str, list[Any]] = {
             "methods": distinct(methods),
@@ -161,20 +169,24 @@ class InvarianceReader(Reader):
             "lemmas": distinct(lemmas),
         }
         with self._of_run(run_id) as (own, run):
-            rows = own.sql(_CURVES, params=asked | {"run_id": run["run_id"]}).df()
+            led, values = led_by(run, layers)
+            values["run_id"] = run["run_id"]
+            rows = own.sql(_CURVES.format(led=led), params=asked | values).df()
             if rows.empty:
-                raise _nothing(run, REGION, methods, lemmas)
+                raise _nothing(run, REGION, methods, lemmas, layers)
             one_k = asked["ks"][int(rows["cell"].min()) % len(asked["ks"])]  # every k has the same concepts
-            counted = {name: asked[name] for name in ("methods", "lemmas")} | {"k": one_k, "run_id": run["run_id"]}
-            n_concepts = own.sql(_N_CONCEPTS, params=counted).df().set_index("method")["n_concepts"]
+            values |= {"methods": asked["methods"], "lemmas": asked["lemmas"], "k": one_k}
+            counted = own.sql(_N_CONCEPTS.format(led=led), params=values).df()
         cells = pd.DataFrame([(m, k) for m in asked["methods"] for k in asked["ks"]], columns=["method", "k"])
         array = by_picture(rows, _RATIOS, len(cells))
         found = with_intervals(cells, _RATIOS, array, draw_intervals)
         found["floor_random"] = rows.groupby("cell")["floor_random"].mean().reindex(range(len(cells))).to_numpy()
-        found["n_concepts"] = found["method"].map(n_concepts).fillna(0).astype(int)
+        found["n_concepts"] = found["method"].map(counted.set_index("method")["n_concepts"]).fillna(0).astype(int)
         return found[found["n_images"] > 0].reset_index(drop=True)
 
-    def invariance_by_concept(self, run_id: str, method: str, k: int, lemmas: Sequence[str] = ()) -> pd.DataFrame:
+    def invariance_by_concept(
+        self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), layers: Layers = None
+    ) -> pd.DataFrame:
         """Returns each concept's ratio at one k, with 95 % intervals by picture, the furthest above its floor first.
 
         Columns: lemma, then ratio, floor_other_noun and difference (ratio − floor) with `_low` and `_high`,
@@ -184,14 +196,17 @@ class InvarianceReader(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        values = ("ratio", "floor_other_noun", "difference")
+        quantities = (*_RATIOS, "difference")
         asked = {"method": method, "k": k, "lemmas": distinct(lemmas), "most": MOST_CONCEPTS}
         with self._of_run(run_id) as (own, run):
-            rows = own.sql(_BY_CONCEPT, params=asked | {"run_id": run["run_id"]}).df()
+            led, values = led_by(run, layers)
+            rows = own.sql(_BY_CONCEPT.format(led=led), params=values | asked | {"run_id": run["run_id"]}).df()
         if rows.empty:
-            raise _nothing(run, REGION, [method], lemmas)
+            raise _nothing(run, REGION, [method], lemmas, layers)
         cells = rows.groupby("cell").agg(lemma=("lemma", "first"), floor_random=("floor_random", "mean")).reset_index()
-        found = with_intervals(cells.drop(columns="cell"), values, by_picture(rows, values, len(cells)), draw_intervals)
+        found = with_intervals(
+            cells.drop(columns="cell"), quantities, by_picture(rows, quantities, len(cells)), draw_intervals
+        )
         return found.sort_values(["difference", "ratio"], ascending=False, kind="stable").reset_index(drop=True)
 
     def surviving_concepts(self, run_id: str, lemmas: Sequence[str] = ()) -> dict[str, Any]:
@@ -211,7 +226,9 @@ class InvarianceReader(Reader):
         counts = {"n_images": int(found["n_images"]), "n_draws": rows["draw"].nunique()}
         return told | counts | {"n_concepts": int(rows["n"].sum()), "n_kept": int(rows["n_kept"].sum())}
 
-    def kept_by_layer(self, run_id: str, method: str, k: int, lemmas: Sequence[str] = ()) -> pd.DataFrame:
+    def kept_by_layer(
+        self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), layers: Layers = None
+    ) -> pd.DataFrame:
         """Returns which share of the top k units of each layer is among the top k under shuffling, too: one row per
         layer that has any, over all concepts in both captions, with 95 % intervals by picture.
 
@@ -223,10 +240,11 @@ class InvarianceReader(Reader):
             UsageError: no scores of shuffled captions by that method.
         """
         with self._of_run(run_id) as (own, run):
-            values = {"run_id": run["run_id"], "d_mlp": run["d_mlp"], "method": method, "k": k}
-            rows = own.sql(_BY_LAYER, params=values | {"lemmas": distinct(lemmas)}).df()
+            led, values = led_by(run, layers)
+            values |= {"run_id": run["run_id"], "d_mlp": run["d_mlp"], "method": method, "k": k}
+            rows = own.sql(_BY_LAYER.format(led=led), params=values | {"lemmas": distinct(lemmas)}).df()
         if rows.empty:
-            raise _nothing(run, REGION, [method], lemmas)
+            raise _nothing(run, REGION, [method], lemmas, layers)
         array = np.nan_to_num(by_picture(rows, ["n_units", "n_kept", "chance"], run["n_layers"]))[:, :, 0]
         n_units, n_kept, chance = np.split(array, 3, axis=1)
         share, low, high = ratio_intervals(n_kept, n_units)
@@ -258,8 +276,11 @@ class InvarianceReader(Reader):
         return found
 
 
-def _nothing(run: dict[str, Any], kind: str, methods: Sequence[str], lemmas: Sequence[str]) -> UsageError:
+def _nothing(
+    run: dict[str, Any], kind: str, methods: Sequence[str], lemmas: Sequence[str], layers: Layers = None
+) -> UsageError:
     of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
+    of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
     return UsageError(
         f"run {run['run_id']} has no {kind} invariance of {', '.join(methods) or 'any method'}{of}: "
         f"measure it with `mmn invariance {run['run_id']} --kind {kind}`, or choose other filters"

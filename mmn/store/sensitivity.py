@@ -11,7 +11,7 @@ import pandas as pd
 
 from mmn.bootstrap import draw_intervals
 from mmn.errors import UsageError
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, with_intervals
+from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
 _VALUES: Final = ("value", "control", "difference")
@@ -24,7 +24,7 @@ _SENSITIVITY: Final = f"""
     WITH {NOUNS}
     SELECT place, (list_position($methods, method) - 1) * len($metrics) + list_position($metrics, metric) - 1 AS cell,
         avg(value) AS value, avg(control) AS control, avg(value - control) AS difference, count(*) AS n
-    FROM sensitivity JOIN nouns USING (image_id, noun) JOIN pictures USING (image_id)
+    FROM sensitivity JOIN nouns USING (image_id, noun) JOIN pictures USING (image_id) {{led}}
     WHERE run_id = $run_id AND method IN (SELECT unnest($methods)) AND metric IN (SELECT unnest($metrics))
     GROUP BY ALL
 """  # noqa: S608 - no user's words
@@ -44,7 +44,12 @@ class SensitivityReader(Reader):
         return in_order(method for method, _ in found), sorted({metric for _, metric in found})
 
     def sensitivity(
-        self, run_id: str, methods: Sequence[str], metrics: Sequence[str], lemmas: Sequence[str] = ()
+        self,
+        run_id: str,
+        methods: Sequence[str],
+        metrics: Sequence[str],
+        lemmas: Sequence[str] = (),
+        layers: tuple[int, int] | None = None,
     ) -> pd.DataFrame:
         """Returns the mean of each measure for each method's top units, a row for each method and metric.
 
@@ -56,18 +61,22 @@ class SensitivityReader(Reader):
             methods: rankings.
             metrics: measures.
             lemmas: only these nouns; all if empty.
+            layers: only nouns whose first unit by the method lies in these, first and last.
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: nothing of that kind was measured.
+            UsageError: nothing of that kind was measured; layers that the model does not have.
         """
         asked = {"methods": distinct(methods), "metrics": distinct(metrics), "lemmas": distinct(lemmas)}
         with self._of_run(run_id) as (own, run):
-            rows = own.sql(_SENSITIVITY, params=asked | {"run_id": run["run_id"]}).df()
+            led, values = led_by(run, layers)
+            rows = own.sql(_SENSITIVITY.format(led=led), params=asked | values | {"run_id": run["run_id"]}).df()
         if rows.empty:
+            of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
+            of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
             raise UsageError(
                 f"run {run['run_id']} has no sensitivity of {', '.join(methods) or 'any method'} by "
-                f"{', '.join(metrics) or 'any metric'}{' for the nouns ' + ', '.join(lemmas) if lemmas else ''}: "
+                f"{', '.join(metrics) or 'any metric'}{of}: "
                 f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
             )
         cells = pd.DataFrame([(m, q) for m in asked["methods"] for q in asked["metrics"]], columns=["method", "metric"])
