@@ -47,6 +47,7 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
     return {
         "invariance: 6 methods, 8 k, intervals": lambda: store.region_invariance("latest", METHODS, KS),
         "invariance: 1 noun": lambda: store.region_invariance("latest", METHODS, KS, lemma),
+        "invariance: led by layers 8–23": lambda: store.region_invariance("latest", METHODS, KS, layers=(8, 23)),
         "invariance: by concept": lambda: store.invariance_by_concept("latest", CONTRIBUTION, 100),
         "invariance: by layer, k 100": lambda: store.kept_by_layer("latest", CONTRIBUTION, 100),
         "invariance: by layer, k 1000": lambda: store.kept_by_layer("latest", CONTRIBUTION, 1000),
@@ -57,6 +58,7 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
         "specificity: highest for own noun": lambda: store.highest_for_own_noun("latest", METHODS[:5]),
         "specificity: pictures to choose": lambda: store.specificity_pictures("latest", CONTRIBUTION),
         "sensitivity: 6 methods, 3 measures": lambda: store.sensitivity("latest", METHODS, METRICS),
+        "sensitivity: led by layers 8–23": lambda: store.sensitivity("latest", METHODS, METRICS, layers=(8, 23)),
     }
 
 

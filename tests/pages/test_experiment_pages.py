@@ -115,6 +115,16 @@ def test_invariance_keeps_its_filters_in_the_address(whole_cache, open_app):
     assert "k = 1 (0.39 %)" in titles(at)[2]
 
 
+@pytest.mark.parametrize("page", ["invariance", "sensitivity"])
+def test_leading_layers_keep_their_nouns(page, whole_cache, open_app):
+    at = fine(open_app(page, led=["0", "1"]))
+    assert at.slider(key="led").value == (0, 1)
+    assert "all concepts, led by layers 0 to 1" in said(at)
+    every = fine(at.slider(key="led").set_value((0, 3)).run())
+    assert "led by" not in said(every)
+    assert "led by" not in said(fine(open_app(page, led=["0", "99"]))), "an address of a deeper run"
+
+
 def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_app):
     from app import resources
 
