@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import counted, k_text, of_run, require, sample
+from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
 
 CURVE_COLUMNS: Final = (
     "method",
@@ -71,7 +71,7 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
         size=alt.condition(ratio, alt.value(22), alt.value(6)),
         tooltip=_curve_tips(),
     )
-    of = f"{of_run(run)}, {sample(data['n_images'].max(), data['n_concepts'].max())}; {subset}"
+    of = f"{of_run(run)}, {sample_of_each(data['n_images'], data['n_concepts'])}; {subset}"
     return alt.layer(band, curves, points).properties(
         height=240,
         title=alt.TitleParams(

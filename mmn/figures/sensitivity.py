@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import of_run, require, sample
+from mmn.figures.wording import of_run, require, sample_of_each
 
 COLUMNS: Final = (
     "method",
@@ -45,7 +45,7 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
         frame="bounds",
         text="How well the top units' words fit" + (f": {one}" if one else ""),
         subtitle=[
-            f"{of_run(run)}, {sample(data['n_images'].max(), data['n'].max())} a score; {subset}",
+            f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",
         ],
     )

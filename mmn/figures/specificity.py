@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import INK, MUTED, method_colours
-from mmn.figures.wording import counted, of_run, require, sample
+from mmn.figures.wording import counted, of_run, require, sample_of_each
 
 PICTURE_COLUMNS: Final = ("unit_noun", "noun", "layer", "unit", "score", "share", "is_control")
 CONCEPT_COLUMNS: Final = ("unit_lemma", "lemma", "share", "n_images", "is_control")
@@ -132,7 +132,7 @@ def specificity_summary(data: pd.DataFrame, run: Mapping[str, Any], subset: str 
         frame="bounds",
         text="Top units' share for the picture's other nouns",
         subtitle=[
-            f"{of_run(run)}, {sample(data['n_images'].max(), data['n'].max())} a score; {subset}",
+            f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "share: score ÷ the top unit's score for its own noun; 95 % intervals, pictures resampled",
         ],
     )
@@ -154,7 +154,7 @@ def highest_for_own_noun(data: pd.DataFrame, run: Mapping[str, Any], subset: str
         frame="bounds",
         text="Units whose own noun is their highest of the picture",
         subtitle=[
-            f"{of_run(run)}, {sample(data['n_images'].max(), data['n'].max())} a score; {subset}",
+            f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "pictures of two or more nouns; 95 % intervals, pictures resampled; dotted: chance, one in so many nouns",
         ],
     )

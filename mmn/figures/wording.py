@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -25,6 +25,17 @@ def counted(n: float, noun: str) -> str:
 def sample(n_images: float, n_concepts: float) -> str:
     """`n = 20 pictures, 41 concepts`."""
     return f"n = {counted(n_images, 'picture')}, {counted(n_concepts, 'concept')}"
+
+
+def sample_of_each(n_images: Collection[float], n_concepts: Collection[float]) -> str:
+    """The same of several lines of a chart: `n = 12–20 pictures, 41 concepts each` where they do not have as many."""
+    each = " each" if len(n_images) > 1 else ""
+    return f"n = {_span(n_images, 'picture')}, {_span(n_concepts, 'concept')}{each}"
+
+
+def _span(counts: Collection[float], noun: str) -> str:
+    least, most = int(min(counts)), int(max(counts))
+    return counted(most, noun) if least == most else f"{least:,}–{counted(most, noun)}"
 
 
 def require(there: Iterable[object], wanted: Iterable[str]) -> None:

@@ -101,3 +101,9 @@ def test_a_score_has_one_colour_wherever_it_is_drawn() -> None:
     assert len(set(method_colours(names))) == len(names)
     assert method_colours(["random-matched:activation"]) == method_colours(["random-matched"])
     assert method_colours(["activation-minus-blank"]) != method_colours(["activation"])
+
+
+def test_the_sample_of_each_line_is_a_span_where_they_differ() -> None:
+    assert sample_of_each([20, 20], [41, 41]) == "n = 20 pictures, 41 concepts each"
+    assert sample_of_each([12, 20], [1, 1]) == "n = 12–20 pictures, 1 concept each"
+    assert sample_of_each([1], [3]) == "n = 1 picture, 3 concepts"
