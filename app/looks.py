@@ -13,6 +13,7 @@ from mmn.core import Neuron
 from mmn.errors import ImageError
 from mmn.geometry import Grids
 from mmn.heat import OPACITY, PERCENTILE
+from mmn.store.neurons import UnitLook
 
 MOST_AVERAGED: Final = 10
 _OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects", "iou_random": "random units"}
@@ -120,19 +121,17 @@ def small_looks(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, An
     """A small picture for each of `rows` (image_id, source) under the unit's map, None where that is not known; and
     for how many it is.
     """
-    small = [_small_look(run["run_id"], neuron, row["source"], row["image_id"]) for row in rows]
+    known = resources.store().neuron_looks(run["run_id"], neuron, [row["image_id"] for row in rows])
+    small = [_small_look(row["source"], row["image_id"], known.get(row["image_id"])) for row in rows]
     return small, sum(one is not None for one in small)
 
 
-def _small_look(run_id: str, neuron: Neuron, source: str, image_id: str) -> bytes | None:
-    store = resources.store()
-    found, grids = store.looks(run_id, image_id, [neuron]), store.grid(run_id, image_id)
-    if grids is None or found.empty:
+def _small_look(source: str, image_id: str, known: UnitLook | None) -> bytes | None:
+    if known is None:
         return None
-    picture = store.picture(run_id, image_id)
     try:
         image = pictures.opened_thumbnail(source, image_id)
     except ImageError:
         return None
-    look = pictures.look_at(image, grids, (picture["width"], picture["height"]), list(found["activations"]))
+    look = pictures.look_at(image, known.grids, known.size, [known.activations])
     return pictures.as_webp(look.shown(OPACITY, is_outlined=False))

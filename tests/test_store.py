@@ -107,6 +107,22 @@ def test_a_run_shows_its_end_when_it_has_ended(store: Store) -> None:
     assert store.run("latest")["seconds"] == 9.0
 
 
+def test_what_is_remembered_of_a_run_ends_with_a_write(store: Store) -> None:
+    assert store.score_methods("latest") == [CONTRIBUTION, RANDOM]
+    tables = tables_of({"z": ["dog"]}, seed=2)
+    activation = pa.array(["activation"] * len(tables["score"]))
+    place = tables["score"].schema.get_field_index("method")
+    tables["score"] = tables["score"].set_column(place, tables["score"].schema.field(place), activation)
+    shards.write_shard(store.runs_path / RUN.run_id, "batch-2", tables)
+    assert "activation" not in store.score_methods("latest")
+    store.load_new_shards([store.runs_path])
+    assert "activation" in store.score_methods("latest")
+    assert store.concepts("latest")["n_images"].sum() == 7
+    store.delete_run("latest")
+    with pytest.raises(RunNotFoundError):
+        store.concepts("latest")
+
+
 def test_a_run_row_holds_every_input(store: Store) -> None:
     row = store.run(RUN.run_id)
     assert row["settings"]["methods"] == [CONTRIBUTION, "random"]

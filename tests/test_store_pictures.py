@@ -233,6 +233,12 @@ def test_looks_and_grids_read_back(store: Store) -> None:
     assert store.looks("latest", "aa1", []).empty
     assert store.grid("latest", "aa1") == GRIDS
     assert store.grid("latest", "aa2") is None
+    known = store.neuron_looks("latest", stored[0], ["aa2", "aa1", "b"])
+    assert list(known) == ["aa1"]
+    picture = store.picture("latest", "aa1")
+    assert (known["aa1"].grids, known["aa1"].size) == (GRIDS, (picture["width"], picture["height"]))
+    assert list(known["aa1"].activations) == [stored[0].layer, stored[0].unit, 0.25]
+    assert store.neuron_looks("latest", missing, ["aa1"]) == {}
 
 
 # ---- one unit

@@ -6,14 +6,20 @@ counts for a concept where its ranking stored it, which is among the run's `top_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.store.reader import Reader, require_k, require_methods
+from mmn.geometry import Grids
+from mmn.store import grids
+from mmn.store.reader import Reader, require_k
 
 _NOUNS: Final = """
     SELECT image_id, noun, lemma FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
@@ -54,6 +60,21 @@ _RANKS: Final = f"""
     FROM ({_SCORES}) GROUP BY method ORDER BY best_rank, method
 """  # noqa: S608 - no user's words
 
+_LOOKS: Final = """
+    SELECT image_id, activations, grid, width, height
+    FROM look JOIN grid USING (run_id, image_id) JOIN image USING (run_id, image_id)
+    WHERE run_id = $run_id AND layer = $layer AND unit = $unit AND image_id IN (SELECT unnest($image_ids))
+"""
+
+
+@dataclass(frozen=True)
+class UnitLook:
+    """A unit's activation at each image token of a picture, and where those lie, in pixels of the file."""
+
+    activations: Float[np.ndarray, " tokens"]
+    grids: Grids
+    size: tuple[int, int]  # width and height of the file
+
 
 class NeuronReader(Reader):
     """Questions about one unit of a run's model."""
@@ -83,7 +104,7 @@ class NeuronReader(Reader):
             UsageError: no such unit, no scores of that method.
         """
         with self._of_run(run_id) as (own, run):
-            require_methods(own, run, method)
+            self._require_methods(own, run, method)
             return _ask(own, run, neuron, _PICTURES, method=method, limit=limit)
 
     def neuron_concepts(self, run_id: str, neuron: Neuron, method: str, k: int) -> pd.DataFrame:
@@ -94,7 +115,7 @@ class NeuronReader(Reader):
             UsageError: no such unit, no scores of that method, a k that is not stored.
         """
         with self._of_run(run_id) as (own, run):
-            require_methods(own, run, method)
+            self._require_methods(own, run, method)
             require_k(run, k)
             return _ask(own, run, neuron, _CONCEPTS, method=method, k=k)
 
@@ -111,10 +132,22 @@ class NeuronReader(Reader):
         with self._of_run(run_id) as (own, run):
             return _ask(own, run, neuron, _RANKS)
 
+    def neuron_looks(self, run_id: str, neuron: Neuron, image_ids: Sequence[str]) -> dict[str, UnitLook]:
+        """Returns where a unit looks in those of some pictures for which it is known, by image_id.
 
-def _ask(
-    own: duckdb.DuckDBPyConnection, run: dict[str, Any], neuron: Neuron, sql: str, **values: str | int
-) -> pd.DataFrame:
+        Raises:
+            RunNotFoundError: no such run.
+            UsageError: no such unit.
+        """
+        with self._of_run(run_id) as (own, run):
+            rows = _ask(own, run, neuron, _LOOKS, image_ids=list(image_ids))
+        return {
+            row.image_id: UnitLook(row.activations, grids.from_json(row.grid), (row.width, row.height))
+            for row in rows.itertuples()
+        }
+
+
+def _ask(own: duckdb.DuckDBPyConnection, run: dict[str, Any], neuron: Neuron, sql: str, **values: Any) -> pd.DataFrame:
     _require_unit(run, neuron)
     return own.sql(sql, params={"run_id": run["run_id"]} | _key(neuron) | values).df()
 

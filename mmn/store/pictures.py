@@ -17,7 +17,7 @@ from mmn.errors import UsageError
 from mmn.geometry import Grids
 from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL
 from mmn.store import grids
-from mmn.store.reader import Reader, require_concept, require_k, require_methods
+from mmn.store.reader import Reader, require_concept, require_k
 
 TOP, BOTTOM = "top", "bottom"  # the highest scores (rank 1, 2, …), the suppressors (rank −1, −2, …)
 
@@ -185,7 +185,7 @@ class PictureReader(Reader):
             raise UsageError(f"sign {sign!r} is neither {TOP!r} nor {BOTTOM!r}")
         with self._of_run(run_id) as (own, run):
             require_concept(own, run, image_id, noun)
-            methods = require_methods(own, run, method)
+            methods = self._require_methods(own, run, method)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
             more = {"direction": 1 if sign == TOP else -1, "limit": limit, "fingerprint": run["model_fingerprint"]}
             ranked = own.sql(_RANKED, params=key | more).df()
@@ -221,7 +221,7 @@ class PictureReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             require_concept(own, run, image_id, noun)
-            require_methods(own, run, method)
+            self._require_methods(own, run, method)
             for k in ks:
                 require_k(run, k)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}

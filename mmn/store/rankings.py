@@ -14,8 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mmn.errors import UsageError
-from mmn.store import queries
-from mmn.store.reader import Reader, require_k, require_methods
+from mmn.store.reader import Reader, require_k
 
 RESAMPLES: Final = 1000
 INTERVAL: Final = (2.5, 97.5)  # percentiles of the bootstrapped means: a 95 % interval
@@ -98,7 +97,10 @@ class RankingReader(Reader):
         with self._of_run(run_id) as (own, run):
             for k in ks:
                 require_k(run, k)
-            values = _pair(own, run, method_a, method_b, lemmas) | {"ks": list(dict.fromkeys(ks)), "max_k": max(ks)}
+            values = self._pair(own, run, method_a, method_b, lemmas) | {
+                "ks": list(dict.fromkeys(ks)),
+                "max_k": max(ks),
+            }
             overlap = own.sql(_OVERLAP, params=values).df()
         if overlap["overlap"].isna().any():
             raise UsageError(f"run {run['run_id']} has no concepts of {list(lemmas) or 'any caption'} to compare")
@@ -116,7 +118,7 @@ class RankingReader(Reader):
             UsageError: no scores of a method.
         """
         with self._of_run(run_id) as (own, run):
-            values = _pair(own, run, method_a, method_b, ()) | {"max_k": run["settings"]["top_k"]}
+            values = self._pair(own, run, method_a, method_b, ()) | {"max_k": run["settings"]["top_k"]}
             [(spearman, n)] = own.execute(_CORRELATION, values).fetchall()
         return {"spearman": float("nan") if spearman is None else spearman, "n": n}
 
@@ -132,19 +134,18 @@ class RankingReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             sums = own.sql(_FIELDS, params={"run_id": run["run_id"], "top": top}).df()
-            order = queries.score_methods(own, run)
+            order = self._score_methods(own, run)
         found = [method for method in order if method in set(sums["method"])]
         rows = [_summarised(method, sums[sums["method"] == method]) for method in found]
         columns = [f"{name}{end}" for name in _OVERLAPS for end in ("", "_low", "_high")]
         return pd.DataFrame(rows, columns=["method", "n", "n_images", *columns])
 
-
-def _pair(
-    own: duckdb.DuckDBPyConnection, run: dict[str, Any], method_a: str, method_b: str, lemmas: Sequence[str]
-) -> dict[str, Any]:
-    require_methods(own, run, method_a, method_b)
-    shape = {name: run[name] for name in ("run_id", "n_layers", "d_mlp")}
-    return shape | {"a": method_a, "b": method_b, "lemmas": list(lemmas)}
+    def _pair(
+        self, own: duckdb.DuckDBPyConnection, run: dict[str, Any], method_a: str, method_b: str, lemmas: Sequence[str]
+    ) -> dict[str, Any]:
+        self._require_methods(own, run, method_a, method_b)
+        shape = {name: run[name] for name in ("run_id", "n_layers", "d_mlp")}
+        return shape | {"a": method_a, "b": method_b, "lemmas": list(lemmas)}
 
 
 def _summarised(method: str, images: pd.DataFrame) -> dict[str, Any]:

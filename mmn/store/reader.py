@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Reader:
         """Use `Store.open`."""
         self.cache_path = cache_path
         self._connection = connection
+        self._known: dict[tuple[str, str], Any] = {}  # of whole runs, asked many times for one page
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -31,7 +32,31 @@ class Reader:
     @contextmanager
     def _of_run(self, run_id: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
         with self._cursor() as own:
-            yield own, queries.find_run(own, run_id)
+            yield own, dict(self._remember(("run", run_id), lambda: queries.find_run(own, run_id)))
+
+    def _score_methods(self, own: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> list[str]:
+        return list(self._remember(("methods", run["run_id"]), lambda: queries.score_methods(own, run)))
+
+    def _require_methods(self, own: duckdb.DuckDBPyConnection, run: dict[str, Any], *methods: str) -> list[str]:
+        """Returns the methods with scores in the run; raises `UsageError`, which lists them, where one asked for is
+        not among them.
+        """
+        there = self._score_methods(own, run)
+        for method in methods:
+            if method not in there:
+                known = ", ".join(there) or "none"
+                raise UsageError(f"run {run['run_id']} has no {method!r} scores; its methods are: {known}")
+        return there
+
+    def _remember(self, question: tuple[str, str], ask: Callable[[], Any]) -> Any:
+        """The answer to a question, asked once until something is written (`_forget`)."""
+        known = self._known  # an answer from before a write goes where nobody looks any more
+        if question not in known:
+            known[question] = ask()
+        return known[question]
+
+    def _forget(self) -> None:
+        self._known = {}
 
 
 def require_concept(own: duckdb.DuckDBPyConnection, run: dict[str, Any], image_id: str, noun: str) -> None:
@@ -45,16 +70,6 @@ def require_concept(own: duckdb.DuckDBPyConnection, run: dict[str, Any], image_i
         raise UsageError(
             f"run {run['run_id']} has no noun {noun!r} for picture {image_id[:12]}; it has {', '.join(nouns) or 'none'}"
         )
-
-
-def require_methods(own: duckdb.DuckDBPyConnection, run: dict[str, Any], *methods: str) -> list[str]:
-    """Returns the methods with scores in the run; raises `UsageError`, which lists them, where one asked for is not."""
-    there = queries.score_methods(own, run)
-    for method in methods:
-        if method not in there:
-            known = ", ".join(there) or "none"
-            raise UsageError(f"run {run['run_id']} has no {method!r} scores; its methods are: {known}")
-    return there
 
 
 def require_k(run: dict[str, Any], k: int) -> None:

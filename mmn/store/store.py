@@ -6,7 +6,8 @@ Questions about a picture, a unit or a pair of rankings are in `pictures`, `neur
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,6 +85,14 @@ class Store(
         """The folder where scorings of this cache write their shards."""
         return self.cache_path / "runs"
 
+    @contextmanager
+    def _changing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._writing, self._cursor() as own:
+            try:
+                yield own
+            finally:
+                self._forget()
+
     def load_new_shards(self, runs_paths: Iterable[Path], progress: Callable[[int, int], None] | None = None) -> int:
         """Loads the shards that are not in yet, and how their runs ended; returns how many shards were loaded.
 
@@ -94,7 +103,7 @@ class Store(
         Raises:
             CacheError: a shard or run is broken. It is named; all others are loaded first.
         """
-        with self._writing, self._cursor() as own:
+        with self._changing() as own:
             return loading.load(own, list(runs_paths), self.runs_path, progress or (lambda _done, _total: None))
 
     def delete_run(self, run_id: str) -> None:
@@ -103,7 +112,7 @@ class Store(
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._writing, self._cursor() as own:
+        with self._changing() as own:
             found = queries.find_run(own, run_id)["run_id"]
             run_path = self.runs_path / found
             give_space_back = remove_run(run_path) if (run_path / RUN_FILE).exists() else None
@@ -117,7 +126,7 @@ class Store(
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._writing, self._cursor() as own:
+        with self._changing() as own:
             run = queries.find_run(own, run_id)["run_id"]
             shard_path = self.runs_path / run / f"edit-{edit_id}"
             give_space_back = remove_run(shard_path) if shard_path.exists() else None
@@ -128,7 +137,7 @@ class Store(
 
     def restore(self, run_id: str) -> None:
         """Lets a deleted run be loaded again (`mmn load DIR`)."""
-        with self._writing, self._cursor() as own:
+        with self._changing() as own:
             loading.restore(own, run_id)
 
     def runs(self) -> pd.DataFrame:
@@ -177,7 +186,7 @@ class Store(
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (own, run):
-            return queries.score_methods(own, run)
+            return self._score_methods(own, run)
 
     def summary(self, run_id: str) -> dict[str, Any]:
         """Returns n_images, n_failed, n_concepts, n_scores and max_residual of a run.

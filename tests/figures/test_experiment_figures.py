@@ -11,6 +11,7 @@ from mmn.cli.figure_experiments import DRAW
 from mmn.figures import FIGURES
 from mmn.figures.export import FORMATS
 from mmn.figures.theme import method_colours
+from mmn.figures.wording import sample_of_each
 from mmn.names import METHODS
 from mmn.store import Store
 from tests.pages.filled import fill_whole
