@@ -143,7 +143,7 @@ def legend(low: float, high: float, words: str) -> None:
 
 def as_webp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=88, method=2)
+    image.save(buffer, "WEBP", quality=88, method=1)
     return buffer.getvalue()
 
 

@@ -130,7 +130,7 @@ def thumbnail(picture: str | os.PathLike[str] | Image.Image, side: int = THUMBNA
     image = picture.convert("RGB") if isinstance(picture, Image.Image) else open_image(picture)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=82)
+    image.save(buffer, "WEBP", quality=82, method=1)  # a third of the time, a seventh more bytes
     return buffer.getvalue()
 
 
