@@ -106,6 +106,14 @@ def assert_refused(said: Said, message: str) -> None:
 # score
 
 
+def test_without_an_option_the_cache_is_the_dashboard_s(mmn, cache, run_id, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMN_CACHE", str(cache))
+    assert run_id in {row["run_id"] for row in mmn("runs", "--json").json}
+    monkeypatch.delenv("MMN_CACHE")
+    monkeypatch.chdir(tmp_path)
+    assert run_id not in {row["run_id"] for row in mmn("runs", "--json").json}
+
+
 def test_scoring_again_does_nothing_and_says_the_same(mmn, checkpoint, pictures, own_cache, run_id):
     run_path = own_cache / "runs" / run_id
     before = {path: path.stat().st_mtime_ns for path in run_path.rglob("*.parquet")}

@@ -68,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 def add_common(parser: argparse.ArgumentParser, module: str) -> None:
     """The options that every command has."""
     parser.allow_abbrev = False
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="default: cache/")
+    usual = Path(os.environ.get("MMN_CACHE") or "cache")  # as the dashboard's
+    parser.add_argument("--cache", type=Path, default=usual, metavar="DIR", help="default: $MMN_CACHE, else cache/")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
     parser.set_defaults(module=module)
 
