@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,3 +74,9 @@ def paint() -> Callable[[Path, int], Path]:
 def pictures(paint: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 16 pictures. Read only."""
     return paint(tmp_path_factory.mktemp("pictures"), 16)
+
+
+@pytest.fixture
+def cache(scored: Path, tmp_path: Path) -> Path:
+    """A copy of the cache that a test file's own fixture `scored` made, to write to."""
+    return Path(shutil.copytree(scored, tmp_path / "cache"))

@@ -28,6 +28,7 @@ from mmn.models import Model
 from mmn.runs import Progress
 from mmn.store import Store
 from mmn.tables import ANNOTATIONS
+from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 
 METHODS = "contribution,attribution,random"
 TOP = 4
@@ -73,20 +74,8 @@ def scored(gallery: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     return cache
 
 
-@pytest.fixture
-def cache(scored: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(scored, tmp_path / "cache"))
-
-
-def run_path_of(cache: Path) -> Path:
-    (path,) = (path for path in (cache / "runs").iterdir() if not path.name.startswith("."))
-    return path
-
-
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
-    with Store.open(cache) as store:
-        store.load_new_shards([store.runs_path])
-        return {name: store.table("latest", name) for name in [*ANNOTATIONS, "failure", "score", "image"]}
+    return tables_of(cache, [*ANNOTATIONS, "failure", "score", "image"])
 
 
 def top_units(score: pd.DataFrame, methods: list[str], top: int) -> pd.DataFrame:
@@ -160,19 +149,8 @@ def test_again_does_nothing_and_an_interrupted_call_goes_on(
     cache: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_path = run_path_of(cache)
-    annotate_batch = annotating._annotate_batch
-    done: list[str] = []
-
-    def stop_at_the_second(asked, batch):
-        if done:
-            raise KeyboardInterrupt
-        done.append(batch)
-        return annotate_batch(asked, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(annotating, "_annotate_batch", stop_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            annotate(tiny, run_path, TOP)
+    with interrupted_at_the_second(monkeypatch, annotating, "_annotate_batch"):
+        annotate(tiny, run_path, TOP)
     assert count(run_path).n_looks > 0
     told: list[Progress] = []
     annotate(tiny, run_path, TOP, None, told.append)

@@ -31,8 +31,8 @@ from mmn.metrics import find_text_metric
 from mmn.models import Model
 from mmn.runs import Progress
 from mmn.scores import contribution, folded_rows
-from mmn.store import Store
 from mmn.tabulate import Said
+from tests.scored import run_path_of, tables_of
 from tests.test_hooks import is_free, n_hooks
 from tests.tiny import FAMILY_BUILDERS, FFN, N_LAYERS, build_family
 
@@ -265,20 +265,8 @@ def scored(pictures: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     return cache
 
 
-@pytest.fixture
-def cache(scored: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(scored, tmp_path / "cache"))
-
-
-def run_path_of(cache: Path) -> Path:
-    (path,) = (path for path in (cache / "runs").iterdir() if not path.name.startswith("."))
-    return path
-
-
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
-    with Store.open(cache) as store:
-        store.load_new_shards([store.runs_path])
-        return {name: store.table("latest", name) for name in ("effect", "concept", "caption", "image", "failure")}
+    return tables_of(cache, ("effect", "concept", "caption", "image", "failure"))
 
 
 ABLATION = Asked(names.ABLATE, (names.CONTRIBUTION, names.ATTRIBUTION), KS, names.SELECTIONS, n_draws=2)

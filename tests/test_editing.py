@@ -31,6 +31,7 @@ from mmn.models import Model, fingerprint
 from mmn.runs import Progress
 from mmn.scores import folded_rows
 from mmn.store import Store
+from tests.scored import run_path_of
 
 SCORING = ["--methods", "contribution-folded", "--top-k", 12, "--max-new-tokens", 8, "--batch-size", 8]
 NOUN, TARGET = "bottle", "cow"  # what the tiny model's random captions often say
@@ -47,16 +48,6 @@ def scored(pictures: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     cache = tmp_path_factory.mktemp("scored") / "cache"
     assert main(words("score", "--model", checkpoint, "--images", pictures, "--cache", cache, *SCORING)) == 0
     return cache
-
-
-@pytest.fixture
-def cache(scored: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(scored, tmp_path / "cache"))
-
-
-def run_path_of(cache: Path) -> Path:
-    (path,) = (path for path in (cache / "runs").iterdir() if not path.name.startswith("."))
-    return path
 
 
 def split_of(cache: Path, model: Model, noun: str = NOUN, target: str = TARGET, seed: int = 0) -> Split:

@@ -33,7 +33,7 @@ from mmn.image_tokens import image_positions
 from mmn.models import Model
 from mmn.revisit import open_run
 from mmn.runs import Progress
-from mmn.store import Store
+from tests.scored import run_path_of, tables_of
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 METHODS = "contribution,attribution,random"
@@ -217,21 +217,8 @@ def measured(
     return copy, measure_region(open_run(tiny, run_path_of(copy)), 3, None, KS, told.append), told
 
 
-@pytest.fixture
-def cache(scored: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(scored, tmp_path / "cache"))
-
-
-def run_path_of(cache: Path) -> Path:
-    (path,) = (path for path in (cache / "runs").iterdir() if not path.name.startswith("."))
-    return path
-
-
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
-    with Store.open(cache) as store:
-        store.load_new_shards([store.runs_path])
-        names = ("caption", "concept", "score", "budget", "invariance", "failure", "image")
-        return {name: store.table("latest", name) for name in names}
+    return tables_of(cache, ("caption", "concept", "score", "budget", "invariance", "failure", "image"))
 
 
 def by_sets(found: dict[str, pd.DataFrame]) -> dict[tuple, tuple[float, float]]:

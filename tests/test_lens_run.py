@@ -29,6 +29,7 @@ from mmn.models import Model
 from mmn.runs import Progress
 from mmn.store import Store
 from mmn.tables import TABLES
+from tests.scored import interrupted_at_the_second, run_path_of
 
 N_TOKENS, N_LAYERS = 64, 3
 SCORING = ["--methods", "contribution", "--top-k", 3, "--max-new-tokens", 8, "--batch-size", 2, "--device", "cpu"]
@@ -57,16 +58,6 @@ def scored(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_factor
         rows.append({"file_name": f"00{number}.png", "mask_file": mask, "objects": objects})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return cache
-
-
-@pytest.fixture
-def cache(scored: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(scored, tmp_path / "cache"))
-
-
-def run_path_of(cache: Path) -> Path:
-    (path,) = (path for path in (cache / "runs").iterdir() if not path.name.startswith("."))
-    return path
 
 
 def rows_of(cache: Path) -> pd.DataFrame:
@@ -150,19 +141,8 @@ def test_again_does_nothing_and_an_interrupted_call_goes_on(
     cache: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_path = run_path_of(cache)
-    answer = reading._answer
-    done: list[str] = []
-
-    def stop_at_the_second(asked, batch):
-        if done:
-            raise KeyboardInterrupt
-        done.append(batch)
-        return answer(asked, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(reading, "_answer", stop_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            read_image_tokens(tiny, run_path)
+    with interrupted_at_the_second(monkeypatch, reading, "_answer"):
+        read_image_tokens(tiny, run_path)
     told: list[Progress] = []
     read_image_tokens(tiny, run_path, progress=told.append)
     assert [one.done for one in told] == [2, 3]

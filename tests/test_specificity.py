@@ -36,6 +36,7 @@ from mmn.models import Model
 from mmn.revisit import ScoredRun, examples, open_run
 from mmn.runs import Progress
 from mmn.store import Store
+from tests.scored import interrupted_at_the_second
 
 METHODS = ("contribution", "activation", "attribution")
 SCORING = ["--methods", ",".join((*METHODS, "random", "random-matched")), "--top-k", 12, "--max-new-tokens", 8]
@@ -191,19 +192,8 @@ def test_the_control_is_never_the_top_unit_even_where_that_is_drawn(scored: Scor
 def test_again_writes_nothing_and_an_interrupted_call_goes_on(
     scored: ScoredRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = specificity._measure_batch
-    done: list[Any] = []
-
-    def stop_at_the_second(scored, methods, tables):
-        if done:
-            raise KeyboardInterrupt
-        done.append(tables)
-        return whole(scored, methods, tables)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(specificity, "_measure_batch", stop_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            measure_specificity(scored, METHODS)
+    with interrupted_at_the_second(monkeypatch, specificity, "_measure_batch"):
+        measure_specificity(scored, METHODS)
     told: list[Progress] = []
     found = measure_specificity(scored, METHODS, told.append)
     assert [(one.stage, one.done, one.total) for one in told] == [("specificity", 4, 8), ("specificity", 8, 8)]
