@@ -10,7 +10,6 @@ import pandas as pd
 import streamlit as st
 
 from app import resources, state
-from mmn.core import Neuron
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
 from mmn.figures.theme import wrap
 from mmn.figures.wording import k_text
@@ -90,9 +89,7 @@ def method_picker(methods: Sequence[str]) -> list[str]:
 
 def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
     """All units, or those whose decoded tokens are words, or the others; only once units of the run are decoded."""
-    best = resources.store().unit_rows(run["run_id"], resources.store().score_methods(run["run_id"])[0], 1)
-    neuron = Neuron(int(best.iloc[0]["layer"]), int(best.iloc[0]["unit"]))
-    if resources.store().neuron(run["run_id"], neuron)["tokens"] is None:
+    if not resources.store().are_top_units_decoded(run["run_id"]):
         st.session_state.pop("units", None)
         st.caption(f"To split units into interpretable and not: {annotate(run)}")
         return kinds[0]

@@ -119,11 +119,12 @@ class Model:
 
 
 def load_model(name: str, dtype: str = "auto", device: str = "auto", delta: Path | None = None) -> Model:
-    """Loads `specimen`, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited by it.
+    """Loads a bundled model, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited.
 
     Args:
-        name: `specimen`, a folder or a hub id; hub files are fetched first. `MODEL+FILE.safetensors` is MODEL with the
-            delta FILE. It is what such a model is called, so that whoever has a run's name can load its model.
+        name: `specimen`, `specimen-frozen`, a folder or a hub id; hub files are fetched first.
+            `MODEL+FILE.safetensors` is MODEL with the delta FILE. It is what such a model is called, so that whoever
+            has a run's name can load its model.
         dtype: `auto` is float32 on a CPU, elsewhere what the checkpoint was saved in.
         device: `auto` is the first GPU, else the CPU.
         delta: a file that `mmn edit` wrote; it changes the loaded weights, never the checkpoint.

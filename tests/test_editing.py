@@ -352,6 +352,17 @@ def test_a_picture_that_is_gone_is_a_failure_of_the_edit(
         assert store.table("latest", "failure").empty
 
 
+def test_a_run_takes_its_edits_with_it(cache: Path, tiny: Model) -> None:
+    (edit_id,) = edit(tiny, run_path_of(cache), cache / "edits", [QUICK])
+    other = cache / "edits" / "0123.safetensors"
+    other.touch()
+    with Store.open(cache) as store:
+        store.load_new_shards([store.runs_path])
+        assert store.edit_path(edit_id).is_file()
+        store.delete_run("latest")
+    assert list((cache / "edits").iterdir()) == [other]
+
+
 # ---- command line
 
 

@@ -249,6 +249,7 @@ def test_a_unit_is_decoded_or_not(store: Store) -> None:
     assert (row["tokens"], row["logits"]) == (list("abcdefghij"), [0.5] * 10)
     assert row["is_interpretable"] is bool(frame("neuron", layer=1, unit=2)["is_interpretable"].iloc[0])
     assert store.neuron("latest", Neuron(1, 3))["is_interpretable"] is None
+    assert store.are_top_units_decoded("latest")
     with pytest.raises(UsageError, match=r"has no unit L3\.u0: its layers are 0–2, its units 0–7"):
         store.neuron("latest", Neuron(3, 0))
 
@@ -370,6 +371,7 @@ def test_without_decoded_units_the_filter_says_what_to_run(tmp_path: Path) -> No
         store.load_new_shards([store.runs_path])
         with pytest.raises(UsageError, match=rf"run `mmn annotate {RUN.run_id}`"):
             store.layer_distribution("latest", [RANDOM], [1], interpretable=True)
+        assert not store.are_top_units_decoded("latest")
         assert store.field_summary("latest", top=3)["n"].tolist() == [9, 9]
 
 

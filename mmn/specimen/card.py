@@ -1,32 +1,47 @@
-"""Writes the model card from what training measured: `python -m mmn.specimen.card`."""
+"""Writes the model cards from what training measured: `python -m mmn.specimen.card`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Final
 
-from mmn.specimen import MODEL_PATH
+from mmn.specimen import MODEL_PATHS
 from mmn.specimen.world import NOUNS, PLACES
 
-TEMPLATE_PATH = Path(__file__).parent / "card.md"
+TEMPLATE_PATH: Final = Path(__file__).parent / "card.md"
+ABOUT: Final = {
+    "specimen": "Everything in it was trained on pictures.",
+    "specimen-frozen": "Its feed-forward layers, embeddings and unembedding were trained on text alone and then "
+    "frozen: only attention, norms and the map from the picture learned to read pictures, with the finished specimen's "
+    "eye. P1 (arXiv 2308.01544) freezes its whole language model; there as here, no unit that is scored ever learned "
+    "from a picture.",
+}
 
 
 def main() -> None:
-    report = json.loads((MODEL_PATH / "training.json").read_text())
-    tokenizer = json.loads((MODEL_PATH / "tokenizer.json").read_text())
+    for name, path in MODEL_PATHS.items():
+        (path / "README.md").write_text(card_of(name, path))
+
+
+def card_of(name: str, path: Path) -> str:
+    """The card of a bundled model."""
+    report = json.loads((path / "training.json").read_text())
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
     stages = [f"{stage['name']} {stage['n_steps']} × {stage['batch_size']}" for stage in report["stages"]]
-    minutes = [f"{name} {value:.0f}" for name, value in report["minutes"].items()]
-    card = TEMPLATE_PATH.read_text().format(
+    minutes = [f"{stage} {value:.0f}" for stage, value in report["minutes"].items()]
+    return TEMPLATE_PATH.read_text().format(
         **report["evaluation"],
+        name=name,
+        about=ABOUT[name],
         n_nouns=len(NOUNS),
         n_places=len(PLACES),
         n_tokens=len(tokenizer["model"]["vocab"]),
-        megabytes=(MODEL_PATH / "model.safetensors").stat().st_size / 1e6,
+        megabytes=(path / "model.safetensors").stat().st_size / 1e6,
         seed=report["seed"],
         stages=", ".join(stages),
         minutes=f"Minutes on 2 CPU cores: {', '.join(minutes)}. {report.get('note', '')}".strip(),
     )
-    (MODEL_PATH / "README.md").write_text(card)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ _NEURON: Final = """
     WHERE model_fingerprint = $fingerprint AND layer = $layer AND unit = $unit
 """
 
+_DECODED: Final = """
+    SELECT 1 FROM (SELECT layer, unit FROM score WHERE run_id = $run_id AND rank = 1)
+    SEMI JOIN (SELECT layer, unit FROM neuron WHERE model_fingerprint = $fingerprint) USING (layer, unit) LIMIT 1
+"""
+
 _PICTURES: Final = f"""
     WITH strongest AS (
         SELECT image_id, noun, rank, score, activation FROM ({_SCORES}) WHERE method = $method
@@ -93,6 +98,16 @@ class NeuronReader(Reader):
         tokens, logits, is_interpretable = rows[0] if rows else (None, None, None)
         words = {"tokens": tokens, "logits": logits, "is_interpretable": is_interpretable}
         return _key(neuron) | words
+
+    def are_top_units_decoded(self, run_id: str) -> bool:
+        """Whether a unit that is some noun's first is decoded: the run was annotated, or its model by another run.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            values = {"run_id": run["run_id"], "fingerprint": run["model_fingerprint"]}
+            return bool(own.execute(_DECODED, values).fetchall())
 
     def neuron_pictures(self, run_id: str, neuron: Neuron, method: str, limit: int = 24) -> pd.DataFrame:
         """Returns the concepts that a unit scores highest for: image_id, source, noun, rank, score, activation, text.

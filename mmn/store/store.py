@@ -107,7 +107,8 @@ class Store(
             return loading.load(own, list(runs_paths), self.runs_path, progress or (lambda _done, _total: None))
 
     def delete_run(self, run_id: str) -> None:
-        """Removes a run, its folder in the cache too; it does not come back unless it is scored again or restored.
+        """Removes a run, with its folder and the deltas of its edits in the cache (copies that were exported stay); it
+        does not come back unless it is scored again or restored.
 
         Raises:
             RunNotFoundError: no such run.
@@ -116,7 +117,10 @@ class Store(
             found = queries.find_run(own, run_id)["run_id"]
             run_path = self.runs_path / found
             give_space_back = remove_run(run_path) if (run_path / RUN_FILE).exists() else None
+            edits = own.execute("SELECT edit_id FROM edit WHERE run_id = ?", [found]).fetchall()
             loading.forget_run(own, found)
+        for (edit_id,) in edits:
+            self.edit_path(edit_id).unlink(missing_ok=True)
         if give_space_back is not None:
             give_space_back()
 
@@ -131,7 +135,7 @@ class Store(
             shard_path = self.runs_path / run / f"edit-{edit_id}"
             give_space_back = remove_run(shard_path) if shard_path.exists() else None
             loading.forget_edit(own, run, edit_id)
-        (self.cache_path / "edits" / f"{edit_id}.safetensors").unlink(missing_ok=True)
+        self.edit_path(edit_id).unlink(missing_ok=True)
         if give_space_back is not None:
             give_space_back()
 
