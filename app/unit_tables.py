@@ -172,10 +172,10 @@ def rank_table(rows: pd.DataFrame) -> None:
         column_order=["method", "best_rank", "median_rank", "share_of_concepts"],
         column_config={
             "method": st.column_config.TextColumn("Score", width=205),
-            "best_rank": number("Best rank", width=75, help="Over all nouns of all pictures"),
-            "median_rank": number("Median rank", width=90, format="%.0f", help="Where it is kept at all"),
+            "best_rank": number("Best", width=58, help="Best rank, over all nouns of all pictures"),
+            "median_rank": number("Median", width=68, format="%.0f", help="Median rank, where it is kept at all"),
             "share_of_concepts": st.column_config.ProgressColumn(
-                "How general", format="percent", help="Share of all nouns of all pictures that keep it"
+                "How general", width=112, format="percent", help="Share of all nouns of all pictures that keep it"
             ),
         },
     )
