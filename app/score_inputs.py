@@ -8,8 +8,8 @@ import streamlit as st
 
 from app import resources, uploads
 from mmn.names import METHODS, RANDOM
+from mmn.specimen import MODEL_PATHS
 
-MODELS = ["specimen"]
 N_LOOKED_AT = 10  # units of each ranking whose heat maps the Image page shows
 SOURCES = ["Bundled gallery", "Folder or list", "Upload"]
 TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
@@ -18,14 +18,15 @@ TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
 def choose() -> dict[str, Any]:
     """The options of the command line that the user chose; None where the command's own default holds."""
     runs = resources.store().runs()
-    known = list(dict.fromkeys([*MODELS, *(runs["model"] if len(runs) else [])]))
+    known = list(dict.fromkeys([*MODEL_PATHS, *(runs["model"] if len(runs) else [])]))
     model = st.selectbox(
         "Model",
         known,
         accept_new_options=True,
         key="score-model",
         persist_state="session",
-        help="The bundled specimen, or type a folder in Hugging Face format or a hub id.",
+        help="The bundled specimen, the same with its text model frozen as P1's is, or type a folder in Hugging Face "
+        "format or a hub id.",
     )
     images = choose_images()
     st.markdown("**Scores**")

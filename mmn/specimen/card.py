@@ -40,7 +40,7 @@ def card_of(name: str, path: Path) -> str:
         megabytes=(path / "model.safetensors").stat().st_size / 1e6,
         seed=report["seed"],
         stages=", ".join(stages),
-        minutes=f"Minutes on 2 CPU cores: {', '.join(minutes)}. {report.get('note', '')}".strip(),
+        minutes=f"Minutes on a CPU: {', '.join(minutes)}. {report.get('note', '')}".strip(),
     )
 
 

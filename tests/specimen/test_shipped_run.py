@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mmn import shards
+from mmn.models import fingerprint
 from mmn.names import BLANK, ORIGINAL
-from mmn.specimen import GALLERY_PATH, RUN_PATH
+from mmn.specimen import GALLERY_PATH, MODEL_PATH, RUN_PATH
 from mmn.specimen.ship import MOST_BYTES
 from mmn.store import Store
 
@@ -27,6 +28,12 @@ def test_it_is_complete_and_small() -> None:
     assert outcome is not None
     assert outcome.status == "complete"
     assert sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file()) <= MOST_BYTES
+
+
+def test_it_is_of_the_bundled_model() -> None:
+    """Or pages would find no model to measure it again with."""
+    run, _ = shards.read_run(RUN_PATH)
+    assert (run.model.name, run.model.fingerprint) == ("specimen", fingerprint(MODEL_PATH))
 
 
 def test_its_pictures_are_those_of_the_gallery(store: Store) -> None:
