@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -29,7 +29,7 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
 from mmn.models import Model
-from mmn.top_tokens import TopTokens, top_tokens
+from mmn.top_tokens import TopTokens, joined, top_tokens
 from mmn.words import MIN_WORDS, N_TOKENS, is_word
 
 BLOCK_BYTES: Final = 1 << 28  # of float32 scores held at a time: V × units
@@ -70,35 +70,23 @@ def decode_units(
         UsageError: a unit that the model has not.
         ModelError: weights that are not finite.
     """
-    distinct = None if units is None else sorted(set(units))
-    tables = list(decode_layers(model, distinct, progress, block_bytes))
-    table = pa.concat_tables(tables) if tables else NEURON_SCHEMA.empty_table()
-    if units is None or distinct is None:
-        return table
-    row_of = {neuron: row for row, neuron in enumerate(distinct)}
-    return table.take(pa.array([row_of[neuron] for neuron in units], pa.int64()))
-
-
-def decode_layers(
-    model: Model,
-    units: Sequence[Neuron] | None = None,
-    progress: ProgressCallback | None = None,
-    block_bytes: int = BLOCK_BYTES,
-) -> Iterator[pa.Table]:
-    """`decode_units`, one table for each layer, so that a caller can store each and stop in between.
-
-    `units` must be sorted, as they come out.
-    """
     by_layer = _by_layer(model, units)
     texts = texts_of(model.tokenizer)
     vocabulary = Vocabulary.of(texts, model.anatomy.unembedding.weight)
+    tops: list[TopTokens] = []
     n_done, n_units = 0, sum(map(len, by_layer.values()))
     for layer, of_layer in by_layer.items():
-        top = _decode_layer(model, vocabulary, layer, of_layer, block_bytes)
-        yield _neuron_table(model, texts, layer, of_layer, top)
+        tops.append(_decode_layer(model, vocabulary, layer, of_layer, block_bytes))
         n_done += len(of_layer)
         if progress is not None:
             progress(n_done, n_units)
+    if not tops:
+        return NEURON_SCHEMA.empty_table()
+    table = _neuron_table(model, texts, by_layer, joined(tops))
+    if units is None:
+        return table
+    row_of = {neuron: row for row, neuron in enumerate(sorted(set(units)))}
+    return table.take(pa.array([row_of[neuron] for neuron in units], pa.int64()))
 
 
 @dataclass(frozen=True)
@@ -209,7 +197,7 @@ def _by_layer(model: Model, units: Sequence[Neuron] | None) -> dict[int, Int[np.
     if units is None:
         return {layer: np.arange(facts.d_mlp) for layer in range(facts.n_layers)}
     by_layer: dict[int, list[int]] = {}
-    for neuron in units:
+    for neuron in sorted(set(units)):
         if not (0 <= neuron.layer < facts.n_layers and 0 <= neuron.unit < facts.d_mlp):
             raise UsageError(
                 f"{facts.name} has no unit {neuron}: its layers are 0–{facts.n_layers - 1}, "
@@ -227,23 +215,22 @@ def _decode_layer(
         vectors = model.anatomy.w_out(layer).T
         if len(units) < len(vectors):
             vectors = vectors[torch.from_numpy(units).to(model.device)]
-        blocks = [top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, block_bytes)]
-    top = TopTokens(torch.cat([block.token_ids for block in blocks]), torch.cat([block.scores for block in blocks]))
+        top = joined([top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, block_bytes)])
     if not torch.isfinite(top.scores).all():
         raise ModelError(f"{model.facts.name}: layer {layer} writes values that are not finite; are its weights whole?")
     return top
 
 
 def _neuron_table(
-    model: Model, texts: TokenTexts, layer: int, units: Int[np.ndarray, " n"], top: TopTokens
+    model: Model, texts: TokenTexts, by_layer: Mapping[int, Int[np.ndarray, " n"]], top: TopTokens
 ) -> pa.Table:
     tokens, are_words = texts.read(top.token_ids.cpu().numpy())
     logits = pa.array(top.scores.cpu().numpy().ravel())
-    n = len(units)
+    layers = np.repeat(list(by_layer), [len(units) for units in by_layer.values()])
     columns = [
-        pa.repeat(pa.scalar(model.facts.fingerprint), n),
-        pa.repeat(pa.scalar(layer, pa.int16()), n),
-        pa.array(units, pa.int32()),
+        pa.repeat(pa.scalar(model.facts.fingerprint), len(layers)),
+        pa.array(layers, pa.int16()),
+        pa.array(np.concatenate(list(by_layer.values())), pa.int32()),
         pa.FixedSizeListArray.from_arrays(tokens, N_TOKENS),
         pa.FixedSizeListArray.from_arrays(logits, N_TOKENS),
         pa.array(are_words.sum(axis=1) >= MIN_WORDS),

@@ -6,6 +6,7 @@ found first, from the maxima of groups of columns; only what reaches it, a dozen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,13 @@ def top_tokens(scores: Float[Tensor, "n width"], k: int) -> TopTokens:
     assert k < scores.shape[1], f"{k} tokens of {scores.shape[1]}"
     top = _over_a_bar(scores.numpy(), k) if scores.device.type == "cpu" and len(scores) else None
     return top or _by_topk(scores, k)
+
+
+def joined(parts: Sequence[TopTokens]) -> TopTokens:
+    """The rows of all parts, one after the other; of one part itself."""
+    if len(parts) == 1:
+        return parts[0]
+    return TopTokens(torch.cat([part.token_ids for part in parts]), torch.cat([part.scores for part in parts]))
 
 
 def _over_a_bar(scores: Float[np.ndarray, "n width"], k: int) -> TopTokens | None:

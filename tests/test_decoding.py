@@ -21,7 +21,6 @@ from mmn.decoding import (
     NEURON_SCHEMA,
     TokenTexts,
     Vocabulary,
-    decode_layers,
     decode_units,
     texts_of,
     token_text,
@@ -153,12 +152,6 @@ def test_progress_counts_units_after_each_layer(tiny: Model) -> None:
     assert seen == [(48, 144), (96, 144), (144, 144)]
 
 
-def test_layers_come_one_at_a_time(tiny: Model) -> None:
-    layers = decode_layers(tiny)
-    assert set(next(layers)["layer"].to_pylist()) == {0}
-    assert pa.concat_tables([*layers]).num_rows == 96
-
-
 @pytest.mark.parametrize("neuron", [Neuron(3, 0), Neuron(0, 48), Neuron(-1, 0), Neuron(0, -1)])
 def test_a_unit_that_is_not_there(tiny: Model, neuron: Neuron) -> None:
     with pytest.raises(UsageError, match="its layers are 0–2, its units 0–47"):
@@ -173,10 +166,14 @@ def test_weights_that_are_not_finite(own: Model) -> None:
 
 
 def test_the_lock_is_free_between_layers(tiny: Model) -> None:
-    layers = decode_layers(tiny)
-    next(layers)
-    assert tiny.lock.acquire(blocking=False)
-    tiny.lock.release()
+    is_free: list[bool] = []
+
+    def look(_done: int, _total: int) -> None:
+        is_free.append(tiny.lock.acquire(blocking=False))
+        tiny.lock.release()
+
+    decode_units(tiny, progress=look)
+    assert is_free == [True] * 3
 
 
 def byte_level_tokenizer() -> Any:

@@ -13,7 +13,7 @@ from mmn.decoding import BLOCK_BYTES, Vocabulary
 from mmn.errors import UsageError
 from mmn.lens.stream import Stream
 from mmn.models import Model
-from mmn.top_tokens import TopTokens, top_tokens
+from mmn.top_tokens import TopTokens, joined, top_tokens
 
 PARALLEL: Final = 1 - 1e-2  # cosine; half precision leaves about 1e-3
 
@@ -27,7 +27,7 @@ def nearest(vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], k: int, block
         block *= scale
         block[:, norms == 0] = -torch.inf
         tops.append(top_tokens(block, k))
-    return TopTokens(torch.cat([top.token_ids for top in tops]), torch.cat([top.scores for top in tops]))
+    return joined(tops)
 
 
 def random_like(vectors: Float[Tensor, "n d"], seed: int) -> Float[Tensor, "n d"]:

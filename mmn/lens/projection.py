@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmn.decoding import BLOCK_BYTES, Vocabulary
 from mmn.models import Model
-from mmn.top_tokens import TopTokens, top_tokens
+from mmn.top_tokens import TopTokens, joined, top_tokens
 
 
 @dataclass(frozen=True)
@@ -57,5 +57,4 @@ def project_to_words(
         top = top_tokens(block, k)
         tops.append(TopTokens(top.token_ids, (top.scores - total).exp()))
         asked.append((block[:, columns] - total).exp())
-    joined = TopTokens(torch.cat([top.token_ids for top in tops]), torch.cat([top.scores for top in tops]))
-    return Projected(joined, torch.cat(asked))
+    return Projected(joined(tops), torch.cat(asked))
