@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from mmn.decoding import (
 )
 from mmn.errors import ModelError, UsageError
 from mmn.models import Model
-from mmn.top_tokens import top_tokens
+from mmn.top_tokens import TopTokens, top_tokens
 from mmn.words import is_interpretable
 
 N_TOKENS = 499  # of the tiny tokenizer
@@ -165,15 +166,25 @@ def test_weights_that_are_not_finite(own: Model) -> None:
         decode_units(own)
 
 
-def test_the_lock_is_free_between_layers(tiny: Model) -> None:
-    is_free: list[bool] = []
+def test_the_lock_is_held_for_a_layer_and_free_between(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked from another thread: the one that holds it could always take it again."""
 
-    def look(_done: int, _total: int) -> None:
-        is_free.append(tiny.lock.acquire(blocking=False))
-        tiny.lock.release()
+    def is_free() -> bool:
+        taken = tiny.lock.acquire(blocking=False)
+        if taken:
+            tiny.lock.release()
+        return taken
 
-    decode_units(tiny, progress=look)
-    assert is_free == [True] * 3
+    seen: list[tuple[str, bool]] = []
+    with ThreadPoolExecutor(1) as other:
+
+        def spied(scores: Tensor, k: int) -> TopTokens:
+            seen.append(("inside", other.submit(is_free).result()))
+            return top_tokens(scores, k)
+
+        monkeypatch.setattr("mmn.decoding.top_tokens", spied)
+        decode_units(tiny, progress=lambda _done, _total: seen.append(("between", other.submit(is_free).result())))
+    assert seen == [("inside", False), ("between", True)] * 3
 
 
 def byte_level_tokenizer() -> Any:
