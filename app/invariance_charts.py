@@ -9,7 +9,14 @@ import pandas as pd
 import streamlit as st
 
 from app import experiments, links, resources, state, widgets
-from mmn.figures.invariance import cross_image_invariance, invariance_by_concept, kept_by_layer, region_invariance
+from mmn.errors import UsageError
+from mmn.figures.invariance import (
+    cross_image_invariance,
+    invariance_by_concept,
+    kept_by_layer,
+    region_invariance,
+    shared_by_layer,
+)
 from mmn.figures.wording import led_concepts
 
 ROW: Final = 19  # pixels of a concept in a chart
@@ -23,7 +30,7 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     if not methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
-    survival(run, lemmas)
+    survival(run, methods, lemmas, layers)
     data = resources.store().region_invariance(run["run_id"], methods, ks, lemmas, layers)
     said = led_concepts(lemmas, layers)
     widgets.show_figure(region_invariance(data, run, said), data, f"{run['run_id'][:8]}-invariance", 480)
@@ -42,19 +49,33 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     table(run, rows.rename(columns={"lemma": "concept"}))
 
 
-def survival(run: dict[str, Any], lemmas: Sequence[str]) -> None:
-    """How many nouns the shuffled captions say at all."""
-    found = resources.store().surviving_concepts(run["run_id"], lemmas)
-    if not found["n_images"]:
-        return
-    left, right = st.columns([1, 3], vertical_alignment="center")
-    left.metric("Survive", f"{found['share']:.0%}")
-    right.caption(
-        f"Of the captions' nouns, those that the shuffled captions say, too: 95 % interval {found['low']:.0%} to "
-        f"{found['high']:.0%}, pictures resampled; {found['n_kept']:,} of {found['n_concepts']:,} nouns, over "
-        f"{state.count(found['n_images'], 'picture')} and {state.count(found['n_draws'], 'permutation')}. The charts "
-        "compare the nouns that are in both captions."
-    )
+def survival(
+    run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str], layers: tuple[int, int] | None
+) -> None:
+    """How many nouns the shuffled captions say at all; with `layers` of those that they lead, score by score."""
+    store, told = resources.store(), "Of the captions' nouns, those that the shuffled captions say, too"
+    found = {
+        method: store.surviving_concepts(run["run_id"], lemmas, method, layers)
+        for method in (methods if layers else methods[:1])
+    }
+    found = {method: one for method, one in found.items() if one["n_images"]}
+    if layers and found:
+        rows = pd.DataFrame(found.values()).assign(score=list(found))
+        shares = {"share": "Survive", "low": "from", "high": "to"}
+        number = st.column_config.NumberColumn
+        columns: dict[str, Any] = {"score": st.column_config.TextColumn("Led by", help="The score of the first unit")}
+        columns |= {name: number(title, format="percent") for name, title in shares.items()}
+        columns |= {"n_kept": number("In both"), "n_concepts": number("Nouns"), "n_images": number("Pictures")}
+        st.caption(f"{told}: 95 % intervals, pictures resampled.")
+        st.dataframe(rows, hide_index=True, column_order=list(columns), column_config=columns)
+    for one in () if layers else found.values():
+        left, right = st.columns([1, 3], vertical_alignment="center")
+        left.metric("Survive", f"{one['share']:.0%}")
+        right.caption(
+            f"{told}: 95 % interval {one['low']:.0%} to {one['high']:.0%}, pictures resampled; {one['n_kept']:,} of "
+            f"{one['n_concepts']:,} nouns, over {state.count(one['n_images'], 'picture')} and "
+            f"{state.count(one['n_draws'], 'permutation')}. The charts compare the nouns that are in both captions."
+        )
 
 
 def across(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -> None:
@@ -67,11 +88,32 @@ def across(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     n = right.selectbox("Pictures of each concept", sizes, key="pictures", bind="query-params")
     with middle:
         k = experiments.one_k_picker(run, sorted({int(k) for k in rows.loc[rows["n"] == n, "k"]}))
-    data = resources.store().cross_image_invariance(run["run_id"], method, k, n, lemmas)
+    layers = experiments.chosen_layers(run)
     name = f"{run['run_id'][:8]}-cross-image-{method}-{k}-{n}"
-    chart = cross_image_invariance(data, run, method, k)
+    where_shared(run, method, k, n, lemmas, layers, f"{name}-layers")
+    data = resources.store().cross_image_invariance(run["run_id"], method, k, n, lemmas, layers)
+    chart = cross_image_invariance(data, run, method, k, layers)
     widgets.show_figure(chart, data, name, 190 + ROW * len(data))
     table(run, data.rename(columns={"noun": "concept"}))
+
+
+def where_shared(
+    run: dict[str, Any],
+    method: str,
+    k: int,
+    n: int,
+    lemmas: Sequence[str],
+    layers: tuple[int, int] | None,
+    name: str,
+) -> None:
+    """The layers of the shared units, the chosen ones in full colour; or that they were counted without."""
+    try:
+        data = resources.store().shared_by_layer(run["run_id"], method, k, n, lemmas)
+    except UsageError as error:
+        st.info(f"{error}.", icon=":material/update:")
+        return
+    chart = shared_by_layer(data, run, method, k, n, led_concepts(lemmas), layers)
+    widgets.show_figure(chart, data, name, 380)
 
 
 def table(run: dict[str, Any], rows: pd.DataFrame) -> None:

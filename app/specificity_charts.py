@@ -59,6 +59,7 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
         method = widgets.ranking_picker(methods)
     with right:
         is_control = _control_toggle()
+    layers = experiments.chosen_layers(run)
     found = resources.store().specificity_pictures(run["run_id"], method, lemmas)
     if found.empty:
         st.info("No picture fits these filters.", icon=":material/filter_alt_off:")
@@ -76,7 +77,12 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
         st.markdown(f"“{picture['text']}”  \nClick the picture for all its units.")
     if clicked:
         links.go_to_image(clicked, str(data["noun"].iloc[0]))
-    _picture_map(run, method, picture, data[data["is_control"] == is_control])
+    data = data[data["is_control"] == is_control]
+    shown = data if layers is None else data[data["layer"].between(*layers)]
+    if shown.empty:
+        st.info("None of this picture's top units lies in these layers.", icon=":material/filter_alt_off:")
+        return
+    _picture_map(run, method, picture, shown)
 
 
 def _picture_map(run: dict[str, Any], method: str, picture: dict[str, Any], data: pd.DataFrame) -> None:

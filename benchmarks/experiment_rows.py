@@ -1,7 +1,8 @@
 """Made-up rows of invariance, specificity and sensitivity in the proportions of a real run, and what their pages ask.
 
 A run of its own kind within the benchmark's: 1,000 pictures of 3 nouns, 6 methods, 8 k, 5 permutations (720,000 rows of
-`invariance`), with shuffled rankings for the layer chart. It is part of `filter_latency.py`, which times the queries.
+`invariance`), with shuffled rankings for the layer chart, and 5 draws of 5 pictures of each of 80 nouns, layer by layer
+(614,400 rows of `shared_layer`). It is part of `filter_latency.py`, which times the queries.
 """
 
 from __future__ import annotations
@@ -19,22 +20,20 @@ from mmn.tables import TABLES
 
 METHODS: Final = ("contribution", "contribution-folded", "contribution-actfn", "activation", "attribution", "random")
 METRICS: Final = ("lexical:noun", "lexical:caption", "lexical:reference")
+LEMMAS: Final = tuple(f"noun{lemma:02d}" for lemma in range(80))
 KS: Final = (10, 43, 100, 154, 307, 768, 1000, 2000)
 IMAGES, NOUNS, DRAWS, SHUFFLED_IMAGES, TOP_K = 1000, 3, 5, 100, 1000
 
 
 def experiment_tables(rng: np.random.Generator) -> dict[str, pa.Table]:
     """The tables of a shard: concepts of 1,000 further pictures, and the experiments' rows about them."""
-    said = [
-        (f"{IMAGES + i:064x}", f"noun{lemma:02d}")
-        for i in range(IMAGES)
-        for lemma in rng.choice(80, NOUNS, replace=False)
-    ]
+    said = [(f"{IMAGES + i:064x}", lemma) for i in range(IMAGES) for lemma in rng.choice(LEMMAS, NOUNS, replace=False)]
     found = {
         "caption": _captions(said),
         "concept": _concepts(said),
         "score": _shuffled_scores(rng, said),
-        "invariance": _invariance(rng, said),
+        "invariance": pa.concat_tables([_invariance(rng, said), _cross_image(rng)]),
+        "shared_layer": _shared_layers(rng),
         "specificity": _specificity(rng, said),
         "sensitivity": _sensitivity(rng, said),
     }
@@ -53,6 +52,9 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
         "invariance: by layer, k 1000": lambda: store.kept_by_layer("latest", CONTRIBUTION, 1000),
         "invariance: nouns that survive": lambda: store.surviving_concepts("latest"),
         "invariance: what was measured": lambda: store.invariance_measured("latest"),
+        "across: 80 nouns": lambda: store.cross_image_invariance("latest", CONTRIBUTION, 100, 5),
+        "across: layers 8–23": lambda: store.cross_image_invariance("latest", CONTRIBUTION, 100, 5, layers=(8, 23)),
+        "across: by layer": lambda: store.shared_by_layer("latest", CONTRIBUTION, 100, 5),
         "specificity: heat map of 12 concepts": lambda: store.specificity_by_concept("latest", CONTRIBUTION),
         "specificity: summary, 5 methods": lambda: store.specificity_summary("latest", METHODS[:5]),
         "specificity: highest for own noun": lambda: store.highest_for_own_noun("latest", METHODS[:5]),
@@ -122,6 +124,33 @@ def _invariance(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Tab
             "n": np.ones(n, dtype=np.int32),
         }
     )
+
+
+def _cross_image(rng: np.random.Generator) -> pa.Table:
+    settings = list(itertools.product(LEMMAS, METHODS, KS, range(DRAWS)))
+    n = len(settings)
+    nouns, methods, ks, draws = (list(column) for column in zip(*settings, strict=True))
+    return pa.table(
+        {
+            "image_id": pa.nulls(n, pa.string()),
+            "kind": ["cross-image"] * n,
+            "noun": nouns,
+            "method": methods,
+            "k": ks,
+            "draw": draws,
+            "ratio": rng.random(n),
+            "floor_other_noun": pa.nulls(n, pa.float64()),
+            "floor_random": np.full(n, 0.01),
+            "n": np.full(n, 5, dtype=np.int32),
+        }
+    )
+
+
+def _shared_layers(rng: np.random.Generator) -> pa.Table:
+    settings = list(itertools.product(LEMMAS, METHODS, KS, range(DRAWS), [5], range(32)))
+    columns = dict(zip(TABLES["shared_layer"].names, map(list, zip(*settings, strict=True)), strict=False))
+    n = len(settings)
+    return pa.table(columns | {"n_shared": rng.integers(0, 3, n), "n_random": rng.random(n)})
 
 
 def _specificity(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:

@@ -67,6 +67,9 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
         "image_id text?, kind text, noun text, method text, k int32, draw int32, ratio double, "
         "floor_other_noun double?, floor_random double, n int32"
     ),
+    "shared_layer": _schema(
+        "noun text, method text, k int32, draw int32, n int32, layer int16, n_shared int32, n_random double"
+    ),
     "specificity": _schema(
         "image_id text, unit_noun text, noun text, method text, layer int16, unit int32, score float, share double?, "
         "is_control bool"
@@ -100,6 +103,7 @@ ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "grid": ("image_id",),
     "lens": ("image_id", "kind", "layer", "token_position"),
     "invariance": ("image_id", "kind", "noun", "method", "k", "draw", "n"),
+    "shared_layer": ("noun", "method", "k", "draw", "n", "layer"),
     "specificity": ("image_id", "unit_noun", "noun", "method", "is_control"),
     "selectivity": ("unit_noun", "noun", "method", "is_control", "n_units", "held_out"),
     "sensitivity": ("image_id", "noun", "method", "metric"),

@@ -24,7 +24,7 @@ from mmn.cli import main
 from mmn.core import Outcome
 from mmn.errors import UsageError
 from mmn.experiments import cross_image, invariance, shuffled
-from mmn.experiments.cross_image import expected_share, measure_cross_image
+from mmn.experiments.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
 from mmn.experiments.invariance import common_units, shared_units, summarize
 from mmn.experiments.shuffled import Region, measure_region, permutation, shuffling
 from mmn.gradients import Question, attribute
@@ -168,10 +168,22 @@ def test_large_models_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
     assert common_units(ranked, (5, 20), 40).tolist() == whole.tolist()
 
 
-def test_the_expected_share_is_that_of_random_units_in_the_same_layers() -> None:
+def test_random_units_in_the_same_layers_share_what_is_expected_of_each_layer() -> None:
     """By hand: 2 layers of 4 units; 2 of the top 3 of one picture are in layer 0, of the other 1."""
     ranked = np.array([[[0, 1, 4], [2, 5, 6]]])
-    assert expected_share(ranked, (3,), 2, 4).tolist() == [[(4 * (2 / 4) * (1 / 4) + 4 * (1 / 4) * (2 / 4)) / 3]]
+    assert expected_by_layer(ranked, (2, 3), 2, 4).tolist() == [[[4 * 2 / 4 / 4, 0], [4 * 2 / 4 / 4, 4 / 4 * 2 / 4]]]
+
+
+def test_shared_units_of_each_layer_add_up_to_all_shared_units() -> None:
+    """By hand: 3 and 5 are shared, one in each of the layers of 4 units; 5 is among the first 2 of the first alone."""
+    ranked = np.array([[[5, 3, 0], [3, 6, 5]]])
+    assert shared_by_layer(ranked, (2, 3), 2, 4).tolist() == [[[1, 0], [1, 1]]]
+    rng = np.random.default_rng(1)
+    ranked = np.stack([np.stack([rng.permutation(40)[:20] for _ in range(3)]) for _ in range(6)])
+    found = shared_by_layer(ranked, (5, 20), 4, 10)
+    assert found.sum(axis=2).tolist() == common_units(ranked, (5, 20), 40).tolist()
+    members = [{unit for unit in set.intersection(*map(set, one.tolist())) if unit // 10 == 2} for one in ranked]
+    assert found[:, 1, 2].tolist() == [len(units) for units in members]
 
 
 def test_the_expected_share_is_what_random_draws_have_on_average() -> None:
@@ -183,8 +195,8 @@ def test_the_expected_share_is_what_random_draws_have_on_average() -> None:
             for _ in range(4000)
         ]
     )
-    found = common_units(ranked, (15,), 2 * m).mean() / 15
-    assert found == pytest.approx(expected_share(ranked[:1], (15,), 2, m)[0, 0], rel=0.15)
+    found = shared_by_layer(ranked, (15,), 2, m).mean(axis=0)
+    assert found.tolist() == pytest.approx(expected_by_layer(ranked[:1], (15,), 2, m)[0], rel=0.2)
 
 
 # ---- a run
@@ -435,6 +447,12 @@ def test_cross_image_ratios_are_those_counted_by_hand(cache: Path) -> None:
             assert rows.query("noun == @row.noun and method == @row.method and k == 3")["draw"].tolist() == [0]
     assert rows["image_id"].isna().all()
     assert rows["floor_other_noun"].isna().all()
+    layers = shards.read_shard(next(run_path_of(cache).glob("invariance-cross-image*")))["shared_layer"].to_pandas()
+    by_draw = layers.groupby(["noun", "method", "k", "draw", "n"])[["n_shared", "n_random"]].sum().reset_index()
+    both = rows.merge(by_draw, how="left").fillna({"n_shared": 0, "n_random": 0})
+    assert both["ratio"].tolist() == pytest.approx((both["n_shared"] / both["k"]).tolist())
+    assert both["floor_random"].tolist() == pytest.approx((both["n_random"] / both["k"]).tolist())
+    assert layers["layer"].nunique() > 1
     assert measure_cross_image(run_path_of(cache), 2, 4, None, KS).rows.equals(cross.rows)
 
 

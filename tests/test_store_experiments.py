@@ -51,6 +51,11 @@ def across(noun: str, draw: int, ratio: float, n: int = 5) -> dict:
     return key | {"ratio": ratio, "floor_other_noun": None, "floor_random": 0.01, "n": n}
 
 
+def shared(noun: str, draw: int, layer: int, n_shared: int, n: int = 5) -> dict:
+    key = {"noun": noun, "method": "contribution", "k": 2, "draw": draw, "n": n}
+    return key | {"layer": layer, "n_shared": n_shared, "n_random": 0.02 if draw == 2 else 0.01}
+
+
 def specific(image: str, unit_noun: str, noun: str, share: float, is_control: bool = False, layer: int = 0) -> dict:
     key = {"image_id": image, "unit_noun": unit_noun, "noun": noun, "method": "contribution", "layer": layer}
     return key | {"unit": 3, "score": 10 * share, "share": share, "is_control": is_control}
@@ -102,6 +107,7 @@ ROWS: dict[str, list[dict]] = {
         across("cat", 0, 0.75),
         across("cat", 0, 0.25, n=3),
     ],
+    "shared_layer": [shared("dog", 0, 1, 0), shared("dog", 1, 1, 1), shared("dog", 2, 0, 1), shared("dog", 2, 1, 1)],
     "specificity": [
         specific("a", "dogs", "dogs", 1.0),
         specific("a", "dogs", "cat", 0.2),
@@ -181,6 +187,13 @@ def test_nouns_that_survive_are_found_by_lemma(store: Store) -> None:
     assert store.surviving_concepts("latest", ["bus"])["n_images"] == 0
 
 
+def test_nouns_that_survive_are_those_led_by_the_layers(store: Store) -> None:
+    """By contribution the dog of b alone has its first unit in layer 1; shuffling 0 keeps it, 1 does not."""
+    found = store.surviving_concepts("latest", method="contribution", layers=(1, 1))
+    assert (found["share"], found["n_concepts"], found["n_kept"], found["n_images"]) == (0.5, 2, 1, 1)
+    assert store.surviving_concepts("latest", method="activation", layers=(0, 1))["n_images"] == 0
+
+
 def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
     rows = store.kept_by_layer("latest", "contribution", 4).set_index("layer")
     # Layer 0: a's 1, 2 stay under shuffling 0, 2 under 1; b's 1 stays. Layer 1: a's 1 under 0, b's 2 of 2, 3, 4.
@@ -206,6 +219,34 @@ def test_across_pictures_the_interval_is_of_draws(store: Store) -> None:
     assert {(row["kind"], row["k"], row["n"], row["n_draws"]) for row in measured} == {
         ("region", 2, 1, 2), ("cross-image", 2, 5, 3), ("cross-image", 2, 3, 1)
     }  # fmt: skip
+
+
+def test_across_pictures_layers_show_their_part_of_the_whole(store: Store) -> None:
+    """Dog's three draws share none, one unit of layer 1, and one of each layer, of k = 2."""
+    ask = ("latest", "contribution", 2, 5, ["dog"])
+    [whole] = store.cross_image_invariance(*ask).to_dict("records")
+    [low], [high] = (store.cross_image_invariance(*ask, layers).to_dict("records") for layers in ((0, 0), (1, 1)))
+    assert (low["ratio"], high["ratio"]) == (pytest.approx(1 / 6), pytest.approx(1 / 3))
+    assert low["ratio"] + high["ratio"] == pytest.approx(whole["ratio"])
+    assert (low["floor_random"], high["floor_random"]) == (pytest.approx(0.02 / 6), pytest.approx(0.04 / 6))
+    assert (low["n_draws"], low["ratio_high"]) == (3, pytest.approx(0.475))
+    rows = store.shared_by_layer(*ask)
+    assert rows["layer"].tolist() == [0, 1]
+    assert rows["share"].tolist() == pytest.approx([1 / 6, 1 / 3])
+    assert rows["floor_random"].tolist() == pytest.approx([0.02 / 6, 0.04 / 6])
+    assert rows["n_concepts"].tolist() == [1, 1]
+    with pytest.raises(UsageError, match="not in 0 … 1"):
+        store.cross_image_invariance(*ask, (1, 2))
+
+
+def test_draws_counted_without_layers_are_to_be_counted_again(store: Store) -> None:
+    """The cat's draw has units that chance would share, and no rows that tell in which layers they lie."""
+    for ask in (
+        lambda: store.cross_image_invariance("latest", "contribution", 2, 5, ["cat"], (0, 1)),
+        lambda: store.shared_by_layer("latest", "contribution", 2, 5),
+    ):
+        with pytest.raises(UsageError, match=r"count them again with `mmn invariance .* --kind cross-image"):
+            ask()
 
 
 def test_specificity_means_by_concept_and_over_all(store: Store) -> None:

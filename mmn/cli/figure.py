@@ -10,7 +10,8 @@ lens         nearest words of image tokens and random vectors
 lens-layers  image tokens that say a noun, after each layer
 invariance   top units that stay under shuffling        --methods --ks --concepts --layers
 invariance-concepts, invariance-layers                  --methods A --ks K --concepts --layers
-cross-image  top units that pictures of a noun share    --methods A --ks K --concepts
+cross-image  top units that pictures of a noun share    --methods A --ks K --concepts --layers
+cross-image-layers  where they lie                      --methods A --ks K --concepts --layers
 specificity  a noun's top unit, for other nouns         --methods A [--image] --concepts --layers
 specificity-summary, specificity-highest                --methods --concepts --layers
 selectivity  units of classes, in other classes         --methods A --concepts

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mmn.cli.options import layer_range, split
 from mmn.errors import UsageError
+from mmn.figures.wording import led_concepts
 from mmn.store import Store
 
 Drawn = tuple[Any, pd.DataFrame]
@@ -50,11 +51,27 @@ def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     """Units that several pictures of a concept share, concept by concept."""
     from mmn.figures.invariance import cross_image_invariance as chart
 
+    method, k, n = _across(store, row, options)
+    lemmas, layers = _nouns(options)
+    data = store.cross_image_invariance(row["run_id"], method, k, n, lemmas, layers)
+    return chart(data, row, method, k, layers), data
+
+
+def cross_image_by_layer(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
+    """The layers in which these units lie."""
+    from mmn.figures.invariance import shared_by_layer as chart
+
+    method, k, n = _across(store, row, options)
+    lemmas, layers = _nouns(options)
+    data = store.shared_by_layer(row["run_id"], method, k, n, lemmas)
+    return chart(data, row, method, k, n, led_concepts(lemmas), layers), data
+
+
+def _across(store: Store, row: dict[str, Any], options: argparse.Namespace) -> tuple[str, int, int]:
+    """The score, k and number of pictures to draw."""
     measured = _measured(store, row, "cross-image")
     method = _one_method(options, list(dict.fromkeys(measured["method"])))
-    k, n = _one_k(options, row, measured), int(measured["n"].min())
-    data = store.cross_image_invariance(row["run_id"], method, k, n, split(options.concepts))
-    return chart(data, row, method, k), data
+    return method, _one_k(options, row, measured), int(measured["n"].min())
 
 
 def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -115,6 +132,7 @@ DRAW: Final[dict[str, Callable[[Store, dict[str, Any], argparse.Namespace], Draw
     "invariance-concepts": invariance_by_concept,
     "invariance-layers": invariance_by_layer,
     "cross-image": cross_image,
+    "cross-image-layers": cross_image_by_layer,
     "specificity": specificity,
     "specificity-summary": specificity_summary,
     "specificity-highest": highest_for_own_noun,
@@ -170,8 +188,6 @@ def _nouns(options: argparse.Namespace) -> tuple[list[str], tuple[int, int] | No
 
 
 def _led(options: argparse.Namespace) -> str:
-    from mmn.figures.wording import led_concepts
-
     return led_concepts(*_nouns(options))
 
 

@@ -3,6 +3,7 @@
     N pictures whose captions share a lemma ─► each one's top k units for it ─► units that are in all N, / k
     expected of random units with the same number in each layer: Σ_l m · Π_i (k_il / m) / k, where k_il of picture i's
     top k are in layer l (independent draws of k_il of a layer's m units have m · Π_i (k_il / m) in common on average)
+    both are sums over layers, and stored layer by layer, too (`shared_layer`)
 
 Rankings are the stored ones: no model is needed. Which pictures are drawn (OURS) is a hash of the run's seed, the lemma
 and the number of the draw: all methods see the same ones. A set that was drawn before is left out, since it says
@@ -19,13 +20,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mmn import names, shards
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.experiments import invariance
-from mmn.experiments.invariance import Spoken, common_units, spoken
+from mmn.experiments.invariance import Spoken, lowest_places, spoken
 from mmn.names import COMPLETE
 from mmn.revisit import shard_name
 from mmn.runs import Progress, ProgressCallback
@@ -86,12 +87,12 @@ def measure_cross_image(
     methods = invariance.checked_methods(run, methods, stored_methods(run))
     ks = invariance.checked_ks(run, ks)
     asked = {"n": n_images, "draws": n_draws, "methods": sorted(methods), "ks": ks, "seed": run.settings.seed}
-    name = shard_name(PREFIX, STAGE, asked)
+    name = shard_name(PREFIX, STAGE, asked | {"by": "layer"})  # earlier shards do not tell of layers
     said = _said(run_path)
     enough = {lemma: found for lemma, found in said.items() if len(found) >= n_images}
     if name not in shards.finished_shards(run_path):
         draws = [draw for lemma in sorted(enough) for draw in _draws(run, lemma, enough[lemma], n_images, n_draws)]
-        shards.write_shard(run_path, name, {"invariance": _compare(run, run_path, draws, methods, ks, progress)})
+        shards.write_shard(run_path, name, _compare(run, run_path, draws, methods, ks, progress))
     rows = shards.read_shard(run_path / name)["invariance"]
     return CrossImage(rows, len(said), len(said) - len(enough))
 
@@ -132,21 +133,46 @@ def _compare(
     methods: Sequence[str],
     ks: Sequence[int],
     progress: ProgressCallback,
-) -> pa.Table:
-    """The rows of all draws, method by method."""
+) -> dict[str, pa.Table]:
+    """The rows of all draws, method by method: `invariance`, and `shared_layer`."""
     units = _units(run, run_path, draws, methods, max(ks), progress)
-    tables = [EXPERIMENTS["invariance"].empty_table()]
+    found = {name: [EXPERIMENTS[name].empty_table()] for name in ("invariance", "shared_layer")}
     for method in methods if draws else ():
         ranked = np.stack([np.stack([units[method, one] for one, _ in draw.pictures]) for draw in draws])
         usable = [k for k in ks if k <= ranked.shape[2]]
         if usable:
-            ratio = common_units(ranked, usable, run.model.n_units) / np.array(usable)
-            expected = expected_share(ranked, usable, run.model.n_layers, run.model.d_mlp)
+            shared = shared_by_layer(ranked, usable, run.model.n_layers, run.model.d_mlp)
+            expected = expected_by_layer(ranked, usable, run.model.n_layers, run.model.d_mlp)
+            found["shared_layer"].append(_layer_rows(method, draws, usable, shared, expected))
+            ratio, floor = (counts.sum(axis=2) / np.array(usable) for counts in (shared, expected))
             for index, draw in enumerate(draws):
                 key = {"kind": invariance.CROSS_IMAGE, "method": method, "draw": draw.number, "n": len(draw.pictures)}
-                values = ratio[[index]], np.full((1, len(usable)), np.nan), expected[[index]]
-                tables.append(invariance.rows_table(key, [(None, draw.lemma)], usable, *values))
-    return pa.concat_tables(tables)
+                values = ratio[[index]], np.full((1, len(usable)), np.nan), floor[[index]]
+                found["invariance"].append(invariance.rows_table(key, [(None, draw.lemma)], usable, *values))
+    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+
+
+def _layer_rows(
+    method: str,
+    draws: Sequence[_Draw],
+    ks: Sequence[int],
+    shared: Int[np.ndarray, "draws ks L"],
+    expected: Float[np.ndarray, "draws ks L"],
+) -> pa.Table:
+    """Rows of `shared_layer` where all pictures of a draw have top units in a layer: elsewhere both are 0."""
+    draw, k, layer = np.nonzero(expected)
+    columns = {
+        "noun": pa.array([one.lemma for one in draws]).take(draw),
+        "method": pa.array([method] * len(draw)),
+        "k": np.array(ks)[k],
+        "draw": np.array([one.number for one in draws])[draw],
+        "n": np.array([len(one.pictures) for one in draws])[draw],
+        "layer": layer,
+        "n_shared": shared[draw, k, layer],
+        "n_random": expected[draw, k, layer],
+    }
+    schema = EXPERIMENTS["shared_layer"]
+    return pa.table({name: columns[name] for name in schema.names}).cast(schema)
 
 
 def _units(
@@ -177,15 +203,28 @@ def _units(
     return units
 
 
-def expected_share(
+def shared_by_layer(
     ranked: Int[np.ndarray, "sets N K"], ks: Sequence[int], n_layers: int, d_mlp: int
-) -> Float[np.ndarray, "sets ks"]:
-    """Σ_l m · Π_i (k_il / m) / k of each set of rankings: what random units of the same layers have in common."""
-    n_sets, n_members, _ = ranked.shape
-    row = np.arange(n_sets * n_members).reshape(n_sets, n_members, 1) * n_layers
-    found = np.empty((n_sets, len(ks)))
-    for number, k in enumerate(ks):
-        cells = (row + ranked[:, :, :k] // d_mlp).ravel()
-        counts = np.bincount(cells, minlength=n_sets * n_members * n_layers).reshape(n_sets, n_members, n_layers)
-        found[:, number] = d_mlp * (counts / d_mlp).prod(axis=1).sum(axis=1) / k
-    return found
+) -> Int[np.ndarray, "sets ks L"]:
+    """How many units of each layer are in all N top k of each set of rankings, for every k."""
+    lowest, layers = lowest_places(ranked, n_layers * d_mlp), ranked[:, 0] // d_mlp
+    return np.stack([_by_layer(layers, n_layers, lowest < k) for k in ks], axis=1)
+
+
+def expected_by_layer(
+    ranked: Int[np.ndarray, "sets N K"], ks: Sequence[int], n_layers: int, d_mlp: int
+) -> Float[np.ndarray, "sets ks L"]:
+    """What random units have in common in each layer l, m · Π_i (k_il / m), of each set of rankings, for every k."""
+    n_sets, n_members, longest = ranked.shape
+    layers = ranked.reshape(-1, longest) // d_mlp
+    counts = [_by_layer(layers[:, :k], n_layers).reshape(n_sets, n_members, n_layers) for k in ks]
+    return np.stack([d_mlp * (count / d_mlp).prod(axis=1) for count in counts], axis=1)
+
+
+def _by_layer(
+    layers: Int[np.ndarray, "rows K"], n_layers: int, is_counted: Bool[np.ndarray, "rows K"] | None = None
+) -> Int[np.ndarray, "rows L"]:
+    """How often each layer is in each row, where it is counted."""
+    cells = np.arange(len(layers))[:, None] * n_layers + layers
+    cells = cells.ravel() if is_counted is None else cells[is_counted]
+    return np.bincount(cells, minlength=len(layers) * n_layers).reshape(len(layers), n_layers)

@@ -156,18 +156,22 @@ def common_units(ranked: Int[np.ndarray, "sets N K"], ks: Sequence[int], n_units
 
     A unit is in all of them from the k on that is its lowest place in any.
     """
+    assert max(ks) <= ranked.shape[2], f"k = {max(ks)} of rankings of {ranked.shape[2]} units"
+    lowest = lowest_places(ranked, n_units)
+    return np.stack([(lowest < k).sum(axis=1) for k in ks], axis=1)
+
+
+def lowest_places(ranked: Int[np.ndarray, "sets N K"], n_units: int) -> Int[np.ndarray, "sets K"]:
+    """The lowest place, from 0, in any of the N of each unit of a set's first ranking; n_units where one lacks it."""
     n_sets, n_members, longest = ranked.shape
-    assert max(ks) <= longest, f"k = {max(ks)} of rankings of {longest} units"
-    found = np.empty((n_sets, len(ks)), np.int64)
+    found = np.empty((n_sets, longest), np.int32)
     at_once = max(1, RANKS_AT_ONCE // n_units)
     for start in range(0, n_sets, at_once):
         part = ranked[start : start + at_once]
         lowest = _places(part[:, 0], n_units)
         for member in range(1, n_members):
             np.maximum(lowest, _places(part[:, member], n_units), out=lowest)
-        places = np.take_along_axis(lowest, part[:, 0], axis=1)
-        for number, k in enumerate(ks):
-            found[start : start + at_once, number] = (places < k).sum(axis=1)
+        found[start : start + at_once] = np.take_along_axis(lowest, part[:, 0], axis=1)
     return found
 
 

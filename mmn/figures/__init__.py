@@ -18,6 +18,7 @@ from mmn.figures.invariance import (
     invariance_by_concept,
     kept_by_layer,
     region_invariance,
+    shared_by_layer,
 )
 from mmn.figures.layers import layer_distribution
 from mmn.figures.lens import nearest_cosines, noun_shares
@@ -43,6 +44,7 @@ FIGURES: Final[dict[str, Callable[..., Any]]] = {
     "invariance-concepts": invariance_by_concept,
     "invariance-layers": kept_by_layer,
     "cross-image": cross_image_invariance,
+    "cross-image-layers": shared_by_layer,
     "specificity": specificity_by_concept,
     "specificity-summary": specificity_summary,
     "specificity-highest": highest_for_own_noun,

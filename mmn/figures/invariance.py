@@ -31,6 +31,7 @@ CURVE_COLUMNS: Final = (
 CONCEPT_COLUMNS: Final = ("lemma", "ratio", "ratio_low", "ratio_high", "floor_other_noun", "floor_random", "n_images")
 LAYER_COLUMNS: Final = ("layer", "share", "share_low", "share_high", "chance", "n_units", "n_images", "of_images")
 CROSS_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
+CROSS_LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
 SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k/(L·m)"
 _DASHED, _DOTTED = [5, 3], [1, 2]
 _SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
@@ -157,7 +158,9 @@ def kept_by_layer(
     )
 
 
-def cross_image_invariance(data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int) -> alt.TopLevelMixin:
+def cross_image_invariance(
+    data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, layers: tuple[int, int] | None = None
+) -> alt.TopLevelMixin:
     """Dots per concept: the share of the top k units that several pictures of it have in common, over random units.
 
     Args:
@@ -165,6 +168,7 @@ def cross_image_invariance(data: pd.DataFrame, run: Mapping[str, Any], method: s
         run: the run's row: model, images, n_layers, d_mlp.
         method: the ranking.
         k: units compared.
+        layers: the layers that the data is of, first and last; None for all.
     """
     require(data.columns, CROSS_COLUMNS)
     rows = data.rename(columns={"noun": "concept", "floor_random": "floor"})
@@ -175,6 +179,7 @@ def cross_image_invariance(data: pd.DataFrame, run: Mapping[str, Any], method: s
         text=f"Top units that {n_pictures} pictures of a concept share: {method}, k = {size}",
         subtitle=[
             f"{of_run(run)}, {counted(len(rows), 'concept')}, {counted(n_draws, 'draw')} of {n_pictures} pictures each",
+            *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
             "line: middle 95 % of the draws, not a bootstrap; tick: expected of random units in the same layers",
         ],
     )
@@ -183,7 +188,57 @@ def cross_image_invariance(data: pd.DataFrame, run: Mapping[str, Any], method: s
         alt.Tooltip("n_draws:Q", title="draws"),
         alt.Tooltip("n:Q", title="pictures in common"),
     ]
-    return _dots(rows, f"share of the top k common to all {n_pictures}", method, tips).properties(title=title)
+    there = "" if layers is None else ", in these layers"
+    return _dots(rows, f"share of the top k common to all {n_pictures}{there}", method, tips).properties(title=title)
+
+
+def shared_by_layer(
+    data: pd.DataFrame,
+    run: Mapping[str, Any],
+    method: str,
+    k: int,
+    n: int,
+    subset: str = "all concepts",
+    layers: tuple[int, int] | None = None,
+) -> alt.TopLevelMixin:
+    """Bars per layer: where the top k units lie that n pictures of a concept share, over random units.
+
+    Args:
+        data: `Store.shared_by_layer`.
+        run: the run's row: model, images, n_layers, d_mlp.
+        method: the ranking.
+        k: units compared.
+        n: pictures of a concept.
+        subset: which concepts were compared, as words for the subtitle.
+        layers: drawn in full colour, first and last; None for all.
+    """
+    require(data.columns, CROSS_LAYER_COLUMNS)
+    first, last = layers or (0, int(run["n_layers"]) - 1)
+    tips = [alt.Tooltip("share:Q", title="share of k", format=".2~%"), alt.Tooltip("n_concepts:Q", title="concepts")]
+    chance = alt.Tooltip("floor_random:Q", title="random units, same layers", format=".2~%")
+    base = alt.Chart(data).encode(
+        alt.X("layer:O", title="decoder layer (from 0)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        tooltip=[alt.Tooltip("layer:O"), *tips, chance],
+    )
+    y: dict[str, Any] = {"axis": _SHARE_AXIS, "title": "shared units of the layer, of k"}
+    is_meant = (alt.datum.layer >= first) & (alt.datum.layer <= last)
+    bars = base.mark_bar(color=method_colours([method])[0]).encode(
+        alt.Y("share:Q", **y), opacity=alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
+    )
+    ticks = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("floor_random:Q", **y))
+    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
+    told = f"n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; k = {size}"
+    return alt.layer(bars, ticks).properties(
+        height=200,
+        title=alt.TitleParams(
+            frame="bounds",
+            text=f"Where the units lie that {n} pictures of a concept share: {method}",
+            subtitle=[
+                f"{of_run(run)}, {told}",
+                "bars: mean over draws, then concepts, they add up to the whole share; tick: random, same layers",
+            ],
+        ),
+    )
 
 
 def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:

@@ -44,7 +44,7 @@ def require(there: Iterable[object], wanted: Iterable[str]) -> None:
     assert not missing, f"missing columns: {sorted(missing)}"
 
 
-def led_concepts(lemmas: Sequence[str], layers: tuple[int, int] | None) -> str:
+def led_concepts(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
     """Which nouns were looked at, as words for a subtitle; `layers` are those in which their first units lie."""
     said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
     return said if layers is None else f"{said}, led by layers {layers[0]} to {layers[1]}"

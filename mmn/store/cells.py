@@ -52,10 +52,20 @@ def led_by(run: Mapping[str, Any], layers: tuple[int, int] | None) -> tuple[str,
     """
     if layers is None:
         return "", {}
-    first, last = layers
+    first, last = checked_layers(run, layers)
+    return _LED, {"first_layer": first, "last_layer": last}
+
+
+def checked_layers(run: Mapping[str, Any], layers: tuple[int, int] | None) -> tuple[int, int]:
+    """`layers`, first and last; None for all of the model.
+
+    Raises:
+        UsageError: layers that the model does not have.
+    """
+    first, last = layers or (0, run["n_layers"] - 1)
     if not 0 <= first <= last < run["n_layers"]:
         raise UsageError(f"layers {first} … {last} are not in 0 … {run['n_layers'] - 1}, the layers of {run['model']}")
-    return _LED, {"first_layer": first, "last_layer": last}
+    return first, last
 
 
 def by_picture(rows: pd.DataFrame, values: Sequence[str], n_columns: int) -> Float[np.ndarray, "images columns draws"]:

@@ -1,6 +1,6 @@
-"""Do the same units write a noun when the picture's places are shuffled, or in other pictures of it?
+"""Do the same units write a noun when the picture's places are shuffled?
 
-P2, figures 3 and 4 (arXiv 2311.07470). The ratio |A ∩ B| / k is averaged over a picture's concepts, then pictures, then
+P2, figure 3 (arXiv 2311.07470). The ratio |A ∩ B| / k is averaged over a picture's concepts, then pictures, then
 seeds, and its interval resamples pictures (METHODS: Region ratio, Intervals). Always with its floors: another noun of
 the same picture, and chance.
 """
@@ -67,13 +67,14 @@ _BY_CONCEPT: Final = f"""
 # Which nouns of the original captions the shuffled ones say, too: by lemma, as `dog` and `dogs` are one concept.
 _SURVIVAL: Final = f"""
     WITH {NOUNS},
+    led AS (SELECT image_id, lemma FROM (SELECT *, $method AS method FROM nouns) {{led}}),
     said AS (
         SELECT DISTINCT image_id, variant, lemma, true AS is_said FROM concept
         WHERE run_id = $run_id AND starts_with(variant, 'shuffled-') AND target_at IS NULL
     )
     SELECT place, 0 AS cell, variant AS draw, avg(coalesce(is_said, false)::INTEGER) AS share,
         count(*) AS n, count(is_said) AS n_kept
-    FROM nouns JOIN pictures USING (image_id)
+    FROM led JOIN pictures USING (image_id)
     JOIN (SELECT image_id, variant FROM caption WHERE run_id = $run_id AND starts_with(variant, 'shuffled-'))
         USING (image_id)
     LEFT JOIN said USING (image_id, variant, lemma)
@@ -113,16 +114,6 @@ _BY_LAYER: Final = f"""
         chance::DOUBLE AS chance
     FROM expected LEFT JOIN kept USING (place, layer)
 """  # noqa: S608 - no user's words
-
-_CROSS_IMAGE: Final = """
-    SELECT noun, avg(ratio) AS ratio,
-        quantile_cont(ratio, 0.025) AS ratio_low, quantile_cont(ratio, 0.975) AS ratio_high,
-        avg(floor_random) AS floor_random, count(*) AS n_draws, any_value(n) AS n
-    FROM invariance
-    WHERE run_id = $run_id AND kind = 'cross-image' AND method = $method AND k = $k AND n = $n
-        AND (len($lemmas) = 0 OR noun IN (SELECT unnest($lemmas)))
-    GROUP BY noun ORDER BY ratio DESC, noun
-"""
 
 
 class InvarianceReader(Reader):
@@ -173,7 +164,7 @@ class InvarianceReader(Reader):
             values["run_id"] = run["run_id"]
             rows = own.sql(_CURVES.format(led=led), params=asked | values).df()
             if rows.empty:
-                raise _nothing(run, REGION, methods, lemmas, layers)
+                raise nothing_measured(run, REGION, methods, lemmas, layers)
             one_k = asked["ks"][int(rows["cell"].min()) % len(asked["ks"])]  # every k has the same concepts
             values |= {"methods": asked["methods"], "lemmas": asked["lemmas"], "k": one_k}
             counted = own.sql(_N_CONCEPTS.format(led=led), params=values).df()
@@ -202,15 +193,18 @@ class InvarianceReader(Reader):
             led, values = led_by(run, layers)
             rows = own.sql(_BY_CONCEPT.format(led=led), params=values | asked | {"run_id": run["run_id"]}).df()
         if rows.empty:
-            raise _nothing(run, REGION, [method], lemmas, layers)
+            raise nothing_measured(run, REGION, [method], lemmas, layers)
         cells = rows.groupby("cell").agg(lemma=("lemma", "first"), floor_random=("floor_random", "mean")).reset_index()
         found = with_intervals(
             cells.drop(columns="cell"), quantities, by_picture(rows, quantities, len(cells)), draw_intervals
         )
         return found.sort_values(["difference", "ratio"], ascending=False, kind="stable").reset_index(drop=True)
 
-    def surviving_concepts(self, run_id: str, lemmas: Sequence[str] = ()) -> dict[str, Any]:
-        """Returns how many nouns of the original captions the shuffled ones say, too.
+    def surviving_concepts(
+        self, run_id: str, lemmas: Sequence[str] = (), method: str = "", layers: Layers = None
+    ) -> dict[str, Any]:
+        """Returns how many nouns of the original captions the shuffled ones say, too; with `layers` only nouns whose
+        first unit by `method` lies in these.
 
         `share` (mean over nouns, pictures, seeds) with `low` and `high` by picture; n_images, n_draws, and n_concepts
         with n_kept, counted over all draws. NaN and 0 without shuffled captions.
@@ -219,7 +213,9 @@ class InvarianceReader(Reader):
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (own, run):
-            rows = own.sql(_SURVIVAL, params={"run_id": run["run_id"], "lemmas": distinct(lemmas)}).df()
+            led, values = led_by(run, layers)
+            values |= {"run_id": run["run_id"], "lemmas": distinct(lemmas), "method": method}
+            rows = own.sql(_SURVIVAL.format(led=led), params=values).df()
         array = by_picture(rows, ["share"], 1)
         found = with_intervals(pd.DataFrame(index=[0]), ["share"], array, draw_intervals).iloc[0]
         told = {"share": found["share"], "low": found["share_low"], "high": found["share_high"]}
@@ -244,7 +240,7 @@ class InvarianceReader(Reader):
             values |= {"run_id": run["run_id"], "d_mlp": run["d_mlp"], "method": method, "k": k}
             rows = own.sql(_BY_LAYER.format(led=led), params=values | {"lemmas": distinct(lemmas)}).df()
         if rows.empty:
-            raise _nothing(run, REGION, [method], lemmas, layers)
+            raise nothing_measured(run, REGION, [method], lemmas, layers)
         array = np.nan_to_num(by_picture(rows, ["n_units", "n_kept", "chance"], run["n_layers"]))[:, :, 0]
         n_units, n_kept, chance = np.split(array, 3, axis=1)
         share, low, high = ratio_intervals(n_kept, n_units)
@@ -255,28 +251,8 @@ class InvarianceReader(Reader):
         found = pd.DataFrame(told | {"chance": expected} | counts)
         return found[found["n_units"] > 0].reset_index(drop=True)
 
-    def cross_image_invariance(
-        self, run_id: str, method: str, k: int, n: int, lemmas: Sequence[str] = ()
-    ) -> pd.DataFrame:
-        """Returns the share of the top k units that n pictures of a concept have in common, the largest first.
 
-        Columns: noun (a lemma), ratio with ratio_low and ratio_high (the middle 95 % of the draws of pictures: it
-        tells how much the choice of pictures matters, it is no bootstrap), floor_random (random units in the same
-        layers), n_draws, n.
-
-        Raises:
-            RunNotFoundError: no such run.
-            UsageError: nothing of that kind was measured.
-        """
-        asked = {"method": method, "k": k, "n": n, "lemmas": distinct(lemmas)}
-        with self._of_run(run_id) as (own, run):
-            found = own.sql(_CROSS_IMAGE, params=asked | {"run_id": run["run_id"]}).df()
-        if found.empty:
-            raise _nothing(run, CROSS_IMAGE, [method], lemmas)
-        return found
-
-
-def _nothing(
+def nothing_measured(
     run: dict[str, Any], kind: str, methods: Sequence[str], lemmas: Sequence[str], layers: Layers = None
 ) -> UsageError:
     of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""

@@ -6,7 +6,7 @@ slower to load) and no foreign keys: each shard is loaded once, which the key of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import duckdb
@@ -55,6 +55,10 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
         run_id VARCHAR NOT NULL, image_id VARCHAR, kind VARCHAR NOT NULL, noun VARCHAR NOT NULL,
         method VARCHAR NOT NULL, k INTEGER NOT NULL, draw INTEGER NOT NULL, ratio DOUBLE NOT NULL,
         floor_other_noun DOUBLE, floor_random DOUBLE NOT NULL, n INTEGER NOT NULL""",
+    "shared_layer": """
+        run_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL, k INTEGER NOT NULL,
+        draw INTEGER NOT NULL, n INTEGER NOT NULL, layer SMALLINT NOT NULL, n_shared INTEGER NOT NULL,
+        n_random DOUBLE NOT NULL""",
     "specificity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL,
         method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL,
@@ -106,30 +110,40 @@ _SINCE_3: Final = (
     "edit",
     "edited_caption",
 )
+_SINCE_4: Final = ("shared_layer",)
+
+
+def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
+    tables = PUBLIC_TABLES | INTERNAL_TABLES
+    for name in names:
+        cursor.execute(f"CREATE TABLE {name} ({tables[name]})")
 
 
 def _create_tables(cursor: duckdb.DuckDBPyConnection) -> None:
-    for name, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
-        if name not in _SINCE_2 + _SINCE_3:
-            cursor.execute(f"CREATE TABLE {name} ({columns})")
+    later = {*_SINCE_2, *_SINCE_3, *_SINCE_4}
+    _create(cursor, [name for name in PUBLIC_TABLES | INTERNAL_TABLES if name not in later])
 
 
 def _add_where_units_look(cursor: duckdb.DuckDBPyConnection) -> None:
-    for name in _SINCE_2:
-        cursor.execute(f"CREATE TABLE {name} ({PUBLIC_TABLES[name]})")
+    _create(cursor, _SINCE_2)
 
 
 def _add_experiments(cursor: duckdb.DuckDBPyConnection) -> None:
     """Version 1 had some of these tables with fewer columns, but nothing that wrote them."""
     for name in _SINCE_3:
         cursor.execute(f"DROP TABLE IF EXISTS {name}")
-        cursor.execute(f"CREATE TABLE {name} ({PUBLIC_TABLES[name]})")
+    _create(cursor, _SINCE_3)
+
+
+def _add_shared_layers(cursor: duckdb.DuckDBPyConnection) -> None:
+    _create(cursor, _SINCE_4)
 
 
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
     _add_experiments,
+    _add_shared_layers,
 ]  # step n is number n + 1
 
 

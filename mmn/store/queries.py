@@ -12,6 +12,7 @@ import pandas as pd
 
 from mmn.errors import RunNotFoundError, UsageError
 from mmn.names import METHODS, ORIGINAL
+from mmn.store.cells import checked_layers
 from mmn.store.migrations import PUBLIC_TABLES
 
 LATEST: Final = "latest"
@@ -202,7 +203,7 @@ def layer_distribution(
     Raises:
         UsageError: nothing to count for a method, lemma or variant; a k or layer that is not stored; no decoded units.
     """
-    first, last = _checked_layers(run, layers)
+    first, last = checked_layers(run, layers)
     values = _selection(run, methods, ks, lemmas, variant) | {
         "ks": list(dict.fromkeys(ks)),
         "n_layers": run["n_layers"],
@@ -256,7 +257,7 @@ def unit_rows(
     Raises:
         UsageError: nothing to count for the method, lemma or variant; a k or layer that is not stored.
     """
-    _checked_layers(run, None if layer is None else (layer, layer))
+    checked_layers(run, None if layer is None else (layer, layer))
     values = _selection(run, [method], [k], lemmas, variant) | {"layer": layer, "limit": MAX_UNIT_ROWS}
     rows = _ask(own, _UNIT_ROWS, values)
     if not len(rows) and not len(_ask(own, _LAYER_COUNTS_PER_IMAGE, values)):
@@ -280,13 +281,6 @@ def _selection(
         "lemmas": list(dict.fromkeys(lemmas)),
         "max_k": max(ks),
     }
-
-
-def _checked_layers(run: dict[str, Any], layers: tuple[int, int] | None) -> tuple[int, int]:
-    first, last = layers or (0, run["n_layers"] - 1)
-    if not 0 <= first <= last < run["n_layers"]:
-        raise UsageError(f"layers {first} … {last} are not in 0 … {run['n_layers'] - 1}, the layers of {run['model']}")
-    return first, last
 
 
 def _ask(own: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import pandas as pd
 from mmn.names import ORIGINAL
 from mmn.shards import RUN_FILE, remove_run
 from mmn.store import loading, queries
+from mmn.store.cross_image import CrossImageReader
 from mmn.store.database import DATABASE, connect
 from mmn.store.edits import EditReader
 from mmn.store.effects import EffectReader
@@ -37,6 +38,7 @@ class Store(
     RankingReader,
     LensReader,
     InvarianceReader,
+    CrossImageReader,
     SpecificityReader,
     SensitivityReader,
     EffectReader,

@@ -21,6 +21,7 @@ SAYS = {  # what each figure must tell beside its numbers
     "invariance-concepts": ["6 concepts", "another noun", "chance"],
     "invariance-layers": ["n = 20 pictures", "random units"],
     "cross-image": ["4 draws of 5 pictures", "not a bootstrap", "random units"],
+    "cross-image-layers": ["n = 8 concepts", "random"],
     "specificity": ["n = 20 pictures", "random units"],
     "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit"],
     "specificity-highest": ["n = 20 pictures, 40 concepts", "chance"],
@@ -90,7 +91,8 @@ def test_what_is_missing_is_said(
 
 @pytest.mark.parametrize("name", DRAW)
 def test_missing_column_is_an_error_and_not_an_empty_chart(name: str) -> None:
-    rest = {"invariance-concepts": ("a", 1), "invariance-layers": ("a", 1), "cross-image": ("a", 1)}
+    rest: dict[str, tuple[str | int, ...]] = {"cross-image": ("a", 1), "cross-image-layers": ("a", 1, 5)}
+    rest |= {"invariance-concepts": ("a", 1), "invariance-layers": ("a", 1)}
     more = rest.get(name, ("a",))
     with pytest.raises(AssertionError, match="missing columns"):
         FIGURES[name](pd.DataFrame({"k": [1]}), {"model": "m", "images": "i", "n_layers": 2, "d_mlp": 8}, *more)

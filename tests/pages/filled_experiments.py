@@ -22,6 +22,7 @@ def experiment_tables(rng, rows, methods, n_layers, d_mlp):
         "concept": [row | {"variant": variant} for row in said if row["position"] == 0 for variant in SHUFFLED],
         "score": _shuffled(said, scores),
         "invariance": _region(rng, said, measured, n_layers * d_mlp) + _cross_image(rng, said, measured),
+        "shared_layer": _shared_layers(said, measured, n_layers),
         "specificity": [row for method in measured for row in _specificity(rng, said, scores, method)],
         "selectivity": [row for method in measured for row in _selectivity(rng, said, method)],
         "sensitivity": _sensitivity(rng, said, measured),
@@ -75,6 +76,17 @@ def _cross_image(rng, said, methods):
         for lemma in sorted({row["lemma"] for row in said})
         for method in methods
         for draw in range(4)
+    ]
+
+
+def _shared_layers(said, methods, n_layers):
+    """Twelve of the top 40 in the last layer, four in the one before."""
+    return [
+        {"noun": lemma, "method": method, "k": 40, "draw": draw, "n": 5, "layer": layer, "n_shared": n, "n_random": 0.4}
+        for lemma in sorted({row["lemma"] for row in said})
+        for method in methods
+        for draw in range(4)
+        for layer, n in ((n_layers - 2, 4), (n_layers - 1, 12))
     ]
 
 

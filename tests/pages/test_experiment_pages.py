@@ -125,6 +125,15 @@ def test_leading_layers_keep_their_nouns(page, whole_cache, open_app):
     assert "led by" not in said(fine(open_app(page, led=["0", "99"]))), "an address of a deeper run"
 
 
+def test_survival_is_told_score_by_score_of_the_nouns_that_the_layers_lead(whole_cache, open_app):
+    at = fine(open_app("invariance", led=["0", "1"]))
+    assert not at.metric
+    rows = at.dataframe[0].value
+    assert {"contribution", "activation"} <= set(rows["score"])
+    assert rows["n_concepts"].max() < 40, "fewer than all"
+    assert (rows["share"] == rows["n_kept"] / rows["n_concepts"]).any()
+
+
 def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_app):
     from app import resources
 
@@ -139,9 +148,21 @@ def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_
 
 def test_across_pictures_says_that_its_interval_is_of_draws(whole_cache, open_app):
     at = fine(open_app("invariance", view=["Across pictures"]))
-    assert titles(at) == ["Top units that 5 pictures of a concept share: contribution, k = 40 (16 %)"]
+    assert titles(at) == [
+        "Where the units lie that 5 pictures of a concept share: contribution",
+        "Top units that 5 pictures of a concept share: contribution, k = 40 (16 %)",
+    ]
     assert "not a bootstrap" in said(at)
     assert "n_draws" in at.dataframe[0].value
+
+
+def test_across_pictures_layers_show_their_part(whole_cache, open_app):
+    at = fine(open_app("invariance", view=["Across pictures"]))
+    fine(at.slider(key="layers").set_value((3, 3)).run())
+    assert "only units of layers 3 to 3, as a share of all k" in said(at)
+    assert at.dataframe[0].value["ratio"].tolist() == pytest.approx([30.0] * len(at.dataframe[0].value))
+    fine(at.slider(key="layers").set_value((0, 2)).run())
+    assert at.dataframe[0].value["ratio"].tolist() == pytest.approx([10.0] * len(at.dataframe[0].value))
 
 
 def test_specificity_of_all_pictures_has_its_control(whole_cache, open_app):

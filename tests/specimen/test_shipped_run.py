@@ -44,7 +44,8 @@ def test_its_pictures_are_those_of_the_gallery(store: Store) -> None:
 
 
 def test_every_page_has_something_to_show(store: Store) -> None:
-    for name in ("neuron", "look", "grid", "lens", "invariance", "specificity", "selectivity", "sensitivity", "effect"):
+    annotations, others = {"neuron", "look", "grid", "lens"}, {"specificity", "selectivity", "sensitivity", "effect"}
+    for name in annotations | others | {"invariance", "shared_layer"}:
         assert len(store.table("latest", name)) > 0, name
     assert set(store.table("latest", "concept")["variant"]) == {ORIGINAL, BLANK, "shuffled-0"}
     assert set(store.table("latest", "invariance")["kind"]) == {"region", "cross-image"}
