@@ -75,8 +75,9 @@ def decode_units(
     vocabulary = Vocabulary.of(texts, model.anatomy.unembedding.weight)
     tops: list[TopTokens] = []
     n_done, n_units = 0, sum(map(len, by_layer.values()))
+    memory = vocabulary.memory(max(map(len, by_layer.values()), default=0), block_bytes)
     for layer, of_layer in by_layer.items():
-        tops.append(_decode_layer(model, vocabulary, layer, of_layer, block_bytes))
+        tops.append(_decode_layer(model, vocabulary, layer, of_layer, memory))
         n_done += len(of_layer)
         if progress is not None:
             progress(n_done, n_units)
@@ -105,21 +106,24 @@ class Vocabulary:
         """The rows of `matrix` that are tokens."""
         known = texts.known_ids[texts.known_ids < len(matrix)]
         n_rows = int(known[-1]) + 1
-        holes = np.setdiff1d(np.arange(n_rows), known, assume_unique=True)
+        holes = np.setdiff1d(np.arange(n_rows), known, assume_unique=True) if len(known) < n_rows else known[:0]
         return cls(matrix[:n_rows], torch.from_numpy(holes).to(matrix.device))
 
+    def memory(self, n: int, block_bytes: int = BLOCK_BYTES) -> Float[Tensor, "block V"]:
+        """For the scores of n vectors, or of as many at a time as fit in `block_bytes`."""
+        n_block = max(1, min(n, block_bytes // (4 * len(self.rows))))
+        return torch.empty(n_block, len(self.rows), device=self.rows.device)
+
     def project(
-        self, vectors: Float[Tensor, "n d"], block_bytes: int = BLOCK_BYTES
+        self, vectors: Float[Tensor, "n d"], memory: Float[Tensor, "block V"]
     ) -> Iterator[tuple[slice, Float[Tensor, "block V"]]]:
         """Blocks of vectors · rowsᵀ in float32, with the vectors that each is of.
 
         Column t is token t; holes are -inf. The same memory serves every block, so a block is only good until the next.
         """
-        n_block = max(1, min(len(vectors), block_bytes // (4 * len(self.rows))))
-        buffer = torch.empty(n_block, len(self.rows), device=vectors.device)
-        for first in range(0, len(vectors), n_block):
-            here = slice(first, min(first + n_block, len(vectors)))
-            block = buffer[: here.stop - here.start]
+        for first in range(0, len(vectors), len(memory)):
+            here = slice(first, min(first + len(memory), len(vectors)))
+            block = memory[: here.stop - here.start]
             self._multiply(vectors[here].float(), block)
             if len(self.holes):
                 block[:, self.holes] = -torch.inf
@@ -209,24 +213,26 @@ def _by_layer(model: Model, units: Sequence[Neuron] | None) -> dict[int, Int[np.
 
 @torch.inference_mode()
 def _decode_layer(
-    model: Model, vocabulary: Vocabulary, layer: int, units: Int[np.ndarray, " n"], block_bytes: int
+    model: Model, vocabulary: Vocabulary, layer: int, units: Int[np.ndarray, " n"], memory: Float[Tensor, "block V"]
 ) -> TopTokens:
     with model.lock:  # an intervention of another session must not change the weights half way
         vectors = model.anatomy.w_out(layer).T
         if len(units) < len(vectors):
             vectors = vectors[torch.from_numpy(units).to(model.device)]
-        top = joined([top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, block_bytes)])
-    if not torch.isfinite(top.scores).all():
-        raise ModelError(f"{model.facts.name}: layer {layer} writes values that are not finite; are its weights whole?")
-    return top
+        return joined([top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, memory)])
 
 
 def _neuron_table(
     model: Model, texts: TokenTexts, by_layer: Mapping[int, Int[np.ndarray, " n"]], top: TopTokens
 ) -> pa.Table:
-    tokens, are_words = texts.read(top.token_ids.cpu().numpy())
-    logits = pa.array(top.scores.cpu().numpy().ravel())
     layers = np.repeat(list(by_layer), [len(units) for units in by_layer.values()])
+    scores = top.scores.cpu().numpy()
+    is_finite = np.isfinite(scores)
+    if not is_finite.all():
+        layer = layers[(~is_finite).any(axis=1)][0]
+        raise ModelError(f"{model.facts.name}: layer {layer} writes values that are not finite; are its weights whole?")
+    tokens, are_words = texts.read(top.token_ids.cpu().numpy())
+    logits = pa.array(scores.ravel())
     columns = [
         pa.repeat(pa.scalar(model.facts.fingerprint), len(layers)),
         pa.array(layers, pa.int16()),

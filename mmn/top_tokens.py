@@ -12,11 +12,12 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt32
 from torch import Tensor
 
 MIN_GROUPS: Final = 64  # of columns; more make a higher bar, fewer a cheaper one
 CROWD: Final = 16  # times k columns that reach the bar are too many
+KEY_BITS: Final = 32  # of a sorting key that are not its score: row and column
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class TopTokens:
 def top_tokens(scores: Float[Tensor, "n width"], k: int) -> TopTokens:
     """The k highest scores of each row and their columns; equal scores by rising column, NaN above all."""
     assert k < scores.shape[1], f"{k} tokens of {scores.shape[1]}"
-    top = _over_a_bar(scores.numpy(), k) if scores.device.type == "cpu" and len(scores) else None
+    pays = scores.device.type == "cpu" and scores.dtype == torch.float32 and len(scores) > 0
+    top = _over_a_bar(scores, k) if pays else None
     return top or _by_topk(scores, k)
 
 
@@ -41,34 +43,48 @@ def joined(parts: Sequence[TopTokens]) -> TopTokens:
     return TopTokens(torch.cat([part.token_ids for part in parts]), torch.cat([part.scores for part in parts]))
 
 
-def _over_a_bar(scores: Float[np.ndarray, "n width"], k: int) -> TopTokens | None:
-    """None where it does not pay: a row with many equals at its bar, or with NaN."""
+def _over_a_bar(scores: Float[Tensor, "n width"], k: int) -> TopTokens | None:
+    """None where it does not pay: with NaN, with many equals at a row's bar, or with more columns than a key can name."""
     n, width = scores.shape
-    is_over = scores >= _bar(scores, k)[:, None]
-    if np.isnan(scores.min()) or np.count_nonzero(is_over) > n * CROWD * k:
+    column_bits = (width - 1).bit_length()
+    bar = _bar(scores, k)
+    if bar is None or (n - 1).bit_length() + column_bits > KEY_BITS:
+        return None
+    values = scores.numpy()
+    is_over = values >= bar[:, None]
+    if np.count_nonzero(is_over) > n * CROWD * k:
         return None
     places = np.flatnonzero(is_over)
-    rows = places // width
-    n_over = np.bincount(rows, minlength=n)
-    if n_over.max() > CROWD * k:
-        return None
-    slots = np.arange(len(rows)) - np.repeat(n_over.cumsum() - n_over, n_over)
-    few = np.full((n, n_over.max()), np.inf, dtype=scores.dtype)  # negated, so that the best come first
-    few[rows, slots] = -scores.ravel()[places]
-    order = few.argsort(axis=1, kind="stable")[:, :k]
-    ids = np.zeros(few.shape, dtype=np.int64)
-    ids[rows, slots] = places - rows * width
-    ids, best = np.take_along_axis(ids, order, axis=1), -np.take_along_axis(few, order, axis=1)
+    rows, columns = np.divmod(places, width)
+    keys = (rows.astype(np.uint64) << (32 + column_bits)) | columns.astype(np.uint64)
+    keys |= _falling(values.ravel()[places]).astype(np.uint64) << column_bits
+    keys.sort()  # by row, falling score, rising column
+    firsts = np.searchsorted(rows, np.arange(n))  # of each row
+    ids = (keys[firsts[:, None] + np.arange(k)] & ((1 << column_bits) - 1)).astype(np.int64)
+    best = values.ravel()[ids + np.arange(0, n * width, width)[:, None]]
     return TopTokens(torch.from_numpy(ids), torch.from_numpy(best))
 
 
-def _bar(scores: Float[np.ndarray, "n width"], k: int) -> Float[np.ndarray, " n"]:
-    """For each row a score that at least k of its columns reach: the k-th highest maximum of groups of columns."""
+def _falling(values: Float[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
+    """Whole numbers in the opposite order of the floats, equal where these are: an IEEE float's bits, all flipped, but
+    those behind the sign of a negative one.
+    """
+    bits = (values + 0.0).view(np.int32)  # -0.0 becomes 0.0
+    return np.where(bits < 0, bits, ~(bits | np.int32(-(2**31)))).view(np.uint32)
+
+
+def _bar(scores: Float[Tensor, "n width"], k: int) -> Float[np.ndarray, " n"] | None:
+    """For each row a score that at least k of its columns reach: the k-th highest maximum of groups of columns. None
+    where a score is NaN.
+    """
     n, width = scores.shape
     n_groups = min(width, max(MIN_GROUPS, 4 * k))
-    depth = width // n_groups  # the columns left over are in no group: the bar is a little lower than it could be
-    maxima = scores[:, : depth * n_groups].reshape(n, depth, n_groups).max(axis=1)
-    return np.partition(maxima, n_groups - k, axis=1)[:, n_groups - k]
+    depth, n_over = divmod(width, n_groups)
+    maxima = scores[:, : width - n_over].view(n, depth, n_groups).amax(dim=1)
+    if n_over:
+        maxima[:, :n_over] = torch.maximum(maxima[:, :n_over], scores[:, width - n_over :])
+    best = np.partition(maxima.numpy(), n_groups - k, axis=1)[:, n_groups - k :]  # the k-th first; NaN is the highest
+    return None if np.isnan(best).any() else best[:, 0]
 
 
 def _by_topk(scores: Float[Tensor, "n width"], k: int) -> TopTokens:

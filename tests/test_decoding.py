@@ -92,7 +92,8 @@ def test_blocks_do_not_change_the_answer(tiny: Model, block_bytes: int) -> None:
 def test_a_block_is_no_larger_than_allowed(tiny: Model) -> None:
     vocabulary = Vocabulary.of(texts_of(tiny.tokenizer), tiny.anatomy.unembedding.weight)
     vectors = tiny.anatomy.w_out(0).T
-    blocks = [(here, block.shape) for here, block in vocabulary.project(vectors, block_bytes=4 * N_TOKENS * 7)]
+    memory = vocabulary.memory(len(vectors), block_bytes=4 * N_TOKENS * 7 + 1)
+    blocks = [(here, block.shape) for here, block in vocabulary.project(vectors, memory)]
     assert [shape[0] for _, shape in blocks] == [7] * 6 + [6]
     assert [(here.start, here.stop) for here, _ in blocks][-1] == (42, 48)
 
@@ -122,7 +123,7 @@ def test_rows_that_pad_the_unembedding_are_no_tokens(own: Model) -> None:
 def test_ids_that_the_tokenizer_does_not_know_are_no_tokens() -> None:
     tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 0, "c": 2, "d": 3})
     vocabulary = Vocabulary.of(TokenTexts(tokenizer), torch.arange(12.0).reshape(6, 2))
-    _, block = next(vocabulary.project(torch.ones(1, 2)))
+    _, block = next(vocabulary.project(torch.ones(1, 2), vocabulary.memory(1)))
     assert block.tolist() == [[1, -torch.inf, 9, 13]]
     assert top_tokens(block, 3).token_ids.tolist() == [[3, 2, 0]]
 

@@ -22,8 +22,8 @@ def nearest(vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], k: int, block
     """The k tokens of highest cosine with each vector. A row of zeros, as a padding token's can be, is left out."""
     norms = torch.cat([part.float().norm(dim=1) for part in vocabulary.rows.split(1 << 14)])
     scale = torch.where(norms > 0, 1 / norms, 0)
-    tops = []
-    for _, block in vocabulary.project(torch.nn.functional.normalize(vectors, dim=1), block_bytes):
+    tops, memory = [], vocabulary.memory(len(vectors), block_bytes)
+    for _, block in vocabulary.project(torch.nn.functional.normalize(vectors, dim=1), memory):
         block *= scale
         block[:, norms == 0] = -torch.inf
         tops.append(top_tokens(block, k))

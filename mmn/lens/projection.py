@@ -50,7 +50,7 @@ def project_to_words(
     bias = model.anatomy.unembedding.bias
     columns = torch.tensor(list(token_ids), dtype=torch.long, device=normed.device)
     tops, asked = [], []
-    for _, block in vocabulary.project(normed, block_bytes):
+    for _, block in vocabulary.project(normed, vocabulary.memory(len(normed), block_bytes)):
         if bias is not None:
             block += bias[: len(vocabulary.rows)].float()
         total = block.logsumexp(dim=1, keepdim=True)
