@@ -44,7 +44,7 @@ def joined(parts: Sequence[TopTokens]) -> TopTokens:
 
 
 def _over_a_bar(scores: Float[Tensor, "n width"], k: int) -> TopTokens | None:
-    """None where it does not pay: with NaN, with many equals at a row's bar, or with more columns than a key can name."""
+    """None where it does not pay: with NaN, many equals at a row's bar, or more columns than a key can name."""
     n, width = scores.shape
     column_bits = (width - 1).bit_length()
     bar = _bar(scores, k)
