@@ -301,7 +301,9 @@ def _loaded_hanta() -> Any:
 
     # A full path: given a bare name HanTa unpickles a file of that name in the working directory, whoever put it there.
     model = Path(HanoverTagger.__file__).with_name("morphmodel_en.pgz")
-    return HanoverTagger.HanoverTagger(str(model))
+    tagger = HanoverTagger.HanoverTagger(str(model))
+    tagger.analyze_forward = functools.lru_cache(8192)(tagger.analyze_forward)  # of a word, whatever its sentence
+    return tagger
 
 
 def _hanta() -> Any:
