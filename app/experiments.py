@@ -8,7 +8,7 @@ from typing import Any, Final
 import streamlit as st
 
 from app import launcher, links, state, widgets
-from mmn.figures.wording import k_text
+from mmn.figures.wording import in_layers, k_text, led_concepts
 
 MOST_METHODS: Final = 6  # curves that can be told apart
 
@@ -40,8 +40,7 @@ def one_k_picker(run: dict[str, Any], ks: Sequence[int]) -> int:
 
 def subset(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
     """The chosen concepts and layers in words."""
-    said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
-    return said if layers is None else f"{said}, top units of layers {layers[0]}–{layers[1]}"
+    return led_concepts(lemmas) + in_layers(layers)
 
 
 def chosen_layers(run: dict[str, Any]) -> tuple[int, int] | None:

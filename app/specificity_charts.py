@@ -17,6 +17,7 @@ from mmn.figures.specificity import (
     specificity_of_picture,
     specificity_summary,
 )
+from mmn.figures.wording import in_layers
 
 SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
 PANEL: Final = 390  # pixels of a chart beside another; they go below each other in a narrow window
@@ -70,23 +71,20 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
     state.tidy_address({"picture": lambda text: next((one for one in labels if text[-12:] in one), None)})
     chosen = st.selectbox("Picture, those of the most nouns first", list(labels), key="picture", bind="query-params")
     picture = resources.store().picture(run["run_id"], labels[chosen])
-    data = resources.store().specificity_of_picture(run["run_id"], picture["image_id"], method)
+    data = resources.store().specificity_of_picture(run["run_id"], picture["image_id"], method, layers)
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(width=120):
             clicked = pictures.tiles(pd.DataFrame([picture]), "specific")
         st.markdown(f"“{picture['text']}”  \nClick the picture for all its units.")
     if clicked:
         links.go_to_image(clicked, str(data["noun"].iloc[0]))
-    data = data[data["is_control"] == is_control]
-    shown = data if layers is None else data[data["layer"].between(*layers)]
-    if shown.empty:
-        st.info("None of this picture's top units lies in these layers.", icon=":material/filter_alt_off:")
-        return
-    _picture_map(run, method, picture, shown)
+    _picture_map(run, method, picture, data[data["is_control"] == is_control], layers)
 
 
-def _picture_map(run: dict[str, Any], method: str, picture: dict[str, Any], data: pd.DataFrame) -> None:
-    of = f"picture {picture['image_id'][:8]}, “{state.clipped(picture['text'], 60)}”"
+def _picture_map(
+    run: dict[str, Any], method: str, picture: dict[str, Any], data: pd.DataFrame, layers: tuple[int, int] | None
+) -> None:
+    of = f"picture {picture['image_id'][:8]}, “{state.clipped(picture['text'], 60)}”{in_layers(layers)}"
     chart = specificity_of_picture(data, run, method, of)
     name = f"{run['run_id'][:8]}-{picture['image_id'][:8]}-specificity-{method}"
     points = widgets.show_chart(chart, f"map-{name}", "unit", 230 + 34 * data["unit_noun"].nunique())

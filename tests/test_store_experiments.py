@@ -274,6 +274,10 @@ def test_picture_of_specificity_is_in_the_order_of_its_caption(store: Store) -> 
     rows = store.specificity_of_picture("latest", "a", "contribution")
     assert rows["unit_noun"].tolist() == ["dogs", "dogs", "cat", "cat", "dogs", "dogs"]
     assert rows["noun"].tolist()[:4] == ["dogs", "cat", "dogs", "cat"]
+    high = store.specificity_of_picture("latest", "a", "contribution", (1, 1))
+    assert set(high["unit_noun"]) == {"cat"}
+    with pytest.raises(UsageError, match="picture b, layers 1 to 1"):
+        store.specificity_of_picture("latest", "b", "contribution", (1, 1))
     with pytest.raises(UsageError, match="picture c"):
         store.specificity_of_picture("latest", "c", "contribution")
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mmn.cli.options import layer_range, split
 from mmn.errors import UsageError
-from mmn.figures.wording import led_concepts
+from mmn.figures.wording import in_layers, led_concepts
 from mmn.store import Store
 
 Drawn = tuple[Any, pd.DataFrame]
@@ -78,14 +78,14 @@ def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     """The heat map of one picture (`--image`), or of the most frequent concepts; the control is a second panel."""
     from mmn.figures import specificity as charts
 
-    run_id, lemmas = row["run_id"], split(options.concepts)
+    run_id = row["run_id"]
+    lemmas, layers = _nouns(options)
     method = _one_method(options, store.specificity_methods(run_id))
     if options.image:
         picture = store.picture(run_id, options.image)
-        data = store.specificity_of_picture(run_id, picture["image_id"], method)
-        of = f"picture {picture['image_id'][:8]}, “{picture['text']}”"
+        data = store.specificity_of_picture(run_id, picture["image_id"], method, layers)
+        of = f"picture {picture['image_id'][:8]}, “{picture['text']}”{in_layers(layers)}"
         return charts.specificity_of_picture(data, row, method, of), data
-    layers = layer_range(options.layers)
     data = store.specificity_by_concept(run_id, method, MOST, lemmas, layers)
     enter = int(store.specificity_summary(run_id, [method], lemmas, layers)["n_images"].max())
     return charts.specificity_by_concept(data, row | {"n_images": enter}, method, _subset(options)), data
@@ -193,5 +193,4 @@ def _led(options: argparse.Namespace) -> str:
 
 def _subset(options: argparse.Namespace) -> str:
     lemmas, layers = _nouns(options)
-    said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
-    return said if layers is None else f"{said}, top units of layers {layers[0]}–{layers[1]}"
+    return led_concepts(lemmas) + in_layers(layers)

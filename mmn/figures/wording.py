@@ -44,6 +44,11 @@ def require(there: Iterable[object], wanted: Iterable[str]) -> None:
     assert not missing, f"missing columns: {sorted(missing)}"
 
 
+def in_layers(layers: tuple[int, int] | None) -> str:
+    """`, top units of layers 3–7`; nothing for all layers."""
+    return "" if layers is None else f", top units of layers {layers[0]}–{layers[1]}"
+
+
 def led_concepts(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
     """Which nouns were looked at, as words for a subtitle; `layers` are those in which their first units lie."""
     said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"

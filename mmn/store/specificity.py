@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmn.bootstrap import draw_intervals
 from mmn.errors import UsageError
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, with_intervals
+from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, with_intervals
 from mmn.store.reader import Reader
 
 _METHODS: Final = "SELECT DISTINCT method FROM {table} WHERE run_id = $run_id"
@@ -39,7 +39,7 @@ _PICTURE: Final = """
     SELECT unit_noun, specificity.noun AS noun, layer::INTEGER AS layer, unit, score, share, is_control, tokens
     FROM specificity JOIN said ON said.noun = specificity.noun JOIN said AS unit_said ON unit_said.noun = unit_noun
     LEFT JOIN decoded USING (layer, unit)
-    WHERE run_id = $run_id AND image_id = $image_id AND method = $method
+    WHERE run_id = $run_id AND image_id = $image_id AND method = $method AND layer BETWEEN $first_layer AND $last_layer
     ORDER BY is_control, unit_said.position, said.position
 """
 
@@ -141,21 +141,25 @@ class SpecificityReader(Reader):
             asked = {"run_id": run["run_id"], "method": method, "lemmas": distinct(lemmas)}
             return own.sql(_PICTURES, params=asked).df()
 
-    def specificity_of_picture(self, run_id: str, image_id: str, method: str) -> pd.DataFrame:
+    def specificity_of_picture(
+        self, run_id: str, image_id: str, method: str, layers: tuple[int, int] | None = None
+    ) -> pd.DataFrame:
         """Returns what each noun's top unit does for every noun of one picture, in the order of the caption.
 
         Columns: unit_noun, noun, layer, unit, score, is_control, share (of the top unit's score for its own noun),
-        tokens (None where it is not decoded).
+        tokens (None where it is not decoded); of units in `layers`, first and last, alone where they are given.
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: the picture was not measured.
+            UsageError: the picture was not measured, or none of its units lies there; layers that the model lacks.
         """
         with self._of_run(run_id) as (own, run):
+            first, last = checked_layers(run, layers)
             asked = {"run_id": run["run_id"], "image_id": image_id, "method": method}
-            found = own.sql(_PICTURE, params=asked | {"fingerprint": run["model_fingerprint"]}).df()
+            asked |= {"fingerprint": run["model_fingerprint"], "first_layer": first, "last_layer": last}
+            found = own.sql(_PICTURE, params=asked).df()
         if found.empty:
-            raise _nothing(run, method, f"picture {image_id[:12]}")
+            raise _nothing(run, method, f"picture {image_id[:12]}" + (f", layers {first} to {last}" if layers else ""))
         return found
 
     def specificity_by_concept(
@@ -279,7 +283,7 @@ class SpecificityReader(Reader):
 def _asked(
     run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str], layers: tuple[int, int] | None
 ) -> dict[str, Any]:
-    first, last = layers or (0, run["n_layers"] - 1)
+    first, last = checked_layers(run, layers)
     asked = {"run_id": run["run_id"], "methods": distinct(methods), "lemmas": distinct(lemmas)}
     return asked | {"first": first, "last": last}
 
