@@ -133,7 +133,7 @@ def greedy(model: Model, max_new_tokens: int) -> object:
         max_new_tokens=max_new_tokens,
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
-        eos_token_id=sorted(model.end_token_ids),
+        eos_token_id=sorted(_ends(model)),
         pad_token_id=model.pad_token_id,
         output_logits=True,
         return_dict_in_generate=True,
@@ -141,9 +141,16 @@ def greedy(model: Model, max_new_tokens: int) -> object:
     )
 
 
+def _ends(model: Model) -> frozenset[int]:
+    """The tokens that end a caption; so does a picture's placeholder: read again, it would call for one more picture."""
+    placeholder = model.image_token_id
+    return model.end_token_ids if placeholder is None else model.end_token_ids | {placeholder}
+
+
 def _caption(model: Model, new_tokens: list[int]) -> GeneratedCaption:
     """Everything up to the first end token; what follows it is padding."""
-    n = next((index for index, token in enumerate(new_tokens) if token in model.end_token_ids), len(new_tokens))
+    ends = _ends(model)
+    n = next((index for index, token in enumerate(new_tokens) if token in ends), len(new_tokens))
     kept = new_tokens[:n]
 
     def decode(token_ids: list[int]) -> str:

@@ -1,5 +1,6 @@
 """Scoring a batch, against a recomputation in plain PyTorch: one picture at a time, no cache, hooks of its own."""
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from mmn import names, scoring
+from mmn.adapters import find_anatomy
 from mmn.core import ScoreSettings
 from mmn.engines.local import open_batch
 from mmn.errors import UsageError
@@ -126,6 +128,23 @@ def test_captions_are_those_of_plain_transformers(tiny, scored):
         ends = [index for index, token in enumerate(new) if token == tiny.tokenizer.eos_token_id]
         assert caption["tokens"] == new[: ends[0] if ends else None]
         assert caption["text"] == tiny.tokenizer.decode(caption["tokens"], skip_special_tokens=True)
+
+
+def test_a_caption_ends_where_the_model_would_put_a_picture(tiny, examples, scored):
+    """Read again, as attribution does, a placeholder in a caption would call for a picture more."""
+    tokens = {caption["image_id"]: caption["tokens"] for caption in scored["caption"]}
+    concept = next(one for one in scored["concept"] if one["position"] + 1 < len(tokens[one["image_id"]]))
+    told = tokens[concept["image_id"]]
+    gone = told[concept["position"] + 1]
+    assert gone not in told[: concept["position"] + 1]
+    module = copy.deepcopy(tiny.module)
+    rows = module.lm_head.weight.data
+    rows[[gone, tiny.image_token_id]] = rows[[tiny.image_token_id, gone]]
+    changed = replace(tiny, module=module, anatomy=find_anatomy(module, tiny.family))
+    of_it = [one for one in examples if one.image_id == concept["image_id"]]
+    found = score(changed, of_it, replace(SETTINGS, methods=(names.ATTRIBUTION,)))
+    assert found["caption"][0]["tokens"] == told[: told.index(gone)]
+    assert concept["noun"] in {row["noun"] for row in found["score"]}
 
 
 def test_every_concept_adds_up(scored):
