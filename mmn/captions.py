@@ -142,7 +142,7 @@ def greedy(model: Model, max_new_tokens: int) -> object:
 
 
 def _ends(model: Model) -> frozenset[int]:
-    """The tokens that end a caption; so does a picture's placeholder: read again, it would call for one more picture."""
+    """The tokens that end a caption; and a picture's placeholder: read again, it would call for one more picture."""
     placeholder = model.image_token_id
     return model.end_token_ids if placeholder is None else model.end_token_ids | {placeholder}
 
