@@ -7,6 +7,7 @@ random), pickled weights (they could run code), a family nobody described.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ SMALL_MODEL = 50_000_000  # parameters; below it one thread beats several on a C
 DEFAULT_PROMPT = "Describe the image in few words."  # P2's; a checkpoint's config may name its own `default_prompt`
 HASH_BLOCK = 1 << 22
 LIMBER = "limber:"
+_LIBRARY = re.compile(r"(?:requires the |Package `)(?P<library>\w+)")  # that transformers asks for in an error
 _FINGERPRINTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
@@ -307,11 +309,20 @@ def _load_processor(path: Path) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"{path}: its processor cannot be loaded: {first_line(error)}") from error
+        needed = _LIBRARY.search(str(error))
+        why = f"it needs {_how_to_get(needed['library'])}" if needed else first_line(error)
+        raise ModelError(f"{path}: its processor cannot be loaded: {why}") from error
     if getattr(processor, "image_processor", None) is None:
         raise ModelError(f"{path} has no image processor; expected preprocessor_config.json or processor_config.json")
     processor.tokenizer.padding_side = "left"
     return processor
+
+
+def _how_to_get(library: str) -> str:
+    """The library and the command that installs it."""
+    library = library.lower()
+    beside = f" (the build for torch {torch.__version__})" if library == "torchvision" else ""
+    return f"{library}{beside}: `pip install {library}`, then try again"
 
 
 def _resolve_dtype(dtype: str, device: str, config: Any) -> torch.dtype:

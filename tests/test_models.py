@@ -191,6 +191,31 @@ def test_a_broken_checkpoint_is_refused_with_its_path_and_a_reason(name, copy):
     assert str(copy) in str(caught.value) or isinstance(caught.value, UnsupportedModelError)
 
 
+@pytest.mark.parametrize(
+    ("told", "remedy"),
+    [
+        (
+            "Qwen2VLVideoProcessor requires the Torchvision library but it was not found.\nMore",
+            "torchvision.*for torch 2",
+        ),
+        (
+            "Package `num2words` is required to run SmolVLM processor. Install it.",
+            "it needs num2words: `pip install num2",
+        ),
+        ("cannot import name 'this'\nMore", "cannot import name 'this'$"),
+    ],
+)
+def test_a_library_that_a_processor_lacks_is_named_with_its_command(told, remedy, copy, monkeypatch):
+    import transformers as hf
+
+    def fail(*_arguments, **_more):
+        raise ImportError(told)
+
+    monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
+    with pytest.raises(ModelError, match=f"its processor cannot be loaded: .*{remedy}"):
+        load_model(str(copy), device="cpu")
+
+
 @pytest.mark.parametrize("model_type", ["gemma3", "mllama", "gpt2"])
 def test_an_unsupported_family_is_refused_before_its_weights_are_read(model_type, tmp_path):
     import transformers as hf
