@@ -8,6 +8,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 import streamlit as st
+from altair.utils.schemapi import disable_debug_mode
 
 from app import resources, state
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
@@ -18,6 +19,8 @@ from mmn.names import COMPLETE, RUNNING, definition
 CHART_HEIGHT: Final = 420  # pixels, title and legend included
 NARROWEST: Final = 480  # pixels that a chart has in a window of 800
 SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
+
+disable_debug_mode()  # Altair checks a chart whole when it is drawn; checking each part, too, takes as long as all else
 
 
 def run_picker(runs: pd.DataFrame) -> None:
