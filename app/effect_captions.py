@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from app import links, pictures, resources, state, widgets
+from app import links, pictures, resources, widgets
 from mmn.errors import ImageError
 from mmn.figures.degradation import SELECTIONS
 from mmn.figures.wording import k_text
 from mmn.store.effects import Which
-
-PER_PAGE: Final = 16
 
 
 def show(run: dict[str, Any], which: Which) -> None:
@@ -45,14 +43,8 @@ def _chosen(run: dict[str, Any], found: pd.DataFrame, which: Which) -> dict[str,
     ids = list(shown["image_id"])
     chosen = st.session_state.get("degraded-picture", ids[0])
     chosen = chosen if chosen in ids else ids[0]
-    n_pages = -(-len(ids) // PER_PAGE)
-    key = f"degraded-page-{run['run_id'][:8]}-{which.kind}-{n_pages}"
-    number = st.session_state.get(key, ids.index(chosen) // PER_PAGE + 1)
-    clicked = pictures.tiles(shown.iloc[(number - 1) * PER_PAGE : number * PER_PAGE], "degraded", chosen)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(state.count(len(ids), "picture"), width="content")
-        if n_pages > 1:
-            st.pagination(n_pages, default=ids.index(chosen) // PER_PAGE + 1, key=key)
+    page_key = f"degraded-page-{run['run_id'][:8]}-{which.kind}"
+    clicked = pictures.pages_of_tiles(shown, "degraded", page_key, chosen)
     if clicked:
         st.session_state["degraded-picture"] = clicked
         st.rerun()

@@ -130,7 +130,7 @@ def _small_look(source: str, image_id: str, known: UnitLook | None) -> bytes | N
     if known is None:
         return None
     try:
-        image = pictures.opened_thumbnail(source, image_id)
+        image = pictures.opened_tile(source, image_id)
     except ImageError:
         return None
     look = pictures.look_at(image, known.grids, known.size, [known.activations])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from app import links, pictures, resources, state
+from app import links, pictures, resources
 from mmn.errors import UsageError
-
-PER_PAGE: Final = 16
 
 
 def chosen_picture(run: dict[str, Any], found: pd.DataFrame) -> dict[str, Any] | None:
@@ -31,17 +29,7 @@ def show(run: dict[str, Any], found: pd.DataFrame, picture: dict[str, Any] | Non
         st.info("No picture fits these filters.", icon=":material/filter_alt_off:")
         return
     chosen = picture["image_id"] if picture else ""
-    ids = list(found["image_id"])
-    first = (ids.index(chosen) if chosen in ids else 0) // PER_PAGE + 1
-    n_pages = -(-len(found) // PER_PAGE)
-    key = f"page-{run['run_id'][:8]}-{n_pages}"
-    number = st.session_state.get(key, first)
-    shown = found.iloc[(number - 1) * PER_PAGE : number * PER_PAGE]
-    clicked = pictures.tiles(shown, "strip", chosen)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(state.count(len(found), "picture"), width="content")
-        if n_pages > 1:
-            st.pagination(n_pages, default=first, key=key)
+    clicked = pictures.pages_of_tiles(found, "strip", f"page-{run['run_id'][:8]}", chosen)
     if clicked:
         for name in ("noun", "word"):  # of the picture before
             st.session_state.pop(name, None)

@@ -18,12 +18,15 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
+from app import state
 from mmn.errors import ImageError
 from mmn.geometry import Axis, Grid, Grids
 from mmn.heat import average_map, heat_map, mask_at, overlay
-from mmn.images import open_image, thumbnail
+from mmn.images import THUMBNAIL_SIDE, open_image, thumbnail
 
 DISPLAY_SIDE: Final = 560  # pixels of the large picture's longer side
+PER_PAGE: Final = 14  # tiles, two rows of 7 in a window of 1280
+TILE_SIDE: Final = 160  # pixels that travel for a tile of 104; the browser reads a page of them as text
 MOST_ENLARGED: Final = 4  # a tiny picture is not blown up further
 OUTLINE: Final = ((255, 255, 255), (0, 114, 178))  # inner and outer line of a mask, on bright and on dark
 _STYLE: Final = """<style>
@@ -78,18 +81,40 @@ def tiles(rows: pd.DataFrame, key: str, chosen: str = "") -> str | None:
     return clicked
 
 
+def pages_of_tiles(rows: pd.DataFrame, key: str, page_key: str, chosen: str) -> str | None:
+    """`tiles` of all `rows`, a page at a time, at first the page of the chosen one; with their number below.
+
+    Args:
+        rows: as for `tiles`.
+        key: likewise.
+        page_key: what remembers the page.
+        chosen: image_id that is framed as chosen.
+    """
+    ids = list(rows["image_id"])
+    first = (ids.index(chosen) if chosen in ids else 0) // PER_PAGE + 1
+    n_pages = -(-len(ids) // PER_PAGE)
+    number = st.session_state.get(f"{page_key}-{n_pages}", first)
+    clicked = tiles(rows.iloc[(number - 1) * PER_PAGE : number * PER_PAGE], key, chosen)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(state.count(len(ids), "picture"), width="content")
+        if n_pages > 1:
+            st.pagination(n_pages, default=first, key=f"{page_key}-{n_pages}")
+    return clicked
+
+
 @st.cache_data(max_entries=2000, show_spinner=False)
-def thumbnail_of(source: str, image_id: str) -> bytes:  # noqa: ARG001 - the file's identity is part of the key
-    """WebP bytes of at most 256 px.
+def thumbnail_of(source: str, image_id: str, side: int = THUMBNAIL_SIDE) -> bytes:  # noqa: ARG001 - part of the key
+    """WebP bytes of at most `side` pixels each way.
 
     Raises:
         ImageError: the file is gone or damaged.
     """
-    return thumbnail(source)
+    return thumbnail(source, side)
 
 
-def opened_thumbnail(source: str, image_id: str) -> Image.Image:
-    return Image.open(io.BytesIO(thumbnail_of(source, image_id))).convert("RGB")
+def opened_tile(source: str, image_id: str) -> Image.Image:
+    """The picture of a tile, to be drawn on."""
+    return Image.open(io.BytesIO(thumbnail_of(source, image_id, TILE_SIDE))).convert("RGB")
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -150,7 +175,7 @@ def as_webp(image: Image.Image) -> bytes:
 def _tile(row: dict[str, Any], key: str, is_chosen: bool) -> bool:
     caption = str(row["text"]).replace("[", "(").replace("]", ")").replace("\n", " ")
     try:
-        small = row.get("tile") or thumbnail_of(row["source"], row["image_id"])
+        small = row.get("tile") or thumbnail_of(row["source"], row["image_id"], TILE_SIDE)
     except ImageError:
         small = _missing()
     uri = "data:image/webp;base64," + base64.b64encode(small).decode()

@@ -46,7 +46,7 @@ def test_first_screen_is_full(whole_cache, open_app):
     at = open_app("image")
     assert not at.exception
     assert not at.error, [e.value for e in at.error]
-    assert len([b for b in at.button if str(b.key).startswith("tile-strip")]) == 16
+    assert len([b for b in at.button if str(b.key).startswith("tile-strip")]) == 14
     assert [m.label for m in at.metric] == ["Probability", "Logit", "Prob., grey", "Logit, grey"]
     rows = at.dataframe[0].value
     assert {"score", "blank_score", "difference", "writes", "iou", "iou_random", "rank:activation"} <= set(rows)
