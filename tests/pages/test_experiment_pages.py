@@ -126,12 +126,17 @@ def test_leading_layers_keep_their_nouns(page, whole_cache, open_app):
 
 
 def test_survival_is_told_score_by_score_of_the_nouns_that_the_layers_lead(whole_cache, open_app):
+    from app import resources
+
     at = fine(open_app("invariance", led=["0", "1"]))
     assert not at.metric
     rows = at.dataframe[0].value
     assert {"contribution", "activation"} <= set(rows["score"])
-    assert rows["n_concepts"].max() < 40, "fewer than all"
-    assert (rows["share"] == rows["n_kept"] / rows["n_concepts"]).any()
+    store = resources.store()
+    for row in rows.to_dict("records"):
+        told = store.surviving_concepts("5e6f", method=row["score"], layers=(0, 1))
+        assert (row["share"], row["n_kept"]) == (told["share"], told["n_kept"])
+    assert rows["n_concepts"].max() < store.surviving_concepts("5e6f")["n_concepts"]
 
 
 def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_app):
@@ -186,6 +191,18 @@ def test_specificity_of_one_picture_leads_to_its_units(whole_cache, open_app):
     other = picked.options[3]
     fine(picked.set_value(other).run())
     assert other[-12:-4] in said(at)
+
+
+def test_specificity_of_one_picture_shows_the_units_of_the_chosen_layers(whole_cache, open_app):
+    at = fine(open_app("specificity", map=["One picture"]))
+    units = at.dataframe[0].value
+    layer = int(units["layer"].iloc[0])
+    fine(at.slider(key="layers").set_value((layer, layer)).run())
+    assert set(at.dataframe[0].value["layer"]) == {layer}
+    assert f"top units of layers {layer}–{layer}" in said(at)
+    empty = next(one for one in range(4) if one not in set(units["layer"]))
+    at.slider(key="layers").set_value((empty, empty)).run()
+    assert f"layers {empty} to {empty}" in at.info[0].value
 
 
 def test_classes_stand_beside_their_control(whole_cache, open_app):

@@ -66,6 +66,12 @@ def test_methods_explain_themselves(empty_cache, open_app):
         assert method.source in boxes[name]
 
 
+def test_both_bundled_models_are_offered_and_the_specimen_is_the_first(empty_cache, open_app):
+    model = next(box for box in open_app("score").selectbox if box.key == "score-model")
+    assert model.options[:2] == ["specimen", "specimen-frozen"]
+    assert model.value == "specimen"
+
+
 def test_cost_of_a_folder_counts_pictures_and_failures(empty_cache, pictures, open_app):
     at = choose_folder(open_app("score"), pictures)
     assert "**3 pictures**, and 1 that cannot be used" in text(at)
