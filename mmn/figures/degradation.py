@@ -12,6 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.figures.axes import layer_axis
 from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours, ordered_colours
 from mmn.figures.wording import k_text, of_run, require, sample
 from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, TOP
@@ -122,7 +123,7 @@ def ablated_layers(
         alt.Chart(data)
         .mark_bar(color=FIRST)
         .encode(
-            alt.X("layer:O", title="decoder layer (from 0)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            layer_axis(),
             alt.Y("share:Q", title="share of the k", axis=alt.Axis(format="~%", tickCount=5)),
             tooltip=tooltip,
         )

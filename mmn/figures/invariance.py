@@ -12,6 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.figures.axes import layer_axis
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
 
@@ -126,7 +127,7 @@ def kept_by_layer(
     """
     require(data.columns, LAYER_COLUMNS)
     base = alt.Chart(data).encode(
-        alt.X("layer:O", title="decoder layer (from 0)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        layer_axis(),
         tooltip=[
             alt.Tooltip("layer:O"),
             alt.Tooltip("share:Q", title="kept", format=".1%"),
@@ -217,7 +218,7 @@ def shared_by_layer(
     tips = [alt.Tooltip("share:Q", title="share of k", format=".2~%"), alt.Tooltip("n_concepts:Q", title="concepts")]
     chance = alt.Tooltip("floor_random:Q", title="random units, same layers", format=".2~%")
     base = alt.Chart(data).encode(
-        alt.X("layer:O", title="decoder layer (from 0)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        layer_axis(),
         tooltip=[alt.Tooltip("layer:O"), *tips, chance],
     )
     y: dict[str, Any] = {"axis": _SHARE_AXIS, "title": "shared units of the layer, of k"}

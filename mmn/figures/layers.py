@@ -12,6 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.figures.axes import layer_axis
 from mmn.figures.theme import INK, ordered_colours
 from mmn.figures.wording import k_text
 from mmn.names import RANDOM
@@ -96,9 +97,7 @@ def _lines(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
 
 
 def _base(rows: pd.DataFrame) -> alt.Chart:
-    return alt.Chart(rows).encode(
-        x=alt.X("layer:O", title="decoder layer (from 0)", axis=alt.Axis(labelAngle=0, labelOverlap=True))
-    )
+    return alt.Chart(rows).encode(x=layer_axis())
 
 
 def _axis(field: str, y_max: float | None) -> alt.Y:
