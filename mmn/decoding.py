@@ -49,6 +49,7 @@ NEURON_SCHEMA: Final = pa.schema(
 ProgressCallback = Callable[[int, int], None]  # units done, units in all
 
 
+@torch.inference_mode()
 def decode_units(
     model: Model,
     units: Sequence[Neuron] | None = None,
@@ -121,11 +122,12 @@ class Vocabulary:
 
         Column t is token t; holes are -inf. The same memory serves every block, so a block is only good until the next.
         """
-        for first in range(0, len(vectors), len(memory)):
-            here = slice(first, min(first + len(memory), len(vectors)))
+        n, n_block = vectors.shape[0], memory.shape[0]  # `len` of a tensor takes microseconds
+        for first in range(0, n, n_block):
+            here = slice(first, min(first + n_block, n))
             block = memory[: here.stop - here.start]
             self._multiply(vectors[here].float(), block)
-            if len(self.holes):
+            if self.holes.numel():
                 block[:, self.holes] = -torch.inf
             yield here, block
 
@@ -211,13 +213,12 @@ def _by_layer(model: Model, units: Sequence[Neuron] | None) -> dict[int, Int[np.
     return {layer: np.array(of_layer) for layer, of_layer in by_layer.items()}
 
 
-@torch.inference_mode()
 def _decode_layer(
     model: Model, vocabulary: Vocabulary, layer: int, units: Int[np.ndarray, " n"], memory: Float[Tensor, "block V"]
 ) -> TopTokens:
     with model.lock:  # an intervention of another session must not change the weights half way
         vectors = model.anatomy.w_out(layer).T
-        if len(units) < len(vectors):
+        if len(units) < vectors.shape[0]:
             vectors = vectors[torch.from_numpy(units).to(model.device)]
         return joined([top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, memory)])
 

@@ -31,7 +31,7 @@ class TopTokens:
 def top_tokens(scores: Float[Tensor, "n width"], k: int) -> TopTokens:
     """The k highest scores of each row and their columns; equal scores by rising column, NaN above all."""
     assert k < scores.shape[1], f"{k} tokens of {scores.shape[1]}"
-    pays = scores.device.type == "cpu" and scores.dtype == torch.float32 and len(scores) > 0
+    pays = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[0] > 0
     top = _over_a_bar(scores, k) if pays else None
     return top or _by_topk(scores, k)
 
