@@ -229,6 +229,7 @@ def shared_by_layer(
     ticks = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("floor_random:Q", **y))
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
     told = f"n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; k = {size}"
+    chosen = "" if layers is None else f"; full colour: layers {first} to {last}"
     return alt.layer(bars, ticks).properties(
         height=200,
         title=alt.TitleParams(
@@ -236,7 +237,7 @@ def shared_by_layer(
             text=f"Where the units lie that {n} pictures of a concept share: {method}",
             subtitle=[
                 f"{of_run(run)}, {told}",
-                "bars: mean over draws, then concepts, they add up to the whole share; tick: random, same layers",
+                f"bars: mean over draws, then concepts, all add up to the whole share; tick: random, same layers{chosen}",
             ],
         ),
     )

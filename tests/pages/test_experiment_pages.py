@@ -165,6 +165,7 @@ def test_across_pictures_layers_show_their_part(whole_cache, open_app):
     at = fine(open_app("invariance", view=["Across pictures"]))
     fine(at.slider(key="layers").set_value((3, 3)).run())
     assert "only units of layers 3 to 3, as a share of all k" in said(at)
+    assert "full colour: layers 3 to 3" in said(at)
     assert at.dataframe[0].value["ratio"].tolist() == pytest.approx([30.0] * len(at.dataframe[0].value))
     fine(at.slider(key="layers").set_value((0, 2)).run())
     assert at.dataframe[0].value["ratio"].tolist() == pytest.approx([10.0] * len(at.dataframe[0].value))
