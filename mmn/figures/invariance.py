@@ -237,7 +237,7 @@ def shared_by_layer(
             text=f"Where the units lie that {n} pictures of a concept share: {method}",
             subtitle=[
                 f"{of_run(run)}, {told}",
-                f"bars: mean over draws, then concepts, all add up to the whole share; tick: random, same layers{chosen}",
+                f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
             ],
         ),
     )
