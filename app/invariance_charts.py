@@ -20,6 +20,7 @@ from mmn.figures.invariance import (
 from mmn.figures.wording import led_concepts
 
 ROW: Final = 19  # pixels of a concept in a chart
+SURVIVAL: Final = "Of the captions' nouns, those that the shuffled captions say, too"
 
 
 def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -> None:
@@ -30,7 +31,10 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     if not methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
-    survival(run, methods, lemmas, layers)
+    if layers is None:
+        survival(run, lemmas)
+    else:
+        survival_by_score(run, methods, lemmas, layers)
     data = resources.store().region_invariance(run["run_id"], methods, ks, lemmas, layers)
     said = led_concepts(lemmas, layers)
     widgets.show_figure(region_invariance(data, run, said), data, f"{run['run_id'][:8]}-invariance", 480)
@@ -49,33 +53,36 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     table(run, rows.rename(columns={"lemma": "concept"}))
 
 
-def survival(
-    run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str], layers: tuple[int, int] | None
+def survival(run: dict[str, Any], lemmas: Sequence[str]) -> None:
+    """How many nouns the shuffled captions say at all."""
+    found = resources.store().surviving_concepts(run["run_id"], lemmas)
+    if not found["n_images"]:
+        return
+    left, right = st.columns([1, 3], vertical_alignment="center")
+    left.metric("Survive", f"{found['share']:.0%}")
+    right.caption(
+        f"{SURVIVAL}: 95 % interval {found['low']:.0%} to {found['high']:.0%}, pictures resampled; "
+        f"{found['n_kept']:,} of {found['n_concepts']:,} nouns, over {state.count(found['n_images'], 'picture')} and "
+        f"{state.count(found['n_draws'], 'permutation')}. The charts compare the nouns that are in both captions."
+    )
+
+
+def survival_by_score(
+    run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str], layers: tuple[int, int]
 ) -> None:
-    """How many nouns the shuffled captions say at all; with `layers` of those that they lead, score by score."""
-    store, told = resources.store(), "Of the captions' nouns, those that the shuffled captions say, too"
-    found = {
-        method: store.surviving_concepts(run["run_id"], lemmas, method, layers)
-        for method in (methods if layers else methods[:1])
-    }
-    found = {method: one for method, one in found.items() if one["n_images"]}
-    if layers and found:
-        rows = pd.DataFrame(found.values()).assign(score=list(found))
-        shares = {"share": "Survive", "low": "from", "high": "to"}
-        number = st.column_config.NumberColumn
-        columns: dict[str, Any] = {"score": st.column_config.TextColumn("Led by", help="The score of the first unit")}
-        columns |= {name: number(title, format="percent") for name, title in shares.items()}
-        columns |= {"n_kept": number("In both"), "n_concepts": number("Nouns"), "n_images": number("Pictures")}
-        st.caption(f"{told}: 95 % intervals, pictures resampled.")
-        st.dataframe(rows, hide_index=True, column_order=list(columns), column_config=columns)
-    for one in () if layers else found.values():
-        left, right = st.columns([1, 3], vertical_alignment="center")
-        left.metric("Survive", f"{one['share']:.0%}")
-        right.caption(
-            f"{told}: 95 % interval {one['low']:.0%} to {one['high']:.0%}, pictures resampled; {one['n_kept']:,} of "
-            f"{one['n_concepts']:,} nouns, over {state.count(one['n_images'], 'picture')} and "
-            f"{state.count(one['n_draws'], 'permutation')}. The charts compare the nouns that are in both captions."
-        )
+    """The same of the nouns that the layers lead, which are others by each score."""
+    store = resources.store()
+    rows = pd.DataFrame([store.surviving_concepts(run["run_id"], lemmas, method, layers) for method in methods])
+    rows = rows.assign(score=methods)[rows["n_images"] > 0]
+    if rows.empty:
+        return
+    number = st.column_config.NumberColumn
+    columns: dict[str, Any] = {"score": st.column_config.TextColumn("Led by", help="The score of the first unit")}
+    shares = {"share": "Survive", "low": "from", "high": "to"}
+    columns |= {name: number(title, format="percent") for name, title in shares.items()}
+    columns |= {"n_kept": number("In both"), "n_concepts": number("Nouns"), "n_images": number("Pictures")}
+    st.caption(f"{SURVIVAL}: 95 % intervals, pictures resampled.")
+    st.dataframe(rows, hide_index=True, column_order=list(columns), column_config=columns)
 
 
 def across(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -> None:
