@@ -20,7 +20,8 @@ TOLD = {
 NOTES = {
     REGION: "Captions and scores every picture again under each of five permutations of its image tokens: about five "
     "times as long as scoring the run.",
-    CROSS_IMAGE: "Compares the rankings that the run has; no model is needed.",
+    CROSS_IMAGE: "Compares the rankings that the run has; no model is needed. Only nouns that the captions of at least "
+    "five pictures say enter: a run of few pictures may have none.",
 }
 
 
