@@ -14,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `streamlit run` puts only app/ there
     sys.path.insert(0, str(ROOT))
 
-from app import resources, widgets  # noqa: E402
-from app.boundary import error_boundary  # noqa: E402
+from app.startup import loading_libraries  # noqa: E402
 
 PAGES = {
     "": [
@@ -38,6 +37,11 @@ st.set_page_config(
     layout="wide",
 )
 page = st.navigation(PAGES)
+
+with loading_libraries():
+    from app import resources, widgets
+    from app.boundary import error_boundary
+
 with error_boundary():
     problem = resources.look_for_results()
     with st.sidebar:
