@@ -86,7 +86,6 @@ def write_captions(
     return captions, output.logits
 
 
-@torch.inference_mode()
 def read_captions(
     model: Model,
     images: Sequence[Image.Image],
@@ -95,7 +94,14 @@ def read_captions(
     with_act: bool = False,
 ) -> CaptionBatch:
     """Reads given captions over `images` (teacher forcing, no cache) and captures every site of every step."""
-    inputs = model.encode(list(images), exact_prompt)
+    return read_encoded(model, model.encode(list(images), exact_prompt), captions, with_act)
+
+
+@torch.inference_mode()
+def read_encoded(
+    model: Model, inputs: dict[str, Tensor], captions: Sequence[GeneratedCaption], with_act: bool = False
+) -> CaptionBatch:
+    """`read_captions` over pictures that are model inputs already."""
     token_ids = [caption.token_ids for caption in captions]
     n_steps = 1 + max(len(ids) for ids in token_ids)
     with capture(model, with_act, n_last=n_steps) as captured:

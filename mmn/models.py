@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,13 @@ class Model:
             name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
+
+    def encode_and_close(self, images: Sequence[Image.Image], exact_prompt: str) -> dict[str, torch.Tensor]:
+        """`encode` of pictures that nobody needs afterwards: their pixels, gigabytes of photographs, are freed."""
+        inputs = self.encode(list(images), exact_prompt)
+        for image in images:
+            image.close()
+        return inputs
 
 
 def load_model(name: str, dtype: str = "auto", device: str = "auto", delta: Path | None = None) -> Model:

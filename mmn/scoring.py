@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmn import names, tabulate
 from mmn.budget import Reading, logit_budget
-from mmn.captions import CaptionBatch, caption_batch, read_captions
+from mmn.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.concepts import find_concepts, target_concept
 from mmn.core import Concept, Example, ScoreSettings
 from mmn.errors import UsageError
@@ -71,13 +71,16 @@ def score_batch(
     exact_prompt: str,
     settings: ScoreSettings,
 ) -> Tables:
-    """Captions and scores `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`."""
+    """Captions, scores and closes `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`."""
     with_act = names.CONTRIBUTION_ACTFN in settings.methods
-    original = caption_batch(model, images, exact_prompt, settings.max_new_tokens, with_act)
+    sizes = [image.size for image in images]
+    inputs = model.encode_and_close(images, exact_prompt)
+    original = caption_encoded(model, inputs, settings.max_new_tokens, with_act)
     batches = {names.ORIGINAL: original}
     if names.BLANK in settings.variants:
-        grey = [Image.new("RGB", image.size, GREY) for image in images]
-        batches[names.BLANK] = read_captions(model, grey, exact_prompt, original.captions, with_act)
+        grey = [Image.new("RGB", size, GREY) for size in sizes]
+        grey_inputs = model.encode_and_close(grey, exact_prompt)
+        batches[names.BLANK] = read_encoded(model, grey_inputs, original.captions, with_act)
     said = [
         Said(row, example, concept)
         for row, example in enumerate(examples)

@@ -258,6 +258,22 @@ def test_pictures_without_a_noun_have_a_caption_and_no_scores(tiny, examples, mo
     assert not rows["score"]
 
 
+def test_pixels_are_freed_before_the_model_writes(tiny, examples, monkeypatch):
+    opened = open_batch(Batch("b", examples[:2]))
+    caption = scoring.caption_encoded
+
+    def caption_without_pictures(*arguments):
+        for image in opened.images:
+            with pytest.raises(ValueError, match="closed"):
+                image.getpixel((0, 0))
+        return caption(*arguments)
+
+    monkeypatch.setattr(scoring, "caption_encoded", caption_without_pictures)
+    settings = replace(SETTINGS, variants=(names.ORIGINAL, names.BLANK))
+    tables = score_batch(tiny, opened.examples, opened.images, tiny.exact_prompt(PROMPT), settings)
+    assert set(tables["caption"]["variant"].to_pylist()) == {names.ORIGINAL, names.BLANK}
+
+
 def test_a_score_that_is_not_finite_is_our_bug(tiny, examples, monkeypatch):
     monkeypatch.setattr(scoring, "contribution", lambda _anatomy, a, _rows: a * float("nan"))
     with pytest.raises(AssertionError, match="contribution is not finite"):
