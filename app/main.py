@@ -37,6 +37,7 @@ st.set_page_config(
     layout="wide",
 )
 page = st.navigation(PAGES)
+st.title(page.title)  # there while the libraries still load
 
 with loading_libraries():
     from app import resources, widgets

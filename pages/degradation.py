@@ -14,7 +14,6 @@ KINDS = {"Ablate": ABLATE, "Perturb": PERTURB}
 
 
 def page() -> None:
-    st.title("Degradation")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

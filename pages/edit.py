@@ -18,7 +18,6 @@ PROMISE = (
 
 
 def page() -> None:
-    st.title("Edit")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

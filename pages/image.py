@@ -13,7 +13,6 @@ SIGNS = {"Top": "top", "Suppressors": "bottom"}
 
 
 def page() -> None:
-    st.title("Image")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

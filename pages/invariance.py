@@ -26,7 +26,6 @@ NOTES = {
 
 
 def page() -> None:
-    st.title("Invariance")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

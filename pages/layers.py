@@ -36,7 +36,6 @@ class Filters:
 
 
 def page() -> None:
-    st.title("Layers")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

@@ -23,7 +23,6 @@ TOLD = (
 
 
 def page() -> None:
-    st.title("Lens")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

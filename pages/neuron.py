@@ -12,7 +12,6 @@ from mmn.errors import UsageError
 
 
 def page() -> None:
-    st.title("Neuron")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

@@ -26,7 +26,6 @@ NOTE = (
 
 
 def page() -> None:
-    st.title("Sensitivity")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

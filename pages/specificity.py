@@ -25,7 +25,6 @@ NOTE = (
 
 
 def page() -> None:
-    st.title("Specificity")
     run = widgets.chosen_run()
     if run is None:
         widgets.no_runs()

@@ -10,6 +10,7 @@ import torch
 
 from mmn import names, scoring
 from mmn.adapters import find_anatomy
+from mmn.captions import caption_encoded
 from mmn.core import ScoreSettings
 from mmn.engines.local import open_batch
 from mmn.errors import UsageError
@@ -260,13 +261,12 @@ def test_pictures_without_a_noun_have_a_caption_and_no_scores(tiny, examples, mo
 
 def test_pixels_are_freed_before_the_model_writes(tiny, examples, monkeypatch):
     opened = open_batch(Batch("b", examples[:2]))
-    caption = scoring.caption_encoded
 
     def caption_without_pictures(*arguments):
         for image in opened.images:
             with pytest.raises(ValueError, match="closed"):
                 image.getpixel((0, 0))
-        return caption(*arguments)
+        return caption_encoded(*arguments)
 
     monkeypatch.setattr(scoring, "caption_encoded", caption_without_pictures)
     settings = replace(SETTINGS, variants=(names.ORIGINAL, names.BLANK))
