@@ -16,8 +16,10 @@ if str(ROOT) not in sys.path:  # `streamlit run` puts only app/ there
 
 from app.startup import loading_libraries  # noqa: E402
 
-PAGES = {
-    "": [
+
+def pages() -> list[st.Page]:
+    """The page table; the first page opens."""
+    return [
         st.Page(ROOT / "pages" / "layers.py", title="Layers", icon=":material/stacked_bar_chart:", default=True),
         st.Page(ROOT / "pages" / "image.py", title="Image", icon=":material/image_search:"),
         st.Page(ROOT / "pages" / "lens.py", title="Lens", icon=":material/search:"),
@@ -28,25 +30,31 @@ PAGES = {
         st.Page(ROOT / "pages" / "degradation.py", title="Degradation", icon=":material/trending_down:"),
         st.Page(ROOT / "pages" / "edit.py", title="Edit", icon=":material/edit:"),
         st.Page(ROOT / "pages" / "score.py", title="Score", icon=":material/play_circle:"),
-    ],
-}
+    ]
 
-st.set_page_config(
-    page_title="Multimodal neurons",
-    page_icon=ROOT / "app" / "icon.png",  # a :material: icon would be fetched from a font server
-    layout="wide",
-)
-page = st.navigation(PAGES)
-st.title(page.title)  # there while the libraries still load
 
-with loading_libraries():
-    from app import resources, widgets
-    from app.boundary import error_boundary
+def dashboard() -> None:
+    """One script run: what is around every page, then the page."""
+    st.set_page_config(
+        page_title="Multimodal neurons",
+        page_icon=ROOT / "app" / "icon.png",  # a :material: icon would be fetched from a font server
+        layout="wide",
+    )
+    page = st.navigation(pages())
+    st.title(page.title)  # there while the libraries still load
 
-with error_boundary():
-    problem = resources.look_for_results()
-    with st.sidebar:
-        widgets.run_picker(resources.store().runs())
-        if problem:
-            st.warning(f"Some results could not be loaded: {problem}", icon=":material/warning:")
-    page.run()
+    with loading_libraries():
+        from app import resources, widgets
+        from app.boundary import error_boundary
+
+    with error_boundary():
+        problem = resources.look_for_results()
+        with st.sidebar:
+            widgets.run_picker(resources.store().runs())
+            if problem:
+                st.warning(f"Some results could not be loaded: {problem}", icon=":material/warning:")
+        page.run()
+
+
+if __name__ == "__main__":  # a worker process that is started from here runs this file once more
+    dashboard()
