@@ -56,5 +56,5 @@ def dashboard() -> None:
         page.run()
 
 
-if __name__ == "__main__":  # a worker process that is started from here runs this file once more
+if __name__ == "__main__":  # multiprocessing runs the main file once more in each worker that it spawns
     dashboard()

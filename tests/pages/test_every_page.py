@@ -33,7 +33,9 @@ def test_page_opens_on_a_filled_cache(page, filled_cache, open_app):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_opens_where_nothing_is_missing(page, whole_cache, open_app):
-    assert_fine(open_app(page))
+    at = open_app(page)
+    assert_fine(at)
+    assert at.title[0].value == page.capitalize()
 
 
 def test_no_page_loads_torch_into_the_app(tmp_path):
