@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from mmn import __version__
 from mmn.cli import main
 from mmn.cli.progress import LABELS
 from mmn.shards import finished_shards
@@ -472,3 +473,17 @@ def test_every_stage_that_a_command_reports_has_a_label():
     stages = set(re.findall(r'Progress\("([\w-]+)"', text)) | set(re.findall(r'^STAGE: Final = "([\w-]+)"', text, re.M))
     assert {"score", "lens", "degrade", "load"} <= stages
     assert stages <= set(LABELS)
+
+
+def test_the_version_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"mmn \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_the_citation_names_this_version():
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {__version__}\n" in cited
+    assert "2308.01544" in cited
+    assert "2311.07470" in cited
