@@ -149,6 +149,43 @@ def test_hard_words(text, expected):
     assert lemmas(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a man wearing glasses", ["man", "glasses"]),
+        ("a woman with sunglasses, pants and headphones", ["woman", "sunglasses", "pants", "headphones"]),
+        ("scissors, jeans, shorts, goggles and binoculars", ["scissors", "jeans", "shorts", "goggles", "binoculars"]),
+        ("reading glasses on a glass table", ["glasses", "glass", "table"]),
+        ("two glasses and a bottle", ["glass", "bottle"]),
+        ("wine glasses", ["wine", "glass"]),
+        ("glasses of water", ["glass", "water"]),
+        ("a glass", ["glass"]),
+    ],
+)
+def test_glasses_are_no_glass_unless_one_drinks_from_them(text, expected):
+    assert lemmas(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "modifiers", "heads"),
+    [
+        ("a stop sign on the road", ["stop"], ["sign"]),
+        ("Stop sign.", [], ["sign"]),  # the tagger takes "stop" for a verb there
+        ("two hot dogs on a plate", [], ["dog"]),
+        ("a wine glass next to wine glasses", ["wine"], ["glass"]),
+        ("an ice cream cone", ["ice", "cream"], ["cone"]),
+        ("the dog's tail, cat and mouse", [], []),
+        ("a fire-engine in a parking lot", [], ["lot"]),
+        ("a dog, a cat on the beach", [], []),
+    ],
+)
+def test_a_hot_dog_is_flagged_and_a_stop_sign_keeps_its_head(text, modifiers, heads):
+    found = find_concepts(GeneratedCaption(text, (0,), (len(text),)), ())
+    assert [one.lemma for one in found if one.is_modifier] == modifiers
+    assert [one.lemma for one in found if one.is_compound and not one.is_modifier] == heads
+    assert all(one.is_compound is not None and one.is_modifier is not None for one in found)
+
+
 def test_irregular_plurals_have_the_worlds_lemma():
     assert {lemma_of(many) for many in IRREGULAR_PLURALS.values()} == set(IRREGULAR_PLURALS)
     assert [lemma_of(place) for place in PLACES] == list(PLACES)
