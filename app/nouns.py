@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state
+from mmn.language import is_english
 
 HALLUCINATION: Final = (
     "Nouns that none of the picture's reference captions says. References leave much out: look before you conclude."
@@ -18,6 +19,8 @@ UNSAID: Final = "not in the references"
 def caption(picture: dict[str, Any]) -> None:
     """What the model said, and what people said."""
     st.markdown(f"#### “{picture['text'] or 'no caption'}”")
+    if picture["is_cut"]:
+        st.caption("The limit of new tokens ended this caption; a word that it cut in two is left out.")
     references = [text for text in picture["reference"] if text]
     if references:
         more = f" (and {len(references) - 3} more)" if len(references) > 3 else ""
@@ -53,6 +56,18 @@ def is_unsaid(row: dict[str, Any]) -> bool:
     return pd.notna(row["is_in_reference"]) and not row["is_in_reference"]
 
 
+def is_known(flag: Any) -> bool:
+    """Whether a flag that older runs do not have is there and set."""
+    return bool(pd.notna(flag) and flag)
+
+
+def why_none(picture: dict[str, Any]) -> str:
+    """Why a caption has no nouns, a sentence."""
+    if not is_english(picture["text"] or ""):
+        return "The caption is not English, and nouns are found in English alone."
+    return "The caption has no noun, so there is nothing that units could have written."
+
+
 def measures(row: dict[str, Any]) -> None:
     """Probability and logit, with the picture and over a grey one."""
     with st.container(horizontal=True, gap="medium"):
@@ -80,6 +95,10 @@ def remarks(row: dict[str, Any]) -> list[str]:
         found.append(f"“{noun}” is several tokens long; all numbers are of its first one.")
     if row["is_shared_token"]:
         found.append(f"“{noun}” begins with the same token as another noun here: their units are hard to tell apart.")
+    if is_known(row["is_modifier"]):
+        found.append(f"“{noun}” stands before the noun that it belongs to: both are parts of a compound.")
+    elif is_known(row["is_compound"]):
+        found.append(f"“{noun}” heads a compound: what is meant may be another thing, as a hot dog is no dog.")
     if row["n_mentions"] > 1:
         found.append(f"Said {row['n_mentions']} times; the numbers are of the first.")
     return found

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from mmn.concepts import lemma_of
 from mmn.core import Example
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.geometry import Grids
 from mmn.heat import Mask, average_map, heat_map, iou, mask_at, split_objects
 from mmn.masks import MaskSource, open_masks
+from mmn.nouns import lemma_of
 
 
 def average_overlaps(

@@ -129,9 +129,9 @@ def caption_plainly(model: Model, batches: Sequence[Sequence[Example]], options:
 
 def score(model: Model, batches: Sequence[Sequence[Example]], options: argparse.Namespace) -> None:
     """Imports here: the plain way must not pay for them."""
-    from mmn.concepts import tag_nouns
     from mmn.engines.local import carry_out
     from mmn.images import Listing
+    from mmn.nouns import tag_nouns
     from mmn.runs import plan
 
     settings = ScoreSettings(

@@ -30,7 +30,6 @@ from jaxtyping import Bool
 from PIL import Image
 
 from mmn import names, revisit, shards
-from mmn.concepts import lemma_of
 from mmn.core import Example, Failure, Neuron, Run
 from mmn.decoding import decode_units
 from mmn.errors import ImageError, SourceError, UsageError
@@ -39,6 +38,7 @@ from mmn.geometry import image_grid
 from mmn.images import open_image
 from mmn.masks import open_masks
 from mmn.models import Model
+from mmn.nouns import lemma_of
 from mmn.revisit import ScoredRun
 from mmn.runs import Progress, ProgressCallback, failure_table
 from mmn.store import grids

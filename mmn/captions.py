@@ -3,6 +3,9 @@
 `caption_batch`: one generation with the KV cache on; the forward pass that emits token j is step j of the capture (the
 whole prompt is step 0). There is no second forward pass. `read_captions`: captions that are there already, read in one
 pass over other pictures; step j predicts token j likewise.
+
+A caption that the limit of tokens ends is looked at one token further: only then is it known whether the model would
+have gone on (`is_cut`), and whether with the same word, which is then dropped. The step more changes none before it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from mmn.concepts import GeneratedCaption, token_ends_of
+from mmn.concepts import GeneratedCaption, n_whole_tokens, token_ends_of
 from mmn.hooks import Captured, capture
 from mmn.models import Model
 
@@ -75,13 +78,15 @@ def write_captions(
 ) -> tuple[tuple[GeneratedCaption, ...], tuple[Float[Tensor, "batch V"], ...]]:
     """The greedy captions of encoded rows, under whatever hooks are on the model, and the raw logits of each step.
 
+    There may be more steps than the longest caption has tokens: its end, and what a cut one would have gone on with.
+
     Raises:
         AssertionError: a token is not the argmax of its raw logits.
     """
-    output = model.module.generate(**inputs, generation_config=greedy(model, max_new_tokens))
+    output = model.module.generate(**inputs, generation_config=greedy(model, max_new_tokens + 1))
     n_steps = len(output.logits)
     new_tokens = output.sequences[:, -n_steps:]
-    captions = tuple(_caption(model, row.tolist()) for row in new_tokens)
+    captions = tuple(_caption(model, row.tolist(), max_new_tokens) for row in new_tokens)
     _assert_greedy(captions, output.logits)
     return captions, output.logits
 
@@ -153,17 +158,18 @@ def _ends(model: Model) -> frozenset[int]:
     return model.end_token_ids if placeholder is None else model.end_token_ids | {placeholder}
 
 
-def _caption(model: Model, new_tokens: list[int]) -> GeneratedCaption:
-    """Everything up to the first end token; what follows it is padding."""
+def _caption(model: Model, new_tokens: list[int], max_new_tokens: int) -> GeneratedCaption:
+    """Everything up to the first end token, what follows it is padding; or up to the limit, but no part of a word."""
     ends = _ends(model)
     n = next((index for index, token in enumerate(new_tokens) if token in ends), len(new_tokens))
-    kept = new_tokens[:n]
+    is_cut = n > max_new_tokens
 
     def decode(token_ids: list[int]) -> str:
         return model.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    kept = new_tokens[: n_whole_tokens(new_tokens, decode) if is_cut else n]
     text, token_ends = token_ends_of(kept, decode)
-    return GeneratedCaption(text, tuple(kept), tuple(token_ends))
+    return GeneratedCaption(text, tuple(kept), tuple(token_ends), is_cut)
 
 
 def _assert_greedy(captions: Sequence[GeneratedCaption], logits: Sequence[Float[Tensor, "batch V"]]) -> None:

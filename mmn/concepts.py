@@ -5,44 +5,28 @@ character offsets of the generated tokens give the position: the token that hold
 P2 (arXiv 2311.07470) takes every noun and its first sub-token; offsets instead of a search through token ids, so that
 a dropped noun cannot shift the others, are ours.
 
-The default tagger is HanTa with lemminflect's lemmas: HanTa's own are bad (skis -> sky), and words that it leaves
-unclassified or takes for another open class (giraffe) are nouns when the lexicon knows them as nothing else.
-
-Left out: compounds of several words ("fire engine" is two concepts), and any language but English.
+A caption that was cut in a word ends before that word (`n_whole_tokens`): "straw" of "strawberry" is another noun.
+Nouns of a caption that is not English are not sought (`mmn.language`): the tagger (`mmn.nouns`) is English.
 """
 
 from __future__ import annotations
 
 import bisect
-import functools
-import importlib.metadata
 import re
-import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 from mmn.core import Concept
 from mmn.errors import UsageError
+from mmn.language import is_english
+from mmn.nouns import WORDS, NounSpan, Tagger, lemma_of, tag_nouns
 
-TAGGER_VERSION: Final = " + ".join(f"{name} {importlib.metadata.version(name)}" for name in ("HanTa", "lemminflect"))
-
-_APOSTROPHES: Final = "'’"
-_LETTER: Final = r"[^\W_][\u0300-\u036f]*"  # or digit, with the accents that follow it when they are separate
-_WORDS: Final = re.compile(
-    rf"n[{_APOSTROPHES}]t\b"  # the rest of "isn't", after "is"
-    rf"|[{_APOSTROPHES}](?:s|re|ll|ve|d|m)\b"  # the dog's -> dog, 's
-    rf"|(?:{_LETTER})+?(?=n[{_APOSTROPHES}]t\b)"
-    rf"|(?:{_LETTER})+(?:-(?:{_LETTER})+)*"  # fire-engine
-    r"|[^\w\s]",
-    re.IGNORECASE,
-)
-_NOUN_TAGS: Final = ("NN", "NP")
-_OPEN_TAGS: Final = ("UNC", "AJ", "AV0", "VV", "ITJ")  # where a word known only as a noun is put by mistake
-_DETERMINER_TAGS: Final = ("AT0", "CRD", "DPS", "DT0")
+_BROKEN: Final = "\ufffd"  # stands for some bytes of a character while the rest is missing
+_UNFINISHED: Final = re.compile(f"(?<!{_BROKEN}){_BROKEN}{{1,3}}$|(?<=-)$")  # what a word may go on with, at the end
+_SPACELESS: Final = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")  # in names of letters
 _CARRIERS: Final = ("a", "the", "with")  # what stands before a target word; one whose tokens the word leaves alone
 
 
@@ -50,33 +34,19 @@ _CARRIERS: Final = ("a", "the", "with")  # what stands before a target word; one
 class GeneratedCaption:
     """A caption as it was generated: token j covers the characters [token_ends[j-1], token_ends[j]) of `text`.
 
-    Invariant: `token_ends` never decreases and ends with the text, so the tokens' spans tile it.
+    Invariant: `token_ends` never decreases and ends with the text, so the tokens' spans tile it. `is_cut`: the limit of
+    new tokens ended it, and the model would have gone on.
     """
 
     text: str
     token_ids: tuple[int, ...]
     token_ends: tuple[int, ...]
+    is_cut: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.token_ends), (self.token_ids, self.token_ends)
         assert list(self.token_ends) == sorted(self.token_ends), self.token_ends
         assert (self.token_ends[-1] if self.token_ends else 0) == len(self.text), (self.text, self.token_ends)
-
-
-@dataclass(frozen=True)
-class NounSpan:
-    """A noun at the characters [start, end) of a text, with its lemma in lower case."""
-
-    start: int
-    end: int
-    lemma: str
-
-
-class Tagger(Protocol):
-    """Anything that finds the nouns of a text, in the order of the text."""
-
-    def __call__(self, text: str, /) -> Sequence[NounSpan]:
-        """The noun spans of `text`, not overlapping, by start."""
 
 
 def find_concepts(
@@ -91,8 +61,10 @@ def find_concepts(
     Args:
         caption: text and tokens as generated; tokens after the end already cut.
         references: captions that people gave the picture; without any, `is_in_reference` is None.
-        tagger: finds the nouns; HanTa and lemminflect unless given.
+        tagger: finds the nouns, in whatever language; unless given, that of `mmn.nouns`, of English captions alone.
     """
+    if tagger is None and not is_english(caption.text):
+        return ()
     tag = tagger or tag_nouns
     spans = tag(caption.text)
     n_mentions = Counter(span.lemma for span in spans)
@@ -123,6 +95,27 @@ def token_ends_of(token_ids: Sequence[int], decode: Callable[[list[int]], str]) 
         prefix = text if n_tokens == len(token_ids) else decode(list(token_ids[:n_tokens]))
         ends.append(max(ends[-1] if ends else 0, _agreement(prefix, text)))
     return text, tuple(ends)
+
+
+def n_whole_tokens(token_ids: Sequence[int], decode: Callable[[list[int]], str]) -> int:
+    """How many of the tokens before the last one are left when a word that the last one goes on with is dropped whole.
+
+    The last token is what the model would have said next: only it tells "straw" from "straw|berry". A hyphen goes on
+    with a word, too (fire|-engine); in scripts without spaces each character may end one. Exact, and the same for any
+    batch, since it is greedy like the rest.
+
+    Args:
+        token_ids: a caption that the limit of tokens cut, and the token after it.
+        decode: token ids to text, specials skipped.
+    """
+    ahead = _UNFINISHED.sub(lambda found: "x" * max(len(found.group()), 1), decode(list(token_ids)))
+    inside = {at for word in WORDS.finditer(ahead) for at in range(word.start() + 1, word.end())}
+    for n_tokens in range(len(token_ids) - 1, 0, -1):
+        text = decode(list(token_ids[:n_tokens]))
+        is_whole = len(text) not in inside or _is_spaceless(ahead[len(text) - 1])
+        if is_whole and ahead.startswith(text):  # not so where the text ends in some bytes of a character
+            return n_tokens
+    return 0
 
 
 def target_concept(
@@ -162,37 +155,6 @@ def target_concept(
     )
 
 
-@functools.lru_cache(maxsize=8192)  # captions repeat, and repeat their references
-def tag_nouns(text: str) -> tuple[NounSpan, ...]:
-    """The default tagger: HanTa decides on the class in context, lemminflect on the lemma and on HanTa's misses."""
-    words = [(match.start(), match.end(), match.group()) for match in _WORDS.finditer(text)]
-    tags = _hanta().tag_sent([unicodedata.normalize("NFC", word) for _, _, word in words], taglevel=0)
-    return tuple(
-        NounSpan(start, end, word.lower() if _is_new_name(word, tags[index]) else lemma_of(word))
-        for index, (start, end, word) in enumerate(words)
-        if word[0].isalpha() and _is_noun(word, tags, index)
-    )
-
-
-@functools.lru_cache(maxsize=8192)
-def lemma_of(word: str) -> str:
-    """The noun lemma of `word`, lower case; a word that the lexicon lacks loses at most a plural s (corgis -> corgi).
-
-    Of several lemmas the lexicon's first, but -f before -ve (leaves -> leaf, not leave). Of a hyphenated or
-    several-word noun the last part is inflected (fire-engines -> fire-engine).
-    """
-    word = unicodedata.normalize("NFC", word).lower()
-    head = re.search(r"[^\s-]+$", word)
-    if head is None:
-        return word
-    form = head.group()
-    with _lock:
-        lemmas = _lemminflect().getLemma(form, upos="NOUN", lemmatize_oov=form.endswith("s") and form != "s")
-    if form.endswith("ves"):
-        lemmas = sorted(lemmas, key=lambda lemma: not lemma.endswith(("f", "fe")))
-    return word[: head.start()] + (lemmas[0].lower() if lemmas else form)
-
-
 def _concept(caption: GeneratedCaption, span: NounSpan, n_mentions: int, known: frozenset[str] | None) -> Concept:
     """`is_first` and `is_shared_token` are set once all concepts are known."""
     position = _token_of(caption, span.start)
@@ -206,7 +168,13 @@ def _concept(caption: GeneratedCaption, span: NounSpan, n_mentions: int, known: 
         is_multi_token=_token_of(caption, span.end - 1) != position,
         is_shared_token=False,
         is_in_reference=None if known is None else span.lemma in known,
+        is_compound=span.is_compound,
+        is_modifier=span.is_modifier,
     )
+
+
+def _is_spaceless(char: str) -> bool:
+    return unicodedata.name(char, "").startswith(_SPACELESS)
 
 
 def _token_of(caption: GeneratedCaption, offset: int) -> int:
@@ -220,7 +188,7 @@ def _agreement(prefix: str, text: str) -> int:
     n_shared = next(
         (i for i, (a, b) in enumerate(zip(prefix, text, strict=False)) if a != b), min(len(prefix), len(text))
     )
-    has_begun = n_shared < min(len(prefix), len(text)) and prefix[n_shared] == "\ufffd"
+    has_begun = n_shared < min(len(prefix), len(text)) and prefix[n_shared] == _BROKEN
     return n_shared + has_begun
 
 
@@ -249,70 +217,12 @@ def _n_shared(first: Iterable[int], second: Iterable[int]) -> int:
 
 
 def _reference_lemmas(references: tuple[str, ...], tag: Tagger) -> frozenset[str] | None:
-    """Lemmas of the references' nouns, and of all their words taken as nouns: a tagger's miss there is no absence."""
-    if not references:
-        return None
-    nouns = {span.lemma for text in references for span in tag(text)}
-    return frozenset(nouns | {lemma_of(word) for text in references for word in _WORDS.findall(text)})
+    """Lemmas of the references' nouns, and of all their words taken as nouns: a tagger's miss there is no absence.
 
-
-def _is_noun(word: str, tags: Sequence[str], index: int) -> bool:
-    classes = _word_classes(word.lower())
-    if tags[index].startswith(_NOUN_TAGS):
-        return not classes or "NOUN" in classes  # HanTa may call any capitalised word a name
-    if tags[index].startswith(_OPEN_TAGS) and classes == {"NOUN"}:
-        return True
-    return "NOUN" in classes and _heads_its_phrase(tags, index)
-
-
-def _heads_its_phrase(tags: Sequence[str], index: int) -> bool:
-    """An adjective with a determiner before it and a preposition after it has no other noun to belong to.
-
-    HanTa takes the key of "a key next to a dog" for an adjective, for it takes "next" for an ordinal.
+    References in another language than the tagger's say nothing of the caption's nouns; None without any other.
     """
-    before = index
-    while before >= 0 and tags[before] == "AJ0":
-        before -= 1
-    after = index + 2 if tags[index + 1 : index + 2] == ["ORD"] else index + 1
-    is_between = before >= 0 and tags[before] in _DETERMINER_TAGS and tags[after : after + 1] in (["PRP"], ["PRF"])
-    return tags[index] == "AJ0" and is_between
-
-
-def _is_new_name(word: str, tag: str) -> bool:
-    """A name that the lexicon lacks has no plural to undo (Paris)."""
-    return tag.startswith("NP") and not _word_classes(word.lower())
-
-
-@functools.lru_cache(maxsize=8192)
-def _word_classes(word: str) -> frozenset[str]:
-    """Every class that the lexicon knows `word` in; empty for an unknown word."""
-    with _lock:
-        return frozenset(_lemminflect().getAllLemmas(unicodedata.normalize("NFC", word)))
-
-
-# The tagger's and the lexicon's tables: read once, when first asked for. lemminflect fills its own lazily, hence the
-# lock around its calls, too; both are then only read.
-_lock = threading.RLock()
-
-
-@functools.cache
-def _loaded_hanta() -> Any:
-    from HanTa import HanoverTagger  # 0.1 s that only captioning needs
-
-    # A full path: given a bare name HanTa unpickles a file of that name in the working directory, whoever put it there.
-    model = Path(HanoverTagger.__file__).with_name("morphmodel_en.pgz")
-    tagger = HanoverTagger.HanoverTagger(str(model))
-    tagger.analyze_forward = functools.lru_cache(8192)(tagger.analyze_forward)  # of a word, whatever its sentence
-    return tagger
-
-
-def _hanta() -> Any:
-    with _lock:
-        return _loaded_hanta()
-
-
-@functools.cache
-def _lemminflect() -> Any:
-    import lemminflect
-
-    return lemminflect
+    read = [text for text in references if tag is not tag_nouns or is_english(text)]
+    if not read:
+        return None
+    nouns = {span.lemma for text in read for span in tag(text)}
+    return frozenset(nouns | {lemma_of(word) for text in read for word in WORDS.findall(text)})

@@ -61,7 +61,9 @@ class Concept:
 
     `position` counts generated tokens from 0: the forward pass that emits token `position` predicts `token_id`.
     `target_at` is None for a noun of the caption; for a word that the user chose it is the noun whose position it
-    is scored at. `is_in_reference` is None when the picture has no reference captions.
+    is scored at. `is_in_reference` is None when the picture has no (English) reference captions. `is_compound`: it is a
+    part of a compound ("stop sign") at its first occurrence, `is_modifier`: one that stands before the head; both None
+    in runs that did not look.
     """
 
     noun: str
@@ -74,6 +76,8 @@ class Concept:
     is_shared_token: bool
     is_in_reference: bool | None
     target_at: str | None = None
+    is_compound: bool | None = None
+    is_modifier: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ class UnsupportedModelError(ModelError):
     """A checkpoint of a family that no adapter describes, or that its adapter's own check refuses."""
 
 
+class LanguageError(MmnError):
+    """A caption that is not English, in which nouns cannot be found."""
+
+
 class CacheError(MmnError):
     """A cache that cannot be opened or written."""
 

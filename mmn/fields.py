@@ -26,13 +26,13 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from mmn.captions import greedy
-from mmn.concepts import lemma_of
 from mmn.core import Neuron
 from mmn.geometry import Grids, image_grid
 from mmn.heat import heat_map, iou, mask_at, split_objects
 from mmn.hooks import capture_units
 from mmn.image_tokens import image_positions
 from mmn.models import Model
+from mmn.nouns import lemma_of
 
 
 @dataclass(frozen=True)

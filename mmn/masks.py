@@ -26,7 +26,6 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageOps
 
-from mmn.concepts import lemma_of
 from mmn.core import Example
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.heat import Mask
@@ -34,6 +33,7 @@ from mmn.images.annotations import rows_of
 from mmn.images.folders import METADATA_NAMES
 from mmn.images.places import parse_json, read_text, require_folder, walk
 from mmn.images.sources import GALLERY_PATH, _absolute, _two_paths
+from mmn.nouns import lemma_of
 
 _MASK_FORMATS: Final = ("PNG", "BMP", "GIF", "TIFF")  # lossless, so that a pixel is its object's number
 _EXIF_ORIENTATION: Final = 0x0112

@@ -22,12 +22,14 @@ from torch import Tensor
 from mmn import names, tabulate
 from mmn.budget import Reading, logit_budget
 from mmn.captions import CaptionBatch, caption_encoded, read_encoded
-from mmn.concepts import find_concepts, target_concept
-from mmn.core import Concept, Example, ScoreSettings
-from mmn.errors import UsageError
+from mmn.concepts import GeneratedCaption, find_concepts, target_concept
+from mmn.core import Concept, Example, Failure, ScoreSettings
+from mmn.errors import LanguageError, UsageError
 from mmn.gradients import Question, attribute
 from mmn.hooks import ACT, ACTIVATION, FINAL, ONCE
+from mmn.language import is_english
 from mmn.models import Model
+from mmn.runs import failure_table
 from mmn.scores import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
 from mmn.tabulate import Said, Tables, Variant, of_each
 
@@ -71,7 +73,10 @@ def score_batch(
     exact_prompt: str,
     settings: ScoreSettings,
 ) -> Tables:
-    """Captions, scores and closes `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`."""
+    """Captions, scores and closes `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`.
+
+    A caption that is not English is a row of `failure`, too: its nouns are not sought, whatever it says.
+    """
     with_act = names.CONTRIBUTION_ACTFN in settings.methods
     sizes = [image.size for image in images]
     inputs = model.encode_and_close(images, exact_prompt)
@@ -88,6 +93,8 @@ def score_batch(
     ]
     captions = [tabulate.caption_table(examples, batch.captions, variant) for variant, batch in batches.items()]
     tables = {"image": tabulate.image_table(examples), "caption": pa.concat_tables(captions)}
+    if failures := not_english(examples, original.captions):
+        tables["failure"] = failure_table(failures)
     return tables | _some_at_a_time(model, said, lambda some: _score_concepts(model, batches, some, settings))
 
 
@@ -114,6 +121,16 @@ def score_captions(
         return _score_variant(model, batch, [variants[one.row] for one in some], some, settings)[0]
 
     return {"caption": captions} | _some_at_a_time(model, said, score)
+
+
+def not_english(examples: Sequence[Example], captions: Sequence[GeneratedCaption]) -> list[Failure]:
+    """One failure for each caption that is in another language."""
+    remedy = "nouns are found in English alone: ask for it in --prompt, or begin the answer in it (--answer-prefix)"
+    return [
+        Failure(example.source, "caption", LanguageError.__name__, f"the caption “{text}” is not English; {remedy}")
+        for example, text in zip(examples, (caption.text for caption in captions), strict=True)
+        if not is_english(text)
+    ]
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -126,7 +126,7 @@ def read_shard(shard_path: Path) -> dict[str, pa.Table]:
     """
     try:
         found = {
-            table: pq.ParquetFile(path).read().select(schema.names).cast(schema)
+            table: _with_later_columns(pq.ParquetFile(path).read(), schema).select(schema.names).cast(schema)
             for table, schema in TABLES.items()
             if (path := shard_path / f"{table}.parquet").exists()
         }
@@ -135,6 +135,14 @@ def read_shard(shard_path: Path) -> dict[str, pa.Table]:
     if "image" in found:
         found["image"] = _with_absolute_sources(found["image"], shard_path.parent)
     return found
+
+
+def _with_later_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows of an older shard with the columns that it lacks and that may be empty, empty."""
+    for field in schema:
+        if field.nullable and field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows
 
 
 def read_columns(shard_path: Path, table: str, columns: list[str]) -> pa.Table:

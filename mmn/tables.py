@@ -35,11 +35,11 @@ def _schema(columns: str) -> pa.Schema:
 
 SCHEMAS: Final[dict[str, pa.Schema]] = {
     "image": _schema("image_id text, source text, sources texts, width int32, height int32, reference texts"),
-    "caption": _schema("image_id text, variant text, text text, tokens ints"),
+    "caption": _schema("image_id text, variant text, text text, tokens ints, is_cut bool?"),
     "concept": _schema(
         "image_id text, variant text, lemma text, noun text, n_mentions int32, token_id int32, position int32, "
         "logit double, prob double, residual double, is_first bool, is_multi_token bool, is_shared_token bool, "
-        "is_in_reference bool?, target_at text?"
+        "is_in_reference bool?, target_at text?, is_compound bool?, is_modifier bool?"
     ),
     "score": _schema(
         "image_id text, variant text, noun text, method text, rank int32, layer int16, unit int32, score float, "

@@ -50,6 +50,7 @@ def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCapti
             "variant": of_each(variant, len(examples)),
             "text": [caption.text for caption in captions],
             "tokens": pa.array([list(caption.token_ids) for caption in captions], pa.list_(pa.int32())),
+            "is_cut": pa.array([caption.is_cut for caption in captions], pa.bool_()),
         }
     )
 
@@ -75,7 +76,8 @@ def concept_table(
     columns["residual"] = (logit - budget.total()).cpu().numpy()
     for column in ("is_first", "is_multi_token", "is_shared_token"):
         columns[column] = [getattr(one.concept, column) for one in said]
-    columns["is_in_reference"] = pa.array([one.concept.is_in_reference for one in said], pa.bool_())
+    for column in ("is_in_reference", "is_compound", "is_modifier"):
+        columns[column] = pa.array([getattr(one.concept, column) for one in said], pa.bool_())
     columns["target_at"] = pa.array([one.concept.target_at for one in said], pa.string())
     return pa.table(columns)
 

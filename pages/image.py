@@ -28,7 +28,7 @@ def page() -> None:
     with right:
         nouns.caption(picture)
         if concepts.empty:
-            st.info("The caption has no noun, so there is nothing that units could have written.")
+            st.info(nouns.why_none(picture))
             with left:
                 looks.show(run, picture, "", pd.DataFrame(columns=["layer", "unit", "iou"]), None)
             return

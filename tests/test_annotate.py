@@ -17,7 +17,6 @@ from mmn import annotate as annotating
 from mmn import names, shards
 from mmn.annotate import annotate, count
 from mmn.cli import main
-from mmn.concepts import lemma_of
 from mmn.core import Neuron
 from mmn.decoding import decode_units
 from mmn.errors import UsageError
@@ -25,6 +24,7 @@ from mmn.fields import picture_field, unit_maps
 from mmn.images import open_image
 from mmn.masks import open_masks
 from mmn.models import Model
+from mmn.nouns import lemma_of
 from mmn.runs import Progress
 from mmn.store import Store
 from mmn.tables import ANNOTATIONS

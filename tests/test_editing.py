@@ -16,7 +16,6 @@ import torch
 from mmn import deltas, names, revisit
 from mmn.captions import caption_batch, read_captions
 from mmn.cli import main
-from mmn.concepts import lemma_of
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.experiments import edit_objective as objective
@@ -28,6 +27,7 @@ from mmn.experiments.editing import Wish, edit, read_edit, with_controls
 from mmn.hooks import FINAL, ONCE
 from mmn.images import open_image
 from mmn.models import Model, fingerprint
+from mmn.nouns import lemma_of
 from mmn.runs import Progress
 from mmn.scores import folded_rows
 from mmn.store import Store

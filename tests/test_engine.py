@@ -69,7 +69,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from mmn.concepts import tag_nouns
+from mmn.nouns import tag_nouns
 from mmn.engines.local import carry_out
 from mmn.models import load_model
 sys.path.insert(0, "")

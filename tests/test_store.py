@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,9 @@ def test_an_empty_cache_opens_and_answers(tmp_path: Path) -> None:
         assert empty.runs().empty
         with pytest.raises(RunNotFoundError, match="holds none yet"):
             empty.run("latest")
+
+
+NEW_COLUMNS = ("is_cut", "is_compound", "is_modifier")
 
 
 def test_rows_arrive_as_they_were_written(store: Store) -> None:
@@ -348,6 +352,26 @@ def test_an_older_database_is_brought_up_to_date(store: Store, monkeypatch: pyte
         run_path = newer.runs_path / RUN.run_id
         shards.write_shard(run_path, "batch-2", tables_of({"d": ["dog"]}))
         assert newer.load_new_shards([newer.runs_path]) == 1  # a shard of the old program
+
+
+def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_of_them(store: Store) -> None:
+    with store._cursor() as own:
+        for table, column in (("caption", "is_cut"), ("concept", "is_compound"), ("concept", "is_modifier")):
+            own.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        own.execute("DELETE FROM migration WHERE version >= 5")
+    store.close()
+    run_path = store.runs_path / RUN.run_id
+    shards.write_shard(run_path, "batch-2", tables_of({"d": ["dog"]}))
+    for name in ("caption", "concept"):
+        path = run_path / "batch-2" / f"{name}.parquet"
+        rows = pq.read_table(path)
+        pq.write_table(rows.drop_columns([one for one in rows.column_names if one in NEW_COLUMNS]), path)
+    with Store.open(store.cache_path) as newer:
+        assert newer.load_new_shards([newer.runs_path]) == 1
+        assert newer.table("latest", "caption")["is_cut"].isna().all()
+        concepts = newer.table("latest", "concept")
+        assert len(concepts) == 7
+        assert concepts[["is_compound", "is_modifier"]].isna().all(axis=None)
 
 
 def test_a_failed_migration_leaves_the_database_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
 from mmn.errors import SourceError, UsageError
+from mmn.names import ORIGINAL
 from mmn.shards import read_run
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
@@ -65,11 +66,19 @@ def _runs(store: Store, _options: argparse.Namespace) -> tuple[object, str]:
 def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     row = store.run(options.run)
     failures = _records(store.table(row["run_id"], "failure"))
-    values = row | store.summary(row["run_id"]) | {"methods": store.score_methods(row["run_id"]), "failures": failures}
+    told = {"n_cut": _n_cut(store, row["run_id"]), "methods": store.score_methods(row["run_id"]), "failures": failures}
+    values = row | store.summary(row["run_id"]) | told
     width = max(map(len, values))
     lines = [f"{key.ljust(width)}  {_plain(value)}" for key, value in values.items() if key != "failures"]
     lines += [f"failed: {row['source']} ({row['stage']}): {row['message']}" for row in failures]
     return values, "\n".join(lines)
+
+
+def _n_cut(store: Store, run_id: str) -> int | None:
+    """How many captions the limit of new tokens ended; None where an older run does not say."""
+    captions = store.table(run_id, "caption")
+    is_cut = captions["is_cut"][captions["variant"] == ORIGINAL].dropna()
+    return int(is_cut.sum()) if len(is_cut) else None
 
 
 def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:

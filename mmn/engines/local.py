@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
+import pyarrow as pa
 from PIL import Image
 
 from mmn import names, shards
@@ -123,9 +124,12 @@ def open_batch(batch: Batch) -> Opened:
 
 def score_opened(run: Run, model: Model, opened: Opened) -> Tables:
     """The shard of one batch."""
-    tables: Tables = {"failure": failure_table(opened.failures)} if opened.failures else {}
+    tables: Tables = {}
     if opened.examples:
-        tables |= score_batch(model, opened.examples, opened.images, run.prompt, run.settings)
+        tables = score_batch(model, opened.examples, opened.images, run.prompt, run.settings)
+    if opened.failures:
+        told = [failure_table(opened.failures), *([tables["failure"]] if "failure" in tables else [])]
+        tables["failure"] = pa.concat_tables(told)
     return tables
 
 

@@ -28,7 +28,7 @@ from PIL import Image
 from mmn import names, revisit
 from mmn.annotate import MANY_UNITS
 from mmn.captions import write_captions
-from mmn.concepts import GeneratedCaption, find_concepts
+from mmn.concepts import GeneratedCaption
 from mmn.core import Example
 from mmn.errors import UsageError
 from mmn.experiments.intervened import predict, repeated, unit_mask
@@ -38,6 +38,7 @@ from mmn.experiments.selections import Choice, Control, Interpretable, Row, all_
 from mmn.hooks import ablate
 from mmn.metrics import TextMetric
 from mmn.models import Model
+from mmn.nouns import tag_nouns
 from mmn.revisit import ScoredRun
 from mmn.runs import ProgressCallback, failure_table
 from mmn.tables import TABLES
@@ -219,16 +220,11 @@ def _compare(
     """What became of the caption in each row; rows that say the same are compared once."""
     texts = list(dict.fromkeys(new))
     similarity = dict(zip(texts, metric.compare(texts, [caption.text] * len(texts)), strict=True))
-    said = {text: {concept.lemma for concept in find_concepts(_untokenised(text), ())} for text in texts}
+    said = {text: {noun.lemma for noun in tag_nouns(text)} for text in texts}
     return [
         {"caption": text, "similarity": similarity[text], "metric": metric.name, "is_lost": lemma not in said[text]}
         for text, lemma in zip(new, lemmas, strict=True)
     ]
-
-
-def _untokenised(text: str) -> GeneratedCaption:
-    """A caption of whose nouns only the lemmas matter: as if it were one token."""
-    return GeneratedCaption(text, (0,), (len(text),))
 
 
 def _key(asked: Asked, row: Row) -> dict[str, Any]:

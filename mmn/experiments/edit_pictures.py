@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmn import names, revisit, shards
 from mmn.captions import read_captions
-from mmn.concepts import GeneratedCaption, lemma_of, target_concept
+from mmn.concepts import GeneratedCaption, target_concept
 from mmn.core import Concept, Example, Failure
 from mmn.errors import ImageError, UsageError
 from mmn.experiments.reread import stored_captions, stored_concepts

@@ -21,7 +21,6 @@ import pandas as pd
 from jaxtyping import Bool
 
 from mmn.bootstrap import interval_table
-from mmn.concepts import lemma_of
 from mmn.core import Example
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.geometry import Grids
@@ -29,6 +28,7 @@ from mmn.heat import tokens_on
 from mmn.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
 from mmn.masks import MaskSource, open_masks
 from mmn.names import ORIGINAL
+from mmn.nouns import lemma_of
 from mmn.store import Store, grids
 from mmn.words import is_word
 

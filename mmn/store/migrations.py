@@ -25,12 +25,13 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
     "image": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, source VARCHAR NOT NULL, sources VARCHAR[] NOT NULL,
         width INTEGER NOT NULL, height INTEGER NOT NULL, reference VARCHAR[] NOT NULL""",
-    "caption": f"{_CONCEPT_KEY}, text VARCHAR NOT NULL, tokens INTEGER[] NOT NULL",
+    "caption": f"{_CONCEPT_KEY}, text VARCHAR NOT NULL, tokens INTEGER[] NOT NULL, is_cut BOOLEAN",
     "concept": f"""
         {_CONCEPT_KEY}, lemma VARCHAR NOT NULL, noun VARCHAR NOT NULL, n_mentions INTEGER NOT NULL,
         token_id INTEGER NOT NULL, position INTEGER NOT NULL, logit DOUBLE NOT NULL, prob DOUBLE NOT NULL,
         residual DOUBLE NOT NULL, is_first BOOLEAN NOT NULL, is_multi_token BOOLEAN NOT NULL,
-        is_shared_token BOOLEAN NOT NULL, is_in_reference BOOLEAN, target_at VARCHAR""",
+        is_shared_token BOOLEAN NOT NULL, is_in_reference BOOLEAN, target_at VARCHAR,
+        is_compound BOOLEAN, is_modifier BOOLEAN""",
     "score": f"""
         {_CONCEPT_KEY}, noun VARCHAR NOT NULL, method VARCHAR NOT NULL, rank INTEGER NOT NULL,
         layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL CHECK (isfinite(score)),
@@ -111,6 +112,11 @@ _SINCE_3: Final = (
     "edited_caption",
 )
 _SINCE_4: Final = ("shared_layer",)
+_COLUMNS_SINCE_5: Final = (
+    ("caption", "is_cut BOOLEAN"),
+    ("concept", "is_compound BOOLEAN"),
+    ("concept", "is_modifier BOOLEAN"),
+)  # tables of version 1 that were there before these columns
 
 
 def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
@@ -139,11 +145,18 @@ def _add_shared_layers(cursor: duckdb.DuckDBPyConnection) -> None:
     _create(cursor, _SINCE_4)
 
 
+def _add_cut_captions_and_compounds(cursor: duckdb.DuckDBPyConnection) -> None:
+    """A new database has the columns from its first step on."""
+    for table, column in _COLUMNS_SINCE_5:
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
     _add_experiments,
     _add_shared_layers,
+    _add_cut_captions_and_compounds,
 ]  # step n is number n + 1
 
 
