@@ -74,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
         work_path=options.cache / "images",
         progress=lambda done, total: progress(Progress("list", done, total)),
     )
+    if listing.note:
+        progress(Progress("list", message=listing.note))
     name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
     model = load_quietly(name, options.dtype, options.device)

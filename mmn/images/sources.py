@@ -29,10 +29,14 @@ GALLERY_PATH: Final = Path(__file__).parent.parent / "specimen" / "gallery"
 
 @dataclass(frozen=True)
 class Listing:
-    """The distinct pictures of a source and what could not be opened, both in the source's order."""
+    """The distinct pictures of a source and what could not be opened, both in the source's order.
+
+    `note` says in a line why no picture has a reference, where the source looks as if it had some.
+    """
 
     examples: tuple[Example, ...]
     failures: tuple[Failure, ...]
+    note: str = ""
 
 
 def list_source(
@@ -62,10 +66,10 @@ def list_source(
     for done, place in enumerate(places.each, start=1):
         gathered.add(place)
         if progress is not None:
-            progress(done, places.n_places)
+            progress(min(done, places.n_places), places.n_places)
         if gathered.is_full and places.is_written_out:
             break
-    return gathered.listing()
+    return gathered.listing(places.why_none)
 
 
 def _places_of(spec: str, work_path: Path) -> Places:
@@ -128,8 +132,10 @@ class _Gathered:
         else:
             self._add_picture(place)
 
-    def listing(self) -> Listing:
-        return Listing(tuple(self._examples.values()), tuple(self._failures))
+    def listing(self, why_none: str) -> Listing:
+        examples = tuple(self._examples.values())
+        is_without = bool(why_none) and not any(example.references for example in examples)
+        return Listing(examples, tuple(self._failures), f"no references: {why_none}" if is_without else "")
 
     def _add_picture(self, place: Place) -> None:
         try:
