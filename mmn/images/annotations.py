@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from mmn.core import Failure
 from mmn.errors import ImageError, SourceError
 from mmn.images.columns import captions_in, names_in, plain_key, unread
-from mmn.images.naming import Resolver, Unresolved, resolve_beside
-from mmn.images.places import Places, parse_json, read_text, require_folder, sorted_places, walk
+from mmn.images.known import files_in
+from mmn.images.naming import Unresolved, resolve_beside
+from mmn.images.places import Places, parse_json, read_text, sorted_places
 
 LIST_SUFFIXES: Final = (".txt", ".csv", ".jsonl", ".parquet")
 _LITERAL: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
@@ -30,10 +31,14 @@ _LONGEST_CELL: Final = 1_000_000  # characters; a longer one is no list of capti
 
 @dataclass(frozen=True)
 class Named:
-    """A picture as an annotation file names it, and the captions that the file has of it."""
+    """A picture as an annotation file names it, and the captions that the file has of it.
+
+    `doubt` says why it cannot be known which captions those are; empty where it can.
+    """
 
     name: str
     references: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 def coco_places(annotations: Path, folder: Path) -> Places:
@@ -86,21 +91,24 @@ def coco_rows(annotations: Path) -> list[Named]:
     """
     data = parse_json(read_text(annotations), str(annotations))
     images = coco_images(annotations, data)
+    doubts = doubtful_ids(images)
     captions: dict[str, list[str]] = {}
     rows = data.get("annotations")
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and (key := plain_id(row.get("image_id"))) is not None:
             captions.setdefault(key, []).extend(captions_in({"caption": row.get("caption")}))
-    return [
-        Named(name, (*captions.get(plain_id(image.get("id")) or "", ()), *captions_in(image))) for name, image in images
-    ]
+    named = []
+    for name, image in images:
+        key = plain_id(image.get("id")) or ""
+        named.append(Named(name, (*captions.get(key, ()), *captions_in(image)), doubts.get(key, "")))
+    return named
 
 
 def coco_images(annotations: Path, data: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """Name and entry of each picture of a COCO file.
 
     Raises:
-        SourceError: it lists none, one has no name, or two of different names have one id.
+        SourceError: it lists none, or one has no name.
     """
     images = data.get("images") if isinstance(data, dict) else None
     if not isinstance(images, list) or not images:
@@ -108,19 +116,25 @@ def coco_images(annotations: Path, data: Any) -> list[tuple[str, Mapping[str, An
             f"{annotations} lists no images: give a COCO file with 'images' (captions, instances, panoptic)"
         )
     found: list[tuple[str, Mapping[str, Any]]] = []
-    owners: dict[str, str] = {}
     for image in images:
         names = names_in(image) if isinstance(image, dict) else ()
         if not isinstance(image, dict) or not names:
             raise SourceError(f"{annotations} has an image without a file_name ({str(image)[:60]}): export it again")
-        key = plain_id(image.get("id"))
-        if key is not None and owners.setdefault(key, names[0]) != names[0]:
-            raise SourceError(
-                f"{annotations} has two images of id {key} ({owners[key]} and {names[0]}): give each its own, since "
-                "annotations could belong to either"
-            )
         found.append((names[0], image))
     return found
+
+
+def doubtful_ids(images: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Ids that pictures of several names have, with what is wrong: an annotation could belong to any of them."""
+    owners: dict[str, set[str]] = {}
+    for name, image in images:
+        if (key := plain_id(image.get("id"))) is not None:
+            owners.setdefault(key, set()).add(name)
+    return {
+        key: f"{' and '.join(sorted(names)[:3])} have one id, {key}: give each its own, annotations could be of either"
+        for key, names in owners.items()
+        if len(names) > 1
+    }
 
 
 def plain_id(value: object) -> str | None:
@@ -244,13 +258,11 @@ def _released_rows(annotations: Path, data: Mapping[str, Any]) -> list[dict[str,
 
 def _found(annotations: Path, folder: Path, named: Sequence[Named]) -> Places:
     """Each name's file in `folder`; a name that means none, or that could mean several, is a failure."""
-    require_folder(folder)
-    files = {inside / name: inside / name for inside, names in walk(folder) for name in names}
-    meant = Resolver(files, folder).resolve(one.name for one in named)
+    meant = files_in(folder).resolve(one.name for one in named)
     references: dict[Path, list[str]] = {}
     failures = {}
     for one in named:
-        path = meant[one.name]
+        path = Unresolved(one.doubt, is_ambiguous=True) if one.doubt else meant[one.name]
         if isinstance(path, Unresolved):
             failures[one.name] = _failure(str(folder / one.name.lstrip("/")), path)
         else:

@@ -6,7 +6,8 @@ r"""Which file, or which picture of a run, does a name in an annotation file mea
 
 A path is reached by a name that it ends with (`001.png` for `a/001.png`), by one that ends with all of it within its
 folder (`train/a/001.png` of another machine for `a/001.png`), or by two parts that both end with. `b/001.png` is not
-`a/001.png`: its folder says otherwise. Folders of a web address are none of this machine's, so there the last part is enough.
+`a/001.png`: its folder says otherwise. Of a web address, whose folders are none of this machine's, the last part is
+enough.
 """
 
 from __future__ import annotations
