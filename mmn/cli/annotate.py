@@ -62,8 +62,8 @@ def _add(options: argparse.Namespace, run_path: Path, progress: Any) -> list[Any
         added.append(add_references(run_path, options.references, options.cache / "images"))
     if options.masks is not None:
         added.append(add_masks(run_path, options.masks))
-    for one in added:
-        progress(Progress("annotate", message=str(one)))
+    if added:
+        progress(Progress("annotate", message="; ".join(map(str, added))))
     return added
 
 

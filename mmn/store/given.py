@@ -51,8 +51,7 @@ def of_latest_masks(own: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping
 def apply_references(own: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]) -> None:
     """Brings the references of the pictures that a loaded shard speaks of up to date."""
     ids = [tables[name]["image_id"] for name in ("reference", "image", "concept") if name in tables]
-    has_any = own.execute("SELECT count(*) FROM reference WHERE run_id = ?", [run_id]).fetchone()
-    if not ids or has_any == (0,):
+    if not ids or not own.execute("SELECT 1 FROM reference WHERE run_id = ? LIMIT 1", [run_id]).fetchall():
         return
     pictures = pa.chunked_array([chunk.cast(pa.string()) for column in ids for chunk in column.chunks], pa.string())
     own.register("told_pictures", pa.table({"image_id": pictures.unique()}))
