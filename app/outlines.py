@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from mmn.core import Example
-from mmn.errors import ImageError, SourceError, UsageError
+from app import resources
+from mmn.added import example_of, masks_of_run
+from mmn.errors import ImageError, SourceError
 from mmn.geometry import Grids
-from mmn.heat import Mask, average_map, heat_map, iou, mask_at, split_objects
-from mmn.masks import MaskSource, open_masks
+from mmn.heat import Mask, average_map, heat_map, iou, mask_at, mask_of_size, split_objects
+from mmn.images.opening import opened_size
+from mmn.masks import MaskSource
 from mmn.nouns import lemma_of
 
 
@@ -25,11 +27,13 @@ def average_overlaps(
 ) -> dict[str, float]:
     """IoU of the brightest 5 % of units' average map: `iou` with the noun's object, `iou_other` with others (mean).
 
-    In the picture's own pixels, as `mmn annotate` measures single units. Empty where the noun has no outline, or the
-    model was not shown it; without `iou_other` where the picture has no other object.
+    In the picture's pixels as it is opened, as `mmn annotate` measures single units. Empty where the noun has no
+    outline, or the model was not shown it; without `iou_other` where the picture has no other object.
     """
-    masks = _masks(run["images"], picture)
-    size = (picture["width"], picture["height"])
+    full = (picture["width"], picture["height"])
+    size = opened_size(*full)
+    masks = {lemma: mask_of_size(mask, size) for lemma, mask in _masks(run["run_id"], picture).items()}
+    grids = grids.resized(full, size)
     values = np.stack([np.asarray(one, np.float32) for one in activations])
     heat = heat_map(average_map(values, len(values)), grids, size)
     own, others = split_objects(masks, lemma_of(noun), ~np.isnan(heat))
@@ -40,22 +44,17 @@ def average_overlaps(
     return found | ({"iou_other": float(np.mean([iou(looked_at, other) for other in others]))} if others else {})
 
 
-def _masks(images: str, picture: Mapping[str, Any]) -> dict[str, Mask]:
-    source = _opened(images)
+def _masks(run_id: str, picture: Mapping[str, Any]) -> dict[str, Mask]:
+    source = _opened(run_id, tuple(resources.store().mask_specs(run_id)))
     if source is None:
         return {}
-    example = Example(
-        picture["image_id"], picture["source"], tuple(picture["sources"]), picture["width"], picture["height"]
-    )
     try:
-        return source.find(example)
+        return source.find(example_of(picture))
     except (ImageError, SourceError):
         return {}
 
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the objects' outlines")
-def _opened(images: str) -> MaskSource | None:
-    try:
-        return open_masks(images)
-    except (UsageError, SourceError):
-        return None
+def _opened(run_id: str, specs: tuple[str, ...]) -> MaskSource | None:
+    pictures = resources.store().table(run_id, "image").to_dict("records")
+    return masks_of_run(specs, [example_of(picture) for picture in pictures])

@@ -7,7 +7,9 @@
 
 Each scored batch becomes one shard `annotation-<batch>-<hash of what was asked>`, written whole or not at all: the same
 call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls say the same
-(the same picture and unit, the same rank), the database keeps the first.
+(the same picture and unit, the same rank), the database keeps the first. Where the masks of a batch's pictures changed
+(a source was added with `added.add_masks`, or its file is another), all that was annotated there is measured again: the
+table `outline` numbers such revisions, and the database keeps the latest.
 
 Which units are decoded: all that the run stored, as they are what its pages list; of a model of more than `MANY_UNITS`
 units only those that are annotated, since a long run stores nearly all of them.
@@ -18,8 +20,8 @@ Left out: suppressors (ranks below 0), variants other than the original picture,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,13 +32,15 @@ from jaxtyping import Bool
 from PIL import Image
 
 from mmn import names, revisit, shards
+from mmn.added import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples
 from mmn.core import Example, Failure, Neuron, Run
 from mmn.decoding import decode_units
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
 from mmn.geometry import image_grid
+from mmn.heat import mask_of_size
 from mmn.images import open_image
-from mmn.masks import open_masks
+from mmn.masks import MaskSource, Outlines, first_of, source_of
 from mmn.models import Model
 from mmn.nouns import lemma_of
 from mmn.revisit import ScoredRun
@@ -79,7 +83,9 @@ class _Asked:
     scored: ScoredRun
     top: int
     methods: tuple[str, ...]
-    masks_of: Callable[[Example], Masks]
+    masks: Sequence[MaskSource]
+    revision: int = 0
+    version: str = ""
 
     @property
     def model(self) -> Model:
@@ -92,6 +98,11 @@ class _Asked:
     @property
     def run_path(self) -> Path:
         return self.scored.path
+
+    def settings(self) -> list[Any]:
+        """What tells the answers of two calls apart."""
+        asked: list[Any] = [self.top, sorted(self.methods)]
+        return [*asked, self.revision, self.version] if self.revision else asked
 
 
 def annotate(
@@ -118,8 +129,8 @@ def annotate(
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
     scored = revisit.open_run(model, run_path)
-    masks_of, without_masks = _find_masks(scored.run)
-    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks_of)
+    masks, without_masks = open_run_masks(mask_specs(run_path), scored.run, run_examples(run_path))
+    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks)
     _decode_stored(asked, progress)
     blind = _why_blind(asked)
     if blind:
@@ -127,26 +138,59 @@ def annotate(
         return
     if without_masks:
         progress(Progress(STAGE, message=without_masks))
-    settings = [asked.top, sorted(asked.methods)]
-    revisit.for_each_batch(scored, PREFIX, settings, lambda batch: _annotate_batch(asked, batch), progress, STAGE)
+    here = {batch: _of_batch(asked, batch) for batch in revisit.batches(scored)}
+    if n_changed := sum(one.is_changed for one in here.values()):
+        progress(Progress(STAGE, message=f"masks changed: measuring {n_changed} of {len(here)} batches again"))
+    settings = {batch: one.asked.settings() for batch, one in here.items()}
+    revisit.for_each_batch(
+        scored, PREFIX, settings.__getitem__, lambda batch: _annotate_batch(here[batch].asked, batch), progress, STAGE
+    )
 
 
 def count(run_path: Path) -> Annotated:
     """Adds up what the annotation shards of a run hold; a unit looked at in two calls counts twice."""
     counts = dict.fromkeys(("neuron", "look", "field", "failure"), 0)
     for name in shards.finished_shards(run_path):
-        if name.startswith((NEURONS_SHARD, PREFIX)):
+        if name.startswith((NEURONS_SHARD, PREFIX, MASKS, REFERENCES)):
             tables = shards.read_shard(run_path / name)
             counts = {table: n + (len(tables[table]) if table in tables else 0) for table, n in counts.items()}
     return Annotated(counts["neuron"], counts["look"], counts["field"], counts["failure"])
 
 
-def _find_masks(run: Run) -> tuple[Callable[[Example], Masks], str]:
-    """What finds a picture's object masks, and why there are none where there are none."""
-    try:
-        return open_masks(run.images).find, ""
-    except (UsageError, SourceError) as error:
-        return lambda _example: {}, f"without overlaps: {error}"
+@dataclass(frozen=True)
+class _OfBatch:
+    """What there is to ask of one batch, and whether its masks are others than those it was annotated with."""
+
+    asked: _Asked
+    is_changed: bool
+
+
+def _of_batch(asked: _Asked, batch: str) -> _OfBatch:
+    """With the revision of the batch's masks; of changed masks all is asked that was annotated before."""
+    images = shards.read_shard(asked.run_path / batch, ("image",))
+    version = _version(asked.masks, revisit.examples(images))
+    found = [
+        shards.read_shard(asked.run_path / name, ("outline", "field"))
+        for name in sorted(shards.finished_shards(asked.run_path))
+        if name.startswith(f"{PREFIX}-{batch}-")
+    ]
+    outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
+    latest = max(outlined, key=lambda row: row["revision"], default={"revision": 0, "version": ""})
+    is_changed = version != latest["version"]
+    revision = latest["revision"] + is_changed
+    if not revision:
+        return _OfBatch(asked, is_changed=False)
+    fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
+    methods = {method for field in fields for method in field["method"].unique().to_pylist()} | set(asked.methods)
+    top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in fields)])
+    widened = replace(asked, top=top, methods=tuple(sorted(methods)), revision=revision, version=version)
+    return _OfBatch(widened, is_changed=is_changed and bool(fields))
+
+
+def _version(masks: Sequence[MaskSource], examples: Iterable[Example]) -> str:
+    """A hash of what the masks of some pictures are drawn from; empty where nothing is outlined in any."""
+    known = [(one.image_id, source.version(one)) for one in examples if (source := source_of(one, masks)) is not None]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16] if known else ""
 
 
 def checked_top(top: int, run: Run) -> int:
@@ -223,27 +267,43 @@ def _annotate_batch(asked: _Asked, batch: str) -> Tables:
     tables = shards.read_shard(asked.run_path / batch)
     rankings = _rankings(_top_scores(asked, tables["score"]))
     rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": [], "field": []}
+    rows |= {"outline": []} if asked.revision else {}
     failures = []
     for example in revisit.examples(tables):
         if example.image_id not in rankings:
             continue
         try:
             image = revisit.open_again(example)
-            found = _annotate_picture(asked, example, image, rankings[example.image_id])
+            outlines = first_of(asked.masks).outlines(example)
+            found = _annotate_picture(asked, example, image, rankings[example.image_id], outlines.masks)
         except (ImageError, SourceError, UsageError) as error:
             failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
             continue
+        failures += [Failure(example.source, STAGE, SourceError.__name__, problem) for problem in outlines.problems]
         for table, new in found.items():
             rows[table] += new
+        if asked.revision:
+            rows["outline"].append(_outline(asked, example, outlines))
     written = {table: pa.Table.from_pylist(new, schema=ANNOTATIONS[table]) for table, new in rows.items()}
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 
+def _outline(asked: _Asked, example: Example, outlines: Outlines) -> dict[str, Any]:
+    source = source_of(example, asked.masks)
+    return {
+        "image_id": example.image_id,
+        "revision": asked.revision,
+        "version": asked.version,
+        "source": source.spec if source else None,
+        "nouns": sorted(outlines.masks),
+    }
+
+
 def _annotate_picture(
-    asked: _Asked, example: Example, image: Image.Image, rankings: Sequence[Ranking]
+    asked: _Asked, example: Example, image: Image.Image, rankings: Sequence[Ranking], masks: Masks
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of one picture, from one pass over its prompt."""
-    masks = asked.masks_of(example)
+    """The rows of one picture, from one pass over its prompt; overlaps in its pixels as it was opened."""
+    masks = {lemma: mask_of_size(mask, image.size) for lemma, mask in masks.items()}
     controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
     top = sorted({one for ranking in rankings for one in ranking.units})
     needed = sorted({*top, *(one for drawn in controls.values() for one in drawn)})
@@ -255,7 +315,8 @@ def _annotate_picture(
     overlaps = [
         row for ranking in rankings for row in _field(maps, example.image_id, ranking, controls.get(ranking, ()), masks)
     ]
-    grid = {"image_id": example.image_id, "grid": grids.to_json(maps.grids)}
+    placed = maps.grids.resized(image.size, (example.width, example.height))
+    grid = {"image_id": example.image_id, "grid": grids.to_json(placed)}
     return {"look": looks, "grid": [grid], "field": overlaps}
 
 

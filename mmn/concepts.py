@@ -216,6 +216,11 @@ def _n_shared(first: Iterable[int], second: Iterable[int]) -> int:
     return count
 
 
+def reference_lemmas(references: tuple[str, ...]) -> frozenset[str]:
+    """The lemmas that `is_in_reference` finds a concept's lemma among."""
+    return _reference_lemmas(references, tag_nouns) or frozenset()
+
+
 def _reference_lemmas(references: tuple[str, ...], tag: Tagger) -> frozenset[str] | None:
     """Lemmas of the references' nouns, and of all their words taken as nouns: a tagger's miss there is no absence.
 

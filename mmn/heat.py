@@ -53,6 +53,16 @@ def heat_map(
     return np.divide(total, n_grids, out=np.full_like(total, np.nan), where=n_grids > 0)
 
 
+def mask_of_size(mask: Mask, size: tuple[int, int]) -> Bool[np.ndarray, "smaller_height smaller_width"]:
+    """The mask in a smaller picture of (width, height): at the pixel in the middle of each of its pixels."""
+    if mask.shape == size[::-1]:
+        return mask
+    rows, columns = (
+        ((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(size[::-1], mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
+
+
 def average_map(values: Float[np.ndarray, "n tokens"], top: int) -> Float[np.ndarray, " tokens"]:
     """The mean activation of the first `top` units, by rank (P2); as interpolation is linear, so the mean heat map.
 

@@ -1,24 +1,27 @@
 """Object masks of a picture, by the lemma of what they show: the truth that fields are held against.
 
-Two sources, those in which the pictures themselves come:
+Two kinds of source, those in which the pictures themselves come, or given later (`mmn annotate --masks`):
 
-    a folder in ImageFolder's form (`gallery` is one): rows of `metadata.jsonl` with `mask_file`, a picture whose pixel
+    a folder in ImageFolder's form (`gallery` is one): rows of its metadata with `mask_file`, a picture whose pixel
         values are object numbers, and `objects`, which names them: [{"noun": "dog", "mask": 1}, …]
-    COCO instances: polygons, run lengths (plain or packed), drawn here; crowd regions, which outline no object, are
-        left out
+    COCO instances: polygons, run lengths (plain or packed), drawn by `outlines`; crowd regions, which outline no
+        object, are left out
 
 Masks are boolean, of the size at which the picture is displayed. Several objects of one noun are one mask. A category
 of two words keeps both ("hot dog"): it is the mask of no noun of a caption, which are single words.
 
 COCO outlines lie on the stored pixels: they are turned as EXIF turns the picture, and only then; where the file gives
-the upright size instead, they are already upright.
+the upright size instead, they are already upright. Where it gives no size, it is that of the run lengths, or of the
+picture. What cannot be drawn is told, and costs that outline alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,45 +32,96 @@ from PIL import Image, ImageOps
 from mmn.core import Example
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.heat import Mask
-from mmn.images.annotations import rows_of
+from mmn.images.annotations import coco_images, doubtful_ids, plain_id, rows_of
+from mmn.images.columns import masks_in, names_in
 from mmn.images.folders import METADATA_NAMES
+from mmn.images.known import KnownPictures
+from mmn.images.naming import Unresolved, resolve_beside
+from mmn.images.opening import stored_frame
 from mmn.images.places import parse_json, read_text, require_folder, walk
-from mmn.images.sources import GALLERY_PATH, _absolute, _two_paths
+from mmn.images.sources import GALLERY_PATH, absolute, annotation_paths
 from mmn.nouns import lemma_of
+from mmn.outlines import draw_segmentation, size_of_runs
 
 _MASK_FORMATS: Final = ("PNG", "BMP", "GIF", "TIFF")  # lossless, so that a pixel is its object's number
 _EXIF_ORIENTATION: Final = 0x0112
-_PACKED_BITS, _PACKED_MORE, _PACKED_SIGN, _PACKED_ZERO = 0x1F, 0x20, 0x10, 48
+_NO_CROWD: Final = ("", "0", "0.0", "false", "none")
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """The masks of one picture, {} where nothing is outlined, and what of its outlines could not be used."""
+
+    masks: dict[str, Mask] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class MaskSource:
-    """An opened source: `find` gives the masks of one picture, {} for a picture in which nothing is outlined."""
+    """An opened source.
+
+    `outlines` draws the masks of one picture; `known` are the pictures in which it outlines something. `version` is a
+    hash of all that the masks of such a picture are drawn from. `problems` are those of no single picture.
+    """
 
     spec: str
-    find: Callable[[Example], dict[str, Mask]]
+    outlines: Callable[[Example], Outlines]
+    known: frozenset[str] = frozenset()
+    version: Callable[[Example], str] = lambda _example: ""
+    problems: tuple[str, ...] = ()
+
+    def find(self, example: Example) -> dict[str, Mask]:
+        """The masks of one picture, {} for a picture in which nothing is outlined."""
+        return self.outlines(example).masks
 
 
 def load_masks(example: Example, spec: str) -> dict[str, Mask]:
     """Masks of one picture; for many, open the source once with `open_masks`."""
-    return open_masks(spec).find(example)
+    return open_masks(spec, (example,)).find(example)
 
 
-def open_masks(spec: str) -> MaskSource:
-    """The masks of `gallery`, a folder, or `coco:INSTANCES.json:FOLDER`, as the pictures' source is written.
+def open_masks(spec: str, examples: Iterable[Example]) -> MaskSource:
+    """The masks of `gallery`, a folder, `coco:INSTANCES.json:FOLDER` or `coco:INSTANCES.json`.
+
+    Args:
+        spec: as the pictures' source is written. A COCO file without a folder is of pictures of the run by name.
+        examples: the pictures that masks are looked up for, all of a run: which of them a row is of depends on all.
 
     Raises:
         UsageError: a source of another kind, which has no masks.
         SourceError: it cannot be read, or holds no outlines.
     """
+    known = KnownPictures(tuple(examples))
     kind, _, rest = spec.partition(":")
     if kind == "coco" and rest:
-        annotations, _ = _two_paths(kind, rest)
-        return MaskSource(spec, _CocoMasks.read(annotations).find)
-    folder = GALLERY_PATH if spec == "gallery" else _absolute(spec)
+        return _CocoMasks.read(*annotation_paths(kind, rest)).source(spec, known)
+    folder = GALLERY_PATH if spec == "gallery" else absolute(spec)
     if folder.is_dir():
-        return MaskSource(spec, _FolderMasks.read(folder).find)
-    raise UsageError(f"{spec!r} has no object masks; give gallery, a folder with mask_file rows, or coco:FILE:FOLDER")
+        return _FolderMasks.read(folder).source(spec, known)
+    raise UsageError(
+        f"{spec!r} has no object masks; give gallery, a folder with mask_file rows, coco:FILE or coco:FILE:FOLDER"
+    )
+
+
+def first_of(sources: Sequence[MaskSource]) -> MaskSource:
+    """A source that asks each of `sources` in turn; the first that knows a picture has its masks."""
+
+    def outlines(example: Example) -> Outlines:
+        source = source_of(example, sources)
+        return source.outlines(example) if source else Outlines()
+
+    def version(example: Example) -> str:
+        source = source_of(example, sources)
+        return source.version(example) if source else ""
+
+    known = frozenset[str]().union(*(source.known for source in sources))
+    problems = tuple(problem for source in sources for problem in source.problems)
+    return MaskSource(", ".join(source.spec for source in sources), outlines, known, version, problems)
+
+
+def source_of(example: Example, sources: Sequence[MaskSource]) -> MaskSource | None:
+    """The first of `sources` that outlines something in the picture."""
+    return next((source for source in sources if example.image_id in source.known), None)
 
 
 @dataclass(frozen=True)
@@ -88,27 +142,43 @@ class _FolderMasks:
             raise SourceError(f"no metadata in {folder} names a mask_file: there are no object masks to compare with")
         return cls(objects)
 
-    def find(self, example: Example) -> dict[str, Mask]:
-        for source in example.sources:
-            if Path(source) in self.objects:
-                path, objects = self.objects[Path(source)]
+    def source(self, spec: str, known: KnownPictures) -> MaskSource:
+        rows = {image_id: self.objects[path] for path, image_id in known.of_files(self.objects).items()}
+
+        def outlines(example: Example) -> Outlines:
+            if example.image_id not in rows:
+                return Outlines()
+            path, objects = rows[example.image_id]
+            try:
                 numbers = _object_numbers(path, (example.width, example.height))
-                return _united((noun, numbers == number) for noun, number in objects)
-        return {}
+            except ImageError as error:
+                return Outlines(problems=(str(error),))
+            return Outlines(_united((noun, numbers == number) for noun, number in objects))
+
+        def version(example: Example) -> str:
+            if example.image_id not in rows:
+                return ""
+            path, objects = rows[example.image_id]
+            return _digest(str(objects).encode() + (path.read_bytes() if path.is_file() else b""))
+
+        return MaskSource(spec, outlines, frozenset(rows), version)
 
 
 def _mask_rows(metadata: Path) -> Iterator[tuple[Path, tuple[Path, tuple[tuple[str, int], ...]]]]:
     for number, row in rows_of(metadata):
-        if not isinstance(row.get("mask_file"), str):
+        masks, names = masks_in(row), names_in(row)
+        if not masks:
             continue
         try:
             objects = tuple((str(one["noun"]), int(one["mask"])) for one in row["objects"])
-            picture = metadata.parent / row["file_name"]
-        except (KeyError, TypeError, ValueError) as error:
+            pictures = resolve_beside(metadata.parent, [*names[:1], masks[0]])
+            picture, mask = pictures[names[0]], pictures[masks[0]]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SourceError(
                 f'{metadata}, line {number}, names a mask_file and needs "objects" like {{"noun": "dog", "mask": 1}}'
             ) from error
-        yield _plain(picture), (_plain(metadata.parent / row["mask_file"]), objects)
+        if isinstance(picture, Path) and isinstance(mask, Path):
+            yield picture, (mask, objects)
 
 
 def _object_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -126,157 +196,125 @@ def _object_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _CocoMasks:
-    """By the last part of its name: the pictures of an instances file; by picture id: what is outlined in it."""
+    """The pictures of an instances file; by picture id: what is outlined in it; by category id: its noun."""
 
     path: Path
-    images: Mapping[str, Sequence[Mapping[str, Any]]]
-    outlines: Mapping[Any, Sequence[Mapping[str, Any]]]
-    nouns: Mapping[Any, str]
+    folder: Path | None
+    images: Sequence[tuple[str, Mapping[str, Any]]]
+    outlined: Mapping[str, Sequence[Mapping[str, Any]]]
+    nouns: Mapping[str, str]
+    doubts: Mapping[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> _CocoMasks:
+    def read(cls, path: Path, folder: Path | None) -> _CocoMasks:
         data = parse_json(read_text(path), str(path))
-        rows = data.get("annotations", []) if isinstance(data, dict) else []
-        outlines: dict[Any, list[Mapping[str, Any]]] = {}
-        images: dict[str, list[Mapping[str, Any]]] = {}
-        try:
-            for row in rows:
-                if row.get("segmentation") and not row.get("iscrowd"):
-                    outlines.setdefault(row["image_id"], []).append(row)
-            for image in data["images"] if outlines else ():
-                images.setdefault(Path(image["file_name"]).name, []).append(image)
-            nouns = {one["id"]: str(one["name"]) for one in data["categories"]} if outlines else {}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SourceError(f"{path} is not COCO's: {type(error).__name__} {error}") from error
-        if not outlines:
+        outlined: dict[str, list[Mapping[str, Any]]] = {}
+        rows = data.get("annotations") if isinstance(data, dict) else None
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and row.get("segmentation") and not _is_crowd(row):
+                outlined.setdefault(plain_id(row.get("image_id")) or "", []).append(row)
+        if not outlined:
             raise SourceError(f"{path} outlines no objects: give COCO's instances file, not captions or panoptic")
-        return cls(path, images, outlines, nouns)
+        images = coco_images(path, data)
+        categories = data.get("categories")
+        nouns = {
+            plain_id(one.get("id")) or "": str(one["name"])
+            for one in (categories if isinstance(categories, list) else ())
+            if isinstance(one, dict) and one.get("name")
+        }
+        return cls(path, folder, images, outlined, nouns, doubtful_ids(images))
 
-    def find(self, example: Example) -> dict[str, Mask]:
-        image = self._image_of(example)
-        if image is None:
-            return {}
-        stored = (int(image["width"]), int(image["height"]))
-        upright = _turner(Path(example.source), stored, (example.width, example.height))
-        return _united(
-            (self._noun(row), upright(_drawn(row["segmentation"], stored, f"{self.path}, annotation {row.get('id')}")))
-            for row in self.outlines.get(image["id"], ())
-        )
+    def source(self, spec: str, known: KnownPictures) -> MaskSource:
+        meant = known.of_names_in([name for name, _ in self.images], self.folder)
+        images: dict[str, list[Mapping[str, Any]]] = {}  # a file may list a picture twice, with outlines of each
+        for name, image in self.images:
+            image_id = meant[name]
+            if isinstance(image_id, str) and self._rows_of([image]):
+                images.setdefault(image_id, []).append(image)
+        problems = [one.reason for one in meant.values() if isinstance(one, Unresolved) and one.is_ambiguous]
 
-    def _image_of(self, example: Example) -> Mapping[str, Any] | None:
-        """Of several pictures with one last part, the one whose whole name ends the path."""
-        for source in map(Path, example.sources):
-            named = self.images.get(source.name, ())
-            exact = [
-                image
-                for image in named
-                if source.parts[-len(Path(image["file_name"]).parts) :] == Path(image["file_name"]).parts
-            ]
-            found = exact or named
-            if len(found) > 1:
-                raise SourceError(f"{self.path} has {len(found)} pictures that could be {source}: make names distinct")
-            if found:
-                return found[0]
-        return None
+        def outlines(example: Example) -> Outlines:
+            return self._outlines(example, images[example.image_id]) if example.image_id in images else Outlines()
 
-    def _noun(self, row: Mapping[str, Any]) -> str:
-        if row.get("category_id") not in self.nouns:
-            raise SourceError(f"{self.path}, annotation {row.get('id')}, has no category: export it again")
-        return self.nouns[row["category_id"]]
+        def version(example: Example) -> str:
+            return self._version(images[example.image_id]) if example.image_id in images else ""
+
+        return MaskSource(spec, outlines, frozenset(images), version, tuple(dict.fromkeys(problems)))
+
+    def _rows_of(self, images: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        keys = dict.fromkeys(plain_id(image.get("id")) or "" for image in images)
+        return [row for key in keys for row in self.outlined.get(key, ())]
+
+    def _outlines(self, example: Example, images: Sequence[Mapping[str, Any]]) -> Outlines:
+        doubts = [self.doubts[key] for image in images if (key := plain_id(image.get("id")) or "") in self.doubts]
+        if doubts:
+            return Outlines(problems=(f"{self.path}: {doubts[0]}",))
+        rows = self._rows_of(images)
+        try:
+            stored = _stored_size(images[0], rows, example)
+            upright = _turner(Path(example.source), stored, (example.width, example.height))
+        except (SourceError, ImageError) as error:
+            return Outlines(problems=(str(error),))
+        problems: list[str] = []
+        masks = _united((noun, upright(mask)) for noun, mask in self._drawn(rows, stored, problems))
+        return Outlines(masks, tuple(problems))
+
+    def _drawn(
+        self, rows: Sequence[Mapping[str, Any]], stored: tuple[int, int], problems: list[str]
+    ) -> Iterator[tuple[str, Mask]]:
+        """Noun and mask of each object that can be drawn; what cannot is added to `problems`."""
+        for row in rows:
+            where = f"{self.path}, annotation {row.get('id')},"
+            noun = self.nouns.get(plain_id(row.get("category_id")) or "")
+            if noun is None:
+                problems.append(f"{where} has no category and is left out: export it again")
+                continue
+            mask, wrong = draw_segmentation(row["segmentation"], stored)
+            problems += [f"{where} has an outline that is left out ({reason}): export it again" for reason in wrong]
+            yield noun, mask
+
+    def _version(self, images: Sequence[Mapping[str, Any]]) -> str:
+        rows = self._rows_of(images)
+        nouns = [self.nouns.get(plain_id(row.get("category_id")) or "") for row in rows]
+        sizes = [(image.get("width"), image.get("height")) for image in images]
+        return _digest(json.dumps([sizes, nouns, [row["segmentation"] for row in rows]], default=str).encode())
+
+
+def _is_crowd(row: Mapping[str, Any]) -> bool:
+    return str(row.get("iscrowd", "")).strip().lower() not in _NO_CROWD
+
+
+def _stored_size(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], example: Example) -> tuple[int, int]:
+    """(width, height) that the outlines are of: the file's word, the run lengths', or the picture's own."""
+    try:
+        width, height = int(image["width"]), int(image["height"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        width, height = 0, 0
+    if width > 0 and height > 0:
+        return width, height
+    sizes = (size_of_runs(row["segmentation"]) for row in rows)
+    return next((size for size in sizes if size is not None), None) or stored_frame(Path(example.source)).size
 
 
 def _turner(path: Path, stored: tuple[int, int], displayed: tuple[int, int]) -> Callable[[Mask], Mask]:
     """What makes a mask of the annotation's size one of the displayed picture: EXIF's turn, or nothing."""
-    with Image.open(path) as picture:
-        raw, orientation = picture.size, picture.getexif().get(_EXIF_ORIENTATION, 1)
-    if stored == raw:
-        turned = _turn(np.zeros(stored[::-1], bool), orientation)
-        if turned.shape == displayed[::-1]:
-            return lambda mask: _turn(mask, orientation)
+    frame = stored_frame(path)
+    if stored == frame.size and frame.upright == displayed:
+        return functools.partial(_turn, orientation=frame.orientation)
     if stored == displayed:
         return lambda mask: mask
-    raise SourceError(f"{path} is {displayed} pixels and was annotated at {stored}: give the picture as annotated")
+    raise SourceError(
+        f"{path} is {displayed[0]} × {displayed[1]} pixels and was annotated at {stored[0]} × {stored[1]}: "
+        "give the picture as annotated"
+    )
 
 
 def _turn(mask: Mask, orientation: int) -> Bool[np.ndarray, "upright_height upright_width"]:
+    if orientation == 1:
+        return mask
     image = Image.fromarray(mask)
     image.getexif()[_EXIF_ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(image), bool)
-
-
-def _drawn(segmentation: Any, size: tuple[int, int], where: str) -> Mask:
-    """Polygons (their union) or run lengths, as a mask of `size` (width, height).
-
-    Raises:
-        SourceError: neither, or of another size; the message names `where`.
-    """
-    try:
-        if isinstance(segmentation, dict):
-            height, width = segmentation["size"]
-            counts = segmentation["counts"]
-            mask = decode_runs(unpack_counts(counts) if isinstance(counts, str) else counts, (width, height))
-        else:
-            mask = np.zeros(size[::-1], bool)
-            for polygon in segmentation:
-                mask |= draw_polygon(polygon, size)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SourceError(f"{where}, has no readable segmentation ({error}): export it again") from error
-    if mask.shape != size[::-1]:
-        raise SourceError(f"{where}, is {mask.shape[::-1]} pixels and its picture {size}: export it again")
-    return mask
-
-
-def draw_polygon(polygon: Sequence[float | int], size: tuple[int, int]) -> Mask:
-    """The pixels whose centres lie inside the outline x0, y0, x1, y1, …; COCO's pixel 0 is the span from 0 to 1.
-
-    Even-odd: each edge flips all pixels to its right. (Pillow's own also fills half a pixel beyond the outline.)
-
-    Raises:
-        ValueError: fewer than three corners, or a coordinate that is no number.
-    """
-    points = np.asarray(polygon, float)
-    if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-        raise ValueError(f"a polygon of {len(points)} numbers")
-    width, height = size
-    mask = np.zeros((height, width), bool)
-    corners = points.reshape(-1, 2)
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        top, bottom = sorted((y0, y1))
-        for row in range(max(0, math.ceil(top - 0.5)), min(height, math.ceil(bottom - 0.5))):
-            x = x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-            mask[row, max(0, math.ceil(x - 0.5)) :] ^= True
-    return mask
-
-
-def decode_runs(counts: Sequence[int], size: tuple[int, int]) -> Mask:
-    """Run lengths down the columns, first of background, then of the object, by turns.
-
-    Raises:
-        ValueError: they do not fill the picture.
-    """
-    width, height = size
-    runs = np.asarray(counts, int)
-    if runs.min(initial=0) < 0 or runs.sum() != width * height:
-        raise ValueError(f"runs of {runs.sum()} pixels for a picture of {width} × {height}")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def unpack_counts(text: str) -> list[int]:
-    """Run lengths from COCO's packed form: five bits a character, low ones first; from the fourth on, differences
-    to the run two before (`rleFrString` of pycocotools).
-    """
-    counts: list[int] = []
-    at = 0
-    while at < len(text):
-        value, shift, has_more = 0, 0, True
-        while has_more:
-            bits = ord(text[at]) - _PACKED_ZERO
-            value |= (bits & _PACKED_BITS) << shift
-            shift, at, has_more = shift + 5, at + 1, bool(bits & _PACKED_MORE)
-        if bits & _PACKED_SIGN:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-    return counts
 
 
 def _united(objects: Iterator[tuple[str, Mask]]) -> dict[str, Mask]:
@@ -289,6 +327,5 @@ def _united(objects: Iterator[tuple[str, Mask]]) -> dict[str, Mask]:
     return masks
 
 
-def _plain(path: Path) -> Path:
-    """Without `..`, links left as they are: as `images` names pictures."""
-    return Path(_absolute(str(path)))
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

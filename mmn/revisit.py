@@ -82,7 +82,7 @@ def shard_name(prefix: str, batch: str, asked: object) -> str:
 def for_each_batch(
     scored: ScoredRun,
     prefix: str,
-    asked: object,
+    asked: object | Callable[[str], object],
     answer: Callable[[str], Tables],
     progress: ProgressCallback,
     stage: str = "",
@@ -93,7 +93,7 @@ def for_each_batch(
     Args:
         scored: the run.
         prefix: of the shards' names.
-        asked: everything that can change the answer, as plain values.
+        asked: everything that can change the answer, as plain values; or what gives it for a batch.
         answer: the tables of one batch; called in order.
         progress: told after each batch.
         stage: what `progress` calls it, if not by the prefix.
@@ -104,10 +104,11 @@ def for_each_batch(
         if limit is None or sum(todo.values()) < limit:
             todo[batch] = n_pictures
     finished = shards.finished_shards(scored.path)
-    done = sum(n for batch, n in todo.items() if shard_name(prefix, batch, asked) in finished)
+    shard_of = {batch: shard_name(prefix, batch, asked(batch) if callable(asked) else asked) for batch in todo}
+    done = sum(n for batch, n in todo.items() if shard_of[batch] in finished)
     progress(Progress(stage or prefix, done, sum(todo.values()), "" if not done else f"{done} were done before"))
     for batch, n_pictures in todo.items():
-        name = shard_name(prefix, batch, asked)
+        name = shard_of[batch]
         if name not in finished:
             shards.write_shard(scored.path, name, answer(batch))
             done += n_pictures

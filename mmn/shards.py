@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -116,8 +116,8 @@ def finished_shards(run_path: Path) -> frozenset[str]:
     return frozenset(p.name for p in run_path.iterdir() if not p.name.startswith(".") and any(p.glob("*.parquet")))
 
 
-def read_shard(shard_path: Path) -> dict[str, pa.Table]:
-    """Returns the tables of one shard by name, in the order of `TABLES`.
+def read_shard(shard_path: Path, only: Container[str] = TABLES) -> dict[str, pa.Table]:
+    """Returns the tables of one shard by name, in the order of `TABLES`; those of `only` that it has.
 
     Paths of pictures that were written relative count from the run's folder; here they are absolute.
 
@@ -128,7 +128,7 @@ def read_shard(shard_path: Path) -> dict[str, pa.Table]:
         found = {
             table: _with_later_columns(pq.ParquetFile(path).read(), schema).select(schema.names).cast(schema)
             for table, schema in TABLES.items()
-            if (path := shard_path / f"{table}.parquet").exists()
+            if table in only and (path := shard_path / f"{table}.parquet").exists()
         }
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise _unreadable(shard_path, error) from error

@@ -57,10 +57,16 @@ ANNOTATIONS: Final[dict[str, pa.Schema]] = {
         "image_id text, noun text, method text, rank int32, layer int16, unit int32, "
         "iou double?, iou_other double?, iou_random double?"
     ),
+    "outline": _schema("image_id text, revision int32, version text, source text?, nouns texts"),
     "look": _schema("image_id text, layer int16, unit int32, activations floats"),
     "grid": _schema("image_id text, grid text"),
     "lens": _schema("image_id text?, kind text, layer int16?, token_position int32, tokens texts, scores floats"),
 }  # what is said of scored units and pictures afterwards
+
+GIVEN: Final[dict[str, pa.Schema]] = {
+    "added_source": _schema("kind text, number int32, source text, n_images int32, added_at time"),
+    "reference": _schema("image_id text, number int32, source text, added texts, reference texts, lemmas texts"),
+}  # what people gave of scored pictures afterwards
 
 EXPERIMENTS: Final[dict[str, pa.Schema]] = {
     "invariance": _schema(
@@ -95,10 +101,11 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
     ),
 }
 
-ADDED: Final = ANNOTATIONS | EXPERIMENTS
+ADDED: Final = ANNOTATIONS | EXPERIMENTS | GIVEN
 ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "neuron": ("model_fingerprint", "layer", "unit"),
     "field": ("image_id", "noun", "method", "rank"),
+    "outline": ("image_id", "revision"),
     "look": ("image_id", "layer", "unit"),
     "grid": ("image_id",),
     "lens": ("image_id", "kind", "layer", "token_position"),
@@ -122,5 +129,7 @@ ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "edit": ("edit_id",),
     "edited_caption": ("edit_id", "image_id", "role"),
+    "added_source": ("kind", "number"),
+    "reference": ("image_id", "number"),
 }
 TABLES: Final = SCHEMAS | ADDED

@@ -44,6 +44,8 @@ def confirm(options: dict[str, Any]) -> None:
     if n_failed:
         with st.expander(f"{state.count(n_failed, 'file')} cannot be used"):
             st.dataframe([{"file": f.source, "why": f.message} for f in listing.failures], hide_index=True)
+    if listing.note:
+        st.text(listing.note)
     if any(jobs.is_alive(job) for job in jobs.list_jobs(job_list.jobs_path())):
         st.caption(":orange[A job is running already; two at once slow each other down.]")
     if st.button("Start scoring", type="primary", icon=":material/play_arrow:", disabled=not n):

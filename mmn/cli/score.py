@@ -12,6 +12,7 @@ from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, words
 from mmn.cli.running import load_into_database, load_quietly
 from mmn.presets import PRESETS
+from mmn.shards import RUN_FILE, read_run
 
 MOST_TOKENS = 4096
 
@@ -74,12 +75,16 @@ def run(options: argparse.Namespace) -> int:
         work_path=options.cache / "images",
         progress=lambda done, total: progress(Progress("list", done, total)),
     )
+    if listing.note:
+        progress(Progress("list", message=listing.note))
     name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
     model = load_quietly(name, options.dtype, options.device)
     settings = _settings(options, model, methods)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
+    if first := first_source(options.cache / "runs" / planned.run.run_id, options.images):
+        progress(Progress("score", message=first))
     engine = ENGINES[options.engine]()
     run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers, engine)
     if options.annotate:
@@ -99,8 +104,21 @@ def run(options: argparse.Namespace) -> int:
         "max_residual": counts.max_residual,
         "database": note,
     }
+    if first:
+        result["note"] = first
     _print_result(result, as_json=options.json)
     return SOME_FAILED if counts.n_failed else DONE
+
+
+def first_source(run_path: Path, images: str) -> str:
+    """That a run of the same pictures is there from another source, which it keeps; empty where there is none."""
+    if not (run_path / RUN_FILE).is_file():
+        return ""
+    run, _ = read_run(run_path)
+    if run.images == images:
+        return ""
+    masks = f"mmn annotate {run.run_id} --masks {images}"
+    return f"these pictures were scored before, from {run.images}, which the run keeps; to use other masks: {masks}"
 
 
 def _fill_from_preset(options: argparse.Namespace) -> None:
@@ -144,6 +162,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     )
     if result["max_residual"] is not None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
+    if "note" in result:
+        print(result["note"])
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
 

@@ -185,8 +185,9 @@ def _answer(asked: _Asked, batch: str) -> Tables:
         stream, inputs = _stream(asked, image)
         parts += _picture_tables(asked, example, stream, [one for one in said if one.row == row])
         if not asked.why_no_grid:
-            placed = grids.to_json(image_grid(asked.model, inputs, image.size))
-            places.append({"image_id": example.image_id, "grid": placed})
+            seen = image_grid(asked.model, inputs, image.size)
+            placed = seen.resized(image.size, (example.width, example.height))
+            places.append({"image_id": example.image_id, "grid": grids.to_json(placed)})
     written = {"lens": pa.concat_tables(parts), "grid": pa.Table.from_pylist(places, schema=ANNOTATIONS["grid"])}
     return written | ({"failure": failure_table(failures)} if failures else {})
 

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mmn.added import example_of, masks_of_run
 from mmn.bootstrap import interval_table
-from mmn.core import Example
-from mmn.errors import ImageError, SourceError, UsageError
+from mmn.errors import ImageError, SourceError
 from mmn.geometry import Grids
 from mmn.heat import tokens_on
 from mmn.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
-from mmn.masks import MaskSource, open_masks
+from mmn.masks import MaskSource
 from mmn.names import ORIGINAL
 from mmn.nouns import lemma_of
 from mmn.store import Store, grids
@@ -75,9 +75,9 @@ def object_places(store: Store, run_id: str) -> pd.DataFrame:
     it, are left out. Empty where the run's pictures come without outlines.
     """
     columns = ["image_id", "noun", "token_position", "is_on"]
-    try:
-        source = open_masks(store.run(run_id)["images"])
-    except (UsageError, SourceError):
+    examples = [example_of(picture) for picture in store.table(run_id, "image").to_dict("records")]
+    source = masks_of_run(store.mask_specs(run_id), examples)
+    if source is None:
         return pd.DataFrame(columns=columns)
     read = store.lens_pictures(run_id)["image_id"].head(N_MASKED)
     images, concepts, grid_rows = (store.table(run_id, name) for name in ("image", "concept", "grid"))
@@ -96,9 +96,8 @@ def _on_objects(
     source: MaskSource, picture: Mapping[str, Any], nouns: Sequence[str], cells: Grids
 ) -> dict[str, Bool[np.ndarray, " tokens"]]:
     """For each noun with an outline, which image tokens lie on it; none of a picture that cannot be read any more."""
-    size = (picture["width"], picture["height"])
     try:
-        masks = source.find(Example(picture["image_id"], picture["source"], tuple(picture["sources"]), *size))
+        masks = source.find(example_of(picture))
     except (ImageError, SourceError, OSError):
         return {}
     found = {noun: tokens_on(masks[lemma_of(noun)], cells) for noun in nouns if lemma_of(noun) in masks}

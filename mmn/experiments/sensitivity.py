@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from mmn import names, revisit, shards
+from mmn.added import added_references
 from mmn.annotate import NEURONS_SHARD, checked_methods, checked_top, decode_missing
 from mmn.bootstrap import interval_table
 from mmn.core import Example, Failure, Neuron, Run
@@ -69,6 +70,7 @@ class _Asked:
     pictures: Mapping[str, _Nouns]
     other: Mapping[str, str]
     words: Mapping[Neuron, str]
+    references: Mapping[str, tuple[str, ...]]  # of pictures to which some were added after scoring
 
 
 def measure_sensitivity(
@@ -105,12 +107,15 @@ def measure_sensitivity(
     """
     run, _ = shards.read_run(run_path)
     asked = _prepare(run, run_path, load, metrics, methods, top, progress)
-    settings = {
+    settings: dict[str, Any] = {
         "metrics": sorted(metric.name for metric in asked.metrics),
         "methods": sorted(asked.methods),
         "top": asked.top,
         "pairs": hashlib.sha256(repr(sorted(asked.other.items())).encode()).hexdigest(),
     }
+
+    if asked.references:
+        settings["references"] = hashlib.sha256(repr(sorted(asked.references.items())).encode()).hexdigest()
 
     def answer(tables: Tables, tell: Callable[[], None]) -> Tables:
         return _measure_pictures(asked, tables, tell)
@@ -176,7 +181,7 @@ def _prepare(
     if needed - words.keys():
         decode_missing(revisit.open_run(load(), run_path), needed, progress)
         words = _read_words(run_path)
-    return _Asked(run_path, tuple(metrics), methods, top, pictures, other, words)
+    return _Asked(run_path, tuple(metrics), methods, top, pictures, other, words, added_references(run_path))
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,8 @@ def _measure_picture(
     own = asked.pictures[example.image_id]
     other = asked.pictures[asked.other[example.image_id]]
     partner = {noun: other.nouns[place % len(other.nouns)] for place, noun in enumerate(own.nouns)}
-    for name, nouns, rate in _ratings(asked.metrics, own.nouns, caption, example.references, image):
+    references = asked.references.get(example.image_id, example.references)
+    for name, nouns, rate in _ratings(asked.metrics, own.nouns, caption, references, image):
         units = {noun: _texts(asked, own, noun) for noun in nouns}
         control = {noun: _texts(asked, other, partner[noun]) for noun in nouns}
         compared = [*units.values(), *control.values()]

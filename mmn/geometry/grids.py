@@ -68,10 +68,21 @@ class Grids:
         n_cells = sum(len(grid.rows) * len(grid.columns) for grid in self.tiles)
         assert len(set(placed)) == len(placed) == n_cells, (len(set(placed)), len(placed), n_cells)
 
+    def resized(self, size: tuple[int, int], wanted: tuple[int, int]) -> Grids:
+        """The grids of a picture of `size` (width, height) in pixels of the same picture at size `wanted`."""
+        if size == wanted:
+            return self
+        across, down = wanted[0] / size[0], wanted[1] / size[1]
+        return Grids(tuple(Grid(_times(one.rows, down), _times(one.columns, across)) for one in self.tiles), self.cells)
+
     def box_of(self, token: int) -> Box | None:
         """The stretch of the picture behind image token `token`; None if it stands for no place."""
         cell = self.cells[token]
         return None if cell is None else self.tiles[cell.tile].cell(cell.row, cell.column)
+
+
+def _times(axis: Axis, scale: float) -> Axis:
+    return tuple((start * scale, end * scale) for start, end in axis)
 
 
 def even(n: int, start: float, end: float) -> Axis:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 
 from mmn.core import Failure
 from mmn.errors import CacheError, ImageError, SourceError
+from mmn.images.columns import captions_in, is_caption_column, unread
+from mmn.images.naming import Unresolved, resolve_beside
 from mmn.images.opening import format_suffix
-from mmn.images.places import CAPTION_KEYS, Place, Places, captions_in, require_folder, walk
+from mmn.images.places import Place, Places, require_folder, walk
 
 _ROWS_AT_ONCE = 64  # pictures in memory
 
@@ -41,7 +43,8 @@ def dataset_places(folder: Path, work_path: Path) -> Places:
     if not n_rows:
         raise SourceError(f"{folder} is a dataset without rows: give one that holds pictures")
     work_path = Path(os.path.abspath(work_path))  # noqa: PTH100 - resolve() would follow links
-    return Places((place for shard in shards for place in _shard_places(shard, work_path)), n_rows, is_written_out=True)
+    places = (place for shard in shards for place in _shard_places(shard, work_path))
+    return Places(places, n_rows, is_written_out=True, why_none=_why_none(shards[0]))
 
 
 def _is_shard(name: str) -> bool:
@@ -59,14 +62,28 @@ def _n_rows(shard: Path) -> int:
 def _shard_places(shard: Path, work_path: Path) -> Iterator[Place | Failure]:
     with _readable(shard):
         for number, row in enumerate(_rows(shard)):
-            yield _place(row, shard, number, work_path)
+            for picture in row["image"]:
+                yield _place(picture, captions_in(row), shard, number, work_path)
+
+
+def _why_none(shard: Path) -> str:
+    with _readable(shard):
+        names = _schema(shard).names
+    captions = [name for name in names if is_caption_column(name)]
+    if captions:
+        return f"nothing is written in the caption columns of {shard} ({', '.join(captions)})"
+    return f"{shard} has {unread(names)}"
+
+
+def _schema(shard: Path) -> pa.Schema:
+    return pq.read_schema(shard) if shard.suffix == ".parquet" else next(_arrow_batches(shard)).schema
 
 
 def _rows(shard: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the picture column (as `image`) and the caption columns, a few in memory at a time."""
-    schema = pq.read_schema(shard) if shard.suffix == ".parquet" else next(_arrow_batches(shard)).schema
+    """Rows of the picture column (as a list `image`) and the caption columns, a few in memory at a time."""
+    schema = _schema(shard)
     picture = _picture_column(schema, shard)
-    columns = [picture, *(name for name in schema.names if name in CAPTION_KEYS and name != picture)]
+    columns = [picture, *(name for name in schema.names if is_caption_column(name) and name != picture)]
     if shard.suffix == ".parquet":
         batches = pq.ParquetFile(shard).iter_batches(_ROWS_AT_ONCE, columns=columns)
     else:
@@ -74,7 +91,8 @@ def _rows(shard: Path) -> Iterator[dict[str, Any]]:
     for batch in batches:
         for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
             for row in batch.slice(start, _ROWS_AT_ONCE).to_pylist():
-                yield {**row, "image": row[picture]}
+                pictures = row.pop(picture)
+                yield {**row, "image": pictures if isinstance(pictures, list) else [pictures]}
 
 
 def _arrow_batches(shard: Path) -> Iterator[pa.RecordBatch]:
@@ -89,30 +107,34 @@ def _arrow_batches(shard: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _picture_column(schema: pa.Schema, shard: Path) -> str:
-    """`image` if it is there, else the first column of the form struct{bytes, path}."""
-    structs = [
-        field.name
-        for field in schema
-        if pa.types.is_struct(field.type) and {"bytes", "path"} & {child.name for child in field.type}
-    ]
-    named = [name for name in ("image",) if name in schema.names]
+    """`image` or `images` if it is there, else the first column of the form struct{bytes, path}, or a list of such."""
+    structs = [field.name for field in schema if _is_picture(field.type)]
+    named = [name for name in ("image", "images") if name in schema.names]
     if not structs + named:
         columns = ", ".join(schema.names)
         raise SourceError(f"{shard} has no picture column among ({columns}): it needs 'image' with bytes or a path")
     return (named + structs)[0]
 
 
-def _place(row: Mapping[str, Any], shard: Path, number: int, work_path: Path) -> Place | Failure:
-    picture = row["image"]
+def _is_picture(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return pa.types.is_struct(kind) and bool({"bytes", "path"} & {child.name for child in kind})
+
+
+def _place(picture: Any, captions: tuple[str, ...], shard: Path, number: int, work_path: Path) -> Place | Failure:
     if isinstance(picture, bytes | str):
         picture = {"bytes" if isinstance(picture, bytes) else "path": picture}
     picture = picture if isinstance(picture, dict) else {}
     if picture.get("bytes"):
-        return Place(_written(picture["bytes"], work_path), captions_in(row))
+        return Place(_written(picture["bytes"], work_path), captions)
+    reason = f"{shard}, row {number}, holds neither a picture nor a path: leave the row out"
     if picture.get("path"):
-        return Place(Path(os.path.normpath(shard.parent / picture["path"])), captions_in(row))
-    message = f"{shard}, row {number}, holds neither a picture nor a path: leave the row out"
-    return Failure(f"{shard}#{number}", "open", ImageError.__name__, message)
+        path = resolve_beside(shard.parent, [picture["path"]])[picture["path"]]
+        if not isinstance(path, Unresolved):
+            return Place(path, captions)
+        reason = path.reason
+    return Failure(f"{shard}#{number}", "open", ImageError.__name__, reason)
 
 
 def _written(data: bytes, work_path: Path) -> Path:

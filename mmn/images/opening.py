@@ -5,6 +5,9 @@ should be shown, before a pixel is decoded · decode · scale deep pixels to 8 b
 upright as EXIF says. The format is found from the bytes, whatever the file is called, among FORMATS only: Pillow's
 other readers start programs (EPS), accept anything (TGA) or hold a picture of another size inside (ICO).
 
+A picture of more than LARGE_PIXELS is opened at a quarter of its sides, still more than the processors keep, and one at
+a time: at full size each takes 400 MB, and several times that while it is converted.
+
 Left out: colour profiles. CMYK is converted by Pillow's plain formula.
 """
 
@@ -14,11 +17,11 @@ import contextlib
 import errno
 import hashlib
 import io
+import math
 import os
 import stat
 import struct
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,13 +29,16 @@ from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, Jpeg2KImagePlugin, UnidentifiedImageError
 
 from mmn.errors import ImageError
+from mmn.images import heard
 
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 20_000
 MAX_PIXELS: Final = 100_000_000
+LARGE_PIXELS: Final = 50_000_000  # a larger picture is opened smaller
+REDUCTION: Final = 4  # times in each direction; a power of 2, as JPEG and JPEG 2000 decode such sizes at once
 MAX_ASPECT: Final = 50  # a processor that resizes the short edge to 336 would make the long one 16,800
 THUMBNAIL_SIDE: Final = 256
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # JPEG reads MPO too
@@ -53,7 +59,8 @@ _UPRIGHT: Final = {
 }  # EXIF orientation -> what undoes it
 _EXIF_ORIENTATION: Final = 0x0112
 _ON_ITS_SIDE: Final = (5, 6, 7, 8)
-_warnings_lock = threading.Lock()  # warnings.catch_warnings swaps a global; one of us at a time
+_BAND: Final = 512  # rows that are converted at a time; a multiple of REDUCTION
+_one_large = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -66,23 +73,58 @@ class Header:
     height: int
 
 
+@dataclass(frozen=True)
+class Frame:
+    """How a picture is stored: its size, the size it has upright, and the EXIF orientation between them."""
+
+    size: tuple[int, int]
+    upright: tuple[int, int]
+    orientation: int
+
+
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """The picture at `path`: RGB, 8 bit, upright, fully loaded, its first frame if it moves, on white if transparent.
 
+    It has the size of its header, `opened_size` of it if it is large.
+
     Raises:
-        ImageError: it cannot be read or decoded, or its size is one that we refuse (see `check_size`).
+        ImageError: it cannot be read or decoded, its pixels are no numbers, or its size is one that we refuse (see
+            `check_size`).
     """
+    heard.forget()
     with _open_regular(path) as stream, _undecodable(path):
         image = _read_header(stream, path)
         orientation = _orientation(image)
-        is_large = (
-            image.width * image.height > MAX_PIXELS // 2
-        )  # near where Pillow warns again; else decode in parallel
-        with _quiet() if is_large else contextlib.nullcontext():
-            image.load()
-        upright = _turn(_to_rgb(image), orientation)
+        if _is_large(*image.size):
+            with _one_large, heard.quiet():
+                upright = _turn(_reduced(image, path), orientation)
+        else:
+            with heard.quiet() if image.format == "TIFF" else contextlib.nullcontext():  # else decode in parallel
+                image.load()
+            upright = _turn(_to_rgb(image, _grey_range(image, path)), orientation)
     upright.info = {}  # else a reader of the EXIF tag would turn it once more
     return upright
+
+
+def opened_size(width: int, height: int) -> tuple[int, int]:
+    """The size in which `open_image` gives a picture whose header says (width, height)."""
+    if not _is_large(width, height):
+        return width, height
+    return -(-width // REDUCTION), -(-height // REDUCTION)
+
+
+def stored_frame(path: str | os.PathLike[str]) -> Frame:
+    """How the picture at `path` is stored, from its header.
+
+    Raises:
+        ImageError: it cannot be read, its header makes no sense, or its size is one that we refuse.
+    """
+    heard.forget()
+    with _open_regular(path) as stream, _undecodable(path):
+        image = _read_header(stream, path)
+        orientation = _orientation(image)
+        upright = image.size[::-1] if orientation in _ON_ITS_SIDE else image.size
+        return Frame(image.size, upright, orientation)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -91,11 +133,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         ImageError: it cannot be read, its header makes no sense, or its size is one that we refuse.
     """
+    heard.forget()
     with _open_regular(path) as stream, _undecodable(path):
         image = _read_header(stream, path)
-        width, height = image.size
-        if _orientation(image) in _ON_ITS_SIDE:
-            width, height = height, width
+        width, height = image.size[::-1] if _orientation(image) in _ON_ITS_SIDE else image.size
         stream.seek(0)
         image_id = hashlib.file_digest(stream, "sha256").hexdigest()
         return Header(image_id, stream.tell(), width, height)
@@ -182,7 +223,7 @@ def _read_header(stream: IO[bytes], path: str | os.PathLike[str]) -> Image.Image
 
 
 def _identify(stream: IO[bytes]) -> Image.Image:
-    with _quiet():
+    with heard.quiet():
         return Image.open(stream, formats=FORMATS)
 
 
@@ -199,17 +240,8 @@ def _undecodable(path: str | os.PathLike[str]) -> Iterator[None]:
         most = MAX_PIXELS // 1_000_000
         raise ImageError(f"{name} has more than {most} million pixels ({error}): make it smaller") from error
     except _DECODER_ERRORS as error:
-        reason = str(error) or type(error).__name__
-        raise ImageError(f"{name} is damaged or cut short ({reason}): copy or download it again") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Pillow's warnings of large pictures (`check_size` refuses them) and damaged EXIF (`_orientation`)."""
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+        reasons = dict.fromkeys(filter(None, (str(error) or type(error).__name__, heard.told())))
+        raise ImageError(f"{name} is damaged or cut short ({'; '.join(reasons)}): copy or download it again") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -221,7 +253,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        with _quiet():
+        with heard.quiet():
             value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     except _DECODER_ERRORS:
         return 1
@@ -232,23 +264,72 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
+def _is_large(width: int, height: int) -> bool:
+    return width * height > LARGE_PIXELS
+
+
+def _reduced(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
+    """A large picture as RGB, 1/REDUCTION of its sides: decoded so, or means of REDUCTION² pixels, band by band."""
+    width, height = image.size
+    wanted = opened_size(width, height)
+    if image.format in ("JPEG", "MPO"):
+        image.draft(None, (width // REDUCTION, height // REDUCTION))
+    elif isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        image.reduce = REDUCTION.bit_length() - 1
+    image.load()
+    grey_range = _grey_range(image, path)
+    if image.size != (width, height):
+        small = _to_rgb(image, grey_range)
+        return small if small.size == wanted else small.resize(wanted, Image.Resampling.BOX)
+    small = Image.new("RGB", wanted)
+    for top, band in _bands(image):
+        small.paste(_to_rgb(band, grey_range).reduce(REDUCTION), (0, top // REDUCTION))
+    return small
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in stripes of whole rows, each with its first row."""
+    for top in range(0, image.height, _BAND):
+        yield top, image.crop((0, top, image.width, min(top + _BAND, image.height)))
+
+
+def _to_rgb(image: Image.Image, grey_range: tuple[float, float] | None) -> Image.Image:
+    if grey_range is not None:
+        return Image.fromarray(_to_8_bit(np.asarray(image), *grey_range)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _to_8_bit(pixels: np.ndarray, mode: str) -> np.ndarray:
-    """Grey levels scaled to 0..255; Pillow's own conversion clips, which turns a 16-bit picture white.
+def _to_8_bit(pixels: np.ndarray, black: float, span: float) -> np.ndarray:
+    """Grey levels from `black` on, as 0..255; Pillow's own conversion clips, which turns a 16-bit picture white."""
+    return np.rint((pixels.astype(np.float64) - black) * (255.0 / span)).astype(np.uint8)
+
+
+def _grey_range(image: Image.Image, path: str | os.PathLike[str]) -> tuple[float, float] | None:
+    """The level of a deep grey picture that is black, and how far above it white lies; None for pictures of 8 bits.
 
     White is the format's: 65,535 for 16-bit integers and for wider ones that stay below it, 1 for floats that stay
     below it (255 and 65,535 likewise); beyond these, the brightest pixel. Negative values shift black to the darkest.
+
+    Raises:
+        ImageError: a pixel is no number.
     """
-    levels = np.nan_to_num(pixels.astype(np.float64))
-    levels -= min(0.0, levels.min())
-    whites = (1.0, 255.0, 65_535.0) if mode.startswith("F") else (65_535.0,)
-    white = next((white for white in whites if levels.max() <= white), levels.max())
-    return np.rint(levels * (255.0 / white)).astype(np.uint8)
+    if not image.mode.startswith(("I", "F")):
+        return None
+    darkest, brightest, n_wrong = [0.0], [-math.inf], 0
+    for _, band in _bands(image):
+        pixels = np.asarray(band)
+        numbers = pixels[np.isfinite(pixels)]
+        n_wrong += pixels.size - numbers.size
+        if numbers.size:
+            darkest.append(float(numbers.min()))
+            brightest.append(float(numbers.max()))
+    if n_wrong:
+        size = f"{n_wrong:,} of {image.width * image.height:,} pixels"
+        raise ImageError(f"{os.fspath(path)} has {size} that are no numbers (nan or infinite): fill them in")
+    black = min(darkest)
+    whites = (1.0, 255.0, 65_535.0) if image.mode.startswith("F") else (65_535.0,)
+    reach = max(brightest) - black
+    return black, next((white for white in whites if reach <= white), reach)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mmn.core import Failure
 from mmn.errors import SourceError
-
-CAPTION_KEYS: Final = ("text", "caption", "captions")
 
 
 @dataclass(frozen=True)
@@ -28,30 +26,26 @@ class Places:
     """A source's places in a fixed order, some of them already failed, and how many there are.
 
     `is_written_out` says that walking on costs more than a look: each place is first copied out of a dataset.
+    `why_none` says of a source that should have captions why no picture may have got one.
     """
 
     each: Iterable[Place | Failure]
     n_places: int
     is_written_out: bool = False
+    why_none: str = ""
 
 
 def one_place(path: Path) -> Places:
     return Places((Place(path),), 1)
 
 
-def sorted_places(references: Mapping[Path, Iterable[str]]) -> Places:
-    """Places by path, each path once."""
-    places = tuple(Place(path, tuple(dict.fromkeys(references[path]))) for path in sorted(references, key=str))
-    return Places(places, len(places))
-
-
-def captions_in(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The captions of an annotation row: every text in `text`, `caption` and `captions` (a text or a list of texts).
-
-    Half characters, which JSON can write and no file can store, become `?`.
-    """
-    texts = (text.encode("utf-8", "replace").decode().strip() for key in CAPTION_KEYS for text in _texts(row.get(key)))
-    return tuple(text for text in texts if text)
+def sorted_places(
+    references: Mapping[Path, Iterable[str]], failures: Sequence[Failure] = (), why_none: str = ""
+) -> Places:
+    """Places by path, each path once, with what has failed already."""
+    places = [Place(path, tuple(dict.fromkeys(captions))) for path, captions in references.items()]
+    each = sorted([*places, *failures], key=lambda one: str(one.path) if isinstance(one, Place) else one.source)
+    return Places(tuple(each), len(each), why_none=why_none)
 
 
 def is_file(path: Path | str) -> bool:
@@ -124,9 +118,3 @@ def cannot_list(error: OSError) -> SourceError:
 
 def _raise_cannot_list(error: OSError) -> None:
     raise cannot_list(error) from error
-
-
-def _texts(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []

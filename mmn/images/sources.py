@@ -29,10 +29,14 @@ GALLERY_PATH: Final = Path(__file__).parent.parent / "specimen" / "gallery"
 
 @dataclass(frozen=True)
 class Listing:
-    """The distinct pictures of a source and what could not be opened, both in the source's order."""
+    """The distinct pictures of a source and what could not be opened, both in the source's order.
+
+    `note` says in a line why no picture has a reference, where the source looks as if it had some.
+    """
 
     examples: tuple[Example, ...]
     failures: tuple[Failure, ...]
+    note: str = ""
 
 
 def list_source(
@@ -57,26 +61,27 @@ def list_source(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} pictures leaves none: give 1 or more")
-    places = _places_of(spec, work_path)
+    places = places_of(spec, work_path)
     gathered = _Gathered(limit)
     for done, place in enumerate(places.each, start=1):
         gathered.add(place)
         if progress is not None:
-            progress(done, places.n_places)
+            progress(min(done, places.n_places), places.n_places)
         if gathered.is_full and places.is_written_out:
             break
-    return gathered.listing()
+    return gathered.listing(places.why_none)
 
 
-def _places_of(spec: str, work_path: Path) -> Places:
+def places_of(spec: str, work_path: Path) -> Places:
+    """What a source names, before anything is opened; raises as `list_source`."""
     kind, _, rest = spec.partition(":")
     if kind == "coco" and rest:
         return coco_places(*_two_paths(kind, rest))
     if kind == "sbu" and rest:
         return sbu_places(*_two_paths(kind, rest))
     if kind == "hf" and rest:
-        return dataset_places(_absolute(rest), work_path)
-    return folder_places(GALLERY_PATH) if spec == "gallery" else _plain_places(_absolute(spec), spec)
+        return dataset_places(absolute(rest), work_path)
+    return folder_places(GALLERY_PATH) if spec == "gallery" else _plain_places(absolute(spec), spec)
 
 
 def _plain_places(path: Path, spec: str) -> Places:
@@ -92,16 +97,34 @@ def _plain_places(path: Path, spec: str) -> Places:
     return list_places(path) if path.suffix.lower() in (".txt", ".csv") else one_place(path)
 
 
+def annotation_paths(kind: str, rest: str) -> tuple[Path, Path | None]:
+    """`FILE:FOLDER`, or `FILE` alone."""
+    if is_file(os.path.expanduser(rest)) or ":" not in rest:  # noqa: PTH111
+        return absolute(rest), None
+    return _two_paths(kind, rest)
+
+
+def absolute_spec(spec: str) -> str:
+    """The source with its paths in full, so that it means the same from everywhere."""
+    kind, _, rest = spec.partition(":")
+    if kind in ("coco", "sbu") and rest:
+        return ":".join([kind, *(str(path) for path in annotation_paths(kind, rest) if path is not None)])
+    if kind == "hf" and rest:
+        return f"hf:{absolute(rest)}"
+    return spec if spec == "gallery" else str(absolute(spec))
+
+
 def _two_paths(kind: str, rest: str) -> tuple[Path, Path]:
     """`FILE:FOLDER` split at the first colon that leaves an existing file on its left (either may hold colons)."""
     cuts = [index for index, char in enumerate(rest) if char == ":"]
     if not cuts or rest.endswith(":"):
         raise SourceError(f"'{kind}:{rest}' lacks a part: write {kind}:ANNOTATIONS.json:FOLDER")
     cut = next((cut for cut in cuts if is_file(rest[:cut])), cuts[0])
-    return _absolute(rest[:cut]), _absolute(rest[cut + 1 :])
+    return absolute(rest[:cut]), absolute(rest[cut + 1 :])
 
 
-def _absolute(path: str) -> Path:
+def absolute(path: str) -> Path:
+    """The path in full, without `..`, links left as they are."""
     return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - resolve() follows links
 
 
@@ -128,8 +151,10 @@ class _Gathered:
         else:
             self._add_picture(place)
 
-    def listing(self) -> Listing:
-        return Listing(tuple(self._examples.values()), tuple(self._failures))
+    def listing(self, why_none: str) -> Listing:
+        examples = tuple(self._examples.values())
+        is_without = bool(why_none) and not any(example.references for example in examples)
+        return Listing(examples, tuple(self._failures), f"no references: {why_none}" if is_without else "")
 
     def _add_picture(self, place: Place) -> None:
         try:

@@ -22,6 +22,7 @@ from mmn.errors import CacheError
 from mmn.names import RUNNING
 from mmn.shards import find_runs, finished_shards, read_run, read_shard
 from mmn.store.database import transaction
+from mmn.store.given import apply_references, of_latest_masks
 from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
 from mmn.tables import ADDED_KEYS
 
@@ -160,11 +161,13 @@ def _load_some(
 def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, tables: dict[str, pa.Table]) -> None:
     """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in."""
     own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, name])
+    tables = of_latest_masks(own, run.run_id, tables)
     for table, rows in tables.items():
         own.register(f"shard_{table}", rows)
         own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
     if "score" in tables:
         own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
+    apply_references(own, run.run_id, tables)
 
 
 def _insertion(table: str) -> str:

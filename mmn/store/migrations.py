@@ -86,6 +86,15 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
         run_id VARCHAR NOT NULL, edit_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, role VARCHAR NOT NULL,
         text_before VARCHAR NOT NULL, text_after VARCHAR NOT NULL, prob_before DOUBLE, prob_after DOUBLE,
         is_as_wished BOOLEAN NOT NULL""",
+    "outline": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, revision INTEGER NOT NULL, version VARCHAR NOT NULL,
+        source VARCHAR, nouns VARCHAR[] NOT NULL""",
+    "added_source": """
+        run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, number INTEGER NOT NULL, source VARCHAR NOT NULL,
+        n_images INTEGER NOT NULL, added_at TIMESTAMP NOT NULL""",
+    "reference": """
+        run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, number INTEGER NOT NULL, source VARCHAR NOT NULL,
+        added VARCHAR[] NOT NULL, reference VARCHAR[] NOT NULL, lemmas VARCHAR[] NOT NULL""",
     "failure": """
         run_id VARCHAR NOT NULL, source VARCHAR NOT NULL, stage VARCHAR NOT NULL, error VARCHAR NOT NULL,
         message VARCHAR NOT NULL""",
@@ -117,6 +126,7 @@ _COLUMNS_SINCE_5: Final = (
     ("concept", "is_compound BOOLEAN"),
     ("concept", "is_modifier BOOLEAN"),
 )  # tables of version 1 that were there before these columns
+_SINCE_5: Final = ("outline", "added_source", "reference")
 
 
 def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
@@ -126,7 +136,7 @@ def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
 
 
 def _create_tables(cursor: duckdb.DuckDBPyConnection) -> None:
-    later = {*_SINCE_2, *_SINCE_3, *_SINCE_4}
+    later = {*_SINCE_2, *_SINCE_3, *_SINCE_4, *_SINCE_5}
     _create(cursor, [name for name in PUBLIC_TABLES | INTERNAL_TABLES if name not in later])
 
 
@@ -151,12 +161,21 @@ def _add_cut_captions_and_compounds(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
 
 
+def _add_masks_and_references_given_later(cursor: duckdb.DuckDBPyConnection) -> None:
+    _create(cursor, _SINCE_5)
+
+
+def _to_version_5(cursor: duckdb.DuckDBPyConnection) -> None:
+    _add_cut_captions_and_compounds(cursor)
+    _add_masks_and_references_given_later(cursor)
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
     _add_experiments,
     _add_shared_layers,
-    _add_cut_captions_and_compounds,
+    _to_version_5,
 ]  # step n is number n + 1
 
 

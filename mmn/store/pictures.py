@@ -244,6 +244,19 @@ class PictureReader(Reader):
             }
             return own.sql(_LOOKS, params={"run_id": run["run_id"], "image_id": image_id} | chosen).df()
 
+    def mask_specs(self, run_id: str) -> list[str]:
+        """Returns the sources of masks of a run's pictures, the latest that was added first, the pictures' own last.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (own, run):
+            rows = own.execute(
+                "SELECT source FROM added_source WHERE run_id = ? AND kind = 'masks' ORDER BY number DESC",
+                [run["run_id"]],
+            ).fetchall()
+        return list(dict.fromkeys([*(source for (source,) in rows), run["images"]]))
+
     def grid(self, run_id: str, image_id: str) -> Grids | None:
         """Returns where the picture's image tokens lie; None where it is not annotated or they have no place.
 
