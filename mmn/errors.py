@@ -5,6 +5,10 @@ Anything that is our own mistake is an assertion; anything else propagates.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from mmn.printable import printable
+
 
 class MmnError(Exception):
     """The parent of all errors that are shown as one line instead of a traceback."""
@@ -34,6 +38,17 @@ class CacheError(MmnError):
     """A cache that cannot be opened or written."""
 
 
+class BrokenFileError(CacheError):
+    """A file or folder of a run that is not as this program writes it: it is set aside, and all else is used."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"{printable(path)}: {reason}; {remedy}")
+        self.path, self.reason, self.remedy = path, reason, remedy
+
+    def __reduce__(self) -> tuple[type[BrokenFileError], tuple[Path, str, str]]:
+        return type(self), (self.path, self.reason, self.remedy)  # so that a worker process can raise it
+
+
 class CacheLockedError(CacheError):
     """Another process holds the database; DuckDB lets nobody else even read it meanwhile."""
 
@@ -48,3 +63,7 @@ class RunNotFoundError(MmnError):
 
 class Cancelled(MmnError):
     """The user asked to stop; what was finished is kept."""
+
+
+class Unfit(Exception):
+    """Why a value is not what it may be. Whoever knows the file that it is in says so (`BrokenFileError`)."""

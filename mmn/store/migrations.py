@@ -91,7 +91,8 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
 }
 
 INTERNAL_TABLES: Final[dict[str, str]] = {
-    "shard": "run_id VARCHAR, name VARCHAR, loaded_at TIMESTAMP NOT NULL, PRIMARY KEY (run_id, name)",
+    "shard": """
+        run_id VARCHAR, name VARCHAR, loaded_at TIMESTAMP NOT NULL, digest VARCHAR, PRIMARY KEY (run_id, name)""",
     "image_rank": f"""
         {_CONCEPT_KEY}, method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
         score FLOAT NOT NULL, rank INTEGER NOT NULL""",
@@ -139,11 +140,17 @@ def _add_shared_layers(cursor: duckdb.DuckDBPyConnection) -> None:
     _create(cursor, _SINCE_4)
 
 
+def _add_digests(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Of the shards that are loaded from now on; a database that is made new has the column already."""
+    cursor.execute("ALTER TABLE shard ADD COLUMN IF NOT EXISTS digest VARCHAR")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
     _add_experiments,
     _add_shared_layers,
+    _add_digests,
 ]  # step n is number n + 1
 
 
