@@ -1,4 +1,4 @@
-"""A short notice of what was not loaded, with reason and remedy. Names come from strangers' files: shown as text only."""
+"""A short notice of what was not loaded, with reason and remedy. Names are a stranger's: shown as text only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final
 
 import streamlit as st
 
-from app import state
 from mmn.errors import BrokenFileError
 from mmn.printable import printable
 
@@ -18,12 +17,8 @@ def notice(broken: Sequence[BrokenFileError]) -> None:
     """Says how many files or folders were set aside; which and why is folded away."""
     if not broken:
         return
-    verb = "was" if len(broken) == 1 else "were"
-    st.warning(
-        f"{state.count(len(broken), 'broken file or folder', 'broken files or folders')} {verb} set aside. "
-        "Everything else is loaded.",
-        icon=":material/warning:",
-    )
+    what = "1 broken file or folder was" if len(broken) == 1 else f"{len(broken):,} broken files or folders were"
+    st.warning(f"{what} set aside. Everything else is loaded.", icon=":material/warning:")
     with st.expander("What, why, and what to do"):
         for error in broken[:MOST_SHOWN]:
             st.text(f"{printable(error.path)}\n{error.reason}.\nTo mend it: {error.remedy}.")
