@@ -8,7 +8,7 @@ from typing import Final
 
 import streamlit as st
 
-from mmn.errors import BrokenFileError
+from mmn.errors import SetAside
 from mmn.store import Store
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ def store() -> Store:
     return _open(cache_path())
 
 
-def look_for_results() -> tuple[BrokenFileError, ...]:
+def look_for_results() -> tuple[SetAside, ...]:
     """Loads shards that jobs or commands have written since the last look (at most every 3 s); returns what was set
     aside, and why.
     """
@@ -48,7 +48,7 @@ def _open(path: Path) -> Store:
 
 
 @st.cache_resource(ttl=3, show_spinner="Loading new results")
-def _load_new(path: Path) -> tuple[BrokenFileError, ...]:
+def _load_new(path: Path) -> tuple[SetAside, ...]:
     opened = _open(path)
     opened.load_new_shards([opened.runs_path, BUNDLED_RUN])
     return opened.set_aside

@@ -7,20 +7,20 @@ from typing import Final
 
 import streamlit as st
 
-from mmn.errors import BrokenFileError
+from mmn.errors import SetAside
 from mmn.printable import printable
 
 MOST_SHOWN: Final = 20
 
 
-def notice(broken: Sequence[BrokenFileError]) -> None:
+def notice(broken: Sequence[SetAside]) -> None:
     """Says how many files or folders were set aside; which and why is folded away."""
     if not broken:
         return
     what = "1 broken file or folder was" if len(broken) == 1 else f"{len(broken):,} broken files or folders were"
     st.warning(f"{what} set aside. Everything else is loaded.", icon=":material/warning:")
     with st.expander("What, why, and what to do"):
-        for error in broken[:MOST_SHOWN]:
-            st.text(f"{printable(error.path)}\n{error.reason}.\nTo mend it: {error.remedy}.")
+        for one in broken[:MOST_SHOWN]:
+            st.text(f"{printable(one.path)}\n{one.reason}.\nTo mend it: {one.remedy}.")
         if len(broken) > MOST_SHOWN:
             st.caption(f"And {len(broken) - MOST_SHOWN} more; `python -m mmn runs` lists them all.")

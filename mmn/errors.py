@@ -5,6 +5,7 @@ Anything that is our own mistake is an assertion; anything else propagates.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmn.printable import printable
@@ -38,15 +39,27 @@ class CacheError(MmnError):
     """A cache that cannot be opened or written."""
 
 
+@dataclass(frozen=True)
+class SetAside:
+    """A file or folder of a run that is not used: which, why, and what to do."""
+
+    path: Path
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}; {self.remedy}"
+
+
 class BrokenFileError(CacheError):
-    """A file or folder of a run that is not as this program writes it: it is set aside, and all else is used."""
+    """A file or folder of a run is not as this program writes it: it is set aside (`told`), and all else is used."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        super().__init__(f"{printable(path)}: {reason}; {remedy}")
-        self.path, self.reason, self.remedy = path, reason, remedy
+        self.told = SetAside(path, reason, remedy)
+        super().__init__(str(self.told))
 
     def __reduce__(self) -> tuple[type[BrokenFileError], tuple[Path, str, str]]:
-        return type(self), (self.path, self.reason, self.remedy)  # so that a worker process can raise it
+        return type(self), (self.told.path, self.told.reason, self.told.remedy)  # a worker process can raise it
 
 
 class CacheLockedError(CacheError):

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from mmn.checks import check_tables
 from mmn.core import Outcome, Run
-from mmn.errors import BrokenFileError, CacheError, Unfit
+from mmn.errors import BrokenFileError, CacheError, SetAside, Unfit
 from mmn.inside import inside, is_name
 from mmn.manifests import (
     MANIFEST_FILE,
@@ -153,7 +153,7 @@ def finished_shards(run_path: Path) -> frozenset[str]:
         return frozenset(entry.name for entry in entries if is_name(entry.name) and _is_shard(entry))
 
 
-def broken_entries(run_path: Path) -> list[BrokenFileError]:
+def broken_entries(run_path: Path) -> list[SetAside]:
     """Returns what lies in a run's folder like a shard, and is not read: links, and names that no shard has."""
     with os.scandir(run_path) as entries:
         seen = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -161,9 +161,9 @@ def broken_entries(run_path: Path) -> list[BrokenFileError]:
     for entry in seen:
         path = Path(entry.path)
         if entry.is_symlink() and entry.name not in (RUN_FILE, OUTCOME_FILE):
-            found.append(BrokenFileError(path, "it is a link, which may lead anywhere", "put the folder itself there"))
+            found.append(SetAside(path, "it is a link, which may lead anywhere", "put the folder itself there"))
         elif not is_name(entry.name) and _is_shard(entry):
-            found.append(BrokenFileError(path, f"{quoted(entry.name)} is no name of a shard", "remove that folder"))
+            found.append(SetAside(path, f"{quoted(entry.name)} is no name of a shard", "remove that folder"))
     return found
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
-from mmn.errors import BrokenFileError, SourceError, UsageError
+from mmn.errors import BrokenFileError, CacheError, SetAside, SourceError, UsageError
 from mmn.printable import printable
 from mmn.shards import find_runs, read_run_file
 from mmn.specimen import RUN_PATH
@@ -65,25 +65,25 @@ def run(options: argparse.Namespace) -> int:
 def _runs(store: Store, _options: argparse.Namespace) -> tuple[object, str]:
     """The runs, each with what was set aside of it; what is no readable run at all follows, without an id."""
     runs = store.runs()
-    broken = {error: _run_of(error, store, list(runs["run_id"])) for error in store.set_aside}
+    broken = {one: _run_of(one, store, list(runs["run_id"])) for one in store.set_aside}
     rows = [row | {"set_aside": _told(broken, row["run_id"])} for row in _records(runs)]
     rows += [{"run_id": None, "status": SET_ASIDE, "set_aside": [one]} for one in _told(broken, None)]
     listed = runs[list(RUN_COLUMNS)].map(printable).to_string(index=False)
     lines = [listed if len(runs) else "no runs yet; mmn score makes one"]
-    lines += [f"set aside: {error}" for error in store.set_aside]
+    lines += [f"set aside: {one}" for one in store.set_aside]
     return rows, "\n".join(lines)
 
 
-def _run_of(error: BrokenFileError, store: Store, run_ids: list[str]) -> str | None:
+def _run_of(broken: SetAside, store: Store, run_ids: list[str]) -> str | None:
     """The loaded run that a broken shard is of; None for what is no run."""
-    names = [path.name for path in (error.path, *error.path.parents) if path.parent == store.runs_path]
+    names = [path.name for path in (broken.path, *broken.path.parents) if path.parent == store.runs_path]
     return names[0] if names and names[0] in run_ids else None
 
 
-def _told(broken: dict[BrokenFileError, str | None], run_id: str | None) -> list[dict[str, str]]:
+def _told(broken: dict[SetAside, str | None], run_id: str | None) -> list[dict[str, str]]:
     return [
-        {"path": printable(error.path), "reason": error.reason, "remedy": error.remedy}
-        for error, of in broken.items()
+        {"path": printable(one.path), "reason": one.reason, "remedy": one.remedy}
+        for one, of in broken.items()
         if of == run_id
     ]
 
@@ -113,12 +113,12 @@ def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     run_ids = sorted(filter(None, (_restored(store, run_path) for run_path in run_paths)))
     n_shards = store.load_new_shards([folder])
     if not run_ids:
-        raise store.set_aside[0]
+        raise CacheError(str(store.set_aside[0]))
     values = {"n_shards": n_shards, "runs": run_ids}
     lines = [f"{n_shards} new shards of {len(run_ids)} runs loaded"]
     if store.set_aside:
         values["set_aside"] = _told(dict.fromkeys(store.set_aside), None)
-        lines += [f"set aside: {error}" for error in store.set_aside]
+        lines += [f"set aside: {one}" for one in store.set_aside]
     return values, "\n".join(lines)
 
 

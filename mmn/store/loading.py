@@ -18,7 +18,7 @@ from typing import Final
 import duckdb
 
 from mmn.core import Outcome, Run
-from mmn.errors import BrokenFileError, Unfit
+from mmn.errors import BrokenFileError, SetAside, Unfit
 from mmn.names import RUNNING
 from mmn.shard_files import Shard
 from mmn.shards import (
@@ -64,12 +64,12 @@ _RANK_IMAGES = """
 class Refused:
     """What was set aside at earlier looks, so that it is read again only when something about it has changed."""
 
-    known: dict[Path, tuple[object, BrokenFileError]] = field(default_factory=dict)
+    known: dict[Path, tuple[object, SetAside]] = field(default_factory=dict)
 
-    def again(self, path: Path, look: object) -> BrokenFileError | None:
+    def again(self, path: Path, look: object) -> SetAside | None:
         """Why `path` was set aside before, if it looked just so then."""
-        before, error = self.known.get(path, (None, None))
-        return error if before == look else None
+        before, told = self.known.get(path, (None, None))
+        return told if before == look else None
 
 
 @dataclass
@@ -78,7 +78,7 @@ class _Loading:
 
     own: duckdb.DuckDBPyConnection
     refused: Refused
-    broken: list[BrokenFileError] = field(default_factory=list)
+    broken: list[SetAside] = field(default_factory=list)
     known: dict[str, Known] = field(default_factory=dict)
 
 
@@ -97,7 +97,7 @@ def load(
     home: Path,
     progress: Callable[[int, int], None],
     refused: Refused,
-) -> tuple[int, list[BrokenFileError]]:
+) -> tuple[int, list[SetAside]]:
     """Loads all new shards of the runs in `runs_paths`; returns how many there were, and what was set aside and why.
 
     What is set aside leaves no row behind. It is looked at again when it, or what is loaded of its run, has changed.
@@ -127,7 +127,7 @@ def _runs_to_load(looking: _Loading, runs_paths: list[Path], home: Path) -> dict
         try:
             run_file = _checked_run(own, run_path, is_named=run_path in runs_paths)
         except BrokenFileError as error:
-            looking.broken.append(error)
+            looking.broken.append(error.told)
             continue
         run_id = run_file.run.run_id
         if run_id in deleted and run_path.absolute().parent == home.absolute():
@@ -156,7 +156,7 @@ def _outcome(looking: _Loading, run_path: Path) -> Outcome | None:
     try:
         return read_outcome(run_path)
     except BrokenFileError as error:
-        looking.broken.append(error)
+        looking.broken.append(error.told)
         return None
 
 
@@ -232,8 +232,8 @@ def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
             try:
                 shard = _checked_shard(looking, one)
             except BrokenFileError as error:
-                looking.broken.append(error)
-                looking.refused.known[one.path] = (one.look, error)
+                looking.broken.append(error.told)
+                looking.refused.known[one.path] = (one.look, error.told)
             else:
                 _insert(looking.own, one.run_file.run, one.path.name, shard)
                 n_rows += sum(map(len, shard.tables.values()))

@@ -15,7 +15,7 @@ from typing import Any, Self
 import duckdb
 import pandas as pd
 
-from mmn.errors import BrokenFileError
+from mmn.errors import SetAside
 from mmn.inside import inside
 from mmn.names import ORIGINAL
 from mmn.shards import remove
@@ -52,7 +52,7 @@ class Store(
         """Use `Store.open`."""
         super().__init__(cache_path, connection)
         self._refused = loading.Refused()
-        self._set_aside: tuple[BrokenFileError, ...] = ()
+        self._set_aside: tuple[SetAside, ...] = ()
         self._writing = threading.Lock()  # two sessions that load the same shard at once would both add it
 
     @classmethod
@@ -115,7 +115,7 @@ class Store(
         return n_loaded
 
     @property
-    def set_aside(self) -> tuple[BrokenFileError, ...]:
+    def set_aside(self) -> tuple[SetAside, ...]:
         """What the last `load_new_shards` did not load: each with its `path`, the `reason` and a `remedy`."""
         return self._set_aside
 
