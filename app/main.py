@@ -44,15 +44,14 @@ def dashboard() -> None:
     st.title(page.title)  # there while the libraries still load
 
     with loading_libraries():
-        from app import resources, widgets
+        from app import resources, set_aside, widgets
         from app.boundary import error_boundary
 
     with error_boundary():
-        problem = resources.look_for_results()
+        broken = resources.look_for_results()
         with st.sidebar:
             widgets.run_picker(resources.store().runs())
-            if problem:
-                st.warning(f"Some results could not be loaded: {problem}", icon=":material/warning:")
+            set_aside.notice(broken)
         page.run()
 
 

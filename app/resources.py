@@ -8,7 +8,7 @@ from typing import Final
 
 import streamlit as st
 
-from mmn.errors import CacheError
+from mmn.errors import SetAside
 from mmn.store import Store
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -30,9 +30,9 @@ def store() -> Store:
     return _open(cache_path())
 
 
-def look_for_results() -> str:
-    """Loads shards that jobs or commands have written since the last look (at most every 3 s); returns what was wrong
-    with any of them, or an empty string.
+def look_for_results() -> tuple[SetAside, ...]:
+    """Loads shards that jobs or commands have written since the last look (at most every 3 s); returns what was set
+    aside, and why.
     """
     return _load_new(cache_path())
 
@@ -47,11 +47,8 @@ def _open(path: Path) -> Store:
     return Store.open(path)
 
 
-@st.cache_data(ttl=3, show_spinner="Loading new results")
-def _load_new(path: Path) -> str:
+@st.cache_resource(ttl=3, show_spinner="Loading new results")
+def _load_new(path: Path) -> tuple[SetAside, ...]:
     opened = _open(path)
-    try:
-        opened.load_new_shards([opened.runs_path, BUNDLED_RUN])
-    except CacheError as error:  # all that is whole has been loaded
-        return str(error)
-    return ""
+    opened.load_new_shards([opened.runs_path, BUNDLED_RUN])
+    return opened.set_aside

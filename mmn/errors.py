@@ -5,6 +5,11 @@ Anything that is our own mistake is an assertion; anything else propagates.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmn.printable import printable
+
 
 class MmnError(Exception):
     """The parent of all errors that are shown as one line instead of a traceback."""
@@ -38,6 +43,29 @@ class CacheError(MmnError):
     """A cache that cannot be opened or written."""
 
 
+@dataclass(frozen=True)
+class SetAside:
+    """A file or folder of a run that is not used: which, why, and what to do."""
+
+    path: Path
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}; {self.remedy}"
+
+
+class BrokenFileError(CacheError):
+    """A file or folder of a run is not as this program writes it: it is set aside (`told`), and all else is used."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        self.told = SetAside(path, reason, remedy)
+        super().__init__(str(self.told))
+
+    def __reduce__(self) -> tuple[type[BrokenFileError], tuple[Path, str, str]]:
+        return type(self), (self.told.path, self.told.reason, self.told.remedy)  # a worker process can raise it
+
+
 class CacheLockedError(CacheError):
     """Another process holds the database; DuckDB lets nobody else even read it meanwhile."""
 
@@ -52,3 +80,7 @@ class RunNotFoundError(MmnError):
 
 class Cancelled(MmnError):
     """The user asked to stop; what was finished is kept."""
+
+
+class Unfit(Exception):
+    """Why a value is not what it may be. Whoever knows the file that it is in says so (`BrokenFileError`)."""

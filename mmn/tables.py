@@ -24,13 +24,24 @@ _TYPES: Final = {
     "texts10": pa.list_(pa.string(), 10),
     "floats10": pa.list_(pa.float32(), 10),
     "time": pa.timestamp("us"),
+    "json": pa.string(),
 }
+_JSON: Final = {b"holds": b"JSON"}  # metadata of the fields of such text
 
 
 def _schema(columns: str) -> pa.Schema:
     """Returns the schema of `name type, …`; a type with a question mark may be empty."""
     pairs = [column.split() for column in columns.split(",")]
-    return pa.schema([pa.field(n, _TYPES[t.rstrip("?")], nullable=t.endswith("?")) for n, t in pairs])
+    return pa.schema([_field(name, kind.rstrip("?"), nullable=kind.endswith("?")) for name, kind in pairs])
+
+
+def _field(name: str, kind: str, *, nullable: bool) -> pa.Field:
+    return pa.field(name, _TYPES[kind], nullable, _JSON if kind == "json" else None)
+
+
+def is_json(field: pa.Field) -> bool:
+    """Whether the text of a column is JSON."""
+    return field.metadata == _JSON
 
 
 SCHEMAS: Final[dict[str, pa.Schema]] = {
@@ -59,7 +70,7 @@ ANNOTATIONS: Final[dict[str, pa.Schema]] = {
     ),
     "outline": _schema("image_id text, revision int32, version text, source text?, nouns texts"),
     "look": _schema("image_id text, layer int16, unit int32, activations floats"),
-    "grid": _schema("image_id text, grid text"),
+    "grid": _schema("image_id text, grid json"),
     "lens": _schema("image_id text?, kind text, layer int16?, token_position int32, tokens texts, scores floats"),
 }  # what is said of scored units and pictures afterwards
 
@@ -92,7 +103,7 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
     ),
     "edit": _schema(
         "edit_id text, created_at time, algorithm text, selection text, method text?, noun text, target text, "
-        "units text, settings text, fingerprint_before text, fingerprint_after text, relative_norm double, "
+        "units json, settings json, fingerprint_before text, fingerprint_after text, relative_norm double, "
         "efficacy double?, generalisation double?, locality double?, fluency double?, fluency_before double?"
     ),
     "edited_caption": _schema(
@@ -133,3 +144,22 @@ ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "reference": ("image_id", "number"),
 }
 TABLES: Final = SCHEMAS | ADDED
+KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "image": ("image_id",),
+    "caption": ("image_id", "variant"),
+    "concept": ("image_id", "variant", "noun"),
+    "score": ("image_id", "variant", "noun", "method", "rank"),
+    "budget": ("image_id", "variant", "noun", "term", "layer"),
+} | ADDED_KEYS  # what tells two rows of one shard apart; only `failure` may say the same twice
+SHARES: Final = (  # columns, of any table, from 0 to 1; other floats are finite, other whole numbers count from 0
+    "prob",
+    "prob_before",
+    "prob_after",
+    "ratio",
+    "iou",
+    "iou_other",
+    "iou_random",
+    "efficacy",
+    "generalisation",
+    "locality",
+)

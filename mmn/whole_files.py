@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import time
@@ -19,6 +20,8 @@ from typing import Final
 
 from mmn.errors import CacheError
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _STALE_S: Final = 24 * 3600.0  # a hidden folder of another machine is a leftover after this long
 _HOST: Final = socket.gethostname().replace(".", "-")
 _PROCESS: Final = uuid.uuid4().hex[:8]  # tells us from a killed process that had our process id
@@ -56,16 +59,22 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
+def explain_unwritable(path: Path) -> Iterator[None]:
+    """Says what to do where nothing can be written: no space is left, or the place is not ours to write to."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise CacheError(
-            f"no space left to write {path} ({_free_mb(path):.1f} MB free): finished batches are kept; "
-            "make room and give the same command again to resume"
-        ) from error
+        if error.errno in _FULL:
+            raise CacheError(
+                f"no space left to write {path} ({_free_mb(path):.1f} MB free): finished batches are kept; "
+                "make room and give the same command again to resume"
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise CacheError(
+                f"{path} cannot be written ({os.strerror(error.errno)}): make its folder writable, "
+                "or copy the cache to where you can write and choose the copy (--cache; MMN_CACHE for the app)"
+            ) from error
+        raise
 
 
 def _free_mb(path: Path) -> float:
@@ -81,17 +90,17 @@ def hidden(folder: Path, name: str) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Removes the hidden files and folders of writers that are no more; live writers keep theirs."""
     for path in folder.glob(".*.*.*.*.*"):
-        if _is_leftover(path):
-            with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(OSError):  # another process was faster, or nothing can be written here
+            if _is_leftover(path):
                 path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_leftover(path: Path) -> bool:
     host, pid, process = path.name.rsplit(".", 4)[-4:-1]
-    if not pid.isdigit() or process == _PROCESS:
+    if not re.fullmatch(r"[0-9]{1,9}", pid) or process == _PROCESS:
         return False
     if host != _HOST:
-        return time.time() - path.stat().st_mtime > _STALE_S
+        return time.time() - path.lstat().st_mtime > _STALE_S
     return int(pid) == os.getpid() or not _is_alive(int(pid))
 
 

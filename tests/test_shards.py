@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmn import shards, whole_files
+from mmn import shard_files, shards, whole_files
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, ORIGINAL
@@ -60,9 +60,7 @@ def tables_of(nouns: dict[str, list[str]], seed: int = 0, top_k: int = 4) -> dic
     rng = np.random.default_rng(seed)
     rows: dict[str, list[dict]] = {name: [] for name in SCHEMAS}
     for image_id, said in nouns.items():
-        source = f"pictures/{image_id}.png"
-        size = {"width": 32, "height": 24}
-        rows["image"].append({"image_id": image_id, "source": source, "sources": [source], "reference": []} | size)
+        rows["image"].append(image_row(image_id))
         rows["caption"].append({"image_id": image_id, "variant": ORIGINAL, "text": " ".join(said), "tokens": [1, 2]})
         for position, noun in enumerate(said):
             rows["concept"].append(concept_row(image_id, noun, position))
@@ -80,6 +78,12 @@ def tables_of(nouns: dict[str, list[str]], seed: int = 0, top_k: int = 4) -> dic
                 rows["score"] += score_rows(image_id, noun, method, rng.standard_normal(MODEL.n_units), top_k)
     rows["failure"].append({"source": "broken.png", "stage": "open", "error": "ImageError", "message": "truncated"})
     return {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in SCHEMAS.items()}
+
+
+def image_row(image_id: str) -> dict:
+    source = f"pictures/{image_id}.png"
+    size = {"width": 32, "height": 24}
+    return {"image_id": image_id, "source": source, "sources": [source], "reference": []} | size
 
 
 def concept_row(image_id: str, noun: str, position: int = 0, target_at: str | None = None) -> dict:
@@ -133,9 +137,9 @@ def test_a_resumed_run_keeps_its_folder_and_may_complete(run_path: Path) -> None
 
 
 def test_a_folder_of_another_run_is_refused(run_path: Path) -> None:
-    run_path.rename(run_path.with_name("ffff"))
+    run_path.rename(run_path.with_name("f" * 16))
     with pytest.raises(CacheError, match="holds the run 0123456789abcdef"):
-        shards.create_run(run_path.parent, replace(RUN, run_id="ffff"))
+        shards.create_run(run_path.parent, replace(RUN, run_id="f" * 16))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"run_id": "x", "new_field": 1, "model": {}, "settings": {}}'])
@@ -190,7 +194,7 @@ def test_the_first_shard_of_a_name_wins(run_path: Path) -> None:
     shard_path = shards.write_shard(run_path, "batch", tables_of({"a": ["dog"]}, seed=1))
     assert shards.read_shard(shard_path)["score"].equals(first["score"])
     hidden_path = whole_files.hidden(run_path, "batch")
-    shards._write_tables(hidden_path, tables_of({"a": ["dog"]}, seed=1))
+    shard_files.write_files(hidden_path, RUN, "batch", tables_of({"a": ["dog"]}, seed=1))
     whole_files.publish(hidden_path, shard_path)  # the other writer was between its look and its rename
     assert shards.read_shard(shard_path)["score"].equals(first["score"])
 
@@ -219,7 +223,7 @@ def test_missing_values_columns_and_concepts_are_refused(run_path: Path) -> None
         "score: ": {"score": tables["score"].drop_columns(["token_position"])},
         "score rows without a concept": {"score": changed(tables["score"], "noun", ["cat"])},
         "budget rows without a concept": {"budget": changed(tables["budget"], "variant", ["blank"])},
-        "2 concepts but 1 distinct": {"concept": pa.concat_tables([tables["concept"]] * 2)},
+        "2 concept rows but 1 distinct": {"concept": pa.concat_tables([tables["concept"]] * 2)},
     }
     for message, table in wrong.items():
         with pytest.raises(AssertionError, match=message):
@@ -265,7 +269,7 @@ def test_an_error_that_is_not_a_full_disk_propagates(run_path: Path, monkeypatch
 
 
 def test_writing_into_a_deleted_run_says_so(run_path: Path) -> None:
-    shards.remove_run(run_path)()
+    shards.remove(run_path.parent, run_path.name)()
     with pytest.raises(CacheError, match="deleted while it was being scored"):
         shards.write_shard(run_path, "batch", tables_of({"a": ["dog"]}))
     assert list(run_path.parent.iterdir()) == []
@@ -283,7 +287,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 import test_shards as t
-from mmn import shards, whole_files
+from mmn import shard_files, shards, whole_files
 tables = t.tables_of({"a": ["dog", "cat"]})
 for n in range(100_000):
     shards.write_shard(Path(sys.argv[1]), f"batch-{os.getpid()}-{n:06d}", tables)
@@ -331,7 +335,7 @@ def test_only_leftovers_of_the_dead_are_removed(run_path: Path) -> None:
     assert left == {"ours", "alive", "elsewhere", "stranger"}
 
 
-def test_score_shards_stay_small(run_path: Path) -> None:
+def test_score_shards_stay_small(tmp_path: Path) -> None:
     """Encodings, not only zstd: on a real run they save 40 %, on this noise, which nothing can press, less."""
     rng = np.random.default_rng(0)
     n_concepts, k = 20, 1000
@@ -351,6 +355,8 @@ def test_score_shards_stay_small(run_path: Path) -> None:
         "token_position": pa.nulls(n, pa.int32()),
     }
     tables = {"concept": pa.Table.from_pylist(concept, schema=SCHEMAS["concept"]), "score": pa.table(columns)}
+    large = replace(RUN, model=replace(MODEL, n_layers=6, d_mlp=512), settings=replace(RUN.settings, top_k=k))
+    run_path = shards.create_run(tmp_path / "runs", large)
     shard_path = shards.write_shard(run_path, "batch", tables)
     pq.write_table(shards.read_shard(shard_path)["score"], run_path / "plain.parquet", compression="zstd")
     assert (shard_path / "score.parquet").stat().st_size < 0.8 * (run_path / "plain.parquet").stat().st_size

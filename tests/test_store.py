@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -26,10 +27,10 @@ from hypothesis import strategies as st
 
 from mmn import shards
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoundError, UsageError
-from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, RANDOM, RUNNING
+from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RUNNING
 from mmn.store import Store, database, migrations
 from mmn.tables import SCHEMAS
-from tests.test_shards import DONE, MODEL, RUN, concept_row, score_rows, tables_of
+from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {"a": ["dog", "cats"], "b": ["dog"], "c": ["trees", "dogs", "sky"]}
@@ -112,15 +113,17 @@ def test_a_run_shows_its_end_when_it_has_ended(store: Store) -> None:
 
 
 def test_what_is_remembered_of_a_run_ends_with_a_write(store: Store) -> None:
+    grey = CONTRIBUTION + MINUS_BLANK
     assert store.score_methods("latest") == [CONTRIBUTION, RANDOM]
     tables = tables_of({"z": ["dog"]}, seed=2)
-    activation = pa.array(["activation"] * len(tables["score"]))
+    tables["score"] = tables["score"].filter(pc.equal(tables["score"]["method"], CONTRIBUTION))
     place = tables["score"].schema.get_field_index("method")
-    tables["score"] = tables["score"].set_column(place, tables["score"].schema.field(place), activation)
+    others = pa.array([grey] * len(tables["score"]))
+    tables["score"] = tables["score"].set_column(place, tables["score"].schema.field(place), others)
     shards.write_shard(store.runs_path / RUN.run_id, "batch-2", tables)
-    assert "activation" not in store.score_methods("latest")
+    assert grey not in store.score_methods("latest")
     store.load_new_shards([store.runs_path])
-    assert "activation" in store.score_methods("latest")
+    assert grey in store.score_methods("latest")
     assert store.concepts("latest")["n_images"].sum() == 7
     store.delete_run("latest")
     with pytest.raises(RunNotFoundError):
@@ -143,13 +146,14 @@ def test_times_are_kept_in_utc(tmp_path: Path) -> None:
 
 
 def test_runs_are_found_by_their_beginning(tmp_path: Path) -> None:
-    for hour, run_id in enumerate(["aa11", "aa22", "aa2", "bb33"]):
+    aa11, aa22, aa23, bb33 = (begin + "0" * 12 for begin in ("aa11", "aa22", "aa23", "bb33"))
+    for hour, run_id in enumerate([aa11, aa22, aa23, bb33]):
         shards.create_run(tmp_path / "runs", replace(RUN, run_id=run_id, created_at=f"2026-11-21T0{hour}:00:00+00:00"))
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        assert list(store.runs()["run_id"]) == ["bb33", "aa2", "aa22", "aa11"]
-        assert [store.run(text)["run_id"] for text in ("latest", "b", "aa2", "aa22")] == ["bb33", "bb33", "aa2", "aa22"]
-        with pytest.raises(RunNotFoundError, match=r"more than one.*'aa'.*aa2, aa22, aa11"):
+        assert list(store.runs()["run_id"]) == [bb33, aa23, aa22, aa11]
+        assert [store.run(text)["run_id"] for text in ("latest", "b", "aa23", aa22)] == [bb33, bb33, aa23, aa22]
+        with pytest.raises(RunNotFoundError, match=rf"more than one.*'aa'.*{aa23}, {aa22}, {aa11}"):
             store.run("aa")
         for text in ("cc", "", "%", "aa_1"):
             with pytest.raises(RunNotFoundError, match=r"no run .*bb33"):
@@ -199,20 +203,24 @@ def test_a_broken_shard_is_named_and_the_others_are_loaded(cache_path: Path) -> 
     whole = (broken / "score.parquet").read_bytes()
     (broken / "score.parquet").write_bytes(whole[: len(whole) // 2])
     with Store.open(cache_path) as store:
-        with pytest.raises(CacheError, match=str(broken)):
+        for _ in range(2):  # what has not changed is not read again, and told again
             store.load_new_shards([store.runs_path])
+            (told,) = store.set_aside
+            assert told.path.is_relative_to(broken)
+            assert "delete that folder" in told.remedy
         assert list(store.table("latest", "image")["image_id"]) == ["c"]
         (broken / "score.parquet").write_bytes(whole)
         assert store.load_new_shards([store.runs_path]) == 1
+        assert store.set_aside == ()
         assert list(store.table("latest", "image")["image_id"]) == ["a", "b", "c"]
 
 
 def test_a_broken_run_is_named_and_the_others_are_loaded(cache_path: Path) -> None:
-    other = shards.create_run(cache_path / "runs", replace(RUN, run_id="0000"))
+    other = shards.create_run(cache_path / "runs", replace(RUN, run_id="0" * 16))
     (other / shards.RUN_FILE).write_text("{")
     with Store.open(cache_path) as store:
-        with pytest.raises(CacheError, match=r"0000.run\.json"):
-            store.load_new_shards([store.runs_path])
+        assert store.load_new_shards([store.runs_path]) == 2
+        assert [error.path for error in store.set_aside] == [other / shards.RUN_FILE]
         assert store.summary("latest")["n_images"] == 3
 
 
@@ -226,12 +234,14 @@ def test_a_nan_is_refused_by_the_database_too(store: Store) -> None:
 
 # ---- deleting
 
+SHIPPED = "5" * 16
+
 
 @pytest.fixture
 def shipped_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that ships with the program and is itself a run."""
     runs_path = tmp_path_factory.mktemp("package")
-    run_path = shards.create_run(runs_path, replace(RUN, run_id="shipped"))
+    run_path = shards.create_run(runs_path, replace(RUN, run_id=SHIPPED))
     shards.write_shard(run_path, "batch-0", tables_of({"a": ["dog"]}))
     return run_path
 
@@ -239,7 +249,7 @@ def shipped_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_deleted_run_does_not_come_back_by_itself(store: Store, shipped_path: Path) -> None:
     folders = [store.runs_path, shipped_path]
     assert store.load_new_shards(folders) == 1
-    for run_id in (RUN.run_id, "shipped"):
+    for run_id in (RUN.run_id, SHIPPED):
         store.delete_run(run_id)
     assert list(store.runs_path.iterdir()) == []
     assert shipped_path.exists()
@@ -252,21 +262,21 @@ def test_a_deleted_run_does_not_come_back_by_itself(store: Store, shipped_path: 
 
 def test_restoring_or_scoring_again_brings_a_deleted_run_back(store: Store, shipped_path: Path) -> None:
     store.load_new_shards([shipped_path])
-    store.delete_run("shipped")
-    store.restore("shipped")
+    store.delete_run(SHIPPED)
+    store.restore(SHIPPED)
     assert store.load_new_shards([shipped_path]) == 1
-    store.delete_run("shipped")
-    again = shards.create_run(store.runs_path, replace(RUN, run_id="shipped"))
+    store.delete_run(SHIPPED)
+    again = shards.create_run(store.runs_path, replace(RUN, run_id=SHIPPED))
     shards.write_shard(again, "batch-0", tables_of({"b": ["dog"]}))
     assert store.load_new_shards([store.runs_path, shipped_path]) == 1
-    assert list(store.table("shipped", "image")["image_id"]) == ["b"]
+    assert list(store.table(SHIPPED, "image")["image_id"]) == ["b"]
 
 
 def test_of_a_run_found_twice_the_first_folder_counts(store: Store, shipped_path: Path) -> None:
-    again = shards.create_run(store.runs_path, replace(RUN, run_id="shipped"))
+    again = shards.create_run(store.runs_path, replace(RUN, run_id=SHIPPED))
     shards.write_shard(again, "other-name", tables_of({"a": ["dog"]}))
     assert store.load_new_shards([store.runs_path, shipped_path]) == 1
-    assert store.summary("shipped")["n_concepts"] == 1
+    assert store.summary(SHIPPED)["n_concepts"] == 1
 
 
 # ---- opening
@@ -476,12 +486,15 @@ def dense(units: dict[tuple[int, int], float]) -> np.ndarray:
     return scores
 
 
-def write_cache(cache_path: Path, scores: dict[tuple[str, str], np.ndarray], top_k: int, target: str = "") -> None:
+def write_cache(
+    cache_path: Path, scores: dict[tuple[str, str], np.ndarray], top_k: int, target: str = "", bottom_k: int = 0
+) -> None:
     """A run of one shard with these scores per (picture, noun); the noun `target` is a word that nobody said."""
-    run = replace(RUN, settings=replace(RUN.settings, methods=(CONTRIBUTION,), top_k=top_k))
+    run = replace(RUN, settings=replace(RUN.settings, methods=(CONTRIBUTION,), top_k=top_k, bottom_k=bottom_k))
     concept = [concept_row(i, noun, target_at="dog" if noun == target else None) for i, noun in scores]
     score = [row for (i, noun), values in scores.items() for row in score_rows(i, noun, CONTRIBUTION, values, top_k)]
-    rows = {"concept": concept, "score": score}
+    image = [image_row(i) for i in sorted({i for i, _ in scores})]
+    rows = {"image": image, "concept": concept, "score": score}
     tables = {name: pa.Table.from_pylist(rows[name], schema=SCHEMAS[name]) for name in rows}
     shards.write_shard(shards.create_run(cache_path / "runs", run), "batch", tables)
 
@@ -535,7 +548,7 @@ def test_layer_distribution_equals_brute_force(
 
 
 def test_suppressors_are_not_counted(tmp_path: Path) -> None:
-    write_cache(tmp_path, {("a", "dog"): dense({(0, 0): 1.0})}, top_k=2)
+    write_cache(tmp_path, {("a", "dog"): dense({(0, 0): 1.0})}, top_k=2, bottom_k=1)
     shard_path = tmp_path / "runs" / RUN.run_id / "batch"
     tables = shards.read_shard(shard_path)
     shutil.rmtree(shard_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import pandas as pd
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
-from mmn.errors import SourceError, UsageError
+from mmn.errors import BrokenFileError, CacheError, SetAside, SourceError, UsageError
 from mmn.names import ORIGINAL
-from mmn.shards import read_run
+from mmn.printable import printable
+from mmn.shards import find_runs, read_run_file
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
+SET_ASIDE = "set aside"
 LATEST = "a run id, a beginning of it, or latest"
 
 
@@ -49,7 +52,10 @@ def run(options: argparse.Namespace) -> int:
     }
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path, RUN_PATH])
+        n_set_aside = len(store.set_aside)
         values, text = commands[options.command](store, options)
+    if n_set_aside and options.command != "runs":
+        print(f"mmn: {n_set_aside} broken files or folders were set aside (mmn runs lists them)", file=sys.stderr)
     if options.json:
         print_json(values)
     else:
@@ -58,9 +64,29 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _runs(store: Store, _options: argparse.Namespace) -> tuple[object, str]:
+    """The runs, each with what was set aside of it; what is no readable run at all follows, without an id."""
     runs = store.runs()
-    rows = _records(runs)
-    return rows, runs[list(RUN_COLUMNS)].to_string(index=False) if rows else "no runs yet; mmn score makes one"
+    broken = {one: _run_of(one, store, list(runs["run_id"])) for one in store.set_aside}
+    rows = [row | {"set_aside": _told(broken, row["run_id"])} for row in _records(runs)]
+    rows += [{"run_id": None, "status": SET_ASIDE, "set_aside": [one]} for one in _told(broken, None)]
+    listed = runs[list(RUN_COLUMNS)].map(printable).to_string(index=False)
+    lines = [listed if len(runs) else "no runs yet; mmn score makes one"]
+    lines += [f"set aside: {one}" for one in store.set_aside]
+    return rows, "\n".join(lines)
+
+
+def _run_of(broken: SetAside, store: Store, run_ids: list[str]) -> str | None:
+    """The loaded run that a broken shard is of; None for what is no run."""
+    names = [path.name for path in (broken.path, *broken.path.parents) if path.parent == store.runs_path]
+    return names[0] if names and names[0] in run_ids else None
+
+
+def _told(broken: dict[SetAside, str | None], run_id: str | None) -> list[dict[str, str]]:
+    return [
+        {"path": printable(one.path), "reason": one.reason, "remedy": one.remedy}
+        for one, of in broken.items()
+        if of == run_id
+    ]
 
 
 def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
@@ -90,14 +116,29 @@ def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:
 def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     """Loads a folder of shards; a run that was deleted here before comes back, since it is asked for."""
     folder: Path = options.folder
-    run_paths = [file.parent for file in (*folder.glob("run.json"), *folder.glob("*/run.json"))]
+    run_paths = find_runs([folder])
     if not run_paths:
         raise SourceError(f"{folder} holds no run (no run.json in it or in its folders)")
-    for run_path in run_paths:
-        store.restore(read_run(run_path)[0].run_id)
+    run_ids = sorted(filter(None, (_restored(store, run_path) for run_path in run_paths)))
     n_shards = store.load_new_shards([folder])
-    run_ids = sorted(run_path.name for run_path in run_paths)
-    return {"n_shards": n_shards, "runs": run_ids}, f"{n_shards} new shards of {len(run_ids)} runs loaded"
+    if not run_ids:
+        raise CacheError(str(store.set_aside[0]))
+    values = {"n_shards": n_shards, "runs": run_ids}
+    lines = [f"{n_shards} new shards of {len(run_ids)} runs loaded"]
+    if store.set_aside:
+        values["set_aside"] = _told(dict.fromkeys(store.set_aside), None)
+        lines += [f"set aside: {one}" for one in store.set_aside]
+    return values, "\n".join(lines)
+
+
+def _restored(store: Store, run_path: Path) -> str | None:
+    """The id of a readable run, which may be loaded again from now on."""
+    try:
+        run_id = read_run_file(run_path).run.run_id
+    except BrokenFileError:
+        return None
+    store.restore(run_id)
+    return run_id
 
 
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:

@@ -16,7 +16,7 @@ from mmn.cli.cache import LATEST
 from mmn.core import Run
 from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
 from mmn.runs import Progress, ProgressCallback
-from mmn.shards import copy_run, find_runs, read_run
+from mmn.shards import check_place, copy_run, find_runs, read_run
 from mmn.specimen import RUN_PATH as BUNDLED
 
 
@@ -99,6 +99,8 @@ def find_run(runs_paths: Sequence[Path], text: str) -> tuple[Path, Run]:
     for path in find_runs(runs_paths):
         try:
             run, _ = read_run(path)
+            if path not in runs_paths:
+                check_place(path, run)
             found.setdefault(run.run_id, (path, run))
         except CacheError:
             if path.name == text:

@@ -47,10 +47,10 @@ def ship(cache_path: Path) -> None:
     (scored,) = (cache_path / "runs").iterdir()
     shutil.rmtree(RUN_PATH, ignore_errors=True)
     RUN_PATH.mkdir()
-    for name in sorted(shards.finished_shards(scored)):
-        shards.write_shard(RUN_PATH, name, _at_home(shards.read_shard(scored / name)))
     for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
         shutil.copy(scored / name, RUN_PATH / name)
+    for name in sorted(shards.finished_shards(scored)):
+        shards.write_shard(RUN_PATH, name, _at_home(shards.read_shard(scored / name)))
     size = sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file())
     assert size <= MOST_BYTES, f"{size} bytes is more than a package should carry; lower TOP_K"
     print(f"{RUN_PATH}: {size / 1e6:.1f} MB")

@@ -13,6 +13,8 @@ import pandas as pd
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
+from mmn.inside import inside, is_name
+from mmn.printable import quoted
 from mmn.store.reader import Reader
 
 ROLES: Final = ("edited", "other", "unrelated")  # the edit was made on it; of the same noun; without the noun
@@ -76,6 +78,6 @@ class EditReader(Reader):
         Raises:
             UsageError: that is no id of an edit.
         """
-        if not edit_id.isalnum():
-            raise UsageError(f"{edit_id!r} is not the id of an edit")
-        return self.cache_path / "edits" / f"{edit_id}.safetensors"
+        if not (is_name(edit_id) and edit_id.isalnum()):
+            raise UsageError(f"{quoted(edit_id)} is not the id of an edit")
+        return inside(self.cache_path / "edits", f"{edit_id}.safetensors")

@@ -7,22 +7,34 @@ folder that ships with the program does not bring it back; a new scoring in `<ca
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import duckdb
-import pyarrow as pa
 
 from mmn.core import Outcome, Run
-from mmn.errors import CacheError
+from mmn.errors import BrokenFileError, SetAside, Unfit
 from mmn.names import RUNNING
-from mmn.shards import find_runs, finished_shards, read_run, read_shard
+from mmn.shard_files import Shard
+from mmn.shards import (
+    RUN_FILE,
+    RunFile,
+    broken_entries,
+    check_place,
+    find_runs,
+    finished_shards,
+    read_checked,
+    read_outcome,
+    read_run_file,
+)
 from mmn.store.database import transaction
 from mmn.store.given import apply_references, of_latest_masks
+from mmn.store.known import Known, check_same, known_of
 from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
 from mmn.tables import ADDED_KEYS
 
@@ -49,59 +61,131 @@ _RANK_IMAGES = """
 """
 
 
+@dataclass
+class Refused:
+    """What was set aside at earlier looks, so that it is read again only when something about it has changed."""
+
+    known: dict[Path, tuple[object, SetAside]] = field(default_factory=dict)
+
+    def again(self, path: Path, look: object) -> SetAside | None:
+        """Why `path` was set aside before, if it looked just so then."""
+        before, told = self.known.get(path, (None, None))
+        return told if before == look else None
+
+
+@dataclass
+class _Loading:
+    """One look at some folders: `broken` fills with what is set aside."""
+
+    own: duckdb.DuckDBPyConnection
+    refused: Refused
+    broken: list[SetAside] = field(default_factory=list)
+    known: dict[str, Known] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A shard that is to be loaded into its run, and what it looks like from outside."""
+
+    run_file: RunFile
+    path: Path
+    look: object
+
+
 def load(
-    own: duckdb.DuckDBPyConnection, runs_paths: list[Path], home: Path, progress: Callable[[int, int], None]
-) -> int:
-    """Loads all new shards of the runs in `runs_paths`; returns how many there were.
+    own: duckdb.DuckDBPyConnection,
+    runs_paths: list[Path],
+    home: Path,
+    progress: Callable[[int, int], None],
+    refused: Refused,
+) -> tuple[int, list[SetAside]]:
+    """Loads all new shards of the runs in `runs_paths`; returns how many there were, and what was set aside and why.
 
-    Raises:
-        CacheError: the first run or shard that is broken; all others are loaded before.
+    What is set aside leaves no row behind. It is looked at again when it, or what is loaded of its run, has changed.
     """
-    chosen, broken = _runs_to_load(own, runs_paths, home)
-    to_do: list[tuple[Run, Path]] = []
-    for run_path, (run, outcome) in chosen.items():
-        new = _new_shards(own, run_path, run)
-        _save_run(own, run, outcome)
-        to_do += [(run, shard_path) for shard_path in new]
-    waiting = deque(to_do)
+    looking = _Loading(own, refused)
+    waiting: deque[_Waiting] = deque()
+    for run_path, run_file in _runs_to_load(looking, runs_paths, home).items():
+        new = _new_shards(looking, run_path, run_file)
+        _save_run(own, run_file.run, _outcome(looking, run_path))
+        waiting += new
+    n_to_do, n_broken = len(waiting), len(looking.broken)
     while waiting:
-        for _ in _load_some(own, waiting, broken):
-            progress(len(to_do) - len(waiting), len(to_do))
-    if broken:
-        raise broken[0]
-    return len(to_do)
+        for _ in _load_some(looking, waiting):
+            progress(n_to_do - len(waiting), n_to_do)
+    return n_to_do - (len(looking.broken) - n_broken), looking.broken
 
 
-def _runs_to_load(
-    own: duckdb.DuckDBPyConnection, runs_paths: list[Path], home: Path
-) -> tuple[dict[Path, tuple[Run, Outcome | None]], list[CacheError]]:
-    """Returns the folders to load from, one per run id (the first one found), and what is wrong with others.
+def _runs_to_load(looking: _Loading, runs_paths: list[Path], home: Path) -> dict[Path, RunFile]:
+    """Returns the folders to load from, one per run id (the first one found).
 
     A deleted run is left out, but a folder in `home`, where new scorings write, is newer than any deletion.
     """
+    own = looking.own
     deleted = {run_id for (run_id,) in own.execute("SELECT run_id FROM deleted_run").fetchall()}
-    chosen: dict[str, Path] = {}
-    found: dict[Path, tuple[Run, Outcome | None]] = {}
-    broken: list[CacheError] = []
+    chosen: dict[str, tuple[Path, RunFile]] = {}
     for run_path in find_runs(runs_paths):
         try:
-            found[run_path] = read_run(run_path)
-        except CacheError as error:
-            broken.append(error)
+            run_file = _checked_run(own, run_path, is_named=run_path in runs_paths)
+        except BrokenFileError as error:
+            looking.broken.append(error.told)
             continue
-        run_id = found[run_path][0].run_id
+        run_id = run_file.run.run_id
         if run_id in deleted and run_path.absolute().parent == home.absolute():
             restore(own, run_id)
             deleted.remove(run_id)
         if run_id not in deleted:
-            chosen.setdefault(run_id, run_path)
-    return {run_path: found[run_path] for run_path in chosen.values()}, broken
+            chosen.setdefault(run_id, (run_path, run_file))
+    return dict(chosen.values())
 
 
-def _new_shards(own: duckdb.DuckDBPyConnection, run_path: Path, run: Run) -> list[Path]:
-    """Returns the finished shards of a run that are not in the database, by name."""
-    rows = own.execute("SELECT name FROM shard WHERE run_id = ?", [run.run_id]).fetchall()
-    return [run_path / name for name in sorted(finished_shards(run_path) - {name for (name,) in rows})]
+def _checked_run(own: duckdb.DuckDBPyConnection, run_path: Path, *, is_named: bool) -> RunFile:
+    """What `run.json` says, if it may; a folder that the user or the program named itself may have any name."""
+    run_file = read_run_file(run_path)
+    if not is_named:
+        check_place(run_path, run_file.run)
+    try:
+        check_same(own, run_file.run)
+    except Unfit as error:
+        raise BrokenFileError(
+            run_path / RUN_FILE, str(error), f"mmn delete {run_file.run.run_id}, then load"
+        ) from error
+    return run_file
+
+
+def _outcome(looking: _Loading, run_path: Path) -> Outcome | None:
+    try:
+        return read_outcome(run_path)
+    except BrokenFileError as error:
+        looking.broken.append(error.told)
+        return None
+
+
+def _new_shards(looking: _Loading, run_path: Path, run_file: RunFile) -> list[_Waiting]:
+    """Returns the finished shards of a run that are not in the database, by name; those that tell of pictures first.
+
+    Notes what is set aside again, unread, because nothing has changed.
+    """
+    run_id = run_file.run.run_id
+    rows = looking.own.execute("SELECT name FROM shard WHERE run_id = ?", [run_id]).fetchall()
+    loaded = {name for (name,) in rows}
+    looking.broken += broken_entries(run_path)
+    found = []
+    for path in (run_path / name for name in sorted(finished_shards(run_path) - loaded)):
+        look = (len(loaded), run_file, _outside(path))
+        before = looking.refused.again(path, look)
+        if before is not None:
+            looking.broken.append(before)
+        else:
+            found.append(_Waiting(run_file, path, look))
+    return sorted(found, key=lambda one: (not (one.path / "image.parquet").exists(), one.path.name))
+
+
+def _outside(shard_path: Path) -> tuple[tuple[str, int, int], ...]:
+    """The names, sizes and times of a shard's files."""
+    with os.scandir(shard_path) as entries:
+        stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    return tuple(sorted((name, found.st_size, found.st_mtime_ns) for name, found in stats))
 
 
 def _save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None) -> None:
@@ -137,35 +221,48 @@ def _save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None)
     )
 
 
-def _load_some(
-    own: duckdb.DuckDBPyConnection, waiting: deque[tuple[Run, Path]], broken: list[CacheError]
-) -> Iterator[None]:
+def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
     """Loads the next shards in one transaction, until they make up `ROWS_AT_ONCE`; yields after each.
 
     A commit waits for the disk, and a run may have many small shards. A broken one is noted; nothing of it is loaded.
     """
     n_rows = 0
-    with transaction(own):
+    with transaction(looking.own):
         while waiting and n_rows < ROWS_AT_ONCE:
-            run, shard_path = waiting.popleft()
+            one = waiting.popleft()
             try:
-                tables = read_shard(shard_path)
-            except CacheError as error:
-                broken.append(error)
+                shard = _checked_shard(looking, one)
+            except BrokenFileError as error:
+                looking.broken.append(error.told)
+                looking.refused.known[one.path] = (one.look, error.told)
             else:
-                _insert(own, run, shard_path.name, tables)
-                n_rows += sum(map(len, tables.values()))
+                _insert(looking.own, one.run_file.run, one.path.name, shard)
+                n_rows += sum(map(len, shard.tables.values()))
             yield
 
 
-def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, tables: dict[str, pa.Table]) -> None:
+def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
+    """A shard that may be loaded, by itself and beside what is loaded of its run."""
+    run = one.run_file.run
+    if run.run_id not in looking.known:
+        looking.known[run.run_id] = known_of(looking.own, run.run_id)
+    shard = read_checked(one.path, one.run_file)
+    try:
+        looking.known[run.run_id].check(run, shard)
+    except Unfit as error:
+        raise BrokenFileError(one.path, str(error), "remove that folder") from error
+    looking.known[run.run_id].add(one.path.name, shard)
+    return shard
+
+
+def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard) -> None:
     """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in."""
-    own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC')", [run.run_id, name])
-    tables = of_latest_masks(own, run.run_id, tables)
+    own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC', ?)", [run.run_id, name, shard.digest])
+    tables = of_latest_masks(own, run.run_id, shard.tables)
     for table, rows in tables.items():
         own.register(f"shard_{table}", rows)
         own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
-    if "score" in tables:
+    if "score" in shard.tables:
         own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
     apply_references(own, run.run_id, tables)
 
@@ -193,6 +290,16 @@ def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
             if "run_id" in columns:
                 own.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])  # noqa: S608 - names are our own
         own.execute("INSERT INTO deleted_run VALUES (?, now() AT TIME ZONE 'UTC')", [run_id])
+
+
+def edits_of_this_run_only(own: duckdb.DuckDBPyConnection, run_id: str) -> list[str]:
+    """The edits whose deltas go with a run: those that no other run names, too."""
+    rows = own.execute(
+        "SELECT edit_id FROM edit WHERE run_id = $run_id "
+        "AND edit_id NOT IN (SELECT edit_id FROM edit WHERE run_id != $run_id)",
+        {"run_id": run_id},
+    )
+    return [edit_id for (edit_id,) in rows.fetchall()]
 
 
 def forget_edit(own: duckdb.DuckDBPyConnection, run_id: str, edit_id: str) -> None:

@@ -101,7 +101,8 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
 }
 
 INTERNAL_TABLES: Final[dict[str, str]] = {
-    "shard": "run_id VARCHAR, name VARCHAR, loaded_at TIMESTAMP NOT NULL, PRIMARY KEY (run_id, name)",
+    "shard": """
+        run_id VARCHAR, name VARCHAR, loaded_at TIMESTAMP NOT NULL, digest VARCHAR, PRIMARY KEY (run_id, name)""",
     "image_rank": f"""
         {_CONCEPT_KEY}, method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
         score FLOAT NOT NULL, rank INTEGER NOT NULL""",
@@ -165,9 +166,15 @@ def _add_masks_and_references_given_later(cursor: duckdb.DuckDBPyConnection) -> 
     _create(cursor, _SINCE_5)
 
 
+def _add_digests(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Of the shards that are loaded from now on; a database that is made new has the column already."""
+    cursor.execute("ALTER TABLE shard ADD COLUMN IF NOT EXISTS digest VARCHAR")
+
+
 def _to_version_5(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_cut_captions_and_compounds(cursor)
     _add_masks_and_references_given_later(cursor)
+    _add_digests(cursor)
 
 
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [

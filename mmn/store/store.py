@@ -15,8 +15,10 @@ from typing import Any, Self
 import duckdb
 import pandas as pd
 
+from mmn.errors import SetAside
+from mmn.inside import inside
 from mmn.names import ORIGINAL
-from mmn.shards import RUN_FILE, remove_run
+from mmn.shards import remove
 from mmn.store import loading, queries
 from mmn.store.cross_image import CrossImageReader
 from mmn.store.database import DATABASE, connect
@@ -49,6 +51,8 @@ class Store(
     def __init__(self, cache_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         """Use `Store.open`."""
         super().__init__(cache_path, connection)
+        self._refused = loading.Refused()
+        self._set_aside: tuple[SetAside, ...] = ()
         self._writing = threading.Lock()  # two sessions that load the same shard at once would both add it
 
     @classmethod
@@ -98,15 +102,22 @@ class Store(
     def load_new_shards(self, runs_paths: Iterable[Path], progress: Callable[[int, int], None] | None = None) -> int:
         """Loads the shards that are not in yet, and how their runs ended; returns how many shards were loaded.
 
+        What is broken is set aside (`set_aside`), and all else is loaded.
+
         Args:
             runs_paths: folders that are a run or hold runs; of a run found twice, the first folder counts.
             progress: is told (shards done, shards to do) after each.
-
-        Raises:
-            CacheError: a shard or run is broken. It is named; all others are loaded first.
         """
+        tell = progress or (lambda _done, _total: None)
         with self._changing() as own:
-            return loading.load(own, list(runs_paths), self.runs_path, progress or (lambda _done, _total: None))
+            n_loaded, broken = loading.load(own, list(runs_paths), self.runs_path, tell, self._refused)
+        self._set_aside = tuple(broken)
+        return n_loaded
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """What the last `load_new_shards` did not load: each with its `path`, the `reason` and a `remedy`."""
+        return self._set_aside
 
     def delete_run(self, run_id: str) -> None:
         """Removes a run, with its folder and the deltas of its edits in the cache (copies that were exported stay); it
@@ -117,29 +128,27 @@ class Store(
         """
         with self._changing() as own:
             found = queries.find_run(own, run_id)["run_id"]
-            run_path = self.runs_path / found
-            give_space_back = remove_run(run_path) if (run_path / RUN_FILE).exists() else None
-            edits = own.execute("SELECT edit_id FROM edit WHERE run_id = ?", [found]).fetchall()
+            give_space_back = remove(self.runs_path, found)
+            deltas = [self.edit_path(edit_id) for edit_id in loading.edits_of_this_run_only(own, found)]
             loading.forget_run(own, found)
-        for (edit_id,) in edits:
-            self.edit_path(edit_id).unlink(missing_ok=True)
-        if give_space_back is not None:
-            give_space_back()
+        for path in deltas:
+            path.unlink(missing_ok=True)
+        give_space_back()
 
     def delete_edit(self, run_id: str, edit_id: str) -> None:
         """Removes an edit: its rows, its shard, and its delta in the cache (copies that were exported stay).
 
         Raises:
             RunNotFoundError: no such run.
+            UsageError: that is no id of an edit.
         """
+        delta_path = self.edit_path(edit_id)
         with self._changing() as own:
             run = queries.find_run(own, run_id)["run_id"]
-            shard_path = self.runs_path / run / f"edit-{edit_id}"
-            give_space_back = remove_run(shard_path) if shard_path.exists() else None
+            give_space_back = remove(inside(self.runs_path, run), f"edit-{edit_id}")
             loading.forget_edit(own, run, edit_id)
-        self.edit_path(edit_id).unlink(missing_ok=True)
-        if give_space_back is not None:
-            give_space_back()
+        delta_path.unlink(missing_ok=True)
+        give_space_back()
 
     def restore(self, run_id: str) -> None:
         """Lets a deleted run be loaded again (`mmn load DIR`)."""
