@@ -118,7 +118,7 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
         looks = store.looks("latest", picture["image_id"], units)
         assert np.allclose(np.stack(looks["activations"]), maps.values, atol=1e-5)
     example = next(e for e in open_examples(gallery) if e.image_id == picture["image_id"])
-    masks = open_masks(str(gallery)).find(example)
+    masks = open_masks(str(gallery), [example]).find(example)
     assert set(masks) == {lemma_of(noun), "zebra"}
     rows = picture_field(tiny, image, run.prompt, picture["image_id"], names.CONTRIBUTION, {noun: units}, masks)
     for name in ("iou", "iou_other", "iou_random"):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmn.errors import ImageError
-from mmn.images import MAX_SIDE, MIN_SIDE, open_image, thumbnail
-from mmn.images.opening import check_size, format_suffix, is_image, read_header
+from mmn.images import MAX_SIDE, MIN_SIDE, open_image, opening, thumbnail
+from mmn.images.opening import check_size, format_suffix, is_image, opened_size, read_header
 
 ORIENTATION = 0x0112
 
@@ -98,8 +98,8 @@ def test_a_dark_16_bit_picture_stays_dark(tmp_path):
 
 @pytest.mark.parametrize(
     ("level", "grey"),
-    [(0.5, 128), (128.0, 128), (257.0 * 128, 128), (float("nan"), 0)],
-    ids=["1", "255", "65535", "nan"],
+    [(0.5, 128), (128.0, 128), (257.0 * 128, 128)],
+    ids=["1", "255", "65535"],
 )
 def test_float_pictures_are_scaled_by_their_range(tmp_path, level, grey):
     path = saved(Image.fromarray(np.full((16, 16), level, dtype=np.float32)), tmp_path / "f.tif", "TIFF")
@@ -273,3 +273,121 @@ def test_a_picture_with_changed_bytes_is_a_picture_or_an_image_error(tmp_path, k
     path.write_bytes(data)
     with contextlib.suppress(ImageError):
         assert open_image(path).mode == "RGB"
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf"), -float("inf")])
+def test_a_tiff_with_pixels_that_are_no_numbers_is_refused_by_name(tmp_path, level):
+    pixels = np.full((16, 16), 0.5, dtype=np.float32)
+    pixels[3, 4:6] = level
+    path = saved(Image.fromarray(pixels), tmp_path / "f.tif", "TIFF")
+    assert "has 2 of 256 pixels that are no numbers" in refusal(path)
+
+
+def test_negative_levels_shift_black(tmp_path):
+    pixels = np.full((16, 16), -1.0, dtype=np.float32)
+    pixels[0, 0], pixels[0, 1] = 254.0, 126.5
+    opened = open_image(saved(Image.fromarray(pixels), tmp_path / "f.tif", "TIFF"))
+    assert [opened.getpixel(at)[0] for at in ((5, 5), (0, 0), (1, 0))] == [0, 255, 128]
+
+
+def damaged_tiff(path: Path) -> Path:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = bytearray(saved(noise, path, "TIFF", compression="tiff_lzw").read_bytes())
+    data[2000:2100] = b"\xff" * 100
+    path.write_bytes(data)
+    return path
+
+
+def test_what_libtiff_says_of_a_damaged_picture_is_in_the_message_and_not_on_the_terminal(tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = refusal(damaged_tiff(tmp_path / "x.tif"))
+    assert "not yet in table" in message or "LZW" in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_was_said_of_one_picture_is_not_told_of_the_next(tmp_path):
+    refusal(damaged_tiff(tmp_path / "x.tif"))
+    (tmp_path / "y.png").write_bytes(png_header(20, 20))
+    assert "table" not in refusal(tmp_path / "y.png")
+
+
+def test_a_tag_that_pillow_warns_of_is_silent_in_a_good_picture_and_told_of_a_bad_one(tmp_path, capfd):
+    path = saved(half_blue(), tmp_path / "x.tif", "TIFF")
+    data = path.read_bytes()
+    with Image.open(path) as image:
+        n_tags = len(image.tag_v2)
+    (tmp_path / "cut.tif").write_bytes(data[: 8 + 12 * n_tags - 30])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_image(path)
+        refusal(tmp_path / "cut.tif")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_of_others_pass(tmp_path):
+    from mmn.images import heard
+
+    with pytest.warns(UserWarning, match="ours"), heard.quiet():
+        warnings.warn("ours", UserWarning, stacklevel=1)
+
+
+def blocks(width: int, height: int) -> np.ndarray:
+    """Grey levels that differ from block to block of 24 × 24 pixels."""
+    rows, columns = np.mgrid[0:height, 0:width] // 24
+    return ((rows * 37 + columns * 91) % 200 + 20).astype(np.uint8)
+
+
+LARGE = [("PNG", "L"), ("BMP", "L"), ("JPEG", "L"), ("JPEG2000", "L"), ("PNG", "RGBA"), ("PNG", "P"), ("TIFF", "F")]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [*LARGE, ("PNG", "I;16"), ("WEBP", "RGB")])
+def test_a_large_picture_is_opened_at_a_quarter_of_its_sides(tmp_path, monkeypatch, kind, mode):
+    levels = blocks(202, 130)
+    image = Image.fromarray(levels)
+    if mode == "I;16":
+        image = Image.fromarray(levels.astype(np.uint16) * 257)
+    elif mode == "F":
+        image = Image.fromarray((levels / 255).astype(np.float32))
+    elif mode != "L":
+        image = image.convert(mode)
+    path = saved(image, tmp_path / "x", kind, **({"lossless": True} if kind == "WEBP" else {}))
+    full = open_image(path)
+    monkeypatch.setattr(opening, "LARGE_PIXELS", 202 * 130 - 1)
+    monkeypatch.setattr(opening, "_BAND", 32)
+    small = open_image(path)
+    assert small.size == opened_size(202, 130) == (51, 33)
+    assert full.size == (202, 130) == (read_header(path).width, read_header(path).height)
+    difference = np.asarray(small, int) - np.asarray(full.reduce(4), int)
+    assert np.abs(difference).mean() < (12 if kind == "JPEG2000" else 1.5)
+    assert open_image(path).tobytes() == small.tobytes()
+
+
+def test_a_picture_at_the_limit_keeps_every_pixel(tmp_path, monkeypatch):
+    path = saved(Image.fromarray(blocks(200, 100)), tmp_path / "x.png")
+    monkeypatch.setattr(opening, "LARGE_PIXELS", 200 * 100)
+    assert np.array_equal(np.asarray(open_image(path))[..., 0], blocks(200, 100))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_large_picture_is_turned_upright_too(tmp_path, monkeypatch, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = saved(half_blue(), tmp_path / "x.jpg", "JPEG", exif=exif)
+    expected = open_image(path).reduce(4)
+    monkeypatch.setattr(opening, "LARGE_PIXELS", 1000)
+    small = open_image(path)
+    assert small.size == expected.size
+    assert np.abs(np.asarray(small, int) - np.asarray(expected, int)).mean() < 8
+
+
+@pytest.mark.timeout(60)
+def test_mutated_pictures_are_refused_or_opened_quickly_and_nothing_else():
+    from benchmarks.attack_pictures import attack
+
+    tally = attack(150, seed=1)
+    assert tally.tried == 150
+    assert tally.refused + tally.accepted == 150
+    assert (tally.harmed, tally.raw, tally.slow) == (0, 0, 0)
+    assert tally.refused > 20
+    assert tally.accepted > 5

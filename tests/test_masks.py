@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmn.core import Example
-from mmn.errors import ImageError, SourceError, UsageError
+from mmn.errors import SourceError, UsageError
 from mmn.images import list_source, open_image
-from mmn.masks import decode_runs, draw_polygon, load_masks, open_masks, unpack_counts
+from mmn.masks import load_masks, open_masks
+from mmn.outlines import decode_runs, draw_polygon, unpack_counts
 
 SIZE = (10, 8)  # width, height
 
@@ -138,35 +141,134 @@ def test_coco_outlines_of_the_upright_size_are_upright(tmp_path):
     assert mask[:2, :2].all()
 
 
-@pytest.mark.parametrize(
-    ("annotation", "message"),
-    [
-        ({"category_id": 1, "segmentation": [[1, 2, 3]]}, "no readable segmentation"),
-        ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": [3]}}, "no readable segmentation"),
-        ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": "\x7f"}}, "no readable segmentation"),
-        ({"category_id": 1, "segmentation": {"size": [4, 5], "counts": [20]}}, r"is \(5, 4\) pixels"),
-        ({"category_id": 9, "segmentation": [square(0, 0)]}, "has no category"),
-        ({"category_id": 1, "caption": "a dog"}, "outlines no objects"),
-    ],
-)
-def test_broken_coco_is_refused_with_a_reason(tmp_path, annotation, message):
-    example, spec = write_coco(tmp_path, [annotation])
-    with pytest.raises(SourceError, match=message):
+BROKEN = [
+    ({"category_id": 1, "segmentation": [[1, 2, 3]]}, "a polygon of 3 numbers"),
+    ({"category_id": 1, "segmentation": [[1, 2, 3, 4, "x", 6]]}, "could not convert"),
+    ({"category_id": 1, "segmentation": [[1, 2, 3, 4, float("nan"), 6]]}, "a corner that is no number"),
+    ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": [3]}}, "runs of 3 pixels"),
+    ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": [10**30]}}, "OverflowError"),
+    ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": "\x7f"}}, "runs of 15 pixels"),
+    ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": "o"}}, "do not end"),
+    ({"category_id": 1, "segmentation": {"size": [8, 10], "counts": "o" * 5000}}, "do not end"),
+    ({"category_id": 1, "segmentation": {"size": [4, 5], "counts": [20]}}, r"run lengths of \(5, 4\) pixels"),
+    ({"category_id": 1, "segmentation": {"size": [10**9, 10**9], "counts": [1]}}, "run lengths of"),
+    ({"category_id": 1, "segmentation": {"counts": [80]}}, "run lengths of None"),
+    ({"category_id": 1, "segmentation": 7}, "a polygon of 1 numbers"),
+    ({"category_id": 9, "segmentation": [square(0, 0)]}, "has no category"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "message"), BROKEN)
+def test_one_bad_outline_costs_that_outline_and_is_told(tmp_path, annotation, message):
+    example, spec = write_coco(tmp_path, [annotation, {"category_id": 1, "segmentation": [square(4, 0)]}])
+    found = open_masks(spec, [example]).outlines(example)
+    assert {lemma: int(mask.sum()) for lemma, mask in found.masks.items()} == {"dog": 4}
+    (problem,) = found.problems
+    assert re.search(message, problem)
+    assert "annotation 0," in problem
+
+
+def test_one_bad_polygon_of_an_object_leaves_the_others(tmp_path):
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0), [1, 2], square(4, 0)]}])
+    found = open_masks(spec, [example]).outlines(example)
+    assert int(found.masks["dog"].sum()) == 8
+    assert len(found.problems) == 1
+
+
+def test_a_file_without_outlines_is_refused(tmp_path):
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "caption": "a dog"}])
+    with pytest.raises(SourceError, match="outlines no objects"):
         load_masks(example, spec)
 
 
-def test_a_picture_of_another_size_than_annotated_is_refused(tmp_path):
+def test_a_polygon_without_a_list_around_it_is_read(tmp_path):
+    assert load_masks(*write_coco(tmp_path, [{"category_id": 1, "segmentation": square(0, 0)}]))["dog"].sum() == 4
+
+
+def rewrite(folder, change):
+    document = json.loads((folder / "instances.json").read_text())
+    change(document)
+    (folder / "instances.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("size", [{}, {"width": None, "height": 0}, {"width": "10", "height": "8"}, {"width": 10}])
+@pytest.mark.parametrize("segmentation", [[square(0, 0)], {"size": [8, 10], "counts": [0, 4, 76]}])
+def test_coco_pictures_without_a_size_have_the_size_of_their_file(tmp_path, size, segmentation):
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": segmentation}])
+
+    def forget(document):
+        document["images"][0] = {"id": 7, "file_name": "dog.png"} | size
+
+    rewrite(tmp_path, forget)
+    assert load_masks(example, spec)["dog"].shape == (8, 10)
+    assert load_masks(example, spec)["dog"].sum() == 4
+
+
+@pytest.mark.parametrize(("of_image", "of_row"), [(7, "7"), ("7", 7), (7.0, "007"), ("dog-1", "dog-1")])
+def test_ids_written_as_text_and_as_numbers_are_alike(tmp_path, of_image, of_row):
+    example, spec = write_coco(tmp_path, [{"category_id": "1", "segmentation": [square(0, 0)]}])
+
+    def spell(document):
+        document["images"][0]["id"], document["annotations"][0]["image_id"] = of_image, of_row
+
+    rewrite(tmp_path, spell)
+    assert set(load_masks(example, spec)) == {"dog"}
+
+
+def test_one_id_of_two_pictures_outlines_neither_and_is_told(tmp_path):
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}])
+    rewrite(tmp_path, lambda document: document["images"].append({"id": "7", "file_name": "cat.png"}))
+    found = open_masks(spec, [example]).outlines(example)
+    assert found.masks == {}
+    assert "have one id, 7" in found.problems[0]
+
+
+def test_masks_go_to_the_picture_with_the_longest_common_end(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", SIZE, {"a": "red", "b": "blue"}[name]).save(tmp_path / name / "1.png")
+    document = {
+        "images": [{"id": 1, "file_name": "a/1.png"}, {"id": 2, "file_name": "C:\\set\\b\\1.png"}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
+        "annotations": [{"image_id": n, "category_id": n, "segmentation": [square(0, 0)]} for n in (1, 2)],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    examples = list_source(str(tmp_path)).examples
+    for spec in (f"coco:{tmp_path}/instances.json", f"coco:{tmp_path}/instances.json:{tmp_path}"):
+        source = open_masks(spec, examples)
+        found = {Path(one.source).parent.name: set(source.find(one)) for one in examples}
+        assert found == {"a": {"dog"}, "b": {"cat"}}
+        assert source.known == {one.image_id for one in examples}
+
+
+def test_an_outline_that_could_be_of_two_pictures_is_of_neither_and_told(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", SIZE, {"a": "red", "b": "blue"}[name]).save(tmp_path / name / "1.png")
+    document = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [square(0, 0)]}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    source = open_masks(f"coco:{tmp_path}/instances.json", list_source(str(tmp_path)).examples)
+    assert source.known == frozenset()
+    assert "1.png could be" in source.problems[0]
+
+
+def test_a_picture_of_another_size_than_annotated_has_no_masks_and_it_is_told(tmp_path):
     _, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}])
     Image.new("RGB", (20, 16)).save(tmp_path / "dog.png")
     (example,) = list_source(spec).examples
-    with pytest.raises(SourceError, match="annotated at"):
-        load_masks(example, spec)
+    found = open_masks(spec, [example]).outlines(example)
+    assert found.masks == {}
+    assert "was annotated at 10 × 8" in found.problems[0]
 
 
 def test_a_picture_that_the_file_does_not_know_has_no_masks(tmp_path):
     example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}])
     stranger = Example("0", "/else/where.png", ("/else/where.png",), 10, 8)
-    source = open_masks(spec)
+    source = open_masks(spec, [example, stranger])
     assert source.find(stranger) == {}
     assert set(source.find(example)) == {"dog"}
 
@@ -198,31 +300,32 @@ def test_a_folder_names_the_numbers_of_its_masks(tmp_path):
     assert {lemma: int(mask.sum()) for lemma, mask in masks.items()} == {"mouse": 8, "cup": 1}
 
 
-def test_masks_that_do_not_fit_are_refused(tmp_path):
+def test_masks_that_do_not_fit_are_left_out_and_told(tmp_path):
     for number, (mask, message) in enumerate(
         [(Image.new("P", (3, 3)), "must be of one size"), (Image.new("RGB", SIZE), "mode RGB")]
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
         example, spec = write_folder(folder, mask, [{"noun": "cup", "mask": 1}])
-        with pytest.raises(ImageError, match=message):
-            load_masks(example, spec)
+        found = open_masks(spec, [example]).outlines(example)
+        assert found.masks == {}
+        assert message in found.problems[0]
     (folder / "masks" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="cannot be read"):
-        load_masks(example, spec)
+    assert "cannot be read" in open_masks(spec, [example]).outlines(example).problems[0]
 
 
 def test_sources_without_masks_are_refused(tmp_path):
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     with pytest.raises(SourceError, match="no metadata"):
-        open_masks(str(tmp_path))
+        open_masks(str(tmp_path), ())
     with pytest.raises(UsageError, match="no object masks"):
-        open_masks("sbu:captions.json:folder")
+        open_masks("sbu:captions.json:folder", ())
 
 
 def test_every_noun_of_the_gallery_that_can_be_seen_has_a_mask():
-    source = open_masks("gallery")
-    for example in list_source("gallery", limit=20).examples:
+    examples = list_source("gallery", limit=20).examples
+    source = open_masks("gallery", examples)
+    for example in examples:
         masks = source.find(example)
         assert masks
         assert all(mask.shape == (example.height, example.width) for mask in masks.values())

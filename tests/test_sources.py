@@ -423,3 +423,248 @@ def test_any_list_is_listed_or_refused_in_our_words(tmp_path, data, suffix):
     (tmp_path / f"list{suffix}").write_bytes(b"path,caption\n" * (suffix == ".csv") + data)
     with contextlib.suppress(SourceError):
         list_source(str(tmp_path / f"list{suffix}"))
+
+
+# ---- which file a name means
+
+
+def by_folder(listing) -> dict[str, tuple[str, ...]]:
+    return {"/".join(Path(example.source).parts[-2:]): example.references for example in listing.examples}
+
+
+def captioned(tmp_path: Path, names_: list[str], ids: list | None = None) -> str:
+    """A COCO file in which every name has its own number as caption."""
+    images = [{"id": n, "file_name": name} for n, name in enumerate(names_)]
+    captions = [{"image_id": n, "caption": f"of {n}"} for n in (range(len(names_)) if ids is None else ids)]
+    return coco(tmp_path, {"images": images, "annotations": captions})
+
+
+def test_captions_of_a_missing_picture_do_not_go_to_another_of_the_same_name(tmp_path):
+    spec = captioned(tmp_path, ["a/001.png", "b/001.png"])
+    picture(tmp_path / "images" / "a" / "001.png", 1)
+    picture(tmp_path / "images" / "c" / "002.png", 2)
+    listing = list_source(spec)
+    assert by_folder(listing) == {"a/001.png": ("of 0",)}
+    (failure,) = listing.failures
+    assert failure.source == str(tmp_path / "images" / "b" / "001.png")
+    assert "a/001.png is in another folder" in failure.message
+
+
+def test_the_longest_common_end_decides(tmp_path):
+    for level, name in enumerate(["x/a/001.png", "x/b/001.png", "y/a/001.png", "001.png"]):
+        picture(tmp_path / "images" / name, level)
+    spec = captioned(tmp_path, ["set/x/a/001.png", "set/x/b/001.png", "set/y/a/001.png", "001.png"])
+    found = {
+        Path(e.source).relative_to(tmp_path / "images").as_posix(): e.references for e in list_source(spec).examples
+    }
+    assert found == {"x/a/001.png": ("of 0",), "x/b/001.png": ("of 1",), "y/a/001.png": ("of 2",), "001.png": ("of 3",)}
+
+
+def test_folders_of_another_name_above_the_last_two_parts_are_no_matter(tmp_path):
+    for level, name in enumerate(["a", "b"]):
+        picture(tmp_path / "images" / "pictures" / name / "001.png", level)
+    found = list_source(captioned(tmp_path, ["imgs/a/001.png", "imgs/b/001.png"]))
+    assert by_folder(found) == {"a/001.png": ("of 0",), "b/001.png": ("of 1",)}
+
+
+def test_a_name_that_could_be_two_pictures_is_a_failure(tmp_path):
+    for level, name in enumerate(["a", "b"]):
+        picture(tmp_path / "images" / name / "001.png", level)
+    picture(tmp_path / "images" / "c.png", 3)
+    listing = list_source(captioned(tmp_path, ["001.png", "c.png"]))
+    assert by_folder(listing) == {"images/c.png": ("of 1",)}
+    assert "a/001.png or " in listing.failures[0].message
+
+
+def test_two_names_that_could_be_one_picture_are_failures(tmp_path):
+    picture(tmp_path / "images" / "001.png")
+    picture(tmp_path / "images" / "c.png", 3)
+    listing = list_source(captioned(tmp_path, ["a/001.png", "b/001.png", "c.png"]))
+    assert by_folder(listing) == {"images/c.png": ("of 2",)}
+    assert len(listing.failures) == 2
+    assert all("could be one file" in failure.message for failure in listing.failures)
+
+
+def test_of_two_addresses_with_one_last_part_the_nearer_is_meant(tmp_path):
+    rows = [{"url": f"http://img.org/{n}/x.png?s=1", "caption": f"of {n}"} for n in ("a", "b")]
+    (tmp_path / "sbu.json").write_text(json.dumps(rows))
+    picture(tmp_path / "images" / "b" / "x.png")
+    listing = list_source(f"sbu:{tmp_path}/sbu.json:{tmp_path}/images")
+    assert by_folder(listing) == {"b/x.png": ("of b",)}
+    assert [failure.message.split(" ")[0] for failure in listing.failures] == ["http://img.org/a/x.png?s=1"]
+
+
+NFC, NFD = "caf\u00e9.png", "cafe\u0301.png"
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [(NFC, NFD), (NFD, NFC)], ids=["NFC on disk", "NFD on disk"])
+def test_unicode_names_are_one_in_either_form(tmp_path, on_disk, written):
+    picture(tmp_path / "images" / on_disk)
+    assert references(list_source(captioned(tmp_path, [written]))) == {on_disk: ("of 0",)}
+    (tmp_path / "images" / "list.csv").write_text(f"file_name,text\n{written},a cup\n", encoding="utf-8")
+    assert references(list_source(str(tmp_path / "images" / "list.csv"))) == {on_disk: ("a cup",)}
+    (tmp_path / "images" / "list.csv").rename(tmp_path / "images" / "metadata.csv")
+    assert references(list_source(str(tmp_path / "images"))) == {on_disk: ("a cup",)}
+
+
+@pytest.mark.parametrize("absolute", ["C:\\Users\\me\\set\\", "\\\\host\\share\\", "/home/other/set/", ""])
+def test_lists_of_another_machine_find_their_pictures(tmp_path, absolute):
+    slash = "/" if absolute.startswith("/") else "\\"
+    for level, name in enumerate(["a", "b"]):
+        picture(tmp_path / name / "001.png", level)
+    rows = [f"{absolute}{name}{slash}001.png" for name in ("a", "b", "c")]
+    (tmp_path / "list.txt").write_text("\n".join(rows))
+    listing = list_source(str(tmp_path / "list.txt"))
+    assert set(by_folder(listing)) == {"a/001.png", "b/001.png"}
+    (failure,) = listing.failures
+    assert "c" in failure.source
+    assert by_folder(list_source(captioned(tmp_path, rows[:2]).replace("/images", ""))) == {
+        "a/001.png": ("of 0",),
+        "b/001.png": ("of 1",),
+    }
+
+
+def test_two_absent_paths_that_end_alike_are_not_one_picture(tmp_path):
+    picture(tmp_path / "001.png")
+    (tmp_path / "list.csv").write_text("path,text\n/x/a/001.png,a dog\n/x/b/001.png,a cat\n")
+    listing = list_source(str(tmp_path / "list.csv"))
+    assert listing.examples == ()
+    assert len(listing.failures) == 2
+
+
+@pytest.mark.parametrize("of_row", ["17", 17, 17.0, "000017"])
+def test_ids_as_text_and_as_numbers_are_alike(tmp_path, of_row):
+    picture(tmp_path / "images" / "b.png")
+    data = {"images": [{"id": 17, "file_name": "b.png"}], "annotations": [{"image_id": of_row, "caption": "a dog"}]}
+    assert references(list_source(coco(tmp_path, data))) == {"b.png": ("a dog",)}
+
+
+def test_one_id_of_two_pictures_captions_neither_and_is_told(tmp_path):
+    for level, name in enumerate("abc"):
+        picture(tmp_path / "images" / f"{name}.png", level)
+    images = [{"id": 1, "file_name": "a.png"}, {"id": "1", "file_name": "b.png"}, {"id": 2, "file_name": "c.png"}]
+    listing = list_source(coco(tmp_path, {"images": images, "annotations": [{"image_id": 1, "caption": "a dog"}]}))
+    assert names(listing) == ["c.png"]
+    assert all("have one id, 1" in failure.message for failure in listing.failures)
+
+
+# ---- which columns are read
+
+
+def described(tmp_path: Path, row: dict, name: str = "metadata.jsonl") -> dict[str, tuple[str, ...]]:
+    path = tmp_path / "set" / name
+    picture(tmp_path / "set" / "x" / "1.png", 1)
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row))
+    return references(list_source(str(tmp_path / "set")))
+
+
+CONVERSATION = [
+    {"from": "human", "value": "<image>\nWhat is in the picture?"},
+    {"from": "gpt", "value": "A red wall."},
+    {"from": "human", "value": "Is there a boat?"},
+    {"from": "gpt", "value": "No."},
+]
+MESSAGES = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A red wall."}]},
+]
+SAID = ("a red wall",)
+ROWS = [
+    ({"image_file_name": "x/1.png", "text": "a red wall"}, SAID),
+    ({"file_names": ["x/1.png"], "caption": "a red wall"}, SAID),
+    ({"photo_file_name": "x/1.png", "caption": "a red wall"}, SAID),
+    ({"images": ["x/1.png"], "captions": ["a red wall"]}, SAID),
+    ({"images": [{"path": "x/1.png"}], "alt_text": "a red wall"}, SAID),
+    ({"image": "x/1.png", "conversations": CONVERSATION}, ("A red wall.", "No.")),
+    ({"id": "7", "image": "x/1.png", "messages": MESSAGES}, ("A red wall.",)),
+    ({"file_name": "x/1.png", "sentences": [{"raw": "a red wall", "tokens": ["a"], "sentid": 3}]}, SAID),
+    ({"file_name": "x/1.png", "raw": ["a red wall"]}, SAID),
+    ({"file_name": "x/1.png", "description": "a red wall"}, SAID),
+    ({"file_name": "x/1.png", "caption_0": "a red wall", "caption_1": "a wall"}, ("a red wall", "a wall")),
+    ({"File Name": "x/1.png", "TEXT": "a red wall"}, SAID),
+    ({"file_name": "x/1.png", "caption": "a red wall", "negative_caption": "a blue wall"}, SAID),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), ROWS)
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.parquet"])
+def test_columns_that_data_sets_have_are_read(tmp_path, row, said, name):
+    assert described(tmp_path, row, name) == {"1.png": said}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ['["a dog", "it\'s a cat"]', "['a dog', \"it's a cat\"]", "['a dog' \"it's a cat\"]", "['a dog'\n \"it's a cat\"]"],
+    ids=["json", "python", "numpy", "numpy in two lines"],
+)
+def test_list_cells_of_a_csv_are_lists_however_they_were_written(tmp_path, cell):
+    picture(tmp_path / "a.png")
+    with (tmp_path / "metadata.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["file_name", "captions"], ["a.png", cell]])
+    assert references(list_source(str(tmp_path))) == {"a.png": ("a dog", "it's a cat")}
+
+
+@pytest.mark.parametrize("text", ["[laughs] a dog", "[1, 2", "['a' + 'b']", "['unclosed"])
+def test_a_caption_that_begins_with_a_bracket_is_a_caption(tmp_path, text):
+    picture(tmp_path / "a.png")
+    with (tmp_path / "metadata.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["file_name", "text"], ["a.png", text]])
+    assert references(list_source(str(tmp_path))) == {"a.png": (text,)}
+
+
+def test_masks_that_metadata_names_are_no_pictures_of_the_folder(tmp_path):
+    picture(tmp_path / "a.png", 1)
+    picture(tmp_path / "masks" / "a.png", 2)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "mask_file_name": "masks/a.png", "text": "a dog"}')
+    assert references(list_source(str(tmp_path))) == {"a.png": ("a dog",)}
+    assert len(list_source(str(tmp_path)).examples) == 1
+
+
+def test_metadata_without_captions_says_which_columns_there_are(tmp_path):
+    assert described(tmp_path, {"file_name": "x/1.png", "label": 3, "beschreibung": "rot"}) == {"1.png": ()}
+    note = list_source(str(tmp_path / "set")).note
+    assert "columns file_name, label, beschreibung" in note
+    assert "captions are read from text, caption" in note
+    assert "\n" not in note
+
+
+def test_captions_in_a_file_that_is_not_read_are_not_passed_over_in_silence(tmp_path):
+    picture(tmp_path / "a.png")
+    assert list_source(str(tmp_path)).note == ""
+    (tmp_path / "captions.tsv").write_text("a.png\ta dog\n")
+    assert "captions.tsv is not read" in list_source(str(tmp_path)).note
+
+
+def test_coco_without_captions_says_so_and_how_to_add_them(tmp_path):
+    spec = coco(tmp_path, {"images": IMAGES, "annotations": [{"image_id": 7, "category_id": 1}]})
+    picture(tmp_path / "images" / "b.png")
+    assert "has no captions" in list_source(spec).note
+    assert "--references" in list_source(spec).note
+
+
+@pytest.mark.parametrize(
+    ("columns", "word"), [({"label": [1]}, "columns image, label"), ({"text": [""]}, "nothing is")]
+)
+def test_a_dataset_without_captions_says_which_columns_there_are(tmp_path, columns, word):
+    data = picture(tmp_path / "x.png").read_bytes()
+    dataset(tmp_path / "set", {"image": [{"bytes": data, "path": None}]} | columns, "parquet")
+    assert word in list_source(f"hf:{tmp_path}/set", work_path=tmp_path / "work").note
+
+
+def test_a_dataset_with_lists_of_pictures_and_conversations(tmp_path):
+    rows = [{"bytes": picture(tmp_path / "x.png", n).read_bytes(), "path": None} for n in range(3)]
+    dataset(tmp_path / "set", {"images": [rows[:2], rows[2:]], "messages": [MESSAGES, MESSAGES]}, "parquet")
+    listing = list_source(f"hf:{tmp_path}/set", work_path=tmp_path / "work")
+    assert [example.references for example in listing.examples] == [("A red wall.",)] * 3
+
+
+def test_scoring_says_why_there_are_no_references(tmp_path, capfd):
+    from mmn.cli import main
+
+    described(tmp_path, {"file_name": "x/1.png", "label": 3})
+    command = ["score", "--model", "specimen", "--images", str(tmp_path / "set"), "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--progress", "json", "--max-new-tokens", "4"]) == 0
+    assert "no references: " in capfd.readouterr().err

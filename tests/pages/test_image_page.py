@@ -9,7 +9,7 @@ import pytest
 
 from mmn.core import Neuron
 from mmn.heat import heat_map, iou, mask_at
-from mmn.masks import MaskSource
+from mmn.masks import MaskSource, Outlines
 from mmn.store import Store
 from tests.pages.filled import GRIDS, fill_whole
 
@@ -114,7 +114,7 @@ def test_the_average_map_is_measured_itself(whole_cache, open_app, monkeypatch):
     left = np.zeros((48, 64), bool)
     left[:, :32] = True
     masks = {said[0]: left, "moon": ~left}
-    monkeypatch.setattr("app.outlines.open_masks", lambda spec: MaskSource(spec, lambda _example: masks))
+    monkeypatch.setattr("app.outlines.masks_of_run", lambda *_: MaskSource("", lambda _example: Outlines(masks)))
     at = open_app("image", image=[row["image_id"][:10]], noun=[said[0]])
     next(s for s in at.slider if s.key == "averaged").set_value(3).run()
     assert not at.error
