@@ -5,6 +5,8 @@ Anything that is our own mistake is an assertion; anything else propagates.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class MmnError(Exception):
     """The parent of all errors that are shown as one line instead of a traceback."""
@@ -28,6 +30,18 @@ class ModelError(MmnError):
 
 class UnsupportedModelError(ModelError):
     """A checkpoint of a family that no adapter describes, or that its adapter's own check refuses."""
+
+
+class EncodingError(ModelError):
+    """A checkpoint's processor cannot turn a prompt and these pictures into model inputs."""
+
+
+class BatchError(MmnError):
+    """Pictures of a batch that nothing can be said of: `reasons` by row; the others are unharmed."""
+
+    def __init__(self, stage: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.stage, self.reasons = stage, reasons
 
 
 class CacheError(MmnError):

@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.cli.annotate import annotate_stoppably
     from mmn.cli.progress import reporter
     from mmn.engines.local import carry_out
+    from mmn.examine import check
     from mmn.images import list_source
     from mmn.models import with_delta
     from mmn.runs import Progress, count, plan
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_quietly(name, options.dtype, options.device)
     settings = _settings(options, model, methods)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
+    check(model, exact_prompt)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
     engine = ENGINES[options.engine]()
     run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers, engine)
