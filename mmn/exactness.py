@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-FULL: Final = 1e-4  # float32 and finer; measured: 1e-6
-HALF: Final = 2e-2  # float16 and bfloat16; measured: 1e-2
+# Measured on every tiny family at 3 and 32 layers and on the specimen, over said words and words far from being said:
+# at most 6e-7 in float32, 2e-3 in float16 and 2e-2 in bfloat16, which has an eighth of float16's precision.
+LIMITS: Final = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 
 
 def limit_of(dtype: torch.dtype) -> float:
     """The largest |residual| / max(|logit|, 1) that rounding to `dtype` explains."""
-    return HALF if torch.finfo(dtype).bits < 32 else FULL
+    return LIMITS.get(dtype, LIMITS[torch.float32])
 
 
 def relative(concepts: pa.Table) -> np.ndarray:

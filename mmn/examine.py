@@ -21,7 +21,7 @@ from torch import Tensor
 from mmn.boundary import Translated
 from mmn.budget import Reading, logit_budget
 from mmn.captions import CaptionBatch, caption_encoded
-from mmn.errors import BatchError, ModelError, UnsupportedModelError
+from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
 from mmn.exactness import limit_of, sentence
 from mmn.hooks import ACTIVATION, FINAL, ONCE
 from mmn.models import Model
@@ -29,6 +29,7 @@ from mmn.scores import contribution, folded_rows
 
 PICTURE_SIDE = 336
 N_TOKENS = 8
+_NO_PICTURE = "its chat template leaves the picture out of the prompt: give it its family's template, or none"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def check(model: Model, exact_prompt: str) -> Checked:
         ModelError: no image tokens, or not as many as features; a forward pass fails, or is not finite.
         UnsupportedModelError: the pixels change nothing, or the logits are not what the adapter says they add up to.
     """
-    inputs = model.encode(_test_pictures(), exact_prompt)
+    inputs = _encode(model, exact_prompt)
     n_tokens, n_features = _require_image_tokens(model, inputs)
     try:
         with Translated(f"{model.facts.name}: captioning a test picture fails"):
@@ -93,6 +94,16 @@ def check(model: Model, exact_prompt: str) -> Checked:
     return Checked(batch.captions[0].text, n_tokens, n_features, effect, residual)
 
 
+def _encode(model: Model, exact_prompt: str) -> dict[str, Tensor]:
+    try:
+        return model.encode(_test_pictures(), exact_prompt)
+    except EncodingError as error:
+        placeholder = str(getattr(model.processor, "image_token", ""))
+        if model.processor.chat_template and placeholder not in exact_prompt:
+            raise ModelError(f"{model.facts.name}: {_NO_PICTURE}") from error
+        raise
+
+
 def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int | None, int | None]:
     """The numbers of placeholders and of features of the first picture; equal, unless the family has no placeholder."""
     if model.image_token_id is None:
@@ -100,10 +111,8 @@ def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int 
     n_tokens = (inputs["input_ids"] == model.image_token_id).sum(1).tolist()
     name = model.facts.name
     if not all(n_tokens):
-        template = "its chat template writes none: give it the template of its family, or none at all"
-        processor = "its processor writes none: save it with the number of tokens that a picture takes"
-        why = template if getattr(model.processor, "chat_template", None) else processor
-        raise ModelError(f"{name}: the prompt holds no image tokens (id {model.image_token_id}); {why}")
+        processor = "its processor writes no image tokens: save it with the number of tokens that a picture takes"
+        raise ModelError(f"{name}: {_NO_PICTURE if model.processor.chat_template else processor}")
     n_features = _image_features(model, inputs)
     if sum(n_tokens) != n_features:
         raise ModelError(
