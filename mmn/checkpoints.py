@@ -29,8 +29,9 @@ from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 HASH_BLOCK: Final = 1 << 22
 ADAPTER_CONFIG: Final = "adapter_config.json"
 MOST_CONFIG_BYTES: Final = 1 << 24
+MOST_SMALL_BYTES: Final = 1 << 28  # of a file beside the weights: the largest vocabularies take an eighth of it
 MOST_LAYERS: Final = 2_000  # of any part of a model; the deepest there are have a few hundred
-MOST_FILES: Final = 10_000
+MOST_HEADER_BYTES: Final = 1 << 24  # of a safetensors file: of the largest shards there are, less than a MiB
 _FINGERPRINTED: Final = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "adapter_model.*")
 _JUDGED_BY: Final = ("config.json", ADAPTER_CONFIG)
 _QUANTISED_BESIDE: Final = ("quantize_config.json", "quant_config.json")  # where GPTQ and AWQ said so at first
@@ -176,8 +177,7 @@ def _refuse_other_layout(path: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _refuse_quantised(path: Path, raw: Mapping[str, Any]) -> None:
-    parts = [raw, *[part for part in raw.values() if isinstance(part, dict)]]
-    settings = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+    settings = next((part["quantization_config"] for part in _objects(raw) if part.get("quantization_config")), None)
     beside = next((name for name in _QUANTISED_BESIDE if (path / name).is_file()), None)
     if not settings and not beside:
         return
@@ -191,11 +191,23 @@ def _refuse_quantised(path: Path, raw: Mapping[str, Any]) -> None:
 
 def _refuse_depth(file: Path, raw: Mapping[str, Any]) -> None:
     """A module is put together layer by layer, so the number of layers is limited, and that of nothing else."""
-    for part in [raw, *[part for part in raw.values() if isinstance(part, dict)]]:
+    for part in _objects(raw):
         for key, value in part.items():
             is_depth = "layer" in key or key in ("depth", "n_head", "num_attention_heads", "num_experts")
             if is_depth and isinstance(value, int | float) and abs(value) > MOST_LAYERS:
                 raise ModelError(f"{file}: {key} = {value}, expected at most {MOST_LAYERS}")
+
+
+def _objects(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """An object of JSON and all that are in it, by whatever names."""
+    waiting: list[Any] = [raw]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += [one for one in value if isinstance(one, dict | list)]
 
 
 def load_weights(auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> Any:
@@ -255,11 +267,12 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
     """What a safetensors file says of its tensors; the library checks it against the file's length first."""
     from safetensors import safe_open
 
-    with safe_open(file, framework="pt"):
-        pass
     with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+        if length > MOST_HEADER_BYTES:
+            raise ValueError(f"the header of {file.name} has {length} bytes, expected at most {MOST_HEADER_BYTES}")
+        with safe_open(file, framework="pt"):
+            header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     return header
 
@@ -301,6 +314,10 @@ def _fingerprinted(path: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise ModelError(f"{file} is no regular file; a checkpoint is made of files")
+    small = {file: file.stat().st_size for file in files if not file.name.endswith((".safetensors", ".bin"))}
+    for file, size in small.items():
+        if size > MOST_SMALL_BYTES:
+            raise ModelError(f"{file} is {size} bytes long, expected at most {MOST_SMALL_BYTES} beside the weights")
     return files
 
 

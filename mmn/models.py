@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,12 +22,15 @@ from mmn.boundary import Translated, first_line
 from mmn.checkpoints import fingerprint, judge_family, load_weights, local_folder, require_safetensors
 from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
+from mmn.limits import Limits, apart
 from mmn.processors import fill_image_token, load_processor
+from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SMALL_MODEL = 50_000_000  # parameters; below it one thread beats several on a CPU
 DEFAULT_PROMPT = "Describe the image in few words."  # P2's; a checkpoint's config may name its own `default_prompt`
 LIMBER = "limber:"
+REHEARSAL, TEMPLATE = Limits(seconds=60), Limits(seconds=2)  # a large tokenizer takes seconds, a template milliseconds
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,7 @@ class Model:
         if self.processor.chat_template:
             content = [{"type": "image"}, {"type": "text", "text": prompt}]
             messages = [{"role": "user", "content": content}]
-            with Translated(f"{self.facts.name}: its chat template cannot be filled in", EncodingError):
-                return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return _filled_in(self.facts.name, self.processor, messages)
         placeholder = getattr(self.processor, "image_token", None) or "<image>"
         return self.family.bare_prompt.format(image=placeholder, prompt=prompt)
 
@@ -185,12 +188,39 @@ def _load_checkpoint(name: str, dtype: str, device: str) -> Model:
         return _load_limber(name, dtype, device)
     path = local_folder(name, judge_family)
     config, family = judge_family(path)
-    processor, filled = load_processor(path, config)
     require_safetensors(path)
+    if name not in BUNDLED_PATHS:
+        apart(f"{path}: its processor is tried", lambda: _rehearse(name, path, config, family), REHEARSAL)
+    processor, filled = load_processor(path, config)
     device = resolve_device(device)
     module = load_weights(AutoModelForImageTextToText, path, _resolve_dtype(dtype, device, config))
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
     return _put_together(name, module.to(device), processor, family, fingerprint(path), filled)
+
+
+def _rehearse(name: str, path: Path, config: Any, family: Family) -> str:
+    """Loads the processor and encodes a picture with it, all that is done with a stranger's before it is trusted."""
+    processor, _ = load_processor(path, config)
+    stand_in = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
+    facts = ModelFacts(name, "", family.model_type, 0, 0)
+    model = Model(stand_in, processor, family, None, facts)  # type: ignore[arg-type] - nothing asks for its anatomy
+    try:
+        model.encode([Image.new("RGB", (336, 224))], model.exact_prompt(DEFAULT_PROMPT))
+    except EncodingError:
+        return "what is wrong is said better when the whole model is checked"
+    return "encoded"
+
+
+def _filled_in(name: str, processor: Any, messages: list[dict[str, Any]]) -> str:
+    """A chat template, which is a program, filled in with messages, in a process of its own."""
+
+    def fill() -> str:
+        with Translated(f"{name}: its chat template cannot be filled in", EncodingError):
+            return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    if name in BUNDLED_PATHS:
+        return fill()
+    return apart(f"{name}: its chat template cannot be filled in", fill, TEMPLATE)
 
 
 def _load_limber(name: str, dtype: str, device: str) -> Model:
