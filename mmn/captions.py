@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmn.concepts import GeneratedCaption, n_whole_tokens, token_ends_of
-from mmn.hooks import Captured, capture
+from mmn.errors import BatchError
+from mmn.hooks import Captured, capture, first_not_finite, weight_not_finite
 from mmn.models import Model
 
 Around = Callable[[Sequence[int]], AbstractContextManager[None]]  # what a pass over these rows of a batch runs in
@@ -82,10 +83,12 @@ def write_captions(
 
     Raises:
         AssertionError: a token is not the argmax of its raw logits.
+        BatchError: logits that are not finite.
     """
     output = model.module.generate(**inputs, generation_config=greedy(model, max_new_tokens + 1))
     n_steps = len(output.logits)
     new_tokens = output.sequences[:, -n_steps:]
+    _require_finite(model, inputs, new_tokens.tolist(), output.logits)
     captions = tuple(_caption(model, row.tolist(), max_new_tokens) for row in new_tokens)
     _assert_greedy(captions, output.logits)
     return captions, output.logits
@@ -111,7 +114,9 @@ def read_encoded(
     n_steps = 1 + max(len(ids) for ids in token_ids)
     with capture(model, with_act, n_last=n_steps) as captured:
         logits = model.module(**with_captions(model, inputs, token_ids), use_cache=False).logits
-    return CaptionBatch(inputs, tuple(captions), captured, logits[:, -n_steps:].unbind(1))
+    steps = logits[:, -n_steps:].unbind(1)
+    _require_finite(model, inputs, token_ids, steps)
+    return CaptionBatch(inputs, tuple(captions), captured, steps)
 
 
 def with_captions(model: Model, inputs: dict[str, Tensor], captions: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -177,3 +182,31 @@ def _assert_greedy(captions: Sequence[GeneratedCaption], logits: Sequence[Float[
     for row, caption in enumerate(captions):
         n = len(caption.token_ids)
         assert best[row][:n] == list(caption.token_ids), f"not greedy: {caption.token_ids} against {best[row][:n]}"
+
+
+def _require_finite(
+    model: Model,
+    inputs: dict[str, Tensor],
+    captions: Sequence[Sequence[int]],
+    logits: Sequence[Float[Tensor, "batch V"]],
+) -> None:
+    """Raises `BatchError` with the rows whose logits are not finite: what is greatest among them means nothing.
+
+    A NaN anywhere in a step makes its largest magnitude one.
+    """
+    largest = torch.stack([step.abs().amax(-1) for step in logits]).float().amax(0)
+    if torch.isfinite(largest).all():
+        return
+    rows = (~torch.isfinite(largest)).nonzero()[:, 0].tolist()
+    place = first_not_finite(model, with_captions(model, inputs, captions))
+    broken = weight_not_finite(model.module)
+    remedy = f"the weight {broken} is not finite: is the checkpoint whole?" if broken else _wider(model.dtype)
+    reason = f"the logits are not finite, and first of all {place} is not: {remedy}"
+    raise BatchError("caption", dict.fromkeys(rows, reason))
+
+
+def _wider(dtype: torch.dtype) -> str:
+    """What to do where numbers grow too large for a format."""
+    name, wider = str(dtype).removeprefix("torch."), "--dtype bfloat16 or float32"
+    wide = dtype != torch.float16
+    return f"too large for {name}; " + ("is this the checkpoint that it should be?" if wide else f"try {wider}")

@@ -211,11 +211,13 @@ def require_fit(anatomy: Anatomy, fingerprint: str, delta: Delta, name: str) -> 
             f"{delta.fingerprint_before[:12]}, and {name} has {fingerprint[:12]}: load it onto the model of its run"
         )
     for part in delta.parts:
-        assert part.layer < anatomy.n_layers, f"layer {part.layer} of {name}, which has {anatomy.n_layers}"
-        d, m = anatomy.w_out(part.layer).shape
+        shape = tuple(anatomy.w_out(part.layer).shape) if part.layer < anatomy.n_layers else (0, 0)
         highest = max(part.units) if isinstance(part, Columns) else len(part.v) - 1
-        assert len(part.change) == d, f"layer {part.layer} of {name}: columns of {len(part.change)}, not {d}"
-        assert 0 <= highest < m, f"layer {part.layer} of {name}: unit {highest} of {m}"
+        if len(part.change) != shape[0] or not 0 <= highest < shape[1]:
+            raise ModelError(
+                f"the delta {delta.noun} -> {delta.target} changes unit {highest} of layer {part.layer} by columns of "
+                f"{len(part.change)}, and {name} has {anatomy.n_layers} layers of {tuple(anatomy.w_out(0).shape)}"
+            )
 
 
 def _chosen(anatomy: Anatomy, part: Part) -> Tensor:
@@ -261,10 +263,28 @@ def _parts(path: Path, tensors: dict[str, Tensor]) -> tuple[Part, ...]:
     try:
         for layer in sorted({int(name.partition(".")[0].removeprefix("L")) for name in tensors}):
             if f"L{layer}.units" in tensors:
-                units = tuple(tensors[f"L{layer}.units"].tolist())
-                parts.append(Columns(layer, units, tensors[f"L{layer}.columns"]))
+                parts.append(_columns(layer, tensors[f"L{layer}.units"], tensors[f"L{layer}.columns"]))
             else:
-                parts.append(RankOne(layer, tensors[f"L{layer}.u"], tensors[f"L{layer}.v"]))
+                parts.append(_rank_one(layer, tensors[f"L{layer}.u"], tensors[f"L{layer}.v"]))
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path} is no delta of this version of mmn: its tensors are {', '.join(tensors)}") from error
     return tuple(parts)
+
+
+def _columns(layer: int, units: Tensor, values: Tensor) -> Columns:
+    """A part as its file says it; raises `ValueError` for one that no edit could have made."""
+    chosen = units.tolist() if units.ndim == 1 and not units.is_floating_point() else []
+    is_sound = values.ndim == 2 and values.shape[1] == len(chosen) == len(set(chosen)) > 0 and min(chosen) >= 0
+    if layer < 0 or not is_sound or not _is_finite(values):
+        raise ValueError(f"L{layer}: columns of {tuple(values.shape)} {values.dtype} for units {tuple(units.shape)}")
+    return Columns(layer, tuple(chosen), values.float())
+
+
+def _rank_one(layer: int, u: Tensor, v: Tensor) -> RankOne:
+    if layer < 0 or u.ndim != 1 or v.ndim != 1 or not (_is_finite(u) and _is_finite(v)):
+        raise ValueError(f"L{layer}: u of {tuple(u.shape)} {u.dtype}, v of {tuple(v.shape)} {v.dtype}")
+    return RankOne(layer, u.float(), v.float())
+
+
+def _is_finite(values: Tensor) -> bool:
+    return values.is_floating_point() and bool(torch.isfinite(values).all())

@@ -5,6 +5,7 @@ Anything that is our own mistake is an assertion; anything else propagates.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,18 @@ class UnsupportedModelError(ModelError):
 
 class LanguageError(MmnError):
     """A caption that is not English, in which nouns cannot be found."""
+
+
+class EncodingError(ModelError):
+    """A checkpoint's processor cannot turn a prompt and these pictures into model inputs."""
+
+
+class BatchError(MmnError):
+    """Pictures of a batch that nothing can be said of: `reasons` by row; the others are unharmed."""
+
+    def __init__(self, stage: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.stage, self.reasons = stage, reasons
 
 
 class CacheError(MmnError):

@@ -37,6 +37,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from mmn.adapters import FAMILIES, find_decoder
+from mmn.boundary import Translated
+from mmn.checkpoints import fingerprint, load_weights, local_folder, read_config
 from mmn.errors import ModelError
 
 PARTS: Final = ("language_model", "vision_model", "projection")
@@ -124,10 +127,9 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
     Raises:
         ModelError: no such file, a part of it missing or not whole, a projection that does not fit.
     """
-    from mmn.models import fingerprint, load_weights, local_folder
-
     parts = _read_parts(file)
-    text_path, vision_path = (local_folder(parts[name]) for name in PARTS[:2])
+    text_path = local_folder(parts[PARTS[0]], lambda path: find_decoder(read_config(path), FAMILIES["limber"]))
+    vision_path = local_folder(parts[PARTS[1]], read_config)
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
     vision_model = load_weights(AutoModel, vision_path, dtype, unused=("pooler",))
     processor = _load_processor(text_path, vision_path, vision_model.config)
@@ -157,12 +159,12 @@ def _read_parts(file: Path) -> dict[str, str]:
 
 
 def _load_processor(text_path: Path, vision_path: Path, vision: Any) -> LimberProcessor:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(text_path, local_files_only=True)
-        images = AutoImageProcessor.from_pretrained(vision_path, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"{text_path} or {vision_path}: tokenizer or image processor missing: {error}") from error
-    return LimberProcessor(images, tokenizer, (vision.image_size // vision.patch_size) ** 2)
+    with Translated(f"{text_path}: its tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(text_path, local_files_only=True, trust_remote_code=False)
+    with Translated(f"{vision_path}: its image processor cannot be loaded"):
+        images = AutoImageProcessor.from_pretrained(vision_path, local_files_only=True, trust_remote_code=False)
+    with Translated(f"{vision_path}: its config tells no number of patches"):
+        return LimberProcessor(images, tokenizer, (vision.image_size // vision.patch_size) ** 2)
 
 
 def _load_projection(projection: nn.Linear, path: Path) -> None:

@@ -1,47 +1,51 @@
 """A checkpoint -> `Model`: its weights, its processor, its anatomy, and a fingerprint of all that it was made from.
 
-Loud where a silent default would draw a believable chart: weights that are missing from the file (they would be
-random), pickled weights (they could run code), a family nobody described.
+The folder and its weights are read by `checkpoints.py`, the processor by `processors.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import nn
 
 from mmn.adapters import Anatomy, Family, find_anatomy, find_family
+from mmn.boundary import Translated, first_line
+from mmn.checkpoints import fingerprint, judge_family, load_weights, local_folder, require_safetensors
 from mmn.core import ModelFacts
-from mmn.errors import ModelError, UsageError
+from mmn.errors import EncodingError, UsageError
+from mmn.limits import Limits, apart
+from mmn.processors import fill_image_token, load_processor
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SMALL_MODEL = 50_000_000  # parameters; below it one thread beats several on a CPU
 DEFAULT_PROMPT = "Describe the image in few words."  # P2's; a checkpoint's config may name its own `default_prompt`
-HASH_BLOCK = 1 << 22
 LIMBER = "limber:"
-_LIBRARY = re.compile(r"(?:requires the |Package `)(?P<library>\w+)")  # that transformers asks for in an error
-_FINGERPRINTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+REHEARSAL, TEMPLATE = Limits(seconds=60), Limits(seconds=2)  # a large tokenizer takes seconds, a template milliseconds
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model. Hold `lock` while hooks are on it: two sessions hooking one model both get wrong numbers."""
+    """A loaded model. Hold `lock` while hooks are on it: two sessions hooking one model both get wrong numbers.
+
+    `filled` are the sentences that tell what an older processor or config lacked, and where it was taken from.
+    """
 
     module: Any
     processor: Any
     family: Family
     anatomy: Anatomy
     facts: ModelFacts
+    filled: tuple[str, ...] = ()
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
@@ -100,20 +104,26 @@ class Model:
         if self.processor.chat_template:
             content = [{"type": "image"}, {"type": "text", "text": prompt}]
             messages = [{"role": "user", "content": content}]
-            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return _filled_in(self.facts.name, self.processor, messages)
         placeholder = getattr(self.processor, "image_token", None) or "<image>"
         return self.family.bare_prompt.format(image=placeholder, prompt=prompt)
 
     def encode(self, images: list[Image.Image], exact_prompt: str) -> dict[str, torch.Tensor]:
-        """Model inputs for one exact prompt over several pictures, padded on the left, on the model's device."""
+        """Model inputs for one exact prompt over several pictures, padded on the left, on the model's device.
+
+        Raises:
+            EncodingError: the processor fails, for all pictures or for one of them.
+        """
         bos = self.tokenizer.bos_token
-        inputs = self.processor(
-            images=[[image] for image in images] if self.family.nests_images else images,
-            text=[exact_prompt] * len(images),
-            return_tensors="pt",
-            padding=True,
-            add_special_tokens=not (bos and exact_prompt.startswith(bos)),
-        )
+        sizes = ", ".join(sorted({"×".join(map(str, image.size)) for image in images})[:3])
+        with Translated(f"{self.facts.name}: its processor cannot encode pictures of {sizes} pixels", EncodingError):
+            inputs = self.processor(
+                images=[[image] for image in images] if self.family.nests_images else images,
+                text=[exact_prompt] * len(images),
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=not (bos and exact_prompt.startswith(bos)),
+            )
         inputs.pop("labels", None)
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else None)
@@ -176,13 +186,41 @@ def _load_checkpoint(name: str, dtype: str, device: str) -> Model:
 
     if name.startswith(LIMBER):
         return _load_limber(name, dtype, device)
-    path = local_folder(name)
-    config = _read_config(path)
-    family = find_family(config.model_type)
+    path = local_folder(name, judge_family)
+    config, family = judge_family(path)
+    require_safetensors(path)
+    if name not in BUNDLED_PATHS:
+        apart(f"{path}: its processor is tried", lambda: _rehearse(name, path, config, family), REHEARSAL)
+    processor, filled = load_processor(path, config)
     device = resolve_device(device)
-    torch_dtype = _resolve_dtype(dtype, device, config)
-    module = load_weights(AutoModelForImageTextToText, path, torch_dtype)
-    return _put_together(name, module.to(device), _load_processor(path), family, fingerprint(path))
+    module = load_weights(AutoModelForImageTextToText, path, _resolve_dtype(dtype, device, config))
+    filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
+    return _put_together(name, module.to(device), processor, family, fingerprint(path), filled)
+
+
+def _rehearse(name: str, path: Path, config: Any, family: Family) -> str:
+    """Loads the processor and encodes a picture with it, all that is done with a stranger's before it is trusted."""
+    processor, _ = load_processor(path, config)
+    stand_in = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
+    facts = ModelFacts(name, "", family.model_type, 0, 0)
+    model = Model(stand_in, processor, family, None, facts)  # type: ignore[arg-type] - nothing asks for its anatomy
+    try:
+        model.encode([Image.new("RGB", (336, 224))], model.exact_prompt(DEFAULT_PROMPT))
+    except EncodingError:
+        return "what is wrong is said better when the whole model is checked"
+    return "encoded"
+
+
+def _filled_in(name: str, processor: Any, messages: list[dict[str, Any]]) -> str:
+    """A chat template, which is a program, filled in with messages, in a process of its own."""
+
+    def fill() -> str:
+        with Translated(f"{name}: its chat template cannot be filled in", EncodingError):
+            return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    if name in BUNDLED_PATHS:
+        return fill()
+    return apart(f"{name}: its chat template cannot be filled in", fill, TEMPLATE)
 
 
 def _load_limber(name: str, dtype: str, device: str) -> Model:
@@ -195,40 +233,17 @@ def _load_limber(name: str, dtype: str, device: str) -> Model:
     return _put_together(name, module.to(device), processor, find_family("limber"), digest)
 
 
-def _put_together(name: str, module: Any, processor: Any, family: Family, digest: str) -> Model:
+def _put_together(
+    name: str, module: Any, processor: Any, family: Family, digest: str, filled: tuple[str, ...] = ()
+) -> Model:
+    """The parts as one. What was filled in changes what the model sees, so it is part of the fingerprint."""
+    anatomy = find_anatomy(module, family)
     module = module.eval().requires_grad_(False)
     _limit_threads(module)
-    anatomy = find_anatomy(module, family)
+    if filled:
+        digest = hashlib.sha256("\0".join([digest, *filled]).encode()).hexdigest()
     facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp)
-    return Model(module, processor, family, anatomy, facts)
-
-
-def load_weights(auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> Any:
-    """The weights of a folder as `auto_class` puts them together, all of them from the file.
-
-    Args:
-        auto_class: one of transformers' Auto classes.
-        path: the folder.
-        dtype: to load them in.
-        unused: prefixes of weights that may be missing, since nothing is read from them.
-
-    Raises:
-        ModelError: no weights, pickled weights only, weights that do not fit, weights missing.
-    """
-    require_safetensors(path)
-    try:
-        module, report = auto_class.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"{path}: the weights cannot be loaded ({first_line(error)}); is the download whole?"
-        ) from error
-    missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
-    missing = [name for name in missing if not unused or not name.startswith(unused)]
-    if missing:
-        raise ModelError(f"{path}: {len(missing)} weights are not in the file, {missing[0]} for one; it is not whole")
-    return module
+    return Model(module, processor, family, anatomy, facts, filled)
 
 
 def resolve_device(device: str) -> str:
@@ -239,98 +254,6 @@ def resolve_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {device}: {first_line(error)}; use auto, cpu or cuda") from error
     return device
-
-
-def fingerprint(path: Path) -> str:
-    """sha-256 over the names and contents of all files that the model and its processor are made from."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in _FINGERPRINTED for file in path.glob(pattern)}):
-        digest.update(file.name.encode() + b"\0" + _sha256(file))
-    return digest.hexdigest()
-
-
-def _sha256(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.digest()
-
-
-def local_folder(name: str) -> Path:
-    """The folder of a checkpoint; a hub id is fetched first (safetensors and configuration only).
-
-    Raises:
-        ModelError: neither a folder nor to be had from the hub.
-    """
-    if name in BUNDLED_PATHS:
-        return BUNDLED_PATHS[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(
-            f"{name!r} is no folder; give a folder in Hugging Face format, a hub id, or {' or '.join(BUNDLED_PATHS)}"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(_FINGERPRINTED)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"{name!r} is neither a folder here nor to be had from the hub: {first_line(error)}"
-        ) from error
-
-
-def _read_config(path: Path) -> Any:
-    from transformers import AutoConfig
-
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path} has no config.json; give the folder that save_pretrained wrote")
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}/config.json cannot be read: {first_line(error)}") from error
-
-
-def require_safetensors(path: Path) -> None:
-    """Refuses a folder whose weights are missing, or pickled.
-
-    Raises:
-        ModelError: no safetensors there.
-    """
-    if any(path.glob("*.safetensors")):
-        return
-    pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
-    if pickled:
-        raise ModelError(
-            f"{path} has only pickled weights ({pickled[0]}), which can run code when opened; convert them with "
-            "save_pretrained(safe_serialization=True) where you trust them"
-        )
-    raise ModelError(f"{path} has a config.json but no weights; expected model.safetensors")
-
-
-def _load_processor(path: Path) -> Any:
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        needed = _LIBRARY.search(str(error))
-        why = f"it needs {_how_to_get(needed['library'])}" if needed else first_line(error)
-        raise ModelError(f"{path}: its processor cannot be loaded: {why}") from error
-    if getattr(processor, "image_processor", None) is None:
-        raise ModelError(f"{path} has no image processor; expected preprocessor_config.json or processor_config.json")
-    processor.tokenizer.padding_side = "left"
-    return processor
-
-
-def _how_to_get(library: str) -> str:
-    """The library and the command that installs it."""
-    library = library.lower()
-    beside = f" (the build for torch {torch.__version__})" if library == "torchvision" else ""
-    return f"{library}{beside}: `pip install {library}`, then try again"
 
 
 def _resolve_dtype(dtype: str, device: str, config: Any) -> torch.dtype:
@@ -349,8 +272,3 @@ def _limit_threads(module: Any) -> None:
 
 def _is_small(module: nn.Module) -> bool:
     return sum(p.numel() for p in module.parameters()) < SMALL_MODEL
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error says, without the pages that may follow."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -24,7 +24,8 @@ from mmn.budget import Reading, logit_budget
 from mmn.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.concepts import GeneratedCaption, find_concepts, target_concept
 from mmn.core import Concept, Example, Failure, ScoreSettings
-from mmn.errors import LanguageError, UsageError
+from mmn.errors import BatchError, LanguageError, UsageError
+from mmn.exactness import inexact, sentence
 from mmn.gradients import Question, attribute
 from mmn.hooks import ACT, ACTIVATION, FINAL, ONCE
 from mmn.language import is_english
@@ -33,7 +34,8 @@ from mmn.runs import failure_table
 from mmn.scores import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
 from mmn.tabulate import Said, Tables, Variant, of_each
 
-SCORED = ("concept", "score", "budget")  # tables that say something of concepts
+STAGE = "score"  # of a failure: the concept was found, and its logit does not add up
+INEXACT = "InexactLogit"
 UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
 GREY = (128, 128, 128)
 
@@ -75,7 +77,12 @@ def score_batch(
 ) -> Tables:
     """Captions, scores and closes `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`.
 
-    A caption that is not English is a row of `failure`, too: its nouns are not sought, whatever it says.
+    A caption that is not English is a row of `failure`, too: its nouns are not sought, whatever it says. A concept
+    whose logit is not what its terms add up to is a row of `failure` instead (`exactness.py`).
+
+    Raises:
+        EncodingError: the processor fails.
+        BatchError: logits or scores that are not finite, by row.
     """
     with_act = names.CONTRIBUTION_ACTFN in settings.methods
     sizes = [image.size for image in images]
@@ -95,13 +102,14 @@ def score_batch(
     tables = {"image": tabulate.image_table(examples), "caption": pa.concat_tables(captions)}
     if failures := not_english(examples, original.captions):
         tables["failure"] = failure_table(failures)
-    return tables | _some_at_a_time(model, said, lambda some: _score_concepts(model, batches, some, settings))
+    scored = _some_at_a_time(model, said, lambda some: _score_concepts(model, batches, some, settings))
+    return tabulate.joined([tables, scored])
 
 
 def score_captions(
     model: Model, batch: CaptionBatch, examples: Sequence[Example], variants: Sequence[str], settings: ScoreSettings
 ) -> Tables:
-    """Scores captions that are written already, each of a variant of its own; `caption`, `concept`, `score`, `budget`.
+    """Scores captions that are written already, each of a variant of its own; the tables of `score_batch` but `image`.
 
     Args:
         model: What wrote them.
@@ -167,10 +175,24 @@ def concepts_of(
 
 
 def _some_at_a_time(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
-    """The tables `concept`, `score` and `budget` of all concepts; none without concepts."""
+    """The tables `concept`, `score` and `budget` of all concepts, and `failure`; those of them that have rows."""
     size = max(1, UNITS_AT_ONCE // model.facts.n_units)
-    parts = [score(said[start : start + size]) for start in range(0, len(said), size)]
-    return {name: pa.concat_tables([part[name] for part in parts]) for name in SCORED if parts}
+    parts = [_score_exact(model, said[start : start + size], score) for start in range(0, len(said), size)]
+    return tabulate.joined(parts)
+
+
+def _score_exact(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
+    """The tables of the concepts whose logits add up, and a row of `failure` for each other one."""
+    tables = score(said)
+    wrong = inexact(tables["concept"], len(said), model.dtype)
+    if not wrong:
+        return tables
+    failures = [
+        Failure(said[index].example.source, STAGE, INEXACT, sentence([said[index].concept.noun], by, model.dtype))
+        for index, by in wrong.items()
+    ]
+    right = [one for index, one in enumerate(said) if index not in wrong]
+    return (score(right) if right else {}) | {"failure": failure_table(failures)}
 
 
 def _score_concepts(
@@ -183,7 +205,7 @@ def _score_concepts(
         parts.append(tables)
     if names.BLANK in batches:
         parts.append({"score": pa.concat_tables(_rank_differences(model, said, scores, settings))})
-    return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in SCORED}
+    return tabulate.joined(parts)
 
 
 def _score_variant(
@@ -232,8 +254,21 @@ def all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dic
             scored[method] = Scored(folded_scores, measured.a)
         else:
             scored[method] = SCORES[method](measured)
-        assert torch.isfinite(scored[method].score).all(), f"{method} is not finite for {measured.model.facts.name}"
+        _require_finite(measured, method, scored[method])
     return scored
+
+
+def _require_finite(measured: Measured, method: str, scored: Scored) -> None:
+    """Raises `BatchError` with the pictures whose gradients overflowed; anything else, with finite logits, is ours."""
+    is_finite = torch.isfinite(scored.score.flatten(1)).all(dim=1).tolist()
+    if all(is_finite):
+        return
+    name = measured.model.facts.name
+    assert scored.token_position is not None, f"{method} is not finite for {name}"
+    dtype = str(measured.model.dtype).removeprefix("torch.")
+    reason = f"scores by {method} are not finite in {dtype}; try --dtype bfloat16 or float32"
+    rows = sorted({one.row for one, right in zip(measured.said, is_finite, strict=True) if not right})
+    raise BatchError(STAGE, dict.fromkeys(rows, reason))
 
 
 def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:

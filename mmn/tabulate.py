@@ -141,6 +141,12 @@ def _keys(said: Sequence[Said], variant: Variant, n: int) -> dict[str, object]:
     }
 
 
+def joined(parts: Sequence[Tables]) -> Tables:
+    """The rows of all parts, table by table."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
+
+
 def of_each(variant: Variant, n: int) -> list[str]:
     return [variant] * n if isinstance(variant, str) else list(variant)
 

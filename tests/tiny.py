@@ -70,6 +70,20 @@ def save_tiny_llava(path: Path, seed: int = 0, scale: float = 6.0) -> Path:
     return path
 
 
+def save_tiny_blip2(path: Path, seed: int = 0, scale: float = 6.0) -> Path:
+    """A BLIP-2 of 3 × 48 units and 5 query tokens on an OPT, with a processor that knows their number."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    module, _ = _blip2(len(tokenizer), tokenizer.convert_tokens_to_ids(IMAGE), _ids(tokenizer))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(scale if parameter.ndim > 1 else 1).add_(torch.randn_like(parameter) * 0.05)
+    module.save_pretrained(path)
+    size = {"height": TOWER["image_size"], "width": TOWER["image_size"]}
+    hf.Blip2Processor(hf.BlipImageProcessor(size=size), tokenizer, num_query_tokens=5).save_pretrained(path)
+    return path
+
+
 def build_family(name: str, seed: int = 0) -> tuple[Model, dict[str, torch.Tensor]]:
     """A bare tiny model of a family (no processor), in float32, and inputs for one picture."""
     torch.manual_seed(seed)
@@ -228,23 +242,23 @@ def _instructblip() -> Built:
     return hf.InstructBlipForConditionalGeneration(config), _text(5) | picture | query
 
 
-def _blip2() -> Built:
+def _blip2(n_words: int = VOCABULARY, image_id: int = IMAGE_ID, special: dict[str, int] = SPECIAL) -> Built:
     text = hf.OPTConfig(
         hidden_size=WIDTH,
         ffn_dim=FFN,
         num_hidden_layers=N_LAYERS,
         num_attention_heads=4,
-        vocab_size=VOCABULARY,
+        vocab_size=n_words,
         word_embed_proj_dim=WIDTH,
         max_position_embeddings=128,
-        **SPECIAL,
+        **special,
     )
     config = hf.Blip2Config(
         vision_config=hf.Blip2VisionConfig(**TOWER),
         qformer_config=hf.Blip2QFormerConfig(**_QFORMER),
         text_config=text,
         num_query_tokens=5,
-        image_token_index=IMAGE_ID,
+        image_token_index=image_id,
     )
     return hf.Blip2ForConditionalGeneration(config), _text(5) | {"pixel_values": torch.randn(1, 3, 28, 28)}
 

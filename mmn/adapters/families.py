@@ -84,3 +84,17 @@ FAMILIES: dict[str, Family] = {
         ),
     )
 }
+
+# Image encoders whose features hold more than the patches: a class token. `num_additional_image_tokens` of processors.
+CLASS_TOKENS: dict[str, int] = {"clip_vision_model": 1}
+
+# Marks of checkpoints in their authors' own layout (a `model_type`, or a key of config.json), and what to do.
+_LLAVA_HF = (
+    "convert it to the llava-hf layout (convert_llava_weights_to_hf.py of transformers), or take it from llava-hf"
+)
+OTHER_LAYOUTS: dict[str, str] = {
+    "mm_vision_tower": _LLAVA_HF,
+    **dict.fromkeys(("llava_llama", "llava_mistral", "llava_mpt", "llava_gemma", "llava_mixtral"), _LLAVA_HF),
+    "llava_qwen": "take the -hf checkpoint from llava-hf (LLaVA-OneVision)",
+    "internvl_chat": "take the checkpoint whose name ends in -hf",
+}

@@ -6,10 +6,11 @@ import argparse
 from typing import Any
 
 from mmn.cli import DONE, add_common, print_json
+from mmn.cli.running import load_quietly
 
 
 def add_parsers(commands: Any) -> None:
-    doctor = commands.add_parser("doctor", help="loads a model, captions one picture, reports what it found")
+    doctor = commands.add_parser("doctor", help="loads a model, makes score's checks, reports what it found")
     doctor.add_argument("name", metavar="M")
     doctor.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     doctor.add_argument("--device", default="auto")
@@ -39,15 +40,10 @@ def _families() -> list[dict[str, str]]:
 
 
 def _examine(options: argparse.Namespace) -> dict[str, Any]:
-    """Facts of a model, and the exactness residual of one real caption: the proof that its adapter is right."""
-    import transformers
-
+    """Facts of a model, and the checks that `score` makes of it, on two pictures."""
     from mmn.examine import examine
-    from mmn.models import load_model
 
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return examine(load_model(options.name, options.dtype, options.device))
+    return examine(load_quietly(options.name, options.dtype, options.device))
 
 
 def _print_table(rows: list[dict[str, str]]) -> None:

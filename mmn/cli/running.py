@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,17 @@ def go_back(options: argparse.Namespace) -> Again:
 
 
 def load_quietly(name: str, dtype: str, device: str) -> Any:
-    """The model, without the libraries' own progress bars and advice: standard error is for our progress."""
+    """The model, without the libraries' own progress bars and advice: standard error is for our progress.
+
+    What was filled in for an older checkpoint is said there, too.
+    """
     from mmn.models import load_model
 
     quieten()
-    return load_model(name, dtype, device)
+    model = load_model(name, dtype, device)
+    for sentence in model.filled:
+        print(f"mmn: note: {sentence}", file=sys.stderr)
+    return model
 
 
 def quieten() -> None:

@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.cli.annotate import annotate_stoppably
     from mmn.cli.progress import reporter
     from mmn.engines.local import carry_out
+    from mmn.examine import check
     from mmn.images import list_source
     from mmn.models import with_delta
     from mmn.runs import Progress, count, plan
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_quietly(name, options.dtype, options.device)
     settings = _settings(options, model, methods)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
+    check(model, exact_prompt)
     planned = plan(model.facts, listing, options.images, exact_prompt, settings)
     if first := first_source(options.cache / "runs" / planned.run.run_id, options.images):
         progress(Progress("score", message=first))

@@ -13,23 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
-import pyarrow as pa
 from PIL import Image
 
 from mmn import names, shards
 from mmn.core import Example, Failure, Outcome, Run
-from mmn.errors import Cancelled, ImageError, MmnError
+from mmn.errors import BatchError, Cancelled, EncodingError, ImageError, MmnError, UnsupportedModelError
 from mmn.images import open_image
 from mmn.models import Model, load_model
 from mmn.runs import Batch, Plan, Progress, ProgressCallback, failure_table, open_run
-from mmn.scoring import score_batch
-from mmn.tabulate import Tables
+from mmn.scoring import INEXACT, score_batch
+from mmn.tabulate import Tables, joined
 
 Engine = Callable[[Run, Model, Sequence[Batch], Path, int], Iterator[Batch]]  # yields batches as they are finished
 
@@ -56,8 +55,11 @@ def carry_out(
 
     Without an `engine` the batches are done in this process, or for more than one worker in processes of their own.
 
+    A run none of whose pictures could be scored has failed, though every one of them was tried.
+
     Raises:
         Cancelled: SIGINT or SIGTERM came; the run is marked cancelled and what was finished is kept.
+        UnsupportedModelError: no concept of the first batch adds up; what follows would be no better.
         CacheError: the disk is full; likewise.
     """
     started = time.monotonic()
@@ -69,10 +71,13 @@ def carry_out(
             finished = engine or (_in_workers if n_workers > 1 and len(batches) > 1 else _in_this_process)
             done = plan.n_images - sum(len(batch.examples) for batch in batches)
             progress(Progress("score", done, plan.n_images, "" if not done else f"{done} were done before"))
+            _require_exact(plan, run_path)
             for batch in finished(plan.run, model, batches, run_path, n_workers):
                 done += len(batch.examples)
                 progress(Progress("score", done, plan.n_images))
-        status = names.COMPLETE
+                if batch == plan.batches[0]:
+                    _require_exact(plan, run_path)
+        status = names.COMPLETE if _has_pictures(run_path) else names.FAILED
     except Cancelled:
         status = names.CANCELLED
         raise
@@ -82,6 +87,25 @@ def carry_out(
     _, outcome = shards.read_run(run_path)  # of a run that was complete before: as it was
     assert outcome is not None, run_path
     return run_path, outcome
+
+
+def _require_exact(plan: Plan, run_path: Path) -> None:
+    """Stops a run whose first batch, once it is there, has concepts, but none whose terms add up to its logit."""
+    first = plan.batches[0].name if plan.batches else None
+    if first not in shards.finished_shards(run_path):
+        return
+    tables = shards.read_shard(run_path / first)
+    failures = tables["failure"].to_pylist() if "failure" in tables else []
+    reasons = [row["message"] for row in failures if row["error"] == INEXACT]
+    if reasons and not ("concept" in tables and len(tables["concept"])):
+        raise UnsupportedModelError(
+            f"the adapter does not understand {plan.run.model.name}: {reasons[0]}, and so for all {len(reasons)} "
+            "concepts of the first batch"
+        )
+
+
+def _has_pictures(run_path: Path) -> bool:
+    return any("image" in shards.row_counts(run_path / name) for name in shards.finished_shards(run_path))
 
 
 def _in_this_process(
@@ -123,14 +147,37 @@ def open_batch(batch: Batch) -> Opened:
 
 
 def score_opened(run: Run, model: Model, opened: Opened) -> Tables:
-    """The shard of one batch."""
-    tables: Tables = {}
-    if opened.examples:
-        tables = score_batch(model, opened.examples, opened.images, run.prompt, run.settings)
-    if opened.failures:
-        told = [failure_table(opened.failures), *([tables["failure"]] if "failure" in tables else [])]
-        tables["failure"] = pa.concat_tables(told)
-    return tables
+    """The shard of one batch. Pictures that the model cannot be asked about are failures, too; the rest is a batch."""
+    failed: Tables = {"failure": failure_table(opened.failures)} if opened.failures else {}
+    if not opened.examples:
+        return failed
+    try:
+        return joined([failed, score_batch(model, opened.examples, opened.images, run.prompt, run.settings)])
+    except BatchError as error:
+        stage, reasons = error.stage, error.reasons
+    except EncodingError:
+        stage, reasons = "encode", _not_encoded(model, opened, run.prompt)
+        if not reasons:  # each alone can be, so it is the model
+            raise
+    failures = [
+        Failure(example.source, stage, "ModelError", reasons[row])
+        for row, example in enumerate(opened.examples)
+        if row in reasons
+    ]
+    others = tuple(example for row, example in enumerate(opened.examples) if row not in reasons)
+    rest = open_batch(replace(opened.batch, examples=others))
+    return joined([failed, {"failure": failure_table(failures)}, score_opened(run, model, rest)])
+
+
+def _not_encoded(model: Model, opened: Opened, exact_prompt: str) -> dict[int, str]:
+    """The rows of pictures that the processor fails on, one by one: one of them must not take its batch along."""
+    reasons = {}
+    for row, image in enumerate(opened.images):
+        try:
+            model.encode_and_close([image], exact_prompt)
+        except EncodingError as error:
+            reasons[row] = str(error)
+    return reasons
 
 
 def _in_workers(run: Run, model: Model, batches: Sequence[Batch], run_path: Path, n_workers: int) -> Iterator[Batch]:

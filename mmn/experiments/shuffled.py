@@ -43,7 +43,7 @@ from mmn.runs import ProgressCallback, failure_table
 from mmn.scores import uniform_draw
 from mmn.scoring import score_captions
 from mmn.tables import EXPERIMENTS, SCHEMAS
-from mmn.tabulate import Tables
+from mmn.tabulate import Tables, joined
 
 PREFIX: Final = "invariance-region"
 STAGE: Final = "invariance"
@@ -144,6 +144,7 @@ def _shuffle(asked: _Asked, batch: str, draws: Sequence[int]) -> Iterator[tuple[
     for start in range(0, len(draws), at_once):
         some = draws[start : start + at_once]
         tables = _score_shuffled(asked, examples, images, some) if examples else {}
+        failed = joined([failed, {"failure": tables.pop("failure")} if "failure" in tables else {}])
         for draw in some:
             yield draw, _of_variant(tables, names.SHUFFLED + str(draw)) | failed
             failed = {}

@@ -18,6 +18,7 @@ from mmn.hooks.capture import (
     capture_graph,
     capture_units,
 )
+from mmn.hooks.finite import first_not_finite, weight_not_finite
 from mmn.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
 
 __all__ = [
@@ -37,5 +38,7 @@ __all__ = [
     "capture",
     "capture_graph",
     "capture_units",
+    "first_not_finite",
     "permuted",
+    "weight_not_finite",
 ]

@@ -10,8 +10,9 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 
-from mmn.errors import ModelError
-from mmn.models import fingerprint, first_line, load_weights, local_folder, resolve_device
+from mmn.boundary import Translated
+from mmn.checkpoints import fingerprint, load_weights, local_folder
+from mmn.models import resolve_device
 
 TEXTS_AT_ONCE: Final = 64
 KEPT_TEXTS: Final = 8192  # of BERT's size 30 kB each
@@ -42,7 +43,7 @@ class Checkpoint:
         """The weights, in float32 on every device, so that a metric of one name gives one number.
 
         Raises:
-            ModelError: as `models.load_weights`.
+            ModelError: as `checkpoints.load_weights`.
             UsageError: no such device.
         """
         from transformers import AutoModel
@@ -56,10 +57,8 @@ class Checkpoint:
         Raises:
             ModelError: none there.
         """
-        try:
-            return auto_class.from_pretrained(self.path, local_files_only=True)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"{self.path}: {auto_class.__name__} cannot be loaded: {first_line(error)}") from error
+        with Translated(f"{self.path}: {auto_class.__name__} cannot be loaded"):
+            return auto_class.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
 
 
 class Encoded(Generic[T]):

@@ -1,0 +1,303 @@
+"""Strangers' checkpoints: what cannot be scored is refused by its small files, in one line, with what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmn.adapters import find_anatomy
+from mmn.checkpoints import fingerprint, local_folder
+from mmn.errors import ModelError, UnsupportedModelError
+from mmn.models import load_model
+from tests.tiny import FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
+
+Break = Callable[[Path], object]
+OPT = {"ffn_dim": FFN, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": VOCABULARY, **SPECIAL}
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def config(**changes: object) -> Break:
+    def change(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | changes))
+
+    return change
+
+
+def text_config(**changes: object) -> Break:
+    def change(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        values["text_config"] |= changes
+        (folder / "config.json").write_text(json.dumps(values))
+
+    return change
+
+
+def write(name: str, content: object) -> Break:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return lambda folder: (folder / name).write_text(text)
+
+
+def blip2_on(text: hf.PretrainedConfig) -> Break:
+    """A folder with nothing but the config of a BLIP-2 on another text model."""
+
+    def change(folder: Path) -> None:
+        for file in folder.iterdir():
+            file.unlink()
+        vision = hf.Blip2VisionConfig(**TOWER)
+        hf.Blip2Config(vision_config=vision, text_config=text, num_query_tokens=5).save_pretrained(folder)
+
+    return change
+
+
+def int8(folder: Path) -> None:
+    """What an 8-bit checkpoint looks like whose config lost its `quantization_config`."""
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight") and "vision" not in name)
+    weights[name] = (weights[name] * 50).to(torch.int8)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def adapter_beside(folder: Path) -> None:
+    write("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "some/base"})(folder)
+    save_file({"lora": torch.zeros(2)}, folder / "adapter_model.safetensors")
+
+
+def adapter_alone(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    adapter_beside(folder)
+
+
+def pipe(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+
+
+def config_pipe(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
+def without(name: str) -> Break:
+    return lambda folder: (folder / name).unlink()
+
+
+def no_tokenizer(folder: Path) -> None:
+    hf.CLIPImageProcessor().save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        (folder / name).unlink()
+
+
+deep = "[" * 100_000 + "]" * 100_000
+REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
+    "bitsandbytes": (
+        config(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        UnsupportedModelError,
+        r"quantised \(bitsandbytes, by config.json\).*dequantize",
+    ),
+    "awq": (config(quantization_config={"quant_method": "awq", "bits": 4}), UnsupportedModelError, r"quantised \(awq"),
+    "gptq": (config(quantization_config={"quant_method": "gptq"}), UnsupportedModelError, r"quantised \(gptq"),
+    "quantised in its text part": (
+        text_config(quantization_config={"quant_method": "fp8"}),
+        UnsupportedModelError,
+        r"quantised \(fp8",
+    ),
+    "gptq of old": (write("quantize_config.json", {"bits": 4}), UnsupportedModelError, r"by quantize_config.json"),
+    "int8 weights": (int8, UnsupportedModelError, r"layers.1.mlp.down_proj.weight in model.safetensors is I8"),
+    "a LoRA beside the weights": (adapter_beside, ModelError, r"adapter \(adapter_config.json\).*merge_and_unload"),
+    "a LoRA alone": (adapter_alone, ModelError, r"is an adapter of some/base, .*merge_and_unload"),
+    "LLaVA as its authors save it": (
+        config(mm_vision_tower="openai/clip"),
+        UnsupportedModelError,
+        "'mm_vision_tower'.*convert it to the llava-hf layout",
+    ),
+    "llava_llama": (config(model_type="llava_llama"), UnsupportedModelError, "convert it to the llava-hf layout"),
+    "internvl_chat": (config(model_type="internvl_chat"), UnsupportedModelError, "whose name ends in -hf"),
+    "BLIP-2 on T5": (
+        blip2_on(hf.T5Config(d_model=WIDTH, num_layers=2)),
+        UnsupportedModelError,
+        "'t5' decoder, an encoder and a decoder",
+    ),
+    "OPT that norms after": (
+        blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=WIDTH, do_layer_norm_before=False, **OPT)),
+        UnsupportedModelError,
+        "no 'final_layer_norm'",
+    ),
+    "OPT without a final norm": (
+        blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=WIDTH, _remove_final_layer_norm=True, **OPT)),
+        UnsupportedModelError,
+        "no 'final_layer_norm'",
+    ),
+    "OPT with a projection": (
+        blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=16, **OPT)),
+        UnsupportedModelError,
+        "a projection in between is not supported",
+    ),
+    "a model type that is no text": (config(model_type=["llava"]), ModelError, "names no model_type"),
+    "a deep config": (write("config.json", deep), ModelError, "config.json cannot be read: RecursionError"),
+    "a huge config": (write("config.json", "[" + "0," * (1 << 23) + "0]"), ModelError, "bytes long, expected at most"),
+    "ten million layers": (text_config(num_hidden_layers=10**7), ModelError, "num_hidden_layers = 10000000, expected"),
+    "no text config": (config(text_config=None), ModelError, "parameters, the files hold"),
+    "a width that does not divide": (text_config(num_attention_heads=5), ModelError, "config.json"),
+    "a width that is a word": (text_config(hidden_size="wide"), ModelError, "config.json"),
+    "weights of another folder": (
+        write("model.safetensors.index.json", {"weight_map": {"a": "../../other.safetensors"}}),
+        ModelError,
+        "no file of this folder",
+    ),
+    "a pipe for weights": (pipe, ModelError, "is no regular file"),
+    "a pipe for a config": (config_pipe, ModelError, "no config.json"),
+    "a processor of no known class": (
+        write("processor_config.json", {"processor_class": "NoSuchProcessor"}),
+        ModelError,
+        "processor",
+    ),
+    "a processor of wrong values": (
+        write("processor_config.json", {"processor_class": "LlavaProcessor", "image_processor": [1]}),
+        ModelError,
+        "processor cannot be loaded",
+    ),
+    "a processor without a tokenizer": (no_tokenizer, ModelError, "tokenizer|processor"),
+    "a tokenizer of another form": (
+        write("tokenizer.json", {"model": {"type": "None"}}),
+        ModelError,
+        "processor cannot",
+    ),
+    "no tokenizer.json": (without("tokenizer.json"), ModelError, "processor cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_scored_is_refused_in_one_line(name, copy):
+    break_it, error, message = REFUSED[name]
+    break_it(copy)
+    with pytest.raises(error, match=message) as caught:
+        load_model(str(copy), device="cpu")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes", "BLIP-2 on T5", "OPT with a projection", "llava_llama"])
+def test_a_decoder_is_judged_before_the_weights_are_looked_at(name, copy):
+    break_it, error, message = REFUSED[name]
+    break_it(copy)
+    (copy / "model.safetensors").unlink(missing_ok=True)
+    with pytest.raises(error, match=message):
+        load_model(str(copy), device="cpu")
+
+
+class Hub:
+    """A hub of one repository: what was asked for, and a snapshot that grows by it."""
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        self.repository, self.snapshot, self.asked = repository, folder / "abc123", []
+        self.snapshot.mkdir()
+
+    def fetch(self, _name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        self.asked.append((revision, allow_patterns))
+        for pattern in allow_patterns:
+            for file in self.repository.glob(pattern):
+                shutil.copy(file, self.snapshot)
+        return str(self.snapshot)
+
+
+@pytest.fixture
+def hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    made = Hub(copy, tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.fetch)
+    return made
+
+
+def test_a_hub_models_config_is_judged_before_its_weights_are_fetched(hub):
+    text_config(model_type="gemma2")(hub.repository)
+    with pytest.raises(UnsupportedModelError, match="'gemma2' decoder"):
+        load_model("some-body/some-model", device="cpu")
+    assert [file.name for file in hub.snapshot.iterdir()] == ["config.json"]
+
+
+def test_a_hub_model_is_fetched_whole_at_the_commit_that_was_judged(hub):
+    model = load_model("some-body/some-model", device="cpu")
+    assert model.facts.fingerprint == fingerprint(hub.repository)
+    assert [revision for revision, _ in hub.asked] == [None, "abc123"]
+
+
+def test_an_adapter_on_the_hub_is_refused_before_anything_large_is_fetched(hub):
+    adapter_beside(hub.repository)
+    with pytest.raises(ModelError, match="merge_and_unload"):
+        load_model("some-body/some-model", device="cpu")
+    assert not list(hub.snapshot.glob("*.safetensors"))
+
+
+def test_a_folder_that_is_not_judged_is_only_found(copy):
+    assert local_folder(str(copy)) == copy
+
+
+def test_flash_attention_in_a_config_is_not_needed(copy, checkpoint):
+    config(attn_implementation="flash_attention_2")(copy)
+    text_config(_attn_implementation="flash_attention_2")(copy)
+    model = load_model(str(copy), device="cpu")
+    other = load_model(str(checkpoint), device="cpu")
+    assert model.module.config._attn_implementation == other.module.config._attn_implementation
+
+
+@pytest.mark.parametrize("file", ["adapter_model.bin", "adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapters_files_are_part_of_the_fingerprint(file, copy):
+    before = fingerprint(copy)
+    (copy / file).write_bytes(b"")
+    assert fingerprint(copy) != before
+
+
+class Quantised(nn.Linear):
+    """As bitsandbytes' layers: a subclass, whose `weight` is not what is multiplied."""
+
+
+def replaced(path: str, change: Callable[[nn.Module], object]):
+    def break_it(module: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent), name, change(module.get_submodule(path)))
+
+    return break_it
+
+
+def as_int8(module: nn.Module) -> nn.Module:
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    module.weight = nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (replaced("model.language_model.layers.1.mlp.down_proj", as_int8), "mlp.down_proj of layer 1.weight .*int8"),
+        (replaced("lm_head", as_int8), "lm_head.weight is a Parameter of torch.int8"),
+        (replaced("model.language_model.norm", as_int8), "norm.weight is a Parameter of torch.int8"),
+        (replaced("lm_head", lambda _one: Quantised(WIDTH, VOCABULARY)), "Quantised, no plain nn.Linear"),
+        (
+            replaced("model.language_model.layers.2.mlp.down_proj", lambda _one: Quantised(FFN, WIDTH, bias=False)),
+            "mlp.down_proj of layer 2 is a tests.test_checkpoints.Quantised",
+        ),
+        (
+            replaced("model.language_model.layers.2.mlp.down_proj", lambda _one: nn.Linear(FFN + 1, WIDTH)),
+            "layer 2 is 32 × 49, expected 32 × 48",
+        ),
+    ],
+)
+def test_matrices_that_are_no_plain_floats_are_refused_by_name(break_it, message):
+    model, _ = build_family("llava")
+    break_it(model.module)
+    with pytest.raises(UnsupportedModelError, match=message):
+        find_anatomy(model.module, model.family)
