@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import COMPLETE, RUN_STATES, RUNNING
-from mmn.tables import ADDED_KEYS, SCHEMAS, TABLES
+from mmn.tables import ADDED_KEYS, SCHEMAS, SINCE_5, TABLES
 from mmn.whole_files import explain_full_disk, flush, hidden, publish, remove_leftovers, write_whole
 
 RUN_FILE: Final = "run.json"
@@ -126,7 +126,7 @@ def read_shard(shard_path: Path) -> dict[str, pa.Table]:
     """
     try:
         found = {
-            table: pq.ParquetFile(path).read().select(schema.names).cast(schema)
+            table: _with_later_columns(table, pq.ParquetFile(path).read()).select(schema.names).cast(schema)
             for table, schema in TABLES.items()
             if (path := shard_path / f"{table}.parquet").exists()
         }
@@ -159,6 +159,14 @@ def row_counts(shard_path: Path) -> dict[str, int]:
         return {path.stem: pq.ParquetFile(path).metadata.num_rows for path in sorted(shard_path.glob("*.parquet"))}
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(shard_path, error) from error
+
+
+def _with_later_columns(table: str, rows: pa.Table) -> pa.Table:
+    """The rows of an earlier version's shard with the columns that came later, as they would have been written then."""
+    for column, value in SINCE_5.get(table, {}).items():
+        if column not in rows.column_names:
+            rows = rows.append_column(column, pa.array([value] * len(rows), TABLES[table].field(column).type))
+    return rows
 
 
 def _unreadable(shard_path: Path, error: Exception) -> CacheError:

@@ -55,7 +55,7 @@ ANNOTATIONS: Final[dict[str, pa.Schema]] = {
     ),
     "field": _schema(
         "image_id text, noun text, method text, rank int32, layer int16, unit int32, "
-        "iou double?, iou_other double?, iou_random double?"
+        "iou double?, iou_other double?, iou_random double?, selection text, found_on text?, iou_best double?"
     ),
     "look": _schema("image_id text, layer int16, unit int32, activations floats"),
     "grid": _schema("image_id text, grid text"),
@@ -72,7 +72,7 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
     ),
     "specificity": _schema(
         "image_id text, unit_noun text, noun text, method text, layer int16, unit int32, score float, share double?, "
-        "is_control bool"
+        "is_control bool, selection text, found_on text?"
     ),
     "selectivity": _schema(
         "unit_noun text, noun text, method text, is_control bool, value double, share double?, n_units int32, "
@@ -98,13 +98,13 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
 ADDED: Final = ANNOTATIONS | EXPERIMENTS
 ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "neuron": ("model_fingerprint", "layer", "unit"),
-    "field": ("image_id", "noun", "method", "rank"),
+    "field": ("image_id", "noun", "method", "rank", "selection"),
     "look": ("image_id", "layer", "unit"),
     "grid": ("image_id",),
     "lens": ("image_id", "kind", "layer", "token_position"),
     "invariance": ("image_id", "kind", "noun", "method", "k", "draw", "n"),
     "shared_layer": ("noun", "method", "k", "draw", "n", "layer"),
-    "specificity": ("image_id", "unit_noun", "noun", "method", "is_control"),
+    "specificity": ("image_id", "unit_noun", "noun", "method", "is_control", "selection"),
     "selectivity": ("unit_noun", "noun", "method", "is_control", "n_units", "held_out"),
     "sensitivity": ("image_id", "noun", "method", "metric"),
     "effect": (
@@ -124,3 +124,7 @@ ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "edited_caption": ("edit_id", "image_id", "role"),
 }
 TABLES: Final = SCHEMAS | ADDED
+SINCE_5: Final[dict[str, dict[str, str | None]]] = {
+    "field": {"selection": "same", "found_on": None, "iou_best": None},
+    "specificity": {"selection": "same", "found_on": None},
+}  # columns that shards of earlier versions lack, and what all their rows were

@@ -43,7 +43,8 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
     "field": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         rank INTEGER NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
-        iou DOUBLE, iou_other DOUBLE, iou_random DOUBLE""",
+        iou DOUBLE, iou_other DOUBLE, iou_random DOUBLE, selection VARCHAR NOT NULL DEFAULT 'same', found_on VARCHAR,
+        iou_best DOUBLE""",
     "look": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
         activations FLOAT[] NOT NULL""",
@@ -62,7 +63,8 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
     "specificity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL,
         method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL,
-        share DOUBLE, is_control BOOLEAN NOT NULL""",
+        share DOUBLE, is_control BOOLEAN NOT NULL, selection VARCHAR NOT NULL DEFAULT 'same',
+        found_on VARCHAR""",
     "selectivity": """
         run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         is_control BOOLEAN NOT NULL, value DOUBLE NOT NULL, share DOUBLE, n_units INTEGER NOT NULL,
@@ -139,11 +141,21 @@ def _add_shared_layers(cursor: duckdb.DuckDBPyConnection) -> None:
     _create(cursor, _SINCE_4)
 
 
+def _add_where_units_were_found(cursor: duckdb.DuckDBPyConnection) -> None:
+    """All that earlier versions measured was of units found on the same picture: the default fills their rows in."""
+    for table in ("specificity", "field"):
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS selection VARCHAR DEFAULT 'same'")
+        cursor.execute(f"ALTER TABLE {table} ALTER COLUMN selection SET NOT NULL")
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS found_on VARCHAR")
+    cursor.execute("ALTER TABLE field ADD COLUMN IF NOT EXISTS iou_best DOUBLE")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
     _add_experiments,
     _add_shared_layers,
+    _add_where_units_were_found,
 ]  # step n is number n + 1
 
 
