@@ -132,7 +132,7 @@ def table(run: dict[str, Any], rows: pd.DataFrame) -> None:
         "ratio_high": ("to", ""),
         "floor_other_noun": ("Another noun", "The floor; empty where no picture has another"),
         "difference": ("Above the floor", ""),
-        "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k/(L·m)"),
+        "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k over the units ranked"),
     }
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {"concept": experiments.concept_column()}

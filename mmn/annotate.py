@@ -4,6 +4,7 @@
       ─► their words                                    `neuron`  (`decoding`)
       ─► one pass over each picture's prompt            `look`, `grid`  (`fields.unit_maps`)
       ─► against the object, other objects, random units of the same layers    `field`  (`fields.field_rows`)
+      ─► the same of the units that another picture of the noun ranks highest (`held_out`)
 
 Each scored batch becomes one shard `annotation-<batch>-<hash of what was asked>`, written whole or not at all: the same
 call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls say the same
@@ -36,9 +37,11 @@ from mmn.decoding import decode_units
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
 from mmn.geometry import image_grid
+from mmn.held_out import HeldOut, read_held_out
 from mmn.images import open_image
 from mmn.masks import open_masks
 from mmn.models import Model
+from mmn.names import SAME_PICTURE
 from mmn.revisit import ScoredRun
 from mmn.runs import Progress, ProgressCallback, failure_table
 from mmn.store import grids
@@ -55,11 +58,12 @@ Masks = Mapping[str, Bool[np.ndarray, "height width"]]
 
 @dataclass(frozen=True)
 class Ranking:
-    """The top units of one noun of a picture by one method, rank 1 first."""
+    """The top units of one noun of a picture by one method, rank 1 first; `found_on` another picture, if not this."""
 
     noun: str
     method: str
     units: tuple[Neuron, ...]
+    found_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class _Asked:
     top: int
     methods: tuple[str, ...]
     masks_of: Callable[[Example], Masks]
+    elsewhere: HeldOut
 
     @property
     def model(self) -> Model:
@@ -119,7 +124,9 @@ def annotate(
     """
     scored = revisit.open_run(model, run_path)
     masks_of, without_masks = _find_masks(scored.run)
-    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks_of)
+    top, methods = checked_top(top, scored.run), checked_methods(methods, scored.run)
+    elsewhere = read_held_out(run_path, methods, top, scored.run.settings.seed)
+    asked = _Asked(scored, top, methods, masks_of, elsewhere)
     _decode_stored(asked, progress)
     blind = _why_blind(asked)
     if blind:
@@ -127,7 +134,7 @@ def annotate(
         return
     if without_masks:
         progress(Progress(STAGE, message=without_masks))
-    settings = [asked.top, sorted(asked.methods)]
+    settings = [asked.top, sorted(asked.methods), elsewhere.digest()]
     revisit.for_each_batch(scored, PREFIX, settings, lambda batch: _annotate_batch(asked, batch), progress, STAGE)
 
 
@@ -244,9 +251,12 @@ def _annotate_picture(
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of one picture, from one pass over its prompt."""
     masks = asked.masks_of(example)
+    here = rankings
+    rankings = [*here, *_held_out(asked, example, here)]
     controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
-    top = sorted({one for ranking in rankings for one in ranking.units})
-    needed = sorted({*top, *(one for drawn in controls.values() for one in drawn)})
+    top = sorted({one for ranking in here for one in ranking.units})
+    compared = {one for ranking, drawn in controls.items() for one in (*ranking.units, *drawn)}
+    needed = sorted({*top, *compared})
     maps = unit_maps(asked.model, image, asked.run.prompt, needed)
     looks = [
         {"image_id": example.image_id, "layer": one.layer, "unit": one.unit, "activations": values.tolist()}
@@ -259,8 +269,15 @@ def _annotate_picture(
     return {"look": looks, "grid": [grid], "field": overlaps}
 
 
+def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> list[Ranking]:
+    """What another picture of each noun ranks highest for it; nothing where there is none."""
+    found = [(one, asked.elsewhere.of(example.image_id, one.noun, one.method)) for one in rankings]
+    return [Ranking(one.noun, one.method, other.units, other.image_id) for one, other in found if other is not None]
+
+
 def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
     key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method)
+    key += () if ranking.found_on is None else (ranking.found_on,)
     return control_units(ranking.units, asked.model.facts.d_mlp, key)
 
 
@@ -270,11 +287,12 @@ def _field(
     """The rows of one ranking; without overlaps where the noun has no region, or the model was not shown it."""
     rows: list[FieldRow] = []
     if controls:
-        rows = list(field_rows(maps, image_id, ranking.noun, ranking.method, ranking.units, controls, masks))
-    if rows:
+        asked = (image_id, ranking.noun, ranking.method, ranking.units, controls, masks, ranking.found_on)
+        rows = list(field_rows(maps, *asked))
+    if rows or ranking.found_on is not None:
         return [asdict(row) for row in rows]
-    key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method}
-    nothing = dict.fromkeys(("iou", "iou_other", "iou_random"))
+    key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method, "selection": SAME_PICTURE}
+    nothing = dict.fromkeys(("iou", "iou_other", "iou_random", "iou_best", "found_on"))
     return [
         key | {"rank": rank, "layer": one.layer, "unit": one.unit} | nothing
         for rank, one in enumerate(ranking.units, start=1)

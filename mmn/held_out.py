@@ -15,17 +15,12 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmn import names, shards
 from mmn.core import Neuron
-
-SAME: Final = "same"  # chosen and judged on one picture (P1, P2)
-HELD_OUT: Final = "held-out"  # chosen on another picture of the noun
-SHUFFLED: Final = "shuffled"  # the null of `SAME`: unit identities shuffled within layers, then chosen likewise
 
 Key = tuple[str, str]  # picture and noun
 
@@ -92,7 +87,7 @@ def partners(said: Iterable[tuple[str, str, str]], seed: int) -> dict[Key, Key]:
 
 
 def _number(seed: int, lemma: str, image_id: str) -> int:
-    key = "\0".join([str(seed), lemma, image_id, HELD_OUT])
+    key = "\0".join([str(seed), lemma, image_id, names.HELD_OUT])
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 

@@ -41,7 +41,8 @@ from mmn.bootstrap import interval_table
 from mmn.core import Neuron, Run
 from mmn.errors import UsageError
 from mmn.experiments.reread import reread, stored_concepts
-from mmn.held_out import HELD_OUT, SAME, SHUFFLED, Found, HeldOut, read_held_out
+from mmn.held_out import Found, HeldOut, read_held_out
+from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.revisit import ScoredRun
 from mmn.runs import ProgressCallback, failure_table
 from mmn.scores import uniform_draw
@@ -132,9 +133,9 @@ def checked_methods(run: Run, methods: Sequence[str] | None) -> tuple[str, ...]:
 WHO: Final[dict[tuple[str, bool], str]] = {
     (HELD_OUT, False): "held-out",
     (HELD_OUT, True): "control",
-    (SAME, False): "same",
-    (SHUFFLED, True): "shuffled",
-    (SAME, True): "same control",  # of earlier versions: a random unit of the layer
+    (SAME_PICTURE, False): "same",
+    (SHUFFLED_UNITS, True): "shuffled",
+    (SAME_PICTURE, True): "same control",  # of earlier versions: a random unit of the layer
 }  # by selection and whether it is a control
 
 
@@ -240,8 +241,8 @@ def _on_this_picture(
     image_id, noun = said.example.image_id, said.concept.noun
     shuffled = shuffled_units(scored.run.settings.seed, scored.model.facts.d_mlp, image_id, noun, top, nouns)
     return (
-        _Chosen(image_id, noun, method, SAME, False, None, (top,) * len(nouns)),
-        _Chosen(image_id, noun, method, SHUFFLED, True, None, shuffled),
+        _Chosen(image_id, noun, method, SAME_PICTURE, False, None, (top,) * len(nouns)),
+        _Chosen(image_id, noun, method, SHUFFLED_UNITS, True, None, shuffled),
     )
 
 
@@ -271,7 +272,7 @@ def shuffled_units(
 @lru_cache(maxsize=256)
 def _order(seed: int, d_mlp: int, image_id: str, noun: str, layer: int) -> Int[Tensor, " m"]:
     """A permutation of a layer's units: the name j stands for unit `order[j]`."""
-    return uniform_draw(seed, image_id, names.ORIGINAL, noun, f"{PREFIX} {SHUFFLED} {layer}", d_mlp).argsort(
+    return uniform_draw(seed, image_id, names.ORIGINAL, noun, f"{PREFIX} {SHUFFLED_UNITS} {layer}", d_mlp).argsort(
         stable=True
     )
 
@@ -286,7 +287,7 @@ def _control(scored: ScoredRun, said: Said, method: str, top: Neuron) -> Neuron:
 
 def _rows(units: Sequence[_Chosen], scores: Mapping[_Chosen, Mapping[str, float]]) -> Iterator[dict[str, Any]]:
     """The rows of one picture and method."""
-    top = {one.unit_noun: scores[one][one.unit_noun] for one in units if one.selection == SAME}
+    top = {one.unit_noun: scores[one][one.unit_noun] for one in units if one.selection == SAME_PICTURE}
     for one in units:
         for neuron, (noun, score) in zip(one.neurons, scores[one].items(), strict=True):
             yield {

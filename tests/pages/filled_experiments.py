@@ -7,6 +7,7 @@ from mmn.tables import TABLES
 
 KS = (1, 10, 40)
 SHUFFLED = ("shuffled-0", "shuffled-1")
+KINDS = (("held-out", False), ("held-out", True), ("same", False), ("shuffled", True))
 METRICS = ("word-f1-v1", "clip-text-v1")
 
 
@@ -99,11 +100,13 @@ def _specificity(rng, said, scores, method):
     for image_id, nouns in nouns_of.items():
         for unit_noun in nouns:
             best = top[image_id, unit_noun]
-            for noun in nouns:
-                for is_control in (False, True):
-                    share = rng.uniform(-0.2, 0.2) if is_control or noun != unit_noun else 1.0
+            for selection, is_control in KINDS:
+                for noun in nouns:
+                    is_high = noun == unit_noun and (not is_control or selection == "shuffled")
+                    share = (0.8 if selection == "held-out" else 1.0) if is_high else rng.uniform(-0.2, 0.2)
                     unit = {"layer": best["layer"], "unit": best["unit"] + is_control, "is_control": is_control}
                     told = {"image_id": image_id, "unit_noun": unit_noun, "noun": noun, "method": method}
+                    told |= {"selection": selection, "found_on": "other" if selection == "held-out" else None}
                     found.append(told | unit | {"score": share * best["score"], "share": share})
     return found
 
