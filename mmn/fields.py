@@ -57,8 +57,8 @@ class FieldRow:
 
     `iou` is with the noun's own object, `iou_other` the mean over the picture's other objects (None if there are
     none), `iou_random` the mean of as many random units of this layer as top units are in it, with the own object;
-    `iou_best` what the object's size lets the unit's mask reach. `found_on` is the picture whose ranking the unit is of, None
-    if it is this one: then unit and object are judged where the unit was chosen.
+    `iou_best` what the object's size lets the unit's mask reach. `found_on` is the picture that ranks the unit so, None
+    if it is this one: then it is judged where it was chosen.
     """
 
     image_id: str
