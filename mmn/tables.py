@@ -78,6 +78,10 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
         "unit_noun text, noun text, method text, is_control bool, value double, share double?, n_units int32, "
         "n_images int32, held_out int32"
     ),
+    "class_activation": _schema(
+        "unit_noun text, method text, is_control bool, image_id text, is_own bool, value float, n_units int32, "
+        "held_out int32"
+    ),
     "sensitivity": _schema("image_id text, noun text, method text, metric text, value double, control double"),
     "effect": _schema(
         "image_id text, variant text, noun text, kind text, selection text, method text, k int32, sigma double?, "
@@ -106,6 +110,7 @@ ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "shared_layer": ("noun", "method", "k", "draw", "n", "layer"),
     "specificity": ("image_id", "unit_noun", "noun", "method", "is_control", "selection"),
     "selectivity": ("unit_noun", "noun", "method", "is_control", "n_units", "held_out"),
+    "class_activation": ("unit_noun", "method", "is_control", "image_id", "n_units", "held_out"),
     "sensitivity": ("image_id", "noun", "method", "metric"),
     "effect": (
         "image_id",

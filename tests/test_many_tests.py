@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmn.many_tests import N_FLIPS, benjamini_hochberg, marked, sign_flip, survivors
+from mmn.many_tests import N_FLIPS, at_least_by_chance, benjamini_hochberg, marked, sign_flip, survivors, swapped_labels
 
 
 def test_the_example_of_benjamini_and_hochberg() -> None:
@@ -50,6 +50,28 @@ def test_without_a_difference_one_in_twenty_is_below_a_twentieth() -> None:
     for n in (8, 30):
         p = np.array([sign_flip(rng.exponential(1, n) - rng.exponential(1, n)) for _ in range(600)])
         assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.027)  # three deviations of 600
+
+
+def test_own_pictures_against_others_by_hand() -> None:
+    is_own = np.array([True, True, False, False, False])
+    # of the ten pairs of 9, 8, 1, 2, 3 (mean 4.6) only 9 and 8 are as far from it as 8.5: 1 in 10
+    assert swapped_labels(np.array([9.0, 8.0, 1.0, 2.0, 3.0]), is_own) == pytest.approx(0.1, abs=0.01)
+    assert swapped_labels(np.ones(5), is_own) == 1
+    assert np.isnan(swapped_labels(np.ones(5), np.zeros(5, dtype=bool)))
+    values = np.arange(300.0)
+    assert swapped_labels(values, values >= 295) == 1 / (N_FLIPS + 1)  # five held-out pictures are enough here
+    rng = np.random.default_rng(3)
+    p = np.array([swapped_labels(rng.exponential(1, 60), np.arange(60) < 5) for _ in range(600)])
+    assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.027)
+
+
+def test_a_share_far_above_what_chance_expects_is_unlikely() -> None:
+    p = at_least_by_chance(np.array([0.3, 0.0, 0.001, 0.2]), np.array([0.00001, 0.01, 0.01, 0.0]))
+    assert p.tolist() == pytest.approx([0.00001 / 0.3, 1, 1, 0])
+    rng = np.random.default_rng(4)  # units common to two draws of 5 of 50: .5 on average
+    common = np.array([len({*rng.choice(50, 5, False)} & {*rng.choice(50, 5, False)}) for _ in range(2000)])
+    p = at_least_by_chance(common.astype(float), np.full(2000, 0.5))
+    assert all((p <= level).mean() <= level for level in (0.05, 0.2, 0.5))
 
 
 def test_a_table_says_how_many_comparisons_it_makes() -> None:

@@ -26,6 +26,7 @@ from mmn.experiments.selectivity import (
     NounClass,
     class_units,
     measure_selectivity,
+    picture_rows,
     selectivity_rows,
     split_classes,
     summarize_selectivity,
@@ -396,6 +397,12 @@ def test_values_are_sizes_of_activations_in_a_plain_pass(
     assert (row.n_units, row.n_images, row.held_out) == (4, 1, 1)
     assert found["share"].max() == 1
     assert found["share"].min() >= 0
+    pictures = measure_selectivity(scored, METHODS, held_out=1, n_units=4)["class_activation"].to_pandas()
+    of = (pictures["unit_noun"] == lemma) & (pictures["method"] == "contribution") & ~pictures["is_control"]
+    assert pictures[of & pictures["is_own"]]["image_id"].tolist() == list(classes[lemma].held_out)
+    assert pictures[of & pictures["is_own"]]["value"].tolist() == pytest.approx([expected], rel=1e-4)
+    said_there = [lemma in said_in[one] for one in pictures[of & ~pictures["is_own"]]["image_id"]]
+    assert not any(said_there), "pictures that say the noun are not others"
 
 
 def test_too_few_pictures_make_no_class(scored: ScoredRun) -> None:
@@ -404,14 +411,30 @@ def test_too_few_pictures_make_no_class(scored: ScoredRun) -> None:
     assert shards.finished_shards(scored.path) == before
 
 
-def test_shares_are_averaged_by_class() -> None:
-    def row(unit_noun: str, noun: str, share: float, *, is_control: bool = False) -> dict:
-        return {"unit_noun": unit_noun, "noun": noun, "share": share, "is_control": is_control, "method": "m"}
+def test_activations_picture_by_picture_average_to_the_classes_values() -> None:
+    classes = [NounClass("dog", ("d",), ("a", "b")), NounClass("sea", (), ("b", "c")), NounClass("cat", (), ("d",))]
+    said = {"a": {"dog"}, "b": {"dog", "sea"}, "c": {"sea"}, "d": {"dog", "cat"}}
+    read = Activations(("a", "b", "c", "d"), (Neuron(0, 1), Neuron(0, 2)), np.array([[1, 3], [5, 7], [0, 1], [9, 9.0]]))
+    units = [ClassUnits("dog", "m", False, (Neuron(0, 2), Neuron(0, 1)))]
+    rows = picture_rows(classes, units, read, said)
+    found = {row["image_id"]: (row["value"], row["is_own"]) for row in rows}
+    assert found == {"a": (2.0, True), "b": (6.0, True), "c": (0.5, False)}, "d says dog: the units were found on it"
+    [own] = [row for row in selectivity_rows(classes, units, read, said) if row["noun"] == "dog"]
+    assert own["value"] == np.mean([value for value, is_own in found.values() if is_own])
 
-    rows = [row("dog", "dog", 1.0), row("dog", "sea", 0.2), row("dog", "cat", 0.4), row("sea", "sea", 0.5)]
-    rows += [row("sea", "dog", 1.0), row("dog", "dog", 0.7, is_control=True)]
-    told = summarize_selectivity(pd.DataFrame(rows)).set_index("what")["mean"].to_dict()
-    assert told == pytest.approx({"own": 0.75, "other": (0.3 + 1.0) / 2, "control own": 0.7})
+
+def test_intervals_of_selectivity_are_of_held_out_pictures() -> None:
+    """Classes were resampled, where METHODS says pictures."""
+    rows = pd.DataFrame(
+        [(noun, "m", False, value) for noun, value in (("dog", 2.0), ("dog", 1.0), ("sea", 4.0))],
+        columns=["unit_noun", "method", "is_control", "value"],
+    )
+    of_pictures = [("dog", "1", True, 2.0), ("dog", "2", True, 1.0), ("sea", "2", False, 4.0), ("sea", "1", True, 1.0)]
+    pictures = pd.DataFrame(of_pictures, columns=["unit_noun", "image_id", "is_own", "value"])
+    told = summarize_selectivity(rows, pictures.assign(method="m", is_control=False)).set_index("what")
+    # shares of the largest class: of picture 1 own 1 and .25, of picture 2 own .5 and other 1
+    assert told["mean"].to_dict() == pytest.approx({"own": ((1 + 0.25) / 2 + 0.5) / 2, "other": 1.0})
+    assert told["n"].to_dict() == {"own": 2, "other": 1}
 
 
 # ---- command line

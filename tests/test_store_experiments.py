@@ -375,6 +375,19 @@ def test_sensitivity_averages_concepts_before_pictures(store: Store) -> None:
     assert dogs["value"].tolist() == pytest.approx([0.3])
 
 
+def test_tables_of_many_comparisons_are_tested(store: Store) -> None:
+    """Of a hundred concepts some differ from their control by chance, and none said so."""
+    across = store.cross_image_invariance("latest", "contribution", 2, 5).set_index("noun")
+    assert across["p"].to_dict() == pytest.approx({"cat": 0.01 / 0.75, "dog": 0.01 / 0.5})
+    assert across["is_discovery"].all()  # .0133 ≤ .05 / 2 and .02 ≤ .05
+    shuffled = store.invariance_by_concept("latest", "contribution", 2).set_index("lemma")
+    assert shuffled["p"].to_dict() == {"dog": 1.0, "cat": 1.0}, "one picture each has a floor"
+    assert not shuffled["is_discovery"].any()
+    rows = store.sensitivity("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
+    assert rows["p"].to_dict() == {"word-f1-v1": 2 / 4, "clip": 1.0}  # two pictures that agree, one picture
+    assert not rows["is_discovery"].any()
+
+
 def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:
     facts = ModelFacts("tiny", "f" * 16, "llava", 2, D_MLP)
     settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)

@@ -78,7 +78,8 @@ def _measure(options: argparse.Namespace, again: Again, methods: Sequence[str]) 
     }
     if classes and len(classes["selectivity"]):
         rows = classes["selectivity"].to_pandas()
-        result |= {"n_classes": rows["unit_noun"].nunique(), "selectivity": _means(summarize_selectivity(rows))}
+        told = summarize_selectivity(rows, classes["class_activation"].to_pandas())
+        result |= {"n_classes": rows["unit_noun"].nunique(), "selectivity": _means(told)}
     elif not why_not:
         needed = 2 * options.held_out
         result["why_no_classes"] = f"no noun is said in {needed} pictures, which --held-out {options.held_out} needs"
@@ -124,7 +125,7 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
     if result["n_of_one_picture"]:
         print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
     if result["selectivity"]:
-        print("a class's units: their activation on held-out pictures, as a share of the highest")
+        print("a class's units: their activation on held-out pictures, as a share of the highest class; n: pictures")
         _print_table(result["selectivity"], methods, ("own", "other", "control own", "control other"))
     else:
         print(f"no classes of pictures: {result['why_no_classes']}")

@@ -15,6 +15,7 @@ import pandas as pd
 from mmn.figures.axes import layer_axis
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
+from mmn.many_tests import told as told_tests
 
 CURVE_COLUMNS: Final = (
     "method",
@@ -105,6 +106,7 @@ def invariance_by_concept(
         subtitle=[
             f"{of_run(run)}, {counted(len(rows), 'concept')}; {subset}; n by concept, on hover",
             f"dot: {SAME}, with its 95 % interval (pictures resampled); tick: {OTHER}; dotted: {CHANCE}",
+            *(f"{line}; others hollow" for line in told_tests(data)),
         ],
     )
     tips = [alt.Tooltip("floor:Q", title="another noun", format=".1%"), alt.Tooltip("n_images:Q", title="pictures")]
@@ -182,6 +184,7 @@ def cross_image_invariance(
             f"{of_run(run)}, {counted(len(rows), 'concept')}, {counted(n_draws, 'draw')} of {n_pictures} pictures each",
             *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
             "line: middle 95 % of the draws, not a bootstrap; tick: expected of random units in the same layers",
+            *(f"{line}; others hollow" for line in told_tests(data)),
         ],
     )
     tips = [
@@ -258,7 +261,8 @@ def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip]
         alt.Y("concept:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, grid=True)), tooltip=ratio + tips
     )
     lines = base.mark_rule(strokeWidth=1.4, color=colour).encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
-    dots = base.mark_point(filled=True, size=34, opacity=1, color=colour).encode(alt.X("ratio:Q", **x))
+    fill = alt.condition(alt.datum.is_discovery == False, alt.value("white"), alt.value(colour))  # noqa: E712
+    dots = base.mark_point(filled=True, size=34, opacity=1, stroke=colour).encode(alt.X("ratio:Q", **x), fill=fill)
     ticks = base.mark_tick(thickness=2, size=9, color=MUTED, opacity=1).encode(alt.X("floor:Q", **x))
     chance = []
     if dotted is not None:

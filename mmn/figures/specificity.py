@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmn.figures.theme import INK, MUTED, method_colours
 from mmn.figures.wording import counted, of_run, require, sample_of_each
-from mmn.many_tests import survivors
+from mmn.many_tests import told
 from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 
 PICTURE_COLUMNS: Final = ("unit_noun", "noun", "layer", "unit", "score", "share", "is_control", "selection")
@@ -22,7 +22,9 @@ CONCEPT_COLUMNS: Final = ("unit_lemma", "lemma", "share", "n_images", "is_contro
 _MEAN: Final = ("share", "share_low", "share_high", "n_images", "n")
 SUMMARY_COLUMNS: Final = ("method", "selection", "is_control", "is_own", *_MEAN)
 HIGHEST_COLUMNS: Final = ("method", "selection", "is_control", "chance", *_MEAN)
-CLASS_COLUMNS: Final = ("unit_noun", "noun", "is_control", "value", "share", "n_units", "n_images")
+CLASS_COLUMNS: Final = (
+    *("unit_noun", "noun", "is_control", "value", "share", "n_units", "n_images", "p", "is_discovery"),
+)
 KINDS: Final = {False: "units of each noun", True: "their control"}
 FOUND_ON: Final = {HELD_OUT: "found on another picture (held out)", SAME_PICTURE: "found on the same picture (P2)"}
 _RANDOM: Final = "random unit of its layer"
@@ -110,7 +112,7 @@ def specificity_by_concept(
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
             f"units {FOUND_ON[selection]}; mean over the pictures that say both; n and p of each cell on hover",
             f"{_legend_of(data)}; empty: no picture says both",
-            *([f"bold: {survivors(data)}"] if data["p"].notna().any() else []),
+            *(f"bold: {line}" for line in told(data)),
         ],
     )
     return _maps(rows, ("concept", "whose top units"), tips, ["row", "column"]).properties(title=title)
@@ -133,6 +135,7 @@ def selectivity(data: pd.DataFrame, run: Mapping[str, Any], method: str) -> alt.
         alt.Tooltip("share:Q", title="share of the largest", format=".2f"),
         alt.Tooltip("value:Q", title="mean activation", format=".3g"),
         alt.Tooltip("n_images:Q", title="held-out pictures", format=",d"),
+        alt.Tooltip("p:Q", title="p of the own class against the control", format=".2g"),
     ]
     held_out = counted(data["n_images"].max(), "held-out picture")
     title = alt.TitleParams(
@@ -140,7 +143,8 @@ def selectivity(data: pd.DataFrame, run: Mapping[str, Any], method: str) -> alt.
         text=f"Activation of classes' units in held-out pictures: {method}",
         subtitle=[
             f"{of_run(run)}, {counted(data['n_units'].max(), 'unit')} a class, {held_out} each at most",
-            "mean activation ÷ its largest over the classes (P1); empty: no such picture, or no positive activation",
+            "mean over units, image tokens and pictures ÷ its largest over the classes (P1); empty: no such picture",
+            *(f"bold: {line}" for line in told(data)),
         ],
     )
     return _maps(rows, ("class of the pictures", "whose units"), tips, ["row", "column"]).properties(title=title)

@@ -69,6 +69,10 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
         run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         is_control BOOLEAN NOT NULL, value DOUBLE NOT NULL, share DOUBLE, n_units INTEGER NOT NULL,
         n_images INTEGER NOT NULL, held_out INTEGER NOT NULL""",
+    "class_activation": """
+        run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, method VARCHAR NOT NULL, is_control BOOLEAN NOT NULL,
+        image_id VARCHAR NOT NULL, is_own BOOLEAN NOT NULL, value FLOAT NOT NULL, n_units INTEGER NOT NULL,
+        held_out INTEGER NOT NULL""",
     "sensitivity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL""",
@@ -113,6 +117,7 @@ _SINCE_3: Final = (
     "edited_caption",
 )
 _SINCE_4: Final = ("shared_layer",)
+_SINCE_5: Final = ("class_activation",)
 
 
 def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
@@ -122,7 +127,7 @@ def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
 
 
 def _create_tables(cursor: duckdb.DuckDBPyConnection) -> None:
-    later = {*_SINCE_2, *_SINCE_3, *_SINCE_4}
+    later = {*_SINCE_2, *_SINCE_3, *_SINCE_4, *_SINCE_5}
     _create(cursor, [name for name in PUBLIC_TABLES | INTERNAL_TABLES if name not in later])
 
 
@@ -150,12 +155,21 @@ def _add_where_units_were_found(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE field ADD COLUMN IF NOT EXISTS iou_best DOUBLE")
 
 
+def _add_activations_of_classes(cursor: duckdb.DuckDBPyConnection) -> None:
+    _create(cursor, _SINCE_5)
+
+
+def _add_held_out_judgements(cursor: duckdb.DuckDBPyConnection) -> None:
+    _add_where_units_were_found(cursor)
+    _add_activations_of_classes(cursor)
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_tables,
     _add_where_units_look,
     _add_experiments,
     _add_shared_layers,
-    _add_where_units_were_found,
+    _add_held_out_judgements,
 ]  # step n is number n + 1
 
 

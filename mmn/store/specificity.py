@@ -17,7 +17,7 @@ import pandas as pd
 
 from mmn.bootstrap import draw_intervals
 from mmn.errors import UsageError
-from mmn.many_tests import marked, sign_flip
+from mmn.many_tests import marked, sign_flip, swapped_labels
 from mmn.names import FOUND, HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, with_intervals
 from mmn.store.reader import Reader
@@ -134,6 +134,13 @@ _SELECTIVITY: Final = """
     FROM found JOIN classes AS units ON units.lemma = unit_noun JOIN classes AS images ON images.lemma = noun
     WHERE len($lemmas) = 0 OR unit_noun IN (SELECT unnest($lemmas))
     ORDER BY is_control, units.number, images.number
+"""
+
+
+_ACTIVATIONS: Final = """
+    SELECT unit_noun, is_control, image_id, is_own, value FROM class_activation
+    WHERE run_id = $run_id AND method = $method
+    QUALIFY (n_units, held_out) = max((n_units, held_out)) OVER ()
 """
 
 
@@ -286,6 +293,9 @@ class SpecificityReader(Reader):
 
         Columns: unit_noun, noun, is_control, value, share, n_units, n_images; the classes of the `most` frequent
         lemmas, most frequent first. Of several settings the one with the most units, then the most held-out pictures.
+        Where a class's units meet its own pictures, `p` is of the difference to their control there, picture by picture
+        and both as shares of their largest class, against the same difference on pictures without the noun
+        (`many_tests.swapped_labels`); `is_discovery` whether it survives among the classes shown.
 
         Args:
             run_id: of one run.
@@ -300,9 +310,11 @@ class SpecificityReader(Reader):
         with self._of_run(run_id) as (own, run):
             asked = {"run_id": run["run_id"], "method": method, "lemmas": distinct(lemmas), "most": most}
             found = own.sql(_SELECTIVITY, params=asked).df()
+            values = {name: asked[name] for name in ("run_id", "method")}
+            pictures = own.sql(_ACTIVATIONS, params=values).df()
         if found.empty:
             raise _nothing(run, method, "classes of pictures" + (f" of {', '.join(lemmas)}" if lemmas else ""))
-        return found
+        return _with_tests_of_classes(found, pictures)
 
     def _methods(self, run_id: str, table: str) -> list[str]:
         with self._of_run(run_id) as (own, run):
@@ -353,6 +365,24 @@ def _by_concept(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows.groupby(by, sort=False).agg(share=("share", "mean"), n_images=("place", "size")).reset_index()
     keys = zip(found["is_control"], found["unit_lemma"], found["lemma"], strict=True)
     return marked(found, np.array([np.nan if is_control else p.get((of, at), np.nan) for is_control, of, at in keys]))
+
+
+def _with_tests_of_classes(found: pd.DataFrame, pictures: pd.DataFrame) -> pd.DataFrame:
+    """`found` with the test of each class whose activations are known picture by picture."""
+    largest = found.groupby(["unit_noun", "is_control"])["value"].max()
+    tests: dict[str, float] = {}
+    for lemma, of in pictures[pictures["unit_noun"].isin(found["unit_noun"])].groupby("unit_noun"):
+        sides = of.pivot(index=["image_id", "is_own"], columns="is_control", values="value")
+        scales = [float(largest.get((lemma, is_control), 0.0)) for is_control in (False, True)]
+        if set(sides.columns) == {False, True} and min(scales) > 0:
+            difference = sides[False] / scales[0] - sides[True] / scales[1]
+            is_own = difference.index.get_level_values("is_own").to_numpy(dtype=bool)
+            tests[str(lemma)] = swapped_labels(difference.to_numpy(dtype=float), is_own)
+    is_tested = (found["unit_noun"] == found["noun"]) & ~found["is_control"]
+    p = [
+        tests.get(one, np.nan) if tested else np.nan for one, tested in zip(found["unit_noun"], is_tested, strict=True)
+    ]
+    return marked(found, np.array(p))
 
 
 def _asked(

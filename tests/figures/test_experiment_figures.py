@@ -25,7 +25,7 @@ SAYS = {  # what each figure must tell beside its numbers
     "specificity": ["n = 20 pictures", "found on another picture", "their control", "survive Benjamini"],
     "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit", "identities shuffled"],
     "specificity-highest": ["n = 20 pictures, 40 concepts", "one in so many", "identities shuffled", "by selection"],
-    "selectivity": ["20 units a class, 5 held-out pictures", "their control"],
+    "selectivity": ["20 units a class, 5 held-out pictures", "their control", "survive Benjamini"],
     "sensitivity": ["n = 20 pictures, 40 concepts", "another picture's units"],
 }
 
