@@ -29,20 +29,34 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
     data = resources.store().ranking_overlap(run["run_id"], first, other, ks, lemmas)
     with told:
-        _correlation(run, first, other)
+        _correlation(run, first, other, lemmas)
     subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
     compared = resources.store().pictures(run["run_id"], lemmas)
     counted = run | {"n_images": int((compared["n_concepts"] > 0).sum())}
     chart = ranking_overlap(data, counted, f"{first} and {other}", subset)
     widgets.show_figure(chart, data, f"{run['run_id'][:8]}-overlap-{first}-{other}")
+    _controls(run, lemmas)
 
 
-def _correlation(run: dict[str, Any], first: str, other: str) -> None:
-    found = resources.store().rank_correlation(run["run_id"], first, other)
+def _correlation(run: dict[str, Any], first: str, other: str, lemmas: Sequence[str]) -> None:
+    found = resources.store().rank_correlation(run["run_id"], first, other, lemmas)
     if not found["n"]:
-        st.caption("They have no two units of a concept in common, so there is no order to compare.")
+        st.caption("No concept has two units to put in order.")
         return
     st.markdown(
-        f"Order of the units that both keep: Spearman's ρ = **{found['spearman']:.2f}** "
-        f"(mean over {state.count(found['n'], 'concept')})"
+        f"Order of the {found['n_units']:.0f} units that either keeps: Spearman's ρ = **{found['spearman']:.2f}** "
+        f"(mean over {state.count(found['n_images'], 'picture')}, {state.count(found['n'], 'concept')})"
     )
+    st.caption("1 is the same list, about −.86 two lists without a common unit.")
+
+
+def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:
+    """How much of their reference's top units the random controls hold: they are not excluded from the draw."""
+    found = resources.store().control_overlap(run["run_id"], lemmas=lemmas)
+    told = [
+        f"{row.control} shares {row.overlap:.1%} of its top {row.k} units with {row.reference} "
+        f"(chance {row.chance:.1%})"
+        for row in found.itertuples()
+    ]
+    if told:
+        st.caption(f"Random controls are drawn from all units, top ones included: {'; '.join(told)}.")

@@ -132,12 +132,14 @@ def table(run: dict[str, Any], rows: pd.DataFrame) -> None:
         "ratio_high": ("to", ""),
         "floor_other_noun": ("Another noun", "The floor; empty where no picture has another"),
         "difference": ("Above the floor", ""),
-        "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k/(L·m)"),
+        "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k over the units ranked"),
     }
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {"concept": experiments.concept_column()}
     columns |= {name: number(title, format="%.1f %%", help=told or None) for name, (title, told) in shares.items()}
     columns |= {"n_images": number("Pictures", help="With the noun in both captions"), "n_draws": number("Draws")}
+    survives = "Benjamini–Hochberg, q = .05, of all rows, against " + ("random units" if cross else "another noun")
+    columns |= {"is_discovery": st.column_config.CheckboxColumn("Survives", help=survives)}
     percent = {name: 100 * rows[name] for name in shares if name in rows}
     shown = rows.assign(concept=[links.concept_url(run, lemma) for lemma in rows["concept"]], **percent)
     order = [name for name in columns if name in shown]

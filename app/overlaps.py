@@ -23,4 +23,4 @@ def show(run: dict[str, Any]) -> None:
         )
         return
     chart = field_overlaps(data, run, TOP)
-    widgets.show_figure(chart, data, f"{run['run_id'][:8]}-fields", height=270 + 44 * len(data))
+    widgets.show_figure(chart, data, f"{run['run_id'][:8]}-fields", height=270 + 66 * data["method"].nunique())

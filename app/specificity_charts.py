@@ -18,8 +18,11 @@ from mmn.figures.specificity import (
     specificity_summary,
 )
 from mmn.figures.wording import in_layers
+from mmn.names import HELD_OUT, SAME_PICTURE
 
 SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
+ANOTHER, THIS = "Found on another picture", "Chosen on this picture (P2)"
+PICKED: Final = {ANOTHER: HELD_OUT, THIS: SAME_PICTURE}
 PANEL: Final = 390  # pixels of a chart beside another; they go below each other in a narrow window
 
 
@@ -29,15 +32,18 @@ def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) ->
     with st.columns([2, 1])[0]:
         layers = experiments.chosen_layers(run)
     said = experiments.subset(lemmas, layers)
+    counted = run | {"n_of_one_picture": store.nouns_of_one_picture(run_id, lemmas)}
     with st.container(horizontal=True, gap="small"):
         with st.container(width=PANEL):
-            data = store.specificity_summary(run_id, methods, lemmas, layers)
-            chart = specificity_summary(data, run, said)
-            widgets.show_figure(chart, data, f"{run_id[:8]}-specificity-summary", _tall(data, 52) + 45, PANEL)
-        with st.container(width=PANEL):
             data = store.highest_for_own_noun(run_id, methods, lemmas, layers)
-            chart = highest_for_own_noun(data, run, said)
-            widgets.show_figure(chart, data, f"{run_id[:8]}-highest", _tall(data, 52) + 45, PANEL)
+            chart = highest_for_own_noun(data, counted, said)
+            st.markdown(_headline(data, methods))
+            widgets.show_figure(chart, data, f"{run_id[:8]}-highest", _tall(data), PANEL)
+        with st.container(width=PANEL):
+            data = store.specificity_summary(run_id, methods, lemmas, layers)
+            chart = specificity_summary(data, counted, said)
+            widgets.show_figure(chart, data, f"{run_id[:8]}-specificity-summary", _tall(data), PANEL)
+    selection = _selection_picker(run_id)
     left, middle, right = st.columns([4, 3, 3])
     with left:
         method = widgets.ranking_picker(methods)
@@ -45,11 +51,11 @@ def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) ->
         most = _most_picker()
     with right:
         is_control = _control_toggle()
-    data = store.specificity_by_concept(run_id, method, most, lemmas, layers)
+    data = store.specificity_by_concept(run_id, method, most, lemmas, layers, selection)
     data = data[data["is_control"] == is_control]
-    enter = store.specificity_summary(run_id, [method], lemmas, layers)["n_images"].max()
-    chart = specificity_by_concept(data, run | {"n_images": enter}, method, said)
-    name = f"{run_id[:8]}-specificity-{method}" + ("-control" if is_control else "")
+    enter = store.specificity_summary(run_id, [method], lemmas, layers).set_index("selection")["n_images"]
+    chart = specificity_by_concept(data, run | {"n_images": enter.loc[[selection]].max()}, method, said, selection)
+    name = f"{run_id[:8]}-specificity-{selection}-{method}" + ("-control" if is_control else "")
     widgets.show_figure(chart, data, name, 230 + (34 if most <= 12 else 22) * data["unit_lemma"].nunique())
 
 
@@ -61,7 +67,8 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
     with right:
         is_control = _control_toggle()
     layers = experiments.chosen_layers(run)
-    found = resources.store().specificity_pictures(run["run_id"], method, lemmas)
+    selection = _selection_picker(run["run_id"])
+    found = resources.store().specificity_pictures(run["run_id"], method, lemmas, selection)
     if found.empty:
         st.info("No picture fits these filters.", icon=":material/filter_alt_off:")
         return
@@ -71,7 +78,7 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
     state.tidy_address({"picture": lambda text: next((one for one in labels if text[-12:] in one), None)})
     chosen = st.selectbox("Picture, those of the most nouns first", list(labels), key="picture", bind="query-params")
     picture = resources.store().picture(run["run_id"], labels[chosen])
-    data = resources.store().specificity_of_picture(run["run_id"], picture["image_id"], method, layers)
+    data = resources.store().specificity_of_picture(run["run_id"], picture["image_id"], method, layers, selection)
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(width=120):
             clicked = pictures.tiles(pd.DataFrame([picture]), "specific")
@@ -133,16 +140,45 @@ def classes(run: dict[str, Any], lemmas: Sequence[str]) -> None:
         widgets.export_control(selectivity(data, run, method), data, name)
 
 
+def _headline(data: pd.DataFrame, methods: Sequence[str]) -> str:
+    """What the held-out units say, in a sentence; what to do where none were measured."""
+    of = data[(data["selection"] == HELD_OUT) & (data["method"] == next(iter(methods), ""))].set_index("is_control")
+    if not {False, True} <= set(of.index):
+        return (
+            "**Only units chosen on the picture itself were measured**: that their own noun is their highest holds by "
+            "selection. Measure again below to find them on other pictures of the noun."
+        )
+    found, random = (f"{100 * of.loc[is_control, 'share']:.1f} %" for is_control in (False, True))
+    return (
+        f"Found on another picture of the noun, **{found}** of the top units by {methods[0]} score highest for that "
+        f"noun here, too; random units of their layers: {random}."
+    )
+
+
+def _selection_picker(run_id: str) -> str:
+    """The picture that the map's units were found on; none to choose where one kind alone was measured."""
+    there = resources.store().specificity_selections(run_id)
+    shown = {label: selection for label, selection in PICKED.items() if selection in there}
+    if len(shown) == 1:
+        return next(iter(shown.values()))
+    return shown[
+        st.segmented_control("Units", list(shown), default=ANOTHER, required=True, key="found", bind="query-params")
+    ]
+
+
 def _most_picker() -> int:
     return st.select_slider("Concepts, the most frequent", SIZES, value=12, key="concepts", bind="query-params")
 
 
 def _control_toggle() -> bool:
-    """Whether the control is to be shown in place of the top units."""
-    told = "Random units of the same layers in place of the top units"
-    return st.toggle("Random control", key="chance", bind="query-params", help=told)
+    """Whether the control is to be shown in place of the units."""
+    told = (
+        "In place of units found on another picture: random units of their layers. In place of those chosen on this "
+        "one: what the same choice gives once unit identities are shuffled within layers"
+    )
+    return st.toggle("Control", key="chance", bind="query-params", help=told)
 
 
-def _tall(data: pd.DataFrame, row: int) -> int:
-    """Pixels of a chart with a line for each score."""
-    return 190 + row * int(data["method"].nunique())
+def _tall(data: pd.DataFrame) -> int:
+    """Pixels of a chart with lines for each score."""
+    return 300 + 16 * len(data)

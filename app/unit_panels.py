@@ -39,10 +39,13 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
         st.info(f"No score has {neuron} among the top {widgets.stored_k(run):,} units of any noun.")
         return
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
-    chance = widgets.stored_k(run) / widgets.n_units(run)
+    by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
+    told = " or ".join(
+        f"{chance:.1%}" + (f" ({', '.join(some)})" if len(by_chance) > 1 else "") for chance, some in by_chance.items()
+    )
     st.caption(
         f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {chance:.1%} of them."
+        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {told} of them."
     )
 
 

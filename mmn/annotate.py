@@ -4,6 +4,7 @@
       ─► their words                                    `neuron`  (`decoding`)
       ─► one pass over each picture's prompt            `look`, `grid`  (`fields.unit_maps`)
       ─► against the object, other objects, random units of the same layers    `field`  (`fields.field_rows`)
+      ─► the same of the units that another picture of the noun ranks highest (`held_out`)
 
 Each scored batch becomes one shard `annotation-<batch>-<hash of what was asked>`, written whole or not at all: the same
 call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls say the same
@@ -22,6 +23,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +41,11 @@ from mmn.errors import ImageError, SourceError, UsageError
 from mmn.fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
 from mmn.geometry import image_grid
 from mmn.heat import mask_of_size
+from mmn.held_out import HeldOut, read_held_out
 from mmn.images import open_image
 from mmn.masks import MaskSource, Outlines, first_of, source_of
 from mmn.models import Model
+from mmn.names import SAME_PICTURE
 from mmn.nouns import lemma_of
 from mmn.revisit import ScoredRun
 from mmn.runs import Progress, ProgressCallback, failure_table
@@ -59,11 +63,12 @@ Masks = Mapping[str, Bool[np.ndarray, "height width"]]
 
 @dataclass(frozen=True)
 class Ranking:
-    """The top units of one noun of a picture by one method, rank 1 first."""
+    """The top units of one noun of a picture by one method, rank 1 first; `found_on` another picture, if not this."""
 
     noun: str
     method: str
     units: tuple[Neuron, ...]
+    found_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class _Asked:
     top: int
     methods: tuple[str, ...]
     masks: Sequence[MaskSource]
+    elsewhere: HeldOut
     revision: int = 0
     version: str = ""
 
@@ -101,7 +107,7 @@ class _Asked:
 
     def settings(self) -> list[Any]:
         """What tells the answers of two calls apart."""
-        asked: list[Any] = [self.top, sorted(self.methods)]
+        asked: list[Any] = [self.top, sorted(self.methods), self.elsewhere.digest()]
         return [*asked, self.revision, self.version] if self.revision else asked
 
 
@@ -130,7 +136,9 @@ def annotate(
     """
     scored = revisit.open_run(model, run_path)
     masks, without_masks = open_run_masks(mask_specs(run_path), scored.run, run_examples(run_path))
-    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks)
+    top, methods = checked_top(top, scored.run), checked_methods(methods, scored.run)
+    read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
+    asked = _Asked(scored, top, methods, masks, read(methods, top))
     _decode_stored(asked, progress)
     blind = _why_blind(asked)
     if blind:
@@ -138,7 +146,7 @@ def annotate(
         return
     if without_masks:
         progress(Progress(STAGE, message=without_masks))
-    here = {batch: _of_batch(asked, batch) for batch in revisit.batches(scored)}
+    here = {batch: _of_batch(asked, batch, read) for batch in revisit.batches(scored)}
     if n_changed := sum(one.is_changed for one in here.values()):
         progress(Progress(STAGE, message=f"masks changed: measuring {n_changed} of {len(here)} batches again"))
     settings = {batch: one.asked.settings() for batch, one in here.items()}
@@ -165,8 +173,10 @@ class _OfBatch:
     is_changed: bool
 
 
-def _of_batch(asked: _Asked, batch: str) -> _OfBatch:
-    """With the revision of the batch's masks; of changed masks all is asked that was annotated before."""
+def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], HeldOut]) -> _OfBatch:
+    """With the revision of the batch's masks; of changed masks all is asked that was annotated before. `read` gives
+    what other pictures of the nouns rank highest.
+    """
     images = shards.read_shard(asked.run_path / batch, ("image",))
     version = _version(asked.masks, revisit.examples(images))
     found = [
@@ -183,7 +193,8 @@ def _of_batch(asked: _Asked, batch: str) -> _OfBatch:
     fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
     methods = {method for field in fields for method in field["method"].unique().to_pylist()} | set(asked.methods)
     top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in fields)])
-    widened = replace(asked, top=top, methods=tuple(sorted(methods)), revision=revision, version=version)
+    wide = tuple(sorted(methods))
+    widened = replace(asked, top=top, methods=wide, elsewhere=read(wide, top), revision=revision, version=version)
     return _OfBatch(widened, is_changed=is_changed and bool(fields))
 
 
@@ -304,9 +315,12 @@ def _annotate_picture(
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of one picture, from one pass over its prompt; overlaps in its pixels as it was opened."""
     masks = {lemma: mask_of_size(mask, image.size) for lemma, mask in masks.items()}
+    here = rankings
+    rankings = [*here, *_held_out(asked, example, here)]
     controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
-    top = sorted({one for ranking in rankings for one in ranking.units})
-    needed = sorted({*top, *(one for drawn in controls.values() for one in drawn)})
+    top = sorted({one for ranking in here for one in ranking.units})
+    compared = {one for ranking, drawn in controls.items() for one in (*ranking.units, *drawn)}
+    needed = sorted({*top, *compared})
     maps = unit_maps(asked.model, image, asked.run.prompt, needed)
     looks = [
         {"image_id": example.image_id, "layer": one.layer, "unit": one.unit, "activations": values.tolist()}
@@ -320,8 +334,15 @@ def _annotate_picture(
     return {"look": looks, "grid": [grid], "field": overlaps}
 
 
+def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> list[Ranking]:
+    """What another picture of each noun ranks highest for it; nothing where there is none."""
+    found = [(one, asked.elsewhere.of(example.image_id, one.noun, one.method)) for one in rankings]
+    return [Ranking(one.noun, one.method, other.units, other.image_id) for one, other in found if other is not None]
+
+
 def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
     key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method)
+    key += () if ranking.found_on is None else (ranking.found_on,)
     return control_units(ranking.units, asked.model.facts.d_mlp, key)
 
 
@@ -331,11 +352,12 @@ def _field(
     """The rows of one ranking; without overlaps where the noun has no region, or the model was not shown it."""
     rows: list[FieldRow] = []
     if controls:
-        rows = list(field_rows(maps, image_id, ranking.noun, ranking.method, ranking.units, controls, masks))
-    if rows:
+        asked = (image_id, ranking.noun, ranking.method, ranking.units, controls, masks, ranking.found_on)
+        rows = list(field_rows(maps, *asked))
+    if rows or ranking.found_on is not None:
         return [asdict(row) for row in rows]
-    key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method}
-    nothing = dict.fromkeys(("iou", "iou_other", "iou_random"))
+    key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method, "selection": SAME_PICTURE}
+    nothing = dict.fromkeys(("iou", "iou_other", "iou_random", "iou_best", "found_on"))
     return [
         key | {"rank": rank, "layer": one.layer, "unit": one.unit} | nothing
         for rank, one in enumerate(ranking.units, start=1)

@@ -26,7 +26,7 @@ from mmn.errors import Unfit
 from mmn.manifests import YEARS
 from mmn.names import MINUS_BLANK
 from mmn.printable import quoted
-from mmn.tables import KEYS, SHARES, TABLES, is_json
+from mmn.tables import KEYS, SHARES, SINCE_5, TABLES, is_json
 
 MOST_ROWS: Final = 20_000_000  # of one table of a shard
 MOST_TEXT_BYTES: Final = 1_000_000  # of one text
@@ -57,19 +57,21 @@ def check_tables(tables: Mapping[str, pa.Table], run: Run) -> None:
 
 
 def in_schema(name: str, table: pa.Table) -> pa.Table:
-    """Returns the table with the columns of its schema in order; those that may be empty may be missing.
+    """Returns the table with the columns of its schema in order. Those that may be empty may be missing, and those
+    that came later (`SINCE_5`): then all rows have what they would have been given.
 
     Raises:
         Unfit: a column is missing, there twice, or of another type.
     """
-    columns = {}
+    columns, later = {}, SINCE_5.get(name, {})
     for field in TABLES[name]:
         n_found = table.column_names.count(field.name)
-        if n_found > 1 or (n_found == 0 and not field.nullable):
+        if n_found > 1 or (n_found == 0 and not field.nullable and field.name not in later):
             raise Unfit(f"{name}.{field.name} is {'there twice' if n_found else 'missing'}")
         if n_found and not _is_like(table.schema.field(field.name).type, field.type):
             raise Unfit(f"{name}.{field.name} is of type {table.schema.field(field.name).type} and not {field.type}")
-        columns[field.name] = table[field.name] if n_found else pa.nulls(len(table), field.type)
+        missing = pa.scalar(later.get(field.name), field.type)
+        columns[field.name] = table[field.name] if n_found else pa.repeat(missing, len(table))
     return pa.table(columns)
 
 

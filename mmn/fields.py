@@ -4,6 +4,7 @@ METHODS, "Where a unit looks (receptive field)"; P1 (arXiv 2308.01544) section 4
 
     a at the image tokens ─► token grid ─► bilinear to the picture ─► heat map ─► mask above the 95th percentile
       ─► IoU with the noun's object · with the picture's other objects · the same for random units of the same layers
+      ─► the same of the units that were found on another picture of the noun (`held_out`)
 
 One forward pass of the prompt is enough, without the caption: the image tokens stand before every generated one, and
 nothing that follows changes them. That holds for causal decoders, and for PaliGemma too, where the whole prompt sees
@@ -28,10 +29,11 @@ from PIL import Image
 from mmn.captions import greedy
 from mmn.core import Neuron
 from mmn.geometry import Grids, image_grid
-from mmn.heat import heat_map, iou, mask_at, split_objects
+from mmn.heat import best_iou, heat_map, iou, mask_at, split_objects
 from mmn.hooks import capture_units
 from mmn.image_tokens import image_positions
 from mmn.models import Model
+from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.nouns import lemma_of
 
 
@@ -54,7 +56,9 @@ class FieldRow:
     """A row of the table `field`, without its run.
 
     `iou` is with the noun's own object, `iou_other` the mean over the picture's other objects (None if there are
-    none), `iou_random` the mean of as many random units of this layer as top units are in it, with the own object.
+    none), `iou_random` the mean of as many random units of this layer as top units are in it, with the own object;
+    `iou_best` what the object's size lets the unit's mask reach. `found_on` is the picture that ranks the unit so, None
+    if it is this one: then it is judged where it was chosen.
     """
 
     image_id: str
@@ -66,6 +70,9 @@ class FieldRow:
     iou: float
     iou_other: float | None
     iou_random: float
+    selection: str
+    found_on: str | None
+    iou_best: float
 
 
 def picture_field(
@@ -135,8 +142,11 @@ def field_rows(
     units: Sequence[Neuron],
     controls: Sequence[Neuron],
     masks: Mapping[str, Bool[np.ndarray, "height width"]],
+    found_on: str | None = None,
 ) -> Iterator[FieldRow]:
     """The rows of one noun: `units` by rank against its object, the other objects, and `controls` of each layer.
+
+    `found_on` is the other picture that ranked the units so, if it was another one.
 
     Invariant: as many controls as units in each layer, so that the mean of `iou_random` over the rows is the mean
     over all controls.
@@ -159,6 +169,9 @@ def field_rows(
             iou=iou(looked_at, own),
             iou_other=float(np.mean([iou(looked_at, other) for other in others])) if others else None,
             iou_random=float(np.mean(random_ious[one.layer])),
+            selection=SAME_PICTURE if found_on is None else HELD_OUT,
+            found_on=found_on,
+            iou_best=best_iou(looked_at, own),
         )
 
 

@@ -6,6 +6,7 @@ Every method names its definition: P1 is Schwettmann et al. 2023 (arXiv 2308.015
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +93,23 @@ def reference_of(method: str) -> str:
     return method.partition(":")[2] or CONTRIBUTION
 
 
+def n_ranked_layers(method: str, n_layers: int) -> int:
+    """How many of the first layers a method ranks the units of; chance is over these: k / (n_ranked_layers · m).
+
+    Nothing follows the last layer at an image token, so attribution there leaves it out, and a control with its layers.
+    """
+    stem = reference_of(method) if method.startswith(RANDOM_MATCHED) else method.removesuffix(MINUS_BLANK)
+    return n_layers - 1 if stem in (ATTRIBUTION, ATTRIBUTION_ACT) else n_layers
+
+
+def chance_overlap(k: int, methods: Collection[str], n_layers: int, d_mlp: int) -> float:
+    """What rankings that know nothing of each other share of their top k: 1 is all.
+
+    Two draws of k from a and b units, one lot within the other, share k²/max(a, b) units on average.
+    """
+    return k / (max(n_ranked_layers(method, n_layers) for method in methods) * d_mlp)
+
+
 ABLATE: Final = "ablate"  # an intervention: units set to 0 (P1)
 PERTURB: Final = "perturb"  # an intervention: noise on what units write (P2)
 INTERVENTIONS: Final = (ABLATE, PERTURB)
@@ -101,6 +119,11 @@ SELECTIONS: Final = (TOP, INTERPRETABLE, RANDOM)  # the last one is the control
 COLUMN_NORM: Final = "column norm"  # noise relative to each unit's own column of W_out
 WEIGHT: Final = "weight"  # noise in the weights' own unit
 SIGMA_UNITS: Final = (COLUMN_NORM, WEIGHT)
+
+HELD_OUT: Final = "held-out"  # units chosen on another picture of the noun than the one that they are judged on
+SAME_PICTURE: Final = "same"  # chosen and judged on one picture (P1, P2)
+SHUFFLED_UNITS: Final = "shuffled"  # the null of that: unit identities shuffled within layers, then chosen likewise
+FOUND: Final = (HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS)
 
 RUNNING: Final = "running"
 COMPLETE: Final = "complete"

@@ -66,7 +66,7 @@ ANNOTATIONS: Final[dict[str, pa.Schema]] = {
     ),
     "field": _schema(
         "image_id text, noun text, method text, rank int32, layer int16, unit int32, "
-        "iou double?, iou_other double?, iou_random double?"
+        "iou double?, iou_other double?, iou_random double?, selection text, found_on text?, iou_best double?"
     ),
     "outline": _schema("image_id text, revision int32, version text, source text?, nouns texts"),
     "look": _schema("image_id text, layer int16, unit int32, activations floats"),
@@ -89,11 +89,15 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
     ),
     "specificity": _schema(
         "image_id text, unit_noun text, noun text, method text, layer int16, unit int32, score float, share double?, "
-        "is_control bool"
+        "is_control bool, selection text, found_on text?"
     ),
     "selectivity": _schema(
         "unit_noun text, noun text, method text, is_control bool, value double, share double?, n_units int32, "
         "n_images int32, held_out int32"
+    ),
+    "class_activation": _schema(
+        "unit_noun text, method text, is_control bool, image_id text, is_own bool, value float, n_units int32, "
+        "held_out int32"
     ),
     "sensitivity": _schema("image_id text, noun text, method text, metric text, value double, control double"),
     "effect": _schema(
@@ -115,15 +119,16 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
 ADDED: Final = ANNOTATIONS | EXPERIMENTS | GIVEN
 ADDED_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "neuron": ("model_fingerprint", "layer", "unit"),
-    "field": ("image_id", "noun", "method", "rank"),
+    "field": ("image_id", "noun", "method", "rank", "selection"),
     "outline": ("image_id", "revision"),
     "look": ("image_id", "layer", "unit"),
     "grid": ("image_id",),
     "lens": ("image_id", "kind", "layer", "token_position"),
     "invariance": ("image_id", "kind", "noun", "method", "k", "draw", "n"),
     "shared_layer": ("noun", "method", "k", "draw", "n", "layer"),
-    "specificity": ("image_id", "unit_noun", "noun", "method", "is_control"),
+    "specificity": ("image_id", "unit_noun", "noun", "method", "is_control", "selection"),
     "selectivity": ("unit_noun", "noun", "method", "is_control", "n_units", "held_out"),
+    "class_activation": ("unit_noun", "method", "is_control", "image_id", "n_units", "held_out"),
     "sensitivity": ("image_id", "noun", "method", "metric"),
     "effect": (
         "image_id",
@@ -159,7 +164,12 @@ SHARES: Final = (  # columns, of any table, from 0 to 1; other floats are finite
     "iou",
     "iou_other",
     "iou_random",
+    "iou_best",
     "efficacy",
     "generalisation",
     "locality",
 )
+SINCE_5: Final[dict[str, dict[str, str | None]]] = {
+    "field": {"selection": "same", "found_on": None, "iou_best": None},
+    "specificity": {"selection": "same", "found_on": None},
+}  # columns that shards of earlier versions lack, and what all their rows were

@@ -79,6 +79,7 @@ def table(data: pd.DataFrame) -> None:
         "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
         "difference_low": number("from", format="%+.4f", help="95 % interval, pictures resampled"),
         "difference_high": number("to", format="%+.4f"),
+        "is_discovery": st.column_config.CheckboxColumn("Survives", help="Benjamini–Hochberg, q = .05, of all rows"),
         "n_images": number("Pictures"),
         "n": number("Concepts"),
     }

@@ -11,16 +11,17 @@ from mmn.errors import UsageError
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
 TOLD = {
-    ALL: "A noun's top unit is scored for every noun of the same picture, as a share of its score for its own noun. "
-    "A unit that is specific has a share near 0 for the others.",
-    ONE: "Rows: the top unit of each noun of one caption. Columns: the nouns that it is scored for. A dark diagonal on "
-    "a pale map means that each noun has a unit of its own.",
+    ALL: "A noun's top unit is found on one picture and scored for every noun of another one that says it, too. A unit "
+    "that is specific scores highest for its own noun there, and near 0 for the others. Chosen on the picture itself "
+    "(P2), that holds by selection: see the null beside it.",
+    ONE: "Rows: the unit of each noun of one caption. Columns: the nouns that it is scored for. A dark diagonal on a "
+    "pale map means that each noun has a unit of its own, if it was found on another picture.",
     CLASSES: "Units found in most pictures of a class, and how active they are in held-out pictures of every class. "
     "A dark diagonal means units that know their class; random units show what is common to all pictures.",
 }
 NOTE = (
-    "Reads each caption again and scores every noun's top unit, and a random unit of its layer, for all nouns of the "
-    "picture; then the activation of classes' units in held-out pictures. Less time than scoring the run."
+    "Reads each caption again and scores every noun's top unit of another picture, and the controls, for all nouns of "
+    "the picture; then the activation of classes' units in held-out pictures. Less time than scoring the run."
 )
 
 

@@ -16,7 +16,7 @@ from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.fields import FieldMaps, control_units, field_rows, picture_field, unit_maps
 from mmn.geometry import Cell, Grid, Grids
-from mmn.heat import average_map, heat_map, iou, mask_at, overlay
+from mmn.heat import average_map, best_iou, heat_map, iou, mask_at, overlay
 from mmn.hooks import capture_units
 from mmn.image_tokens import image_positions
 from tests.tiny import build_family
@@ -108,6 +108,19 @@ def test_iou_by_hand():
         iou(first, np.zeros((4, 4), bool))
 
 
+def test_an_object_s_size_caps_the_overlap():
+    """A mask of 5 % of the picture cannot reach an IoU of 1 with an object of any other size."""
+    sizes = {"small": (0, 0, 12, 8), "fitting": (0, 0, 24, 20), "large": (0, 0, 60, 80)}  # 1 %, 5 %, half of it
+    fitting = boxes(**sizes)["fitting"]
+    found = {name: best_iou(np.roll(fitting, 40), own) for name, own in boxes(**sizes).items()}
+    assert found == {"small": pytest.approx(0.2), "fitting": 1, "large": pytest.approx(0.1)}
+    for values in np.random.default_rng(0).normal(size=(50, 24)).astype(np.float32):
+        mask = mask_at(heat_map(values, grid_of(4, 6), SIZE))
+        for own in boxes(**sizes).values():
+            assert iou(mask, own) <= best_iou(mask, own) <= 1
+    assert best_iou(np.zeros_like(fitting), fitting) == 0
+
+
 def boxes(**by_lemma: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
     masks = {lemma: np.zeros((SIZE[1], SIZE[0]), bool) for lemma in by_lemma}
     for lemma, (x0, y0, x1, y1) in by_lemma.items():
@@ -130,6 +143,10 @@ def test_rows_of_a_unit_that_looks_at_its_object():
     assert first.iou_random == first.iou  # this layer's control looks at the dog, too
     assert (second.rank, second.iou, second.iou_random) == (2, 0, 0)
     assert second.iou_other == pytest.approx(iou(mask_at(heat_map(values[1], maps.grids, SIZE)), masks["cat"]) / 2)
+    assert {(row.selection, row.found_on) for row in (first, second)} == {("same", None)}
+    assert first.iou <= first.iou_best <= 20 * 20 / 400
+    (other, _) = field_rows(maps, "image", "dogs", "contribution", units, controls, masks, "elsewhere")
+    assert (other.selection, other.found_on, other.iou) == ("held-out", "elsewhere", first.iou)
     (alone, _) = field_rows(maps, "image", "dog", "contribution", units, controls, {"dog": masks["dog"]})
     assert alone.iou_other is None
 
@@ -210,7 +227,7 @@ def test_a_picture_gives_rows_for_the_nouns_that_have_masks(tiny):
     masks = boxes(dog=(30, 20, 60, 60), cat=(70, 40, 90, 70))
     rows = picture_field(tiny, picture_of(), prompt, "image", "contribution", ranked, masks)
     assert [(row.noun, row.rank, row.layer, row.unit) for row in rows] == [("dogs", 1, 1, 4), ("dogs", 2, 2, 6)]
-    columns = "image_id noun method rank layer unit iou iou_other iou_random"
+    columns = "image_id noun method rank layer unit iou iou_other iou_random selection found_on iou_best"
     assert list(asdict(rows[0])) == columns.split()
     assert rows == picture_field(tiny, picture_of(), prompt, "image", "contribution", ranked, masks)
     assert picture_field(tiny, picture_of(), prompt, "image", "contribution", {"grass": [Neuron(0, 1)]}, masks) == []

@@ -26,15 +26,23 @@ from mmn.experiments.selectivity import (
     NounClass,
     class_units,
     measure_selectivity,
+    picture_rows,
     selectivity_rows,
     split_classes,
     summarize_selectivity,
 )
-from mmn.experiments.specificity import checked_methods, measure_specificity, summarize_specificity
+from mmn.experiments.specificity import (
+    checked_methods,
+    count_of_one_picture,
+    measure_specificity,
+    summarize_specificity,
+)
+from mmn.held_out import partners
 from mmn.images import open_image
 from mmn.models import Model
 from mmn.revisit import ScoredRun, examples, open_run
 from mmn.runs import Progress
+from mmn.scores import uniform_draw
 from mmn.store import Store
 from tests.scored import interrupted_at_the_second
 
@@ -144,49 +152,107 @@ def test_scores_are_those_of_a_plain_pass(scored: ScoredRun, tiny: Model, stored
         assert row.score == pytest.approx(expected, rel=1e-3, abs=1e-3), row
 
 
-def test_every_noun_of_a_picture_meets_every_top_unit_of_it(scored: ScoredRun, stored: dict[str, pd.DataFrame]) -> None:
+def test_every_noun_of_a_picture_meets_every_unit_of_it(scored: ScoredRun, stored: dict[str, pd.DataFrame]) -> None:
     rows = measure_specificity(scored, METHODS)["specificity"].to_pandas()
     concept, score = stored["concept"], stored["score"]
-    said = concept[(concept["variant"] == names.ORIGINAL) & concept["target_at"].isna()][["image_id", "noun"]]
-    pairs = said.rename(columns={"noun": "unit_noun"}).merge(said, on="image_id")
-    keys = ["image_id", "unit_noun", "noun", "method", "is_control"]
-    expected = pairs.merge(pd.DataFrame({"method": METHODS}), how="cross").merge(
-        pd.DataFrame({"is_control": [False, True]}), how="cross"
-    )
+    said = concept[(concept["variant"] == names.ORIGINAL) & concept["target_at"].isna()][["image_id", "noun", "lemma"]]
+    pairs = said.rename(columns={"noun": "unit_noun"}).merge(said[["image_id", "noun"]], on="image_id")
+    is_elsewhere = pairs.groupby("lemma")["image_id"].transform("nunique") > 1
+    assert is_elsewhere.any()
+    keys = ["image_id", "unit_noun", "noun", "method", "selection", "is_control"]
+    kinds = pd.DataFrame([("same", False), ("shuffled", True)], columns=["selection", "is_control"])
+    held_out = pd.DataFrame([("held-out", False), ("held-out", True)], columns=["selection", "is_control"])
+    methods = pd.DataFrame({"method": METHODS})
+    expected = pd.concat([pairs.merge(kinds, how="cross"), pairs[is_elsewhere].merge(held_out, how="cross")])
+    expected = expected.merge(methods, how="cross")
     assert sorted(map(tuple, rows[keys].to_numpy())) == sorted(map(tuple, expected[keys].to_numpy()))
 
     first = score[(score["rank"] == 1) & (score["variant"] == names.ORIGINAL)]
-    top = rows[~rows["is_control"]]
-    own = top[top["unit_noun"] == top["noun"]].merge(first, on=["image_id", "noun", "method"], suffixes=("", "_1"))
+    own = rows[(rows["selection"] == "same") & (rows["unit_noun"] == rows["noun"])]
+    own = own.merge(first, on=["image_id", "noun", "method"], suffixes=("", "_1"))
     assert len(own) == len(said) * len(METHODS)
     assert own[["layer", "unit"]].to_numpy().tolist() == own[["layer_1", "unit_1"]].to_numpy().tolist()
     assert np.allclose(own["score"], own["score_1"], rtol=1e-3, atol=1e-3)  # read in one pass, not token by token
     assert (own["share"].dropna() == 1).all()
 
 
+def test_a_unit_is_judged_on_another_picture_than_it_was_chosen_on(
+    scored: ScoredRun, stored: dict[str, pd.DataFrame]
+) -> None:
+    """Chosen as its noun's maximum, every unit's own noun was its highest, whatever units mean."""
+    rows = measure_specificity(scored, METHODS)["specificity"].to_pandas()
+    held_out = rows[(rows["selection"] == "held-out") & ~rows["is_control"]]
+    assert (held_out["found_on"] != held_out["image_id"]).all()
+    assert rows[rows["selection"] != "held-out"]["found_on"].isna().all()
+    concept, score = stored["concept"], stored["score"]
+    said = concept[(concept["variant"] == names.ORIGINAL) & concept["target_at"].isna()]
+    lemma = said.set_index(["image_id", "noun"])["lemma"].to_dict()
+    first = score[(score["rank"] == 1) & (score["variant"] == names.ORIGINAL)]
+    top = {(row.image_id, lemma.get((row.image_id, row.noun)), row.method): row for row in first.itertuples()}
+    for row in held_out.itertuples():
+        elsewhere = top[row.found_on, lemma[row.image_id, row.unit_noun], row.method]
+        assert (row.layer, row.unit) == (elsewhere.layer, elsewhere.unit)
+
+
 def test_the_control_is_another_unit_of_the_layer_on_the_same_scale(scored: ScoredRun) -> None:
     rows = measure_specificity(scored, METHODS)["specificity"].to_pandas()
-    key = ["image_id", "unit_noun", "noun", "method"]
-    pairs = rows[~rows["is_control"]].merge(rows[rows["is_control"]], on=key, suffixes=("", "_control"))
-    assert len(pairs) == len(rows) / 2
+    top = rows[(rows["selection"] == "same") & (rows["unit_noun"] == rows["noun"])]
+    rows = rows.merge(top[["image_id", "unit_noun", "method", "score"]].rename(columns={"score": "top"}))
+    positive = rows[rows["top"] > 0]
+    assert len(positive)
+    assert np.allclose(positive["share"], positive["score"] / positive["top"])
+    assert rows[rows["top"] <= 0]["share"].isna().all()
+    held_out = rows[rows["selection"] == "held-out"]
+    key = ["image_id", "unit_noun", "noun", "method", "found_on"]
+    pairs = held_out[~held_out["is_control"]].merge(held_out[held_out["is_control"]], on=key, suffixes=("", "_control"))
+    assert len(pairs) == len(held_out) / 2
     assert (pairs["layer"] == pairs["layer_control"]).all()
     assert (pairs["unit"] != pairs["unit_control"]).all()
-    own = pairs[pairs["unit_noun"] == pairs["noun"]].set_index(["image_id", "unit_noun", "method"])["score"]
-    pairs["own"] = own.loc[pd.MultiIndex.from_frame(pairs[["image_id", "unit_noun", "method"]])].to_numpy()
-    positive = pairs[pairs["own"] > 0]
-    assert len(positive)
-    assert np.allclose(positive["share"], positive["score"] / positive["own"])
-    assert np.allclose(positive["share_control"], positive["score_control"] / positive["own"])
-    assert pairs[pairs["own"] <= 0][["share", "share_control"]].isna().all(axis=None)
+    assert (pairs.groupby(["image_id", "unit_noun", "method"])["unit_control"].nunique() == 1).all()
 
 
-def test_the_control_is_never_the_top_unit_even_where_that_is_drawn(scored: ScoredRun) -> None:
+def test_the_null_has_its_own_noun_highest_by_selection_alone(scored: ScoredRun) -> None:
+    """Each noun's scores permuted within layers and chosen from likewise: the maximum stays, the rest is arbitrary."""
+    image_id, nouns, d_mlp = "a" * 64, ("dog", "sea", "cat"), scored.model.facts.d_mlp
+    scores = {noun: np.random.default_rng(number).normal(size=d_mlp) for number, noun in enumerate(nouns)}
+    top = Neuron(1, int(scores["dog"].argmax()))
+    chosen = specificity.shuffled_units(0, d_mlp, image_id, "dog", top, nouns)
+    # by hand: permute, choose the highest of the dog's scores, read all nouns under that name
+    shuffled = {}
+    for noun in nouns:
+        draw = uniform_draw(0, image_id, names.ORIGINAL, noun, "specificity shuffled 1", d_mlp)
+        shuffled[noun] = scores[noun][draw.argsort(stable=True).numpy()]
+    name = shuffled["dog"].argmax()
+    assert [scores[noun][one.unit] for noun, one in zip(nouns, chosen, strict=True)] == [
+        shuffled[noun][name] for noun in nouns
+    ]
+    assert chosen[0] == top
+    assert {one.layer for one in chosen} == {1}
+    others = {specificity.shuffled_units(seed, d_mlp, image_id, "dog", top, nouns)[1] for seed in range(20)}
+    assert len(others) > 10, "an arbitrary unit, not always the same one"
+    rows = measure_specificity(scored, METHODS)["specificity"].to_pandas()
+    null = rows[(rows["selection"] == "shuffled") & (rows["unit_noun"] == rows["noun"])]
+    assert (null["share"].dropna() == 1).all()
+
+
+def test_the_control_is_never_the_unit_even_where_that_is_drawn(scored: ScoredRun) -> None:
     tables = shards.read_shard(scored.path / "batch-00000")
     said = stored_concepts(tables, tuple(examples(tables)))[0]
     tops = [Neuron(1, unit) for unit in range(scored.model.facts.d_mlp)]  # one of them is the highest draw
     controls = [specificity._control(scored, said, "contribution", top) for top in tops]
     assert all(control != top and control.layer == 1 for top, control in zip(tops, controls, strict=True))
-    assert len(set(controls)) == 2  # the highest draw, and the second where the top unit is the highest
+    assert len(set(controls)) == 2  # the highest draw, and the second where the unit is the highest
+
+
+def test_partners_are_other_pictures_of_the_lemma_whatever_the_order() -> None:
+    said = [(f"{number:02d}", "dogs" if number % 2 else "dog", "dog") for number in range(40)] + [("00", "sea", "sea")]
+    found = partners(said, 0)
+    assert ("00", "sea") not in found, "one picture alone says it"
+    assert set(found) == {(image, noun) for image, noun, _ in said[:40]}
+    assert all(own[0] != other[0] and other in found for own, other in found.items())
+    assert len(set(found.values())) > 20, "not one picture for all"
+    assert partners(said[::-1], 0) == found
+    assert partners(said, 1) != found
 
 
 def test_again_writes_nothing_and_an_interrupted_call_goes_on(
@@ -215,20 +281,39 @@ def test_methods_without_units_of_a_noun_are_refused(scored: ScoredRun) -> None:
             checked_methods(scored.run, [method])
 
 
-def test_means_count_pictures_and_how_often_another_noun_surpasses() -> None:
-    def row(image: str, unit_noun: str, noun: str, score: float, share: float, *, is_control: bool = False) -> dict:
+def test_means_count_pictures_and_how_often_a_unit_is_its_own_noun_s() -> None:
+    def row(image: str, unit_noun: str, noun: str, score: float, share: float | None, who: str = "held-out") -> dict:
+        selection, is_control = {"control": ("held-out", True), "shuffled": ("shuffled", True)}.get(who, (who, False))
         key = {"image_id": image, "unit_noun": unit_noun, "noun": noun, "method": "m", "is_control": is_control}
-        return key | {"score": score, "share": share}
+        return key | {"score": score, "share": share, "selection": selection}
 
-    rows = [row("1", "dog", "dog", 2.0, 1.0), row("1", "dog", "cat", 3.0, 1.5)]  # a cat surpasses the dog's unit
-    rows += [row("1", "cat", "cat", 4.0, 1.0), row("1", "cat", "dog", 2.0, 0.5)]
-    rows += [row("2", "dog", "dog", 2.0, 1.0), row("2", "dog", "sea", 0.0, 0.0), row("3", "dog", "dog", 1.0, 1.0)]
-    rows += [row("1", "dog", "dog", 0.2, 0.1, is_control=True), row("1", "dog", "cat", 0.6, 0.3, is_control=True)]
+    rows = [row("1", "dog", "dog", 2.0, 0.8), row("1", "dog", "cat", 3.0, 1.2)]  # the dog's unit is rather a cat's
+    rows += [row("1", "cat", "cat", 4.0, 0.9), row("1", "cat", "dog", 2.0, 0.5)]
+    rows += [row("2", "dog", "dog", -1.0, None), row("2", "dog", "sea", 0.0, None)]  # silent: no share, yet it fails
+    rows += [row("3", "dog", "dog", 1.0, 0.4)]
+    rows += [row("1", "dog", "dog", 0.2, 0.1, "control"), row("1", "dog", "cat", 0.6, 0.3, "control")]
+    rows += [row("2", "dog", "dog", 5.0, 1.0, "same"), row("2", "dog", "sea", 4.0, 0.8, "same")]
+    rows += [row("2", "dog", "dog", 5.0, 1.0, "shuffled"), row("2", "dog", "sea", 5.0, 1.0, "shuffled")]  # ties count
     told = summarize_specificity(pd.DataFrame(rows)).set_index("what")
     assert told["mean"].to_dict() == pytest.approx(
-        {"other": (1.0 + 0.0) / 2, "surpassed": (0.5 + 0.0) / 2, "control own": 0.1, "control other": 0.3}
+        {
+            "held-out own": ((0.8 + 0.9) / 2 + 0.4) / 2,
+            "held-out other": (1.2 + 0.5) / 2,
+            "held-out highest": (0.5 + 0.0) / 2,
+            "control own": 0.1,
+            "control other": 0.3,
+            "control highest": 0.0,
+            "same own": 1.0,
+            "same other": 0.8,
+            "same highest": 1.0,
+            "shuffled own": 1.0,
+            "shuffled other": 1.0,
+            "shuffled highest": 1.0,
+        }
     )
-    assert told["n"].to_dict() == {"other": 2, "surpassed": 2, "control own": 1, "control other": 1}
+    assert told.loc[["held-out own", "held-out other", "held-out highest"], "n"].tolist() == [2, 1, 2]
+    assert count_of_one_picture(pd.DataFrame(rows)) == 0
+    assert count_of_one_picture(pd.DataFrame([*rows[-4:], row("9", "sky", "sky", 1.0, 1.0, "same")])) == 2
 
 
 # ---- selectivity
@@ -312,6 +397,12 @@ def test_values_are_sizes_of_activations_in_a_plain_pass(
     assert (row.n_units, row.n_images, row.held_out) == (4, 1, 1)
     assert found["share"].max() == 1
     assert found["share"].min() >= 0
+    pictures = measure_selectivity(scored, METHODS, held_out=1, n_units=4)["class_activation"].to_pandas()
+    of = (pictures["unit_noun"] == lemma) & (pictures["method"] == "contribution") & ~pictures["is_control"]
+    assert pictures[of & pictures["is_own"]]["image_id"].tolist() == list(classes[lemma].held_out)
+    assert pictures[of & pictures["is_own"]]["value"].tolist() == pytest.approx([expected], rel=1e-4)
+    said_there = [lemma in said_in[one] for one in pictures[of & ~pictures["is_own"]]["image_id"]]
+    assert not any(said_there), "pictures that say the noun are not others"
 
 
 def test_too_few_pictures_make_no_class(scored: ScoredRun) -> None:
@@ -320,14 +411,30 @@ def test_too_few_pictures_make_no_class(scored: ScoredRun) -> None:
     assert shards.finished_shards(scored.path) == before
 
 
-def test_shares_are_averaged_by_class() -> None:
-    def row(unit_noun: str, noun: str, share: float, *, is_control: bool = False) -> dict:
-        return {"unit_noun": unit_noun, "noun": noun, "share": share, "is_control": is_control, "method": "m"}
+def test_activations_picture_by_picture_average_to_the_classes_values() -> None:
+    classes = [NounClass("dog", ("d",), ("a", "b")), NounClass("sea", (), ("b", "c")), NounClass("cat", (), ("d",))]
+    said = {"a": {"dog"}, "b": {"dog", "sea"}, "c": {"sea"}, "d": {"dog", "cat"}}
+    read = Activations(("a", "b", "c", "d"), (Neuron(0, 1), Neuron(0, 2)), np.array([[1, 3], [5, 7], [0, 1], [9, 9.0]]))
+    units = [ClassUnits("dog", "m", False, (Neuron(0, 2), Neuron(0, 1)))]
+    rows = picture_rows(classes, units, read, said)
+    found = {row["image_id"]: (row["value"], row["is_own"]) for row in rows}
+    assert found == {"a": (2.0, True), "b": (6.0, True), "c": (0.5, False)}, "d says dog: the units were found on it"
+    [own] = [row for row in selectivity_rows(classes, units, read, said) if row["noun"] == "dog"]
+    assert own["value"] == np.mean([value for value, is_own in found.values() if is_own])
 
-    rows = [row("dog", "dog", 1.0), row("dog", "sea", 0.2), row("dog", "cat", 0.4), row("sea", "sea", 0.5)]
-    rows += [row("sea", "dog", 1.0), row("dog", "dog", 0.7, is_control=True)]
-    told = summarize_selectivity(pd.DataFrame(rows)).set_index("what")["mean"].to_dict()
-    assert told == pytest.approx({"own": 0.75, "other": (0.3 + 1.0) / 2, "control own": 0.7})
+
+def test_intervals_of_selectivity_are_of_held_out_pictures() -> None:
+    """Classes were resampled, where METHODS says pictures."""
+    rows = pd.DataFrame(
+        [(noun, "m", False, value) for noun, value in (("dog", 2.0), ("dog", 1.0), ("sea", 4.0))],
+        columns=["unit_noun", "method", "is_control", "value"],
+    )
+    of_pictures = [("dog", "1", True, 2.0), ("dog", "2", True, 1.0), ("sea", "2", False, 4.0), ("sea", "1", True, 1.0)]
+    pictures = pd.DataFrame(of_pictures, columns=["unit_noun", "image_id", "is_own", "value"])
+    told = summarize_selectivity(rows, pictures.assign(method="m", is_control=False)).set_index("what")
+    # shares of the largest class: of picture 1 own 1 and .25, of picture 2 own .5 and other 1
+    assert told["mean"].to_dict() == pytest.approx({"own": ((1 + 0.25) / 2 + 0.5) / 2, "other": 1.0})
+    assert told["n"].to_dict() == {"own": 2, "other": 1}
 
 
 # ---- command line
@@ -337,6 +444,13 @@ def n_with_nouns(stored: dict[str, pd.DataFrame], first: int = 8) -> int:
     """Of the first pictures; a random model does not say a noun of every picture."""
     concept = stored["concept"][stored["concept"]["target_at"].isna()]
     return int(stored["image"].sort_values("source")["image_id"].head(first).isin(concept["image_id"]).sum())
+
+
+def n_alone(stored: dict[str, pd.DataFrame]) -> int:
+    """Nouns that one picture's caption alone says."""
+    concept = stored["concept"]
+    said = concept[(concept["variant"] == names.ORIGINAL) & concept["target_at"].isna()]
+    return int((said.groupby("lemma")["image_id"].transform("nunique") == 1).sum())
 
 
 def test_the_command_measures_loads_and_says_what(
@@ -353,7 +467,9 @@ def test_the_command_measures_loads_and_says_what(
         "why_no_classes": "",
     }
     assert set(said["specificity"]) == set(said["selectivity"]) == set(METHODS)
-    assert set(said["specificity"]["contribution"]) == {"other", "surpassed", "control own", "control other"}
+    who, what = ("held-out", "control", "same", "shuffled"), ("own", "other", "highest")
+    assert set(said["specificity"]["contribution"]) == {f"{one} {number}" for one in who for number in what}
+    assert said["n_of_one_picture"] == n_alone(stored)
     with Store.open(cache) as store:
         found = {name: store.table("latest", name) for name in ("specificity", "selectivity")}
     assert found["selectivity"]["unit_noun"].nunique() == said["n_classes"] >= 2
@@ -361,7 +477,9 @@ def test_the_command_measures_loads_and_says_what(
     assert main(command) == 0
     out = capfd.readouterr().out
     assert f"{said['n_pictures']} pictures with nouns, {said['n_classes']} classes" in out
-    assert f"{said['specificity']['attribution']['other']['mean']:.3f} [" in out
+    for what in ("held-out other", "control highest", "shuffled highest"):
+        assert f"{said['specificity']['attribution'][what]['mean']:.3f} [" in out
+    assert "in one picture only" in out
 
 
 def test_a_trial_leaves_classes_out_and_says_so(

@@ -31,6 +31,7 @@ from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RU
 from mmn.store import Store, database, migrations
 from mmn.tables import SCHEMAS
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
+from tests.unbound import unbind
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {"a": ["dog", "cats"], "b": ["dog"], "c": ["trees", "dogs", "sky"]}
@@ -362,15 +363,6 @@ def test_an_older_database_is_brought_up_to_date(store: Store, monkeypatch: pyte
         run_path = newer.runs_path / RUN.run_id
         shards.write_shard(run_path, "batch-2", tables_of({"d": ["dog"]}))
         assert newer.load_new_shards([newer.runs_path]) == 1  # a shard of the old program
-
-
-def unbind(run_path: Path) -> None:
-    """Leaves a run as it was written before shards had manifests."""
-    for manifest in run_path.glob("*/manifest.json"):
-        manifest.unlink()
-    told = json.loads((run_path / "run.json").read_text())
-    del told["shards_are_bound"]
-    (run_path / "run.json").write_text(json.dumps(told))
 
 
 def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_of_them(store: Store) -> None:

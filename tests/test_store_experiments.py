@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -56,9 +58,18 @@ def shared(noun: str, draw: int, layer: int, n_shared: int, n: int = 5) -> dict:
     return key | {"layer": layer, "n_shared": n_shared, "n_random": 0.02 if draw == 2 else 0.01}
 
 
-def specific(image: str, unit_noun: str, noun: str, share: float, is_control: bool = False, layer: int = 0) -> dict:
+def specific(
+    image: str,
+    unit_noun: str,
+    noun: str,
+    share: float,
+    is_control: bool = False,
+    layer: int = 0,
+    selection: str = "held-out",
+) -> dict:
     key = {"image_id": image, "unit_noun": unit_noun, "noun": noun, "method": "contribution", "layer": layer}
-    return key | {"unit": 3, "score": 10 * share, "share": share, "is_control": is_control}
+    found = {"selection": selection, "found_on": "other" if selection == "held-out" else None}
+    return key | found | {"unit": 3, "score": 10 * share, "share": share, "is_control": is_control}
 
 
 def fits(image: str, noun: str, value: float, control: float, metric: str = "word-f1-v1") -> dict:
@@ -116,6 +127,11 @@ ROWS: dict[str, list[dict]] = {
         specific("a", "dogs", "dogs", 0.1, is_control=True),
         specific("a", "dogs", "cat", -0.1, is_control=True),
         specific("b", "dog", "dog", 1.0),
+        specific("b", "dog", "dog", 1.0, selection="same"),
+        specific("a", "dogs", "dogs", 1.0, selection="same"),
+        specific("a", "dogs", "cat", 0.9, selection="same"),
+        specific("a", "dogs", "dogs", 1.0, True, selection="shuffled"),
+        specific("a", "dogs", "cat", 0.3, True, selection="shuffled"),
     ],
     "selectivity": [
         selective("dog", "dog", 1.0),
@@ -134,7 +150,13 @@ ROWS: dict[str, list[dict]] = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory):
-    path = tmp_path_factory.mktemp("cache")
+    with filled(tmp_path_factory.mktemp("cache")) as opened:
+        yield opened
+
+
+@contextmanager
+def filled(path: Path) -> Iterator[Store]:
+    """A store with `ROWS`."""
     facts = ModelFacts("tiny", "f" * 16, "llava", 2, D_MLP)
     settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)
     run_path = create_run(path / "runs", Run("e" * 16, TIME, facts, "two", "A", settings, {}))
@@ -255,17 +277,70 @@ def test_specificity_means_by_concept_and_over_all(store: Store) -> None:
     assert found[False, "dog", "dog"] == (1.0, 2)
     assert found[False, "cat", "dog"] == (1.5, 1)
     assert found[True, "dog", "cat"] == (pytest.approx(-0.1), 1)
-    summary = store.specificity_summary("latest", ["contribution"]).set_index(["is_control", "is_own"])
-    assert summary.loc[(False, False), ["share", "n_images", "n"]].tolist() == pytest.approx([(0.2 + 1.5) / 2, 1, 2])
-    assert summary.loc[(True, True), "share"] == pytest.approx(0.1)
-    low = store.specificity_summary("latest", ["contribution"], layers=(0, 0)).set_index(["is_control", "is_own"])
-    assert low.loc[(False, False), "share"] == pytest.approx(0.2)
+    key = ["selection", "is_control", "is_own"]
+    summary = store.specificity_summary("latest", ["contribution"]).set_index(key)
+    held_out = summary.loc["held-out"]
+    assert held_out.loc[(False, False), ["share", "n_images", "n"]].tolist() == pytest.approx([(0.2 + 1.5) / 2, 1, 2])
+    assert held_out.loc[(True, True), "share"] == pytest.approx(0.1)
+    assert summary.loc[("same", False, False), "share"] == pytest.approx(0.9)
+    assert summary.loc[("shuffled", True, False), "share"] == pytest.approx(0.3)
+    low = store.specificity_summary("latest", ["contribution"], layers=(0, 0)).set_index(key)
+    assert low.loc[("held-out", False, False), "share"] == pytest.approx(0.2)
+
+
+def test_units_of_the_same_picture_have_their_null_for_a_control(store: Store) -> None:
+    assert store.specificity_selections("latest") == ["held-out", "same", "shuffled"]
+    rows = store.specificity_by_concept("latest", "contribution", selection="same")
+    found = {(row.is_control, row.unit_lemma, row.lemma): row.share for row in rows.itertuples()}
+    assert found[False, "dog", "cat"] == pytest.approx(0.9)
+    assert found[True, "dog", "cat"] == pytest.approx(0.3), "the shuffled null, not random units"
+    one = store.specificity_of_picture("latest", "a", "contribution", selection="same")
+    assert set(zip(one["selection"], one["is_control"], strict=True)) == {("same", False), ("shuffled", True)}
+
+
+def test_each_pair_of_concepts_is_tested_against_its_control_on_the_same_pictures(tmp_path: Path) -> None:
+    """Dog's units beat their control in 12 pictures by .5 each, and for the cat of six of them by nothing."""
+    facts = ModelFacts("tiny", "f" * 16, "llava", 2, D_MLP)
+    settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)
+    run_path = create_run(tmp_path / "runs", Run("e" * 16, TIME, facts, "two", "A", settings, {}))
+    names = [f"{number:02d}" for number in range(12)]
+    rows = {"concept": [], "specificity": []}
+    for number, name in enumerate(names):
+        rows["concept"] += [concept(name, noun, noun, at) for at, noun in enumerate(("dog", "cat")[: 1 + number % 2])]
+        rows["specificity"] += [specific(name, "dog", "dog", 0.6), specific(name, "dog", "dog", 0.1, True)]
+        if number % 2:
+            rows["specificity"] += [specific(name, "dog", "cat", share, share > 0) for share in (0.0, 0.001)]
+    write_shard(run_path, "one", {n: pa.Table.from_pylist(told, schema=TABLES[n]) for n, told in rows.items()})
+    with Store.open(tmp_path) as opened:
+        opened.load_new_shards([opened.runs_path])
+        found = opened.specificity_by_concept("latest", "contribution")
+    told = {(row.is_control, row.lemma): (row.n_images, row.p, row.is_discovery) for row in found.itertuples()}
+    assert told[False, "dog"] == (12, 2 / 2**12, True)
+    assert told[False, "cat"] == (6, pytest.approx(2 / 2**6), True)  # .031, the larger of two: its bound is .05
+    assert pd.isna(told[True, "dog"][1]), "a control is not tested against itself"
 
 
 def test_highest_for_own_noun_needs_two_nouns(store: Store) -> None:
-    [top, control] = store.highest_for_own_noun("latest", ["contribution"]).to_dict("records")
-    assert (top["share"], top["n_images"], top["n"], top["chance"]) == (0.5, 1, 2, 0.5)
-    assert (control["is_control"], control["share"]) == (True, 1.0)
+    rows = store.highest_for_own_noun("latest", ["contribution"]).set_index(["selection", "is_control"])
+    top, control = rows.loc[("held-out", False)], rows.loc[("held-out", True)]
+    assert top[["share", "n_images", "n", "chance"]].tolist() == [0.5, 1, 2, 0.5]
+    assert control["share"] == 1.0
+    assert rows.loc[("shuffled", True), "share"] == rows.loc[("same", False), "share"] == 1.0
+
+
+def test_a_silent_unit_fails_and_is_not_left_out(tmp_path: Path) -> None:
+    """Without a share (its noun's top score is not above 0) a unit did not count, and only good ones were judged."""
+    with filled(tmp_path) as store:
+        store._connection.execute(
+            "UPDATE specificity SET share = NULL, score = score - 100 WHERE unit_noun = 'cat' AND NOT is_control"
+        )
+        [share] = store.highest_for_own_noun("latest", ["contribution"], ["cat"])["share"]
+    assert share == 0.0
+
+
+def test_nouns_of_one_picture_are_counted(store: Store) -> None:
+    assert store.nouns_of_one_picture("latest") == 1  # the cat; two pictures say dog
+    assert store.nouns_of_one_picture("latest", ["dog"]) == 0
 
 
 def test_picture_of_specificity_is_in_the_order_of_its_caption(store: Store) -> None:
@@ -298,6 +373,19 @@ def test_sensitivity_averages_concepts_before_pictures(store: Store) -> None:
     assert rows["n_images"].tolist() == [2, 1]
     dogs = store.sensitivity("latest", ["contribution"], ["word-f1-v1"], ["dog"])
     assert dogs["value"].tolist() == pytest.approx([0.3])
+
+
+def test_tables_of_many_comparisons_are_tested(store: Store) -> None:
+    """Of a hundred concepts some differ from their control by chance, and none said so."""
+    across = store.cross_image_invariance("latest", "contribution", 2, 5).set_index("noun")
+    assert across["p"].to_dict() == pytest.approx({"cat": 0.01 / 0.75, "dog": 0.01 / 0.5})
+    assert across["is_discovery"].all()  # .0133 ≤ .05 / 2 and .02 ≤ .05
+    shuffled = store.invariance_by_concept("latest", "contribution", 2).set_index("lemma")
+    assert shuffled["p"].to_dict() == {"dog": 1.0, "cat": 1.0}, "one picture each has a floor"
+    assert not shuffled["is_discovery"].any()
+    rows = store.sensitivity("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
+    assert rows["p"].to_dict() == {"word-f1-v1": 2 / 4, "clip": 1.0}  # two pictures that agree, one picture
+    assert not rows["is_discovery"].any()
 
 
 def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:

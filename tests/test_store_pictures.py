@@ -7,22 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmn import shards
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.geometry import Cell, Grid, Grids
-from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
+from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, chance_overlap
 from mmn.store import Store, grids, migrations
 from mmn.store.pictures import _with_other_ranks
-from mmn.store.rankings import mean_by_image
 from mmn.tables import ADDED, ANNOTATIONS, SCHEMAS, TABLES
 from tests.test_shards import MODEL, RUN, concept_row, score_rows
 from tests.test_store import documented, in_database
+from tests.unbound import unbind
 
 METHODS = (CONTRIBUTION, CONTRIBUTION_FOLDED, RANDOM)
 PICTURES = {"aa1": ["dog", "cats", "zebra"], "aa2": ["dog"], "b": ["trees", "dogs", "sky"], "c": []}
@@ -80,6 +82,7 @@ def annotated(rng: np.random.Generator, scores: list[dict[str, Any]]) -> dict[st
         {name: score[name] for name in key}
         | {"iou": rng.random() if score["image_id"] != "b" else None, "iou_other": None}
         | {"iou_random": rng.random() if score["image_id"] != "b" else None}
+        | {"selection": "same", "found_on": None, "iou_best": 0.5 if score["image_id"] != "b" else None}
         for score in top
     ]
     seen = sorted({(score["image_id"], score["layer"], score["unit"]) for score in top})
@@ -296,7 +299,10 @@ def test_overlap_equals_brute_force(store: Store, lemmas: list[str]) -> None:
     for row in rows.itertuples():
         first, second = (units_by_concept(method, row.k, lemmas) for method in (CONTRIBUTION, RANDOM))
         assert len(first) == (3 if lemmas else 6)
-        assert row.overlap == pytest.approx(np.mean([len(first[c] & second[c]) / row.k for c in first]))
+        shares = pd.Series({c: len(first[c] & second[c]) / row.k for c in first})
+        pictures = shares.groupby(level=0).mean()  # of each picture: one with more nouns weighs no more
+        assert (row.overlap, row.n_images) == (pytest.approx(pictures.mean()), len(pictures))
+        assert np.isnan(row.overlap_low) or row.overlap_low <= row.overlap <= row.overlap_high
         assert row.chance == row.k / 24
     assert (store.ranking_overlap("latest", RANDOM, RANDOM, [1, 6])["overlap"] == 1).all()
     with pytest.raises(UsageError, match="no concepts"):
@@ -311,45 +317,86 @@ def units_by_concept(method: str, k: int, lemmas: list[str]) -> dict[tuple[str, 
     return found
 
 
-def test_rank_correlation_equals_pandas(store: Store) -> None:
+def test_rank_correlation_is_over_the_union_of_both_lists(store: Store) -> None:
+    """Over the common units alone, two lists that shared two units could agree perfectly."""
     keys = ["image_id", "noun", "layer", "unit"]
-    both = top_scores(CONTRIBUTION).merge(top_scores(CONTRIBUTION_FOLDED), on=keys)
-    rhos = [
-        group["rank_x"].rank().corr(group["rank_y"].rank())
-        for _, group in both.groupby(["image_id", "noun"])
-        if len(group) > 1
-    ]
-    assert rhos
-    found = store.rank_correlation("latest", CONTRIBUTION, CONTRIBUTION_FOLDED)
-    assert found == {"spearman": pytest.approx(np.mean(rhos)), "n": len(rhos)}
-    assert store.rank_correlation("latest", RANDOM, RANDOM) == {"spearman": pytest.approx(1.0), "n": 6}
+    either = top_scores(CONTRIBUTION).merge(top_scores(RANDOM), on=keys, how="outer")
+    rhos, sizes = {}, []
+    for key, group in either.groupby(["image_id", "noun"]):
+        ranks = [group[name].fillna(group[name].max() + 1).rank() for name in ("rank_x", "rank_y")]  # absent: tied last
+        rhos[key] = ranks[0].corr(ranks[1])
+        sizes.append(len(group))
+    assert max(sizes) > K
+    found = store.rank_correlation("latest", CONTRIBUTION, RANDOM)
+    assert found["spearman"] == pytest.approx(pd.Series(rhos).groupby(level=0).mean().mean())
+    assert (found["n"], found["n_images"], found["n_units"]) == (6, len({one for one, _ in rhos}), np.mean(sizes))
+    same = store.rank_correlation("latest", RANDOM, RANDOM)
+    assert (same["spearman"], same["n"], same["n_units"]) == (pytest.approx(1.0), 6, K)
 
 
-def test_fields_are_summarised_by_picture(store: Store) -> None:
+def test_lists_without_a_common_unit_disagree_and_are_not_left_out(tmp_path: Path) -> None:
+    write(tmp_path, ROWS)
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        store._connection.execute(
+            "UPDATE score SET layer = CASE WHEN method = 'random' THEN 0 ELSE 1 END, "
+            "unit = rank WHERE variant = 'original' AND rank >= 1"
+        )
+        found = store.rank_correlation("latest", CONTRIBUTION, RANDOM)
+    n = 2 * K
+    ranks = pd.Series([*range(1, K + 1), *[K + (K + 1) / 2] * K])
+    assert found["spearman"] == pytest.approx(ranks.corr(ranks[::-1].reset_index(drop=True)))
+    assert found["spearman"] < -0.8
+    assert (found["n"], found["n_units"]) == (6, n)
+
+
+def test_chance_of_a_method_that_leaves_a_layer_out_is_over_the_layers_that_it_ranks() -> None:
+    """Attribution at image tokens has no units of the last layer: k/((L − 1)·m), where k/(L·m) was written."""
+    assert chance_overlap(4, ["attribution"], 3, 8) == 4 / 16
+    assert chance_overlap(4, ["attribution", "attribution-act-minus-blank"], 3, 8) == 4 / 16
+    assert chance_overlap(4, ["random-matched:attribution"], 3, 8) == 4 / 16
+    assert chance_overlap(4, ["attribution", "contribution"], 3, 8) == 4 / 24
+    assert chance_overlap(4, ["random-matched"], 3, 8) == 4 / 24
+    rng = np.random.default_rng(0)
+    shared = [len(set(rng.choice(16, 4, False)) & set(rng.choice(24, 4, False))) / 4 for _ in range(4000)]
+    assert np.mean(shared) == pytest.approx(4 / 24, abs=0.01)  # three deviations
+
+
+def test_the_control_s_overlap_with_its_reference_is_reported(store: Store) -> None:
+    [row] = store.control_overlap("latest", 5).to_dict("records")
+    assert (row["control"], row["reference"], row["k"], row["chance"]) == (RANDOM, CONTRIBUTION, 5, 5 / 24)
+    assert row["overlap"] == store.ranking_overlap("latest", RANDOM, CONTRIBUTION, [5])["overlap"].iloc[0]
+
+
+def test_a_matched_control_s_chance_is_that_of_its_layers(tmp_path: Path) -> None:
+    write(tmp_path, ROWS)
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        store._connection.execute("UPDATE score SET method = 'random-matched' WHERE method = 'random'")
+        [row] = store.control_overlap("latest", 5).to_dict("records")
+    counts = top_scores(CONTRIBUTION, 5).groupby(["image_id", "noun", "layer"]).size()
+    expected = (counts**2 / 8 / 5).groupby(level=[0, 1]).sum().groupby(level=0).mean().mean()
+    assert (row["control"], row["chance"]) == ("random-matched", pytest.approx(expected))
+
+
+def test_fields_weigh_pictures_and_not_rows(store: Store) -> None:
+    """A picture of more nouns with objects, or of more units, weighed more than another."""
     rows = store.field_summary("latest", top=2).set_index("method")
     assert list(rows.index) == [CONTRIBUTION, CONTRIBUTION_FOLDED]
+    assert set(rows["selection"]) == {"same"}
     for method, row in rows.iterrows():
         mine = frame("field", method=method)
-        mine = mine[(mine["rank"] <= 2) & mine["iou"].notna() & (mine["noun"] != TARGET[1])]
+        mine = mine[(mine["rank"] <= 2) & mine["iou"].notna() & (mine["noun"] != TARGET[1])].astype({"iou": float})
         assert (row["n"], row["n_images"]) == (len(mine), 2)
-        assert row["iou"] == pytest.approx(mine["iou"].astype(float).mean())
-        means = mine.groupby("image_id")["iou"].apply(lambda ious: ious.astype(float).mean())
-        assert [row["iou_low"], row["iou_high"]] == pytest.approx(
-            [means.min(), means.max()]
-        )  # 2 pictures: the extremes
+        means = mine.groupby("image_id")["iou"].mean()
+        assert len(set(mine.groupby("image_id").size())) == 2, "the pictures have as many rows: the test says nothing"
+        assert row["iou"] == pytest.approx(means.mean())
+        assert row["iou"] != pytest.approx(mine["iou"].mean())
         assert row[["iou_other", "iou_other_low", "iou_other_high"]].isna().all()
-        assert row["iou_random"] == pytest.approx(mine["iou_random"].astype(float).mean())
-
-
-def test_the_interval_is_of_pictures_and_as_wide_as_theory_says() -> None:
-    rng = np.random.default_rng(1)
-    means = rng.normal(0.3, 0.1, 400)
-    counts = rng.integers(1, 50, 400).astype(float)
-    mean, low, high = mean_by_image(means * counts, counts, 4000)
-    weights = counts / counts.sum()
-    deviation = np.sqrt(np.sum((weights * (means - mean)) ** 2))  # of a ratio of sums over pictures
-    assert mean == pytest.approx(weights @ means)
-    assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.06)  # 4,000 draws: percentiles within some 3 %
+        assert row["iou_random"] == pytest.approx(
+            mine.astype({"iou_random": float}).groupby("image_id")["iou_random"].mean().mean()
+        )
+        assert row["iou_best"] == 0.5
 
 
 def test_layers_of_interpretable_units_only(store: Store) -> None:
@@ -441,6 +488,8 @@ def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypat
         with Store.open(tmp_path) as old:
             assert {"look", "grid"}.isdisjoint(in_database(old))
             with old._cursor() as own:
+                for column in ("selection", "found_on", "iou_best"):  # of version 5
+                    own.execute(f"ALTER TABLE field DROP COLUMN {column}")
                 own.execute("INSERT INTO field VALUES ('old', 'a', 'dog', 'random', 1, 0, 0, NULL, NULL, NULL)")
     kept.rename(run_path / "annotation")
     with Store.open(tmp_path) as store:
@@ -448,7 +497,25 @@ def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypat
         assert store.load_new_shards([store.runs_path]) == 2
         assert len(store.table("latest", "look")) == len(ROWS["look"])
         with store._cursor() as own:
-            assert own.execute("SELECT count(*) FROM field WHERE run_id = 'old'").fetchall() == [(1,)]
+            kept = own.execute("SELECT selection, found_on FROM field WHERE run_id = 'old'").fetchall()
+            assert kept == [("same", None)]
+            with pytest.raises(duckdb.ConstraintException):
+                own.execute("UPDATE field SET selection = NULL WHERE run_id = 'old'")
+
+
+def test_an_annotation_of_an_earlier_version_loads_as_units_of_the_same_picture(tmp_path: Path) -> None:
+    run_path = write(tmp_path, ROWS)
+    file = run_path / "annotation" / "field.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["selection", "found_on", "iou_best"]), file)
+    unbind(run_path)
+    with Store.open(tmp_path) as store:
+        assert store.load_new_shards([store.runs_path]) == 2
+        fields = store.table("latest", "field")
+        assert set(fields["selection"]) == {"same"}
+        assert fields[["found_on", "iou_best"]].isna().all(axis=None)
+        summary = store.field_summary("latest", 3)
+        assert summary["iou_best"].isna().all()
+        assert summary["iou"].notna().all()
 
 
 def test_what_is_added_has_the_columns_of_the_database(store: Store) -> None:

@@ -94,8 +94,15 @@ def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     failures = _records(store.table(row["run_id"], "failure"))
     told = {"n_cut": _n_cut(store, row["run_id"]), "methods": store.score_methods(row["run_id"]), "failures": failures}
     values = row | store.summary(row["run_id"]) | told
+    controls = _records(store.control_overlap(row["run_id"])) if values["n_concepts"] else []
     width = max(map(len, values))
     lines = [f"{key.ljust(width)}  {_plain(value)}" for key, value in values.items() if key != "failures"]
+    lines += [
+        f"{one['control']} shares {one['overlap']:.2%} of its top {one['k']} units with {one['reference']} "
+        f"(chance {one['chance']:.2%})"
+        for one in controls
+    ]
+    values |= {"control_overlap": controls}
     lines += [f"failed: {row['source']} ({row['stage']}): {row['message']}" for row in failures]
     return values, "\n".join(lines)
 

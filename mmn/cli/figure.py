@@ -12,7 +12,7 @@ invariance   top units that stay under shuffling        --methods --ks --concept
 invariance-concepts, invariance-layers                  --methods A --ks K --concepts --layers
 cross-image  top units that pictures of a noun share    --methods A --ks K --concepts --layers
 cross-image-layers  where they lie                      --methods A --ks K --concepts --layers
-specificity  a noun's top unit, for other nouns         --methods A [--image] --concepts --layers
+specificity  a noun's top unit, for other nouns         --methods A [--image] --found-on --concepts --layers
 specificity-summary, specificity-highest                --methods --concepts --layers
 selectivity  units of classes, in other classes         --methods A --concepts
 sensitivity  how well top units' words fit              --methods --concepts --layers
@@ -66,6 +66,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--noun", help="a noun of that picture's caption")
     parser.add_argument("--rival", metavar="NOUN", help="another noun of it, side by side")
     parser.add_argument("--neuron", metavar="L14.u2019")
+    parser.add_argument(
+        "--found-on", choices=figure_experiments.FOUND_ON, help="specificity: the picture that units were found on"
+    )
     figure_effects.add_options(parser)
     add_common(parser, "figure")
 

@@ -11,10 +11,12 @@ import pandas as pd
 from mmn.cli.options import layer_range, split
 from mmn.errors import UsageError
 from mmn.figures.wording import in_layers, led_concepts
+from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.store import Store
 
 Drawn = tuple[Any, pd.DataFrame]
 MOST: Final = 12  # concepts of a heat map
+FOUND_ON: Final = {"another": HELD_OUT, "same": SAME_PICTURE}  # the picture that a specificity map's units are from
 
 
 def invariance(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -81,14 +83,17 @@ def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     run_id = row["run_id"]
     lemmas, layers = _nouns(options)
     method = _one_method(options, store.specificity_methods(run_id))
+    selection = _found_on(store, run_id, options)
     if options.image:
         picture = store.picture(run_id, options.image)
-        data = store.specificity_of_picture(run_id, picture["image_id"], method, layers)
+        data = store.specificity_of_picture(run_id, picture["image_id"], method, layers, selection)
         of = f"picture {picture['image_id'][:8]}, “{picture['text']}”{in_layers(layers)}"
         return charts.specificity_of_picture(data, row, method, of), data
-    data = store.specificity_by_concept(run_id, method, MOST, lemmas, layers)
-    enter = int(store.specificity_summary(run_id, [method], lemmas, layers)["n_images"].max())
-    return charts.specificity_by_concept(data, row | {"n_images": enter}, method, _subset(options)), data
+    data = store.specificity_by_concept(run_id, method, MOST, lemmas, layers, selection)
+    summary = store.specificity_summary(run_id, [method], lemmas, layers)
+    enter = int(summary[summary["selection"] == selection]["n_images"].max())
+    chart = charts.specificity_by_concept(data, row | {"n_images": enter}, method, _subset(options), selection)
+    return chart, data
 
 
 def specificity_summary(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -97,7 +102,7 @@ def specificity_summary(store: Store, row: dict[str, Any], options: argparse.Nam
 
     methods = split(options.methods) or store.specificity_methods(row["run_id"])
     data = store.specificity_summary(row["run_id"], methods, split(options.concepts), layer_range(options.layers))
-    return chart(data, row, _subset(options)), data
+    return chart(data, _with_alone(store, row, options), _subset(options)), data
 
 
 def highest_for_own_noun(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -106,7 +111,29 @@ def highest_for_own_noun(store: Store, row: dict[str, Any], options: argparse.Na
 
     methods = split(options.methods) or store.specificity_methods(row["run_id"])
     data = store.highest_for_own_noun(row["run_id"], methods, split(options.concepts), layer_range(options.layers))
-    return chart(data, row, _subset(options)), data
+    return chart(data, _with_alone(store, row, options), _subset(options)), data
+
+
+def _found_on(store: Store, run_id: str, options: argparse.Namespace) -> str:
+    """The selection asked for; without a wish held-out units, or those of the same picture where there are no others.
+
+    Raises:
+        UsageError: the run was measured before units were held out.
+    """
+    there = store.specificity_selections(run_id)
+    if options.found_on is None:
+        return HELD_OUT if HELD_OUT in there else SAME_PICTURE
+    wanted = FOUND_ON[options.found_on]
+    if wanted not in there:
+        raise UsageError(
+            f"run {run_id} has no units found on another picture: measure them with `mmn specificity {run_id}` (a noun "
+            "of one picture alone has none)"
+        )
+    return wanted
+
+
+def _with_alone(store: Store, row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    return row | {"n_of_one_picture": store.nouns_of_one_picture(row["run_id"], split(options.concepts))}
 
 
 def selectivity(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:

@@ -55,7 +55,7 @@ def _measure(options: argparse.Namespace, again: Again, methods: Sequence[str]) 
     """Both experiments, ended by SIGINT or SIGTERM as scoring is, and the means of what they found."""
     from mmn.engines.local import stoppable
     from mmn.experiments.selectivity import measure_selectivity, summarize_selectivity
-    from mmn.experiments.specificity import measure_specificity, summarize_specificity
+    from mmn.experiments.specificity import count_of_one_picture, measure_specificity, summarize_specificity
     from mmn.revisit import open_run
 
     scored = open_run(again.load(), again.path)
@@ -69,6 +69,7 @@ def _measure(options: argparse.Namespace, again: Again, methods: Sequence[str]) 
     failed = {source for tables in (found, classes) if tables for source in tables["failure"]["source"].to_pylist()}
     result = {
         "n_pictures": pairs["image_id"].nunique(),
+        "n_of_one_picture": count_of_one_picture(pairs),
         "n_failed": len(failed),
         "specificity": _means(summarize_specificity(pairs)),
         "n_classes": 0,
@@ -77,11 +78,16 @@ def _measure(options: argparse.Namespace, again: Again, methods: Sequence[str]) 
     }
     if classes and len(classes["selectivity"]):
         rows = classes["selectivity"].to_pandas()
-        result |= {"n_classes": rows["unit_noun"].nunique(), "selectivity": _means(summarize_selectivity(rows))}
+        told = summarize_selectivity(rows, classes["class_activation"].to_pandas())
+        result |= {"n_classes": rows["unit_noun"].nunique(), "selectivity": _means(told)}
     elif not why_not:
         needed = 2 * options.held_out
         result["why_no_classes"] = f"no noun is said in {needed} pictures, which --held-out {options.held_out} needs"
     return result
+
+
+def _nouns(n: int) -> str:
+    return f"{n:,} noun is" if n == 1 else f"{n:,} nouns are"
 
 
 def _why_no_classes(options: argparse.Namespace, again: Again) -> str:
@@ -110,10 +116,16 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
         f"{result['run_id']}: {result['n_pictures']} pictures with nouns, {result['n_classes']} classes"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
-    print("a noun's top unit: its score for the picture's other nouns, as a share of that for its own")
-    _print_table(result["specificity"], methods, ("other", "control other", "surpassed"))
+    print("a noun's top unit of another picture (held out) scored here: share of the noun's top score on this picture")
+    _print_table(result["specificity"], methods, ("held-out own", "held-out other", "control own", "control other"))
+    print("how often the unit's own noun is its highest of the picture's nouns; shuffled: the null of choosing it here")
+    _print_table(
+        result["specificity"], methods, ("held-out highest", "control highest", "same highest", "shuffled highest")
+    )
+    if result["n_of_one_picture"]:
+        print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
     if result["selectivity"]:
-        print("a class's units: their activation on held-out pictures, as a share of the highest")
+        print("a class's units: their activation on held-out pictures, as a share of the highest class; n: pictures")
         _print_table(result["selectivity"], methods, ("own", "other", "control own", "control other"))
     else:
         print(f"no classes of pictures: {result['why_no_classes']}")

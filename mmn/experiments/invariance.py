@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int
 
-from mmn import shards
+from mmn import names, shards
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.tables import EXPERIMENTS
@@ -211,7 +211,9 @@ def region_table(
                 second = after[method].of([(image_id, noun) for image_id, _, noun in pairs])
                 ratio = shared_units(before[method].of(who), second, usable, run.model.n_units) / np.array(usable)
                 floor = np.stack([floors[one] for one in who])
-                chance = np.broadcast_to(np.array(usable) / run.model.n_units, ratio.shape)
+                shape = (run.model.n_layers, run.model.d_mlp)
+                floors_random = [names.chance_overlap(k, [method], *shape) for k in usable]
+                chance = np.broadcast_to(np.array(floors_random), ratio.shape)
                 key = {"kind": REGION, "method": method, "draw": draw, "n": 1}
                 tables.append(rows_table(key, who, usable, ratio, floor, chance))
     return pa.concat_tables(tables)

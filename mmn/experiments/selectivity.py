@@ -4,6 +4,7 @@
       ─► a class's units: those among the noun's top k in most of the found pictures
       ─► one pass over the prompt of each held-out picture ─► the units' mean |a|
       ─► value(c, c') over the units of c and the held-out pictures of c' ─► ÷ its maximum over c': the heat map
+      ─► the same picture by picture, for the intervals and tests    `class_activation`
 
 P1 (arXiv 2308.01544) has 20 units a class. OURS, where it leaves a choice or our pictures differ:
 
@@ -18,6 +19,9 @@ P1 (arXiv 2308.01544) has 20 units a class. OURS, where it leaves a choice or ou
 - A unit is found in a picture if it is among the noun's own top k there. Ties go to the lower mean rank, then to the
   lower layer and unit.
 - The control is as many random units of the same layers, read in the same passes.
+
+Units are found and judged on different pictures, so no null of the choice is needed. Only the scale, the largest of the
+classes, is taken from the pictures that are judged: the control's is, too, and lies where chance puts it.
 """
 
 from __future__ import annotations
@@ -108,13 +112,14 @@ def measure_selectivity(
         progress: told after each held-out picture.
 
     Returns:
-        `selectivity`, and `failure`, one row for each held-out picture that does not open any more. Without a noun
-        that enough captions say both are empty, and nothing is written.
+        `selectivity`, `class_activation`, and `failure`, one row for each held-out picture that does not open any more.
+        Without a noun that enough captions say all are empty, and nothing is written.
 
     Raises:
         UsageError: the model has no image tokens in its prompt.
     """
-    name = revisit.shard_name(PREFIX, "all", {"methods": sorted(methods), "held_out": held_out, "units": n_units})
+    asked = {"methods": sorted(methods), "held_out": held_out, "units": n_units, "by": "picture"}
+    name = revisit.shard_name(PREFIX, "all", asked)
     tables: Tables = {}
     if name in shards.finished_shards(scored.path):
         tables = shards.read_shard(scored.path / name)
@@ -124,12 +129,17 @@ def measure_selectivity(
         if classes:
             units = _with_controls(scored, class_units(scores.ranked, classes, n_units))
             activations, failures = _read_activations(scored, scores, classes, units, progress)
-            rows = [row | {"held_out": held_out} for row in selectivity_rows(classes, units, activations, scores.said)]
-            tables = {"selectivity": pa.Table.from_pylist(rows, schema=EXPERIMENTS["selectivity"])}
+            found = {
+                "selectivity": selectivity_rows(classes, units, activations, scores.said),
+                "class_activation": picture_rows(classes, units, activations, scores.said),
+            }
+            for table, rows in found.items():
+                with_size = [row | {"held_out": held_out} for row in rows]
+                tables[table] = pa.Table.from_pylist(with_size, schema=EXPERIMENTS[table])
             tables |= {"failure": failure_table(failures)} if failures else {}
             shards.write_shard(scored.path, name, tables)
-    empty = {"selectivity": EXPERIMENTS["selectivity"].empty_table(), "failure": SCHEMAS["failure"].empty_table()}
-    return empty | tables
+    empty = {table: EXPERIMENTS[table].empty_table() for table in ("selectivity", "class_activation")}
+    return empty | {"failure": SCHEMAS["failure"].empty_table()} | tables
 
 
 def split_classes(said: Mapping[str, Collection[str]], held_out: int, seed: int = 0) -> tuple[NounClass, ...]:
@@ -198,21 +208,50 @@ def selectivity_rows(
     return rows
 
 
-def summarize_selectivity(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean shares over classes with 95 % intervals, resampled by class: method, what, mean, low, high, n (classes).
+def picture_rows(
+    classes: Sequence[NounClass],
+    units: Sequence[ClassUnits],
+    activations: Activations,
+    said: Mapping[str, Collection[str]],
+) -> list[dict[str, Any]]:
+    """The rows of `class_activation`: for each of `units` the mean |a| on each held-out picture that counts for them.
 
-    `what` is `own` (the diagonal), `other`, `control own` or `control other`.
+    `is_own` are the held-out pictures of the units' class. Others do not say its noun.
     """
-    is_own = rows["unit_noun"] == rows["noun"]
-    what = [
-        ("control " if is_control else "") + ("own" if own else "other")
-        for is_control, own in zip(rows["is_control"], is_own, strict=True)
-    ]
-    told = rows.assign(what=what)
+    column = {one: number for number, one in enumerate(activations.units)}
+    held_out = {one.lemma: set(one.held_out) for one in classes}
+    rows: list[dict[str, Any]] = []
+    for of in units:
+        per_picture = activations.values[:, [column[one] for one in of.units]].mean(axis=1)
+        key = {"unit_noun": of.lemma, "method": of.method, "is_control": of.is_control, "n_units": len(of.units)}
+        for image_id, value in zip(activations.image_ids, per_picture.tolist(), strict=True):
+            is_own = image_id in held_out[of.lemma]
+            if is_own or of.lemma not in said[image_id]:
+                rows.append(key | {"image_id": image_id, "is_own": is_own, "value": value})
+    return rows
+
+
+def summarize_selectivity(rows: pd.DataFrame, pictures: pd.DataFrame) -> pd.DataFrame:
+    """Mean shares with 95 % intervals by held-out picture: method, what, mean, low, high, n (pictures).
+
+    A picture's value is the mean over the units of all classes that it counts for, each as a share of its largest class
+    (the scale, which is not resampled). `what` is `own` (held-out pictures of the units' class), `other`,
+    `control own` or `control other`.
+
+    Args:
+        rows: `selectivity`.
+        pictures: `class_activation`.
+    """
+    key = ["unit_noun", "method", "is_control"]
+    largest = rows.groupby(key, as_index=False)["value"].max().rename(columns={"value": "largest"})
+    told = pictures.merge(largest, on=key)
+    told = told[told["largest"] > 0]
     columns = ["method", "what", "mean", "low", "high", "n"]
-    if told["share"].notna().sum() == 0:
+    if told.empty:
         return pd.DataFrame(columns=columns)
-    return interval_table(told, ["method", "what"], "share", image="unit_noun")[columns]
+    who = np.where(told["is_control"], "control ", "")
+    told = told.assign(share=told["value"] / told["largest"], what=who + np.where(told["is_own"], "own", "other"))
+    return interval_table(told, ["method", "what"], "share")[columns]
 
 
 def _read_scores(scored: ScoredRun, methods: Sequence[str]) -> _Scores:

@@ -5,7 +5,8 @@
       ─► |A ∩ B| / k for each noun (lemma) that both captions say, each at its own p(c)      `invariance`
 
 Two floors stand beside the ratio: the mean overlap of the noun with the picture's other nouns, before shuffling, and
-chance, k / (L·m). Without the first the ratio says nothing of the noun: any two nouns of a picture share units.
+chance, k over the units that the method ranks (attribution leaves out the last layer). Without the first the ratio says
+nothing of the noun: any two nouns of a picture share units.
 
 The permutation (OURS; P2, arXiv 2311.07470, does not say) is a hash of the run's seed, the picture and the number of
 the draw, the same whatever the batches. Scores are by all of the run's methods, with its settings.
@@ -72,7 +73,7 @@ class _Asked:
     ks: tuple[int, ...]
 
     def key(self) -> object:
-        return {"draws": self.n_draws, "methods": sorted(self.methods), "ks": self.ks}
+        return {"draws": self.n_draws, "methods": sorted(self.methods), "ks": self.ks, "chance": "units ranked"}
 
     def draw_path(self, batch: str, draw: int) -> Path:
         """Where the shuffled captions of one batch and draw are."""

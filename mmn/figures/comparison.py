@@ -1,7 +1,8 @@
 """Do two scores name the same units? The share of one's top k that is in the other's, against k, over chance.
 
-Both rankings are of the same concepts, and the overlap |A ∩ B| / k is their mean; two rankings that know nothing of
-each other share k/(L·m) (METHODS: Region ratio, chance). OURS.
+Both rankings are of the same concepts, and the overlap |A ∩ B| / k is the mean over a picture's concepts, then over
+pictures; two rankings that know nothing of each other share k over the units that the wider one ranks (attribution
+leaves out the last layer). OURS.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import FIRST, MUTED
-from mmn.figures.wording import k_text
+from mmn.figures.wording import counted, k_text, of_run
 
-COLUMNS: Final = ("k", "overlap", "chance")
-_OVERLAP, _CHANCE = "the two scores", "chance, k/(L·m)"
+COLUMNS: Final = ("k", "overlap", "overlap_low", "overlap_high", "chance")
+_OVERLAP, _CHANCE = "the two scores", "chance, k / units ranked"
 
 
 def ranking_overlap(
     data: pd.DataFrame, run: Mapping[str, Any], pair: str, subset: str = "all concepts"
 ) -> alt.TopLevelMixin:
-    """Two lines against k: the mean share of common units, and what chance would give.
+    """Two lines against k: the mean share of common units with its interval, and what chance would give.
 
     Args:
-        data: k, overlap, chance (both 0 to 1); one row per k.
+        data: `Store.ranking_overlap`; one row per k.
         run: the run's row: model, images, n_layers, d_mlp, and as n_images the pictures that enter.
         pair: the two scores, as words for the title: `contribution and activation`.
         subset: which concepts were compared, as words for the subtitle.
     """
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
-    rows = data.melt(id_vars=["k"], value_vars=["overlap", "chance"], var_name="line", value_name="share").assign(
+    ends = ["k", "overlap_low", "overlap_high"]
+    rows = data.melt(id_vars=ends, value_vars=["overlap", "chance"], var_name="line", value_name="share").assign(
         line=lambda found: found["line"].map({"overlap": _OVERLAP, "chance": _CHANCE}),
         k_label=lambda found: [k_text(int(k), n_units) for k in found["k"]],
     )
@@ -58,11 +60,18 @@ def ranking_overlap(
             alt.Tooltip("line:N", title="line"),
             alt.Tooltip("k_label:N", title="k"),
             alt.Tooltip("share:Q", title="common units", format=".1%"),
+            alt.Tooltip("overlap_low:Q", title="of the scores: 95 % from", format=".1%"),
+            alt.Tooltip("overlap_high:Q", title="to", format=".1%"),
         ],
     )
     dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[_OVERLAP, _CHANCE], range=[[1, 0], [3, 2]]), legend=None)
-    n = int(run["n_images"])
-    of = f"{run['model']} on {run['images']}, n = {n:,} {'picture' if n == 1 else 'pictures'}, {subset}"
-    return alt.layer(base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(dash)).properties(
-        height=200, title=alt.TitleParams(f"Common units of {pair}", subtitle=[of])
+    band = (
+        alt.Chart(rows[rows["line"] == _OVERLAP])
+        .mark_area(opacity=0.18, color=FIRST)
+        .encode(alt.X("k:Q"), alt.Y("overlap_low:Q"), alt.Y2("overlap_high"))
+    )
+    of = f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, {subset}"
+    how = "mean over a picture's concepts, then over pictures; band: 95 %, by picture"
+    return alt.layer(band, base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(dash)).properties(
+        height=200, title=alt.TitleParams(f"Common units of {pair}", subtitle=[of, how])
     )

@@ -1,6 +1,7 @@
 """Do top units look at their noun's object? Overlap of the brightest 5 % with it, with other objects, of random units.
 
-P1 (arXiv 2308.01544) section 4, P2 (arXiv 2311.07470) section 4; the controls stand beside each ranking.
+P1 (arXiv 2308.01544) section 4, P2 (arXiv 2311.07470) section 4. OURS: units that another picture of the noun ranks
+highest stand first, since those of the same picture are chosen where they are judged; the controls are theirs.
 """
 
 from __future__ import annotations
@@ -11,35 +12,43 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.theme import FIRST, MUTED, SECOND
+from mmn.figures.theme import FIRST, INK, MUTED, SECOND, THIRD
+from mmn.figures.wording import counted, of_run, require
+from mmn.names import HELD_OUT, SAME_PICTURE
 
-_OVERLAPS: Final = {
-    "iou": "with the noun's object",
-    "iou_other": "with the picture's other objects",
-    "iou_random": "of random units of the same layers",
+_OWN: Final = {
+    HELD_OUT: "with the noun's object: units found on another picture",
+    SAME_PICTURE: "the same: units chosen on this picture (P1, P2)",
 }
-COLUMNS: Final = ("method", "n", "n_images", *(f"{name}{end}" for name in _OVERLAPS for end in ("", "_low", "_high")))
+_OTHERS: Final = {"iou_other": "with the picture's other objects", "iou_random": "of random units of the same layers"}
+_BEST: Final = "the most that the objects' sizes allow"
+_OVERLAPS: Final = ("iou", *_OTHERS)
+COLUMNS: Final = (
+    *("method", "selection", "n", "n_images", "iou_best"),
+    *(f"{name}{end}" for name in _OVERLAPS for end in ("", "_low", "_high")),
+)
 
 
 def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.TopLevelMixin:
-    """Points with 95 % intervals: mean IoU of each ranking's top units, and the two controls.
+    """Points with 95 % intervals: mean IoU of each ranking's top units with their noun's object, the controls, and as a
+    stroke what the objects' sizes allow.
 
     Args:
-        data: `Store.field_summary`, one row for each method.
+        data: `Store.field_summary`, one row for each method and selection.
         run: the run's row: model, images.
         top: the most units of each noun that were averaged, for the subtitle.
     """
-    assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
-    rows = pd.concat([_of(data, name, words) for name, words in _OVERLAPS.items()], ignore_index=True)
-    rows = rows[rows["iou"].notna()]
-    words = list(_OVERLAPS.values())
+    require(data.columns, COLUMNS)
+    rows = _rows(data)
+    words = [one for one in (*_OWN.values(), *_OTHERS.values(), _BEST) if one in set(rows["overlap"])]
+    colours = dict(zip((*_OWN.values(), *_OTHERS.values(), _BEST), (FIRST, THIRD, SECOND, MUTED, INK), strict=True))
     base = alt.Chart(rows).encode(
         alt.Y("method:N", sort=list(data["method"]), title=None, axis=alt.Axis(labelLimit=220)),
         alt.YOffset("overlap:N", sort=words),
         alt.Color(
             "overlap:N",
             sort=words,
-            scale=alt.Scale(domain=words, range=[FIRST, SECOND, MUTED]),
+            scale=alt.Scale(domain=words, range=[colours[one] for one in words]),
             legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=400),
         ),
         tooltip=[
@@ -53,20 +62,33 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
         ],
     )
     axis = alt.Axis(tickCount=5)
-    points = base.mark_point(size=20, filled=True, opacity=1).encode(
-        alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis)
-    )
-    intervals = base.mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
-    n = int(data["n_images"].max())
-    told = f"{run['model']} on {run['images']}, n = {n:,} {'picture' if n == 1 else 'pictures'} with known objects"
-    return alt.layer(intervals, points).properties(
-        height=44 * len(data),
+    x = alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis)
+    measured = alt.datum.overlap != _BEST
+    points = base.transform_filter(measured).mark_point(size=20, filled=True, opacity=1).encode(x)
+    best = base.transform_filter(~measured).mark_tick(thickness=1.5, size=9).encode(x)
+    intervals = base.transform_filter(measured).mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    pictures = counted(data["n_images"].max(), "picture")
+    return alt.layer(intervals, points, best).properties(
+        height=11 * len(rows) + 6 * data["method"].nunique(),
         title=alt.TitleParams(
             "Do the top units look at their noun's object?",
-            subtitle=[told, f"up to {top} units of each noun; lines: 95 %, by picture"],
+            subtitle=[
+                f"{of_run(run)}, n = {pictures} with known objects",
+                f"up to {top} units of each noun; mean within a picture, then over pictures; lines: 95 %, by picture",
+            ],
             frame="bounds",
         ),
     )
+
+
+def _rows(data: pd.DataFrame) -> pd.DataFrame:
+    """A row for each point: the overlap of each selection, and of the first one of each method the controls."""
+    first = data.drop_duplicates("method")
+    own = [_of(data[data["selection"] == selection], "iou", words) for selection, words in _OWN.items()]
+    controls = [_of(first, name, words) for name, words in _OTHERS.items()]
+    best = first.assign(iou_best_low=first["iou_best"], iou_best_high=first["iou_best"])
+    rows = pd.concat([*own, *controls, _of(best, "iou_best", _BEST)], ignore_index=True)
+    return rows[rows["iou"].notna()]
 
 
 def _of(data: pd.DataFrame, name: str, words: str) -> pd.DataFrame:

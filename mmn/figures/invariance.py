@@ -15,6 +15,7 @@ import pandas as pd
 from mmn.figures.axes import layer_axis
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
+from mmn.many_tests import told as told_tests
 
 CURVE_COLUMNS: Final = (
     "method",
@@ -33,7 +34,7 @@ CONCEPT_COLUMNS: Final = ("lemma", "ratio", "ratio_low", "ratio_high", "floor_ot
 LAYER_COLUMNS: Final = ("layer", "share", "share_low", "share_high", "chance", "n_units", "n_images", "of_images")
 CROSS_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
 CROSS_LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
-SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k/(L·m)"
+SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k / units ranked"
 _DASHED, _DOTTED = [5, 3], [1, 2]
 _SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
 
@@ -67,7 +68,7 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
     )
     ratio = alt.datum.kind == SAME
     band = base.transform_filter(ratio).mark_area(opacity=0.18).encode(_both("low"), alt.Y2("high"))
-    curves = base.mark_line(strokeWidth=1.5).encode(_both("share"), dashes)
+    curves = base.mark_line(strokeWidth=1.5).encode(_both("share"), dashes, alt.Detail("line:N"))
     points = base.mark_point(size=20, filled=True, opacity=1).encode(
         _both("share"),
         size=alt.condition(ratio, alt.value(22), alt.value(6)),
@@ -105,6 +106,7 @@ def invariance_by_concept(
         subtitle=[
             f"{of_run(run)}, {counted(len(rows), 'concept')}; {subset}; n by concept, on hover",
             f"dot: {SAME}, with its 95 % interval (pictures resampled); tick: {OTHER}; dotted: {CHANCE}",
+            *(f"{line}; others hollow" for line in told_tests(data)),
         ],
     )
     tips = [alt.Tooltip("floor:Q", title="another noun", format=".1%"), alt.Tooltip("n_images:Q", title="pictures")]
@@ -182,6 +184,7 @@ def cross_image_invariance(
             f"{of_run(run)}, {counted(len(rows), 'concept')}, {counted(n_draws, 'draw')} of {n_pictures} pictures each",
             *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
             "line: middle 95 % of the draws, not a bootstrap; tick: expected of random units in the same layers",
+            *(f"{line}; others hollow" for line in told_tests(data)),
         ],
     )
     tips = [
@@ -258,7 +261,8 @@ def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip]
         alt.Y("concept:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, grid=True)), tooltip=ratio + tips
     )
     lines = base.mark_rule(strokeWidth=1.4, color=colour).encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
-    dots = base.mark_point(filled=True, size=34, opacity=1, color=colour).encode(alt.X("ratio:Q", **x))
+    fill = alt.condition(alt.datum.is_discovery == False, alt.value("white"), alt.value(colour))  # noqa: E712
+    dots = base.mark_point(filled=True, size=34, opacity=1, stroke=colour).encode(alt.X("ratio:Q", **x), fill=fill)
     ticks = base.mark_tick(thickness=2, size=9, color=MUTED, opacity=1).encode(alt.X("floor:Q", **x))
     chance = []
     if dotted is not None:
@@ -272,15 +276,20 @@ def _both(field: str) -> alt.Y:
 
 
 def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
-    """A row for each point: kind (the noun itself, or a floor), method, share with low and high; chance once."""
+    """A row for each point: kind (the noun itself, or a floor), method, share with low and high. Chance once for all
+    methods that rank as many units: attribution leaves out the last layer, and so has a `line` of its own.
+    """
     rows = data.assign(k_label=[k_text(int(k), n_units) for k in data["k"]])
     found = []
     for name, kind in (("ratio", SAME), ("floor_other_noun", OTHER), ("floor_random", CHANCE)):
         is_told = f"{name}_low" in rows
         ends = {end: rows[f"{name}_{end}"] if is_told else None for end in ("low", "high")}
-        part = rows.assign(kind=kind, share=rows[name], **ends)
-        found.append(part if kind != CHANCE else part.drop_duplicates("k").assign(method=CHANCE))
-    kept = ["kind", "method", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
+        part = rows.assign(kind=kind, share=rows[name], line=rows["method"], **ends)
+        if kind == CHANCE:
+            part = part.assign(line=part.groupby("k")["share"].rank(method="dense").astype(str), method=CHANCE)
+            part = part.drop_duplicates(["k", "line"])
+        found.append(part)
+    kept = ["kind", "method", "line", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
     return pd.concat(found).dropna(subset=["share"])[kept].astype({"low": float, "high": float})
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import of_run, require, sample_of_each
+from mmn.many_tests import told
 
 COLUMNS: Final = (
     "method",
@@ -47,6 +48,7 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",
+            *told(data),
         ],
     )
     if one:

@@ -13,6 +13,7 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
+from mmn.many_tests import at_least_by_chance, marked
 from mmn.store.cells import checked_layers, distinct
 from mmn.store.invariance import CROSS_IMAGE, Layers, nothing_measured
 from mmn.store.reader import Reader
@@ -73,8 +74,9 @@ class CrossImageReader(Reader):
 
         Columns: noun (a lemma), ratio with ratio_low and ratio_high (the middle 95 % of the draws of pictures: it
         tells how much the choice of pictures matters, it is no bootstrap), floor_random (random units in the same
-        layers), n_draws, n. With `layers`, first and last, both ratios count the units there alone, still over k: those
-        of all layers add up to the whole.
+        layers), n_draws, n; `p` of sharing as much by chance (`many_tests.at_least_by_chance`), and `is_discovery`,
+        whether it survives among these concepts. With `layers`, first and last, both ratios count the units there
+        alone, still over k: those of all layers add up to the whole.
 
         Raises:
             RunNotFoundError: no such run.
@@ -91,7 +93,7 @@ class CrossImageReader(Reader):
             found = own.sql(_CROSS_IMAGE.format(shares=shares), params=values).df()
         if found.empty:
             raise nothing_measured(run, CROSS_IMAGE, [method], lemmas)
-        return found
+        return marked(found, at_least_by_chance(found["ratio"].to_numpy(), found["floor_random"].to_numpy()))
 
     def shared_by_layer(self, run_id: str, method: str, k: int, n: int, lemmas: Sequence[str] = ()) -> pd.DataFrame:
         """Returns where the top k units lie that n pictures of a concept have in common: one row per layer.

@@ -15,6 +15,7 @@ import pandas as pd
 
 from mmn.bootstrap import draw_intervals, ratio_intervals
 from mmn.errors import UsageError
+from mmn.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
@@ -181,7 +182,8 @@ class InvarianceReader(Reader):
         """Returns each concept's ratio at one k, with 95 % intervals by picture, the furthest above its floor first.
 
         Columns: lemma, then ratio, floor_other_noun and difference (ratio − floor) with `_low` and `_high`,
-        floor_random, n_images. The `MOST_CONCEPTS` lemmas of the most pictures.
+        floor_random, n_images; `p` of no difference, by picture (`many_tests.sign_flip`), and `is_discovery`, whether
+        it survives among these lemmas. The `MOST_CONCEPTS` lemmas of the most pictures.
 
         Raises:
             RunNotFoundError: no such run.
@@ -195,8 +197,11 @@ class InvarianceReader(Reader):
         if rows.empty:
             raise nothing_measured(run, REGION, [method], lemmas, layers)
         cells = rows.groupby("cell").agg(lemma=("lemma", "first"), floor_random=("floor_random", "mean")).reset_index()
-        found = with_intervals(
-            cells.drop(columns="cell"), quantities, by_picture(rows, quantities, len(cells)), draw_intervals
+        array = by_picture(rows, quantities, len(cells))
+        found = with_intervals(cells.drop(columns="cell"), quantities, array, draw_intervals)
+        by_lemma = rows.groupby(["cell", "place"])["difference"].mean()
+        found = marked(
+            found, np.array([sign_flip(of.to_numpy(dtype=float)) for _, of in by_lemma.groupby(level="cell")])
         )
         return found.sort_values(["difference", "ratio"], ascending=False, kind="stable").reset_index(drop=True)
 

@@ -44,7 +44,8 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
     "field": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         rank INTEGER NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
-        iou DOUBLE, iou_other DOUBLE, iou_random DOUBLE""",
+        iou DOUBLE, iou_other DOUBLE, iou_random DOUBLE, selection VARCHAR NOT NULL DEFAULT 'same', found_on VARCHAR,
+        iou_best DOUBLE""",
     "look": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL,
         activations FLOAT[] NOT NULL""",
@@ -63,11 +64,16 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
     "specificity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL,
         method VARCHAR NOT NULL, layer SMALLINT NOT NULL, unit INTEGER NOT NULL, score FLOAT NOT NULL,
-        share DOUBLE, is_control BOOLEAN NOT NULL""",
+        share DOUBLE, is_control BOOLEAN NOT NULL, selection VARCHAR NOT NULL DEFAULT 'same',
+        found_on VARCHAR""",
     "selectivity": """
         run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         is_control BOOLEAN NOT NULL, value DOUBLE NOT NULL, share DOUBLE, n_units INTEGER NOT NULL,
         n_images INTEGER NOT NULL, held_out INTEGER NOT NULL""",
+    "class_activation": """
+        run_id VARCHAR NOT NULL, unit_noun VARCHAR NOT NULL, method VARCHAR NOT NULL, is_control BOOLEAN NOT NULL,
+        image_id VARCHAR NOT NULL, is_own BOOLEAN NOT NULL, value FLOAT NOT NULL, n_units INTEGER NOT NULL,
+        held_out INTEGER NOT NULL""",
     "sensitivity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
         metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL""",
@@ -127,7 +133,7 @@ _COLUMNS_SINCE_5: Final = (
     ("concept", "is_compound BOOLEAN"),
     ("concept", "is_modifier BOOLEAN"),
 )  # tables of version 1 that were there before these columns
-_SINCE_5: Final = ("outline", "added_source", "reference")
+_SINCE_5: Final = ("outline", "added_source", "reference", "class_activation")
 
 
 def _create(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
@@ -162,7 +168,7 @@ def _add_cut_captions_and_compounds(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
 
 
-def _add_masks_and_references_given_later(cursor: duckdb.DuckDBPyConnection) -> None:
+def _add_what_is_given_or_measured_later(cursor: duckdb.DuckDBPyConnection) -> None:
     _create(cursor, _SINCE_5)
 
 
@@ -171,10 +177,20 @@ def _add_digests(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE shard ADD COLUMN IF NOT EXISTS digest VARCHAR")
 
 
+def _add_where_units_were_found(cursor: duckdb.DuckDBPyConnection) -> None:
+    """All that earlier versions measured was of units found on the same picture: the default fills their rows in."""
+    for table in ("specificity", "field"):
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS selection VARCHAR DEFAULT 'same'")
+        cursor.execute(f"ALTER TABLE {table} ALTER COLUMN selection SET NOT NULL")
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS found_on VARCHAR")
+    cursor.execute("ALTER TABLE field ADD COLUMN IF NOT EXISTS iou_best DOUBLE")
+
+
 def _to_version_5(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_cut_captions_and_compounds(cursor)
-    _add_masks_and_references_given_later(cursor)
+    _add_what_is_given_or_measured_later(cursor)
     _add_digests(cursor)
+    _add_where_units_were_found(cursor)
 
 
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [

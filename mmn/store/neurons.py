@@ -18,6 +18,7 @@ from jaxtyping import Float
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.geometry import Grids
+from mmn.names import chance_overlap
 from mmn.store import grids
 from mmn.store.reader import Reader, require_k
 
@@ -135,17 +136,21 @@ class NeuronReader(Reader):
             return _ask(own, run, neuron, _CONCEPTS, method=method, k=k)
 
     def neuron_ranks(self, run_id: str, neuron: Neuron) -> pd.DataFrame:
-        """Returns how each method ranks a unit: method, best_rank, median_rank, n_concepts_in_top, share_of_concepts.
+        """Returns how each method ranks a unit: method, best_rank, median_rank, n_concepts_in_top, share_of_concepts,
+        chance.
 
         Ranks are over the concepts whose stored top k has the unit, of which there are n_concepts_in_top;
-        share_of_concepts, of all concepts, tells how general it is. A method that never has it has no row.
+        share_of_concepts, of all concepts, tells how general it is, beside chance: the top k over the units that the
+        method ranks. A method that never has it has no row.
 
         Raises:
             RunNotFoundError: no such run.
             UsageError: the run's model has no such unit.
         """
         with self._of_run(run_id) as (own, run):
-            return _ask(own, run, neuron, _RANKS)
+            found = _ask(own, run, neuron, _RANKS)
+        shape, k = (run["n_layers"], run["d_mlp"]), run["settings"]["top_k"]
+        return found.assign(chance=[min(1.0, chance_overlap(k, [one], *shape)) for one in found["method"]])
 
     def neuron_looks(self, run_id: str, neuron: Neuron, image_ids: Sequence[str]) -> dict[str, UnitLook]:
         """Returns where a unit looks in those of some pictures for which it is known, by image_id.

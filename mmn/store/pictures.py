@@ -70,7 +70,7 @@ _RANKED: Final = """
     LEFT JOIN decoded USING (layer, unit)
     LEFT JOIN (
         SELECT layer, unit, iou, iou_other, iou_random FROM field
-        WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND method = $method
+        WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND method = $method AND selection = 'same'
     ) USING (layer, unit)
     ORDER BY abs(chosen.rank)
 """

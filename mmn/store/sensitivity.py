@@ -11,6 +11,7 @@ import pandas as pd
 
 from mmn.bootstrap import draw_intervals
 from mmn.errors import UsageError
+from mmn.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
@@ -54,7 +55,8 @@ class SensitivityReader(Reader):
         """Returns the mean of each measure for each method's top units, a row for each method and metric.
 
         Columns: method, metric, then value, control (words of another picture's units) and difference (value −
-        control, pair by pair) with `_low` and `_high`, n_images, n (concepts).
+        control, pair by pair) with `_low` and `_high`, n_images, n (concepts); `p` of no difference, by picture
+        (`many_tests.sign_flip`), and `is_discovery`, whether it survives among all rows.
 
         Args:
             run_id: of one run.
@@ -80,6 +82,10 @@ class SensitivityReader(Reader):
                 f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
             )
         cells = pd.DataFrame([(m, q) for m in asked["methods"] for q in asked["metrics"]], columns=["method", "metric"])
-        found = with_intervals(cells, _VALUES, by_picture(rows, _VALUES, len(cells)), draw_intervals)
+        array = by_picture(rows, _VALUES, len(cells))
+        found = with_intervals(cells, _VALUES, array, draw_intervals)
         found["n"] = rows.groupby("cell")["n"].sum().reindex(range(len(cells)), fill_value=0).to_numpy()
-        return found[found["n_images"] > 0].reset_index(drop=True)
+        difference = array[:, -len(cells) :, 0].T
+        found = found.assign(p=[sign_flip(of) for of in difference])
+        found = found[found["n_images"] > 0].reset_index(drop=True)
+        return marked(found, found["p"].to_numpy(dtype=float))

@@ -22,7 +22,8 @@ def share() -> pd.DataFrame:
 
 
 def overlap() -> pd.DataFrame:
-    return pd.DataFrame({"k": [1, 10, 100], "overlap": [0.0, 0.2, 0.5], "chance": [0.001, 0.01, 0.1]})
+    ends = {"overlap_low": [0.0, 0.1, 0.4], "overlap_high": [0.1, 0.3, 0.6]}
+    return pd.DataFrame({"k": [1, 10, 100], "overlap": [0.0, 0.2, 0.5], "chance": [0.001, 0.01, 0.1]} | ends)
 
 
 CHARTS = {
@@ -87,5 +88,6 @@ def test_range_holds_the_stacked_bars():
 
 def test_comparison_shows_chance_and_n():
     spec = FIGURES["comparison"](overlap(), RUN, "contribution and activation", "concepts: dog").to_dict()
-    assert spec["title"]["subtitle"] == ["specimen on gallery, n = 20 pictures, concepts: dog"]
+    assert spec["title"]["subtitle"][0] == "specimen on gallery, n = 20 pictures, concepts: dog"
+    assert "mean over a picture's concepts, then over pictures" in spec["title"]["subtitle"][1]
     assert "chance" in json.dumps(spec)

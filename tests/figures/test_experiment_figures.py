@@ -22,10 +22,10 @@ SAYS = {  # what each figure must tell beside its numbers
     "invariance-layers": ["n = 20 pictures", "random units"],
     "cross-image": ["4 draws of 5 pictures", "not a bootstrap", "random units"],
     "cross-image-layers": ["n = 8 concepts", "random"],
-    "specificity": ["n = 20 pictures", "random units"],
-    "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit"],
-    "specificity-highest": ["n = 20 pictures, 40 concepts", "chance"],
-    "selectivity": ["20 units a class, 5 held-out pictures", "random units"],
+    "specificity": ["n = 20 pictures", "found on another picture", "their control", "survive Benjamini"],
+    "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit", "identities shuffled"],
+    "specificity-highest": ["n = 20 pictures, 40 concepts", "one in so many", "identities shuffled", "by selection"],
+    "selectivity": ["20 units a class, 5 held-out pictures", "their control", "survive Benjamini"],
     "sensitivity": ["n = 20 pictures, 40 concepts", "another picture's units"],
 }
 
@@ -70,6 +70,22 @@ def test_picture_of_specificity_has_its_nouns_in_the_caption_s_order(cache: Path
     )
     spec = json.loads((tmp_path / "f.json").read_text())
     assert spec["spec"]["layer"][0]["encoding"]["x"]["sort"] == nouns
+
+
+def test_units_chosen_on_the_picture_stand_beside_their_null(cache: Path, tmp_path: Path) -> None:
+    assert draw(cache, "specificity --methods contribution --found-on same", tmp_path / "same.json") == DONE
+    assert draw(cache, "specificity --methods contribution", tmp_path / "held-out.json") == DONE
+    same, held_out = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("same", "held-out"))
+    assert "found on the same picture (P2)" in " ".join(same["title"]["subtitle"])
+
+    def diagonal(spec: dict, is_control: bool) -> set[float]:
+        (rows,) = spec["datasets"].values()
+        own = [row for row in rows if row["unit_lemma"] == row["lemma"] and row["is_control"] == is_control]
+        return {round(row["share"], 6) for row in own}
+
+    assert diagonal(same, False) == diagonal(same, True) == {1.0}, "the null's diagonal is as dark: it is selection"
+    assert diagonal(held_out, False) == {0.8}
+    assert max(diagonal(held_out, True)) <= 0.2
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,11 @@ def shares() -> pd.DataFrame:
 
 @pytest.fixture
 def overlaps() -> pd.DataFrame:
-    numbers = {f"{name}{end}": [0.2, 0.1] for name in ("iou", "iou_random") for end in ("", "_low", "_high")}
-    none = {f"iou_other{end}": [0.15, np.nan] for end in ("", "_low", "_high")}
-    return pd.DataFrame({"method": ["contribution", "attribution"], "n": [40, 40], "n_images": [9, 9]} | numbers | none)
+    """Contribution has units of both kinds; attribution was measured before units were held out."""
+    numbers = {f"{name}{end}": [0.1, 0.2, 0.1] for name in ("iou", "iou_random") for end in ("", "_low", "_high")}
+    none = {f"iou_other{end}": [0.15, 0.15, np.nan] for end in ("", "_low", "_high")}
+    of = {"method": ["contribution", "contribution", "attribution"], "selection": ["held-out", "same", "same"]}
+    return pd.DataFrame(of | {"n": 40, "n_images": 9, "iou_best": [0.4, 0.4, np.nan]} | numbers | none)
 
 
 def test_cosines_are_shares_of_each_kind_and_the_test_is_in_the_title(cosines: pd.DataFrame) -> None:
@@ -77,7 +79,17 @@ def test_shares_name_the_pictures_with_objects(shares: pd.DataFrame) -> None:
 
 def test_a_missing_overlap_has_no_point(overlaps: pd.DataFrame) -> None:
     chart = field_overlaps(overlaps, RUN, 10)
-    assert rows_of(chart)["method"].value_counts().to_dict() == {"contribution": 3, "attribution": 2}
+    rows = rows_of(chart)
+    assert rows["method"].value_counts().to_dict() == {"contribution": 5, "attribution": 2}
+    of = rows[rows["method"] == "contribution"].set_index("overlap")["iou"].to_dict()
+    assert of == {
+        "with the noun's object: units found on another picture": 0.1,
+        "the same: units chosen on this picture (P1, P2)": 0.2,
+        "with the picture's other objects": 0.15,  # of the held-out units
+        "of random units of the same layers": 0.1,
+        "the most that the objects' sizes allow": 0.4,
+    }
+    assert "mean within a picture, then over pictures" in title_of(chart)
     assert "n = 9 pictures with known objects" in title_of(chart)
     assert "up to 10 units" in title_of(chart)
 

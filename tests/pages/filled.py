@@ -112,6 +112,7 @@ def _tell_picture(rng, rows, path, number, methods):
                 rows["score"] += scores + _suppressors(scores)
                 if variant == ORIGINAL:
                     rows["field"] += [_field(row) for row in scores[:LOOKED]]
+                    rows["field"] += [_field(row) | HELD_OUT for row in scores[:LOOKED]]
                     looked |= {(row["layer"], row["unit"]) for row in scores[:LOOKED]}
     rows["look"] += [
         {"image_id": image_id, "layer": layer, "unit": unit, "activations": [rng.gauss(0, 1) for _ in GRIDS.cells]}
@@ -136,9 +137,13 @@ def _budget(key, logit):
     return [key | {"term": term, "layer": layer, "logit": value} for term, layer, value in parts]
 
 
+HELD_OUT = {"selection": "held-out", "found_on": "other", "iou": 0.375}
+
+
 def _field(row):
     key = {name: row[name] for name in ("image_id", "noun", "method", "rank", "layer", "unit")}
-    return key | {"iou": 0.5, "iou_other": 0.25, "iou_random": 0.125}
+    found = {"selection": "same", "found_on": None, "iou_best": 0.75}
+    return key | {"iou": 0.5, "iou_other": 0.25, "iou_random": 0.125} | found
 
 
 def _decoded(rng, layer, unit):

@@ -7,6 +7,7 @@ from mmn.tables import TABLES
 
 KS = (1, 10, 40)
 SHUFFLED = ("shuffled-0", "shuffled-1")
+KINDS = (("held-out", False), ("held-out", True), ("same", False), ("shuffled", True))
 METRICS = ("word-f1-v1", "clip-text-v1")
 
 
@@ -25,6 +26,7 @@ def experiment_tables(rng, rows, methods, n_layers, d_mlp):
         "shared_layer": _shared_layers(said, measured, n_layers),
         "specificity": [row for method in measured for row in _specificity(rng, said, scores, method)],
         "selectivity": [row for method in measured for row in _selectivity(rng, said, method)],
+        "class_activation": [row for method in measured for row in _class_activation(rng, said, method)],
         "sensitivity": _sensitivity(rng, said, measured),
     }
     return {name: pa.Table.from_pylist(told, schema=TABLES[name]) for name, told in found.items()}
@@ -99,11 +101,13 @@ def _specificity(rng, said, scores, method):
     for image_id, nouns in nouns_of.items():
         for unit_noun in nouns:
             best = top[image_id, unit_noun]
-            for noun in nouns:
-                for is_control in (False, True):
-                    share = rng.uniform(-0.2, 0.2) if is_control or noun != unit_noun else 1.0
+            for selection, is_control in KINDS:
+                for noun in nouns:
+                    is_high = noun == unit_noun and (not is_control or selection == "shuffled")
+                    share = (0.8 if selection == "held-out" else 1.0) if is_high else rng.uniform(-0.2, 0.2)
                     unit = {"layer": best["layer"], "unit": best["unit"] + is_control, "is_control": is_control}
                     told = {"image_id": image_id, "unit_noun": unit_noun, "noun": noun, "method": method}
+                    told |= {"selection": selection, "found_on": "other" if selection == "held-out" else None}
                     found.append(told | unit | {"score": share * best["score"], "share": share})
     return found
 
@@ -124,6 +128,22 @@ def _selectivity(rng, said, method):
         }
         for one in classes
         for other in classes
+        for is_control in (False, True)
+    ]
+
+
+def _class_activation(rng, said, method):
+    """Units more active in the last five pictures that say their noun than in others; random ones alike in all."""
+    classes = sorted({row["lemma"] for row in said})[:4]
+    pictures = sorted({row["image_id"] for row in said})
+    of = {one: [row["image_id"] for row in said if row["lemma"] == one][-5:] for one in classes}
+    key = {"method": method, "n_units": 20, "held_out": 5}
+    return [
+        key
+        | {"unit_noun": one, "is_control": is_control, "image_id": image_id, "is_own": image_id in of[one]}
+        | {"value": (1.0 if image_id in of[one] and not is_control else 0.5) + 0.1 * rng.random()}
+        for one in classes
+        for image_id in pictures
         for is_control in (False, True)
     ]
 

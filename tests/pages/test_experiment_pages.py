@@ -174,12 +174,32 @@ def test_across_pictures_layers_show_their_part(whole_cache, open_app):
 def test_specificity_of_all_pictures_has_its_control(whole_cache, open_app):
     at = fine(open_app("specificity"))
     assert "random unit" in json.dumps(charts(at)[0])
-    assert "chance" in said(at)
+    assert "one in so many nouns" in said(at)
+    assert "found on another picture (held out)" in said(at)
+    assert "survive Benjamini–Hochberg" in said(at)
     shown = data(at, -1)
     fine(at.toggle(key="chance").set_value(True).run())
     assert data(at, -1) != shown
     fine(at.slider(key="layers").set_value((3, 3)).run())
     assert "top units of layers 3–3" in said(at)
+
+
+def test_the_sentence_above_the_charts_is_of_held_out_units(whole_cache, open_app):
+    """A unit chosen on the picture has its own noun highest by selection: that was the page's headline."""
+    from app import resources
+
+    at = fine(open_app("specificity"))
+    rows = resources.store().highest_for_own_noun("5e6f", ["contribution"])
+    rows = rows[rows["selection"] == "held-out"].set_index("is_control")["share"]
+    assert f"**{100 * rows[False]:.1f} %** of the top units by contribution score highest" in text(at)
+    assert f"random units of their layers: {100 * rows[True]:.1f} %" in text(at)
+
+
+def test_units_chosen_on_the_picture_are_shown_with_their_null(whole_cache, open_app):
+    at = fine(open_app("specificity", found=["Chosen on this picture (P2)"]))
+    assert "found on the same picture (P2)" in said(at)
+    null = fine(at.toggle(key="chance").set_value(True).run())
+    assert "the control's, too" in said(null)
 
 
 def test_specificity_of_one_picture_leads_to_its_units(whole_cache, open_app):
