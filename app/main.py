@@ -46,13 +46,14 @@ def dashboard() -> None:
     with loading_libraries():
         from app import resources, widgets
         from app.boundary import error_boundary
+        from app.text import plain
 
     with error_boundary():
         problem = resources.look_for_results()
         with st.sidebar:
             widgets.run_picker(resources.store().runs())
             if problem:
-                st.warning(f"Some results could not be loaded: {problem}", icon=":material/warning:")
+                st.warning(f"Some results could not be loaded: {plain(problem)}", icon=":material/warning:")
         page.run()
 
 
