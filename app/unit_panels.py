@@ -56,7 +56,7 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
         st.caption(f"{plain(method)} keeps it for no noun.")
         return
     small, n_known = looks.small_looks(run, neuron, found.to_dict("records"))
-    notes = [f"{row.noun}, rank {row.rank:,}" for row in found.itertuples()]
+    notes = [f"{state.clipped(row.noun, 40)}, rank {row.rank:,}" for row in found.itertuples()]
     clicked = pictures.tiles(found.assign(tile=small, note=notes), "strongest")
     told = (
         f"Bright: where {neuron} is most active, each picture on its own scale."
