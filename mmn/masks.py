@@ -34,6 +34,7 @@ from mmn.images.annotations import rows_of
 from mmn.images.folders import METADATA_NAMES
 from mmn.images.places import parse_json, read_text, require_folder, walk
 from mmn.images.sources import GALLERY_PATH, _absolute, _two_paths
+from mmn.roots import require_inside
 
 _MASK_FORMATS: Final = ("PNG", "BMP", "GIF", "TIFF")  # lossless, so that a pixel is its object's number
 _EXIF_ORIENTATION: Final = 0x0112
@@ -113,6 +114,7 @@ def _mask_rows(metadata: Path) -> Iterator[tuple[Path, tuple[Path, tuple[tuple[s
 
 def _object_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
     """(height, width) object numbers, 0 for none."""
+    require_inside(path)
     try:
         with Image.open(path, formats=_MASK_FORMATS) as image:
             if image.size != size:
@@ -187,6 +189,7 @@ class _CocoMasks:
 
 def _turner(path: Path, stored: tuple[int, int], displayed: tuple[int, int]) -> Callable[[Mask], Mask]:
     """What makes a mask of the annotation's size one of the displayed picture: EXIF's turn, or nothing."""
+    require_inside(path)
     with Image.open(path) as picture:
         raw, orientation = picture.size, picture.getexif().get(_EXIF_ORIENTATION, 1)
     if stored == raw:

@@ -22,6 +22,7 @@ from torch import nn
 from mmn.adapters import Anatomy, Family, find_anatomy, find_family
 from mmn.core import ModelFacts
 from mmn.errors import ModelError, UsageError
+from mmn.roots import require_model
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -262,9 +263,11 @@ def local_folder(name: str) -> Path:
 
     Raises:
         ModelError: neither a folder nor to be had from the hub.
+        OutsideRootsError: it is outside the folders that this process may read.
     """
     if name in BUNDLED_PATHS:
         return BUNDLED_PATHS[name]
+    require_model(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return path

@@ -13,6 +13,7 @@ from mmn import jobs
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
 from mmn.names import RANDOM
+from mmn.roots import require_model
 
 
 def page() -> None:
@@ -34,6 +35,7 @@ def confirm(options: dict[str, Any]) -> None:
             st.caption(f"Choose {wanted} first.")
             return
     try:
+        require_model(options["model"])
         listing = look_at(options["images"], options["limit"])
     except MmnError as error:
         st.error(plain(error))

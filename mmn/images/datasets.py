@@ -22,6 +22,7 @@ from mmn.core import Failure
 from mmn.errors import CacheError, ImageError, SourceError
 from mmn.images.opening import format_suffix
 from mmn.images.places import CAPTION_KEYS, Place, Places, captions_in, require_folder, walk
+from mmn.roots import require_inside
 
 _ROWS_AT_ONCE = 64  # pictures in memory
 
@@ -144,6 +145,7 @@ def _write_whole(data: bytes, path: Path) -> None:
 
 @contextlib.contextmanager
 def _readable(shard: Path) -> Iterator[None]:
+    require_inside(shard)
     try:
         yield
     except (pa.ArrowException, OSError) as error:

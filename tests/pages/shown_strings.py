@@ -34,6 +34,7 @@ PASSED_ON = {
     "kind_picker": (1,),
     "_card": (0, 1, 2, 3),
     "_download": (2,),
+    "_tell": (0, 1, 2, 3, 4, 5),
 }
 # Our own functions that give what may be shown: what they return is checked likewise.
 GIVING = _names("annotate _defined label remarks progress_text _summary _why_not _of_top share")
@@ -106,6 +107,8 @@ class _Scope:
         for place, one in enumerate(function.args.args):
             is_own = place in passed or (one.annotation is not None and ast.unparse(one.annotation) in TYPES)
             self._given[one.arg] = [] if is_own else [None]
+        if function.args.vararg and passed:
+            self._given[function.args.vararg.arg] = []
         for node in ast.walk(function):
             self._note(node)
 
