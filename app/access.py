@@ -26,6 +26,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import streamlit as st
+from streamlit import config
 from streamlit.errors import StreamlitAuthError, StreamlitSecretNotFoundError
 
 from app.text import plain
@@ -106,10 +107,11 @@ def _came_from_here(headers: Mapping[str, str]) -> bool:
     """Whether the browser spoke to this machine by its own name: through a proxy, or from a page that rebound a name
     of its own to this machine, it does not.
 
-    Without any headers nobody is connected: a test runs the script.
+    Nobody is connected where there are no headers: a test runs the script, or the visitor has just left and may come
+    back to what it draws.
     """
     if not headers:
-        return True
+        return bool(config.get_option("global.appTest"))  # which only AppTest sets, and not for `st.get_option`
     visitor = st.context.ip_address
     is_direct = visitor is None or _is_loopback_number(visitor)
     is_passed_on = any(headers.get(name) for name in ("X-Forwarded-For", "Forwarded"))
@@ -181,7 +183,7 @@ def _tell_not_open() -> None:
         "pictures and start jobs, so it shows nothing.",
         "**If that was not meant**, start it so that only this machine reaches it, without a proxy before it: "
         "`streamlit run app/main.py --server.address localhost`.",
-        "**For others to use it**, configure a login, `[auth]` in `.streamlit/secrets.toml`: `docs/server.md` shows how.",
+        "**For others to use it**, configure a login, `[auth]` in Streamlit's `secrets.toml` (`docs/server.md`).",
         f"**On a network where everyone may do everything**, set `{TRUSTED}=1`.",
         f"In both cases name the folders of pictures and models that may be used: `{ROOTS}=/data/pictures:/models`. "
         "Then start it again.",
