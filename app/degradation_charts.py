@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, resources, widgets
+from app.text import plain
 from mmn import curves
 from mmn.experiments.degradation_summary import half_at
 from mmn.figures.degradation import ablated_layers, degradation
@@ -35,7 +36,7 @@ def ablation(run: dict[str, Any], which: Which, means: pd.DataFrame) -> None:
     relative = curves.curves(means, "relative")
     for method in which.methods:
         if ((relative["method"] == method) & (relative["selection"] == TOP)).any():
-            of = f"{method}: " if len(which.methods) > 1 else ""
+            of = f"{plain(method)}: " if len(which.methods) > 1 else ""
             st.markdown(f"**{of}{curves.told(curves.fall(relative, method), n_units)}**")
     quantity = SHOWN[
         st.segmented_control(

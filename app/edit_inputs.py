@@ -7,6 +7,7 @@ from typing import Any, Final
 import streamlit as st
 
 from app import launcher, resources, widgets
+from app.text import plain
 from mmn.names import CONTRIBUTION_FOLDED, METHODS, RANDOM
 
 ALGORITHMS: Final = {"selected units (p2)": "p2", "one layer (rank-one)": "rank-one"}
@@ -32,7 +33,7 @@ def show(run: dict[str, Any]) -> None:
     if not target:
         st.caption("Type the new word to go on.")
     elif len(target.split()) > 1 or target == lemma:
-        st.info(f"“{target}” is not one other word: an edit writes one word.", icon=":material/edit_off:")
+        st.info(f"“{plain(target)}” is not one other word: an edit writes one word.", icon=":material/edit_off:")
     else:
         launcher.offer(run, words, "Make this edit", NOTE)
 

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import edit_captions, links, resources, state, widgets
+from app.text import code, file_name, plain
 from mmn.core import Neuron
 from mmn.figures.editing import edit_label, editing, success
 
@@ -62,7 +63,7 @@ def show(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> No
         edit: its row of `Store.edits`.
         of_pair: the rows of all edits of the same noun and new word, itself included.
     """
-    st.subheader(f"{edit['noun']} → {edit['target']}: {edit_label(edit)}")
+    st.subheader(plain(f"{edit['noun']} → {edit['target']}: {edit_label(edit)}"))
     _metrics(edit)
     others = of_pair[of_pair["edit_id"] != edit["edit_id"]]
     rows = pd.concat([of_pair[of_pair["edit_id"] == edit["edit_id"]], others])
@@ -91,7 +92,7 @@ def _metrics(edit: dict[str, Any]) -> None:
             _card(name.capitalize(), value, f"{told}.", state.count(int(edit[COUNTS[name]]), "picture"))
         before = "" if pd.isna(edit["fluency_before"]) else f"bits; {edit['fluency_before']:.2f} before"
         _card("Fluency", "–" if pd.isna(edit["fluency"]) else f"{edit['fluency']:.2f}", FLUENCY, before)
-        stopped = STOPS.get(edit["settings"].get("stopped_by", ""), "largest column")
+        stopped = STOPS.get(str(edit["settings"].get("stopped_by", "")), "largest column")
         _card("‖Δ‖/‖w‖", f"{edit['relative_norm']:.2f}", NORM, stopped)
 
 
@@ -108,7 +109,7 @@ def _units(run: dict[str, Any], edit: dict[str, Any]) -> None:
         st.markdown(" · ".join(f"[{unit}]({links.neuron_url(run, unit)})" for unit in sorted(units)))
         return
     per_layer = pd.Series([unit.layer for unit in units]).value_counts().sort_index()
-    st.markdown("; ".join(f"layer {layer}: {n:,} of {run['d_mlp']:,}" for layer, n in per_layer.items()))
+    st.markdown("; ".join(f"layer {layer:d}: {n:,} of {int(run['d_mlp']):,}" for layer, n in per_layer.items()))
 
 
 def _weights(edit: dict[str, Any]) -> None:
@@ -121,8 +122,8 @@ def _weights(edit: dict[str, Any]) -> None:
         return
     is_same = before == after
     st.markdown(
-        f"before `{str(before)[:12]}`  \nedited `{str(edited)[:12]}`  \n"
-        f"after undo `{str(after)[:12]}` " + (":green[same as before]" if is_same else ":red[not what it was]")
+        f"before {code(str(before)[:12])}  \nedited {code(str(edited)[:12])}  \n"
+        f"after undo {code(str(after)[:12])} " + (":green[same as before]" if is_same else ":red[not what it was]")
     )
 
 
@@ -134,7 +135,7 @@ def _file(run: dict[str, Any], edit: dict[str, Any]) -> None:
             st.download_button(
                 f"Delta ({path.stat().st_size / 1024:,.0f} kB)",
                 data=path.read_bytes,
-                file_name=f"{edit['noun']}-{edit['target']}-{edit['edit_id'][:8]}.safetensors",
+                file_name=file_name(f"{edit['noun']}-{edit['target']}-{edit['edit_id'][:8]}.safetensors"),
                 mime="application/octet-stream",
                 icon=":material/download:",
                 on_click="ignore",
@@ -147,7 +148,7 @@ def _file(run: dict[str, Any], edit: dict[str, Any]) -> None:
             )
             if st.button("Remove this edit", type="primary", key=f"undo-{edit['edit_id']}"):
                 resources.store().delete_edit(run["run_id"], edit["edit_id"])
-                st.toast(f"Undone: {edit['noun']} → {edit['target']}")
+                st.toast(plain(f"Undone: {edit['noun']} → {edit['target']}"))
                 st.rerun()
     if not path.exists():
         st.caption("Its file is no longer in the cache (`edits/`), so it can only be made again.")

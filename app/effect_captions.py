@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, pictures, resources, widgets
+from app.text import plain
 from mmn.errors import ImageError
 from mmn.figures.degradation import SELECTIONS
 from mmn.figures.wording import k_text
@@ -27,7 +28,7 @@ def show(run: dict[str, Any], which: Which) -> None:
     with right:
         nouns = list(of_picture["noun"])
         key = f"of-{picture['image_id'][:12]}"
-        noun = st.segmented_control("Noun", nouns, default=nouns[0], required=True, key=key)
+        noun = st.segmented_control("Noun", nouns, default=nouns[0], required=True, key=key, format_func=plain)
         methods = list(which.methods)
         method = methods[0] if len(methods) == 1 else st.selectbox("Units selected by", methods, key="captions-method")
         one = replace(which, methods=(method,))
@@ -55,8 +56,8 @@ def _thumbnail(picture: dict[str, Any]) -> None:
     try:
         st.image(pictures.thumbnail_of(picture["source"], picture["image_id"]), alt=picture["text"])
     except ImageError as error:
-        st.caption(f"The picture cannot be shown: {error}")
-    st.caption(f"Untouched: “{picture['text']}”")
+        st.caption(f"The picture cannot be shown: {plain(error)}")
+    st.caption(f"Untouched: “{plain(picture['text'])}”")
 
 
 def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
@@ -90,6 +91,6 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
             "prob": number("Probability", format="%.3f", width=85, help="Of the noun, under the original caption"),
             "caption": st.column_config.TextColumn("New caption", width=300),
             "is_lost": st.column_config.CheckboxColumn("Lost", width=50, help="The new caption does not say the noun"),
-            "similarity": number("Similarity", format="%.2f", width=75, help=f"To the untouched caption: {metric}"),
+            "similarity": number("Similarity", format="%.2f", width=75, help=f"To the untouched one: {plain(metric)}"),
         },
     )

@@ -42,7 +42,7 @@ def show(
     ]
     uri = "data:image/webp;base64," + base64.b64encode(pictures.as_webp(picture)).decode()
     st.html(
-        f'<div style="position:relative;overflow:hidden;max-width:{picture.width}px;border-radius:.5rem;'
+        f'<div style="position:relative;overflow:hidden;max-width:{picture.width:d}px;border-radius:.5rem;'
         f'container-type:inline-size"><img src="{uri}" alt="the picture" style="display:block;width:100%">'
         f"{''.join(cells)}</div>"
     )

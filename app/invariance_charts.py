@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import experiments, links, resources, state, widgets
+from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.invariance import (
     cross_image_invariance,
@@ -117,7 +118,7 @@ def where_shared(
     try:
         data = resources.store().shared_by_layer(run["run_id"], method, k, n, lemmas)
     except UsageError as error:
-        st.info(f"{error}.", icon=":material/update:")
+        st.info(f"{plain(error)}.", icon=":material/update:")
         return
     chart = shared_by_layer(data, run, method, k, n, led_concepts(lemmas), layers)
     widgets.show_figure(chart, data, name, 380)

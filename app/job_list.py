@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import resources, state
 from app.boundary import error_boundary
+from app.text import plain
 from mmn import jobs
 from mmn.errors import RunNotFoundError
 from mmn.names import CANCELLED, COMPLETE, RUNNING
@@ -65,8 +66,8 @@ def watch(running: list[jobs.Job]) -> None:
 
 def _show_running(job: jobs.Job, now: jobs.JobState) -> None:
     with st.container(border=True):
-        text, button = st.columns([5, 1], vertical_alignment="center")
-        text.markdown(f"**{_name(job)}**")
+        told, button = st.columns([5, 1], vertical_alignment="center")
+        told.markdown(f"**{plain(_name(job))}**")
         label = "Stop now" if now.is_stopping else "Cancel"
         if button.button(label, icon=":material/stop_circle:", key=f"cancel-{job.job_id}", width="stretch"):
             jobs.cancel(job)
@@ -84,7 +85,7 @@ def progress_text(now: jobs.JobState) -> str:
         parts.append(state.pace(progress.rate))
     if progress.remaining_s is not None:
         parts.append(f"about {state.duration(progress.remaining_s)} left")
-    return STAGES.get(progress.stage, progress.stage.capitalize()) + (": " + ", ".join(parts) if parts else " …")
+    return STAGES.get(progress.stage, plain(progress.stage.capitalize())) + (": " + ", ".join(parts) if parts else " …")
 
 
 def _show_ended(job: jobs.Job) -> None:
@@ -93,7 +94,7 @@ def _show_ended(job: jobs.Job) -> None:
         now.status, ":material/error:"
     )
     when = pd.Timestamp(job.started_at).strftime("%d %b, %H:%M UTC")
-    with st.expander(f"{_name(job)}: {now.status} ({when})", icon=icon):
+    with st.expander(f"{plain(_name(job))}: {plain(now.status)} ({when})", icon=icon):
         tell(now)
         run_id = now.run_id
         if run_id:
@@ -110,7 +111,7 @@ def _name(job: jobs.Job) -> str:
 def tell(now: jobs.JobState) -> None:
     """What became of a job that has ended."""
     if now.error:
-        st.error(now.error)
+        st.error(plain(now.error))
         if now.tail:
             st.code("\n".join(now.tail), language=None)
     elif now.status == CANCELLED:

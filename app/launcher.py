@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 
 from app import job_list, resources
+from app.text import code, plain
 from mmn import jobs
 from mmn.errors import UsageError
 
@@ -34,13 +35,13 @@ def offer(run: dict[str, Any], words: Sequence[str], label: str, note: str) -> N
     if ended:
         now = jobs.look(ended[0])
         with st.container(border=True):
-            st.caption(f"The last job of this kind: {now.status}")
+            st.caption(f"The last job of this kind: {plain(now.status)}")
             job_list.tell(now)
     st.markdown(note)
     task = shlex.join(words)
     if st.button(label, type="primary", icon=":material/play_arrow:", key=f"start-{task}"):
         _start(run, words, task)
-    st.caption(f"From a terminal: `python -m mmn {task}`")
+    st.caption(f"From a terminal: {code(f'python -m mmn {task}')}")
 
 
 def watch(words: Sequence[str]) -> bool:
@@ -63,6 +64,6 @@ def _start(run: dict[str, Any], words: Sequence[str], task: str) -> None:
         command = jobs.command(words, resources.cache_path())
         jobs.start(command, job_list.jobs_path(), run["model"], run["images"], task)
     except UsageError as error:  # another session was faster
-        st.warning(str(error), icon=":material/hourglass_top:")
+        st.warning(plain(error), icon=":material/hourglass_top:")
         return
     st.rerun()

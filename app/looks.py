@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, pictures, resources, widgets
+from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import ImageError
 from mmn.geometry import Grids
@@ -33,7 +34,7 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
     try:
         image = pictures.displayed(picture["source"], picture["image_id"])
     except ImageError as error:
-        place.info(f"The picture cannot be shown: {error}", icon=":material/broken_image:")
+        place.info(f"The picture cannot be shown: {plain(error)}", icon=":material/broken_image:")
         return
     units = [Neuron(int(row.layer), int(row.unit)) for row in ranked.itertuples()]
     found = resources.store().looks(run["run_id"], picture["image_id"], units)
@@ -46,7 +47,8 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
     if rows.empty:
         place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
         st.caption(
-            f"Where {chosen or units[0]} looks was not kept: `mmn annotate` looks at the first units of each noun only."
+            f"Where {plain(chosen or units[0])} looks was not kept: "
+            "`mmn annotate` looks at the first units of each noun only."
         )
         return
     opacity, is_outlined = _controls()
@@ -89,7 +91,7 @@ def _ious(
     first = ranked.merge(rows[["layer", "unit"]], on=["layer", "unit"]).iloc[0]
     if pd.isna(first["iou"]):
         why = "was compared for the first units only" if ranked["iou"].notna().any() else "has no outline here"
-        st.caption(f"No overlap to tell: “{noun}” {why}.")
+        st.caption(f"No overlap to tell: “{plain(noun)}” {why}.")
         return
     found = {name: first[name] for name in _OVERLAPS}
     if len(rows) > 1:
@@ -101,7 +103,7 @@ def _ious(
             return
     told = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
     of = " of the average map" if len(rows) > 1 else ""
-    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(told).replace("NOUN", noun))
+    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(told).replace("NOUN", plain(noun)))
 
 
 def _of_top(n: int) -> str:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `streamlit run` puts only app/ there
     sys.path.insert(0, str(ROOT))
 
+from app import access  # noqa: E402
 from app.startup import loading_libraries  # noqa: E402
 
 
@@ -40,6 +41,11 @@ def dashboard() -> None:
         page_icon=ROOT / "app" / "icon.png",  # a :material: icon would be fetched from a font server
         layout="wide",
     )
+    refusal = access.refusal()
+    if refusal is not None:
+        st.navigation(pages(), position="hidden")
+        refusal()
+        return
     page = st.navigation(pages())
     st.title(page.title)  # there while the libraries still load
 
@@ -47,11 +53,14 @@ def dashboard() -> None:
         from app import resources, set_aside, widgets
         from app.boundary import error_boundary
 
+    if access.must_confine():
+        access.confine(resources.cache_path())
     with error_boundary():
         broken = resources.look_for_results()
         with st.sidebar:
             widgets.run_picker(resources.store().runs())
             set_aside.notice(broken)
+            access.show_visitor()
         page.run()
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state
+from app.text import plain
 from mmn.language import is_english
 
 HALLUCINATION: Final = (
@@ -18,10 +19,10 @@ UNSAID: Final = "not in the references"
 
 def caption(picture: dict[str, Any]) -> None:
     """What the model said, and what people said."""
-    st.markdown(f"#### “{picture['text'] or 'no caption'}”")
+    st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
     if picture["is_cut"]:
         st.caption("The limit of new tokens ended this caption; a word that it cut in two is left out.")
-    references = [text for text in picture["reference"] if text]
+    references = [plain(one) for one in picture["reference"] if one]
     if references:
         more = f" (and {len(references) - 3} more)" if len(references) > 3 else ""
         st.caption(f"People wrote: {' / '.join(references[:3])}{more}")
@@ -30,7 +31,7 @@ def caption(picture: dict[str, Any]) -> None:
 def pick(concepts: pd.DataFrame) -> dict[str, Any]:
     """The row of the chosen noun (`?noun=`), with what is worth knowing of it."""
     rows = {label(row): row for row in concepts.to_dict("records")}
-    of_noun = {row["noun"]: text for text, row in rows.items()}
+    of_noun = {one: text for text, row in rows.items() for one in (row["noun"], text.partition(" (")[0])}
     if st.session_state.get("noun") not in (None, *rows):  # of another picture
         kept = of_noun.get(st.session_state.pop("noun").partition(" (")[0])
         if kept:
@@ -46,9 +47,10 @@ def pick(concepts: pd.DataFrame) -> dict[str, Any]:
 
 def label(row: dict[str, Any]) -> str:
     """`dog`, or `dog (not in the references)`; `wolf (chosen word)` for one that the caption need not say."""
+    noun = plain(row["noun"])
     if isinstance(row["target_at"], str):
-        return f"{row['noun']} (chosen word)"
-    return f"{row['noun']} ({UNSAID})" if is_unsaid(row) else row["noun"]
+        return f"{noun} (chosen word)"
+    return f"{noun} ({UNSAID})" if is_unsaid(row) else noun
 
 
 def is_unsaid(row: dict[str, Any]) -> bool:
@@ -86,9 +88,9 @@ def share(prob: float) -> str:
 
 def remarks(row: dict[str, Any]) -> list[str]:
     """What to beware of with this noun, a sentence each."""
-    noun, found = row["noun"], []
+    noun, found = plain(row["noun"]), []
     if isinstance(row["target_at"], str):
-        found.append(f"“{noun}” is a word you chose, scored where the caption says “{row['target_at']}”.")
+        found.append(f"“{noun}” is a word you chose, scored where the caption says “{plain(row['target_at'])}”.")
     if is_unsaid(row):
         found.append(f":orange[Possible hallucination:] none of the references says “{noun}”. They leave much out.")
     if row["is_multi_token"]:
@@ -100,5 +102,5 @@ def remarks(row: dict[str, Any]) -> list[str]:
     elif is_known(row["is_compound"]):
         found.append(f"“{noun}” heads a compound: what is meant may be another thing, as a hot dog is no dog.")
     if row["n_mentions"] > 1:
-        found.append(f"Said {row['n_mentions']} times; the numbers are of the first.")
+        found.append(f"Said {row['n_mentions']:,} times; the numbers are of the first.")
     return found

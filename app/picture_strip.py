@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, pictures, resources
+from app.text import plain
 from mmn.errors import UsageError
 
 
@@ -18,7 +19,7 @@ def chosen_picture(run: dict[str, Any], found: pd.DataFrame) -> dict[str, Any] |
         try:
             return resources.store().picture(run["run_id"], asked)
         except UsageError:
-            st.caption(f":orange[No picture of this run has an id that begins with “{asked}”.]")
+            st.caption(f":orange[No picture of this run has an id that begins with “{plain(asked, 60)}”.]")
             del st.query_params["image"]
     return resources.store().picture(run["run_id"], found.iloc[0]["image_id"]) if len(found) else None
 

@@ -19,6 +19,7 @@ import streamlit as st
 from PIL import Image
 
 from app import state
+from app.text import plain
 from mmn.errors import ImageError
 from mmn.geometry import Axis, Grid, Grids
 from mmn.heat import average_map, heat_map, mask_at, overlay
@@ -77,7 +78,7 @@ def tiles(rows: pd.DataFrame, key: str, chosen: str = "") -> str | None:
                 if _tile(row, key, is_chosen=row["image_id"] == chosen):
                     clicked = row["image_id"]
                 if row.get("note"):
-                    st.caption(row["note"])
+                    st.caption(plain(row["note"]))
     return clicked
 
 
@@ -173,7 +174,7 @@ def as_webp(image: Image.Image) -> bytes:
 
 
 def _tile(row: dict[str, Any], key: str, is_chosen: bool) -> bool:
-    caption = str(row["text"]).replace("[", "(").replace("]", ")").replace("\n", " ")
+    caption = plain(row["text"])
     try:
         small = row.get("tile") or thumbnail_of(row["source"], row["image_id"], TILE_SIDE)
     except ImageError:

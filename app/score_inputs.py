@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import resources, uploads
+from app.text import plain
 from mmn.names import METHODS, RANDOM
 from mmn.specimen import MODEL_PATHS
 
@@ -75,8 +76,9 @@ def choose_images() -> str | None:
 
 def choose_method(name: str, place: Any) -> bool:
     method = METHODS[name]
-    text = f"{method.equation}\n\nRead at: {method.position}. Source: {method.source}."
-    return place.checkbox(name, value=name in (next(iter(METHODS)), RANDOM), key=f"score-method-{name}", help=text)
+    told = f"{plain(method.equation)}\n\nRead at: {plain(method.position)}. Source: {plain(method.source)}."
+    is_usual = name in (next(iter(METHODS)), RANDOM)
+    return place.checkbox(plain(name), value=is_usual, key=f"score-method-{name}", help=told)
 
 
 def choose_advanced() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import experiments, links, pictures, resources, state, unit_tables, widgets
+from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.specificity import (
     highest_for_own_noun,
@@ -82,7 +83,7 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(width=120):
             clicked = pictures.tiles(pd.DataFrame([picture]), "specific")
-        st.markdown(f"“{picture['text']}”  \nClick the picture for all its units.")
+        st.markdown(f"“{plain(picture['text'])}”  \nClick the picture for all its units.")
     if clicked:
         links.go_to_image(clicked, str(data["noun"].iloc[0]))
     _picture_map(run, method, picture, data[data["is_control"] == is_control], layers)

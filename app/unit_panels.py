@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, looks, pictures, resources, state, unit_tables, widgets
+from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.neuron import decoded_tokens
 
@@ -16,7 +17,7 @@ N_PICTURES: Final = 12
 
 def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
     """Its ten tokens, and whether they pass P1's filter."""
-    st.subheader(f"{neuron}: layer {neuron.layer} of 0–{run['n_layers'] - 1}")
+    st.subheader(f"{neuron}: layer {neuron.layer} of 0–{int(run['n_layers']) - 1:d}")
     if known["tokens"] is None:
         st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
         return
@@ -55,10 +56,10 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     found = resources.store().neuron_pictures(run["run_id"], neuron, method, 3 * N_PICTURES)
     found = found.drop_duplicates("image_id").head(N_PICTURES)
     if found.empty:
-        st.caption(f"{method} keeps it for no noun.")
+        st.caption(f"{plain(method)} keeps it for no noun.")
         return
     small, n_known = looks.small_looks(run, neuron, found.to_dict("records"))
-    notes = [f"{row.noun}, rank {row.rank:,}" for row in found.itertuples()]
+    notes = [f"{state.clipped(row.noun, 40)}, rank {row.rank:,}" for row in found.itertuples()]
     clicked = pictures.tiles(found.assign(tile=small, note=notes), "strongest")
     told = (
         f"Bright: where {neuron} is most active, each picture on its own scale."
@@ -68,7 +69,7 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     some = (
         " Plain pictures: not looked at, as it is not among the noun's first units." if 0 < n_known < len(found) else ""
     )
-    st.caption(f"{state.count(len(found), 'picture')}, by {method}; click one for its units. {told}{some}")
+    st.caption(f"{state.count(len(found), 'picture')}, by {plain(method)}; click one for its units. {told}{some}")
     if clicked:
         links.go_to_image(clicked, str(found.set_index("image_id").loc[clicked, "noun"]))
 
@@ -80,6 +81,6 @@ def concepts(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     k = st.select_slider("Among the top k of a noun", ks, value=min(ks, key=lambda one: abs(one - 100)), key="among")
     found = resources.store().neuron_concepts(run["run_id"], neuron, method, k)
     if found.empty:
-        st.caption(f"It is among the top {k:,} of no noun by {method}.")
+        st.caption(f"It is among the top {k:,} of no noun by {plain(method)}.")
         return
     unit_tables.concept_table(found, run)

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, resources, state, widgets
+from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import k_text
 from mmn.store.queries import MAX_UNIT_ROWS
@@ -123,7 +124,8 @@ def layer_table(
     if interpretable is not None:
         rows = rows[rows["is_interpretable"] == interpretable]
     st.subheader(f"Layer {layer}: {state.count(len(rows), 'unit')}{cap}")
-    st.caption(f"{method}, k = {k_text(k, widgets.n_units(run))}, {', '.join(lemmas) or 'all concepts'}")
+    said = plain(", ".join(lemmas)) or "all concepts"
+    st.caption(f"{plain(method)}, k = {k_text(k, widgets.n_units(run))}, {said}")
     shown = with_links(rows, run)
     order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
     st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())

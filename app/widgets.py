@@ -11,6 +11,7 @@ import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
 from app import resources, state
+from app.text import code, file_name, plain
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
 from mmn.figures.theme import wrap
 from mmn.figures.wording import k_text
@@ -60,7 +61,7 @@ def no_runs() -> None:
 
 def annotate(run: dict[str, Any]) -> str:
     """The command that decodes units and finds where they look, as Markdown."""
-    return f"`python -m mmn annotate {run['run_id'][:8]}`"
+    return code(f"python -m mmn annotate {run['run_id'][:8]}")
 
 
 def n_units(run: dict[str, Any]) -> int:
@@ -112,7 +113,7 @@ def ranking_picker(methods: Sequence[str]) -> str:
     """One score of the run (`?ranking=`), with every score's equation and source to look up."""
     if st.session_state.get("ranking", methods[0]) not in methods:
         del st.session_state["ranking"]  # of another run
-    told = "\n".join(f"- **{method}**: {_defined(method)}" for method in methods)
+    told = "\n".join(f"- **{plain(method)}**: {_defined(method)}" for method in methods)
     method = st.selectbox("Ranked by", methods, key="ranking", bind="query-params", help=told)
     st.caption(_defined(method))
     return method
@@ -120,7 +121,7 @@ def ranking_picker(methods: Sequence[str]) -> str:
 
 def _defined(method: str) -> str:
     known = definition(method)
-    return f"{known.equation} (read at: {known.position}; {known.source})"
+    return plain(f"{known.equation} (read at: {known.position}; {known.source})")
 
 
 def k_picker(run: dict[str, Any]) -> list[int]:
@@ -138,7 +139,7 @@ def k_picker(run: dict[str, Any]) -> list[int]:
     )
     ks = {text: state.parse_k(text, n, top_k) for text in given}
     if ignored := [text for text, k in ks.items() if k is None]:
-        st.caption(f":orange[Left out: {', '.join(ignored)}] (k is from 1 to {top_k:,} in this run)")
+        st.caption(f":orange[Left out: {plain(', '.join(ignored), 200)}] (k is from 1 to {top_k:,} in this run)")
     return sorted({k for k in ks.values() if k is not None})
 
 
@@ -222,7 +223,7 @@ def _download(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, width: st
     st.download_button(
         form.upper(),
         data=lambda: chart_bytes(chart, data, form, width),
-        file_name=f"{name}.csv" if form == "csv" else f"{name}-{width}.{form}",
+        file_name=file_name(f"{name}.csv" if form == "csv" else f"{name}-{width}.{form}"),
         mime=FORMATS[form],
         key=f"{form}-{name}",
         on_click="ignore",
@@ -233,9 +234,9 @@ def _describe(run: dict[str, Any]) -> None:
     parts = [state.count(run["n_images"], "picture"), state.count(run["n_concepts"], "concept")]
     if run["n_failed"]:
         parts.append(f"{run['n_failed']:,} failed")
-    size = f"{run['n_layers']} layers × {run['d_mlp']:,} units"
+    size = f"{run['n_layers']:,} layers × {run['d_mlp']:,} units"
     st.caption(f"{', '.join(parts)}. {size}. {run['created_at']:%d %b %Y, %H:%M} UTC")
     if run["status"] == RUNNING:
         st.caption(":blue[Still being scored: what you see is partial.]")
     elif run["status"] != COMPLETE:
-        st.caption(f":orange[This run was {run['status']}: only the finished pictures are here.]")
+        st.caption(f":orange[This run was {plain(run['status'])}: only the finished pictures are here.]")

@@ -24,6 +24,7 @@ import torch
 from mmn.adapters import OTHER_LAYOUTS, Family, find_anatomy, find_family
 from mmn.boundary import Translated, first_line
 from mmn.errors import ModelError, UnsupportedModelError
+from mmn.roots import require_model
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 
 HASH_BLOCK: Final = 1 << 22
@@ -50,9 +51,11 @@ def local_folder(name: str, judge: Callable[[Path], object] = lambda _path: None
 
     Raises:
         ModelError: neither a folder nor to be had from the hub.
+        OutsideRootsError: it is outside the folders that this process may read.
     """
     if name in BUNDLED_PATHS:
         return BUNDLED_PATHS[name]
+    require_model(name)
     path = Path(name).expanduser()
     if path.is_dir():
         judge(path)

@@ -30,6 +30,7 @@ from torch import Tensor
 from mmn.adapters import Anatomy
 from mmn.errors import CacheError, ModelError
 from mmn.models import Model
+from mmn.roots import require_inside
 from mmn.whole_files import write_whole
 
 FORMAT: Final = "mmn-delta-1"
@@ -186,6 +187,7 @@ def load(path: Path) -> Delta:
     Raises:
         ModelError: nothing there, no delta, another format, or damaged.
     """
+    require_inside(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = file.metadata() or {}

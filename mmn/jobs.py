@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from mmn.errors import UsageError
 from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
+from mmn.roots import require_model
 from mmn.whole_files import write_whole
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mmn")
@@ -128,7 +129,9 @@ def start(command: Sequence[str], jobs_path: Path, model: str, images: str, task
 
     Raises:
         UsageError: A job for the same model, pictures and task is still running.
+        OutsideRootsError: The model is outside the folders that this process may read.
     """
+    require_model(model)
     jobs_path.mkdir(parents=True, exist_ok=True)
     with _locked(jobs_path / ".start"):
         for job in list_jobs(jobs_path):

@@ -41,6 +41,7 @@ from mmn.adapters import FAMILIES, find_decoder
 from mmn.boundary import Translated
 from mmn.checkpoints import fingerprint, load_weights, local_folder, read_config
 from mmn.errors import ModelError
+from mmn.roots import require_inside
 
 PARTS: Final = ("language_model", "vision_model", "projection")
 PLACEHOLDER: Final = "<image>"
@@ -147,6 +148,7 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
 
 def _read_parts(file: Path) -> dict[str, str]:
     """The three parts; those that are there beside the file, with their whole path."""
+    require_inside(file)
     try:
         parts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -168,6 +170,7 @@ def _load_processor(text_path: Path, vision_path: Path, vision: Any) -> LimberPr
 
 
 def _load_projection(projection: nn.Linear, path: Path) -> None:
+    require_inside(path)
     if path.suffix != ".safetensors" or not path.is_file():
         raise ModelError(f"{path}: the projection is a file of safetensors with weight and bias (no pickled .ckpt)")
     try:

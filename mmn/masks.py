@@ -42,6 +42,7 @@ from mmn.images.places import parse_json, read_text, require_folder, walk
 from mmn.images.sources import GALLERY_PATH, absolute, annotation_paths
 from mmn.nouns import lemma_of
 from mmn.outlines import draw_segmentation, size_of_runs
+from mmn.roots import is_inside, require_inside
 
 _MASK_FORMATS: Final = ("PNG", "BMP", "GIF", "TIFF")  # lossless, so that a pixel is its object's number
 _EXIF_ORIENTATION: Final = 0x0112
@@ -159,7 +160,7 @@ class _FolderMasks:
             if example.image_id not in rows:
                 return ""
             path, objects = rows[example.image_id]
-            return _digest(str(objects).encode() + (path.read_bytes() if path.is_file() else b""))
+            return _digest(str(objects).encode() + (path.read_bytes() if is_inside(path) and path.is_file() else b""))
 
         return MaskSource(spec, outlines, frozenset(rows), version)
 
@@ -183,6 +184,7 @@ def _mask_rows(metadata: Path) -> Iterator[tuple[Path, tuple[Path, tuple[tuple[s
 
 def _object_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
     """(height, width) object numbers, 0 for none."""
+    require_inside(path)
     try:
         with Image.open(path, formats=_MASK_FORMATS) as image:
             if image.size != size:
@@ -298,6 +300,7 @@ def _stored_size(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ex
 
 def _turner(path: Path, stored: tuple[int, int], displayed: tuple[int, int]) -> Callable[[Mask], Mask]:
     """What makes a mask of the annotation's size one of the displayed picture: EXIF's turn, or nothing."""
+    require_inside(path)
     frame = stored_frame(path)
     if stored == frame.size and frame.upright == displayed:
         return functools.partial(_turn, orientation=frame.orientation)

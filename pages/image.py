@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import budget_panel, links, looks, nouns, picture_strip, resources, unit_tables, widgets
+from app.text import plain
 
 SIGNS = {"Top": "top", "Suppressors": "bottom"}
 
@@ -64,7 +65,7 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd
         sign = st.segmented_control("Units", list(SIGNS), default="Top", required=True, key="sign")
     rows = store.ranked_units(run["run_id"], picture["image_id"], noun, method, sign=SIGNS[sign])
     if rows.empty:
-        st.caption(f"This run kept no {sign.lower()} of “{noun}” by {method}.")
+        st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}.")
         return rows, None
     unit = unit_tables.ranked_table(rows, run, f"units-{picture['image_id'][:8]}-{noun}-{method}-{sign}")
     missing = "" if rows["tokens"].notna().any() else " What they write is known after " + widgets.annotate(run) + "."

@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import experiments, invariance_charts, resources, widgets
+from app.text import plain
 from mmn.errors import UsageError
 from mmn.store.invariance import CROSS_IMAGE, REGION
 
@@ -53,7 +54,7 @@ def show(run: dict[str, Any], kind: str, measured: Any, lemmas: list[str]) -> No
     try:
         (invariance_charts.region if kind == REGION else invariance_charts.across)(run, measured, lemmas)
     except UsageError as error:
-        st.info(f"{error}.", icon=":material/filter_alt_off:")
+        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
 
 
 page()

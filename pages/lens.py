@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import experiments, image_words, lens_charts, links, picture_strip, pictures, resources, state, widgets
+from app.text import plain
 from mmn.errors import ImageError
 
 INPUT, LIKELIEST = "input", "the likeliest word"
@@ -61,20 +62,24 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
         measure = "cosine of the nearest word" if layer is None else f"probability of {noun}"
         pictures.legend(0.0, 1.0, f"{measure}; here {values.min():.3f} to {values.max():.3f}")
     with row.container(width="stretch"):
-        st.markdown(f"#### “{picture['text'] or 'no caption'}”")
+        st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
         links.image_link(run, picture["image_id"])
         lens_charts.word_table(image_words.frequent(words), is_cosine=layer is None)
 
 
 def chosen(known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
     """The layer of the slider, None for the decoder's input, and the noun whose probability is coloured."""
-    layers = [INPUT] * bool(known["has_nearest"]) + [str(layer) for layer in known["layers"]]
-    words = [*nouns, LIKELIEST]
+    layers = [INPUT] * bool(known["has_nearest"]) + [str(int(layer)) for layer in known["layers"]]
+    said = {plain(noun): noun for noun in nouns} | {LIKELIEST: LIKELIEST}  # as the pills show them
+    words = list(said)
     for key, options in (("layer", layers), ("word", words)):
         if st.session_state.get(key) not in (None, *options):  # of another run or picture
             del st.session_state[key]
     state.tidy_address(
-        {"layer": lambda text: text if text in layers else None, "word": lambda text: text if text in words else None}
+        {
+            "layer": lambda text: text if text in layers else None,
+            "word": lambda text: next((one for one in words if text in (one, said[one])), None),
+        }
     )
     row = st.container(horizontal=True, gap="large", vertical_alignment="bottom")
     layer = layers[0]
@@ -85,7 +90,7 @@ def chosen(known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
     noun = row.pills(
         "Colour: the probability of", words, default=words[0], required=True, key="word", bind="query-params"
     )
-    return int(layer), noun
+    return int(layer), said[noun]
 
 
 def drawn(run: dict[str, Any], picture: dict[str, Any], words: pd.DataFrame, values: np.ndarray) -> None:
@@ -94,7 +99,7 @@ def drawn(run: dict[str, Any], picture: dict[str, Any], words: pd.DataFrame, val
     try:
         image = pictures.displayed(picture["source"], picture["image_id"])
     except ImageError as error:
-        st.info(f"The picture cannot be shown: {error}", icon=":material/broken_image:")
+        st.info(f"The picture cannot be shown: {plain(error)}", icon=":material/broken_image:")
         return
     if grids is None:
         st.image(pictures.as_webp(image), alt=picture["text"] or "the picture")

@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import resources, unit_panels, widgets
+from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import UsageError
 
@@ -27,7 +28,7 @@ def page() -> None:
     try:
         known = resources.store().neuron(run["run_id"], neuron)
     except UsageError as error:
-        st.info(f"{error}.", icon=":material/search_off:")
+        st.info(f"{plain(error)}.", icon=":material/search_off:")
         return
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     with row.container(width=300):
@@ -50,7 +51,7 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
     try:
         return Neuron.parse(text)
     except UsageError as error:
-        st.info(f"{error}.", icon=":material/search_off:")
+        st.info(f"{plain(error)}.", icon=":material/search_off:")
         return None
 
 

@@ -8,10 +8,12 @@ import streamlit as st
 
 from app import job_list, resources, score_inputs, state
 from app.estimate import Estimate, estimate
+from app.text import plain
 from mmn import jobs
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
 from mmn.names import RANDOM
+from mmn.roots import require_model
 
 
 def page() -> None:
@@ -33,9 +35,10 @@ def confirm(options: dict[str, Any]) -> None:
             st.caption(f"Choose {wanted} first.")
             return
     try:
+        require_model(options["model"])
         listing = look_at(options["images"], options["limit"])
     except MmnError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     n, n_failed = len(listing.examples), len(listing.failures)
     n_rankings = count_rankings(options)
@@ -84,7 +87,7 @@ def start(options: dict[str, Any]) -> None:
     try:
         jobs.start(jobs.score_command(words), job_list.jobs_path(), options["model"], options["images"])
     except MmnError as error:
-        st.warning(str(error), icon=":material/hourglass_top:")
+        st.warning(plain(error), icon=":material/hourglass_top:")
         return
     st.toast("Started")
 

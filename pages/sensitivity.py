@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import experiments, resources, widgets
+from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.sensitivity import sensitivity
 from mmn.figures.wording import led_concepts
@@ -51,7 +52,7 @@ def page() -> None:
         data = resources.store().sensitivity(run["run_id"], chosen, by, lemmas, layers)
         show(run, data, led_concepts(lemmas, layers))
     except UsageError as error:
-        st.info(f"{error}.", icon=":material/filter_alt_off:")
+        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
     experiments.measure_again(run, words, NOTE)
 
 

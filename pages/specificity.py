@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import experiments, resources, specificity_charts, widgets
+from app.text import plain
 from mmn.errors import UsageError
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
@@ -46,7 +47,7 @@ def page() -> None:
     try:
         show(run, view, methods, lemmas)
     except UsageError as error:
-        st.info(f"{error}.", icon=":material/filter_alt_off:")
+        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
     experiments.measure_again(run, words, NOTE)
 
 

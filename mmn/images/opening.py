@@ -33,6 +33,7 @@ from PIL import Image, Jpeg2KImagePlugin, UnidentifiedImageError
 
 from mmn.errors import ImageError
 from mmn.images import heard
+from mmn.roots import is_inside
 
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 20_000
@@ -194,6 +195,8 @@ def check_size(width: int, height: int, path: str | os.PathLike[str]) -> None:
 
 def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """The open file; what is not a regular, non-empty, readable file is refused without being opened."""
+    if not is_inside(path):
+        raise ImageError(f"{os.fspath(path)!r} is outside the folders that this server may read: leave it out")
     try:
         status = os.stat(path)  # noqa: PTH116 - any path type
         if stat.S_ISDIR(status.st_mode):

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmn.core import Failure
 from mmn.errors import SourceError
+from mmn.roots import is_inside, require_inside
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def sorted_places(
 
 def is_file(path: Path | str) -> bool:
     """Whether a regular file is there; unlike Path.is_file, False for a name that no file could have."""
-    return os.path.isfile(path)  # noqa: PTH113
+    return is_inside(path) and os.path.isfile(path)  # noqa: PTH113
 
 
 def read_text(path: Path) -> str:
@@ -58,7 +59,9 @@ def read_text(path: Path) -> str:
 
     Raises:
         SourceError: it is missing, may not be read, is no regular file or is not UTF-8.
+        OutsideRootsError: it is outside the folders that this process may read.
     """
+    require_inside(path)
     if os.path.lexists(path) and not is_file(path):
         raise SourceError(f"{path} is not a file: give the annotation file itself")
     try:
@@ -87,7 +90,9 @@ def require_folder(folder: Path) -> None:
 
     Raises:
         SourceError: there is none, or it may not be read.
+        OutsideRootsError: it is outside the folders that this process may read.
     """
+    require_inside(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - no error for names too long
         raise SourceError(f"{folder} is no folder: check the path of the pictures")
     try:
@@ -101,9 +106,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
     Raises:
         SourceError: a folder that may not be read; leaving out what is in it would go unnoticed.
+        OutsideRootsError: likewise one, reached by a link, that this process may not read.
     """
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise_cannot_list):
+        require_inside(root)
         real = os.path.realpath(root)
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         if real not in seen:

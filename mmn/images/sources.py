@@ -21,6 +21,7 @@ from mmn.images.datasets import dataset_places
 from mmn.images.folders import folder_places
 from mmn.images.opening import Header, read_header
 from mmn.images.places import Place, Places, is_file, one_place
+from mmn.roots import require_inside
 
 Progress = Callable[[int, int], None]
 PICTURES_PATH: Final = Path("cache") / "pictures"
@@ -56,6 +57,7 @@ def list_source(
 
     Raises:
         SourceError: the source as a whole cannot be listed.
+        OutsideRootsError: it is outside the folders that this process may read.
         CacheError: `work_path` cannot be written.
         UsageError: `limit` is below 1.
     """
@@ -85,6 +87,7 @@ def places_of(spec: str, work_path: Path) -> Places:
 
 
 def _plain_places(path: Path, spec: str) -> Places:
+    require_inside(path)
     if not spec.strip() or not os.path.lexists(path):
         raise SourceError(
             f"{spec!r} is no folder or list of pictures: give gallery, a folder, a .txt or .csv list, "

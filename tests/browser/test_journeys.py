@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from mmn import jobs
-from tests.browser.serving import CHROMIUM, FLAGS, ROOT, served
+from tests.browser.serving import CHROMIUM, ROOT, served
 from tests.pages.filled import fill, fill_whole
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -r requirements-dev.txt")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt install chromium, or Google Chrome")
-
-PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -28,32 +26,6 @@ def cache_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(cache_path: Path):
     with served(ROOT / "tests" / "browser" / "faked_main.py", cache_path, FAKE_STEP_S="0.3") as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            yield chromium
-        finally:
-            chromium.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page that notes every request that leaves this machine."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1400}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    sync_api.expect.set_options(timeout=PATIENCE_MS)
-    abroad: list[str] = []
-    page.on(
-        "request", lambda r: None if re.match(r"(http|ws)://127\.0\.0\.1|data:|blob:", r.url) else abroad.append(r.url)
-    )
-    yield page
-    context.close()
-    assert not abroad, abroad
 
 
 def chart(page):

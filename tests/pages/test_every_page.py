@@ -56,6 +56,9 @@ for page in {PAGES}:
 
 
 def test_app_starts_from_any_folder_without_an_installed_package(tmp_path: Path):
+    """AppTest, unlike a server, does not find the settings beside the app: the folder's own say that it is not open."""
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "config.toml").write_text('server.address = "localhost"')
     code = f"""
 import os, sys
 sys.path = [p for p in sys.path if p]

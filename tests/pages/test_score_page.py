@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.estimate import BYTES_PER_ROW, CONCEPTS_ASSUMED, estimate
 from app.state import default_ks, duration, find_label, k_options, parse_k, short
+from app.text import plain
 from app.uploads import save_uploads
 from mmn import jobs
 from mmn.names import METHODS
@@ -62,8 +63,8 @@ def test_methods_explain_themselves(empty_cache, open_app):
     boxes = {box.label: box.help for box in at.checkbox}
     assert set(METHODS) < set(boxes)
     for name, method in METHODS.items():
-        assert method.equation in boxes[name]
-        assert method.source in boxes[name]
+        assert plain(method.equation) in boxes[name]
+        assert plain(method.source) in boxes[name]
 
 
 def test_both_bundled_models_are_offered_and_the_specimen_is_the_first(empty_cache, open_app):
