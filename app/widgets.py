@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
 from app import resources, state
-from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
+from mmn.figures import glyphs
+from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
 from mmn.figures.theme import wrap
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING, definition
@@ -203,6 +205,18 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
             for form in ("svg", "pdf", "png", "csv"):
                 _download(chart, data, form, width, name)
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
+        for told in _unshown(chart, data):
+            st.caption(f":orange[{told}.]")
+
+
+def _unshown(chart: Any, data: pd.DataFrame) -> list[str]:
+    """What the files could not show of the chart's letters; charts of Latin letters alone are not looked through."""
+    texts = data.select_dtypes(exclude="number").astype(str)
+    said = [*np.ravel([chart.title.text]), *np.ravel([chart.title.subtitle]), *pd.unique(texts.to_numpy().ravel())]
+    if not glyphs.suspects(map(str, said)):
+        return []
+    told = [glyphs.remedy(unshown(chart, form), form) for form in ("png", "pdf")]
+    return [line for line in told if line]
 
 
 def _themed(chart: Any, width: int = NARROWEST) -> Any:

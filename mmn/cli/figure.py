@@ -84,7 +84,8 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from mmn.figures.export import export_chart
+    from mmn.figures.export import export_chart, unshown
+    from mmn.figures.glyphs import remedy
 
     if options.name not in DRAW:
         raise UsageError(f"no figure {options.name!r}; there are {', '.join(DRAW)}")
@@ -96,8 +97,10 @@ def run(options: argparse.Namespace) -> int:
         chart, data = DRAW[options.name](store, row | store.summary(row["run_id"]), options)
     with writing(options.out):
         export_chart(chart, data, options.out, _width(options.width))
-    for line in options.told:
-        print(f"mmn figure {options.name}: {line}", file=sys.stderr)
+    form = options.out.suffix.lstrip(".").lower()
+    for line in (*options.told, remedy(unshown(chart, form, _width(options.width)), form)):
+        if line:
+            print(f"mmn figure {options.name}: {line}", file=sys.stderr)
     if options.json:
         told = {"figure": options.name, "run_id": row["run_id"], "out": str(options.out), "taken": options.taken}
         print_json(told)
