@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import comparison, overlaps, resources, unit_tables, widgets
+from app import comparison, overlaps, resources, state, unit_tables, widgets
 from mmn.figures.layers import QUANTITIES, highest, layer_distribution
 from mmn.names import RANDOM
 
 TOLD = (
-    "In which layers do the units lie that write the caption's nouns? Each picture ranks all units by how much they "
-    "push its nouns. Here: how many of its top k each layer holds, or how many different ones all pictures together."
+    "Each picture ranks all units by how much they push its caption's nouns. Here: how many of its top k each layer "
+    "holds, or how many different ones all pictures together."
 )
 SHOW_HELP = (
     "Per picture: of a picture's top k, the mean over pictures. Distinct: units in the top k of at least one picture "
@@ -76,18 +76,19 @@ def filters(run: dict[str, Any]) -> Filters:
     stored = resources.store().score_methods(run["run_id"])
     scores = [method for method in stored if method != RANDOM] or stored
     concepts = resources.store().concepts(run["run_id"])
+    state.tidy_address({"show": _quantity})
     widgets.tidy_filters(run, scores, concepts)
     top = st.container(horizontal=True)  # wraps where columns would cut off
-    with top.container(width=220):
+    with top.container(width=260):
         methods = widgets.method_picker(scores)
-    with top.container(width=320):
+    with top.container(width=310):
         ks = widgets.k_picker(run)
-    with top.container(width=240):
+    with top.container(width=215):
         lemmas = widgets.concept_picker(concepts)
     has_control = RANDOM in stored and scores != [RANDOM]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         with st.container(width=300):
-            layers = widgets.layer_picker(run["n_layers"])
+            layers = widgets.layer_picker(run["n_layers"], "Layers to show. Shares stay shares of all layers.")
         quantity = st.segmented_control(
             "Show",
             list(QUANTITIES),
@@ -100,6 +101,12 @@ def filters(run: dict[str, Any]) -> Filters:
         kind = widgets.kind_picker(run, list(KINDS))
         is_shown = has_control and st.toggle("Random control", value=True, key="control", bind="query-params")
     return Filters(methods, ks, lemmas, layers, QUANTITIES[quantity], is_shown, kind)
+
+
+def _quantity(text: str) -> str | None:
+    """What a written `show` means; `count`, as it was called, is `distinct`."""
+    name = {"count": "distinct"}.get(text, text)
+    return name if name in QUANTITIES else None
 
 
 def panel(run: dict[str, Any], method: str, rows: pd.DataFrame, chosen: Filters, y_max: float) -> None:

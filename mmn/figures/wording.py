@@ -57,6 +57,21 @@ def _span(counts: Collection[float], noun: str) -> str:
     return counted(most, noun) if least == most else f"{least:,}–{counted(most, noun)}"
 
 
+_METRICS: Final = {"lexical-v1": "same word", "word-f1-v1": "shared words"}  # the others are known by their names
+_TARGETS: Final = {"noun": "the noun", "caption": "the caption", "reference": "the references", "image": "the picture"}
+
+
+def metric_words(metric: str) -> str:
+    """A measure of `sensitivity` in words: `the caption: same word (lexical-v1, top 10 units)`."""
+    rest, _, top = metric.rpartition(":top")
+    name, _, target = rest.rpartition(":")
+    if not top.isdigit() or target not in _TARGETS:
+        return metric
+    units = counted(int(top), "unit")
+    said = f"{_METRICS[name]} ({name}, top {units})" if name in _METRICS else f"{name} (top {units})"
+    return f"{_TARGETS[target]}: {said}"
+
+
 def require(there: Iterable[object], wanted: Iterable[str]) -> None:
     """Asserts that a chart has its columns: Altair draws an empty one for a missing column, without an error."""
     missing = set(wanted) - {str(name) for name in there}
