@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import launcher, resources, widgets
 from app.text import plain
-from mmn.names import CONTRIBUTION_FOLDED, METHODS, RANDOM
+from mmn.names import METHODS, RANDOM, default_method
 
 ALGORITHMS: Final = {"selected units (p2)": "p2", "one layer (rank-one)": "rank-one"}
 UNTIL: Final = {"likelier than the noun": "likelier", "the likeliest of all words": "likeliest"}
@@ -53,7 +53,7 @@ def _solver(run: dict[str, Any]) -> list[str]:
     """Options of how units are selected, and how far they may be changed."""
     stored = resources.store().score_methods(run["run_id"])
     methods = [method for method in stored if method in METHODS and not method.startswith(RANDOM)]
-    usual = methods.index(CONTRIBUTION_FOLDED) if CONTRIBUTION_FOLDED in methods else 0
+    usual = methods.index(default_method(methods)) if methods else 0
     columns = st.columns([3, 2, 3, 2, 2], vertical_alignment="bottom")
     method = columns[0].selectbox("Units selected by", methods, index=usual, key="edit-method")
     n = columns[1].number_input("Units", 1, widgets.n_units(run), min(20, widgets.n_units(run)), key="edit-units")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import experiments, launcher, resources, widgets
-from mmn.names import ABLATE, CONTRIBUTION_FOLDED, METHODS, PERTURB, RANDOM
+from mmn.names import ABLATE, METHODS, PERTURB, RANDOM, default_method
 from mmn.store.cells import in_order
 from mmn.store.effects import Which
 
@@ -51,16 +52,25 @@ def filters(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame,
     with left:
         layers = experiments.leading_layers(run)
     with right:  # asked only where there is a choice
-        metric = st.selectbox("Similarity of captions by", metrics, key="metric") if len(metrics) > 1 else None
-        unit = st.selectbox("σ in units of the", units, key="sigma-unit") if len(units) > 1 else None
+        metric = _one("Similarity of captions by", metrics, "similarity")
+        unit = _one("σ in units of the", units, "sigma-unit")
     return replace(
         which,
         methods=tuple(methods),
         lemmas=tuple(lemmas),
         layers=layers,
-        metric=metric or next(iter(metrics), None),
-        sigma_unit=unit or next(iter(units), None),
+        metric=metric,
+        sigma_unit=unit,
     )
+
+
+def _one(label: str, there: Sequence[str], key: str) -> str | None:
+    """The one that was measured, or a choice of several, which is also the address; None for none."""
+    if len(there) < 2:
+        return next(iter(there), None)
+    if st.session_state.get(key) not in (None, *there):
+        del st.session_state[key]  # of another run
+    return st.selectbox(label, there, key=key, bind="query-params")
 
 
 def offer(run: dict[str, Any], kind: str) -> None:
@@ -68,7 +78,7 @@ def offer(run: dict[str, Any], kind: str) -> None:
     left, right = st.columns(2)
     stored = resources.store().score_methods(run["run_id"])
     methods = [method for method in stored if method in METHODS and not method.startswith(RANDOM)]
-    usual = methods.index(CONTRIBUTION_FOLDED) if CONTRIBUTION_FOLDED in methods else 0
+    usual = methods.index(default_method(methods)) if methods else 0
     method = left.selectbox("Units selected by", methods, index=usual, key=f"new-{kind}-method")
     n = int(run["n_images"])
     limit = right.number_input("Pictures, the first", 1, n, min(100, n), key=f"new-{kind}-limit")

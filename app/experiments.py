@@ -43,28 +43,19 @@ def subset(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
     return led_concepts(lemmas) + in_layers(layers)
 
 
-def chosen_layers(run: dict[str, Any]) -> tuple[int, int] | None:
-    """The layers chosen with the slider, None for all."""
-    layers = widgets.layer_picker(run["n_layers"])
+def chosen_layers(run: dict[str, Any], told: str | None = None) -> tuple[int, int] | None:
+    """The layers chosen with the slider, None for all; `told` says what the page keeps by them."""
+    layers = widgets.layer_picker(run["n_layers"], told or "Keeps the units that lie in these layers.")
     return None if layers == (0, run["n_layers"] - 1) else layers
 
 
 def leading_layers(run: dict[str, Any]) -> tuple[int, int] | None:
-    """First and last layer in which a noun's first unit may lie (`?led=`); None for all."""
-    last = int(run["n_layers"]) - 1
-    if not last:
-        return None
-    chosen = st.slider(
-        "Layer of the noun's first unit",
-        0,
-        last,
-        (0, last),
-        key="led",
-        bind="query-params",
-        help="Keeps the nouns whose highest-ranked unit, by the score, lies in these layers. Their other units may lie "
+    """First and last layer in which a noun's first unit may lie; None for all."""
+    return chosen_layers(
+        run,
+        "Keeps the nouns whose highest-ranked unit, by the score, lies in these layers. Their other units may lie "
         "anywhere.",
     )
-    return None if chosen == (0, last) else chosen
 
 
 def concept_column() -> Any:

@@ -32,6 +32,12 @@ def show(run: dict[str, Any]) -> None:
         st.caption("An image token says the noun whose token is its most probable one after that layer.")
 
 
+def says_most(run: dict[str, Any]) -> str:
+    """The layer after which most image tokens say a noun of their caption, the mean over the pictures; else none."""
+    shares = resources.store().noun_shares(run["run_id"]).groupby("layer")["share"].mean()
+    return str(shares.idxmax()) if len(shares) and shares.max() > 0 else ""
+
+
 @st.cache_data(max_entries=8, show_spinner="Comparing image tokens with objects")
 def _shares(run_id: str, n_images: int) -> pd.DataFrame:  # noqa: ARG001 - more pictures, other shares
     return layer_shares(resources.store(), run_id)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `streamlit run` puts only app/ there
     sys.path.insert(0, str(ROOT))
 
-from app import access  # noqa: E402
+from app import access, overview  # noqa: E402
 from app.startup import loading_libraries  # noqa: E402
 
 
@@ -46,8 +46,12 @@ def dashboard() -> None:
         st.navigation(pages(), position="hidden")
         refusal()
         return
-    page = st.navigation(pages())
-    st.title(page.title)  # there while the libraries still load
+    every = pages()
+    page = st.navigation(every)
+    st.title(page.title)  # there while the libraries still load, as is what follows
+    overview.question(page.title)
+    if page.title == every[0].title:
+        overview.table(every)
 
     with loading_libraries():
         from app import resources, set_aside, widgets

@@ -24,7 +24,7 @@ from mmn.names import HELD_OUT, SAME_PICTURE
 SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
 ANOTHER, THIS = "Found on another picture", "Chosen on this picture (P2)"
 PICKED: Final = {ANOTHER: HELD_OUT, THIS: SAME_PICTURE}
-PANEL: Final = 390  # pixels of a chart beside another; they go below each other in a narrow window
+PANEL: Final = 380  # pixels that a chart beside another has at least; in a narrow window they go below each other
 
 
 def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
@@ -34,13 +34,13 @@ def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) ->
         layers = experiments.chosen_layers(run)
     said = experiments.subset(lemmas, layers)
     counted = run | {"n_of_one_picture": store.nouns_of_one_picture(run_id, lemmas)}
-    with st.container(horizontal=True, gap="small"):
-        with st.container(width=PANEL):
+    with widgets.grid("specificity"):
+        with st.container():
             data = store.highest_for_own_noun(run_id, methods, lemmas, layers)
             chart = highest_for_own_noun(data, counted, said)
             st.markdown(_headline(data, methods))
             widgets.show_figure(chart, data, f"{run_id[:8]}-highest", _tall(data), PANEL)
-        with st.container(width=PANEL):
+        with st.container():
             data = store.specificity_summary(run_id, methods, lemmas, layers)
             chart = specificity_summary(data, counted, said)
             widgets.show_figure(chart, data, f"{run_id[:8]}-specificity-summary", _tall(data), PANEL)
@@ -131,9 +131,9 @@ def classes(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     data = resources.store().selectivity(run["run_id"], method, most, lemmas)
     sides = [data[data["is_control"] == is_control] for is_control in (False, True)]
     name = f"{run['run_id'][:8]}-selectivity-{method}"
-    with st.container(horizontal=True, gap="small"):
+    with widgets.grid("classes"):
         for rows, words in zip(sides, ("Units of the classes", "Random units of the same layers"), strict=True):
-            with st.container(width=PANEL):
+            with st.container():
                 st.markdown(f"**{words}**")
                 height = 280 + (30 if most <= 12 else 20) * rows["unit_noun"].nunique()
                 widgets.show_plain(selectivity(rows, run, method), f"{name}-{words[:1]}", height, PANEL)

@@ -37,6 +37,17 @@ def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
         st.rerun()  # widgets are seeded from the address that a script run began with
 
 
+def rename_address(names: Mapping[str, str]) -> None:
+    """Gives parameters of an older address their present names, and starts the script run again if there were any."""
+    if not any(old in st.query_params for old in names):
+        return
+    for old, new in names.items():
+        if old in st.query_params:
+            st.query_params[new] = st.query_params.get_all(old)
+            del st.query_params[old]
+    st.rerun()
+
+
 def run_label(run: dict[str, Any]) -> str:
     """A run as words that survive in an address: model, pictures, and the id's first eight signs."""
     return f"{short(run['model'])} {short(run['images'])} {run['run_id'][:8]}"

@@ -168,7 +168,7 @@ def rank_table(rows: pd.DataFrame) -> None:
     """Draws `Store.neuron_ranks`; a score that never keeps the unit has an empty row."""
     number = st.column_config.NumberColumn
     st.dataframe(
-        rows,
+        rows.assign(share_of_concepts=100 * rows["share_of_concepts"]),
         hide_index=True,
         placeholder="–",
         column_order=["method", "best_rank", "median_rank", "share_of_concepts"],
@@ -177,7 +177,11 @@ def rank_table(rows: pd.DataFrame) -> None:
             "best_rank": number("Best", width=58, help="Best rank, over all nouns of all pictures"),
             "median_rank": number("Median", width=68, format="%.0f", help="Median rank, where it is kept at all"),
             "share_of_concepts": st.column_config.ProgressColumn(
-                "How general", width=112, format="percent", help="Share of all nouns of all pictures that keep it"
+                "How general",
+                width=112,
+                format="%.1f %%",
+                max_value=100,
+                help="Share of all nouns of all pictures that keep it",
             ),
         },
     )

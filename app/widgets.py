@@ -6,20 +6,28 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
 from app import resources, state
 from app.text import code, file_name, plain
-from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes
+from mmn.figures import glyphs
+from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
 from mmn.figures.theme import wrap
 from mmn.figures.wording import k_text
-from mmn.names import COMPLETE, RUNNING, definition
+from mmn.names import COMPLETE, RUNNING, default_method, definition
 
 CHART_HEIGHT: Final = 420  # pixels, title and legend included
 NARROWEST: Final = 480  # pixels that a chart has in a window of 800
 SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
+
+_GRID: Final = """<style>
+[class*="st-key-grid-"] {
+    display: grid !important; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr));
+}
+</style>"""
 
 disable_debug_mode()  # Altair checks a chart whole when it is drawn; checking each part, too, takes as long as all else
 
@@ -72,6 +80,7 @@ def n_units(run: dict[str, Any]) -> int:
 def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataFrame) -> None:
     """Lets hand-written and foreign values of the filters below mean what they can (`state.tidy_address`)."""
     labels = concept_labels(concepts)
+    state.rename_address({"led": "layers"})  # as it was called on three of the pages
     state.tidy_address(
         {
             "method": lambda text: text if text in methods else None,
@@ -87,8 +96,9 @@ def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataF
 
 
 def method_picker(methods: Sequence[str]) -> list[str]:
-    """Scores of the run; the first at first."""
-    return st.multiselect("Scores", methods, default=list(methods[:1]), key="method", bind="query-params", wrap=True)
+    """Scores of the run; at first the default one."""
+    usual = [default_method(methods)] if methods else []
+    return st.multiselect("Scores", methods, default=usual, key="method", bind="query-params", wrap=True)
 
 
 def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
@@ -111,10 +121,11 @@ def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
 
 def ranking_picker(methods: Sequence[str]) -> str:
     """One score of the run (`?ranking=`), with every score's equation and source to look up."""
-    if st.session_state.get("ranking", methods[0]) not in methods:
+    if st.session_state.get("ranking") not in (None, *methods):
         del st.session_state["ranking"]  # of another run
     told = "\n".join(f"- **{plain(method)}**: {_defined(method)}" for method in methods)
-    method = st.selectbox("Ranked by", methods, key="ranking", bind="query-params", help=told)
+    usual = methods.index(default_method(methods))
+    method = st.selectbox("Ranked by", methods, index=usual, key="ranking", bind="query-params", help=told)
     st.caption(_defined(method))
     return method
 
@@ -162,11 +173,14 @@ def concept_labels(concepts: pd.DataFrame) -> dict[str, str]:
     return {row.lemma: f"{row.lemma} ({row.n_images:,})" for row in concepts.itertuples()}
 
 
-def layer_picker(n_layers: int) -> tuple[int, int]:
-    """First and last layer to show."""
+def layer_picker(n_layers: int, told: str | None = None) -> tuple[int, int]:
+    """First and last layer (`?layers=`), kept from page to page; `told` says what a page keeps by them."""
     if n_layers == 1:
         return 0, 0
-    return st.slider("Layers", 0, n_layers - 1, (0, n_layers - 1), key="layers", bind="query-params")
+    whole = (0, n_layers - 1)
+    if st.session_state.get("layers", whole)[1] > whole[1]:
+        del st.session_state["layers"]  # of a deeper run
+    return st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)
 
 
 def show_chart(chart: alt.TopLevelMixin, key: str, selection: str, height: int = CHART_HEIGHT) -> list[dict[str, Any]]:
@@ -182,6 +196,12 @@ def show_figure(
     show_plain(chart, name, height, width)
     with st.container(horizontal=True, horizontal_alignment="right"):
         export_control(chart, data, name)
+
+
+def grid(key: str) -> Any:
+    """A container whose parts share the page's whole width, and go below each other in a narrow window."""
+    st.html(_GRID)
+    return st.container(horizontal=True, gap="medium", key=f"grid-{key}")
 
 
 def show_plain(chart: alt.TopLevelMixin, name: str, height: int = 340, width: int = NARROWEST) -> None:
@@ -204,10 +224,23 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
             for form in ("svg", "pdf", "png", "csv"):
                 _download(chart, data, form, width, name)
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
+        for told in _unshown(chart, data):
+            st.caption(f":orange[{told}.]")
+
+
+def _unshown(chart: Any, data: pd.DataFrame) -> list[str]:
+    """What the files could not show of the chart's letters; charts of Latin letters alone are not looked through."""
+    texts = data.select_dtypes(exclude="number").astype(str)
+    said = [*np.ravel([chart.title.text]), *np.ravel([chart.title.subtitle]), *pd.unique(texts.to_numpy().ravel())]
+    if not glyphs.suspects(map(str, said)):
+        return []
+    told = [glyphs.remedy(unshown(chart, form), form) for form in ("png", "pdf")]
+    return [line for line in told if line]
 
 
 def _themed(chart: Any, width: int = NARROWEST) -> Any:
     """The chart with a title that is not cut off at `width` pixels."""
+    chart = chart.configure_axis(labelFlush=False)  # Streamlit's theme pushes the first and last label off its mark
     title = chart.title.copy()
     title.text, title.subtitle = wrap(title.text, width, 15), wrap(title.subtitle, width, 12)
     style: dict[str, Any] = {"subtitleColor": SUBTITLE, "subtitlePadding": 6, "subtitleFontSize": 13, "offset": 12}

@@ -6,7 +6,7 @@ Every method names its definition: P1 is Schwettmann et al. 2023 (arXiv 2308.015
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +58,14 @@ METHODS: Final[dict[str, Method]] = {
         ),
     )
 }
+
+PREFERRED: Final = (CONTRIBUTION_FOLDED, CONTRIBUTION)  # first the one that adds up to the logit
+
+
+def default_method(there: Sequence[str]) -> str:
+    """The score that every page and figure takes where nobody chose one: the first of `PREFERRED` that is there."""
+    return next((method for method in PREFERRED if method in there), there[0])
+
 
 ORIGINAL: Final = "original"  # caption variant: the picture as it is
 BLANK: Final = "blank"  # the same prefix over a uniform grey picture

@@ -19,8 +19,8 @@ def page() -> None:
         widgets.no_runs()
         return
     st.markdown(
-        "If units write a noun, the noun should go when they go. Here: what is left of each noun's probability, and of "
-        "the caption, when the noun's own top units are changed, and when random units are."
+        "If units write a noun, the noun should go when they go. Here: what the noun's own top units leave of its "
+        "probability when they are changed, and what random units leave."
     )
     settings = resources.store().effect_settings(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])

@@ -22,9 +22,7 @@ def page() -> None:
     if run is None:
         widgets.no_runs()
         return
-    st.markdown(
-        "Change a few units so that the model says another word for a noun, and see what else that changes. " + PROMISE
-    )
+    st.markdown(PROMISE)
     edits = resources.store().edits(run["run_id"])
     if edits.empty:
         st.info("No edit of this model has been made from this run yet.", icon=":material/edit_off:")

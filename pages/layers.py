@@ -8,11 +8,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import comparison, overlaps, resources, unit_tables, widgets
-from mmn.figures.layers import layer_distribution
+from app import comparison, overlaps, resources, state, unit_tables, widgets
+from mmn.figures.layers import QUANTITIES, highest, layer_distribution
 from mmn.names import RANDOM
 
-QUANTITIES = {"count": "n_units", "share": "share"}
+TOLD = (
+    "Each picture ranks all units by how much they push its caption's nouns. Here: how many of its top k each layer "
+    "holds, or how many different ones all pictures together."
+)
+SHOW_HELP = (
+    "Per picture: of a picture's top k, the mean over pictures. Distinct: units in the top k of at least one picture "
+    "(P1, P2); a unit that is on top for many counts once, so layers of few, common units look small. Share: of the "
+    "distinct units of all layers."
+)
 KINDS = {"all": None, "interpretable": True, "not interpretable": False}
 
 
@@ -40,10 +48,7 @@ def page() -> None:
     if run is None:
         widgets.no_runs()
         return
-    st.markdown(
-        "Each picture ranks all units by how much they push its caption's nouns. "
-        "Here: how many different units of each layer are in the top k of at least one picture."
-    )
+    st.markdown(TOLD)
     chosen = filters(run)
     if not chosen.methods or not chosen.ks:
         st.info(f"Choose at least one {'method' if not chosen.methods else 'k'} above.", icon=":material/tune:")
@@ -53,7 +58,7 @@ def page() -> None:
     data = resources.store().layer_distribution(
         run["run_id"], asked, chosen.ks, chosen.lemmas, chosen.layers, interpretable=KINDS[chosen.kind]
     )
-    y_max = float(data[chosen.quantity].max())
+    y_max = highest(data, run["d_mlp"], chosen.quantity)
     for method in methods:
         panel(
             run,
@@ -71,31 +76,42 @@ def filters(run: dict[str, Any]) -> Filters:
     stored = resources.store().score_methods(run["run_id"])
     scores = [method for method in stored if method != RANDOM] or stored
     concepts = resources.store().concepts(run["run_id"])
+    state.tidy_address({"show": _quantity})
     widgets.tidy_filters(run, scores, concepts)
     top = st.container(horizontal=True)  # wraps where columns would cut off
-    with top.container(width=220):
+    with top.container(width=260):
         methods = widgets.method_picker(scores)
-    with top.container(width=320):
+    with top.container(width=310):
         ks = widgets.k_picker(run)
-    with top.container(width=240):
+    with top.container(width=215):
         lemmas = widgets.concept_picker(concepts)
     has_control = RANDOM in stored and scores != [RANDOM]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         with st.container(width=300):
-            layers = widgets.layer_picker(run["n_layers"])
+            layers = widgets.layer_picker(run["n_layers"], "Layers to show. Shares stay shares of all layers.")
         quantity = st.segmented_control(
-            "Show", list(QUANTITIES), default="count", required=True, key="show", bind="query-params"
+            "Show",
+            list(QUANTITIES),
+            default=next(iter(QUANTITIES)),
+            required=True,
+            key="show",
+            bind="query-params",
+            help=SHOW_HELP,
         )
         kind = widgets.kind_picker(run, list(KINDS))
         is_shown = has_control and st.toggle("Random control", value=True, key="control", bind="query-params")
     return Filters(methods, ks, lemmas, layers, QUANTITIES[quantity], is_shown, kind)
 
 
+def _quantity(text: str) -> str | None:
+    """What a written `show` means; `count`, as it was called, is `distinct`."""
+    name = {"count": "distinct"}.get(text, text)
+    return name if name in QUANTITIES else None
+
+
 def panel(run: dict[str, Any], method: str, rows: pd.DataFrame, chosen: Filters, y_max: float) -> None:
     """One method's chart, its export, and the units behind the bar that was clicked."""
-    ranked = resources.store().layer_counts_per_image(run["run_id"], method, int(rows["k"].max()), chosen.lemmas)
-    counted = run | {"n_images": ranked["image_id"].nunique()}  # the pictures that enter, not all that were scored
-    chart = layer_distribution(rows, counted, chosen.subset, chosen.quantity, y_max)
+    chart = layer_distribution(rows, run, chosen.subset, chosen.quantity, y_max)
     points = widgets.show_chart(chart, f"chart-{method}", "layer")
     clicked = [point for point in points if is_drawn(point, rows)]
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

@@ -51,7 +51,7 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
         st.info("The image tokens of this picture were not read.", icon=":material/search_off:")
         return
     nouns = resources.store().noun_probabilities(run["run_id"], picture["image_id"])
-    layer, noun = chosen(known.iloc[0], list(dict.fromkeys(nouns["noun"])))
+    layer, noun = chosen(run, known.iloc[0], list(dict.fromkeys(nouns["noun"])))
     words = resources.store().image_words(run["run_id"], picture["image_id"], layer)
     of_noun = nouns[(nouns["layer"] == layer) & (nouns["noun"] == noun)]
     best = np.array([scores[0] for scores in words["scores"]])
@@ -67,7 +67,7 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
         lens_charts.word_table(image_words.frequent(words), is_cosine=layer is None)
 
 
-def chosen(known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
+def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
     """The layer of the slider, None for the decoder's input, and the noun whose probability is coloured."""
     layers = [INPUT] * bool(known["has_nearest"]) + [str(int(layer)) for layer in known["layers"]]
     said = {plain(noun): noun for noun in nouns} | {LIKELIEST: LIKELIEST}  # as the pills show them
@@ -84,7 +84,9 @@ def chosen(known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
     row = st.container(horizontal=True, gap="large", vertical_alignment="bottom")
     layer = layers[0]
     if len(layers) > 1:
-        layer = row.select_slider("After layer", layers, layers[-1], key="layer", bind="query-params", width=420)
+        most = lens_charts.says_most(run)  # the last layer often says little of the picture
+        usual = most if most in layers else layers[-1]
+        layer = row.select_slider("After layer", layers, usual, key="layer", bind="query-params", width=420)
     if layer == INPUT:
         return None, LIKELIEST
     noun = row.pills(

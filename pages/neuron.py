@@ -10,6 +10,7 @@ from app import resources, unit_panels, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import UsageError
+from mmn.names import default_method
 
 
 def page() -> None:
@@ -45,7 +46,7 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
         "Unit", key="neuron", bind="query-params", placeholder="L5.u217", help="Layer and unit, both from 0"
     )
     if not text:
-        best = resources.store().unit_rows(run["run_id"], methods[0], 1).iloc[0]
+        best = resources.store().unit_rows(run["run_id"], default_method(methods), 1).iloc[0]
         st.caption("First in the rankings of most pictures; type another.")
         return Neuron(int(best["layer"]), int(best["unit"]))
     try:

@@ -17,7 +17,6 @@ from mmn.roots import require_model
 
 
 def page() -> None:
-    st.markdown("Let a model caption pictures, and rank its neurons by how much each one writes each noun.")
     inputs, cost = st.columns([3, 2], gap="large")
     with inputs:
         options = score_inputs.choose()

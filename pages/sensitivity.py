@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from app import experiments, resources, widgets
+from app import experiments, resources, state, widgets
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.sensitivity import sensitivity
-from mmn.figures.wording import led_concepts
+from mmn.figures.wording import led_concepts, metric_words
 
 MOST_METHODS = 10  # each has a line of its own
-PANEL = 390  # pixels of a chart beside another
+PANEL = 380  # pixels that a chart beside another has at least
 TOLD = (
-    "Each top unit writes some words. Here: how well they fit the noun, the caption or the picture, by several "
-    "measures, and how well the words of another picture's units do (P1, table 1). Only the difference tells "
-    "something: pictures of one collection have much in common."
+    "Each top unit writes some words. Here: how well they fit, by several measures, and how well the words of another "
+    "picture's units do (P1, table 1). Only the difference tells something: pictures of one collection have much in "
+    "common."
 )
 NOTE = (
     "Compares the decoded tokens of each noun's top units by a lexical measure that needs no further model. "
@@ -41,7 +42,8 @@ def page() -> None:
     widgets.tidy_filters(run, methods, concepts)
     chosen = experiments.methods_picker(methods, MOST_METHODS)
     left, right = st.columns(2)
-    by = left.multiselect("Measures", metrics, default=metrics, key="metric", bind="query-params", wrap=True)
+    with left:
+        by = measures_picker(metrics)
     with right:
         lemmas = widgets.concept_picker(concepts)
     layers = experiments.leading_layers(run)
@@ -56,14 +58,26 @@ def page() -> None:
     experiments.measure_again(run, words, NOTE)
 
 
+def measures_picker(metrics: Sequence[str]) -> list[str]:
+    """The measures to show, at first all (`?metric=`), in words; an address may also name them as the tables do."""
+    labels = {metric_words(metric): metric for metric in metrics}
+    state.tidy_address({"metric": lambda text: next((one for one in labels if text in (one, labels[one])), None)})
+    if any(label not in labels for label in st.session_state.get("metric", [])):
+        del st.session_state["metric"]  # of another run
+    chosen = st.multiselect(
+        "Measures", list(labels), default=list(labels), key="metric", bind="query-params", wrap=True
+    )
+    return [labels[label] for label in chosen]
+
+
 def show(run: dict[str, Any], data: pd.DataFrame, said: str) -> None:
     """A chart per measure, side by side where there is room, and the table."""
-    with st.container(horizontal=True, gap="small"):
+    with widgets.grid("measures"):
         for metric in dict.fromkeys(data["metric"]):
             rows = data[data["metric"] == metric]
-            with st.container(width=PANEL):
+            with st.container():
                 name = f"{run['run_id'][:8]}-sensitivity-{metric}".replace(":", "-")
-                widgets.show_plain(sensitivity(rows, run, said), name, 190 + 30 * len(rows), PANEL)
+                widgets.show_plain(sensitivity(rows, run, said), name, 230 + 30 * len(rows), PANEL)
     with st.container(horizontal=True, horizontal_alignment="right"):
         widgets.export_control(sensitivity(data, run, said), data, f"{run['run_id'][:8]}-sensitivity")
     table(data)
@@ -73,7 +87,7 @@ def table(data: pd.DataFrame) -> None:
     """P1's table 1: score × measure, with intervals."""
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {
-        "metric": "Measure",
+        "metric": st.column_config.TextColumn("Measure", width=190),
         "method": "Score",
         "value": number("Top units", format="%.4f"),
         "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
@@ -84,7 +98,7 @@ def table(data: pd.DataFrame) -> None:
         "n_images": number("Pictures"),
         "n": number("Concepts"),
     }
-    data = data.sort_values("metric", kind="stable")
+    data = data.assign(metric=[metric_words(one) for one in data["metric"]]).sort_values("metric", kind="stable")
     st.dataframe(data, hide_index=True, column_order=list(columns), column_config=columns)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmn.cli import BAD_INPUT, DONE, main
-from mmn.cli.figure import DRAW
+from mmn.cli.figure import DRAW, READS
+from mmn.cli.figure_choices import FLAGS
 from mmn.figures import FIGURES
 from mmn.store import Store
 from tests.pages.filled import fill_whole
@@ -86,3 +88,91 @@ def test_a_noun_that_the_picture_lacks_is_named_with_those_it_has(
     line = f"figure budget --image {image} --noun unicorn --run {RUN} --out {tmp_path / 'f.svg'} --cache {cache}"
     assert main(line.split()) == BAD_INPUT
     assert "unicorn" in capsys.readouterr().err
+
+
+def drawn(line: str, cache: Path, tmp_path: Path) -> dict[str, Any]:
+    """The specification of a figure that must succeed."""
+    out = tmp_path / "figure.json"
+    assert main(f"figure {line} --run {RUN} --out {out} --cache {cache}".split()) == DONE
+    return json.loads(out.read_text())
+
+
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for rows in spec["datasets"].values() for row in rows]
+
+
+def test_a_filter_that_a_figure_does_not_read_is_refused_instead_of_ignored(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line, flag in (("fields --concepts dog", "--concepts"), ("invariance --shares .1", "--shares")):
+        assert main(f"figure {line} --run {RUN} --out {tmp_path / 'f.svg'} --cache {cache}".split()) == BAD_INPUT
+        assert f"does not read {flag}" in capsys.readouterr().err
+
+
+def test_help_names_the_filters_of_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(READS) == set(DRAW)
+    with pytest.raises(SystemExit):
+        main(["figure", "--help"])
+    told = capsys.readouterr().out
+    for key in {key for read in READS.values() for key in read}:
+        assert FLAGS[key] in told.partition("options:")[0], key
+        assert f"  {FLAGS[key]}" in told.partition("options:")[2], key
+
+
+def test_layers_of_one_score_have_the_page_s_random_control(cache: Path, tmp_path: Path) -> None:
+    shown = rows_of(drawn("layers --methods contribution", cache, tmp_path))
+    assert all(row["control_mean_units"] is not None for row in shown)
+    bare = rows_of(drawn("layers --methods contribution --no-control", cache, tmp_path))
+    assert all(row["control_mean_units"] is None for row in bare)
+
+
+def test_layers_of_interpretable_units(cache: Path, tmp_path: Path) -> None:
+    line = "layers --methods contribution --ks 20 --quantity distinct"
+    total = {}
+    for units in ("all", "interpretable", "not-interpretable"):
+        spec = drawn(f"{line} --units {units}", cache, tmp_path)
+        total[units] = sum(row["n_units"] for row in rows_of(spec))
+        assert ("units only" in json.dumps(spec["title"])) == (units != "all")
+    assert total["interpretable"] + total["not-interpretable"] == total["all"]
+    assert min(total.values()) > 0
+
+
+def test_count_is_still_the_distinct_units(cache: Path, tmp_path: Path) -> None:
+    specs = [drawn(f"layers --methods contribution --quantity {one}", cache, tmp_path) for one in ("count", "distinct")]
+    assert specs[0] == specs[1]
+
+
+def test_sensitivity_by_one_of_the_measures(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(cache) as store:
+        metrics = store.sensitivity_measured(RUN)[1]
+    assert len(metrics) > 1
+    spec = drawn(f"sensitivity --metric {metrics[1]}", cache, tmp_path)
+    assert {row["metric"] for row in rows_of(spec)} == {metrics[1]}
+    line = f"figure sensitivity --metric bleu --run {RUN} --out {tmp_path / 'f.svg'} --cache {cache}"
+    assert main(line.split()) == BAD_INPUT
+    assert metrics[0] in capsys.readouterr().err
+
+
+def test_specificity_of_the_most_frequent_concepts(cache: Path, tmp_path: Path) -> None:
+    for most in (2, 3):
+        spec = drawn(f"specificity --most {most}", cache, tmp_path)
+        assert len({row["unit_lemma"] for row in rows_of(spec) if "unit_lemma" in row}) == most
+
+
+def test_what_is_taken_of_several_is_said(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "f.json"
+    line = f"figure specificity --run {RUN} --out {out} --cache {cache} --json"
+    assert main(line.split()) == DONE
+    told = capsys.readouterr()
+    assert "score contribution-folded; there are also contribution, activation (--methods)" in told.err
+    assert json.loads(told.out)["taken"] == {"score": "contribution-folded"}
+    assert main(f"{line} --methods activation".split()) == DONE
+    told = capsys.readouterr()
+    assert told.err == "", "nothing to say where it was asked for"
+
+
+def test_budget_beside_the_grey_picture(cache: Path, words: dict[str, str], tmp_path: Path) -> None:
+    of_noun = words["top-share"]
+    noun = of_noun.split()[-1]
+    spec = drawn(f"budget {of_noun} --grey", cache, tmp_path)
+    assert {row["noun"] for row in rows_of(spec)} == {noun, f"{noun}, grey picture"}

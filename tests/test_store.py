@@ -465,13 +465,19 @@ def test_a_hand_checked_layer_distribution(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
         rows = store.layer_distribution("latest", [CONTRIBUTION], [2, 1])
-        assert list(rows.columns) == ["method", "k", "layer", "n_units", "share"]
+        assert list(rows.columns) == ["method", "k", "layer", "n_units", "share", "mean_units", "n_images"]
         assert rows["n_units"].tolist() == [1, 1, 1, 1, 0, 0]
         assert rows["share"].tolist() == [1 / 3, 1 / 3, 1 / 3, 1.0, 0.0, 0.0]
+        assert rows["mean_units"].tolist() == [1.0, 0.5, 0.5, 1.0, 0.0, 0.0], "of a's top 2 and of b's, per layer"
+        assert rows["n_images"].tolist() == [2] * 6
         assert rows["k"].tolist() == [2, 2, 2, 1, 1, 1]
         dog = store.layer_distribution("latest", [CONTRIBUTION], [2], ["dog"], layers=(0, 1))
         assert dog["n_units"].tolist() == [2, 0]
         assert dog["share"].tolist() == [2 / 3, 0.0]
+        assert dog["mean_units"].tolist() == [1.5, 0.0], "a: two of layer 0; b: one of layer 0, one of layer 2"
+        both = store.layer_distribution("latest", [CONTRIBUTION], [2], ["dog", "cat"])
+        assert both["mean_units"].tolist() == [1.25, 0.25, 0.5], "a counts once: the mean of its two nouns"
+        assert both["n_images"].tolist() == [2] * 3
         units = store.unit_rows("latest", CONTRIBUTION, 2)
         assert units.iloc[0].to_dict() == {
             "layer": 0, "unit": 0, "n_images": 2, "n_concepts": 1, "mean_score": 4.0, "max_score": 5.0, "best_rank": 1,

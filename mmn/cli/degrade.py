@@ -91,7 +91,7 @@ def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
 
 def _usual_method(run: Run) -> str:
     stored = run.settings.methods
-    return names.CONTRIBUTION_FOLDED if names.CONTRIBUTION_FOLDED in stored else stored[0]
+    return names.default_method(stored)
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:

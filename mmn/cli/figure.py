@@ -1,30 +1,37 @@
 """`mmn figure NAME`: any chart of the dashboard as a file, by the same filters.
 
-layers       distinct top units per layer              --methods --ks|--shares --concepts --layers --quantity
+layers       top units per layer                       --methods --ks|--shares --concepts --layers --quantity --units
+                                                       [--no-control]
 comparison   common units of two scores against k      --methods A,B --ks|--shares --concepts
-budget       what a noun's logit is made of            --image --noun [--rival NOUN]
-top-share    how much of it the top units make up      --image --noun --ks|--shares
+budget       what a noun's logit is made of            --image --noun [--rival NOUN | --grey]
+top-share    how much of it the top units make up      --image --noun [--rival NOUN] --ks|--shares
 tokens       what a unit writes                        --neuron
 fields       do top units look at their noun's object?
 lens         nearest words of image tokens and random vectors
 lens-layers  image tokens that say a noun, after each layer
 invariance   top units that stay under shuffling        --methods --ks --concepts --layers
 invariance-concepts, invariance-layers                  --methods A --ks K --concepts --layers
-cross-image  top units that pictures of a noun share    --methods A --ks K --concepts --layers
-cross-image-layers  where they lie                      --methods A --ks K --concepts --layers
-specificity  a noun's top unit, for other nouns         --methods A [--image] --found-on --concepts --layers
+cross-image  top units that pictures of a noun share    --methods A --ks K --pictures N --concepts --layers
+cross-image-layers  where they lie                      --methods A --ks K --pictures N --concepts --layers
+specificity  a noun's top unit, for other nouns         --methods A [--image | --concepts --most N] --layers
+                                                       --found-on
 specificity-summary, specificity-highest                --methods --concepts --layers
-selectivity  units of classes, in other classes         --methods A --concepts
-sensitivity  how well top units' words fit              --methods --concepts --layers
-degradation  a noun's probability as units are zeroed  --methods --concepts --layers --measure
-perturbation the same under noise on the units         --methods --concepts --layers --measure --against
-ablated-layers  layers of the zeroed units             --methods --concepts --layers --ks
-edit         efficacy, generalisation and locality     --edit
+selectivity  units of classes, in other classes         --methods A --concepts --most N
+sensitivity  how well top units' words fit              --methods --metric --concepts --layers
+degradation  a noun's probability as units are zeroed   --methods --concepts --layers --nouns --measure --metric
+perturbation the same under noise on the units          --methods A --concepts --layers --nouns --measure --metric
+                                                       --against --sigma-unit
+ablated-layers  layers of the zeroed units              --methods A --ks K --concepts --layers --nouns
+edit         efficacy, generalisation and locality      --edit
+
+A filter that a figure does not read is refused. Where a run has several of what a figure draws one of, the line on
+standard error says which was taken and what takes another.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,16 +39,19 @@ from typing import Any
 import pandas as pd
 
 from mmn.cli import DONE, add_common, figure_effects, figure_experiments, figure_looks, print_json
+from mmn.cli.figure_choices import refuse_unread
 from mmn.cli.files import writing
 from mmn.cli.options import layer_range, number, sizes, split
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.names import CONTRIBUTION_FOLDED
+from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
 
 DEFAULT_SHARES = (0.001, 0.003, 0.01, 0.014, 0.03, 0.05, 0.1, 0.25)  # of all units (METHODS: k)
 LAYERS_SHARE = 0.014  # P1's 6,400 units of GPT-J's
+QUANTITIES = {"per-picture": "mean_units", "distinct": "n_units", "count": "n_units", "share": "share"}
+UNITS = {"all": None, "interpretable": True, "not-interpretable": False}
 Drawn = tuple[Any, pd.DataFrame]  # a chart and the rows behind it
 
 
@@ -59,44 +69,61 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--methods", metavar="A,B", help="default: all of the run")
     parser.add_argument("--ks", metavar="K,K", help="units per picture")
     parser.add_argument("--shares", metavar="S,S", help="the same as shares of all units, 0.014 for 1.4 %%")
-    parser.add_argument("--concepts", default="", metavar="A,B", help="only these nouns")
+    parser.add_argument("--concepts", metavar="A,B", help="only these nouns")
     parser.add_argument("--layers", metavar="FIRST-LAST")
-    parser.add_argument("--quantity", default="count", choices=("count", "share"))
+    parser.add_argument("--quantity", choices=QUANTITIES, help="of layers; default per-picture; count is distinct")
+    parser.add_argument("--units", choices=UNITS, help="of layers: those whose tokens are words, or not; default all")
+    parser.add_argument("--no-control", action="store_true", help="layers without its random units")
     parser.add_argument("--image", metavar="ID", help="a picture's id or a beginning of it")
     parser.add_argument("--noun", help="a noun of that picture's caption")
     parser.add_argument("--rival", metavar="NOUN", help="another noun of it, side by side")
+    parser.add_argument("--grey", action="store_true", help="the same noun over the grey picture, side by side")
     parser.add_argument("--neuron", metavar="L14.u2019")
-    parser.add_argument(
-        "--found-on", choices=figure_experiments.FOUND_ON, help="specificity: the picture that units were found on"
-    )
+    figure_experiments.add_options(parser)
     figure_effects.add_options(parser)
     add_common(parser, "figure")
 
 
 def run(options: argparse.Namespace) -> int:
-    from mmn.figures.export import export_chart
+    from mmn.figures.export import export_chart, unshown
+    from mmn.figures.glyphs import remedy
 
     if options.name not in DRAW:
         raise UsageError(f"no figure {options.name!r}; there are {', '.join(DRAW)}")
+    refuse_unread(options, READS[options.name], options.name)
+    options.taken, options.told = {}, []  # what is drawn of several that there are: see figure_choices
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path, RUN_PATH])
         row = store.run(options.run)
         chart, data = DRAW[options.name](store, row | store.summary(row["run_id"]), options)
     with writing(options.out):
         export_chart(chart, data, options.out, _width(options.width))
+    form = options.out.suffix.lstrip(".").lower()
+    for line in (*options.told, remedy(unshown(chart, form, _width(options.width)), form)):
+        if line:
+            print(f"mmn figure {options.name}: {line}", file=sys.stderr)
     if options.json:
-        print_json({"figure": options.name, "run_id": row["run_id"], "out": str(options.out)})
+        told = {"figure": options.name, "run_id": row["run_id"], "out": str(options.out), "taken": options.taken}
+        print_json(told)
     else:
         print(options.out)
     return DONE
 
 
 def _layer_distribution(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
-    methods = split(options.methods or "") or store.score_methods(row["run_id"])
+    stored = store.score_methods(row["run_id"])
+    methods = split(options.methods) or stored
+    if RANDOM in stored and not options.no_control:
+        methods = [*methods, *([] if RANDOM in methods else [RANDOM])]
+    elif options.no_control:
+        methods = [method for method in methods if method != RANDOM] or methods
     lemmas, ks = split(options.concepts), _ks(options, row, (LAYERS_SHARE,))
-    data = store.layer_distribution(row["run_id"], methods, ks, lemmas, layer_range(options.layers))
-    quantity = {"count": "n_units", "share": "share"}[options.quantity]
-    return _draw("layers", data, _counted(store, row, lemmas), _subset(lemmas), quantity), data
+    units = UNITS[options.units or "all"]
+    data = store.layer_distribution(
+        row["run_id"], methods, ks, lemmas, layer_range(options.layers), interpretable=units
+    )
+    told = _subset(lemmas) + ("" if units is None else f", {options.units.replace('-', ' ')} units only")
+    return _draw("layers", data, row, told, QUANTITIES[options.quantity or "per-picture"]), data
 
 
 def _comparison(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -110,7 +137,17 @@ def _comparison(store: Store, row: dict[str, Any], options: argparse.Namespace) 
 
 def _budget(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     picture, logits = _picture(store, row, options)
-    terms = [store.logit_budget(row["run_id"], picture["image_id"], noun).assign(noun=noun) for noun in logits]
+    sides = {noun: (noun, ORIGINAL) for noun in logits}
+    if options.grey:
+        concepts = store.picture_concepts(row["run_id"], picture["image_id"]).set_index("noun")
+        grey = concepts.loc[options.noun, "blank_logit"]
+        if options.rival or pd.isna(grey):
+            why = "stands beside --noun in place of --rival" if options.rival else "needs a run scored with --blank"
+            raise UsageError(f"--grey {why}")
+        label = f"{options.noun}, grey picture"
+        sides, logits = sides | {label: (options.noun, BLANK)}, logits | {label: float(grey)}
+    run_id, image_id = row["run_id"], picture["image_id"]
+    terms = [store.logit_budget(run_id, image_id, *side).assign(noun=label) for label, side in sides.items()]
     data = pd.concat(terms)
     return _draw("budget", data, row, logits, _of(picture)), data
 
@@ -157,6 +194,18 @@ DRAW: dict[str, Callable[[Store, dict[str, Any], argparse.Namespace], Drawn]] = 
     **figure_looks.DRAW,
     **figure_experiments.DRAW,
     **figure_effects.DRAW,
+}
+
+
+READS: dict[str, tuple[str, ...]] = {  # the filters of each figure; any other is refused
+    "layers": ("methods", "ks", "shares", "concepts", "layers", "quantity", "units", "no_control"),
+    "comparison": ("methods", "ks", "shares", "concepts"),
+    "budget": ("image", "noun", "rival", "grey"),
+    "top-share": ("image", "noun", "rival", "ks", "shares"),
+    "tokens": ("neuron",),
+    **dict.fromkeys(figure_looks.DRAW, ()),
+    **figure_experiments.READS,
+    **figure_effects.READS,
 }
 
 

@@ -8,15 +8,24 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mmn.cli.options import layer_range, split
+from mmn.cli.figure_choices import one_method, one_of
+from mmn.cli.options import at_least, layer_range, split
 from mmn.errors import UsageError
 from mmn.figures.wording import in_layers, led_concepts
 from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.store import Store
 
 Drawn = tuple[Any, pd.DataFrame]
-MOST: Final = 12  # concepts of a heat map
 FOUND_ON: Final = {"another": HELD_OUT, "same": SAME_PICTURE}  # the picture that a specificity map's units are from
+MOST: Final = 12  # concepts of a heat map, the most frequent; as on the page
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The filters of these figures that no other one has."""
+    parser.add_argument("--metric", metavar="A,B", help="measures of sensitivity, or the similarity of captions")
+    parser.add_argument("--most", type=at_least(1), metavar="N", help=f"concepts of a heat map; default {MOST}")
+    parser.add_argument("--pictures", type=at_least(2), metavar="N", help="of each concept, of cross-image")
+    parser.add_argument("--found-on", choices=FOUND_ON, help="of specificity: the picture that units were found on")
 
 
 def invariance(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -73,7 +82,10 @@ def _across(store: Store, row: dict[str, Any], options: argparse.Namespace) -> t
     """The score, k and number of pictures to draw."""
     measured = _measured(store, row, "cross-image")
     method = _one_method(options, list(dict.fromkeys(measured["method"])))
-    return method, _one_k(options, row, measured), int(measured["n"].min())
+    measured = measured[measured["method"] == method]
+    sizes = sorted({int(n) for n in measured["n"]})
+    n = one_of(options, "number of pictures", "--pictures", options.pictures, sizes)
+    return method, _one_k(options, row, measured[measured["n"] == n]), n
 
 
 def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
@@ -85,11 +97,13 @@ def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     method = _one_method(options, store.specificity_methods(run_id))
     selection = _found_on(store, run_id, options)
     if options.image:
+        if options.concepts or options.most:
+            raise UsageError("specificity of one --image draws all its nouns: leave --concepts and --most out")
         picture = store.picture(run_id, options.image)
         data = store.specificity_of_picture(run_id, picture["image_id"], method, layers, selection)
         of = f"picture {picture['image_id'][:8]}, “{picture['text']}”{in_layers(layers)}"
         return charts.specificity_of_picture(data, row, method, of), data
-    data = store.specificity_by_concept(run_id, method, MOST, lemmas, layers, selection)
+    data = store.specificity_by_concept(run_id, method, options.most or MOST, lemmas, layers, selection)
     summary = store.specificity_summary(run_id, [method], lemmas, layers)
     enter = int(summary[summary["selection"] == selection]["n_images"].max())
     chart = charts.specificity_by_concept(data, row | {"n_images": enter}, method, _subset(options), selection)
@@ -141,7 +155,7 @@ def selectivity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     from mmn.figures.specificity import selectivity as chart
 
     method = _one_method(options, store.selectivity_methods(row["run_id"]))
-    data = store.selectivity(row["run_id"], method, MOST, split(options.concepts))
+    data = store.selectivity(row["run_id"], method, options.most or MOST, split(options.concepts))
     return chart(data, row, method), data
 
 
@@ -149,7 +163,10 @@ def sensitivity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     """A panel for each measure, beside the shuffled pairing."""
     from mmn.figures.sensitivity import sensitivity as chart
 
-    methods, metrics = store.sensitivity_measured(row["run_id"])
+    methods, there = store.sensitivity_measured(row["run_id"])
+    metrics = split(options.metric) or there
+    if unknown := [metric for metric in metrics if metric not in there]:
+        raise UsageError(f"--metric {unknown[0]}: measured were {', '.join(there) or 'none'}")
     data = store.sensitivity(row["run_id"], split(options.methods) or methods, metrics, *_nouns(options))
     return chart(data, row, _led(options)), data
 
@@ -167,6 +184,16 @@ DRAW: Final[dict[str, Callable[[Store, dict[str, Any], argparse.Namespace], Draw
     "sensitivity": sensitivity,
 }
 
+_AT_ONE_K: Final = ("methods", "ks", "concepts", "layers")
+READS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("invariance", "invariance-concepts", "invariance-layers"), _AT_ONE_K),
+    **dict.fromkeys(("cross-image", "cross-image-layers"), (*_AT_ONE_K, "pictures")),
+    "specificity": ("methods", "image", "concepts", "layers", "most"),
+    **dict.fromkeys(("specificity-summary", "specificity-highest"), ("methods", "concepts", "layers")),
+    "selectivity": ("methods", "concepts", "most"),
+    "sensitivity": ("methods", "metric", "concepts", "layers"),
+}
+
 
 def _measured(store: Store, row: dict[str, Any], kind: str) -> pd.DataFrame:
     """What was measured of a kind of invariance.
@@ -182,16 +209,7 @@ def _measured(store: Store, row: dict[str, Any], kind: str) -> pd.DataFrame:
 
 
 def _one_method(options: argparse.Namespace, there: Sequence[str]) -> str:
-    """The score asked for, or the first that was measured.
-
-    Raises:
-        UsageError: several were asked for, or none was measured.
-    """
-    asked = split(options.methods)
-    if len(asked) > 1 or not there:
-        known = ", ".join(there) or "none (run the experiment first)"
-        raise UsageError(f"{options.name} draws one score; give --methods with one of those measured: {known}")
-    return asked[0] if asked else there[0]
+    return one_method(options, split(options.methods), there)
 
 
 def _ks(options: argparse.Namespace, measured: pd.DataFrame) -> list[int]:
@@ -204,10 +222,16 @@ def _ks(options: argparse.Namespace, measured: pd.DataFrame) -> list[int]:
 
 
 def _one_k(options: argparse.Namespace, row: dict[str, Any], measured: pd.DataFrame) -> int:
-    """The k asked for, or the measured one next to 1.4 % of all units."""
+    """The k asked for, or the measured one next to 1.4 % of all units, which is said.
+
+    Raises:
+        UsageError: several were asked for, or one that was not measured.
+    """
     ks = _ks(options, measured)
+    if options.ks is not None and len(ks) > 1:
+        raise UsageError(f"{options.name} draws one k; --ks names {len(ks)}")
     usual = 0.014 * int(row["n_layers"]) * int(row["d_mlp"])
-    return min(ks, key=lambda k: abs(k - usual))
+    return one_of(options, "k", "--ks", None, ks, min(ks, key=lambda k: abs(k - usual)))
 
 
 def _nouns(options: argparse.Namespace) -> tuple[list[str], tuple[int, int] | None]:

@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 import altair as alt
+
+DOT, BAR, TICK, DOTTED, FLAT_TICK = "circle", "square", "M0,-1V1", "M0,-1V-0.6M0,-0.2V0.2M0,0.6V1", "M-1,0H1"
+_LABEL: Final = "mark_label"
+
+
+def key(base: alt.Chart, marks: Mapping[str, tuple[str, str]], columns: int = 2) -> Any:
+    """A layer that draws nothing and names the other layers' marks in a legend above the chart: controls, too.
+
+    Args:
+        base: any chart of the layers, with their data.
+        marks: what a mark stands for -> its shape (one of the above) and colour.
+        columns: entries side by side.
+    """
+    labels, shapes = list(marks), [shape for shape, _ in marks.values()]
+    legend = alt.Legend(
+        title=None, orient="top", columns=columns, labelLimit=260, symbolOpacity=1, symbolSize=50, symbolStrokeWidth=1.6
+    )
+    colours = alt.Scale(domain=labels, range=[colour for _, colour in marks.values()])
+    field: dict[str, Any] = {"field": _LABEL, "type": "nominal", "legend": legend, "sort": labels}
+    nothing = base.transform_calculate(**{_LABEL: f"'{labels[0]}'"}).mark_point(size=0, opacity=0)
+    return nothing.encode(
+        shape=alt.Shape(**field, scale=alt.Scale(domain=labels, range=shapes)),
+        fill=alt.Fill(**field, scale=colours),
+        stroke=alt.Stroke(**field, scale=colours),
+        tooltip=alt.value(None),
+    )
 
 
 def layer_axis() -> alt.X:

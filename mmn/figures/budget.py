@@ -122,7 +122,7 @@ def _bars(rows: pd.DataFrame, order: list[str], y_range: tuple[float, float] | N
                 title="decoder layer (from 0)",
                 axis=alt.Axis(labelAngle=0, labelOverlap="greedy"),
             ),
-            alt.Y("logit:Q", title="added to the logit", stack="zero", axis=alt.Axis(tickCount=5), scale=scale),
+            alt.Y("logit:Q", title="added to the logit", stack="zero", axis=alt.Axis(tickCount=4), scale=scale),
             alt.Color(
                 "kind:N",
                 sort=kinds,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import pandas as pd
 import vl_convert
 
 from mmn.errors import UsageError
+from mmn.figures import glyphs
 from mmn.figures.theme import paper_config, wrap
 
 WIDTHS_IN: Final[Mapping[str, float]] = {"single": 3.25, "double": 6.75}  # columns of a two-column page, inches
@@ -57,7 +58,8 @@ def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, width: 
     if form == "csv":
         return data.to_csv(index=False, lineterminator="\n").encode()
     width_in = inches(width)
-    spec = paper_spec(chart, width_in)
+    glyphs.register_fonts()
+    spec = paper_spec(chart, width_in, unshown(chart, form, width))
     if form == "json":
         return json.dumps(spec, indent=1, allow_nan=False).encode()
     if form == "svg":
@@ -65,6 +67,31 @@ def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, width: 
     if form == "pdf":
         return vl_convert.vegalite_to_pdf(spec)
     return vl_convert.vegalite_to_png(spec, ppi=PPI)
+
+
+def unshown(chart: alt.TopLevelMixin, form: str, width: str | float = "single") -> str:
+    """The characters of `chart` that a file of the format `form` cannot show as they are, and has written out instead.
+
+    `glyphs.remedy` says what to do about them. An SVG shows all: its text is text.
+
+    Raises:
+        UsageError: `width` is none of ours; `MMN_FONTS` names no folder.
+    """
+    if form not in ("png", "pdf"):
+        return ""
+    glyphs.register_fonts()
+    if not glyphs.suspects(_strings(chart.to_dict())):
+        return ""
+    return glyphs.undrawable(vl_convert.vegalite_to_svg(paper_spec(chart, inches(width))), form)
+
+
+def _strings(spec: Any) -> Iterator[str]:
+    """All strings of a specification, drawn or not."""
+    if isinstance(spec, str):
+        yield spec
+    elif isinstance(spec, dict | list):
+        for value in spec.values() if isinstance(spec, dict) else spec:
+            yield from _strings(value)
 
 
 def inches(width: str | float) -> float:
@@ -84,12 +111,13 @@ def inches(width: str | float) -> float:
     return value
 
 
-def paper_spec(chart: alt.TopLevelMixin, width_in: float) -> dict[str, Any]:
-    """The specification of `chart` in the paper theme, `width_in` inches wide over all.
+def paper_spec(chart: alt.TopLevelMixin, width_in: float, unshown: str = "") -> dict[str, Any]:
+    """The specification of `chart` in the paper theme, `width_in` inches wide over all; the characters of `unshown`,
+    and control characters, which no renderer takes, are written out.
 
     Invariant: the rendered figure is within half a point of that width.
     """
-    spec = chart.to_dict()
+    spec: dict[str, Any] = glyphs.with_written_out(chart.to_dict(), unshown)
     width_pt = width_in * _PT_PER_IN
     own = spec.get("config", {})
     spec["config"] = paper_config() | {k: v for k, v in own.items() if k not in ("view", "background")}

@@ -12,7 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import layer_axis
+from mmn.figures.axes import BAR, DOT, DOTTED, FLAT_TICK, TICK, key, layer_axis
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
 from mmn.many_tests import told as told_tests
@@ -151,7 +151,8 @@ def kept_by_layer(
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
     told = f"n = {counted(data['of_images'].max(), 'picture')}; {subset}; k = {size}"
     legend = "line: 95 % interval, pictures resampled; tick: random units in the layers of the shuffled ranking"
-    return alt.layer(bars, ends, chance).properties(
+    named = {SAME: (BAR, method_colours([method])[0]), "random units of these layers": (FLAT_TICK, MUTED)}
+    return alt.layer(bars, ends, chance, key(base, named)).properties(
         height=200,
         title=alt.TitleParams(
             frame="bounds",
@@ -233,7 +234,8 @@ def shared_by_layer(
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
     told = f"n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; k = {size}"
     chosen = "" if layers is None else f"; full colour: layers {first} to {last}"
-    return alt.layer(bars, ticks).properties(
+    named = {"shared units": (BAR, method_colours([method])[0]), "random units, same layers": (FLAT_TICK, MUTED)}
+    return alt.layer(bars, ticks, key(base, named)).properties(
         height=200,
         title=alt.TitleParams(
             frame="bounds",
@@ -268,7 +270,11 @@ def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip]
     if dotted is not None:
         rule = alt.Chart(pd.DataFrame({"at": [dotted]})).mark_rule(strokeDash=_DOTTED, color=MUTED)
         chance = [rule.encode(alt.X("at:Q", **x))]
-    return alt.layer(*chance, ticks, lines, dots).properties(height=alt.Step(15))
+    floors = {"random units, same layers": (TICK, MUTED)}
+    if dotted is not None:
+        floors = {OTHER: (TICK, MUTED), CHANCE: (DOTTED, MUTED)}
+    named = {SAME if dotted is not None else "top units in common": (DOT, colour), **floors}
+    return alt.layer(*chance, ticks, lines, dots, key(base, named)).properties(height=alt.Step(15))
 
 
 def _both(field: str) -> alt.Y:

@@ -1,7 +1,10 @@
-"""In which layers do the top units lie? Distinct units in the top k per layer, one series per k.
+"""In which layers do the top units lie? Those of a picture, or the distinct ones of all pictures, one series per k.
 
-P1 figure S.4 (arXiv 2308.01544) and P2 figure 2 (arXiv 2311.07470), over image-level rankings: a unit's score is its
-maximum over a picture's concepts, and a unit that is on top for many pictures counts once.
+P1 figure S.4 (arXiv 2308.01544) and P2 figure 2 (arXiv 2311.07470) count distinct units over image-level rankings: a
+unit's score is its maximum over a picture's concepts, and a unit that is on top for many pictures counts once. So a
+layer whose units differ from picture to picture looks taller than one whose units are on top every time, and random
+rankings, which name other units in every picture, soon fill every layer. `mean_units` (OURS) is free of both: how many
+of a picture's k units lie in the layer, k in all, for the scores as for the control.
 """
 
 from __future__ import annotations
@@ -13,14 +16,31 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import layer_axis
-from mmn.figures.theme import INK, ordered_colours
-from mmn.figures.wording import k_text
+from mmn.figures.theme import INK, MUTED, ordered_colours
+from mmn.figures.wording import counted, k_text, of_run
 from mmn.names import RANDOM
 
-COLUMNS: Final = ("method", "k", "layer", "n_units", "share")
+COLUMNS: Final = ("method", "k", "layer", "n_units", "share", "mean_units", "n_images")
+QUANTITIES: Final[Mapping[str, str]] = {  # what the page and the terminal call it -> column; the first is the default
+    "per picture": "mean_units",
+    "distinct": "n_units",
+    "share": "share",
+}
 AXES: Final[Mapping[str, tuple[str, str]]] = {  # quantity -> axis title, number format
+    "mean_units": ("units of a picture's top k, mean", "~g"),
     "n_units": ("distinct units in the top k", ",d"),
     "share": ("share of the distinct units", "~%"),
+}
+TITLES: Final[Mapping[str, str]] = {
+    "mean_units": "Top units of a picture per layer",
+    "n_units": "Distinct top units per layer",
+    "share": "Distinct top units per layer",
+}
+TOP_UNITS: Final = "top units"
+CONTROLS: Final[Mapping[str, str]] = {
+    "mean_units": "random units",
+    "n_units": "as many random units",
+    "share": "random units",
 }
 _MAX_BARS: Final = 72  # more are thinner than 3 pt in a column of a paper
 
@@ -29,18 +49,19 @@ def layer_distribution(
     data: pd.DataFrame,
     run: Mapping[str, Any],
     subset: str = "all concepts",
-    quantity: str = "n_units",
+    quantity: str = "mean_units",
     y_max: float | None = None,
 ) -> alt.TopLevelMixin:
-    """Bars (lines in deep models) of distinct top units per layer; one panel per method, `random` as its control.
+    """Bars (lines in deep models) of top units per layer; one panel per method, `random` as its control.
 
     Args:
         data: One row per method, k and layer: `Store.layer_distribution`. Rows of `random` become marks in the panels
             of the other methods, or a panel of their own when there are no others.
-        run: The run's row: model, images, n_layers, d_mlp, and as n_images the pictures that enter the counts.
+        run: The run's row: model, images, n_layers, d_mlp.
         subset: Which concepts the rankings are of, as words for the subtitle.
-        quantity: A key of `AXES`: the count, or its share of the distinct units of all layers (same method and k).
-        y_max: Upper end of the vertical axis, to compare charts drawn one by one.
+        quantity: A key of `AXES`: a picture's number, the number of distinct units of all pictures, or its share of
+            the distinct units of all layers (same method and k).
+        y_max: Upper end of the vertical axis, to compare charts drawn one by one: `highest` of all their data.
 
     Returns:
         A chart whose click selection `layer` holds layer and k.
@@ -48,14 +69,24 @@ def layer_distribution(
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     assert quantity in AXES, f"{quantity!r} is none of {sorted(AXES)}"
     rows = with_control(label_k(data, int(run["n_layers"]) * int(run["d_mlp"])), int(run["d_mlp"]))
+    rows = rows.assign(top_label=TOP_UNITS, control_label=CONTROLS[quantity])
     is_barred = rows["layer"].nunique() * rows["k"].nunique() <= _MAX_BARS
     panel = (_bars if is_barred else _lines)(rows, _axis(quantity, y_max), _axis(f"control_{quantity}", y_max))
     methods = list(dict.fromkeys(rows["method"]))
-    control = f"{'circles' if is_barred else 'dashed lines'}: random control" if _has_control(rows) else ""
+    lines = _told(data, rows, run, subset, quantity)
     if len(methods) == 1:
-        return panel.properties(height=200, title=_title(run, methods[0], subset, control))
+        title = alt.TitleParams(f"{TITLES[quantity]}, {methods[0]}", subtitle=lines)
+        return panel.properties(height=200, title=title)
     facet = alt.Facet("method:N", title=None, sort=methods, header=alt.Header(labelFontWeight="bold", labelPadding=4))
-    return panel.properties(height=110).facet(facet=facet, columns=1, title=_title(run, "", subset, control))
+    return panel.properties(height=110).facet(
+        facet=facet, columns=1, title=alt.TitleParams(TITLES[quantity], subtitle=lines)
+    )
+
+
+def highest(data: pd.DataFrame, d_mlp: int, quantity: str) -> float:
+    """The highest value that `layer_distribution` draws of `data`, controls too."""
+    rows = with_control(data, d_mlp)
+    return float(rows[[quantity, f"control_{quantity}"]].max().max())
 
 
 def label_k(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
@@ -66,16 +97,27 @@ def label_k(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
 
 
 def with_control(data: pd.DataFrame, d_mlp: int) -> pd.DataFrame:
-    """`data` with `layer_share` (of the layer's units), and `control_n_units` and `control_share`, those of `random`
-    for the same k and layer (missing without such rows). `random`'s own rows go unless there are no others.
+    """`data` with `layer_share` (of the layer's units) and a control of each quantity (missing without `random`).
+
+    `control_mean_units` and `control_share` are those of `random` for the same k and layer. `control_n_units` is that
+    share of the method's own distinct units: where as many would lie, had random rankings named them. (Random rankings
+    name nearly every unit once pictures are many, and would say nothing of the layers.) `random`'s own rows go unless
+    there are no others.
     """
     rows = data.assign(layer_share=data["n_units"] / d_mlp)
     is_control = rows["method"] == RANDOM
     if is_control.all():
-        return rows.assign(control_n_units=float("nan"), control_share=float("nan"))
-    control = rows.loc[is_control, ["k", "layer", "n_units", "share"]]
-    renamed = control.rename(columns={"n_units": "control_n_units", "share": "control_share"})
-    return rows[~is_control].merge(renamed, on=["k", "layer"], how="left")
+        return rows.assign(**{f"control_{quantity}": float("nan") for quantity in AXES})
+    control = rows.loc[is_control, ["k", "layer", "share", "mean_units"]]
+    renamed = control.rename(columns={"share": "control_share", "mean_units": "control_mean_units"})
+    joined = rows[~is_control].merge(renamed, on=["k", "layer"], how="left")
+    return joined.assign(control_n_units=joined["control_share"] * _totals(joined))
+
+
+def _totals(rows: pd.DataFrame) -> pd.Series:
+    """The distinct units of all layers, of each row's method and k; also where only some layers are shown."""
+    sums = rows.groupby(["method", "k"])[["n_units", "share"]].transform("sum")
+    return (sums["n_units"] / sums["share"]).fillna(0.0)
 
 
 def _bars(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
@@ -83,17 +125,31 @@ def _bars(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
     offset = alt.XOffset("k_label:N", sort=_k_order(rows))
     clicked = _click()
     bars = base.mark_bar().encode(y, offset, _colour(rows), opacity=_faded(clicked), tooltip=_tooltip(rows))
-    marks = base.mark_point(size=18, filled=True, fill="white", stroke=INK, strokeWidth=0.8, opacity=1)
-    return alt.layer(bars.add_params(clicked), *([marks.encode(y_control, offset)] if _has_control(rows) else []))
+    layers = [bars.add_params(clicked)]
+    if _has_control(rows):
+        legend = alt.Legend(title=None, orient="top", symbolStrokeWidth=0.8)
+        shape = alt.Shape("control_label:N", scale=alt.Scale(range=["circle"]), legend=legend)
+        marks = base.mark_point(size=22, fill="white", stroke=INK, strokeWidth=0.8, opacity=1)
+        layers.append(marks.encode(y_control, offset, shape, tooltip=_tooltip(rows)))
+    return alt.layer(*layers)
 
 
 def _lines(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
     base = _base(rows).encode(_colour(rows))
     clicked = _click(nearest=True)
     points = base.mark_point(size=16, filled=True).encode(y, opacity=_faded(clicked), tooltip=_tooltip(rows))
-    dashed = base.mark_line(strokeWidth=0.9, strokeDash=[3, 2]).encode(y_control)
-    lines = base.mark_line(strokeWidth=1.3).encode(y)
-    return alt.layer(*([dashed] if _has_control(rows) else []), lines, points.add_params(clicked))
+    if not _has_control(rows):
+        return alt.layer(base.mark_line(strokeWidth=1.3).encode(y), points.add_params(clicked))
+    labels = [TOP_UNITS, rows["control_label"].iloc[0]]
+    scale = alt.Scale(domain=labels, range=[[1, 0], [3, 2]])
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
+
+    def dash(field: str) -> alt.StrokeDash:
+        return alt.StrokeDash(f"{field}:N", scale=scale, legend=legend)
+
+    dashed = base.mark_line(strokeWidth=0.9).encode(y_control, dash("control_label"))
+    lines = base.mark_line(strokeWidth=1.3).encode(y, dash("top_label"))
+    return alt.layer(dashed, lines, points.add_params(clicked))
 
 
 def _base(rows: pd.DataFrame) -> alt.Chart:
@@ -103,12 +159,12 @@ def _base(rows: pd.DataFrame) -> alt.Chart:
 def _axis(field: str, y_max: float | None) -> alt.Y:
     title, form = AXES[field.removeprefix("control_")]
     scale = alt.Scale(domain=[0, y_max], nice=True) if y_max else alt.Scale(zero=True)
-    step = 1 if form == ",d" else 0.01
-    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=form, tickCount=5, tickMinStep=step))
+    steps = {"tickMinStep": 1} if form == ",d" else {}
+    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=form, tickCount=5, **steps))
 
 
 def _has_control(rows: pd.DataFrame) -> bool:
-    return bool(rows["control_n_units"].notna().any())
+    return bool(rows["control_mean_units"].notna().any())
 
 
 def _k_order(rows: pd.DataFrame) -> list[str]:
@@ -127,12 +183,14 @@ def _tooltip(rows: pd.DataFrame) -> list[alt.Tooltip]:
         alt.Tooltip("method:N"),
         alt.Tooltip("layer:O"),
         alt.Tooltip("k_label:N", title="k"),
+        alt.Tooltip("mean_units:Q", title="of a picture's top k, mean", format=".2f"),
         alt.Tooltip("n_units:Q", title="distinct units", format=",d"),
         alt.Tooltip("share:Q", title="share of the distinct units", format=".1%"),
         alt.Tooltip("layer_share:Q", title="share of the layer's units", format=".1%"),
     ]
     if _has_control(rows):
-        shown.append(alt.Tooltip("control_n_units:Q", title="random control", format=",d"))
+        shown.append(alt.Tooltip("control_mean_units:Q", title="random units of a picture", format=".2f"))
+        shown.append(alt.Tooltip("control_share:Q", title="share of the random units", format=".1%"))
     return shown
 
 
@@ -144,8 +202,18 @@ def _faded(clicked: alt.Parameter) -> Any:
     return alt.condition(clicked, alt.value(1), alt.value(0.4))
 
 
-def _title(run: Mapping[str, Any], method: str, subset: str, control: str) -> alt.TitleParams:
-    n = int(run["n_images"])
-    of = f"{run['model']} on {run['images']}, n = {n:,} {'picture' if n == 1 else 'pictures'}, {subset}"
-    text = "Distinct top units per layer" + (f", {method}" if method else "")
-    return alt.TitleParams(text, subtitle=[of, *filter(None, [control])])
+def _told(data: pd.DataFrame, rows: pd.DataFrame, run: Mapping[str, Any], subset: str, quantity: str) -> list[str]:
+    """The lines of the subtitle: of what, and of distinct units how many there are in all, beside random rankings."""
+    of = f"{of_run(run)}, n = {counted(data['n_images'].max(), 'picture')}, {subset}"
+    if quantity == "mean_units":
+        return [of]
+    told = rows.assign(n=_totals(rows)).groupby("k", sort=True)["n"].agg(["min", "max"])
+    random = data[data["method"] == RANDOM]
+    drawn = random.assign(n=_totals(random)).groupby("k")["n"].max() if _has_control(rows) else {}
+    sizes = [_span(told.loc[k]) + (f" (random: {drawn[k]:,.0f})" if k in drawn else "") for k in told.index]
+    return [of, f"distinct in all layers: {', '.join(sizes)}"]
+
+
+def _span(row: pd.Series) -> str:
+    least, most = round(row["min"]), round(row["max"])
+    return f"{most:,}" if least == most else f"{least:,}–{most:,}"

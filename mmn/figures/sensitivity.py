@@ -10,8 +10,9 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.figures.axes import DOT, TICK, key
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import of_run, require, sample_of_each
+from mmn.figures.wording import metric_words, of_run, require, sample_of_each
 from mmn.many_tests import told
 
 COLUMNS: Final = (
@@ -40,11 +41,12 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
         subset: which concepts were compared, as words for the subtitle.
     """
     require(data.columns, COLUMNS)
+    data = data.assign(metric=[metric_words(metric) for metric in data["metric"]])
     metrics = list(dict.fromkeys(data["metric"]))
     one = metrics[0] if len(metrics) == 1 else ""
     title = alt.TitleParams(
         frame="bounds",
-        text="How well the top units' words fit" + (f": {one}" if one else ""),
+        text="How well the top units' words fit" + (f" {one}" if one else ""),
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",
@@ -72,7 +74,7 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
         alt.Tooltip("n:Q", title="concepts", format=",d"),
     ]
     base = alt.Chart(data).encode(
-        alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200)),
+        alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200, labelFlush=False)),
         tooltip=[alt.Tooltip("method:N"), alt.Tooltip("metric:N"), *ends, *counts],
     )
     control_ends = base.mark_rule(strokeWidth=1.4, color=MUTED).encode(
@@ -81,4 +83,5 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     controls = base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("control:Q", **x))
     value_ends = base.mark_rule(strokeWidth=1.6).encode(alt.X("value_low:Q", **x), alt.X2("value_high"), colour)
     values = base.mark_point(filled=True, size=46, opacity=1).encode(alt.X("value:Q", **x), colour)
-    return alt.layer(control_ends, controls, value_ends, values).properties(height=alt.Step(24))
+    named = {"top units": (DOT, method_colours(methods)[0]), "another picture's units": (TICK, MUTED)}
+    return alt.layer(control_ends, controls, value_ends, values, key(base, named)).properties(height=alt.Step(24))

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+# Control characters, halves of surrogate pairs, non-characters, and signs that turn the direction of what follows.
+_UNPRINTABLE: Final = "\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff"
 
 
 def k_text(k: int, n_units: int) -> str:
     """The words for a k: the number, which means nothing alone, and its share of all units: `43 (1.4 %)`."""
     share = 100 * k / n_units
     return f"{k:,} ({share:.0f} %)" if share >= 10 else f"{k:,} ({share:.2g} %)"
+
+
+def written_out(text: str, signs: str = "") -> str:
+    """`text` with its control characters and those of `signs` as Python writes them, so that a line stays one line."""
+    return re.sub(f"[{_UNPRINTABLE}{re.escape(signs)}]", lambda found: _escape(found[0]), text)
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()
+
+
+def token_text(token: str, most: int = 28) -> str:
+    """A token as a label: without its space, in one line, at most so many letters; blank ones as Python writes them."""
+    said = written_out(token.strip()) or repr(token)
+    return said if len(said) <= most else said[: most - 1] + "…"
 
 
 def of_run(run: Mapping[str, Any]) -> str:
@@ -36,6 +55,21 @@ def sample_of_each(n_images: Collection[float], n_concepts: Collection[float]) -
 def _span(counts: Collection[float], noun: str) -> str:
     least, most = int(min(counts)), int(max(counts))
     return counted(most, noun) if least == most else f"{least:,}–{counted(most, noun)}"
+
+
+_METRICS: Final = {"lexical-v1": "same word", "word-f1-v1": "shared words"}  # the others are known by their names
+_TARGETS: Final = {"noun": "the noun", "caption": "the caption", "reference": "the references", "image": "the picture"}
+
+
+def metric_words(metric: str) -> str:
+    """A measure of `sensitivity` in words: `the caption: same word (lexical-v1, top 10 units)`."""
+    rest, _, top = metric.rpartition(":top")
+    name, _, target = rest.rpartition(":")
+    if not top.isdigit() or target not in _TARGETS:
+        return metric
+    units = counted(int(top), "unit")
+    said = f"{_METRICS[name]} ({name}, top {units})" if name in _METRICS else f"{name} (top {units})"
+    return f"{_TARGETS[target]}: {said}"
 
 
 def require(there: Iterable[object], wanted: Iterable[str]) -> None:

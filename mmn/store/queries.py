@@ -33,36 +33,45 @@ _RUNS = """
 
 # Ranks to count by: of the whole image, or of the caption nouns with the lemmas asked for.
 _IMAGE_RANKS = """
-    SELECT image_id, method, layer, unit, rank, score FROM image_rank
+    SELECT image_id, method, layer, unit, rank, score, 1::DOUBLE AS weight FROM image_rank
     WHERE run_id = $run_id AND variant = $variant AND method IN (SELECT unnest($methods)) AND rank <= $max_k
 """
 _LEMMA_RANKS = """
-    SELECT image_id, method, layer, unit, rank, score FROM score
-    SEMI JOIN (
-        SELECT image_id, noun FROM concept
+    SELECT image_id, method, layer, unit, rank, score, weight FROM score
+    JOIN (
+        SELECT image_id, noun, 1.0 / count(*) OVER (PARTITION BY image_id) AS weight FROM concept
         WHERE run_id = $run_id AND variant = $variant AND target_at IS NULL AND lemma IN (SELECT unnest($lemmas))
     ) USING (image_id, noun)
     WHERE run_id = $run_id AND variant = $variant AND method IN (SELECT unnest($methods)) AND rank BETWEEN 1 AND $max_k
 """
 
-# A unit is among the top k of some image exactly when its best rank over the images is at most k.
+# A unit is among the top k of some image exactly when its best rank over the images is at most k. The mean over images
+# needs no unit's name, only how many of each rank lie in a layer; every image weighs 1, by all its rankings together.
 _LAYER_DISTRIBUTION = """
     WITH ranks AS ({ranks}),
-    best AS (SELECT method, layer, unit, min(rank) AS rank FROM ranks {decoded} GROUP BY method, layer, unit),
+    meant AS (SELECT * FROM ranks {decoded}),
+    best AS (SELECT method, layer, unit, min(rank) AS rank FROM meant GROUP BY method, layer, unit),
+    sizes AS (SELECT unnest($ks)::INTEGER AS k),
     counted AS (
-        SELECT method, k, layer, count(*) AS n_units
-        FROM best JOIN (SELECT unnest($ks)::INTEGER AS k) ON rank <= k GROUP BY method, k, layer
+        SELECT method, k, layer, count(*) AS n_units FROM best JOIN sizes ON rank <= k GROUP BY method, k, layer
     ),
+    placed AS (SELECT method, layer, rank, sum(weight) AS n FROM meant GROUP BY method, layer, rank),
+    summed AS (
+        SELECT method, k, layer, sum(n) AS n_places FROM placed JOIN sizes ON rank <= k GROUP BY method, k, layer
+    ),
+    pictures AS (SELECT method, sum(weight) AS n_images FROM ranks WHERE rank = 1 GROUP BY method),
     grid AS (
         SELECT method, k, layer FROM (SELECT unnest($methods)::VARCHAR AS method),
-            (SELECT unnest($ks)::INTEGER AS k), (SELECT unnest(range($n_layers))::INTEGER AS layer)
+            sizes, (SELECT unnest(range($n_layers))::INTEGER AS layer)
     ),
     shared AS (
         SELECT method, k, layer, coalesce(n_units, 0) AS n_units,
-            coalesce(n_units, 0) / sum(n_units) OVER (PARTITION BY method, k) AS share
-        FROM grid LEFT JOIN counted USING (method, k, layer)
+            coalesce(n_units, 0) / sum(n_units) OVER (PARTITION BY method, k) AS share,
+            coalesce(n_places, 0) / n_images AS mean_units, round(n_images)::INTEGER AS n_images
+        FROM grid LEFT JOIN counted USING (method, k, layer) LEFT JOIN summed USING (method, k, layer)
+            LEFT JOIN pictures USING (method)
     )
-    SELECT method, k, layer, n_units, share FROM shared
+    SELECT method, k, layer, n_units, share, mean_units, n_images FROM shared
     ORDER BY list_position($methods, method), list_position($ks, k), layer
 """
 
@@ -195,7 +204,7 @@ def layer_distribution(
     variant: str = ORIGINAL,
     interpretable: bool | None = None,
 ) -> pd.DataFrame:
-    """Returns the number of distinct units per layer among the top k of some image: method, k, layer, n_units, share.
+    """Returns how many units of each layer are on top: method, k, layer, n_units, share, mean_units, n_images.
 
     With `interpretable`, only those of them that are decoded and interpretable, or not; where there are none, shares
     are 0.

@@ -224,7 +224,7 @@ class Store(
         variant: str = ORIGINAL,
         interpretable: bool | None = None,
     ) -> pd.DataFrame:
-        """Returns how many distinct units of each layer are among the top k of at least one image.
+        """Returns how many units of each layer are among the top k: of at least one image, and of an image on average.
 
         An image's ranking is by each unit's maximum over the nouns of its caption; with `lemmas`, the rankings of
         those nouns are used instead, together (METHODS: image-level ranking).
@@ -240,8 +240,11 @@ class Store(
                 decoded and not; None for all.
 
         Returns:
-            method, k, layer, n_units, share: one row for each, in the order given, layers without units too; `share`
-            is of all distinct units of that method and k, so it adds up to 1 over all layers.
+            method, k, layer, n_units, share, mean_units, n_images: one row for each, in the order given, layers
+            without units too. `n_units` are distinct units; `share` is of all those of that method and k, so it adds up
+            to 1 over all layers. `mean_units` is how many of a picture's top k lie in the layer, the mean over
+            `n_images` pictures (with `lemmas`, first over the chosen nouns of a picture): it adds up to k over all
+            layers, to less with `interpretable`, and does not saturate as distinct units do in many pictures.
 
         Raises:
             RunNotFoundError: no such run.

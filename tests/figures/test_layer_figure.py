@@ -1,20 +1,29 @@
 """The layer distribution's chart: columns, controls, bars and lines."""
 
+import re
+
 import pandas as pd
 import pytest
 
 from mmn.figures import FIGURES
-from mmn.figures.layers import with_control
+from mmn.figures.export import chart_bytes
+from mmn.figures.layers import AXES, CONTROLS, highest, with_control
 from mmn.figures.theme import ordered_colours
 from mmn.figures.wording import k_text
 
-RUN = {"model": "specimen", "images": "gallery", "n_images": 1, "n_layers": 6, "d_mlp": 512}
+RUN = {"model": "specimen", "images": "gallery", "n_layers": 6, "d_mlp": 512}
 
 
 def rows(methods=("contribution", "random"), ks=(3, 43), n_layers=6) -> pd.DataFrame:
     grid = [(m, k, layer) for m in methods for k in ks for layer in range(n_layers)]
     data = pd.DataFrame(grid, columns=["method", "k", "layer"])
-    return data.assign(n_units=[k * (layer + 1) for _, k, layer in grid], share=1 / n_layers)
+    of_all = n_layers * (n_layers + 1) / 2
+    return data.assign(
+        n_units=[k * (layer + 1) for _, k, layer in grid],
+        share=[(layer + 1) / of_all for _, _, layer in grid],
+        mean_units=[k / n_layers for _, k, _ in grid],
+        n_images=1,
+    )
 
 
 def test_missing_column_is_an_error_and_not_an_empty_chart():
@@ -24,8 +33,8 @@ def test_missing_column_is_an_error_and_not_an_empty_chart():
 
 def test_title_names_method_model_pictures_and_n():
     title = FIGURES["layers"](rows(), RUN, subset="concepts: dog").to_dict()["title"]
-    assert title["text"] == "Distinct top units per layer, contribution"
-    assert title["subtitle"] == ["specimen on gallery, n = 1 picture, concepts: dog", "circles: random control"]
+    assert title["text"] == "Top units of a picture per layer, contribution"
+    assert title["subtitle"] == ["specimen on gallery, n = 1 picture, concepts: dog"]
 
 
 def test_k_is_shown_as_number_and_share():
@@ -34,9 +43,40 @@ def test_k_is_shown_as_number_and_share():
 
 def test_random_is_a_control_of_the_others_but_stands_alone_when_alone():
     assert set(with_control(rows(), 512)["method"]) == {"contribution"}
-    assert with_control(rows(), 512)["control_n_units"].notna().all()
+    assert with_control(rows(), 512)["control_mean_units"].notna().all()
     assert set(with_control(rows(methods=("random",)), 512)["method"]) == {"random"}
     assert len(FIGURES["layers"](rows(methods=("contribution",)), RUN).to_dict()["layer"]) == 1, "no control scored"
+
+
+def test_a_control_that_fills_every_layer_does_not_squeeze_the_bars():
+    """512 pictures draw other units each, so random rankings name nearly all; the bars were a fifth of the height."""
+    data = rows(ks=(43,))
+    is_random = data["method"] == "random"
+    data.loc[is_random, ["n_units", "share"]] = [512, 1 / 6]
+    controlled = with_control(data, 512)
+    n_distinct = controlled["n_units"].sum()
+    assert controlled["control_n_units"].tolist() == pytest.approx([n_distinct / 6] * 6), "as many, spread at random"
+    for quantity in AXES:
+        top = highest(data, 512, quantity)
+        assert controlled[quantity].max() > 0.5 * top, quantity
+    spec = FIGURES["layers"](data, RUN, quantity="n_units").to_dict()
+    assert spec["title"]["subtitle"][1] == "distinct in all layers: 903 (random: 3,072)"
+
+
+def test_control_of_a_few_layers_is_of_all_distinct_units():
+    data = rows(ks=(43,))
+    whole, part = (with_control(one, 512) for one in (data, data[data["layer"] < 2]))
+    assert part["control_n_units"].tolist() == pytest.approx(whole["control_n_units"].tolist()[:2])
+
+
+@pytest.mark.parametrize(("n_layers", "channel"), [(6, "shape"), (40, "strokeDash")])
+@pytest.mark.parametrize("quantity", AXES)
+def test_the_control_has_an_entry_in_the_legend(n_layers: int, channel: str, quantity: str):
+    chart = FIGURES["layers"](rows(n_layers=n_layers), RUN, quantity=quantity)
+    svg = chart_bytes(chart, rows(), "svg").decode()
+    legends = re.findall(r'aria-label="Symbol legend[^"]*"', svg)
+    assert any(CONTROLS[quantity] in legend for legend in legends), legends
+    assert any(channel in layer["encoding"] for layer in chart.to_dict()["layer"])
 
 
 def test_bars_for_few_layers_and_lines_for_many():

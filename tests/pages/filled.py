@@ -103,7 +103,11 @@ def _tell_picture(rng, rows, path, number, methods):
         key = {"image_id": image_id, "variant": variant}
         rows["caption"].append(key | {"text": text, "tokens": [1, 2, 3]})
         for position, noun in enumerate(said):
-            flags = FLAGS | {"is_in_reference": position == 0, "is_multi_token": position == 1}
+            flags = FLAGS | {
+                "is_in_reference": position == 0,
+                "is_multi_token": position == 1,
+                "is_first": position == 0,
+            }
             base = {"lemma": noun, "noun": noun, "n_mentions": 1, "token_id": 7, "position": position}
             rows["concept"].append(key | base | {"logit": logit, "prob": logit / 10, "residual": 0.0} | flags)
             rows["budget"] += _budget(key | {"noun": noun}, logit)
