@@ -188,7 +188,7 @@ _AT_ONE_K: Final = ("methods", "ks", "concepts", "layers")
 READS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("invariance", "invariance-concepts", "invariance-layers"), _AT_ONE_K),
     **dict.fromkeys(("cross-image", "cross-image-layers"), (*_AT_ONE_K, "pictures")),
-    "specificity": ("methods", "image", "concepts", "layers", "most"),
+    "specificity": ("methods", "image", "concepts", "layers", "most", "found_on"),
     **dict.fromkeys(("specificity-summary", "specificity-highest"), ("methods", "concepts", "layers")),
     "selectivity": ("methods", "concepts", "most"),
     "sensitivity": ("methods", "metric", "concepts", "layers"),
