@@ -36,6 +36,7 @@ FLAGS: Final[Mapping[str, str]] = {  # where argparse keeps it -> what people wr
     "sigma_unit": "--sigma-unit",
     "most": "--most",
     "pictures": "--pictures",
+    "found_on": "--found-on",
     "edit": "--edit",
 }
 
