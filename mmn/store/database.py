@@ -18,7 +18,10 @@ from mmn.errors import CacheError, CacheLockedError, CacheNewerError
 
 _DAMAGE: Final = ("not a valid DuckDB", "Corrupt", "corrupt", "Could not read enough bytes")
 DATABASE: Final = "mmn.duckdb"
-_CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {"autoinstall_known_extensions": False}
+_CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "autoinstall_known_extensions": False,
+    "enable_external_access": False,  # what a stranger's database says cannot read or write other files
+}
 
 
 def connect(database_path: Path) -> duckdb.DuckDBPyConnection:

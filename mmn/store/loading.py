@@ -230,18 +230,18 @@ def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
         while waiting and n_rows < ROWS_AT_ONCE:
             one = waiting.popleft()
             try:
-                shard = _checked_shard(looking, one)
+                shard, is_copy = _checked_shard(looking, one)
             except BrokenFileError as error:
                 looking.broken.append(error.told)
                 looking.refused.known[one.path] = (one.look, error.told)
             else:
-                _insert(looking.own, one.run_file.run, one.path.name, shard)
+                _insert(looking.own, one.run_file.run, one.path.name, shard, is_copy=is_copy)
                 n_rows += sum(map(len, shard.tables.values()))
             yield
 
 
-def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
-    """A shard that may be loaded, by itself and beside what is loaded of its run."""
+def _checked_shard(looking: _Loading, one: _Waiting) -> tuple[Shard, bool]:
+    """A shard that may be loaded, by itself and beside what is loaded of its run; and whether another says the same."""
     run = one.run_file.run
     if run.run_id not in looking.known:
         looking.known[run.run_id] = known_of(looking.own, run.run_id)
@@ -250,13 +250,20 @@ def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
         looking.known[run.run_id].check(run, shard)
     except Unfit as error:
         raise BrokenFileError(one.path, str(error), "remove that folder") from error
+    is_copy = shard.digest in looking.known[run.run_id].shards
     looking.known[run.run_id].add(one.path.name, shard)
-    return shard
+    return shard, is_copy
 
 
-def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard) -> None:
-    """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in."""
+def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard, *, is_copy: bool = False) -> None:
+    """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in.
+
+    Two questions may have one answer, the same failures for instance: rows that another shard has told are not told
+    again (`is_copy`).
+    """
     own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC', ?)", [run.run_id, name, shard.digest])
+    if is_copy:
+        return
     for table, rows in shard.tables.items():
         own.register(f"shard_{table}", rows)
         own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
