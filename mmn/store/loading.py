@@ -10,7 +10,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -33,8 +33,8 @@ from mmn.shards import (
     read_run_file,
 )
 from mmn.store.database import transaction
+from mmn.store.forgetting import restore
 from mmn.store.known import Known, check_same, known_of
-from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
 from mmn.tables import ADDED_KEYS
 
 _TOLD_AGAIN: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
@@ -230,18 +230,21 @@ def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
         while waiting and n_rows < ROWS_AT_ONCE:
             one = waiting.popleft()
             try:
-                shard, is_copy = _checked_shard(looking, one)
+                shard = _checked_shard(looking, one)
             except BrokenFileError as error:
                 looking.broken.append(error.told)
                 looking.refused.known[one.path] = (one.look, error.told)
             else:
-                _insert(looking.own, one.run_file.run, one.path.name, shard, is_copy=is_copy)
+                _insert(looking.own, one.run_file.run, one.path.name, shard)
                 n_rows += sum(map(len, shard.tables.values()))
             yield
 
 
-def _checked_shard(looking: _Loading, one: _Waiting) -> tuple[Shard, bool]:
-    """A shard that may be loaded, by itself and beside what is loaded of its run; and whether another says the same."""
+def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
+    """A shard that may be loaded, by itself and beside what is loaded of its run.
+
+    Two questions may have one answer, the same failures for instance: what another shard told is not told again.
+    """
     run = one.run_file.run
     if run.run_id not in looking.known:
         looking.known[run.run_id] = known_of(looking.own, run.run_id)
@@ -250,20 +253,14 @@ def _checked_shard(looking: _Loading, one: _Waiting) -> tuple[Shard, bool]:
         looking.known[run.run_id].check(run, shard)
     except Unfit as error:
         raise BrokenFileError(one.path, str(error), "remove that folder") from error
-    is_copy = shard.digest in looking.known[run.run_id].shards
+    is_told = shard.digest in looking.known[run.run_id].shards
     looking.known[run.run_id].add(one.path.name, shard)
-    return shard, is_copy
+    return replace(shard, tables={}) if is_told else shard
 
 
-def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard, *, is_copy: bool = False) -> None:
-    """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in.
-
-    Two questions may have one answer, the same failures for instance: rows that another shard has told are not told
-    again (`is_copy`).
-    """
+def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard) -> None:
+    """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in."""
     own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC', ?)", [run.run_id, name, shard.digest])
-    if is_copy:
-        return
     for table, rows in shard.tables.items():
         own.register(f"shard_{table}", rows)
         own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
@@ -285,39 +282,6 @@ def _insertion(table: str) -> str:
         same = " AND ".join(f"told.{key} IS NOT DISTINCT FROM shard_{table}.{key}" for key in keys)
         rows += f" ANTI JOIN (SELECT {', '.join(keys)} {there}) AS told ON {same}"
     return f"INSERT INTO {table} BY NAME {rows}"
-
-
-def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Removes every row of a run, and marks it as deleted; decoded units of its model stay."""
-    with transaction(own):
-        for table, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
-            if "run_id" in columns:
-                own.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])  # noqa: S608 - names are our own
-        own.execute("INSERT INTO deleted_run VALUES (?, now() AT TIME ZONE 'UTC')", [run_id])
-
-
-def edits_of_this_run_only(own: duckdb.DuckDBPyConnection, run_id: str) -> list[str]:
-    """The edits whose deltas go with a run: those that no other run names, too."""
-    rows = own.execute(
-        "SELECT edit_id FROM edit WHERE run_id = $run_id "
-        "AND edit_id NOT IN (SELECT edit_id FROM edit WHERE run_id != $run_id)",
-        {"run_id": run_id},
-    )
-    return [edit_id for (edit_id,) in rows.fetchall()]
-
-
-def forget_edit(own: duckdb.DuckDBPyConnection, run_id: str, edit_id: str) -> None:
-    """Removes every row of an edit, its failures and the mark that its shard is in."""
-    with transaction(own):
-        for table in ("edit", "edited_caption"):
-            own.execute(f"DELETE FROM {table} WHERE run_id = ? AND edit_id = ?", [run_id, edit_id])  # noqa: S608
-        own.execute("DELETE FROM failure WHERE run_id = ? AND stage = ?", [run_id, f"edit {edit_id}"])
-        own.execute("DELETE FROM shard WHERE run_id = ? AND name = ?", [run_id, f"edit-{edit_id}"])
-
-
-def restore(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Takes the mark of deletion away."""
-    own.execute("DELETE FROM deleted_run WHERE run_id = ?", [run_id])
 
 
 def _utc(text: str) -> datetime:
