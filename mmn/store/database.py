@@ -34,6 +34,9 @@ def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
     """
     try:
         database_path.parent.mkdir(parents=True, exist_ok=True)
+        for path in (database_path, database_path.with_name(f"{database_path.name}.wal")):
+            if path.exists() and not path.is_file():
+                raise CacheError(f"{path} cannot be used: it is a folder, pipe or device; remove it")
         return duckdb.connect(str(database_path), config=_CONFIG)
     except OSError as error:
         raise CacheError(

@@ -1,4 +1,4 @@
-"""How do rows leave? Whole runs, which are remembered as deleted, and single edits. Folders and files are the store's."""
+"""How do rows leave? Whole runs, which are remembered as deleted, and single edits. Folders are the store's work."""
 
 from __future__ import annotations
 
