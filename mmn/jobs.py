@@ -29,13 +29,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from mmn.errors import UsageError
+from mmn.errors import BrokenFileError, UsageError
+from mmn.inside import is_name
 from mmn.names import CANCELLED, COMPLETE, FAILED, RUNNING
+from mmn.regular_files import read_json_object, read_tail
 from mmn.roots import require_model
-from mmn.whole_files import write_whole
+from mmn.whole_files import explain_unwritable, write_whole
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mmn")
 SCORE: Final = "score"
+_MOST_RESULT_BYTES: Final = 100_000_000
+_REMEDY: Final = "remove the job's folder"
+_NUMBER: Final = (int, float)
+_REPORTED: Final[dict[str, Any]] = {  # what pages read of reports and results, and of which types it is
+    "stage": str,
+    "done": int,
+    "total": int,
+    "rate": _NUMBER,
+    "remaining_s": _NUMBER,
+    "message": str,
+    "run_id": str,
+    "n_images": int,
+    "n_failed": int,
+    "n_scores": int,
+    "seconds": _NUMBER,
+    "images_per_s": _NUMBER,
+}
 _TAIL_BYTES: Final = 65_536  # enough for the last reports and a long traceback
 
 
@@ -132,7 +151,16 @@ def start(command: Sequence[str], jobs_path: Path, model: str, images: str, task
         OutsideRootsError: The model is outside the folders that this process may read.
     """
     require_model(model)
-    jobs_path.mkdir(parents=True, exist_ok=True)
+    with explain_unwritable(jobs_path):
+        jobs_path.mkdir(parents=True, exist_ok=True)
+        job, process = _start_alone(command, jobs_path, model, images, task)
+    threading.Thread(target=process.wait, daemon=True).start()  # reaps it, should it end before us
+    return job
+
+
+def _start_alone(
+    command: Sequence[str], jobs_path: Path, model: str, images: str, task: str
+) -> tuple[Job, subprocess.Popen[bytes]]:
     with _locked(jobs_path / ".start"):
         for job in list_jobs(jobs_path):
             if (job.model, job.images, job.task) == (model, images, task) and is_alive(job):
@@ -145,17 +173,25 @@ def start(command: Sequence[str], jobs_path: Path, model: str, images: str, task
         job = Job(path.name, tuple(command), model, images, process.pid, now.isoformat(timespec="seconds"), path, task)
         known = {name: value for name, value in asdict(job).items() if name != "path"}
         write_whole(path / "job.json", json.dumps(known, indent=1).encode())
-    threading.Thread(target=process.wait, daemon=True).start()  # reaps it, should it end before us
-    return job
+    return job, process
 
 
 def list_jobs(jobs_path: Path) -> list[Job]:
-    """All jobs under `jobs_path`, newest first; a folder without `job.json` was never started and is passed over."""
-    jobs = []
-    for path in sorted(jobs_path.glob("*/job.json"), reverse=True):
-        known = json.loads(path.read_text())
-        jobs.append(Job(**(known | {"command": tuple(known["command"])}), path=path.parent))
-    return jobs
+    """All jobs under `jobs_path`, newest first; a folder without a `job.json` as `start` writes it is no job."""
+    folders = [path for path in jobs_path.glob("*") if is_name(path.name) and path.is_dir() and not path.is_symlink()]
+    return [job for path in sorted(folders, reverse=True) if (job := _read_job(path)) is not None]
+
+
+def _read_job(path: Path) -> Job | None:
+    try:
+        known = read_json_object(path / "job.json", _REMEDY)
+        job = Job(**(known | {"command": tuple(known["command"])}), path=path)
+        datetime.fromisoformat(job.started_at)
+    except (BrokenFileError, TypeError, KeyError, ValueError):
+        return None
+    texts = (*job.command, job.model, job.images, job.task)
+    is_ours = job.job_id == path.name and type(job.pid) is int and job.pid > 1  # 0 and 1 name more than a job
+    return job if is_ours and all(isinstance(text, str) for text in texts) and job.task.split() else None
 
 
 def look(job: Job) -> JobState:
@@ -179,18 +215,23 @@ def cancel(job: Job) -> None:
         return
     marker = job.path / "cancel"
     stop = signal.SIGTERM if marker.exists() else signal.SIGINT
-    marker.touch()
+    os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW))
     with contextlib.suppress(ProcessLookupError):  # it ended in between
         os.killpg(job.pid, stop)
 
 
 def is_alive(job: Job) -> bool:
     """Whether the process of `job` (or one that it started) still holds the job's lock."""
-    with (job.path / "lock").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        lock = os.open(job.path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # whoever runs has a lock
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
     return False
 
 
@@ -234,16 +275,17 @@ def _read_progress(path: Path) -> tuple[Progress, tuple[str, ...]]:
             others.append(line.rstrip())
             continue
         run_id = report.get("run_id") or run_id
-        progress = Progress(**{k: v for k, v in report.items() if k in Progress.__dataclass_fields__ and v is not None})
+        progress = Progress(**{name: report[name] for name in report if name in Progress.__dataclass_fields__})
     return Progress(**(asdict(progress) | {"run_id": run_id})), tuple(line for line in others if line)[-30:]
 
 
 def _tail(path: Path) -> str:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        text = file.read().decode(errors="replace")
-    return text.partition("\n")[2] if size > _TAIL_BYTES else text  # the first line may be cut
+    try:
+        data, is_cut = read_tail(path, _TAIL_BYTES, _REMEDY)
+    except BrokenFileError:
+        return ""
+    text = data.decode(errors="replace")
+    return text.partition("\n")[2] if is_cut else text  # the first line may be cut
 
 
 def _report(line: str) -> dict[str, Any] | None:
@@ -252,18 +294,20 @@ def _report(line: str) -> dict[str, Any] | None:
         return None
     try:
         report = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
-    return report if isinstance(report, dict) and "stage" in report else None
+    if not isinstance(report, dict) or "stage" not in report:
+        return None
+    return {name: value for name, value in report.items() if isinstance(value, _REPORTED.get(name, object))}
 
 
 def _read_result(path: Path) -> dict[str, Any]:
     """What the job printed; empty when it printed nothing, or was killed while printing."""
     try:
-        result = json.loads(path.read_text() or "{}")
-    except json.JSONDecodeError:
+        found = read_json_object(path, _REMEDY, _MOST_RESULT_BYTES)
+    except BrokenFileError:
         return {}
-    return result if isinstance(result, dict) else {}
+    return {name: value for name, value in found.items() if isinstance(value, _REPORTED.get(name, object))}
 
 
 @contextlib.contextmanager

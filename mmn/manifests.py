@@ -1,11 +1,11 @@
 """What do the JSON files of a run say, and is it what they may say?
 
-    run.json        a `core.Run`: every input that can change a number; and `shards_are_bound`, true since shards are
-    outcome.json    a `core.Outcome`: how and when it ended
+    run.json        a `core.Run`: every input that can change a number; and the digest of all that
+    outcome.json    a `core.Outcome`: how and when it ended; and its digest
     manifest.json   in each shard: the run and the name that the shard belongs to, and the sha-256 of each of its files
 
 Types come from the dataclasses' own annotations; `LIMITS` bounds the numbers. A digest is no signature: it tells
-damage, mixing-up and copies, not who wrote a run. Shards of runs without `shards_are_bound` may lack a manifest.
+damage, mixing-up and copies, not who wrote a run. Older runs have no digest; their shards may lack a manifest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmn.regular_files import read_json_object
 RUN_FILE: Final = "run.json"
 OUTCOME_FILE: Final = "outcome.json"
 MANIFEST_FILE: Final = "manifest.json"
-BOUND: Final = "shards_are_bound"
+DIGEST: Final = "digest"
 YEARS: Final = (1970, 2261)  # what every library that we show times with can tell
 _INT32: Final = 2**31 - 1
 LIMITS: Final[dict[str, tuple[float, float]]] = {
@@ -51,7 +51,7 @@ _REDO: Final = "delete that folder and give the same command again: only it is r
 
 @dataclass(frozen=True)
 class RunFile:
-    """What `run.json` says: the run, and whether each of its shards has a manifest."""
+    """What `run.json` says: the run, and whether it has a digest, and so each of its shards a manifest."""
 
     run: Run
     is_bound: bool
@@ -74,10 +74,8 @@ def read_run_file(run_path: Path) -> RunFile:
     """
     path = run_path / RUN_FILE
     values = read_json_object(path, _MOVE_AWAY)
-    is_bound = values.pop(BOUND, False)
     try:
-        if not isinstance(is_bound, bool):
-            raise Unfit(f"{BOUND} is {quoted(is_bound)} and not true or false")
+        is_bound = _unsealed(values)
         run = _value(Run, values, "the run")
         _check_run(run)
     except Unfit as error:
@@ -87,7 +85,12 @@ def read_run_file(run_path: Path) -> RunFile:
 
 def run_bytes(run: Run) -> bytes:
     """The `run.json` of a new run."""
-    return to_json(asdict(run) | {BOUND: True})
+    return _sealed(asdict(run))
+
+
+def outcome_bytes(outcome: Outcome) -> bytes:
+    """The `outcome.json` of a run that has ended."""
+    return _sealed(asdict(outcome))
 
 
 def read_outcome(run_path: Path) -> Outcome | None:
@@ -101,6 +104,7 @@ def read_outcome(run_path: Path) -> Outcome | None:
         return None
     values = read_json_object(path, _REMOVE)
     try:
+        _unsealed(values)
         outcome = _value(Outcome, values, "the outcome")
         if outcome.status not in set(RUN_STATES) - {RUNNING}:
             raise Unfit(f"status {quoted(outcome.status)} is no end of a run")
@@ -134,6 +138,22 @@ def digest(data: bytes) -> str:
 def to_json(values: Mapping[str, Any]) -> bytes:
     """The bytes of a file of one JSON object."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _sealed(values: dict[str, Any]) -> bytes:
+    return to_json(values | {DIGEST: _digest_of(values)})
+
+
+def _unsealed(values: dict[str, Any]) -> bool:
+    """Takes the digest out of a file's values; returns whether there was one. Raises `Unfit` where it is not theirs."""
+    told = values.pop(DIGEST, None)
+    if told is not None and told != _digest_of(values):
+        raise Unfit(f"its {DIGEST} is not that of what it says: it was changed or damaged")
+    return told is not None
+
+
+def _digest_of(values: dict[str, Any]) -> str:
+    return digest(json.dumps(values, sort_keys=True).encode())
 
 
 def _check_run(run: Run) -> None:

@@ -35,6 +35,24 @@ def read_regular(path: Path, most_bytes: int, remedy: str) -> bytes:
     return data
 
 
+def read_tail(path: Path, most_bytes: int, remedy: str) -> tuple[bytes, bool]:
+    """Returns the last bytes of a regular file, and whether there are more before them.
+
+    Raises:
+        BrokenFileError: as `read_regular`, but for the size.
+    """
+    try:
+        why = _why_unfit(path.lstat(), None)
+        if not why:
+            with os.fdopen(os.open(path, _OPENED), "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - most_bytes))
+                return file.read(most_bytes), size > most_bytes
+    except (OSError, ValueError) as error:
+        raise BrokenFileError(path, f"it cannot be read ({_reason(error)})", remedy) from error
+    raise BrokenFileError(path, why, remedy)
+
+
 def read_json_object(path: Path, remedy: str, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
     """Returns the object in a JSON file. Only what JSON allows: no NaN, no name twice, no half of a character.
 
@@ -52,12 +70,12 @@ def read_json_object(path: Path, remedy: str, most_bytes: int = MOST_JSON_BYTES)
     return values
 
 
-def _why_unfit(found: os.stat_result, most_bytes: int) -> str:
+def _why_unfit(found: os.stat_result, most_bytes: int | None) -> str:
     if stat.S_ISLNK(found.st_mode):
         return "it is a link, which may lead anywhere"
     if not stat.S_ISREG(found.st_mode):
         return "it is a folder, pipe or device and not a file"
-    if found.st_size > most_bytes:
+    if most_bytes is not None and found.st_size > most_bytes:
         return f"it has {found.st_size:,} bytes, more than the {most_bytes:,} that are read"
     return ""
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +33,10 @@ from mmn.manifests import (
     OUTCOME_FILE,
     RUN_FILE,
     RunFile,
+    outcome_bytes,
     read_outcome,
     read_run_file,
     run_bytes,
-    to_json,
 )
 from mmn.names import COMPLETE, RUN_STATES, RUNNING
 from mmn.printable import quoted
@@ -196,7 +195,7 @@ def finish_run(run_path: Path, outcome: Outcome) -> None:
     if earlier is not None and earlier.status == COMPLETE:
         return
     with explain_unwritable(run_path):
-        write_whole(run_path / OUTCOME_FILE, to_json(asdict(outcome)))
+        write_whole(run_path / OUTCOME_FILE, outcome_bytes(outcome))
 
 
 def find_runs(runs_paths: Iterable[Path]) -> list[Path]:

@@ -18,7 +18,10 @@ from mmn.errors import CacheError, CacheLockedError, CacheNewerError
 
 _DAMAGE: Final = ("not a valid DuckDB", "Corrupt", "corrupt", "Could not read enough bytes")
 DATABASE: Final = "mmn.duckdb"
-_CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {"autoinstall_known_extensions": False}
+_CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "autoinstall_known_extensions": False,
+    "enable_external_access": False,  # what a stranger's database says cannot read or write other files
+}
 
 
 def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
@@ -31,6 +34,9 @@ def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
     """
     try:
         database_path.parent.mkdir(parents=True, exist_ok=True)
+        for path in (database_path, database_path.with_name(f"{database_path.name}.wal")):
+            if path.exists() and not path.is_file():
+                raise CacheError(f"{path} cannot be used: it is a folder, pipe or device; remove it")
         return duckdb.connect(str(database_path), config=_CONFIG)
     except OSError as error:
         raise CacheError(

@@ -10,7 +10,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -33,9 +33,9 @@ from mmn.shards import (
     read_run_file,
 )
 from mmn.store.database import transaction
+from mmn.store.forgetting import restore
 from mmn.store.given import apply_references, of_latest_masks
 from mmn.store.known import Known, check_same, known_of
-from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
 from mmn.tables import ADDED_KEYS
 
 _TOLD_AGAIN: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
@@ -242,7 +242,10 @@ def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
 
 
 def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
-    """A shard that may be loaded, by itself and beside what is loaded of its run."""
+    """A shard that may be loaded, by itself and beside what is loaded of its run.
+
+    Two questions may have one answer, the same failures for instance: what another shard told is not told again.
+    """
     run = one.run_file.run
     if run.run_id not in looking.known:
         looking.known[run.run_id] = known_of(looking.own, run.run_id)
@@ -251,8 +254,9 @@ def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
         looking.known[run.run_id].check(run, shard)
     except Unfit as error:
         raise BrokenFileError(one.path, str(error), "remove that folder") from error
+    is_told = shard.digest in looking.known[run.run_id].shards
     looking.known[run.run_id].add(one.path.name, shard)
-    return shard
+    return replace(shard, tables={}) if is_told else shard
 
 
 def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard) -> None:
@@ -281,39 +285,6 @@ def _insertion(table: str) -> str:
         same = " AND ".join(f"told.{key} IS NOT DISTINCT FROM shard_{table}.{key}" for key in keys)
         rows += f" ANTI JOIN (SELECT {', '.join(keys)} {there}) AS told ON {same}"
     return f"INSERT INTO {table} BY NAME {rows}"
-
-
-def forget_run(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Removes every row of a run, and marks it as deleted; decoded units of its model stay."""
-    with transaction(own):
-        for table, columns in (PUBLIC_TABLES | INTERNAL_TABLES).items():
-            if "run_id" in columns:
-                own.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])  # noqa: S608 - names are our own
-        own.execute("INSERT INTO deleted_run VALUES (?, now() AT TIME ZONE 'UTC')", [run_id])
-
-
-def edits_of_this_run_only(own: duckdb.DuckDBPyConnection, run_id: str) -> list[str]:
-    """The edits whose deltas go with a run: those that no other run names, too."""
-    rows = own.execute(
-        "SELECT edit_id FROM edit WHERE run_id = $run_id "
-        "AND edit_id NOT IN (SELECT edit_id FROM edit WHERE run_id != $run_id)",
-        {"run_id": run_id},
-    )
-    return [edit_id for (edit_id,) in rows.fetchall()]
-
-
-def forget_edit(own: duckdb.DuckDBPyConnection, run_id: str, edit_id: str) -> None:
-    """Removes every row of an edit, its failures and the mark that its shard is in."""
-    with transaction(own):
-        for table in ("edit", "edited_caption"):
-            own.execute(f"DELETE FROM {table} WHERE run_id = ? AND edit_id = ?", [run_id, edit_id])  # noqa: S608
-        own.execute("DELETE FROM failure WHERE run_id = ? AND stage = ?", [run_id, f"edit {edit_id}"])
-        own.execute("DELETE FROM shard WHERE run_id = ? AND name = ?", [run_id, f"edit-{edit_id}"])
-
-
-def restore(own: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Takes the mark of deletion away."""
-    own.execute("DELETE FROM deleted_run WHERE run_id = ?", [run_id])
 
 
 def _utc(text: str) -> datetime:

@@ -19,7 +19,7 @@ from mmn.errors import SetAside
 from mmn.inside import inside
 from mmn.names import ORIGINAL
 from mmn.shards import remove
-from mmn.store import loading, queries
+from mmn.store import forgetting, loading, queries
 from mmn.store.cross_image import CrossImageReader
 from mmn.store.database import DATABASE, connect
 from mmn.store.edits import EditReader
@@ -129,8 +129,8 @@ class Store(
         with self._changing() as own:
             found = queries.find_run(own, run_id)["run_id"]
             give_space_back = remove(self.runs_path, found)
-            deltas = [self.edit_path(edit_id) for edit_id in loading.edits_of_this_run_only(own, found)]
-            loading.forget_run(own, found)
+            deltas = [self.edit_path(edit_id) for edit_id in forgetting.edits_of_this_run_only(own, found)]
+            forgetting.forget_run(own, found)
         for path in deltas:
             path.unlink(missing_ok=True)
         give_space_back()
@@ -146,14 +146,14 @@ class Store(
         with self._changing() as own:
             run = queries.find_run(own, run_id)["run_id"]
             give_space_back = remove(inside(self.runs_path, run), f"edit-{edit_id}")
-            loading.forget_edit(own, run, edit_id)
+            forgetting.forget_edit(own, run, edit_id)
         delta_path.unlink(missing_ok=True)
         give_space_back()
 
     def restore(self, run_id: str) -> None:
         """Lets a deleted run be loaded again (`mmn load DIR`)."""
         with self._changing() as own:
-            loading.restore(own, run_id)
+            forgetting.restore(own, run_id)
 
     def runs(self) -> pd.DataFrame:
         """Returns one row per run, newest first: the columns of `run`, n_images, n_failed, n_concepts, n_scores."""
