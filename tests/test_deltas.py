@@ -254,7 +254,7 @@ def test_names_of_models_with_a_delta(tmp_path: Path) -> None:
     assert split_delta(with_delta("/models/a+b", file)) == ("/models/a+b", file)
 
 
-def test_units_of_no_layer_are_our_own_mistake(tiny: Model) -> None:
+def test_units_of_no_layer_are_refused(tiny: Model) -> None:
     wrong = replace(columns(tiny), layer=99)
-    with pytest.raises(AssertionError, match="layer 99"), deltas.applied(tiny, delta_of(tiny, wrong)):
+    with pytest.raises(ModelError, match="layer 99"), deltas.applied(tiny, delta_of(tiny, wrong)):
         pass
