@@ -121,7 +121,9 @@ def _require_plain(anatomy: Anatomy, declared: Decoder, family: Family) -> None:
     """One nn.Linear of one size for W_out of each layer and for W_U, and all of them, and the norm, in plain floats."""
     if not anatomy.layers:
         raise UnsupportedModelError(f"this {family.model_type} model's text decoder has no layers")
-    matrices = {f"{declared.ffn_out} of layer {layer}": out for layer, out in enumerate(anatomy.ffn_outs)}
+    matrices: dict[str, nn.Module] = {
+        f"{declared.ffn_out} of layer {layer}": out for layer, out in enumerate(anatomy.ffn_outs)
+    }
     matrices[family.unembedding] = anatomy.unembedding
     for name, module in matrices.items():
         if type(module) is not nn.Linear:  # quantised and LoRA layers are subclasses, or wrap one
