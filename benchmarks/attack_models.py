@@ -1,7 +1,7 @@
 """Can a stranger's model folder harm anything? Crafted folders, each loaded and checked as `mmn doctor` does.
 
-A folder is harmless when it is refused in one line, or does what the whole one does; within 5 s and 3 GiB, without a
-raw exception, and without a file anywhere else. The bundled specimen is the model that is spoiled.
+A folder is harmless when it is refused in one line, or does what the whole one does; within 5 s of processor time and
+3 GiB, without a raw exception, and without a file anywhere else. The bundled specimen is the model that is spoiled.
 
     python benchmarks/attack_models.py [--only NAME]
 """
@@ -12,22 +12,23 @@ import argparse
 import json
 import os
 import pickle
-import resource
 import shutil
+import signal
 import struct
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-MOST_SECONDS: Final = 5.0
+MOST_SECONDS: Final = 5.0  # of processor time, which others on the machine do not lengthen
 MOST_BYTES: Final = 3 << 30
+GIVE_UP_SECONDS: Final = 60.0  # by the clock, which runs on for what only waits
 REFUSED, ACCEPTED, HARMED = "refused", "accepted", "harmed"
 Spoil = Callable[[Path], object]
 
@@ -157,6 +158,7 @@ def code_of_an_unknown_type(folder: Path) -> None:
 
 
 LOOPS: Final = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
+MANY_DIGITS: Final = '{"model_type": "llava", "a": ' + "9" * 10**6 + "}"
 DEEP: Final = '{"a":' * 50_000 + "1" + "}" * 50_000
 ATTACKS: Final[dict[str, Spoil]] = {
     "template: reaches for __class__": template("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
@@ -180,7 +182,7 @@ ATTACKS: Final[dict[str, Spoil]] = {
     "config: a deep text part": changed("config.json", text_config=json.loads("[" * 800 + "]" * 800)),
     "config: ten million layers": inside("text_config", num_hidden_layers=10_000_000),
     "config: ten million layers of the encoder": inside("vision_config", num_hidden_layers=10_000_000),
-    "config: two thousand layers": inside("text_config", num_hidden_layers=2_000),
+    "config: three hundred layers": inside("text_config", num_hidden_layers=300),
     "config: minus one layer": inside("text_config", num_hidden_layers=-1),
     "config: no layers": inside("text_config", num_hidden_layers=0),
     "config: text_config null": changed("config.json", text_config=None),
@@ -243,20 +245,21 @@ ATTACKS: Final[dict[str, Spoil]] = {
 }
 
 
-def attack(work: Path, only: str = "") -> list[Verdict]:
+def attack(work: Path, only: str = "") -> Iterator[Verdict]:
     """Makes each folder in `work`, loads and checks it in a process of its own, and removes it again."""
+    from mmn.examine import check
+    from mmn.models import load_model
     from mmn.specimen import MODEL_PATHS
 
-    usual = json.loads(_try(MODEL_PATHS["specimen"], work)["line"])
-    verdicts = []
+    model = load_model("specimen", device="cpu")  # here, so that no process has to load the libraries again
+    usual = check(model, model.exact_prompt("A picture of")).caption
     for name, spoil in ATTACKS.items():
         if only in name:
             folder = work / "stranger"
             shutil.copytree(MODEL_PATHS["specimen"], folder)
             spoil(folder)
-            verdicts.append(_judge(name, _try(folder, work), usual, work / "canary"))
+            yield _judge(name, _try(folder, work), usual, work / "canary")
             shutil.rmtree(folder)
-    return verdicts
 
 
 def _judge(name: str, found: dict[str, Any], usual: object, canary: Path) -> Verdict:
@@ -277,12 +280,16 @@ def _try(folder: Path, work: Path) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         _load(folder, answer)
-    status, taken = os.waitpid(child, 0)[1], resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert taken.ru_maxrss
-    found = {"ending": HARMED, "line": f"the process ended with {status}", "bytes": 0}
+    done, _, taken = os.wait4(child, os.WNOHANG)
+    while not done:
+        time.sleep(0.01)
+        if time.monotonic() > started + GIVE_UP_SECONDS:
+            os.kill(child, signal.SIGKILL)
+        done, _, taken = os.wait4(child, os.WNOHANG)
+    found = {"ending": HARMED, "line": "the process died or was given up"}
     if answer.exists():
         found = json.loads(answer.read_text())
-    return found | {"seconds": time.monotonic() - started}
+    return found | {"seconds": taken.ru_utime + taken.ru_stime, "bytes": taken.ru_maxrss * 1024}
 
 
 def _load(folder: Path, answer: Path) -> None:
@@ -298,8 +305,7 @@ def _load(folder: Path, answer: Path) -> None:
         ending, line = REFUSED, str(error)
     except BaseException:
         ending, line = HARMED, traceback.format_exc().strip().splitlines()[-1]
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
-    answer.write_text(json.dumps({"ending": ending, "line": line, "bytes": most}))
+    answer.write_text(json.dumps({"ending": ending, "line": line}))
     os._exit(0)
 
 
@@ -313,10 +319,13 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory() as folder:
-        verdicts = attack(Path(folder), parser.parse_args().only)
-    for one in verdicts:
-        print(f"{one.ending:8} {one.seconds:5.1f} s {one.gibibytes:4.1f} GiB  {one.name}: {one.why[:150]}")
+        for one in attack(Path(folder), parser.parse_args().only):
+            verdicts.append(one)
+            print(
+                f"{one.ending:8} {one.seconds:5.1f} s {one.gibibytes:4.1f} GiB  {one.name}: {one.why[:150]}", flush=True
+            )
     endings = [one.ending for one in verdicts]
     counts = ", ".join(f"{endings.count(ending)} {ending}" for ending in (REFUSED, ACCEPTED, HARMED))
     print(f"tried {len(verdicts)}: {counts}; slowest {max(one.seconds for one in verdicts):.1f} s")

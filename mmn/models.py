@@ -30,7 +30,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 SMALL_MODEL = 50_000_000  # parameters; below it one thread beats several on a CPU
 DEFAULT_PROMPT = "Describe the image in few words."  # P2's; a checkpoint's config may name its own `default_prompt`
 LIMBER = "limber:"
-REHEARSAL, TEMPLATE = Limits(seconds=60), Limits(seconds=2)  # a large tokenizer takes seconds, a template milliseconds
+# Processor time. A large tokenizer takes seconds to load, a picture a fraction of one, a template milliseconds.
+LOADING, ENCODING, TEMPLATE = Limits(seconds=60), Limits(seconds=4), Limits(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -189,26 +190,37 @@ def _load_checkpoint(name: str, dtype: str, device: str) -> Model:
     path = local_folder(name, judge_family)
     config, family = judge_family(path)
     require_safetensors(path)
-    if name not in BUNDLED_PATHS:
-        apart(f"{path}: its processor is tried", lambda: _rehearse(name, path, config, family), REHEARSAL)
-    processor, filled = load_processor(path, config)
+    processor, filled = _load_processor(name, path, config, family)
     device = resolve_device(device)
     module = load_weights(AutoModelForImageTextToText, path, _resolve_dtype(dtype, device, config))
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
     return _put_together(name, module.to(device), processor, family, fingerprint(path), filled)
 
 
-def _rehearse(name: str, path: Path, config: Any, family: Family) -> str:
-    """Loads the processor and encodes a picture with it, all that is done with a stranger's before it is trusted."""
-    processor, _ = load_processor(path, config)
+def _load_processor(name: str, path: Path, config: Any, family: Family) -> tuple[Any, tuple[str, ...]]:
+    """A stranger's processor, after it was loaded, and has encoded a picture, in processes of their own.
+
+    What else is wrong with an encoded picture is said better when the whole model is checked.
+    """
+    if name in BUNDLED_PATHS:
+        return load_processor(path, config)
+    apart(f"{path}: its processor cannot be loaded", lambda: str(load_processor(path, config)[1]), LOADING)
+    processor, filled = load_processor(path, config)
     stand_in = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
     facts = ModelFacts(name, "", family.model_type, 0, 0)
-    model = Model(stand_in, processor, family, None, facts)  # type: ignore[arg-type] - nothing asks for its anatomy
-    try:
-        model.encode([Image.new("RGB", (336, 224))], model.exact_prompt(DEFAULT_PROMPT))
-    except EncodingError:
-        return "what is wrong is said better when the whole model is checked"
-    return "encoded"
+    nothing: Any = None  # for an anatomy, which encoding does not ask for
+    model = Model(stand_in, processor, family, nothing, facts)
+
+    def encode() -> str:
+        try:
+            model.encode([Image.new("RGB", (336, 224))], model.exact_prompt(DEFAULT_PROMPT))
+        except EncodingError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise
+        return "tried"
+
+    apart(f"{path}: its processor cannot encode a picture of 336×224 pixels", encode, ENCODING)
+    return processor, filled
 
 
 def _filled_in(name: str, processor: Any, messages: list[dict[str, Any]]) -> str:

@@ -74,12 +74,12 @@ def _known(config: Any) -> dict[str, Any]:
     """What a model's config says of the numbers that processors need."""
     vision = getattr(config, "vision_config", None)
     patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
-    is_square = isinstance(patch, int) and isinstance(side, int) and patch > 0
+    n_patches = (side // patch) ** 2 if isinstance(patch, int) and isinstance(side, int) and patch > 0 else None
     return {
         "num_query_tokens": getattr(config, "num_query_tokens", None),
         "patch_size": patch,
         "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
-        "num_image_tokens": (side // patch) ** 2 if is_square else None,
+        "num_image_tokens": n_patches,
     }
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmn.adapters import find_anatomy
-from mmn.checkpoints import fingerprint, local_folder
+from mmn.checkpoints import fingerprint, judge_family, local_folder
 from mmn.errors import ModelError, UnsupportedModelError
 from mmn.models import load_model
-from tests.tiny import FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
+from tests.tiny import FAMILY_BUILDERS, FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
 
 Break = Callable[[Path], object]
 OPT = {"ffn_dim": FFN, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": VOCABULARY, **SPECIAL}
@@ -200,11 +200,21 @@ def test_a_decoder_is_judged_before_the_weights_are_looked_at(name, copy):
         load_model(str(copy), device="cpu")
 
 
+@pytest.mark.parametrize("name", [name for name in FAMILY_BUILDERS if name != "limber"])
+def test_every_family_can_be_judged_by_its_config_alone(name, tmp_path):
+    """No weights there: what is refused is that, and not the config."""
+    module, _ = FAMILY_BUILDERS[name]()
+    module.config.save_pretrained(tmp_path)
+    found, family = judge_family(tmp_path)
+    assert (found.model_type, family.model_type) == (module.config.model_type, module.config.model_type)
+
+
 class Hub:
     """A hub of one repository: what was asked for, and a snapshot that grows by it."""
 
     def __init__(self, repository: Path, folder: Path) -> None:
-        self.repository, self.snapshot, self.asked = repository, folder / "abc123", []
+        self.repository, self.snapshot = repository, folder / "abc123"
+        self.asked: list[tuple[str | None, list[str]]] = []
         self.snapshot.mkdir()
 
     def fetch(self, _name: str, revision: str | None, allow_patterns: list[str]) -> str:

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 from mmn import deltas
 from mmn.captions import caption_batch
+from mmn.checkpoints import fingerprint
 from mmn.deltas import Columns, Delta, Part, RankOne
 from mmn.errors import CacheError, ModelError
 from mmn.images import open_image
-from mmn.models import Model, fingerprint, load_model, split_delta, with_delta
+from mmn.models import Model, load_model, split_delta, with_delta
 
 
 def columns(model: Model, layer: int = 2, units: tuple[int, ...] = (5, 0, 40), seed: int = 0) -> Columns:
@@ -254,7 +255,29 @@ def test_names_of_models_with_a_delta(tmp_path: Path) -> None:
     assert split_delta(with_delta("/models/a+b", file)) == ("/models/a+b", file)
 
 
-def test_units_of_no_layer_are_our_own_mistake(tiny: Model) -> None:
+def test_units_of_no_layer_are_refused(tiny: Model) -> None:
     wrong = replace(columns(tiny), layer=99)
-    with pytest.raises(AssertionError, match="layer 99"), deltas.applied(tiny, delta_of(tiny, wrong)):
+    with pytest.raises(ModelError, match="layer 99"), deltas.applied(tiny, delta_of(tiny, wrong)):
         pass
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"L0.units": torch.tensor([-1]), "L0.columns": torch.ones(32, 1)},
+        {"L0.units": torch.tensor([3, 3]), "L0.columns": torch.ones(32, 2)},
+        {"L0.units": torch.tensor([1.5]), "L0.columns": torch.ones(32, 1)},
+        {"L0.units": torch.tensor([3]), "L0.columns": torch.full((32, 1), torch.nan)},
+        {"L0.units": torch.tensor([3]), "L0.columns": torch.ones(32, 2)},
+        {"L0.units": torch.tensor([3])},
+        {"L-1.u": torch.ones(32), "L-1.v": torch.ones(48)},
+        {"L0.u": torch.ones(32, 2), "L0.v": torch.ones(48)},
+        {"L0.u": torch.ones(32, dtype=torch.int8), "L0.v": torch.ones(48)},
+    ],
+)
+def test_a_delta_that_no_edit_could_have_made_is_refused(lie, tmp_path):
+    """Its words are in order; what they say of its tensors is a lie."""
+    path = tmp_path / "lie.safetensors"
+    save_file(lie, path, {"format": deltas.FORMAT} | dict.fromkeys(deltas._WORDS, "x"))
+    with pytest.raises(ModelError, match="is no delta of this version"):
+        deltas.load(path)

@@ -15,6 +15,7 @@ import torch
 
 from mmn import deltas, names, revisit
 from mmn.captions import caption_batch, read_captions
+from mmn.checkpoints import fingerprint
 from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
@@ -26,7 +27,7 @@ from mmn.experiments.edit_report import entropy
 from mmn.experiments.editing import Wish, edit, read_edit, with_controls
 from mmn.hooks import FINAL, ONCE
 from mmn.images import open_image
-from mmn.models import Model, fingerprint
+from mmn.models import Model
 from mmn.nouns import lemma_of
 from mmn.runs import Progress
 from mmn.scores import folded_rows

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from mmn.checkpoints import fingerprint
 from mmn.errors import ModelError, UnsupportedModelError, UsageError
 from mmn.examine import examine
-from mmn.models import fingerprint, load_model
+from mmn.models import load_model
 
 FILES = (
     "model.safetensors",

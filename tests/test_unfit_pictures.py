@@ -15,6 +15,7 @@ from mmn.cli import main
 from mmn.core import ScoreSettings
 from mmn.engines.local import carry_out
 from mmn.errors import UnsupportedModelError
+from mmn.exactness import inexact
 from mmn.experiments import shuffled
 from mmn.images import list_source
 from mmn.models import Model
@@ -148,7 +149,6 @@ def inexact_noun(tiny, folder, tmp_path, monkeypatch) -> str:
     """A noun of the pictures' captions; its residual is made large wherever it is looked at."""
     run_path, _ = carry_out(planned(tiny, folder), tiny, tmp_path / "before", quiet)
     noun: str = rows_of(run_path)["concept"][0]["noun"]
-    inexact = scoring.inexact
 
     def worse(concepts: Any, n: int, dtype: torch.dtype) -> dict[int, float]:
         rows = concepts.to_pylist()

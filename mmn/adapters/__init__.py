@@ -92,7 +92,7 @@ def find_decoder(text_config: Any, family: Family) -> Decoder:
     return DECODERS[decoder_type]
 
 
-def find_anatomy(model: nn.Module, family: Family) -> Anatomy:
+def find_anatomy(model: Any, family: Family) -> Anatomy:
     """Resolves the declared paths in a model, with its weights or on the `meta` device without them.
 
     Raises:
@@ -121,8 +121,11 @@ def _require_plain(anatomy: Anatomy, declared: Decoder, family: Family) -> None:
     """One nn.Linear of one size for W_out of each layer and for W_U, and all of them, and the norm, in plain floats."""
     if not anatomy.layers:
         raise UnsupportedModelError(f"this {family.model_type} model's text decoder has no layers")
-    matrices = {f"{declared.ffn_out} of layer {layer}": out for layer, out in enumerate(anatomy.ffn_outs)}
-    for name, module in (matrices | {family.unembedding: anatomy.unembedding}).items():
+    matrices: dict[str, nn.Module] = {
+        f"{declared.ffn_out} of layer {layer}": out for layer, out in enumerate(anatomy.ffn_outs)
+    }
+    matrices[family.unembedding] = anatomy.unembedding
+    for name, module in matrices.items():
         if type(module) is not nn.Linear:  # quantised and LoRA layers are subclasses, or wrap one
             raise UnsupportedModelError(
                 f"{name} is a {type(module).__module__}.{type(module).__name__}, no plain nn.Linear (quantised, or "

@@ -1,7 +1,8 @@
 """The same work from a terminal: `mmn COMMAND`.
 
 Results go to standard output (`--json`: one JSON object and nothing else), progress to standard error. Exit 0 all
-done · 1 done, but some pictures failed · 2 bad usage or input, said in one line · 130 cancelled.
+done · 1 done, but some pictures failed (all of them: the run's status is `failed`, too) · 2 bad usage or input, said in
+one line · 130 cancelled.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmn import shards
-from mmn.models import fingerprint
+from mmn.checkpoints import fingerprint
 from mmn.names import BLANK, ORIGINAL
 from mmn.specimen import GALLERY_PATH, MODEL_PATH, RUN_PATH
 from mmn.specimen.ship import MOST_BYTES
