@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tests.checking  # noqa: F401 - named below
+
 if TYPE_CHECKING:
     from mmn.models import Model
 
@@ -33,7 +35,7 @@ def _modules_with_shapes() -> list[str]:
     return [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
 
 
-jaxtyping.install_import_hook(_modules_with_shapes(), "beartype.beartype")
+jaxtyping.install_import_hook(_modules_with_shapes(), "tests.checking.checked")
 
 
 @pytest.fixture(scope="session")
