@@ -1,12 +1,11 @@
 """The Ray engine: each batch once, whoever takes it; what goes wrong in a worker; and no Ray, said plainly.
 
-Ray itself is an extra of several hundred megabytes. Without it a stand-in runs actors in this process, one call at a
-time, which is enough for how batches are handed out; the last test uses the real one.
+A stand-in runs actors in this process, one call at a time, which is enough for how batches are handed out and shows
+what goes wrong at will; the last test uses Ray itself.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +100,6 @@ def test_without_ray_the_remedy_is_said(
         carry_out(planned(tiny, pictures), tiny, tmp_path, quiet, 2, in_ray)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install ray==2.60.0 lifts it")
 def test_ray_itself_writes_the_same_rows(
     tiny: Model,
     pictures: Path,
