@@ -64,8 +64,7 @@ def configure(provider: Provider, folder: Path) -> None:
 @contextmanager
 def provided() -> Iterator[Provider]:
     """The provider, at a free port of this machine, ended in any case."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.provider = Provider(f"http://127.0.0.1:{server.server_port}")
+    server = _Server(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.provider
@@ -74,7 +73,15 @@ def provided() -> Iterator[Provider]:
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    def server_activate(self) -> None:
+        super().server_activate()
+        self.provider = Provider(f"http://127.0.0.1:{self.server_port}")
+
+
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
     def do_GET(self) -> None:
         asked, provider = urlsplit(self.path), self.server.provider
         words = {name: values[0] for name, values in parse_qs(asked.query).items()}

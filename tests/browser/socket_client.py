@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 
 def drawn(address: str, origin: str | None = "", query: str = "", **headers: str) -> str:
@@ -23,8 +24,8 @@ def drawn(address: str, origin: str | None = "", query: str = "", **headers: str
     with connect(
         uri,
         sock=create_connection((urlsplit(address).hostname, urlsplit(address).port)),
-        origin=address if origin == "" else origin,
-        subprotocols=["streamlit"],
+        origin=None if origin is None else Origin(origin or address),
+        subprotocols=[Subprotocol("streamlit")],
         additional_headers=named,
         max_size=None,
         proxy=None,
@@ -32,7 +33,7 @@ def drawn(address: str, origin: str | None = "", query: str = "", **headers: str
         asked = BackMsg()
         asked.rerun_script.query_string = query
         socket.send(asked.SerializeToString())
-        messages = []
+        messages: list[ForwardMsg] = []
         while not messages or messages[-1].WhichOneof("type") != "script_finished":
             messages.append(ForwardMsg.FromString(socket.recv(timeout=60)))
         return "\n".join(map(str, messages))

@@ -7,6 +7,7 @@ from PIL import Image
 
 from app import access
 from mmn import jobs, roots
+from tests.pages.filled import fill
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
@@ -73,7 +74,7 @@ def confined(empty_cache: Path, tmp_path: Path, monkeypatch) -> Path:
 
 def named(open_app, folder: Path, model: str = "specimen"):
     at = open_app("score")
-    at.session_state["score-model"] = model
+    at.selectbox("score-model").set_value(model)
     at.segmented_control("score-source").set_value("Folder or list").run()
     return at.text_input("score-folder").set_value(str(folder)).run()
 
@@ -87,6 +88,7 @@ def test_a_confined_app_lists_no_other_folder_and_starts_no_job_on_it(confined, 
 
 
 def test_a_confined_app_takes_no_other_model(confined, open_app):
+    fill(confined.parent, model=str(confined.parent))  # a run of it makes it one of the options
     at = named(open_app, confined, str(confined.parent))
     assert "outside the folders" in at.error[0].value
     with pytest.raises(roots.OutsideRootsError):
