@@ -6,8 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from app import resources, uploads
+from app import access, resources, uploads
 from app.text import plain
+from mmn import roots
 from mmn.names import METHODS, RANDOM
 from mmn.specimen import MODEL_PATHS
 
@@ -63,6 +64,9 @@ def choose_images() -> str | None:
         return "gallery"
     if kind == SOURCES[1]:
         hint = "a folder · a .txt or .csv list · coco:ANNOTATIONS.json:FOLDER · sbu:JSON:FOLDER · hf:FOLDER"
+        if roots.is_confined():
+            where = ", ".join(map(str, access.allowed_folders())) or "no folder but its own"
+            st.caption(f"This server reads pictures and models from {plain(where)}.")
         return (
             st.text_input("Folder or list", placeholder=hint, key="score-folder", persist_state="session").strip()
             or None

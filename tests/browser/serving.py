@@ -26,12 +26,12 @@ FLAGS = [
 
 
 @contextmanager
-def served(entry: Path, cache_path: Path, **environment: str) -> Iterator[str]:
-    """The address of `entry` served by Streamlit from another working directory than the repository."""
+def served(entry: Path, cache_path: Path, listen: str = "127.0.0.1", **environment: str) -> Iterator[str]:
+    """The address of `entry` served by Streamlit, at `listen`, from another working directory than the repository."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ["--server.port", str(port), "--server.headless", "true", "--server.address", "127.0.0.1"]
+    options = ["--server.port", str(port), "--server.headless", "true", "--server.address", listen]
     with (cache_path / "server.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", str(entry), *options],

@@ -8,6 +8,7 @@ from unittest import mock
 import pyarrow as pa
 
 from mmn.core import Run
+from mmn.shards import create_run, write_shard
 from tests.pages import filled
 
 HOST = "hostile.test"
@@ -26,7 +27,7 @@ KEPT = (
 
 def fill_hostile(cache_path: Path) -> None:
     """Writes the run `5e6f…`, its pictures in a folder of a hostile name, and three ended jobs."""
-    write_shard, create_run, tell_picture = filled.write_shard, filled.create_run, filled._tell_picture
+    tell_picture = filled._tell_picture
 
     def told_picture(rng, rows, path, number, methods):
         moved = path.parent / f"![i](http:/{HOST}" / f"{path.stem}) <b>.png"
@@ -40,11 +41,12 @@ def fill_hostile(cache_path: Path) -> None:
         mock.patch.object(filled, "_tell_picture", told_picture),
     ):
         filled.fill_whole(cache_path)
-    for name, result in {
+    results: dict[str, dict[str, object]] = {
         "1": {"error": "ModelError", "message": HOSTILE},
         "2": {"status": "complete", "run_id": "5e6f000000000000", "n_images": 20, "n_failed": 1},
         "3": {"status": "cancelled"},
-    }.items():
+    }
+    for name, result in results.items():
         _job(cache_path / "jobs" / name, "score" if name == "2" else f"edit 5e6f0000 --to '{HOSTILE}'", result)
 
 
