@@ -49,9 +49,10 @@ def dashboard() -> None:
         overview.table(every)
 
     with loading_libraries():
-        from app import resources, widgets
+        from app import resources, state, widgets
         from app.boundary import error_boundary
 
+    state.carry_filters(page.title)
     with error_boundary():
         problem = resources.look_for_results()
         with st.sidebar:
