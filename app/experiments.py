@@ -18,7 +18,7 @@ def methods_picker(methods: Sequence[str], most: int = MOST_METHODS) -> list[str
     return st.multiselect(
         "Scores",
         methods,
-        default=list(methods[:most]),
+        default=state.usual("method", list(methods[:most])),
         max_selections=most,
         key="method",
         bind="query-params",

@@ -54,11 +54,12 @@ def dashboard() -> None:
         overview.table(every)
 
     with loading_libraries():
-        from app import resources, set_aside, widgets
+        from app import resources, set_aside, state, widgets
         from app.boundary import error_boundary
 
     if access.must_confine():
         access.confine(resources.cache_path())
+    state.carry_filters(page.title)
     with error_boundary():
         broken = resources.look_for_results()
         with st.sidebar:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final
 
 import streamlit as st
+
+SHARED: Final = ("concept", "layers", "method", "ranking")  # filters that go from page to page
 
 
 def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
@@ -33,6 +35,40 @@ def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
             st.query_params[key] = labels
         elif labels != given:
             del st.query_params[key]
+    if is_changed:
+        st.rerun()  # widgets are seeded from the address that a script run began with
+
+
+def usual(key: str, value: Any) -> Any:
+    """`value`, remembered as what the filter `key` shows on this page while nobody chose anything."""
+    st.session_state[f"usual-{key}"] = value
+    return value
+
+
+def carry_filters(page: str) -> None:
+    """Brings the filters that pages share into the address of a page that was just switched to.
+
+    Streamlit gives a page's widgets the values of the last page's one script run too late. So what was chosen is
+    remembered here, also over pages that have no such filter, unless the address says something itself.
+    """
+    kept = st.session_state.setdefault("kept-filters", {})
+    if st.session_state.get("page-before", page) == page:
+        st.session_state["page-before"] = page
+        return
+    st.session_state["page-before"] = page
+    is_changed = False
+    for key in SHARED:
+        if key in st.session_state:
+            is_changed = True
+            chosen = st.session_state[key]
+            kept[key] = None if chosen == st.session_state.get(f"usual-{key}") else chosen
+            del st.session_state[key]
+        if key in st.query_params:
+            kept[key] = None
+        elif kept.get(key) is not None:
+            value = kept[key]
+            st.query_params[key] = value if isinstance(value, str) else [str(one) for one in value]
+            is_changed = True
     if is_changed:
         st.rerun()  # widgets are seeded from the address that a script run began with
 

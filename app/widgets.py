@@ -97,7 +97,7 @@ def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataF
 
 def method_picker(methods: Sequence[str]) -> list[str]:
     """Scores of the run; at first the default one."""
-    usual = [default_method(methods)] if methods else []
+    usual = state.usual("method", [default_method(methods)] if methods else [])
     return st.multiselect("Scores", methods, default=usual, key="method", bind="query-params", wrap=True)
 
 
@@ -124,7 +124,7 @@ def ranking_picker(methods: Sequence[str]) -> str:
     if st.session_state.get("ranking") not in (None, *methods):
         del st.session_state["ranking"]  # of another run
     told = "\n".join(f"- **{plain(method)}**: {_defined(method)}" for method in methods)
-    usual = methods.index(default_method(methods))
+    usual = methods.index(state.usual("ranking", default_method(methods)))
     method = st.selectbox("Ranked by", methods, index=usual, key="ranking", bind="query-params", help=told)
     st.caption(_defined(method))
     return method
@@ -162,6 +162,7 @@ def stored_k(run: dict[str, Any]) -> int:
 def concept_picker(concepts: pd.DataFrame) -> list[str]:
     """Lemmas to filter by, each with the number of pictures whose caption says it; none means all."""
     labels = list(concept_labels(concepts).values())
+    state.usual("concept", [])
     chosen = st.multiselect(
         "Concepts (pictures)", labels, key="concept", bind="query-params", placeholder="All", wrap=True
     )
@@ -177,7 +178,7 @@ def layer_picker(n_layers: int, told: str | None = None) -> tuple[int, int]:
     """First and last layer (`?layers=`), kept from page to page; `told` says what a page keeps by them."""
     if n_layers == 1:
         return 0, 0
-    whole = (0, n_layers - 1)
+    whole = state.usual("layers", (0, n_layers - 1))
     if st.session_state.get("layers", whole)[1] > whole[1]:
         del st.session_state["layers"]  # of a deeper run
     return st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)

@@ -46,7 +46,7 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
     one = metrics[0] if len(metrics) == 1 else ""
     title = alt.TitleParams(
         frame="bounds",
-        text="How well the top units' words fit" + (f" {one}" if one else ""),
+        text="How well the top units' words fit" + (f" {one}" if one.startswith("the ") else f": {one}" if one else ""),
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",

@@ -107,4 +107,4 @@ def wrap(lines: str | Sequence[str], width_pt: float, size: float) -> list[str]:
     """
     given = [lines] if isinstance(lines, str) else list(lines)
     letters = max(12, int(width_pt / (0.52 * size)))
-    return [part for line in given for part in textwrap.wrap(line, letters) or [""]]
+    return [part for line in given for part in textwrap.wrap(line, letters, break_on_hyphens=False) or [""]]

@@ -33,9 +33,9 @@ def test_ablation_is_told_in_a_sentence_and_drawn(whole_cache, open_app) -> None
     assert "random units: 6 %" in told(at)
     assert "half of it is gone at k = 23" in told(at)
     assert titles(at) == [
-        "Probability of the noun after ablation, contribution",
-        "Captions that lose the noun after ablation, contribution",
-        "Similarity of the new caption after ablation, contribution",
+        "Probability of the noun after ablation, contribution-folded",
+        "Captions that lose the noun after ablation, contribution-folded",
+        "Similarity of the new caption after ablation, contribution-folded",
     ]
     assert "known up to k = 40" in told(at), "the run kept fewer units than were zeroed"
 
@@ -80,7 +80,7 @@ def test_captions_side_by_side(whole_cache, open_app) -> None:
 def test_perturbation(whole_cache, open_app) -> None:
     at = open_app("degradation", effect=["Perturb"], axis=["k"])
     assert not at.error, [e.value for e in at.error]
-    assert titles(at) == ["Captions that lose the noun under noise, contribution"]
+    assert titles(at) == ["Captions that lose the noun under noise, contribution-folded"]
     assert sorted(at.dataframe[0].value["sigma"].dropna().unique()) == [0.5, 1.0]
 
 
