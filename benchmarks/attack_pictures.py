@@ -2,7 +2,7 @@
 
 A mutation changes, repeats, cuts out or swaps bytes of a small picture of one of the formats, lies about its size, puts
 one picture's head before another's body; some have deep pixels of nan and infinity. Each is refused by name with a
-reason (`ImageError`), or accepted: an upright 8-bit RGB picture of the size that its header says, and the same when it is
+reason (`ImageError`), or accepted: an upright 8-bit RGB picture of the size that its header says, and the same when
 opened again. Harm is another outcome, a word on standard output or error, or a file that was changed.
 
     python benchmarks/attack_pictures.py [--pictures 1000] [--seed 0]
