@@ -29,9 +29,7 @@ def beta_share(
     return np.where(is_upper, 1 - below, below)
 
 
-def beta_quantile(
-    share: float, a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
+def beta_quantile(share: float, a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """The x below which `share` of a beta distribution of parameters `a` and `b` lies: Newton's steps, held in by
     halving.
     """

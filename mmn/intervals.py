@@ -132,7 +132,7 @@ def _share_ends(values: Float[np.ndarray, "images columns"], within: Range) -> F
 
 
 def _mean_ends(values: Float[np.ndarray, "images columns"], within: Range) -> Float[np.ndarray, "2 columns"]:
-    """mean − s·max(t/√n, g⁻¹(t/√n)) and mean + s·max(t/√n, −g⁻¹(−t/√n)), cut at the range where no value leaves it.
+    """Mean − s·max(t/√n, g⁻¹(t/√n)) and mean + s·max(t/√n, −g⁻¹(−t/√n)), cut at the range where no value leaves it.
 
     g(W) = W + γW²/3 + γ²W³/27 + γ/(6n) takes the skewness γ out of W = (x̄ − μ)/s, to the order 1/n.
     """

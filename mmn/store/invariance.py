@@ -1,7 +1,7 @@
 """Do the same units write a noun when the picture's places are shuffled?
 
 P2, figure 3 (arXiv 2311.07470). The ratio |A ∩ B| / k is averaged over a picture's concepts, then pictures, then
-seeds, and its interval resamples pictures (METHODS: Region ratio, Intervals). Always with its floors: another noun of
+seeds, and its interval is by picture (METHODS: Region ratio, Intervals). Always with its floors: another noun of
 the same picture, and chance.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mmn.bootstrap import draw_intervals, ratio_intervals
 from mmn.errors import UsageError
+from mmn.intervals import ANYWHERE, draw_intervals, ratio_intervals
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
@@ -195,9 +195,9 @@ class InvarianceReader(Reader):
         if rows.empty:
             raise nothing_measured(run, REGION, [method], lemmas, layers)
         cells = rows.groupby("cell").agg(lemma=("lemma", "first"), floor_random=("floor_random", "mean")).reset_index()
-        found = with_intervals(
-            cells.drop(columns="cell"), quantities, by_picture(rows, quantities, len(cells)), draw_intervals
-        )
+        array = by_picture(rows, quantities, len(cells))
+        cells = cells.drop(columns="cell")
+        found = with_intervals(cells, quantities, array, draw_intervals, {"difference": ANYWHERE})
         return found.sort_values(["difference", "ratio"], ascending=False, kind="stable").reset_index(drop=True)
 
     def surviving_concepts(
