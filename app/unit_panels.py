@@ -10,6 +10,7 @@ import streamlit as st
 from app import links, looks, pictures, resources, state, unit_tables, widgets
 from mmn.core import Neuron
 from mmn.figures.neuron import decoded_tokens
+from mmn.interval_words import percent
 
 N_PICTURES: Final = 12
 
@@ -42,7 +43,7 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     chance = widgets.stored_k(run) / widgets.n_units(run)
     st.caption(
         f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {chance:.1%} of them."
+        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {percent(chance, 1)} of them."
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from mmn.intervals import N_LEAST
+
+TOO_FEW: Final = f"Empty where fewer than {N_LEAST} pictures are too few for an interval."
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -11,6 +11,7 @@ from app import experiments, resources, widgets
 from mmn.errors import UsageError
 from mmn.figures.sensitivity import sensitivity
 from mmn.figures.wording import led_concepts
+from mmn.interval_words import TOO_FEW
 
 MOST_METHODS = 10  # each has a line of its own
 PANEL = 390  # pixels of a chart beside another
@@ -77,7 +78,7 @@ def table(data: pd.DataFrame) -> None:
         "value": number("Top units", format="%.4f"),
         "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
         "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
-        "difference_low": number("from", format="%+.4f", help="95 % interval, pictures resampled"),
+        "difference_low": number("from", format="%+.4f", help=f"95 % interval by picture. {TOO_FEW}"),
         "difference_high": number("to", format="%+.4f"),
         "n_images": number("Pictures"),
         "n": number("Concepts"),

@@ -105,9 +105,26 @@ def _print_result(result: dict[str, Any]) -> None:
     )
     ks = sorted({row["k"] for row in result["means"]})
     shown = next((k for k in ks if k >= P2_K), ks[-1] if ks else None)
-    for row in result["means"]:
-        if row["k"] == shown:
-            other = "" if row["floor_other_noun"] is None else f", another noun {row['floor_other_noun']:.3f}"
-            print(f"k = {shown}, {row['method']}: {row['ratio']:.3f} stay{other}, chance {row['floor_random']:.2g}")
+    there = [row for row in result["means"] if row["k"] == shown]
+    for row in there:
+        print(f"k = {shown}, {_told(row)}")
+    from mmn.interval_words import few_note  # pandas is slow to import
+
+    if note := few_note(row["n_images"] for row in there if "n_images" in row):
+        print(note)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
+
+
+def _told(row: dict[str, Any]) -> str:
+    """`contribution: 0.803 [0.79, 0.82] stay, another noun 0.131 [0.12, 0.14], chance 0.014, 200 pictures`."""
+    from mmn.interval_words import bracket
+
+    told = {}
+    for name in ("ratio", "floor_other_noun"):
+        low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
+        ends = "" if low is None or high is None else bracket(low, high, ".3f")
+        told[name] = "" if row[name] is None else f"{row[name]:.3f}{ends}"
+    of = f"{row['n_images']} pictures" if "n_images" in row else f"{row['n_concepts']} concepts"
+    floor = f", another noun {told['floor_other_noun']}" if told["floor_other_noun"] else ""
+    return f"{row['method']}: {told['ratio']} stay{floor}, chance {row['floor_random']:.2g}, {of}"

@@ -12,9 +12,11 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import layer_axis
+from mmn.figures.axes import interval_tip, layer_axis
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
+from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each, span
+from mmn.interval_words import interval_note, interval_words, percent, with_words
+from mmn.intervals import N_LEAST
 
 CURVE_COLUMNS: Final = (
     "method",
@@ -79,7 +81,10 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
         title=alt.TitleParams(
             frame="bounds",
             text="Top units that stay when the image tokens are shuffled",
-            subtitle=[of, "band: 95 % interval, pictures resampled"],
+            subtitle=[
+                of,
+                f"{interval_note('band', data['n_images'])}; means over a picture's concepts, pictures, permutations",
+            ],
         ),
     )
 
@@ -98,16 +103,21 @@ def invariance_by_concept(
     """
     require(data.columns, CONCEPT_COLUMNS)
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    rows = data.rename(columns={"lemma": "concept", "floor_other_noun": "floor"})
+    rows = with_words(data, ".1%", "ratio_").rename(columns={"lemma": "concept", "floor_other_noun": "floor"})
     title = alt.TitleParams(
         frame="bounds",
         text=f"Shuffled image tokens, concept by concept: {method}, k = {size}",
         subtitle=[
-            f"{of_run(run)}, {counted(len(rows), 'concept')}; {subset}; n by concept, on hover",
-            f"dot: {SAME}, with its 95 % interval (pictures resampled); tick: {OTHER}; dotted: {CHANCE}",
+            f"{of_run(run)}, {counted(len(rows), 'concept')} in {span(data['n_images'], 'picture')} each; {subset}",
+            f"{interval_note('line', data['n_images'], 'hollow')}; means over pictures, then permutations",
+            f"dot: {SAME}; tick: {OTHER}; dotted: {CHANCE}",
         ],
     )
-    tips = [alt.Tooltip("floor:Q", title="another noun", format=".1%"), alt.Tooltip("n_images:Q", title="pictures")]
+    tips = [
+        interval_tip("ratio_"),
+        alt.Tooltip("floor:Q", title="another noun", format=".1%"),
+        alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+    ]
     return _dots(
         rows, "share of the top k in both", method, tips, dotted=float(rows["floor_random"].mean())
     ).properties(title=title)
@@ -126,16 +136,16 @@ def kept_by_layer(
         subset: which concepts were compared, as words for the subtitle.
     """
     require(data.columns, LAYER_COLUMNS)
-    base = alt.Chart(data).encode(
+    rows = with_words(data, ".1%", "share_")
+    base = alt.Chart(rows).encode(
         layer_axis(),
         tooltip=[
             alt.Tooltip("layer:O"),
             alt.Tooltip("share:Q", title="kept", format=".1%"),
-            alt.Tooltip("share_low:Q", title="from", format=".1%"),
-            alt.Tooltip("share_high:Q", title="to", format=".1%"),
+            interval_tip("share_"),
             alt.Tooltip("chance:Q", title="random units of these layers", format=".1%"),
             alt.Tooltip("n_units:Q", title="units compared", format=",d"),
-            alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+            alt.Tooltip("n_images:Q", title="pictures with units there", format=",d"),
         ],
     )
     y: dict[str, Any] = {
@@ -143,12 +153,17 @@ def kept_by_layer(
         "axis": _SHARE_AXIS,
         "title": "share of the layer's top units that stay",
     }
-    bars = base.mark_bar(color=method_colours([method])[0], opacity=0.9).encode(alt.Y("share:Q", **y))
-    ends = base.mark_rule(strokeWidth=1.2, color=MUTED).encode(alt.Y("share_low:Q", **y), alt.Y2("share_high"))
+    bars = base.mark_bar(color=method_colours([method])[0]).encode(
+        alt.Y("share:Q", **y), opacity=alt.condition(alt.datum.n_images >= N_LEAST, alt.value(0.9), alt.value(0.35))
+    )
+    ends = _with_ends(base, "share_low").mark_rule(strokeWidth=1.2, color=MUTED)
+    ends = ends.encode(alt.Y("share_low:Q", **y), alt.Y2("share_high"))
     chance = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("chance:Q", **y))
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    told = f"n = {counted(data['of_images'].max(), 'picture')}; {subset}; k = {size}"
-    legend = "line: 95 % interval, pictures resampled; tick: random units in the layers of the shuffled ranking"
+    told = f"n = {counted(data['of_images'].max(), 'picture')}, all their permutations together; {subset}; k = {size}"
+    legend = (
+        f"{interval_note('line', data['n_images'], 'pale')}; tick: random units in the layers of the shuffled ranking"
+    )
     return alt.layer(bars, ends, chance).properties(
         height=200,
         title=alt.TitleParams(
@@ -172,19 +187,22 @@ def cross_image_invariance(
         layers: the layers that the data is of, first and last; None for all.
     """
     require(data.columns, CROSS_COLUMNS)
-    rows = data.rename(columns={"noun": "concept", "floor_random": "floor"})
-    n_pictures, n_draws = int(data["n"].max()), int(data["n_draws"].max())
+    n_pictures = int(data["n"].max())
+    rows = _with_range(data).rename(columns={"noun": "concept", "floor_random": "floor"})
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
     title = alt.TitleParams(
         frame="bounds",
         text=f"Top units that {n_pictures} pictures of a concept share: {method}, k = {size}",
         subtitle=[
-            f"{of_run(run)}, {counted(len(rows), 'concept')}, {counted(n_draws, 'draw')} of {n_pictures} pictures each",
+            f"{of_run(run)}, {_draws_told(data['n_draws'], n_pictures)}",
             *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
-            "line: middle 95 % of the draws, not a bootstrap; tick: expected of random units in the same layers",
+            "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
+            + ("; hollow: a single draw" if (data["n_draws"] == 1).any() else ""),
+            "tick: expected of random units in the same layers",
         ],
     )
     tips = [
+        alt.Tooltip("range:N", title="draws from"),
         alt.Tooltip("floor:Q", title="random units, same layers", format=".2~%"),
         alt.Tooltip("n_draws:Q", title="draws"),
         alt.Tooltip("n:Q", title="pictures in common"),
@@ -243,22 +261,47 @@ def shared_by_layer(
     )
 
 
+def _draws_told(n_draws: pd.Series, n_pictures: int) -> str:
+    """`100 concepts: 30 with 2–5 draws of 5 pictures, 70 with a single draw`."""
+    several, n_single = n_draws[n_draws > 1], int((n_draws == 1).sum())
+    told, of = counted(len(n_draws), "concept"), f"of {n_pictures} pictures"
+    if several.empty:
+        return f"{told}, each with a single draw {of}"
+    if not n_single:
+        return f"{told}, each with {span(several, 'draw')} {of}"
+    return f"{told}: {len(several):,} with {span(several, 'draw')} {of}, {n_single:,} with a single draw"
+
+
+def _with_range(data: pd.DataFrame) -> pd.DataFrame:
+    """`data` with the words for the range of each concept's draws."""
+    ends = zip(data["ratio_low"], data["ratio_high"], strict=True)
+    words = [f"{percent(low, 1)} to {percent(high, 1)}" if low == low else "a single draw" for low, high in ends]
+    return data.assign(range=words)
+
+
+def _with_ends(base: alt.Chart, low: str) -> alt.Chart:
+    """The marks that have an interval: a missing end would be drawn at 0."""
+    return base.transform_filter(f"isValid(datum.{low})")
+
+
 def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:
-    """A row per concept: its floor as a tick, its ratio as a dot, its interval as a line."""
+    """A row per concept: its floor as a tick, its ratio as a dot, its interval as a line; hollow dots have none."""
     x: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1]), "axis": _SHARE_AXIS, "title": x_title}
     ratio = [
         alt.Tooltip("concept:N"),
         alt.Tooltip("ratio:Q", title="in common", format=".1%"),
-        alt.Tooltip("ratio_low:Q", title="from", format=".1%"),
-        alt.Tooltip("ratio_high:Q", title="to", format=".1%"),
     ]
     colour = method_colours([method])[0]
     order = list(rows["concept"])
     base = alt.Chart(rows).encode(
         alt.Y("concept:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, grid=True)), tooltip=ratio + tips
     )
-    lines = base.mark_rule(strokeWidth=1.4, color=colour).encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
-    dots = base.mark_point(filled=True, size=34, opacity=1, color=colour).encode(alt.X("ratio:Q", **x))
+    lines = _with_ends(base, "ratio_low").mark_rule(strokeWidth=1.4, color=colour)
+    lines = lines.encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
+    filled = alt.condition("isValid(datum.ratio_low)", alt.value(colour), alt.value("transparent"))
+    dots = base.mark_point(size=34, opacity=1, stroke=colour, strokeWidth=1.2).encode(
+        alt.X("ratio:Q", **x), fill=filled
+    )
     ticks = base.mark_tick(thickness=2, size=9, color=MUTED, opacity=1).encode(alt.X("floor:Q", **x))
     chance = []
     if dotted is not None:
@@ -280,8 +323,18 @@ def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
         ends = {end: rows[f"{name}_{end}"] if is_told else None for end in ("low", "high")}
         part = rows.assign(kind=kind, share=rows[name], **ends)
         found.append(part if kind != CHANCE else part.drop_duplicates("k").assign(method=CHANCE))
-    kept = ["kind", "method", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
-    return pd.concat(found).dropna(subset=["share"])[kept].astype({"low": float, "high": float})
+    every = pd.concat(found).dropna(subset=["share"]).astype({"low": float, "high": float})
+    every["interval"] = [_interval(row) for row in every.itertuples()]
+    return every[["kind", "method", "k", "k_label", "share", "low", "high", "interval", "n_images", "n_concepts"]]
+
+
+def _interval(row: Any) -> str:
+    """Fewer pictures may have another noun than have the noun itself, so why a floor has no interval is not known."""
+    if row.kind == CHANCE:
+        return "none, it is exact"
+    if row.kind == OTHER and pd.isna(row.low) and row.n_images >= N_LEAST:
+        return "none: too few pictures have another noun, or all are alike"
+    return interval_words(row.low, row.high, row.n_images, ".1%")
 
 
 def _curve_tips() -> list[alt.Tooltip]:
@@ -290,8 +343,7 @@ def _curve_tips() -> list[alt.Tooltip]:
         alt.Tooltip("method:N"),
         alt.Tooltip("k_label:N", title="k"),
         alt.Tooltip("share:Q", title="mean", format=".1%"),
-        alt.Tooltip("low:Q", title="from", format=".1%"),
-        alt.Tooltip("high:Q", title="to", format=".1%"),
+        interval_tip(),
         alt.Tooltip("n_images:Q", title="pictures", format=",d"),
         alt.Tooltip("n_concepts:Q", title="concepts", format=",d"),
     ]

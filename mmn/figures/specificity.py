@@ -12,8 +12,11 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.figures.axes import interval_tip
 from mmn.figures.theme import INK, MUTED, method_colours
-from mmn.figures.wording import counted, of_run, require, sample_of_each
+from mmn.figures.wording import counted, of_run, require, sample_of_each, span
+from mmn.interval_words import interval_note, with_words
+from mmn.intervals import N_LEAST
 
 PICTURE_COLUMNS: Final = ("unit_noun", "noun", "layer", "unit", "score", "share", "is_control")
 CONCEPT_COLUMNS: Final = ("unit_lemma", "lemma", "share", "n_images", "is_control")
@@ -23,6 +26,7 @@ CLASS_COLUMNS: Final = ("unit_noun", "noun", "is_control", "value", "share", "n_
 KINDS: Final = {False: "top units", True: "random units of the same layers"}
 _OTHER, _RANDOM = "top unit, other nouns", "random unit of its layer"
 _NUMBERED, _PLAIN = 26, 16  # height of a cell with a number in it, and without, in points
+_FULL: Final = alt.value(1)  # opacity
 _MOST_NUMBERED: Final = 12  # nouns; cells of more are too small for numbers
 
 
@@ -80,10 +84,12 @@ def specificity_by_concept(
         text=f"Mean share of top units for other concepts: {method}",
         subtitle=[
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
-            f"{_legend_of(data)}; empty: no picture says both; n of each cell on hover",
+            f"{_legend_of(data)}; means over the pictures that say both: {span(data['n_images'], 'picture')}, on hover",
+            f"empty: no picture does; pale: fewer than {N_LEAST} pictures",
         ],
     )
-    return _maps(rows, ("concept", "whose top units"), tips, ["row", "column"]).properties(title=title)
+    pale = alt.condition(alt.datum.n_images < N_LEAST, alt.value(0.4), alt.value(1))
+    return _maps(rows, ("concept", "whose top units"), tips, ["row", "column"], pale).properties(title=title)
 
 
 def selectivity(data: pd.DataFrame, run: Mapping[str, Any], method: str) -> alt.TopLevelMixin:
@@ -133,7 +139,8 @@ def specificity_summary(data: pd.DataFrame, run: Mapping[str, Any], subset: str 
         text="Top units' share for the picture's other nouns",
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
-            "share: score ÷ the top unit's score for its own noun; 95 % intervals, pictures resampled",
+            f"share: score ÷ the top unit's score for its own noun; {interval_note('lines', rows['n_images'])}",
+            "means over the pairs of a picture's concepts, then pictures",
         ],
     )
     return _points(rows, list(kinds.values()), "mean share", ".2f").properties(title=title)
@@ -155,24 +162,31 @@ def highest_for_own_noun(data: pd.DataFrame, run: Mapping[str, Any], subset: str
         text="Units whose own noun is their highest of the picture",
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
-            "pictures of two or more nouns; 95 % intervals, pictures resampled; dotted: chance, one in so many nouns",
+            f"pictures of two or more nouns; {interval_note('lines', data['n_images'])}",
+            "means over a picture's concepts, then pictures; dotted: chance, one in so many nouns",
         ],
     )
     points = _points(rows, ["top unit", _RANDOM], "share of concepts", "~%", [0, 1])
     return alt.layer(chance.encode(alt.X("at:Q")), points).properties(title=title)
 
 
-def _maps(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str]) -> Any:
+def _maps(
+    rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any = _FULL
+) -> Any:
     """One heat map, or one above the other for top units and their control."""
     if rows["is_control"].nunique() == 1:
-        return _map(rows, titles, tips, fields)
+        return _map(rows, titles, tips, fields, opacity)
     kinds = rows.assign(kind=[KINDS[is_control] for is_control in rows["is_control"]])
     header = alt.Header(labelFontWeight="bold", labelPadding=4)
     facet = alt.Facet("kind:N", title=None, sort=list(KINDS.values()), header=header)
-    return _map(kinds, titles, tips, fields).facet(facet=facet, columns=1).resolve_scale(y="independent", x="shared")
+    return (
+        _map(kinds, titles, tips, fields, opacity)
+        .facet(facet=facet, columns=1)
+        .resolve_scale(y="independent", x="shared")
+    )
 
 
-def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str]) -> Any:
+def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any) -> Any:
     """Cells of a share each, with its number where there is room."""
     lines = list(dict.fromkeys(rows["row"]))
     columns = list(dict.fromkeys([*rows["owner"], *rows["column"]]))  # the diagonal from the upper left
@@ -188,7 +202,8 @@ def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], f
             "share:Q",
             scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], domainMid=0, clamp=True),
             legend=alt.Legend(title="share", format=".1f", gradientLength=110, orient="right"),
-        )
+        ),
+        opacity=opacity,
     )
     layers = [cells.add_params(clicked)]
     if is_numbered:
@@ -207,7 +222,7 @@ def _points(rows: pd.DataFrame, kinds: list[str], x_title: str, form: str, domai
     scale = alt.Scale(domain=domain) if domain else alt.Scale(zero=True)
     x: dict[str, Any] = {"title": x_title, "scale": scale, "axis": alt.Axis(format=form, tickCount=5)}
     offset = alt.YOffset("who:N", sort=kinds, scale=alt.Scale(domain=kinds, paddingOuter=0.3))
-    base = alt.Chart(rows).encode(
+    base = alt.Chart(with_words(rows, ".3f", "share_")).encode(
         alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(labelLimit=200, grid=False)),
         offset,
         color=colour,
@@ -215,8 +230,7 @@ def _points(rows: pd.DataFrame, kinds: list[str], x_title: str, form: str, domai
             alt.Tooltip("method:N"),
             alt.Tooltip("who:N", title="units"),
             alt.Tooltip("share:Q", title="mean", format=".3f"),
-            alt.Tooltip("share_low:Q", title="from", format=".3f"),
-            alt.Tooltip("share_high:Q", title="to", format=".3f"),
+            interval_tip("share_"),
             alt.Tooltip("n_images:Q", title="pictures", format=",d"),
             alt.Tooltip("n:Q", title="concepts", format=",d"),
         ],
@@ -224,7 +238,8 @@ def _points(rows: pd.DataFrame, kinds: list[str], x_title: str, form: str, domai
     shapes = ["circle", "square", "diamond"] if len(kinds) > 2 else ["circle", "diamond"]
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=260, symbolFillColor=MUTED, symbolStrokeWidth=0)
     shape = alt.Shape("who:N", sort=kinds, scale=alt.Scale(domain=kinds, range=shapes), legend=legend)
-    ends = base.mark_rule(strokeWidth=1.4).encode(alt.X("share_low:Q", **x), alt.X2("share_high"))
+    ends = base.transform_filter("isValid(datum.share_low)").mark_rule(strokeWidth=1.4)
+    ends = ends.encode(alt.X("share_low:Q", **x), alt.X2("share_high"))
     dots = base.mark_point(size=40, filled=True, opacity=1).encode(alt.X("share:Q", **x), shape)
     return alt.layer(ends, dots).properties(height=alt.Step(14, **{"for": "offset"}))
 

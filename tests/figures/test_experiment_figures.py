@@ -20,7 +20,7 @@ SAYS = {  # what each figure must tell beside its numbers
     "invariance": ["n = 20 pictures, 20 concepts", "another noun", "chance"],
     "invariance-concepts": ["6 concepts", "another noun", "chance"],
     "invariance-layers": ["n = 20 pictures", "random units"],
-    "cross-image": ["4 draws of 5 pictures", "not a bootstrap", "random units"],
+    "cross-image": ["4 draws of 5 pictures", "not a confidence interval", "random units"],
     "cross-image-layers": ["n = 8 concepts", "random"],
     "specificity": ["n = 20 pictures", "random units"],
     "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit"],
