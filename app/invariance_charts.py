@@ -11,13 +11,8 @@ import streamlit as st
 
 from app import experiments, links, resources, state, widgets
 from mmn.errors import UsageError
-from mmn.figures.invariance import (
-    cross_image_invariance,
-    invariance_by_concept,
-    kept_by_layer,
-    region_invariance,
-    shared_by_layer,
-)
+from mmn.figures.cross_image import cross_image_invariance, shared_by_layer
+from mmn.figures.invariance import invariance_by_concept, kept_by_layer, region_invariance
 from mmn.figures.wording import led_concepts
 from mmn.interval_words import TOO_FEW, interval_words, percent
 

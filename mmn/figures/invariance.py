@@ -1,7 +1,8 @@
-"""Do the same units write a noun when the picture's places are shuffled, or in other pictures of it?
+"""Do the same units write a noun when the picture's places are shuffled?
 
-P2, figures 3 and 4 (arXiv 2311.07470). A ratio alone says little: another noun of the same picture shares many top
-units, too. So that floor is in every chart, and chance beside it (METHODS: Region ratio).
+P2, figure 3 (arXiv 2311.07470); other pictures of it are in `cross_image`. A ratio alone says little: another noun of
+the same picture shares many top units, too. So that floor is in every chart, and chance beside it (METHODS: Region
+ratio).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pandas as pd
 from mmn.figures.axes import interval_tip, layer_axis
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each, span
-from mmn.interval_words import interval_note, interval_words, percent, with_words
+from mmn.interval_words import interval_note, interval_words, with_words
 from mmn.intervals import N_LEAST
 
 CURVE_COLUMNS: Final = (
@@ -33,11 +34,9 @@ CURVE_COLUMNS: Final = (
 )
 CONCEPT_COLUMNS: Final = ("lemma", "ratio", "ratio_low", "ratio_high", "floor_other_noun", "floor_random", "n_images")
 LAYER_COLUMNS: Final = ("layer", "share", "share_low", "share_high", "chance", "n_units", "n_images", "of_images")
-CROSS_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
-CROSS_LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
 SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k/(L·m)"
 _DASHED, _DOTTED = [5, 3], [1, 2]
-_SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
+SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
 
 
 def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concepts") -> alt.TopLevelMixin:
@@ -118,9 +117,9 @@ def invariance_by_concept(
         alt.Tooltip("floor:Q", title="another noun", format=".1%"),
         alt.Tooltip("n_images:Q", title="pictures", format=",d"),
     ]
-    return _dots(
-        rows, "share of the top k in both", method, tips, dotted=float(rows["floor_random"].mean())
-    ).properties(title=title)
+    return dots(rows, "share of the top k in both", method, tips, dotted=float(rows["floor_random"].mean())).properties(
+        title=title
+    )
 
 
 def kept_by_layer(
@@ -150,13 +149,13 @@ def kept_by_layer(
     )
     y: dict[str, Any] = {
         "scale": alt.Scale(domain=[0, 1]),
-        "axis": _SHARE_AXIS,
+        "axis": SHARE_AXIS,
         "title": "share of the layer's top units that stay",
     }
     bars = base.mark_bar(color=method_colours([method])[0]).encode(
         alt.Y("share:Q", **y), opacity=alt.condition(alt.datum.n_images >= N_LEAST, alt.value(0.9), alt.value(0.35))
     )
-    ends = _with_ends(base, "share_low").mark_rule(strokeWidth=1.2, color=MUTED)
+    ends = with_ends(base, "share_low").mark_rule(strokeWidth=1.2, color=MUTED)
     ends = ends.encode(alt.Y("share_low:Q", **y), alt.Y2("share_high"))
     chance = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("chance:Q", **y))
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
@@ -174,119 +173,14 @@ def kept_by_layer(
     )
 
 
-def cross_image_invariance(
-    data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, layers: tuple[int, int] | None = None
-) -> alt.TopLevelMixin:
-    """Dots per concept: the share of the top k units that several pictures of it have in common, over random units.
-
-    Args:
-        data: `Store.cross_image_invariance`, in the order to draw.
-        run: the run's row: model, images, n_layers, d_mlp.
-        method: the ranking.
-        k: units compared.
-        layers: the layers that the data is of, first and last; None for all.
-    """
-    require(data.columns, CROSS_COLUMNS)
-    n_pictures = int(data["n"].max())
-    rows = _with_range(data).rename(columns={"noun": "concept", "floor_random": "floor"})
-    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    title = alt.TitleParams(
-        frame="bounds",
-        text=f"Top units that {n_pictures} pictures of a concept share: {method}, k = {size}",
-        subtitle=[
-            f"{of_run(run)}, {_draws_told(data['n_draws'], n_pictures)}",
-            *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
-            "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
-            + ("; hollow: a single draw" if (data["n_draws"] == 1).any() else ""),
-            "tick: expected of random units in the same layers",
-        ],
-    )
-    tips = [
-        alt.Tooltip("range:N", title="draws from"),
-        alt.Tooltip("floor:Q", title="random units, same layers", format=".2~%"),
-        alt.Tooltip("n_draws:Q", title="draws"),
-        alt.Tooltip("n:Q", title="pictures in common"),
-    ]
-    there = "" if layers is None else ", in these layers"
-    return _dots(rows, f"share of the top k common to all {n_pictures}{there}", method, tips).properties(title=title)
-
-
-def shared_by_layer(
-    data: pd.DataFrame,
-    run: Mapping[str, Any],
-    method: str,
-    k: int,
-    n: int,
-    subset: str = "all concepts",
-    layers: tuple[int, int] | None = None,
-) -> alt.TopLevelMixin:
-    """Bars per layer: where the top k units lie that n pictures of a concept share, over random units.
-
-    Args:
-        data: `Store.shared_by_layer`.
-        run: the run's row: model, images, n_layers, d_mlp.
-        method: the ranking.
-        k: units compared.
-        n: pictures of a concept.
-        subset: which concepts were compared, as words for the subtitle.
-        layers: drawn in full colour, first and last; None for all.
-    """
-    require(data.columns, CROSS_LAYER_COLUMNS)
-    first, last = layers or (0, int(run["n_layers"]) - 1)
-    tips = [alt.Tooltip("share:Q", title="share of k", format=".2~%"), alt.Tooltip("n_concepts:Q", title="concepts")]
-    chance = alt.Tooltip("floor_random:Q", title="random units, same layers", format=".2~%")
-    base = alt.Chart(data).encode(
-        layer_axis(),
-        tooltip=[alt.Tooltip("layer:O"), *tips, chance],
-    )
-    y: dict[str, Any] = {"axis": _SHARE_AXIS, "title": "shared units of the layer, of k"}
-    is_meant = (alt.datum.layer >= first) & (alt.datum.layer <= last)
-    bars = base.mark_bar(color=method_colours([method])[0]).encode(
-        alt.Y("share:Q", **y), opacity=alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
-    )
-    ticks = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("floor_random:Q", **y))
-    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    told = f"n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; k = {size}"
-    chosen = "" if layers is None else f"; full colour: layers {first} to {last}"
-    return alt.layer(bars, ticks).properties(
-        height=200,
-        title=alt.TitleParams(
-            frame="bounds",
-            text=f"Where the units lie that {n} pictures of a concept share: {method}",
-            subtitle=[
-                f"{of_run(run)}, {told}",
-                f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
-            ],
-        ),
-    )
-
-
-def _draws_told(n_draws: pd.Series, n_pictures: int) -> str:
-    """`100 concepts: 30 with 2–5 draws of 5 pictures, 70 with a single draw`."""
-    several, n_single = n_draws[n_draws > 1], int((n_draws == 1).sum())
-    told, of = counted(len(n_draws), "concept"), f"of {n_pictures} pictures"
-    if several.empty:
-        return f"{told}, each with a single draw {of}"
-    if not n_single:
-        return f"{told}, each with {span(several, 'draw')} {of}"
-    return f"{told}: {len(several):,} with {span(several, 'draw')} {of}, {n_single:,} with a single draw"
-
-
-def _with_range(data: pd.DataFrame) -> pd.DataFrame:
-    """`data` with the words for the range of each concept's draws."""
-    ends = zip(data["ratio_low"], data["ratio_high"], strict=True)
-    words = [f"{percent(low, 1)} to {percent(high, 1)}" if low == low else "a single draw" for low, high in ends]
-    return data.assign(range=words)
-
-
-def _with_ends(base: alt.Chart, low: str) -> alt.Chart:
+def with_ends(base: alt.Chart, low: str) -> alt.Chart:
     """The marks that have an interval: a missing end would be drawn at 0."""
     return base.transform_filter(f"isValid(datum.{low})")
 
 
-def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:
+def dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:
     """A row per concept: its floor as a tick, its ratio as a dot, its interval as a line; hollow dots have none."""
-    x: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1]), "axis": _SHARE_AXIS, "title": x_title}
+    x: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1]), "axis": SHARE_AXIS, "title": x_title}
     ratio = [
         alt.Tooltip("concept:N"),
         alt.Tooltip("ratio:Q", title="in common", format=".1%"),
@@ -296,7 +190,7 @@ def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip]
     base = alt.Chart(rows).encode(
         alt.Y("concept:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, grid=True)), tooltip=ratio + tips
     )
-    lines = _with_ends(base, "ratio_low").mark_rule(strokeWidth=1.4, color=colour)
+    lines = with_ends(base, "ratio_low").mark_rule(strokeWidth=1.4, color=colour)
     lines = lines.encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
     filled = alt.condition("isValid(datum.ratio_low)", alt.value(colour), alt.value("transparent"))
     dots = base.mark_point(size=34, opacity=1, stroke=colour, strokeWidth=1.2).encode(
@@ -311,7 +205,7 @@ def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip]
 
 
 def _both(field: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title="share of the top k in both", axis=_SHARE_AXIS, scale=alt.Scale(domain=[0, 1]))
+    return alt.Y(f"{field}:Q", title="share of the top k in both", axis=SHARE_AXIS, scale=alt.Scale(domain=[0, 1]))
 
 
 def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:

@@ -84,8 +84,8 @@ def specificity_by_concept(
         text=f"Mean share of top units for other concepts: {method}",
         subtitle=[
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
-            f"{_legend_of(data)}; means over the pictures that say both: {span(data['n_images'], 'picture')}, on hover",
-            f"empty: no picture does; pale: fewer than {N_LEAST} pictures",
+            _legend_of(data),
+            f"means over the {span(data['n_images'], 'picture')} that say both (on hover); pale: under {N_LEAST}",
         ],
     )
     pale = alt.condition(alt.datum.n_images < N_LEAST, alt.value(0.4), alt.value(1))
@@ -210,7 +210,8 @@ def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], f
         form = ".2f" if len(columns) <= 6 else ".1f"
         dark = alt.expr.abs(alt.datum.share) > 0.6
         ink = alt.condition(dark, alt.value("white"), alt.value(INK))
-        layers.append(base.mark_text(fontSize=10).encode(alt.Text("share:Q", format=form), color=ink))
+        text = base.mark_text(fontSize=10).encode(alt.Text("share:Q", format=form), color=ink, opacity=opacity)
+        layers.append(text)
     return alt.layer(*layers).properties(height=alt.Step(_NUMBERED if is_numbered else _PLAIN))
 
 
