@@ -81,7 +81,9 @@ def _cross_image(
 
     n_images = options.images_per_concept or N_IMAGES
     found = measure_cross_image(again.path, n_images, options.draws, methods, ks, again.progress)
+    draws = found.rows.to_pandas().groupby("noun")["draw"].nunique()
     counts = {"n_concepts": found.n_concepts, "n_left_out": found.n_left_out, "n_failed": 0}
+    counts |= {"n_single_draw": int((draws == 1).sum())}
     return counts | {"n_draws": options.draws, "n_images": n_images, "means": _means(found.rows)}
 
 
@@ -98,9 +100,11 @@ def _print_result(result: dict[str, Any]) -> None:
     else:
         n_there = result["n_concepts"] - result["n_left_out"]
         said = f"{n_there} of {result['n_concepts']} nouns are in {result['n_images']} pictures or more"
+        said += f", {result['n_single_draw']} of them with a single draw"
+    draws = f"{'' if result['kind'] == REGION else 'up to '}{result['n_draws']} draws"
     failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
     print(
-        f"{result['run_id']}: {result['kind']}, {result['n_draws']} draws, {said}"
+        f"{result['run_id']}: {result['kind']}, {draws}, {said}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     ks = sorted({row["k"] for row in result["means"]})

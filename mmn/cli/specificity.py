@@ -112,6 +112,10 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
     )
     print("a noun's top unit: its score for the picture's other nouns, as a share of that for its own")
     _print_table(result["specificity"], methods, ("other", "control other", "surpassed"))
+    from mmn.interval_words import few_note
+
+    if note := few_note(one["n"] for by_what in result["specificity"].values() for one in by_what.values()):
+        print(note)
     if result["selectivity"]:
         print("a class's units: their activation on held-out pictures, as a share of the highest")
         _print_table(result["selectivity"], methods, ("own", "other", "control own", "control other"))
@@ -122,9 +126,11 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
 
 
 def _print_table(means: dict[str, dict[str, dict[str, float]]], methods: Sequence[str], columns: Sequence[str]) -> None:
-    """One line for each method: means and 95 % intervals; a dash where there is no value."""
+    """One line for each method: means and 95 % intervals, where there are any; a dash where there is no value."""
+    from mmn.interval_words import bracket  # pandas is slow to import
+
     print(" " * 20 + "".join(f"{column:>24}" for column in columns))
     for method in methods:
         told = [means.get(method, {}).get(column) for column in columns]
-        cells = [f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if one else "-" for one in told]
+        cells = [f"{one['mean']:.3f}{bracket(one['low'], one['high'], '.3f')}" if one else "-" for one in told]
         print(f"{method:<20}" + "".join(f"{cell:>24}" for cell in cells))
