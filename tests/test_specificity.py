@@ -361,7 +361,9 @@ def test_the_command_measures_loads_and_says_what(
     assert main(command) == 0
     out = capfd.readouterr().out
     assert f"{said['n_pictures']} pictures with nouns, {said['n_classes']} classes" in out
-    assert f"{said['specificity']['attribution']['other']['mean']:.3f} [" in out
+    assert f"{said['specificity']['attribution']['other']['mean']:.3f}" in out
+    assert said["specificity"]["attribution"]["other"]["low"] is None
+    assert f"{said['n_pictures']} pictures are too few for a 95 % interval" in out
 
 
 def test_a_trial_leaves_classes_out_and_says_so(
