@@ -11,7 +11,7 @@ import streamlit as st
 from app import links, resources, widgets
 from app.text import plain
 from mmn import curves
-from mmn.experiments.degradation_summary import half_at
+from mmn.curves import half_at
 from mmn.figures.degradation import ablated_layers, degradation
 from mmn.figures.degradation import perturbation as perturbation_chart
 from mmn.figures.wording import k_text, led_concepts

@@ -32,7 +32,8 @@ def overview(edits: pd.DataFrame, chosen: str) -> None:
         shown=edits["edit_id"] == chosen,
     )
     number = st.column_config.NumberColumn
-    shares = {name: number(name.capitalize(), format="percent", help=told) for name, told in MEANINGS.items()}
+    shares = {name: number(name.capitalize(), format="%.0f %%", help=told) for name, told in MEANINGS.items()}
+    shown = shown.assign(**{name: 100 * shown[name].astype(float) for name in MEANINGS})
     st.dataframe(
         shown,
         hide_index=True,

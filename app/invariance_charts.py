@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from app import experiments, links, resources, state, widgets
 from app.text import plain
 from mmn.errors import UsageError
-from mmn.figures.invariance import (
-    cross_image_invariance,
-    invariance_by_concept,
-    kept_by_layer,
-    region_invariance,
-    shared_by_layer,
-)
+from mmn.figures.cross_image import cross_image_invariance, shared_by_layer
+from mmn.figures.invariance import invariance_by_concept, kept_by_layer, region_invariance
 from mmn.figures.wording import led_concepts
+from mmn.interval_words import TOO_FEW, interval_words, percent
 
 ROW: Final = 19  # pixels of a concept in a chart
 SURVIVAL: Final = "Of the captions' nouns, those that the shuffled captions say, too"
@@ -60,9 +57,10 @@ def survival(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     if not found["n_images"]:
         return
     left, right = st.columns([1, 3], vertical_alignment="center")
-    left.metric("Survive", f"{found['share']:.0%}")
+    left.metric("Survive", percent(found["share"]))
+    interval = interval_words(found["low"], found["high"], found["n_images"], ".0%")
     right.caption(
-        f"{SURVIVAL}: 95 % interval {found['low']:.0%} to {found['high']:.0%}, pictures resampled; "
+        f"{SURVIVAL}: {'' if np.isnan(found['low']) else '95 % interval by picture '}{interval}; "
         f"{found['n_kept']:,} of {found['n_concepts']:,} nouns, over {state.count(found['n_images'], 'picture')} and "
         f"{state.count(found['n_draws'], 'permutation')}. The charts compare the nouns that are in both captions."
     )
@@ -80,9 +78,10 @@ def survival_by_score(
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {"score": st.column_config.TextColumn("Led by", help="The score of the first unit")}
     shares = {"share": "Survive", "low": "from", "high": "to"}
-    columns |= {name: number(title, format="percent") for name, title in shares.items()}
+    columns |= {name: number(title, format="%.0f %%") for name, title in shares.items()}
+    rows = rows.assign(**{name: 100 * rows[name] for name in shares})
     columns |= {"n_kept": number("In both"), "n_concepts": number("Nouns"), "n_images": number("Pictures")}
-    st.caption(f"{SURVIVAL}: 95 % intervals, pictures resampled.")
+    st.caption(f"{SURVIVAL}: means over pictures, then permutations, with their 95 % intervals by picture. {TOO_FEW}")
     st.dataframe(rows, hide_index=True, column_order=list(columns), column_config=columns)
 
 
@@ -129,8 +128,11 @@ def table(run: dict[str, Any], rows: pd.DataFrame) -> None:
     cross = "n_draws" in rows
     shares = {
         "ratio": ("In common", ""),
-        "ratio_low": ("from", "Of the draws, the middle 95 %" if cross else "95 % interval, pictures resampled"),
-        "ratio_high": ("to", ""),
+        "ratio_low": (
+            "from",
+            "The lowest draw; empty for a single one" if cross else f"95 % interval by picture. {TOO_FEW}",
+        ),
+        "ratio_high": ("to", "The highest draw" if cross else ""),
         "floor_other_noun": ("Another noun", "The floor; empty where no picture has another"),
         "difference": ("Above the floor", ""),
         "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k over the units ranked"),

@@ -10,6 +10,7 @@ import streamlit as st
 from app import resources, widgets
 from mmn.experiments.lens_results import layer_shares, nearest_result
 from mmn.figures.lens import nearest_cosines, noun_shares
+from mmn.interval_words import percent
 
 
 def show(run: dict[str, Any]) -> None:
@@ -22,8 +23,9 @@ def show(run: dict[str, Any]) -> None:
         st.caption("This model adds something to its input embeddings, so its image tokens have no nearest words.")
     else:
         widgets.show_figure(nearest_cosines(tokens, run), tokens, f"{name}-lens")
+        random = percent(found.word_share_random)
         st.caption(
-            f"English words among the nearest: {found.word_share:.0%}; {found.word_share_random:.0%} for random "
+            f"English words among the nearest: {percent(found.word_share)}; {random} for random "
             "vectors. P1 (Table 2) finds no difference between image tokens and random vectors: D = .037, p > .5."
         )
     shares = _shares(run["run_id"], len(store.lens_pictures(run["run_id"])))

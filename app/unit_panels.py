@@ -11,6 +11,7 @@ from app import links, looks, pictures, resources, state, unit_tables, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.neuron import decoded_tokens
+from mmn.interval_words import percent
 
 N_PICTURES: Final = 12
 
@@ -42,7 +43,8 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
     told = " or ".join(
-        f"{chance:.1%}" + (f" ({', '.join(some)})" if len(by_chance) > 1 else "") for chance, some in by_chance.items()
+        percent(chance, 1) + (f" ({', '.join(some)})" if len(by_chance) > 1 else "")
+        for chance, some in by_chance.items()
     )
     st.caption(
         f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "

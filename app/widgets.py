@@ -15,7 +15,7 @@ from app import resources, state
 from app.text import code, file_name, plain
 from mmn.figures import glyphs
 from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
-from mmn.figures.theme import wrap
+from mmn.figures.theme import NUMBERS, wrap
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING, default_method, definition
 
@@ -245,7 +245,9 @@ def _themed(chart: Any, width: int = NARROWEST) -> Any:
     title = chart.title.copy()
     title.text, title.subtitle = wrap(title.text, width, 15), wrap(title.subtitle, width, 12)
     style: dict[str, Any] = {"subtitleColor": SUBTITLE, "subtitlePadding": 6, "subtitleFontSize": 13, "offset": 12}
-    return chart.properties(title=title).configure_title(**style)
+    themed = chart.properties(title=title).configure_title(**style)
+    themed.config.locale = NUMBERS
+    return themed
 
 
 def _k_label(run: dict[str, Any], text: str) -> str | None:

@@ -21,7 +21,7 @@ Left out: suppressors (ranks below 0), variants other than the original picture,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -185,7 +185,8 @@ def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], 
         if name.startswith(f"{PREFIX}-{batch}-")
     ]
     outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
-    latest = max(outlined, key=lambda row: row["revision"], default={"revision": 0, "version": ""})
+    never: dict[str, Any] = {"revision": 0, "version": ""}
+    latest = max(outlined, key=lambda row: row["revision"], default=never)
     is_changed = version != latest["version"]
     revision = latest["revision"] + is_changed
     if not revision:
@@ -341,8 +342,8 @@ def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> l
 
 
 def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
-    key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method)
-    key += () if ranking.found_on is None else (ranking.found_on,)
+    found_on = () if ranking.found_on is None else (ranking.found_on,)
+    key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method, *found_on)
     return control_units(ranking.units, asked.model.facts.d_mlp, key)
 
 

@@ -13,6 +13,7 @@ from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.sensitivity import sensitivity
 from mmn.figures.wording import led_concepts, metric_words
+from mmn.interval_words import TOO_FEW
 
 MOST_METHODS = 10  # each has a line of its own
 PANEL = 380  # pixels that a chart beside another has at least
@@ -92,7 +93,7 @@ def table(data: pd.DataFrame) -> None:
         "value": number("Top units", format="%.4f"),
         "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
         "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
-        "difference_low": number("from", format="%+.4f", help="95 % interval, pictures resampled"),
+        "difference_low": number("from", format="%+.4f", help=f"95 % interval by picture. {TOO_FEW}"),
         "difference_high": number("to", format="%+.4f"),
         "is_discovery": st.column_config.CheckboxColumn("Survives", help="Benjamini–Hochberg, q = .05, of all rows"),
         "n_images": number("Pictures"),

@@ -17,11 +17,12 @@ from mmn import names, revisit, shards
 from mmn.captions import write_captions
 from mmn.cli import main
 from mmn.core import Concept, Example, Neuron
+from mmn.curves import half_at
 from mmn.decoding import decode_units
 from mmn.deltas import Columns, added
 from mmn.errors import UsageError
 from mmn.experiments.degradation import Asked, degrade
-from mmn.experiments.degradation_summary import half_at, summarise
+from mmn.experiments.degradation_summary import summarise
 from mmn.experiments.intervened import logits_at, repeated
 from mmn.experiments.perturbation import column_sizes, perturb_rows, unit_noise
 from mmn.experiments.reread import reread

@@ -20,7 +20,8 @@ LIGHT = (
     "mmn.shards",
     "mmn.images",
     "mmn.runs",
-    "mmn.bootstrap",
+    "mmn.intervals",
+    "mmn.curves",
 )
 HEAVY = ("torch", "transformers")
 

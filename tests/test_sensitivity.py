@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -289,7 +290,7 @@ def test_the_summary_is_of_pictures_and_differences_are_paired(tmp_path: Path) -
     assert row.n == 3
     assert row.value == pytest.approx(per_picture["value"].mean()) == pytest.approx((1 + 1 + 2 / 3) / 3)
     assert row.difference == pytest.approx((per_picture["value"] - per_picture["control"]).mean())
-    assert row.value_low <= row.value <= row.value_high
+    assert np.isnan([row.value_low, row.difference_high]).all(), "three pictures are too few for an interval"
     assert summarize_sensitivity(rows.iloc[:0]).empty
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -78,7 +79,16 @@ def add_common(parser: argparse.ArgumentParser, module: str) -> None:
 
 
 def print_json(values: object) -> None:
-    print(json.dumps(values, ensure_ascii=False, default=str, allow_nan=False))
+    """One line on standard output; what is not known (NaN), as an interval of too few pictures, is null."""
+    print(json.dumps(_with_null(values), ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _with_null(values: object) -> object:
+    if isinstance(values, dict):
+        return {name: _with_null(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_with_null(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
 
 
 def _report(words: Sequence[str], error: str, message: str) -> None:

@@ -103,19 +103,31 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         f"{result['run_id']}: {result['kind']}, {result['n_rows']} measurements"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
+    from mmn.interval_words import few_note  # here and below: pandas is slow to import
+
     for one in result["effects"]:
         print(_line(one))
+    if note := few_note(one["n_images"] for one in result["effects"]):
+        print(note)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
 
 
 def _line(one: dict[str, Any]) -> str:
-    """What happened at the largest k, in a line."""
+    """What happened at the largest k, in a line; brackets are 95 % intervals by picture."""
+    from mmn.interval_words import bracket, percent
+
     noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
     half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:.0f} units"
-    lost = "" if one["lost"] is None else f", {one['lost']:.0%} of captions lose the noun"
+    prob = f"{one['prob']:.3f}{bracket(one['prob_low'], one['prob_high'], '.3f')}"
+    change = f"{percent(-one['drop'])}{bracket(-one['drop_high'], -one['drop_low'], '.0%')}"
+    lost = ""
+    if one["lost"] is not None:
+        ends = bracket(one["lost_low"], one["lost_high"], ".0%")
+        lost = f", {percent(one['lost'])}{ends} of captions lose the noun"
+    draws = f", mean over {one['n_draws']} draws" if one["n_draws"] > 1 else ""
     return (
-        f"{one['method']}, {one['selection']}{noise}: probability {one['prob_baseline']:.3f} -> {one['prob']:.3f} "
-        f"({-one['drop']:+.0%}) at {one['k']} units ({one['share']:.1%}), {half}{lost}; "
-        f"{one['n_concepts']} nouns of {one['n_images']} pictures"
+        f"{one['method']}, {one['selection']}{noise}: probability {one['prob_baseline']:.3f} -> {prob}, {change}, "
+        f"at {one['k']} units ({percent(one['share'], 1)}), {half}{lost}; "
+        f"{one['n_concepts']} nouns of {one['n_images']} pictures{draws}"
     )

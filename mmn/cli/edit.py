@@ -137,12 +137,16 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     for edit in result["edits"]:
         told = edit["settings"]
-        shares = ", ".join(f"{name} {'–' if edit[name] is None else format(edit[name], '.2f')}" for name in COLUMNS)
+        shares = ", ".join(_told(edit, name) for name in COLUMNS)
         what = f"{told['n_units']} {edit['selection']} units" if edit["algorithm"] == "p2" else f"layer {told['layer']}"
         print(
             f"{edit['edit_id']} {edit['noun']} -> {edit['target']}, {edit['algorithm']}, {what}: {shares}; "
             f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {told['stopped_by']}"
         )
+    from mmn.interval_words import few_note  # pandas is slow to import
+
+    if note := few_note(edit[f"{name}_n"] for edit in result["edits"] for name in COLUMNS if f"{name}_n" in edit):
+        print(note)
     if result["edits"][0]["settings"]["is_multi_token"] != [False, False]:
         print("a word of several tokens: only its first was edited")
     if result["n_failed"]:
@@ -150,6 +154,18 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     print(f"the delta is {result['out'] or result['edits'][0]['file']} (mmn score --model M --delta FILE)")
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
+
+
+def _told(edit: dict[str, Any], name: str) -> str:
+    """`efficacy 0.90 [0.55, 1.00] of 10`: a share of pictures, its 95 % interval and their number; or a mean."""
+    from mmn.interval_words import bracket
+
+    if edit[name] is None:
+        return f"{name} –"
+    if f"{name}_n" not in edit:
+        return f"{name} {edit[name]:.2f}"
+    ends = bracket(edit[f"{name}_low"], edit[f"{name}_high"], ".2f")
+    return f"{name} {edit[name]:.2f}{ends} of {edit[f'{name}_n']}"
 
 
 def _number(text: str) -> float:

@@ -60,7 +60,7 @@ def invariance_by_layer(store: Store, row: dict[str, Any], options: argparse.Nam
 
 def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """Units that several pictures of a concept share, concept by concept."""
-    from mmn.figures.invariance import cross_image_invariance as chart
+    from mmn.figures.cross_image import cross_image_invariance as chart
 
     method, k, n = _across(store, row, options)
     lemmas, layers = _nouns(options)
@@ -70,7 +70,7 @@ def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) 
 
 def cross_image_by_layer(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The layers in which these units lie."""
-    from mmn.figures.invariance import shared_by_layer as chart
+    from mmn.figures.cross_image import shared_by_layer as chart
 
     method, k, n = _across(store, row, options)
     lemmas, layers = _nouns(options)

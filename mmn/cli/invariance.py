@@ -81,7 +81,9 @@ def _cross_image(
 
     n_images = options.images_per_concept or N_IMAGES
     found = measure_cross_image(again.path, n_images, options.draws, methods, ks, again.progress)
+    draws = found.rows.to_pandas().groupby("noun")["draw"].nunique()
     counts = {"n_concepts": found.n_concepts, "n_left_out": found.n_left_out, "n_failed": 0}
+    counts |= {"n_single_draw": int((draws == 1).sum())}
     return counts | {"n_draws": options.draws, "n_images": n_images, "means": _means(found.rows)}
 
 
@@ -98,16 +100,35 @@ def _print_result(result: dict[str, Any]) -> None:
     else:
         n_there = result["n_concepts"] - result["n_left_out"]
         said = f"{n_there} of {result['n_concepts']} nouns are in {result['n_images']} pictures or more"
+        said += f", {result['n_single_draw']} of them with a single draw"
+    draws = f"{'' if result['kind'] == REGION else 'up to '}{result['n_draws']} draws"
     failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
     print(
-        f"{result['run_id']}: {result['kind']}, {result['n_draws']} draws, {said}"
+        f"{result['run_id']}: {result['kind']}, {draws}, {said}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     ks = sorted({row["k"] for row in result["means"]})
     shown = next((k for k in ks if k >= P2_K), ks[-1] if ks else None)
-    for row in result["means"]:
-        if row["k"] == shown:
-            other = "" if row["floor_other_noun"] is None else f", another noun {row['floor_other_noun']:.3f}"
-            print(f"k = {shown}, {row['method']}: {row['ratio']:.3f} stay{other}, chance {row['floor_random']:.2g}")
+    there = [row for row in result["means"] if row["k"] == shown]
+    for row in there:
+        print(f"k = {shown}, {_told(row)}")
+    from mmn.interval_words import few_note  # pandas is slow to import
+
+    if note := few_note(row["n_images"] for row in there if "n_images" in row):
+        print(note)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
+
+
+def _told(row: dict[str, Any]) -> str:
+    """`contribution: 0.803 [0.79, 0.82] stay, another noun 0.131 [0.12, 0.14], chance 0.014, 200 pictures`."""
+    from mmn.interval_words import bracket
+
+    told = {}
+    for name in ("ratio", "floor_other_noun"):
+        low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
+        ends = "" if low is None or high is None else bracket(low, high, ".3f")
+        told[name] = "" if row[name] is None else f"{row[name]:.3f}{ends}"
+    of = f"{row['n_images']} pictures" if "n_images" in row else f"{row['n_concepts']} concepts"
+    floor = f", another noun {told['floor_other_noun']}" if told["floor_other_noun"] else ""
+    return f"{row['method']}: {told['ratio']} stay{floor}, chance {row['floor_random']:.2g}, {of}"

@@ -92,14 +92,19 @@ def _print_result(result: dict[str, Any]) -> None:
     if result["database"] != "loaded":
         print(f"{result['run_id']}: read; the database is {result['database']}, and its Lens page shows what was found")
         return
+    from mmn.interval_words import bracket, few_note, percent  # pandas is slow to import
+
     print(f"{result['run_id']}: {result['n_images']} pictures, {result['n_image_tokens']} image tokens")
     if "statistic" in result:
+        share, random = percent(result["word_share"]), percent(result["word_share_random"])
         print(
             f"nearest word: D = {result['statistic']:.3f}, p {result['p_text']} against {result['n_random']} random "
-            f"vectors; {result['word_share']:.0%} are English words (random: {result['word_share_random']:.0%})"
+            f"vectors; {share} are English words (random: {random})"
         )
     for layer, rows in groupby(result["layers"], key=itemgetter("layer")):
-        told = [f"{row['mean']:.1%} ({row['low']:.1%}–{row['high']:.1%}) {row['line']}" for row in rows]
+        told = [f"{percent(row['mean'], 1)}{bracket(row['low'], row['high'], '.1%')} {row['line']}" for row in rows]
         print(f"after layer {layer}: {'; '.join(told)}")
+    if note := few_note(row["n"] for row in result["layers"]):
+        print(note)
     if result["n_failed"]:
         print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")

@@ -57,14 +57,17 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
     print(f"{result['run_id']}: {result['seconds']:.1f} s{failed if result['n_failed'] else ''}")
+    from mmn.interval_words import bracket, few_note  # pandas is slow to import
+
     told = ""
     for row in result["table"]:
         if row["metric"] != told:
             told = row["metric"]
             print(f"{told}: top units, another picture's, difference [95 %], pictures")
-        ends = f"[{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
-        print(
-            f"  {row['method']:28}{row['value']:8.3f}{row['control']:9.3f}{row['difference']:9.3f} {ends}{row['n']:7}"
-        )
+        ends = bracket(row["difference_low"], row["difference_high"], ".3f")
+        means = f"{row['value']:8.3f}{row['control']:9.3f}{row['difference']:9.3f}"
+        print(f"  {row['method']:28}{means}{ends:17}{row['n']:7}")
+    if note := few_note(row["n"] for row in result["table"]):
+        print(note)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")

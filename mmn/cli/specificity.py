@@ -124,6 +124,10 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
     )
     if result["n_of_one_picture"]:
         print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
+    from mmn.interval_words import few_note
+
+    if note := few_note(one["n"] for by_what in result["specificity"].values() for one in by_what.values()):
+        print(note)
     if result["selectivity"]:
         print("a class's units: their activation on held-out pictures, as a share of the highest class; n: pictures")
         _print_table(result["selectivity"], methods, ("own", "other", "control own", "control other"))
@@ -134,9 +138,11 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
 
 
 def _print_table(means: dict[str, dict[str, dict[str, float]]], methods: Sequence[str], columns: Sequence[str]) -> None:
-    """One line for each method: means and 95 % intervals; a dash where there is no value."""
+    """One line for each method: means and 95 % intervals, where there are any; a dash where there is no value."""
+    from mmn.interval_words import bracket  # pandas is slow to import
+
     print(" " * 20 + "".join(f"{column:>24}" for column in columns))
     for method in methods:
         told = [means.get(method, {}).get(column) for column in columns]
-        cells = [f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if one else "-" for one in told]
+        cells = [f"{one['mean']:.3f}{bracket(one['low'], one['high'], '.3f')}" if one else "-" for one in told]
         print(f"{method:<20}" + "".join(f"{cell:>24}" for cell in cells))

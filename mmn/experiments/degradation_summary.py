@@ -1,21 +1,24 @@
 """What did interventions do on the whole? The drop at the largest k, and the number of units that halves a probability.
 
-Means are over the nouns of a picture, then over pictures; several draws of one noun count as one.
+Means are over the nouns of a picture, its draws, then pictures, and intervals by picture: of `mmn.curves`, from which
+the page and its figures take theirs, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from mmn import names, shards
-from mmn.bootstrap import interval_table
+from mmn.curves import curves, half_at
 from mmn.tables import TABLES
 
-_CURVE = ["method", "selection", "sigma"]
+_LINE: Final = ["method", "selection", "sigma"]
+_NOUN: Final = ["image_id", "noun"]
+_NO_NOISE: Final = -1.0  # instead of a missing sigma, which groups and merges would drop
 
 
 def read_effects(run_path: Path, shard_names: Sequence[str]) -> tuple[pd.DataFrame, int]:
@@ -30,50 +33,83 @@ def summarise(effects: pd.DataFrame, n_units: int) -> list[dict[str, Any]]:
     """One entry for each method, selection and sigma.
 
     Returns:
-        method, selection, sigma, sigma_unit; `k` (the largest) and its `share` of all units; `prob_baseline`, `prob`
-        (at k) with the ends of its 95 % interval `prob_low` and `prob_high`; `drop`, 1 − prob / prob_baseline;
-        `k_half`, the number of units that halves the probability, linear between the measured k, None where none does;
-        `lost`, the share of captions without the noun at k, None without captions; n_concepts and n_images.
+        method, selection, sigma, sigma_unit; `k` (the largest) and its `share` of all units; `prob_baseline`, the
+        probability of the same nouns in the untouched model, and `prob` at k, each with the ends of its 95 % interval
+        (`prob_low`, `prob_high`); `drop`, 1 − prob / prob_baseline, with `drop_low` and `drop_high`; `k_half`, the
+        number of units that halves the probability, linear between the measured k, None where none does; `lost`, the
+        share of captions without the noun at k, None without captions, with `lost_low` and `lost_high`; n_concepts,
+        n_images and n_draws. Ends are NaN where there is no interval (`mmn.intervals`).
     """
     if effects.empty:
         return []
+    means = picture_means(effects)
     units = effects["sigma_unit"].dropna().unique()
-    rows = effects.assign(sigma=effects["sigma"].astype(float).fillna(-1.0), lost=effects["is_lost"].astype(float))
-    per_noun = rows.groupby(["image_id", "noun", *_CURVE, "k"], as_index=False)[["prob", "lost"]].mean()
-    means = interval_table(per_noun, [*_CURVE, "k"], "prob")
-    found = []
-    for (method, selection, sigma), curve in means.groupby(_CURVE, sort=False):
-        curve = curve.sort_values("k")
-        first, last = curve.iloc[0], curve.iloc[-1]
-        here = per_noun[(per_noun[_CURVE] == [method, selection, sigma]).all(axis=1) & (per_noun["k"] == last["k"])]
-        lost = here.groupby("image_id")["lost"].mean().mean()
-        found.append(
-            {
-                "method": method,
-                "selection": selection,
-                "sigma": None if sigma < 0 else float(sigma),
-                "sigma_unit": units[0] if len(units) else None,
-                "k": int(last["k"]),
-                "share": float(last["k"] / n_units),
-                "prob_baseline": float(first["mean"]),
-                "prob": float(last["mean"]),
-                "prob_low": float(last["low"]),
-                "prob_high": float(last["high"]),
-                "drop": float(1 - last["mean"] / first["mean"]),
-                "k_half": half_at(curve["k"].tolist(), curve["mean"].tolist()),
-                "lost": None if pd.isna(lost) else float(lost),
-                "n_concepts": len(here),
-                "n_images": int(last["n"]),
-            }
-        )
-    return sorted(found, key=lambda one: (one["method"], names.SELECTIONS.index(one["selection"]), one["sigma"] or 0))
+    drawn = {name: curves(means, name) for name in ("prob", "baseline_prob", "relative", "lost")}
+    return [
+        _entry(means, drawn, line, n_units) | {"sigma_unit": units[0] if len(units) else None} for line in _lines(means)
+    ]
 
 
-def half_at(ks: Sequence[int], probs: Sequence[float]) -> float | None:
-    """The first k at which the probability is half of the first one, linear between measured k; None if it never is."""
-    half = probs[0] / 2
-    for index in range(1, len(ks)):
-        if probs[index] <= half:
-            share = (probs[index - 1] - half) / (probs[index - 1] - probs[index])
-            return ks[index - 1] + share * (ks[index] - ks[index - 1])
-    return None
+def picture_means(effects: pd.DataFrame) -> pd.DataFrame:
+    """Returns what `Store.effect_means` returns, from rows of `effect` of one kind: the mean effect on each picture's
+    nouns, and the untouched model's probability of these as the first point (k = 0) of every line.
+
+    Columns: image_id, method, selection, draw, k, sigma, prob, baseline_prob, lost, n_nouns.
+    """
+    rows = effects.assign(sigma=effects["sigma"].astype(float).fillna(_NO_NOISE), lost=effects["is_lost"].astype(float))
+    untouched = rows[rows["k"] == 0].groupby(_NOUN, as_index=False)["prob"].mean()
+    untouched = untouched.rename(columns={"prob": "baseline_prob"})
+    measured = rows[rows["k"] > 0].merge(untouched, on=_NOUN)
+    lines = measured[[*_NOUN, *_LINE, "draw", "baseline_prob"]].drop_duplicates()
+    first = lines.assign(k=0, prob=lines["baseline_prob"], lost=0.0)
+    by = ["image_id", *_LINE, "draw", "k"]
+    points = pd.concat([first, measured]).groupby(by, as_index=False)
+    found = points.agg(
+        prob=("prob", "mean"),
+        baseline_prob=("baseline_prob", "mean"),
+        lost=("lost", "mean"),
+        n_nouns=("noun", "nunique"),
+    )
+    return found.assign(sigma=found["sigma"].where(found["sigma"] != _NO_NOISE))
+
+
+def _lines(means: pd.DataFrame) -> list[tuple[str, str, float | None]]:
+    found = means[_LINE].drop_duplicates().itertuples(index=False)
+    lines = [(one.method, one.selection, None if pd.isna(one.sigma) else float(one.sigma)) for one in found]
+    return sorted(lines, key=lambda line: (line[0], names.SELECTIONS.index(line[1]), line[2] or 0))
+
+
+def _entry(
+    means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: tuple[str, str, float | None], n_units: int
+) -> dict[str, Any]:
+    """What is told of one line, at its largest k."""
+    relative = _of(drawn["relative"], line)
+    k = int(relative["k"].iloc[-1])
+    here = {name: _of(rows, line).set_index("k").reindex([k]).iloc[0] for name, rows in drawn.items()}
+    prob, share, lost = here["prob"], here["relative"], here["lost"]
+    there = _of(means, line)
+    n_nouns = there[there["k"] == k].groupby("image_id")["n_nouns"].max()
+    return dict(zip(_LINE, line, strict=True)) | {
+        "k": k,
+        "share": float(k / n_units),
+        "prob_baseline": float(here["baseline_prob"]["mean"]),
+        "prob": float(prob["mean"]),
+        "prob_low": float(prob["low"]),
+        "prob_high": float(prob["high"]),
+        "drop": 1 - float(share["mean"]),
+        "drop_low": 1 - float(share["high"]),
+        "drop_high": 1 - float(share["low"]),
+        "k_half": half_at(relative["k"].tolist(), relative["mean"].tolist()),
+        "lost": None if pd.isna(lost["mean"]) else float(lost["mean"]),
+        "lost_low": float(lost["low"]),
+        "lost_high": float(lost["high"]),
+        "n_concepts": int(n_nouns.sum()),
+        "n_images": int(prob["n"]),
+        "n_draws": int(prob["n_draws"]),
+    }
+
+
+def _of(rows: pd.DataFrame, line: tuple[str, str, float | None]) -> pd.DataFrame:
+    method, selection, sigma = line
+    is_line = (rows["method"] == method) & (rows["selection"] == selection)
+    return rows[is_line & (rows["sigma"].isna() if sigma is None else rows["sigma"] == sigma)].sort_values("k")

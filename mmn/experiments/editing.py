@@ -31,6 +31,7 @@ from torch import Tensor
 from mmn import deltas, names, revisit, shards
 from mmn.core import Neuron
 from mmn.deltas import Delta, Part
+from mmn.edit_shares import MEASURES, edit_shares
 from mmn.errors import ImageError, UsageError
 from mmn.experiments import edit_objective as objective
 from mmn.experiments.edit_objective import Adam, Aim, Solution
@@ -145,10 +146,14 @@ def file_of(edits_path: Path, edit_id: str) -> Path:
 
 
 def read_edit(run_path: Path, edit_id: str) -> dict[str, Any]:
-    """The row of an edit's shard; `units` and `settings` as plain values, and how many pictures did not open."""
+    """The row of an edit's shard; `units` and `settings` as plain values, the ends and n of each share's interval
+    (`efficacy_low`, `efficacy_high`, `efficacy_n`), and how many pictures did not open.
+    """
     tables = shards.read_shard(run_path / shard_name(edit_id))
     (row,) = tables["edit"].to_pylist()
     row |= {name: json.loads(row[name]) for name in ("units", "settings")}
+    for share in edit_shares(tables["edited_caption"].to_pandas()).to_dict("records"):
+        row |= {f"{MEASURES[share['role']]}_{end}": share[end] for end in ("low", "high", "n")}
     return row | {"n_failed": len(tables["failure"]) if "failure" in tables else 0}
 
 

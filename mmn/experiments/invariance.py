@@ -24,6 +24,8 @@ from jaxtyping import Int
 from mmn import names, shards
 from mmn.core import Run
 from mmn.errors import UsageError
+from mmn.intervals import draw_intervals
+from mmn.store.cells import by_picture, with_intervals
 from mmn.tables import EXPERIMENTS
 
 REGION, CROSS_IMAGE = "region", "cross-image"
@@ -268,12 +270,26 @@ def rows_table(
 def summarize(rows: pa.Table) -> pd.DataFrame:
     """Means of `invariance` rows of one kind by method and k: `ratio`, `floor_other_noun`, `floor_random`.
 
-    Region: over nouns, then pictures, then draws (METHODS). Cross-image: over draws, then nouns, which all count the
-    same.
+    Region: over nouns, then pictures, then draws (METHODS), with 95 % intervals by picture of the first two (`_low`,
+    `_high`) and n_images: what `Store.region_invariance` gives the page. Cross-image: over draws, then nouns, which all
+    count the same, and n_concepts; no intervals, since nouns have pictures in common.
     """
-    values = ["ratio", "floor_other_noun", "floor_random"]
     frame = rows.to_pandas()
-    inner = {REGION: [["image_id", "draw"], ["draw"]], CROSS_IMAGE: [["noun"]]}
-    for by in inner[frame["kind"].iloc[0]] if len(frame) else ():
-        frame = frame.groupby([*by, "method", "k"], as_index=False, observed=True)[values].mean()
-    return frame.groupby(["method", "k"], as_index=False, observed=True)[values].mean()
+    if len(frame) and frame["kind"].iloc[0] == REGION:
+        return _region_means(frame)
+    values = ["ratio", "floor_other_noun", "floor_random"]
+    nouns = frame.groupby(["noun", "method", "k"], as_index=False, observed=True)[values].mean()
+    by = nouns.groupby(["method", "k"], observed=True)
+    return by[values].mean().assign(n_concepts=by.size()).reset_index()
+
+
+def _region_means(frame: pd.DataFrame) -> pd.DataFrame:
+    cells = frame[["method", "k"]].drop_duplicates().sort_values(["method", "k"], ignore_index=True)
+    pictures = frame.groupby(["image_id", "draw", "method", "k"], as_index=False, observed=True)[
+        ["ratio", "floor_other_noun", "floor_random"]
+    ].mean()
+    pictures = pictures.merge(cells.assign(cell=cells.index), on=["method", "k"])
+    pictures["place"] = pictures.groupby("image_id").ngroup()
+    quantities = ["ratio", "floor_other_noun"]
+    found = with_intervals(cells, quantities, by_picture(pictures, quantities, len(cells)), draw_intervals)
+    return found.assign(floor_random=pictures.groupby("cell")["floor_random"].mean())

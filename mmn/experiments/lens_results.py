@@ -6,7 +6,7 @@
     after every layer        the share of image tokens whose most probable token is a noun of the caption; and of the
                              image tokens on a noun's object, the share that say this noun, against those elsewhere
 
-Shares are means over pictures, with bootstrapped intervals (METHODS: Intervals). p takes the image tokens for
+Shares are means over pictures, with intervals by picture (METHODS: Intervals). p takes the image tokens for
 independent, which those of one picture are not: it is too small, and D is what to compare.
 """
 
@@ -21,10 +21,10 @@ import pandas as pd
 from jaxtyping import Bool
 
 from mmn.added import example_of, masks_of_run
-from mmn.bootstrap import interval_table
 from mmn.errors import ImageError, SourceError
 from mmn.geometry import Grids
 from mmn.heat import tokens_on
+from mmn.intervals import interval_table
 from mmn.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
 from mmn.masks import MaskSource
 from mmn.names import ORIGINAL

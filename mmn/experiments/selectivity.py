@@ -39,13 +39,13 @@ from jaxtyping import Float
 from PIL import Image
 
 from mmn import names, revisit, shards
-from mmn.bootstrap import interval_table
 from mmn.captions import greedy
 from mmn.core import Example, Failure, Neuron
 from mmn.errors import ImageError
 from mmn.fields import control_units
 from mmn.hooks import capture_units
 from mmn.image_tokens import image_positions
+from mmn.intervals import interval_table
 from mmn.models import Model
 from mmn.revisit import ScoredRun
 from mmn.runs import Progress, ProgressCallback, failure_table

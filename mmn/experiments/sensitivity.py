@@ -34,10 +34,10 @@ from PIL import Image
 from mmn import names, revisit, shards
 from mmn.added import added_references
 from mmn.annotate import NEURONS_SHARD, checked_methods, checked_top, decode_missing
-from mmn.bootstrap import interval_table
 from mmn.core import Example, Failure, Neuron, Run
 from mmn.errors import ImageError, UsageError
 from mmn.experiments.reread import stored_concepts
+from mmn.intervals import ANYWHERE, SHARE, interval_table
 from mmn.metrics import ImageMetric, Lexical, TextMetric
 from mmn.models import Model
 from mmn.runs import ProgressCallback, failure_table
@@ -156,7 +156,8 @@ def summarize_sensitivity(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(difference=rows["value"] - rows["control"])
     tables = []
     for name in measures:
-        table = interval_table(rows, ["method", "metric"], name).set_index(["method", "metric", "n"])
+        within = ANYWHERE if name == "difference" else SHARE
+        table = interval_table(rows, ["method", "metric"], name, within=within).set_index(["method", "metric", "n"])
         tables.append(table.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"}))
     return pd.concat(tables, axis=1).reset_index().sort_values(["metric", "method"], ignore_index=True)
 

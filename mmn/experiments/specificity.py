@@ -37,11 +37,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmn import names, revisit, shards
-from mmn.bootstrap import interval_table
 from mmn.core import Neuron, Run
 from mmn.errors import UsageError
 from mmn.experiments.reread import reread, stored_concepts
 from mmn.held_out import Found, HeldOut, read_held_out
+from mmn.intervals import interval_table
 from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.revisit import ScoredRun
 from mmn.runs import ProgressCallback, failure_table

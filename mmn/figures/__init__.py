@@ -10,16 +10,11 @@ from typing import Any, Final
 
 from mmn.figures.budget import logit_budget, top_share
 from mmn.figures.comparison import ranking_overlap
+from mmn.figures.cross_image import cross_image_invariance, shared_by_layer
 from mmn.figures.degradation import ablated_layers, degradation, perturbation
 from mmn.figures.editing import editing
 from mmn.figures.fields import field_overlaps
-from mmn.figures.invariance import (
-    cross_image_invariance,
-    invariance_by_concept,
-    kept_by_layer,
-    region_invariance,
-    shared_by_layer,
-)
+from mmn.figures.invariance import invariance_by_concept, kept_by_layer, region_invariance
 from mmn.figures.layers import layer_distribution
 from mmn.figures.lens import nearest_cosines, noun_shares
 from mmn.figures.neuron import decoded_tokens

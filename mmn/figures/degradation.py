@@ -12,9 +12,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import layer_axis
+from mmn.figures.axes import interval_tip, layer_axis
 from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours, ordered_colours
 from mmn.figures.wording import k_text, of_run, require, sample
+from mmn.interval_words import interval_note, with_words
 from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, TOP
 
 COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
@@ -51,7 +52,7 @@ def degradation(
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     methods = list(dict.fromkeys(data["method"]))
     rows, colours = _labelled(data, methods)
-    rows = _with_words(rows, n_units)
+    rows = _with_words(rows, n_units, quantity)
     base = alt.Chart(rows).encode(
         _k_axis(rows["k"], n_units, "zeroed units"), _colour("label", colours), alt.Detail("line:N")
     )
@@ -83,7 +84,7 @@ def perturbation(
     require(data, COLUMNS)
     assert against in ("sigma", "k"), against
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
-    rows = _with_words(data if against == "sigma" else _from_no_units(data), n_units)
+    rows = _with_words(data if against == "sigma" else _from_no_units(data), n_units, quantity)
     rows = rows.assign(label=rows["selected"])
     if against == "sigma":
         axis, other, field, legend = _sigma_axis(rows["sigma"], unit), "k", "k_label", "k"
@@ -163,8 +164,9 @@ def _from_no_units(data: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, noisy], ignore_index=True)
 
 
-def _with_words(rows: pd.DataFrame, n_units: int) -> pd.DataFrame:
-    return rows.assign(
+def _with_words(rows: pd.DataFrame, n_units: int, quantity: str) -> pd.DataFrame:
+    form = ".1%" if QUANTITIES[quantity][2] == "~%" else ".3f"
+    return with_words(rows, form, n="n").assign(
         k_label=[k_text(int(k), n_units) for k in rows["k"]],
         sigma_label=["" if pd.isna(sigma) else f"{sigma:g}" for sigma in rows["sigma"]],
         selected=[SELECTIONS[one][0] for one in rows["selection"]],
@@ -235,16 +237,16 @@ def _tooltip(quantity: str) -> list[alt.Tooltip]:
         alt.Tooltip("k_label:N", title="k"),
         alt.Tooltip("sigma_label:N", title="σ"),
         alt.Tooltip("mean:Q", title=title, format=form),
-        alt.Tooltip("low:Q", title="band from", format=form),
-        alt.Tooltip("high:Q", title="to", format=form),
+        interval_tip(),
         alt.Tooltip("n:Q", title="pictures", format=",d"),
-        alt.Tooltip("n_draws:Q", title="draws"),
+        alt.Tooltip("n_draws:Q", title="draws of each"),
     ]
 
 
 def _title(text: str, rows: pd.DataFrame, run: Mapping[str, Any], subset: str) -> alt.TitleParams:
     of = f"{of_run(run)}, {sample(run['n_images'], run['n_concepts'])}, {subset}"
-    n_draws = int(rows["n_draws"].max())
-    draws = f"; where there are several draws ({n_draws}), over these too" if n_draws > 1 else ""
     uneven = "" if rows["n"].min() == rows["n"].max() else f"; {rows['n'].min():,} to {rows['n'].max():,} by point"
-    return alt.TitleParams(text, subtitle=[of + uneven, f"bands: 95 % bootstrap by picture{draws}"])
+    n_draws = int(rows["n_draws"].max())
+    draws = f", draws (up to {n_draws})" if n_draws > 1 else ""
+    means = f"means over a picture's concepts{draws}, then pictures"
+    return alt.TitleParams(text, subtitle=[of + uneven, f"{interval_note('band', rows['n'])}; {means}"])

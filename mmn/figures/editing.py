@@ -15,16 +15,13 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.bootstrap import interval_table
+from mmn.edit_shares import MEASURES, edit_shares
+from mmn.figures.axes import interval_tip
 from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import of_run, require
+from mmn.interval_words import interval_note, with_words
 
 COLUMNS: Final = ("edit_id", "label", "role", "mean", "low", "high", "n")
-MEASURES: Final[Mapping[str, str]] = {  # role of a picture -> the share over such pictures
-    "edited": "efficacy",
-    "other": "generalisation",
-    "unrelated": "locality",
-}
 _FURTHER: Final = (SECOND, THIRD, "#009E73", "#D55E00", "#56B4E9")  # the first edit is FIRST, random ones are grey
 
 
@@ -47,7 +44,7 @@ def success(edits: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
     """
     if captions.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    table = interval_table(captions.assign(said=captions["is_as_wished"].astype(float)), ["edit_id", "role"], "said")
+    table = edit_shares(captions)
     labels = _distinct_labels(edits)
     order = {edit_id: place for place, edit_id in enumerate(edits["edit_id"])}
     table = table[table["n"] > 0].assign(label=lambda rows: rows["edit_id"].map(labels))
@@ -67,7 +64,7 @@ def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLev
     measures = {
         role: f"{measure} ({_n(data, role)})" for role, measure in MEASURES.items() if role in set(data["role"])
     }
-    rows = data.assign(measure=data["role"].map(measures))
+    rows = with_words(data, ".1%", n="n").assign(measure=data["role"].map(measures))
     base = alt.Chart(rows).encode(
         alt.Y("measure:N", sort=list(measures.values()), title=None, axis=alt.Axis(labelLimit=220, grid=False)),
         alt.YOffset("label:N", sort=labels, scale=alt.Scale(domain=labels, paddingOuter=0.6)),
@@ -81,17 +78,16 @@ def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLev
             alt.Tooltip("label:N", title="edit"),
             alt.Tooltip("measure:N"),
             alt.Tooltip("mean:Q", title="share", format=".1%"),
-            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
-            alt.Tooltip("high:Q", title="to", format=".1%"),
+            interval_tip(),
             alt.Tooltip("n:Q", title="pictures", format=",d"),
         ],
     )
     axis = alt.Axis(format="~%", tickCount=5)
     x = alt.X("mean:Q", title="share of pictures", axis=axis, scale=alt.Scale(domain=[0, 1]))
     ends = alt.X("low:Q", title="share of pictures", axis=axis, scale=alt.Scale(domain=[0, 1]))
-    rules = base.mark_rule(strokeWidth=1.2).encode(ends, alt.X2("high:Q"))
+    rules = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2).encode(ends, alt.X2("high:Q"))
     dots = base.mark_point(filled=True, size=45, opacity=1).encode(x)
-    subtitle = [of_run(run), "lines: 95 % bootstrap by picture"]
+    subtitle = [of_run(run), f"shares of pictures; {interval_note('line', data['n'])}"]
     return alt.layer(rules, dots).properties(
         height=max(140, 16 * len(labels) * len(measures)),
         title=alt.TitleParams(f"Edits of {pair}, and their controls", subtitle=subtitle),

@@ -1,7 +1,8 @@
-"""Do the same units write a noun when the picture's places are shuffled, or in other pictures of it?
+"""Do the same units write a noun when the picture's places are shuffled?
 
-P2, figures 3 and 4 (arXiv 2311.07470). A ratio alone says little: another noun of the same picture shares many top
-units, too. So that floor is in every chart, and chance beside it (METHODS: Region ratio).
+P2, figure 3 (arXiv 2311.07470); other pictures of it are in `cross_image`. A ratio alone says little: another noun of
+the same picture shares many top units, too. So that floor is in every chart, and chance beside it (METHODS: Region
+ratio).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import BAR, DOT, DOTTED, FLAT_TICK, TICK, key, layer_axis
+from mmn.figures.axes import BAR, DOT, DOTTED, FLAT_TICK, TICK, interval_tip, key, layer_axis
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each
+from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each, span
+from mmn.interval_words import interval_note, interval_words, with_words
+from mmn.intervals import N_LEAST
 from mmn.many_tests import told as told_tests
 
 CURVE_COLUMNS: Final = (
@@ -32,11 +35,9 @@ CURVE_COLUMNS: Final = (
 )
 CONCEPT_COLUMNS: Final = ("lemma", "ratio", "ratio_low", "ratio_high", "floor_other_noun", "floor_random", "n_images")
 LAYER_COLUMNS: Final = ("layer", "share", "share_low", "share_high", "chance", "n_units", "n_images", "of_images")
-CROSS_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
-CROSS_LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
 SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k / units ranked"
 _DASHED, _DOTTED = [5, 3], [1, 2]
-_SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
+SHARE_AXIS: Final = alt.Axis(format="~%", tickCount=5)
 
 
 def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concepts") -> alt.TopLevelMixin:
@@ -80,7 +81,10 @@ def region_invariance(data: pd.DataFrame, run: Mapping[str, Any], subset: str = 
         title=alt.TitleParams(
             frame="bounds",
             text="Top units that stay when the image tokens are shuffled",
-            subtitle=[of, "band: 95 % interval, pictures resampled"],
+            subtitle=[
+                of,
+                f"{interval_note('band', data['n_images'])}; means over a picture's concepts, pictures, permutations",
+            ],
         ),
     )
 
@@ -99,20 +103,25 @@ def invariance_by_concept(
     """
     require(data.columns, CONCEPT_COLUMNS)
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    rows = data.rename(columns={"lemma": "concept", "floor_other_noun": "floor"})
+    rows = with_words(data, ".1%", "ratio_").rename(columns={"lemma": "concept", "floor_other_noun": "floor"})
     title = alt.TitleParams(
         frame="bounds",
         text=f"Shuffled image tokens, concept by concept: {method}, k = {size}",
         subtitle=[
-            f"{of_run(run)}, {counted(len(rows), 'concept')}; {subset}; n by concept, on hover",
-            f"dot: {SAME}, with its 95 % interval (pictures resampled); tick: {OTHER}; dotted: {CHANCE}",
+            f"{of_run(run)}, {counted(len(rows), 'concept')} in {span(data['n_images'], 'picture')} each; {subset}",
+            f"{interval_note('line', data['n_images'])}; means over pictures, then permutations",
+            f"dot: {SAME}; tick: {OTHER}; dotted: {CHANCE}",
             *(f"{line}; others hollow" for line in told_tests(data)),
         ],
     )
-    tips = [alt.Tooltip("floor:Q", title="another noun", format=".1%"), alt.Tooltip("n_images:Q", title="pictures")]
-    return _dots(
-        rows, "share of the top k in both", method, tips, dotted=float(rows["floor_random"].mean())
-    ).properties(title=title)
+    tips = [
+        interval_tip("ratio_"),
+        alt.Tooltip("floor:Q", title="another noun", format=".1%"),
+        alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+    ]
+    return dots(rows, "share of the top k in both", method, tips, dotted=float(rows["floor_random"].mean())).properties(
+        title=title
+    )
 
 
 def kept_by_layer(
@@ -128,29 +137,34 @@ def kept_by_layer(
         subset: which concepts were compared, as words for the subtitle.
     """
     require(data.columns, LAYER_COLUMNS)
-    base = alt.Chart(data).encode(
+    rows = with_words(data, ".1%", "share_")
+    base = alt.Chart(rows).encode(
         layer_axis(),
         tooltip=[
             alt.Tooltip("layer:O"),
             alt.Tooltip("share:Q", title="kept", format=".1%"),
-            alt.Tooltip("share_low:Q", title="from", format=".1%"),
-            alt.Tooltip("share_high:Q", title="to", format=".1%"),
+            interval_tip("share_"),
             alt.Tooltip("chance:Q", title="random units of these layers", format=".1%"),
             alt.Tooltip("n_units:Q", title="units compared", format=",d"),
-            alt.Tooltip("n_images:Q", title="pictures", format=",d"),
+            alt.Tooltip("n_images:Q", title="pictures with units there", format=",d"),
         ],
     )
     y: dict[str, Any] = {
         "scale": alt.Scale(domain=[0, 1]),
-        "axis": _SHARE_AXIS,
+        "axis": SHARE_AXIS,
         "title": "share of the layer's top units that stay",
     }
-    bars = base.mark_bar(color=method_colours([method])[0], opacity=0.9).encode(alt.Y("share:Q", **y))
-    ends = base.mark_rule(strokeWidth=1.2, color=MUTED).encode(alt.Y("share_low:Q", **y), alt.Y2("share_high"))
+    bars = base.mark_bar(color=method_colours([method])[0]).encode(
+        alt.Y("share:Q", **y), opacity=alt.condition(alt.datum.n_images >= N_LEAST, alt.value(0.9), alt.value(0.35))
+    )
+    ends = with_ends(base, "share_low").mark_rule(strokeWidth=1.2, color=MUTED)
+    ends = ends.encode(alt.Y("share_low:Q", **y), alt.Y2("share_high"))
     chance = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("chance:Q", **y))
     size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    told = f"n = {counted(data['of_images'].max(), 'picture')}; {subset}; k = {size}"
-    legend = "line: 95 % interval, pictures resampled; tick: random units in the layers of the shuffled ranking"
+    told = f"n = {counted(data['of_images'].max(), 'picture')}, all their permutations together; {subset}; k = {size}"
+    legend = (
+        f"{interval_note('line', data['n_images'], 'pale')}; tick: random units in the layers of the shuffled ranking"
+    )
     named = {SAME: (BAR, method_colours([method])[0]), "random units of these layers": (FLAT_TICK, MUTED)}
     return alt.layer(bars, ends, chance, key(base, named)).properties(
         height=200,
@@ -162,109 +176,29 @@ def kept_by_layer(
     )
 
 
-def cross_image_invariance(
-    data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, layers: tuple[int, int] | None = None
-) -> alt.TopLevelMixin:
-    """Dots per concept: the share of the top k units that several pictures of it have in common, over random units.
-
-    Args:
-        data: `Store.cross_image_invariance`, in the order to draw.
-        run: the run's row: model, images, n_layers, d_mlp.
-        method: the ranking.
-        k: units compared.
-        layers: the layers that the data is of, first and last; None for all.
-    """
-    require(data.columns, CROSS_COLUMNS)
-    rows = data.rename(columns={"noun": "concept", "floor_random": "floor"})
-    n_pictures, n_draws = int(data["n"].max()), int(data["n_draws"].max())
-    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    title = alt.TitleParams(
-        frame="bounds",
-        text=f"Top units that {n_pictures} pictures of a concept share: {method}, k = {size}",
-        subtitle=[
-            f"{of_run(run)}, {counted(len(rows), 'concept')}, {counted(n_draws, 'draw')} of {n_pictures} pictures each",
-            *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
-            "line: middle 95 % of the draws, not a bootstrap; tick: expected of random units in the same layers",
-            *(f"{line}; others hollow" for line in told_tests(data)),
-        ],
-    )
-    tips = [
-        alt.Tooltip("floor:Q", title="random units, same layers", format=".2~%"),
-        alt.Tooltip("n_draws:Q", title="draws"),
-        alt.Tooltip("n:Q", title="pictures in common"),
-    ]
-    there = "" if layers is None else ", in these layers"
-    return _dots(rows, f"share of the top k common to all {n_pictures}{there}", method, tips).properties(title=title)
+def with_ends(base: alt.Chart, low: str) -> alt.Chart:
+    """The marks that have an interval: a missing end would be drawn at 0."""
+    return base.transform_filter(f"isValid(datum.{low})")
 
 
-def shared_by_layer(
-    data: pd.DataFrame,
-    run: Mapping[str, Any],
-    method: str,
-    k: int,
-    n: int,
-    subset: str = "all concepts",
-    layers: tuple[int, int] | None = None,
-) -> alt.TopLevelMixin:
-    """Bars per layer: where the top k units lie that n pictures of a concept share, over random units.
-
-    Args:
-        data: `Store.shared_by_layer`.
-        run: the run's row: model, images, n_layers, d_mlp.
-        method: the ranking.
-        k: units compared.
-        n: pictures of a concept.
-        subset: which concepts were compared, as words for the subtitle.
-        layers: drawn in full colour, first and last; None for all.
-    """
-    require(data.columns, CROSS_LAYER_COLUMNS)
-    first, last = layers or (0, int(run["n_layers"]) - 1)
-    tips = [alt.Tooltip("share:Q", title="share of k", format=".2~%"), alt.Tooltip("n_concepts:Q", title="concepts")]
-    chance = alt.Tooltip("floor_random:Q", title="random units, same layers", format=".2~%")
-    base = alt.Chart(data).encode(
-        layer_axis(),
-        tooltip=[alt.Tooltip("layer:O"), *tips, chance],
-    )
-    y: dict[str, Any] = {"axis": _SHARE_AXIS, "title": "shared units of the layer, of k"}
-    is_meant = (alt.datum.layer >= first) & (alt.datum.layer <= last)
-    bars = base.mark_bar(color=method_colours([method])[0]).encode(
-        alt.Y("share:Q", **y), opacity=alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
-    )
-    ticks = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("floor_random:Q", **y))
-    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    told = f"n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; k = {size}"
-    chosen = "" if layers is None else f"; full colour: layers {first} to {last}"
-    named = {"shared units": (BAR, method_colours([method])[0]), "random units, same layers": (FLAT_TICK, MUTED)}
-    return alt.layer(bars, ticks, key(base, named)).properties(
-        height=200,
-        title=alt.TitleParams(
-            frame="bounds",
-            text=f"Where the units lie that {n} pictures of a concept share: {method}",
-            subtitle=[
-                f"{of_run(run)}, {told}",
-                f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
-            ],
-        ),
-    )
-
-
-def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:
-    """A row per concept: its floor as a tick, its ratio as a dot, its interval as a line."""
-    x: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1]), "axis": _SHARE_AXIS, "title": x_title}
+def dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip], dotted: float | None = None) -> Any:
+    """A row per concept: its floor as a tick, its ratio as a dot, its interval as a line; hollow: no discovery."""
+    x: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1]), "axis": SHARE_AXIS, "title": x_title}
     ratio = [
         alt.Tooltip("concept:N"),
         alt.Tooltip("ratio:Q", title="in common", format=".1%"),
-        alt.Tooltip("ratio_low:Q", title="from", format=".1%"),
-        alt.Tooltip("ratio_high:Q", title="to", format=".1%"),
     ]
     colour = method_colours([method])[0]
     order = list(rows["concept"])
     base = alt.Chart(rows).encode(
         alt.Y("concept:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, grid=True)), tooltip=ratio + tips
     )
-    lines = base.mark_rule(strokeWidth=1.4, color=colour).encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
-    fill = alt.condition(alt.datum.is_discovery == False, alt.value("white"), alt.value(colour))  # noqa: E712
-    dots = base.mark_point(filled=True, size=34, opacity=1, stroke=colour).encode(alt.X("ratio:Q", **x), fill=fill)
+    lines = with_ends(base, "ratio_low").mark_rule(strokeWidth=1.4, color=colour)
+    lines = lines.encode(alt.X("ratio_low:Q", **x), alt.X2("ratio_high"))
+    filled = alt.condition(alt.datum.is_discovery, alt.value(colour), alt.value("transparent"))
+    dots = base.mark_point(size=34, opacity=1, stroke=colour, strokeWidth=1.2).encode(
+        alt.X("ratio:Q", **x), fill=filled
+    )
     ticks = base.mark_tick(thickness=2, size=9, color=MUTED, opacity=1).encode(alt.X("floor:Q", **x))
     chance = []
     if dotted is not None:
@@ -278,7 +212,7 @@ def _dots(rows: pd.DataFrame, x_title: str, method: str, tips: list[alt.Tooltip]
 
 
 def _both(field: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title="share of the top k in both", axis=_SHARE_AXIS, scale=alt.Scale(domain=[0, 1]))
+    return alt.Y(f"{field}:Q", title="share of the top k in both", axis=SHARE_AXIS, scale=alt.Scale(domain=[0, 1]))
 
 
 def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
@@ -295,8 +229,20 @@ def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
             part = part.assign(line=part.groupby("k")["share"].rank(method="dense").astype(str), method=CHANCE)
             part = part.drop_duplicates(["k", "line"])
         found.append(part)
-    kept = ["kind", "method", "line", "k", "k_label", "share", "low", "high", "n_images", "n_concepts"]
-    return pd.concat(found).dropna(subset=["share"])[kept].astype({"low": float, "high": float})
+    every = pd.concat(found).dropna(subset=["share"]).astype({"low": float, "high": float})
+    every["interval"] = [_interval(row) for row in every.itertuples()]
+    return every[
+        ["kind", "method", "line", "k", "k_label", "share", "low", "high", "interval", "n_images", "n_concepts"]
+    ]
+
+
+def _interval(row: Any) -> str:
+    """Fewer pictures may have another noun than have the noun itself, so why a floor has no interval is not known."""
+    if row.kind == CHANCE:
+        return "none, it is exact"
+    if row.kind == OTHER and pd.isna(row.low) and row.n_images >= N_LEAST:
+        return "none: too few pictures have another noun, or all are alike"
+    return interval_words(row.low, row.high, row.n_images, ".1%")
 
 
 def _curve_tips() -> list[alt.Tooltip]:
@@ -305,8 +251,7 @@ def _curve_tips() -> list[alt.Tooltip]:
         alt.Tooltip("method:N"),
         alt.Tooltip("k_label:N", title="k"),
         alt.Tooltip("share:Q", title="mean", format=".1%"),
-        alt.Tooltip("low:Q", title="from", format=".1%"),
-        alt.Tooltip("high:Q", title="to", format=".1%"),
+        interval_tip(),
         alt.Tooltip("n_images:Q", title="pictures", format=",d"),
         alt.Tooltip("n_concepts:Q", title="concepts", format=",d"),
     ]

@@ -12,7 +12,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from mmn.figures.axes import interval_tip
 from mmn.figures.theme import FIRST, MUTED, SECOND
+from mmn.interval_words import interval_note, with_words
 from mmn.kolmogorov_smirnov import kolmogorov_smirnov
 
 COSINE_COLUMNS: Final = ("kind", "image_id", "cosine")
@@ -69,7 +71,7 @@ def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin
     assert set(SHARE_COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(SHARE_COLUMNS) - set(data))}"
     lines = list(dict.fromkeys(data.sort_values("line")["line"]))
     scale = alt.Scale(domain=lines, range=[FIRST, MUTED, SECOND] if len(lines) > 1 else [FIRST])
-    base = alt.Chart(data).encode(
+    base = alt.Chart(with_words(data, ".1%", n="n")).encode(
         alt.X("layer:Q", title="after decoder layer (from 0)", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
         alt.Color(
             "line:N",
@@ -82,15 +84,17 @@ def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin
         alt.Tooltip("line:N", title="says"),
         alt.Tooltip("layer:Q"),
         alt.Tooltip("mean:Q", title="share", format=".1%"),
-        alt.Tooltip("low:Q", title="95 % from", format=".1%"),
-        alt.Tooltip("high:Q", title="95 % to", format=".1%"),
-        alt.Tooltip("n:Q", title="pictures"),
+        interval_tip(),
+        alt.Tooltip("n:Q", title="pictures", format=",d"),
     ]
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q", title="share of image tokens"), alt.Y2("high:Q"))
-    told = f"{run['model']} on {run['images']}, n = {_counts(data, lines)}; bands: 95 %, by picture"
+    told = f"{run['model']} on {run['images']}, n = {_counts(data, lines)}"
+    means = f"{interval_note('band', data['n'])}; means over a picture's image tokens, then pictures"
     return alt.layer(
         band, base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(share, tooltip=tooltip)
-    ).properties(height=200, title=alt.TitleParams("Image tokens that say a noun of the caption", subtitle=[told]))
+    ).properties(
+        height=200, title=alt.TitleParams("Image tokens that say a noun of the caption", subtitle=[told, means])
+    )
 
 
 def _binned(cosines: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -10,9 +10,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import DOT, TICK, key
+from mmn.figures.axes import DOT, TICK, interval_tip, key
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import metric_words, of_run, require, sample_of_each
+from mmn.interval_words import interval_note, with_words
 from mmn.many_tests import told
 
 COLUMNS: Final = (
@@ -49,7 +50,8 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
         text="How well the top units' words fit" + (f" {one}" if one.startswith("the ") else f": {one}" if one else ""),
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
-            "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",
+            f"dot: top units; grey: words of another picture's units; {interval_note('lines', data['n_images'])}",
+            "means over a picture's concepts, then pictures",
             *told(data),
         ],
     )
@@ -64,10 +66,13 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     methods = list(dict.fromkeys(data["method"]))
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
     x: dict[str, Any] = {"title": x_title, "scale": alt.Scale(zero=False, padding=8), "axis": alt.Axis(tickCount=5)}
+    means = {"value": "top units", "control": "control", "difference": "difference"}
+    for name in means:
+        data = with_words(data, ".3f", f"{name}_")
     ends = [
-        alt.Tooltip(f"{name}{end}:Q", title=f"{words}{more}", format=".3f")
-        for name, words in (("value", "top units"), ("control", "control"), ("difference", "difference"))
-        for end, more in (("", ""), ("_low", ", from"), ("_high", ", to"))
+        tip
+        for name, words in means.items()
+        for tip in (alt.Tooltip(f"{name}:Q", title=words, format=".3f"), interval_tip(f"{name}_", f"{words}, "))
     ]
     counts = [
         alt.Tooltip("n_images:Q", title="pictures", format=",d"),
@@ -77,11 +82,11 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
         alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200, labelFlush=False)),
         tooltip=[alt.Tooltip("method:N"), alt.Tooltip("metric:N"), *ends, *counts],
     )
-    control_ends = base.mark_rule(strokeWidth=1.4, color=MUTED).encode(
-        alt.X("control_low:Q", **x), alt.X2("control_high")
-    )
+    control_ends = base.transform_filter("isValid(datum.control_low)").mark_rule(strokeWidth=1.4, color=MUTED)
+    control_ends = control_ends.encode(alt.X("control_low:Q", **x), alt.X2("control_high"))
     controls = base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("control:Q", **x))
-    value_ends = base.mark_rule(strokeWidth=1.6).encode(alt.X("value_low:Q", **x), alt.X2("value_high"), colour)
+    value_ends = base.transform_filter("isValid(datum.value_low)").mark_rule(strokeWidth=1.6)
+    value_ends = value_ends.encode(alt.X("value_low:Q", **x), alt.X2("value_high"), colour)
     values = base.mark_point(filled=True, size=46, opacity=1).encode(alt.X("value:Q", **x), colour)
     named = {"top units": (DOT, method_colours(methods)[0]), "another picture's units": (TICK, MUTED)}
     return alt.layer(control_ends, controls, value_ends, values, key(base, named)).properties(height=alt.Step(24))

@@ -12,8 +12,11 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.figures.axes import interval_tip
 from mmn.figures.theme import INK, MUTED, method_colours
-from mmn.figures.wording import counted, of_run, require, sample_of_each
+from mmn.figures.wording import counted, of_run, require, sample_of_each, span
+from mmn.interval_words import interval_note, with_words
+from mmn.intervals import N_LEAST
 from mmn.many_tests import told
 from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 
@@ -46,6 +49,7 @@ _HIGHEST: Final = {
     (SAME_PICTURE, True): ("random unit (older run)", "square"),
 }
 _NUMBERED, _PLAIN = 26, 16  # height of a cell with a number in it, and without, in points
+_FULL: Final = alt.value(1)  # opacity
 _MOST_NUMBERED: Final = 12  # nouns; cells of more are too small for numbers
 
 
@@ -110,12 +114,13 @@ def specificity_by_concept(
         text=f"Mean share of top units for other concepts: {method}",
         subtitle=[
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
-            f"units {FOUND_ON[selection]}; mean over the pictures that say both; n and p of each cell on hover",
-            f"{_legend_of(data)}; empty: no picture says both",
+            f"units {FOUND_ON[selection]}; {_legend_of(data)}; empty: no picture says both",
+            f"means over the {span(data['n_images'], 'picture')} that say both (on hover); pale: under {N_LEAST}",
             *(f"bold: {line}" for line in told(data)),
         ],
     )
-    return _maps(rows, ("concept", "whose top units"), tips, ["row", "column"]).properties(title=title)
+    pale = alt.condition(alt.datum.n_images < N_LEAST, alt.value(0.4), alt.value(1))
+    return _maps(rows, ("concept", "whose top units"), tips, ["row", "column"], pale).properties(title=title)
 
 
 def selectivity(data: pd.DataFrame, run: Mapping[str, Any], method: str) -> alt.TopLevelMixin:
@@ -167,7 +172,7 @@ def specificity_summary(data: pd.DataFrame, run: Mapping[str, Any], subset: str 
         subtitle=[
             f"{of_run(run)}, {sample_of_each(rows['n_images'], rows['n'])}; {subset}",
             "share: score ÷ score of the noun's top unit on this picture",
-            "mean over a picture's nouns, then over pictures; 95 % intervals by picture",
+            f"means over a picture's nouns, then pictures; {interval_note('lines', rows['n_images'])}",
             *_alone(run),
         ],
     )
@@ -191,7 +196,8 @@ def highest_for_own_noun(data: pd.DataFrame, run: Mapping[str, Any], subset: str
         text="Units whose own noun is their highest of the picture",
         subtitle=[
             f"{of_run(run)}, {sample_of_each(rows['n_images'], rows['n'])}; {subset}",
-            "pictures of two or more nouns; 95 % intervals by picture; dotted: one in so many nouns",
+            f"pictures of two or more nouns; {interval_note('lines', rows['n_images'])}",
+            "means over a picture's nouns, then pictures; dotted: one in so many nouns",
             "chosen on this picture, a unit's own noun is its highest by selection: see its null",
             *_alone(run),
         ],
@@ -215,18 +221,24 @@ def _alone(run: Mapping[str, Any]) -> list[str]:
     return [f"{counted(n, 'noun')} said of one picture only: no other picture to find a unit on"] if n else []
 
 
-def _maps(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str]) -> Any:
+def _maps(
+    rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any = _FULL
+) -> Any:
     """One heat map, or one above the other for units and their control; in bold what `is_discovery`, where tested."""
     rows = rows if "is_discovery" in rows else rows.assign(is_discovery=False)
     if rows["is_control"].nunique() == 1:
-        return _map(rows, titles, tips, fields)
+        return _map(rows, titles, tips, fields, opacity)
     kinds = rows.assign(kind=[KINDS[is_control] for is_control in rows["is_control"]])
     header = alt.Header(labelFontWeight="bold", labelPadding=4)
     facet = alt.Facet("kind:N", title=None, sort=list(KINDS.values()), header=header)
-    return _map(kinds, titles, tips, fields).facet(facet=facet, columns=1).resolve_scale(y="independent", x="shared")
+    return (
+        _map(kinds, titles, tips, fields, opacity)
+        .facet(facet=facet, columns=1)
+        .resolve_scale(y="independent", x="shared")
+    )
 
 
-def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str]) -> Any:
+def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any) -> Any:
     """Cells of a share each, with its number where there is room."""
     lines = list(dict.fromkeys(rows["row"]))
     columns = list(dict.fromkeys([*rows["owner"], *rows["column"]]))  # the diagonal from the upper left
@@ -242,16 +254,18 @@ def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], f
             "share:Q",
             scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], domainMid=0, clamp=True),
             legend=alt.Legend(title="share", format=".1f", gradientLength=110, orient="right"),
-        )
+        ),
+        opacity=opacity,
     )
     layers = [cells.add_params(clicked)]
     if is_numbered:
         form = ".2f" if len(columns) <= 6 else ".1f"
         dark = alt.expr.abs(alt.datum.share) > 0.6
         ink = alt.condition(dark, alt.value("white"), alt.value(INK))
-        for weight, is_bold in (("normal", False), ("bold", True)):
-            text = base.transform_filter(alt.datum.is_discovery == is_bold).mark_text(fontSize=10, fontWeight=weight)
-            layers.append(text.encode(alt.Text("share:Q", format=form), color=ink))
+        for is_bold in (False, True):
+            some = base.transform_filter(alt.datum.is_discovery == is_bold)
+            text = some.mark_text(fontSize=10, fontWeight="bold" if is_bold else "normal")
+            layers.append(text.encode(alt.Text("share:Q", format=form), color=ink, opacity=opacity))
     return alt.layer(*layers).properties(height=alt.Step(_NUMBERED if is_numbered else _PLAIN))
 
 
@@ -266,7 +280,7 @@ def _points(
     scale = alt.Scale(domain=domain) if domain else alt.Scale(zero=True)
     x: dict[str, Any] = {"title": x_title, "scale": scale, "axis": alt.Axis(format=form, tickCount=5)}
     offset = alt.YOffset("who:N", sort=kinds, scale=alt.Scale(domain=kinds, paddingOuter=0.3))
-    base = alt.Chart(rows).encode(
+    base = alt.Chart(with_words(rows, ".3f", "share_")).encode(
         alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(labelLimit=200, grid=False)),
         offset,
         color=colour,
@@ -274,15 +288,15 @@ def _points(
             alt.Tooltip("method:N"),
             alt.Tooltip("who:N", title="units"),
             alt.Tooltip("share:Q", title="mean", format=".3f"),
-            alt.Tooltip("share_low:Q", title="from", format=".3f"),
-            alt.Tooltip("share_high:Q", title="to", format=".3f"),
+            interval_tip("share_"),
             alt.Tooltip("n_images:Q", title="pictures", format=",d"),
             alt.Tooltip("n:Q", title="concepts", format=",d"),
         ],
     )
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=260, symbolFillColor=MUTED, symbolStrokeWidth=0)
     shape = alt.Shape("who:N", sort=kinds, scale=alt.Scale(domain=kinds, range=list(shape_of.values())), legend=legend)
-    ends = base.mark_rule(strokeWidth=1.4).encode(alt.X("share_low:Q", **x), alt.X2("share_high"))
+    ends = base.transform_filter("isValid(datum.share_low)").mark_rule(strokeWidth=1.4)
+    ends = ends.encode(alt.X("share_low:Q", **x), alt.X2("share_high"))
     dots = base.mark_point(size=40, filled=True, opacity=1).encode(alt.X("share:Q", **x), shape)
     return alt.layer(ends, dots).properties(height=alt.Step(14, **{"for": "offset"}))
 

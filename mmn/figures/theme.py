@@ -28,6 +28,18 @@ INK: Final = "#1a1a1a"
 FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
 MUTED: Final = "#8c8c8c"  # controls, chance, and what is not the question
 
+# d3's words for numbers, on the screen and on paper: `95 %`, as in our sentences.
+NUMBERS: Final = {
+    "number": {
+        "decimal": ".",
+        "thousands": ",",
+        "grouping": [3],
+        "currency": ["$", ""],
+        "percent": "\u00a0%",
+        "minus": "−",
+    }
+}
+
 # The same colour for a score on every page: seven of Okabe and Ito's eight, draws in greys.
 _METHOD_COLOURS: Final = {
     CONTRIBUTION: FIRST,
@@ -76,6 +88,7 @@ def paper_config(size: float = 7.0) -> dict[str, Any]:
     return {
         "background": "white",
         "font": FONT,
+        "locale": NUMBERS,
         "view": {"stroke": None},
         "axis": {**label, **title, **rule, "gridColor": "#e6e6e6", "gridWidth": 0.5, "titlePadding": 4},
         "axisX": {"grid": False},

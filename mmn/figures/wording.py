@@ -49,10 +49,11 @@ def sample(n_images: float, n_concepts: float) -> str:
 def sample_of_each(n_images: Collection[float], n_concepts: Collection[float]) -> str:
     """The same of several lines of a chart: `n = 12–20 pictures, 41 concepts each` where they do not have as many."""
     each = " each" if len(n_images) > 1 else ""
-    return f"n = {_span(n_images, 'picture')}, {_span(n_concepts, 'concept')}{each}"
+    return f"n = {span(n_images, 'picture')}, {span(n_concepts, 'concept')}{each}"
 
 
-def _span(counts: Collection[float], noun: str) -> str:
+def span(counts: Collection[float], noun: str) -> str:
+    """`12–20 pictures`, or `20 pictures` where all have as many."""
     least, most = int(min(counts)), int(max(counts))
     return counted(most, noun) if least == most else f"{least:,}–{counted(most, noun)}"
 

@@ -1,8 +1,9 @@
-"""What the readers of experiments share: the nouns that are meant, and rows as arrays of pictures for the bootstrap."""
+"""What the readers of experiments share: the nouns that are meant, and rows as arrays of pictures for intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mmn.errors import UsageError
+from mmn.intervals import SHARE, Intervals, Range
 from mmn.names import METHODS
 
 # The nouns of pictures' own captions (chosen words are left out), each with a number; and the pictures, numbered.
@@ -28,8 +30,6 @@ _LED: Final = """SEMI JOIN (
     SELECT image_id, noun, method FROM score
     WHERE run_id = $run_id AND variant = 'original' AND rank = 1 AND layer BETWEEN $first_layer AND $last_layer
 ) USING (image_id, noun, method)"""
-
-Interval = tuple[np.ndarray, np.ndarray, np.ndarray]  # means, and the ends of their intervals
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
@@ -87,16 +87,21 @@ def by_picture(rows: pd.DataFrame, values: Sequence[str], n_columns: int) -> Flo
 
 
 def with_intervals(
-    table: pd.DataFrame, values: Sequence[str], array: np.ndarray, interval: Callable[[np.ndarray], Interval]
+    table: pd.DataFrame,
+    values: Sequence[str],
+    array: np.ndarray,
+    interval: Callable[[np.ndarray, Range], Intervals],
+    ranges: Mapping[str, Range] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """`table`, one row per cell, with name, name_low and name_high for each of `values`, and n_images.
 
-    A picture counts for a cell where it has the first value.
+    A picture counts for a cell where it has the first value. `ranges` are what values cannot leave (see
+    `intervals.mean_intervals`), `SHARE` unless said.
     """
     n = len(table)
-    mean, low, high = interval(array) if len(array) else (np.full(n * len(values), np.nan),) * 3
     for number, name in enumerate(values):
-        part = slice(number * n, (number + 1) * n)
-        table = table.assign(**{name: mean[part], f"{name}_low": low[part], f"{name}_high": high[part]})
+        part = array[:, number * n : (number + 1) * n]
+        found = interval(part, ranges.get(name, SHARE)) if len(array) else (np.full(n, np.nan),) * 3
+        table = table.assign(**dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True)))
     is_there = ~np.isnan(array[:, :n])
     return table.assign(n_images=is_there.any(axis=tuple(range(2, array.ndim))).sum(0) if len(array) else 0)

@@ -33,7 +33,8 @@ _DRAWS: Final = """
 _CROSS_IMAGE: Final = f"""
     WITH {_DRAWS}, shares AS ({{shares}})
     SELECT noun, avg(ratio) AS ratio,
-        quantile_cont(ratio, 0.025) AS ratio_low, quantile_cont(ratio, 0.975) AS ratio_high,
+        CASE WHEN count(*) > 1 THEN min(ratio) END AS ratio_low,
+        CASE WHEN count(*) > 1 THEN max(ratio) END AS ratio_high,
         avg(floor_random) AS floor_random, count(*) AS n_draws, any_value(n) AS n
     FROM shares GROUP BY noun ORDER BY ratio DESC, noun
 """  # noqa: S608 - no user's words
@@ -72,11 +73,12 @@ class CrossImageReader(Reader):
     ) -> pd.DataFrame:
         """Returns the share of the top k units that n pictures of a concept have in common, the largest first.
 
-        Columns: noun (a lemma), ratio with ratio_low and ratio_high (the middle 95 % of the draws of pictures: it
-        tells how much the choice of pictures matters, it is no bootstrap), floor_random (random units in the same
-        layers), n_draws, n; `p` of sharing as much by chance (`many_tests.at_least_by_chance`), and `is_discovery`,
-        whether it survives among these concepts. With `layers`, first and last, both ratios count the units there
-        alone, still over k: those of all layers add up to the whole.
+        Columns: noun (a lemma), ratio (mean over draws) with ratio_low and ratio_high (the lowest and the highest draw:
+        how much the choice of pictures matters, no interval of confidence, since draws have pictures in common; NaN
+        for a single draw), floor_random (random units in the same layers), n_draws (that this concept has), n; `p` of
+        sharing as much by chance (`many_tests.at_least_by_chance`), and `is_discovery`, whether it survives among these
+        concepts. With `layers`, first and last, both ratios count the units there alone, still over k: those of all
+        layers add up to the whole.
 
         Raises:
             RunNotFoundError: no such run.

@@ -1,7 +1,7 @@
 """Do the same units write a noun when the picture's places are shuffled?
 
 P2, figure 3 (arXiv 2311.07470). The ratio |A ∩ B| / k is averaged over a picture's concepts, then pictures, then
-seeds, and its interval resamples pictures (METHODS: Region ratio, Intervals). Always with its floors: another noun of
+seeds, and its interval is by picture (METHODS: Region ratio, Intervals). Always with its floors: another noun of
 the same picture, and chance.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mmn.bootstrap import draw_intervals, ratio_intervals
 from mmn.errors import UsageError
+from mmn.intervals import ANYWHERE, draw_intervals, ratio_intervals
 from mmn.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
@@ -198,7 +198,8 @@ class InvarianceReader(Reader):
             raise nothing_measured(run, REGION, [method], lemmas, layers)
         cells = rows.groupby("cell").agg(lemma=("lemma", "first"), floor_random=("floor_random", "mean")).reset_index()
         array = by_picture(rows, quantities, len(cells))
-        found = with_intervals(cells.drop(columns="cell"), quantities, array, draw_intervals)
+        cells = cells.drop(columns="cell")
+        found = with_intervals(cells, quantities, array, draw_intervals, {"difference": ANYWHERE})
         by_lemma = rows.groupby(["cell", "place"])["difference"].mean()
         found = marked(
             found, np.array([sign_flip(of.to_numpy(dtype=float)) for _, of in by_lemma.groupby(level="cell")])

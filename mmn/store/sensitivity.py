@@ -1,5 +1,5 @@
 """Do a noun's top units write words that fit the picture? P1 table 1 (arXiv 2308.01544): method × metric, with the
-shuffled pairing of pictures and units as control. Means over concepts, then pictures; intervals resample pictures.
+shuffled pairing of pictures and units as control. Means over concepts, then pictures; intervals are by picture.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from typing import Final
 
 import pandas as pd
 
-from mmn.bootstrap import draw_intervals
 from mmn.errors import UsageError
+from mmn.intervals import ANYWHERE, draw_intervals
 from mmn.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
@@ -83,7 +83,7 @@ class SensitivityReader(Reader):
             )
         cells = pd.DataFrame([(m, q) for m in asked["methods"] for q in asked["metrics"]], columns=["method", "metric"])
         array = by_picture(rows, _VALUES, len(cells))
-        found = with_intervals(cells, _VALUES, array, draw_intervals)
+        found = with_intervals(cells, _VALUES, array, draw_intervals, {"difference": ANYWHERE})
         found["n"] = rows.groupby("cell")["n"].sum().reindex(range(len(cells)), fill_value=0).to_numpy()
         difference = array[:, -len(cells) :, 0].T
         found = found.assign(p=[sign_flip(of) for of in difference])

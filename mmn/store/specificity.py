@@ -15,8 +15,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from mmn.bootstrap import draw_intervals
 from mmn.errors import UsageError
+from mmn.intervals import draw_intervals
 from mmn.many_tests import marked, sign_flip, swapped_labels
 from mmn.names import FOUND, HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, with_intervals

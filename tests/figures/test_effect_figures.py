@@ -17,7 +17,9 @@ RUN = {"model": "specimen", "images": "gallery", "n_layers": 8, "d_mlp": 384, "n
 
 
 def means(methods: tuple[str, ...] = ("contribution",), sigmas: tuple[float, ...] = (np.nan,)) -> pd.DataFrame:
-    """Twenty pictures; top units halve the probability with each step of k, random ones take 1 % or 3 %."""
+    """Twenty pictures; top units halve the probability with each step of k, a little more or less by picture (the mean
+    stays), random ones take 1 % or 3 %.
+    """
     left = {("top", 0): lambda k: 0.5**k, ("random", 0): lambda k: 1 - 0.01 * k, ("random", 1): lambda k: 1 - 0.03 * k}
     rows = [
         {
@@ -28,7 +30,8 @@ def means(methods: tuple[str, ...] = ("contribution",), sigmas: tuple[float, ...
             "k": 100 * k,
             "sigma": sigma,
             "baseline_prob": 0.5 + image / 100,
-            "prob": (0.5 + image / 100) * share(k if np.isnan(sigma) else k * sigma),
+            "prob": (0.5 + image / 100) * share(k if np.isnan(sigma) else k * sigma)
+            + (0.02 * (-1) ** image if k and sigma != 0 else 0),
             "logit": 1.0,
             "similarity": np.nan,
             "lost": 0.0,
@@ -55,11 +58,33 @@ def test_a_curve_is_the_mean_over_pictures_within_its_interval() -> None:
     assert set(top["n"]) == {20}
 
 
-def test_the_band_of_random_units_holds_the_draws() -> None:
+def test_draws_are_a_picture_s_own_and_do_not_widen_the_band() -> None:
+    """Both draws differ by 4 % in every picture: their mean has no more doubt than one draw of all pictures."""
+    both = curves.curves(means(), "relative")
+    one = curves.curves(means().query("draw == 0"), "relative")
+    random, alone = (rows[(rows["selection"] == "random") & (rows["k"] == 200)].iloc[0] for rows in (both, one))
+    assert (random["mean"], alone["mean"]) == (pytest.approx(0.96), pytest.approx(0.98))
+    assert (random["n"], random["n_draws"]) == (20, 2)
+    assert random["high"] - random["low"] == pytest.approx(alone["high"] - alone["low"], rel=0.05)
+
+
+def test_the_untouched_model_s_share_of_itself_has_no_interval() -> None:
     found = curves.curves(means(), "relative")
-    random = found[(found["selection"] == "random") & (found["k"] == 200)].iloc[0]
-    assert random["mean"] == pytest.approx(0.96)
-    assert (random["low"], random["high"], random["n_draws"]) == (pytest.approx(0.94), pytest.approx(0.98), 2)
+    untouched = found[found["k"] == 0]
+    assert (untouched["mean"] == 1).all()
+    assert untouched[["low", "high"]].isna().all(axis=None)
+    assert found.loc[found["k"] > 0, ["low", "high"]].notna().all(axis=None)
+
+
+def test_few_pictures_are_drawn_without_a_band_and_said() -> None:
+    few = means().query("image_id in ['0', '1', '2']")
+    found = curves.curves(few, "prob")
+    assert found["mean"].notna().all()
+    assert found[["low", "high"]].isna().all(axis=None)
+    drawn = spec("degradation", found, RUN | {"n_images": 3, "n_concepts": 3})
+    assert "no intervals: 3 pictures are too few" in drawn["title"]["subtitle"][1]
+    fall = curves.fall(curves.curves(few, "relative"), "contribution")
+    assert "(3 pictures are too few for an interval; random units: 3 %)" in curves.told(fall, 3072)
 
 
 def test_what_was_not_measured_has_no_points() -> None:
@@ -72,13 +97,13 @@ def test_fall_in_words() -> None:
     assert (found.drop, found.control) == pytest.approx((0.75, 0.04))
     assert found.halved_at == pytest.approx(100)
     assert curves.told(found, 3072) == (
-        "At k = 200 (6.5 %) the probability falls by 75 % (95 % interval 75 to 75 %; random units: 4 %); "
+        "At k = 200 (6.5 %) the probability falls by 75 % (95 % interval 73 to 77 %; random units: 4 %); "
         "half of it is gone at k = 100 (3.3 %)."
     )
 
 
 def test_a_rise_and_no_halving_are_said_as_such() -> None:
-    found = curves.Fall(10, -0.5, -0.6, -0.4, float("nan"), None)
+    found = curves.Fall(10, -0.5, -0.6, -0.4, float("nan"), None, 20)
     assert curves.told(found, 100) == (
         "At k = 10 (10 %) the probability rises by 50 % (95 % interval 40 to 60 %); no measured k halves it."
     )

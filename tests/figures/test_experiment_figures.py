@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,11 +17,12 @@ from mmn.names import METHODS
 from mmn.store import Store
 from tests.pages.filled import fill_whole
 
+RUN = {"model": "specimen", "images": "gallery", "n_layers": 4, "d_mlp": 64}
 SAYS = {  # what each figure must tell beside its numbers
     "invariance": ["n = 20 pictures, 20 concepts", "another noun", "chance"],
     "invariance-concepts": ["6 concepts", "another noun", "chance"],
     "invariance-layers": ["n = 20 pictures", "random units"],
-    "cross-image": ["4 draws of 5 pictures", "not a bootstrap", "random units"],
+    "cross-image": ["4 draws of 5 pictures", "not a confidence interval", "random units"],
     "cross-image-layers": ["n = 8 concepts", "random"],
     "specificity": ["n = 20 pictures", "found on another picture", "their control", "survive Benjamini"],
     "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit", "identities shuffled"],
@@ -126,3 +128,56 @@ def test_the_sample_of_each_line_is_a_span_where_they_differ() -> None:
     assert sample_of_each([20, 20], [41, 41]) == "n = 20 pictures, 41 concepts each"
     assert sample_of_each([12, 20], [1, 1]) == "n = 12–20 pictures, 1 concept each"
     assert sample_of_each([1], [3]) == "n = 1 picture, 3 concepts"
+
+
+def crossed(*n_draws: int) -> pd.DataFrame:
+    rows = [
+        {"noun": f"noun {number}", "ratio": 0.5, "ratio_low": low, "ratio_high": high, "n_draws": n}
+        for number, n in enumerate(n_draws)
+        for low, high in [(0.4, 0.6) if n > 1 else (None, None)]
+    ]
+    return pd.DataFrame(rows).astype({"ratio_low": float, "ratio_high": float}).assign(floor_random=0.1, n=5)
+
+
+def across(data: pd.DataFrame) -> dict[str, Any]:
+    return FIGURES["cross-image"](data, RUN, "contribution", 10).to_dict()
+
+
+def test_concepts_with_a_single_draw_are_told_and_drawn_without_a_line() -> None:
+    spec = across(crossed(5, 3, 1))
+    told = spec["title"]["subtitle"]
+    assert "3 concepts: 2 with 3–5 draws of 5 pictures, 1 with a single draw" in told[0]
+    assert "hollow: a single draw" in told[1]
+    rows = [row for rows in spec["datasets"].values() for row in rows if row.get("concept") == "noun 2"]
+    assert [(row["ratio_low"], row["range"]) for row in rows] == [(None, "a single draw")]
+    assert any(layer.get("transform") == [{"filter": "isValid(datum.ratio_low)"}] for layer in spec["layer"])
+    assert "each with a single draw of 5 pictures" in across(crossed(1, 1))["title"]["subtitle"][0]
+    assert "2 concepts, each with 5 draws of 5 pictures" in across(crossed(5, 5))["title"]["subtitle"][0]
+
+
+def test_concepts_of_few_pictures_are_hollow_and_say_why() -> None:
+    rows = pd.DataFrame(
+        {
+            "lemma": ["dog", "cat"],
+            "ratio": [0.5, 0.6],
+            "ratio_low": [0.4, None],
+            "ratio_high": [0.6, None],
+            "floor_other_noun": 0.1,
+            "floor_random": 0.01,
+            "n_images": [20, 2],
+        }
+    )
+    spec = FIGURES["invariance-concepts"](rows, RUN, "contribution", 10).to_dict()
+    assert "2 concepts in 2–20 pictures each" in spec["title"]["subtitle"][0]
+    assert "none for fewer than 8 pictures (hollow)" in spec["title"]["subtitle"][1]
+    words = {
+        row["concept"]: row["ratio_interval"] for data in spec["datasets"].values() for row in data if "concept" in row
+    }
+    assert words == {"dog": "40.0 % to 60.0 %", "cat": "2 pictures are too few for an interval"}
+
+
+def test_percentages_have_a_space_on_paper_as_in_sentences(cache: Path, tmp_path: Path) -> None:
+    assert draw(cache, "invariance", tmp_path / "f.svg") == DONE
+    svg = (tmp_path / "f.svg").read_text()
+    assert "100\u00a0%" in svg
+    assert "100%" not in svg

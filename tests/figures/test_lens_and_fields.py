@@ -74,7 +74,7 @@ def test_areas_are_not_stacked(cosines: pd.DataFrame) -> None:
 def test_shares_name_the_pictures_with_objects(shares: pd.DataFrame) -> None:
     assert "n = 5 pictures, 3 with known objects" in title_of(noun_shares(shares, RUN))
     alone = shares[shares["line"] == "any noun of the caption"]
-    assert "n = 5 pictures;" in title_of(noun_shares(alone, RUN))
+    assert "n = 5 pictures no intervals: 5 pictures are too few" in title_of(noun_shares(alone, RUN))
 
 
 def test_a_missing_overlap_has_no_point(overlaps: pd.DataFrame) -> None:

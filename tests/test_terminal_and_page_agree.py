@@ -1,0 +1,141 @@
+"""What an experiment prints and what the page draws of the same run: the same means, intervals and n."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mmn import shards
+from mmn.curves import curves
+from mmn.edit_shares import MEASURES, edit_shares
+from mmn.experiments.degradation_summary import summarise
+from mmn.experiments.invariance import summarize
+from mmn.experiments.sensitivity import summarize_sensitivity
+from mmn.experiments.specificity import summarize_specificity
+from mmn.figures.editing import success
+from mmn.names import ABLATE, PERTURB
+from mmn.store import Store
+from mmn.store.effects import Which
+from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
+from tests.pages.filled_effects import METRIC
+
+METHODS = ("contribution", "contribution-folded")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    path = tmp_path_factory.mktemp("cache")
+    fill_whole(path)
+    with Store.open(path) as opened:
+        opened.load_new_shards([opened.runs_path])
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run(store: Store):
+    return store.run("5e6f")
+
+
+@pytest.fixture(scope="module")
+def tables(store: Store, run) -> dict[str, pa.Table]:
+    """All that the run's shards hold, as an experiment reads it: without the database."""
+    path = store.runs_path / run["run_id"]
+    read = [shards.read_shard(path / name) for name in sorted(shards.finished_shards(path))]
+    names = {name for found in read for name in found}
+    return {name: pa.concat_tables([found[name] for found in read if name in found]) for name in names}
+
+
+def same(ours: pd.Series, theirs: pd.Series) -> None:
+    assert len(ours)
+    assert ours.tolist() == pytest.approx(theirs.tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", [ABLATE, PERTURB])
+@pytest.mark.parametrize(("quantity", "told"), [("prob", "prob"), ("lost", "lost")])
+def test_degrade_prints_the_interval_that_its_figure_draws(
+    kind: str, quantity: str, told: str, store: Store, tables: dict[str, pa.Table]
+) -> None:
+    effects = tables["effect"].to_pandas()
+    effects = effects[effects["kind"] == kind]
+    effects["prob"] *= 1 - 0.5 * (effects["k"] > 0) * (effects.groupby(["image_id"]).ngroup() % 5) / 5
+    means = store.effect_means("5e6f", Which(kind, METHODS, metric=METRIC))
+    means["prob"] *= 1 - 0.5 * ((means["k"] > 0) & (means["sigma"] != 0)) * (means.groupby("image_id").ngroup() % 5) / 5
+    drawn, relative = curves(means, quantity), curves(means, "relative")
+    printed = summarise(effects, N_LAYERS * D_MLP)
+    assert len(printed) == (6 if kind == ABLATE else 8)
+    for one in printed:
+        assert one["k"] == 64
+        point, share = (_point(rows, one) for rows in (drawn, relative))
+        assert (one[told], one[f"{told}_low"], one[f"{told}_high"]) == pytest.approx(
+            (point["mean"], point["low"], point["high"]), nan_ok=True
+        )
+        assert (one["drop"], one["drop_low"], one["drop_high"]) == pytest.approx(
+            (1 - share["mean"], 1 - share["high"], 1 - share["low"])
+        )
+        assert (one["n_images"], one["n_draws"]) == (point["n"], point["n_draws"])
+        assert one["n_images"] >= 8, "enough for intervals, or nothing is compared"
+
+
+def _point(rows: pd.DataFrame, one: dict[str, object]) -> pd.Series:
+    is_line = (rows["method"] == one["method"]) & (rows["selection"] == one["selection"]) & (rows["k"] == one["k"])
+    is_noise = rows["sigma"].isna() if one["sigma"] is None else rows["sigma"] == one["sigma"]
+    (found,) = rows[is_line & is_noise].to_dict("records")
+    return pd.Series(found)
+
+
+def test_invariance_prints_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
+    rows = tables["invariance"]
+    frame = rows.to_pandas()
+    printed = summarize(rows.filter(pa.array(frame["kind"] == "region")))
+    methods, ks = list(dict.fromkeys(printed["method"])), sorted(set(printed["k"]))
+    drawn = store.region_invariance("5e6f", methods, ks).set_index(["method", "k"])
+    theirs = drawn.loc[pd.MultiIndex.from_frame(printed[["method", "k"]])]
+    for name in ("ratio", "floor_other_noun"):
+        for end in ("", "_low", "_high"):
+            same(printed[f"{name}{end}"], theirs[f"{name}{end}"])
+    assert printed["ratio_low"].notna().any()
+    same(printed["n_images"], theirs["n_images"])
+    same(printed["floor_random"], theirs["floor_random"])
+
+
+def test_cross_image_prints_the_mean_of_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
+    rows = tables["invariance"]
+    printed = summarize(rows.filter(pa.array(rows.to_pandas()["kind"] == "cross-image")))
+    for row in printed.itertuples():
+        drawn = store.cross_image_invariance("5e6f", row.method, row.k, 5)
+        assert (row.ratio, row.n_concepts) == (pytest.approx(drawn["ratio"].mean()), len(drawn))
+
+
+def test_sensitivity_prints_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
+    printed = summarize_sensitivity(tables["sensitivity"].to_pandas())
+    methods, metrics = store.sensitivity_measured("5e6f")
+    drawn = store.sensitivity("5e6f", methods, metrics).set_index(["method", "metric"])
+    theirs = drawn.loc[pd.MultiIndex.from_frame(printed[["method", "metric"]])]
+    for name in ("value", "control", "difference"):
+        for end in ("", "_low", "_high"):
+            same(printed[f"{name}{end}"], theirs[f"{name}{end}"])
+    assert printed["difference_low"].notna().all()
+    same(printed["n"], theirs["n_images"])
+
+
+def test_specificity_prints_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
+    printed = summarize_specificity(tables["specificity"].to_pandas()).set_index(["method", "what"])
+    methods = store.specificity_methods("5e6f")
+    drawn = store.specificity_summary("5e6f", methods).set_index(["method", "is_control", "is_own"])
+    for method in methods:
+        theirs = drawn.loc[(method, False, False)]
+        same(printed.loc[(method, "other"), ["mean", "low", "high", "n"]], theirs[[*_SHARE, "n_images"]])
+
+
+_SHARE = ("share", "share_low", "share_high")
+
+
+def test_edits_print_the_interval_that_their_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
+    """`mmn edit` reads its own shard, the figure the database."""
+    edits = store.edits("5e6f")
+    drawn = success(edits, store.edited_captions("5e6f", *edits["edit_id"])).set_index(["edit_id", "role"])
+    printed = edit_shares(tables["edited_caption"].to_pandas()).set_index(["edit_id", "role"])
+    assert len(printed) == len(edits) * len(MEASURES)
+    for end in ("mean", "low", "high", "n"):
+        same(printed[end].sort_index(), drawn[end].sort_index())
