@@ -277,8 +277,8 @@ def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> l
 
 def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
     key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method)
-    key += () if ranking.found_on is None else (ranking.found_on,)
-    return control_units(ranking.units, asked.model.facts.d_mlp, key)
+    elsewhere = () if ranking.found_on is None else (ranking.found_on,)
+    return control_units(ranking.units, asked.model.facts.d_mlp, (*key, *elsewhere))
 
 
 def _field(

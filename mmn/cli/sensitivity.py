@@ -61,10 +61,12 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     for row in result["table"]:
         if row["metric"] != told:
             told = row["metric"]
-            print(f"{told}: top units, another picture's, difference [95 %], pictures")
+            grey = ", the noun's over a grey picture" if "control_blank" in row else ""
+            print(f"{told}: top units, another picture's, difference [95 %], pictures{grey}")
         ends = f"[{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
         print(
             f"  {row['method']:28}{row['value']:8.3f}{row['control']:9.3f}{row['difference']:9.3f} {ends}{row['n']:7}"
+            + (f"{row['control_blank']:9.3f}" if "control_blank" in row else "")
         )
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")

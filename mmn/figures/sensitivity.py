@@ -26,8 +26,15 @@ COLUMNS: Final = (
     "difference",
     "difference_low",
     "difference_high",
+    "control_blank",
     "n_images",
     "n",
+)
+_TOLD: Final = (
+    ("value", "top units"),
+    ("control", "another picture's"),
+    ("difference", "difference"),
+    ("control_blank", "over a grey picture"),
 )
 
 
@@ -48,6 +55,11 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "dot: top units; grey: words of another picture's units; lines: 95 % intervals, pictures resampled",
+            *(
+                ["open diamond: units of the same noun over a grey picture, chosen likewise"]
+                if _has_blank(data)
+                else []
+            ),
             *told(data),
         ],
     )
@@ -64,7 +76,7 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     x: dict[str, Any] = {"title": x_title, "scale": alt.Scale(zero=False, padding=8), "axis": alt.Axis(tickCount=5)}
     ends = [
         alt.Tooltip(f"{name}{end}:Q", title=f"{words}{more}", format=".3f")
-        for name, words in (("value", "top units"), ("control", "control"), ("difference", "difference"))
+        for name, words in _TOLD
         for end, more in (("", ""), ("_low", ", from"), ("_high", ", to"))
     ]
     counts = [
@@ -81,4 +93,12 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     controls = base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("control:Q", **x))
     value_ends = base.mark_rule(strokeWidth=1.6).encode(alt.X("value_low:Q", **x), alt.X2("value_high"), colour)
     values = base.mark_point(filled=True, size=46, opacity=1).encode(alt.X("value:Q", **x), colour)
-    return alt.layer(control_ends, controls, value_ends, values).properties(height=alt.Step(24))
+    layers = [control_ends, controls, value_ends, values]
+    if _has_blank(data):
+        blank = base.mark_point(shape="diamond", filled=False, size=46, opacity=1, color=MUTED)
+        layers.insert(2, blank.encode(alt.X("control_blank:Q", **x)))
+    return alt.layer(*layers).properties(height=alt.Step(24))
+
+
+def _has_blank(data: pd.DataFrame) -> bool:
+    return bool(data["control_blank"].notna().any())

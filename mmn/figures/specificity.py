@@ -249,9 +249,9 @@ def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], f
         form = ".2f" if len(columns) <= 6 else ".1f"
         dark = alt.expr.abs(alt.datum.share) > 0.6
         ink = alt.condition(dark, alt.value("white"), alt.value(INK))
-        for weight, is_bold in (("normal", False), ("bold", True)):
-            text = base.transform_filter(alt.datum.is_discovery == is_bold).mark_text(fontSize=10, fontWeight=weight)
-            layers.append(text.encode(alt.Text("share:Q", format=form), color=ink))
+        text = base.encode(alt.Text("share:Q", format=form), color=ink)
+        layers.append(text.transform_filter(alt.datum.is_discovery == False).mark_text(fontSize=10))  # noqa: E712
+        layers.append(text.transform_filter(alt.datum.is_discovery).mark_text(fontSize=10, fontWeight="bold"))
     return alt.layer(*layers).properties(height=alt.Step(_NUMBERED if is_numbered else _PLAIN))
 
 
