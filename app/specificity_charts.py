@@ -34,16 +34,17 @@ def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) ->
         layers = experiments.chosen_layers(run)
     said = experiments.subset(lemmas, layers)
     counted = run | {"n_of_one_picture": store.nouns_of_one_picture(run_id, lemmas)}
+    highest = store.highest_for_own_noun(run_id, methods, lemmas, layers)
+    shares = store.specificity_summary(run_id, methods, lemmas, layers)
+    st.markdown(_headline(highest, methods))
+    charts = {
+        "highest": (highest, highest_for_own_noun(highest, counted, said)),
+        "specificity-summary": (shares, specificity_summary(shares, counted, said)),
+    }
     with widgets.grid("specificity"):
-        with st.container():
-            data = store.highest_for_own_noun(run_id, methods, lemmas, layers)
-            chart = highest_for_own_noun(data, counted, said)
-            st.markdown(_headline(data, methods))
-            widgets.show_figure(chart, data, f"{run_id[:8]}-highest", _tall(data), PANEL)
-        with st.container():
-            data = store.specificity_summary(run_id, methods, lemmas, layers)
-            chart = specificity_summary(data, counted, said)
-            widgets.show_figure(chart, data, f"{run_id[:8]}-specificity-summary", _tall(data), PANEL)
+        for name, (data, chart) in charts.items():
+            with st.container():
+                widgets.show_figure(chart, data, f"{run_id[:8]}-{name}", _tall(shares), PANEL)
     selection = _selection_picker(run_id)
     left, middle, right = st.columns([4, 3, 3])
     with left:
@@ -182,4 +183,4 @@ def _control_toggle() -> bool:
 
 def _tall(data: pd.DataFrame) -> int:
     """Pixels of a chart with lines for each score."""
-    return 300 + 16 * len(data)
+    return 300 + 14 * len(data)

@@ -99,7 +99,9 @@ EXPERIMENTS: Final[dict[str, pa.Schema]] = {
         "unit_noun text, method text, is_control bool, image_id text, is_own bool, value float, n_units int32, "
         "held_out int32"
     ),
-    "sensitivity": _schema("image_id text, noun text, method text, metric text, value double, control double"),
+    "sensitivity": _schema(
+        "image_id text, noun text, method text, metric text, value double, control double, control_blank double?"
+    ),
     "effect": _schema(
         "image_id text, variant text, noun text, kind text, selection text, method text, k int32, sigma double?, "
         "sigma_unit text?, draw int32, logit double, prob double, caption text?, similarity double?, metric text?, "
@@ -172,4 +174,5 @@ SHARES: Final = (  # columns, of any table, from 0 to 1; other floats are finite
 SINCE_5: Final[dict[str, dict[str, str | None]]] = {
     "field": {"selection": "same", "found_on": None, "iou_best": None},
     "specificity": {"selection": "same", "found_on": None},
+    "sensitivity": {"control_blank": None},
 }  # columns that shards of earlier versions lack, and what all their rows were

@@ -92,6 +92,7 @@ def table(data: pd.DataFrame) -> None:
         "method": "Score",
         "value": number("Top units", format="%.4f"),
         "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
+        "control_blank": number("Over grey", format="%.4f", help="Units that the noun has over a grey picture"),
         "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
         "difference_low": number("from", format="%+.4f", help=f"95 % interval by picture. {TOO_FEW}"),
         "difference_high": number("to", format="%+.4f"),
@@ -100,7 +101,8 @@ def table(data: pd.DataFrame) -> None:
         "n": number("Concepts"),
     }
     data = data.assign(metric=[metric_words(one) for one in data["metric"]]).sort_values("metric", kind="stable")
-    st.dataframe(data, hide_index=True, column_order=list(columns), column_config=columns)
+    shown = [name for name in columns if name != "control_blank" or data[name].notna().any()]
+    st.dataframe(data, hide_index=True, column_order=shown, column_config=columns)
 
 
 page()

@@ -23,7 +23,7 @@ from mmn.cli import main
 from mmn.errors import UsageError
 from mmn.experiments.sensitivity import measure_sensitivity, pair_pictures, summarize_sensitivity
 from mmn.metrics import Lexical
-from mmn.names import CONTRIBUTION, ORIGINAL
+from mmn.names import BLANK, CONTRIBUTION, ORIGINAL
 from mmn.runs import Progress
 from mmn.store import Store
 from mmn.tables import TABLES
@@ -85,9 +85,14 @@ class Width:
         return [image.width + float("dog" in text.split()) for text, image in pairs]
 
 
-def write_run(path: Path, said: Said = SAID, ids: Mapping[str, str] | None = None) -> Path:
-    """A scored run in two batches: `contribution` ranks the units given, `random` their reverse."""
-    run_path = shards.create_run(path / "runs", replace(RUN, settings=replace(RUN.settings, methods=METHODS)))
+def write_run(
+    path: Path, said: Said = SAID, ids: Mapping[str, str] | None = None, variants: tuple[str, ...] = (ORIGINAL,)
+) -> Path:
+    """A scored run in two batches: `contribution` ranks the units given, `random` their reverse; over grey the other
+    way round.
+    """
+    settings = replace(RUN.settings, methods=METHODS, variants=variants)
+    run_path = shards.create_run(path / "runs", replace(RUN, settings=settings))
     ids = ids or {}
     words: list[str] = []
     pictures = list(said.items())
@@ -104,10 +109,13 @@ def write_run(path: Path, said: Said = SAID, ids: Mapping[str, str] | None = Non
                 places = [(len(words) + index) for index in range(len(units))]
                 words += units
                 rows["score"] += [
-                    score_row(image_id, noun, method, rank, place)
-                    for method, ranked in ((CONTRIBUTION, places), ("random", places[::-1]))
-                    for rank, place in enumerate(ranked, 1)
+                    score_row(image_id, noun, method, rank, place) | {"variant": variant}
+                    for variant in variants
+                    for method, turn in ((CONTRIBUTION, 1), ("random", -1))
+                    for rank, place in enumerate(places[:: turn if variant == ORIGINAL else -turn], 1)
                 ]
+                if BLANK in variants:
+                    rows["concept"].append(concept_row(image_id, noun, position) | {"variant": BLANK})
         chosen = ids.get(some[0][0], some[0][0])
         rows["concept"].append(concept_row(chosen, "window", 9, target_at=next(iter(some[0][1]))))
         rows["score"].append(score_row(chosen, "window", CONTRIBUTION, 1, 0))
@@ -221,6 +229,32 @@ def test_the_control_is_the_units_of_the_other_pictures_nouns_in_turn(tmp_path: 
         n_other = int(other[row.image_id][1])
         own, place = row.noun.removeprefix("noun"), int(row.noun[-1])
         assert (row.value, row.control) == (int(own), 10 * n_other + place % (1 + n_other % 3))
+
+
+def test_a_control_undergoes_the_same_choice_as_the_units(tmp_path: Path) -> None:
+    """Units chosen for a noun by a score that holds the noun's token write it; the shuffled pairing's were chosen for
+    another one. Over a grey picture the same choice is made for the same noun.
+    """
+    run_path = write_run(tmp_path, variants=(ORIGINAL, BLANK))
+    rows = measured(run_path, top=1)
+    rows = rows[rows["metric"] == "lexical-v1:noun:top1"].set_index(["image_id", "noun", "method"])
+    over_grey = rows["control_blank"]
+    assert over_grey.notna().all()
+    for image_id, noun in {
+        (image_id, noun) for image_id, noun, _ in rows.index
+    }:  # there the two rankings change places
+        assert over_grey[image_id, noun, CONTRIBUTION] == rows["value"][image_id, noun, "random"]
+        assert over_grey[image_id, noun, "random"] == rows["value"][image_id, noun, CONTRIBUTION]
+    assert over_grey["one", "beach", CONTRIBUTION] != rows["value"]["one", "beach", CONTRIBUTION]
+    table = summarize_sensitivity(rows.reset_index()).set_index("method")
+    assert table.loc[CONTRIBUTION, "control_blank"] == pytest.approx(table.loc["random", "value"])
+    assert (table["n"] == 3).all()
+
+
+def test_without_a_grey_picture_there_is_no_such_control(tmp_path: Path) -> None:
+    rows = measured(write_run(tmp_path), top=1)
+    assert rows["control_blank"].isna().all()
+    assert "control_blank" not in summarize_sensitivity(rows)
 
 
 def test_pictures_are_compared_with_their_own_pixels(tmp_path: Path) -> None:

@@ -477,9 +477,9 @@ def test_the_command_measures_loads_and_says_what(
     assert main(command) == 0
     out = capfd.readouterr().out
     assert f"{said['n_pictures']} pictures with nouns, {said['n_classes']} classes" in out
-    for what in ("held-out other", "control highest", "shuffled highest"):
-        assert f"{said['specificity']['attribution'][what]['mean']:.3f}" in out
-        assert said["specificity"]["attribution"][what]["low"] is None
+    for column in ("held-out other", "control highest", "shuffled highest"):
+        assert f"{said['specificity']['attribution'][column]['mean']:.3f}" in out
+        assert said["specificity"]["attribution"][column]["low"] is None
     assert "too few for a 95 % interval" in out
     assert "in one picture only" in out
 

@@ -75,7 +75,7 @@ def specific(
 
 def fits(image: str, noun: str, value: float, control: float, metric: str = "word-f1-v1") -> dict:
     key = {"image_id": image, "noun": noun, "method": "contribution", "metric": metric}
-    return key | {"value": value, "control": control}
+    return key | {"value": value, "control": control, "control_blank": None}
 
 
 def selective(unit_noun: str, noun: str, share: float, n_units: int = 20) -> dict:
@@ -308,7 +308,7 @@ def test_each_pair_of_concepts_is_tested_against_its_control_on_the_same_picture
     settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)
     run_path = create_run(tmp_path / "runs", Run("e" * 16, TIME, facts, "two", "A", settings, {}))
     names = [f"{number:02d}" for number in range(12)]
-    rows = {"concept": [], "specificity": []}
+    rows: dict[str, list[dict]] = {"concept": [], "specificity": []}
     for number, name in enumerate(names):
         rows["concept"] += [concept(name, noun, noun, at) for at, noun in enumerate(("dog", "cat")[: 1 + number % 2])]
         rows["specificity"] += [specific(name, "dog", "dog", 0.6), specific(name, "dog", "dog", 0.1, True)]

@@ -497,8 +497,8 @@ def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypat
         assert store.load_new_shards([store.runs_path]) == 2
         assert len(store.table("latest", "look")) == len(ROWS["look"])
         with store._cursor() as own:
-            kept = own.execute("SELECT selection, found_on FROM field WHERE run_id = 'old'").fetchall()
-            assert kept == [("same", None)]
+            [found] = own.execute("SELECT selection, found_on FROM field WHERE run_id = 'old'").fetchall()
+            assert found == ("same", None)
             with pytest.raises(duckdb.ConstraintException):
                 own.execute("UPDATE field SET selection = NULL WHERE run_id = 'old'")
 

@@ -3,6 +3,7 @@
     each picture, noun and ranking ─► the top units ─► each unit's 10 tokens, one text
       ─► compared, by each metric, with the noun, the caption, the references (texts) or the picture ─► the best unit
     control: the same of the units of another picture's noun (shuffled pairing)
+    and of the units that the same noun's ranking has over a grey picture, where the run scored one (`--blank`)
 
 P1 (arXiv 2308.01544, table 1) takes the top 100 units of a picture and the best of them, by BERTScore and CLIPScore,
 against a shuffled pairing. Ours differs in three things: units are those of each noun (a picture's value is the mean
@@ -13,7 +14,11 @@ the next one's. So no picture meets itself, every picture's units are used once,
 metric, method or limit. The j-th noun meets the (j mod n)-th of the other picture's n nouns. That picture may show the
 same thing: the control is what such pictures have in common, too, and not 0.
 
-Left out: words that the user chose, suppressors, and variants other than the original picture.
+The shuffled pairing does not undo that units were chosen for this very noun: a contribution holds W_U[t], and a unit
+that was chosen for t writes t. Units chosen likewise over a grey picture (OURS), by the same score for the same token
+after the same words, show what that choice brings without the picture.
+
+Left out: words that the user chose, suppressors, and variants other than these.
 """
 
 from __future__ import annotations
@@ -53,10 +58,11 @@ _Rate = Callable[[Sequence[str]], list[float]]  # of texts: how well each fits
 
 @dataclass(frozen=True)
 class _Nouns:
-    """A picture's nouns, in the caption's order, and the top units of each by each method."""
+    """A picture's nouns, in the caption's order, and the top units of each by each method, here and over grey."""
 
     nouns: tuple[str, ...]
     units: Mapping[tuple[str, str], tuple[Neuron, ...]]
+    blank: Mapping[tuple[str, str], tuple[Neuron, ...]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def measure_sensitivity(
         "top": asked.top,
         "pairs": hashlib.sha256(repr(sorted(asked.other.items())).encode()).hexdigest(),
     }
+    settings |= {"control": names.BLANK} if names.BLANK in run.settings.variants else {}
 
     if asked.references:
         settings["references"] = hashlib.sha256(repr(sorted(asked.references.items())).encode()).hexdigest()
@@ -147,9 +154,12 @@ def pair_pictures(image_ids: Iterable[str], seed: int) -> dict[str, str]:
 
 def summarize_sensitivity(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over pictures with 95 % intervals: method, metric, then value, control and difference, each with `_low`
-    and `_high`, and n (pictures). A picture's value is the mean over its nouns.
+    and `_high`, and n (pictures); and control_blank likewise, where a grey picture was scored. A picture's value is the
+    mean over its nouns.
     """
-    measures = ("value", "control", "difference")
+    measures: tuple[str, ...] = ("value", "control", "difference")
+    if "control_blank" in rows and rows["control_blank"].notna().any():
+        measures += ("control_blank",)
     if rows.empty:
         ends = [f"{name}{end}" for name in measures for end in ("", "_low", "_high")]
         return pd.DataFrame(columns=["method", "metric", "n", *ends])
@@ -157,8 +167,9 @@ def summarize_sensitivity(rows: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for name in measures:
         within = ANYWHERE if name == "difference" else SHARE
-        table = interval_table(rows, ["method", "metric"], name, within=within).set_index(["method", "metric", "n"])
-        tables.append(table.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"}))
+        table = interval_table(rows, ["method", "metric"], name, within=within).set_index(["method", "metric"])
+        columns = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
+        tables.append(table.rename(columns=columns)[[*(["n"] if name == "value" else []), *columns.values()]])
     return pd.concat(tables, axis=1).reset_index().sort_values(["metric", "method"], ignore_index=True)
 
 
@@ -177,7 +188,12 @@ def _prepare(
     for batch in revisit.batches(_Folder(run_path)):
         pictures |= _read_nouns(shards.read_shard(run_path / batch), methods, top)
     other = pair_pictures(pictures, run.settings.seed)
-    needed = {unit for picture in pictures.values() for units in picture.units.values() for unit in units}
+    needed = {
+        unit
+        for picture in pictures.values()
+        for units in (*picture.units.values(), *picture.blank.values())
+        for unit in units
+    }
     words = _read_words(run_path)
     if needed - words.keys():
         decode_missing(revisit.open_run(load(), run_path), needed, progress)
@@ -192,22 +208,27 @@ class _Folder:
 
 def _read_nouns(tables: Mapping[str, pa.Table], methods: Sequence[str], top: int) -> dict[str, _Nouns]:
     """The pictures of a scored shard that have nouns."""
-    scores = tables["score"]
-    is_top = pc.and_(pc.greater_equal(scores["rank"], 1), pc.less_equal(scores["rank"], top))
-    is_asked = pc.is_in(scores["method"], pa.array(methods, pa.string()))
-    kept = scores.filter(pc.and_(pc.and_(is_top, is_asked), pc.equal(scores["variant"], names.ORIGINAL)))
-    units: dict[str, dict[tuple[str, str], list[Neuron]]] = {}
-    for row in kept.select(["image_id", "noun", "method", "rank", "layer", "unit"]).sort_by("rank").to_pylist():
-        ranked = units.setdefault(row["image_id"], {}).setdefault((row["noun"], row["method"]), [])
-        ranked.append(Neuron(row["layer"], row["unit"]))
-        assert len(ranked) == row["rank"], f"rank {row['rank']} comes after {len(ranked) - 1} of {row}"
+    units = _read_units(tables["score"], names.ORIGINAL, methods, top)
+    blank = _read_units(tables["score"], names.BLANK, methods, top)
     nouns: dict[str, list[str]] = {}
     for said in stored_concepts(tables, tuple(revisit.examples(tables))):
         nouns.setdefault(said.example.image_id, []).append(said.concept.noun)
-    return {
-        image_id: _Nouns(tuple(own), {key: tuple(ranked) for key, ranked in units[image_id].items()})
-        for image_id, own in nouns.items()
-    }
+    return {image_id: _Nouns(tuple(own), units[image_id], blank.get(image_id, {})) for image_id, own in nouns.items()}
+
+
+def _read_units(
+    scores: pa.Table, variant: str, methods: Sequence[str], top: int
+) -> dict[str, dict[tuple[str, str], tuple[Neuron, ...]]]:
+    """By picture the top units of each noun and method in one variant; of none where that was not scored."""
+    is_top = pc.and_(pc.greater_equal(scores["rank"], 1), pc.less_equal(scores["rank"], top))
+    is_asked = pc.is_in(scores["method"], pa.array(methods, pa.string()))
+    kept = scores.filter(pc.and_(pc.and_(is_top, is_asked), pc.equal(scores["variant"], variant)))
+    units: dict[str, dict[tuple[str, str], tuple[Neuron, ...]]] = {}
+    for row in kept.select(["image_id", "noun", "method", "rank", "layer", "unit"]).sort_by("rank").to_pylist():
+        ranked, key = units.setdefault(row["image_id"], {}), (row["noun"], row["method"])
+        ranked[key] = (*ranked.get(key, ()), Neuron(row["layer"], row["unit"]))
+        assert len(ranked[key]) == row["rank"], f"rank {row['rank']} comes after {len(ranked[key]) - 1} of {row}"
+    return units
 
 
 def _read_words(run_path: Path) -> dict[Neuron, str]:
@@ -253,9 +274,10 @@ def _measure_picture(
     partner = {noun: other.nouns[place % len(other.nouns)] for place, noun in enumerate(own.nouns)}
     references = asked.references.get(example.image_id, example.references)
     for name, nouns, rate in _ratings(asked.metrics, own.nouns, caption, references, image):
-        units = {noun: _texts(asked, own, noun) for noun in nouns}
-        control = {noun: _texts(asked, other, partner[noun]) for noun in nouns}
-        compared = [*units.values(), *control.values()]
+        units = {noun: _texts(asked, own.units, noun) for noun in nouns}
+        control = {noun: _texts(asked, other.units, partner[noun]) for noun in nouns}
+        blank = {noun: _texts(asked, own.blank, noun) for noun in nouns}
+        compared = [*units.values(), *control.values(), *blank.values()]
         texts = list(dict.fromkeys(text for by_method in compared for some in by_method.values() for text in some))
         rating = dict(zip(texts, rate(texts), strict=True))
         for noun in nouns:
@@ -267,12 +289,13 @@ def _measure_picture(
                     "metric": f"{name}:top{asked.top}",
                     "value": max(rating[text] for text in units[noun][method]),
                     "control": max(rating[text] for text in control[noun][method]),
+                    "control_blank": max((rating[text] for text in blank[noun][method]), default=None),
                 }
 
 
-def _texts(asked: _Asked, picture: _Nouns, noun: str) -> dict[str, list[str]]:
-    """What the top units of a noun write, by method."""
-    return {method: [asked.words[unit] for unit in picture.units[noun, method]] for method in asked.methods}
+def _texts(asked: _Asked, units: Mapping[tuple[str, str], tuple[Neuron, ...]], noun: str) -> dict[str, list[str]]:
+    """What a noun's units write, by method; nothing where it has none."""
+    return {method: [asked.words[unit] for unit in units.get((noun, method), ())] for method in asked.methods}
 
 
 def _ratings(

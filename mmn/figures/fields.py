@@ -12,7 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.theme import FIRST, INK, MUTED, SECOND, THIRD
+from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import counted, of_run, require
 from mmn.names import HELD_OUT, SAME_PICTURE
 
@@ -21,7 +21,6 @@ _OWN: Final = {
     SAME_PICTURE: "the same: units chosen on this picture (P1, P2)",
 }
 _OTHERS: Final = {"iou_other": "with the picture's other objects", "iou_random": "of random units of the same layers"}
-_BEST: Final = "the most that the objects' sizes allow"
 _OVERLAPS: Final = ("iou", *_OTHERS)
 COLUMNS: Final = (
     *("method", "selection", "n", "n_images", "iou_best"),
@@ -30,8 +29,8 @@ COLUMNS: Final = (
 
 
 def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.TopLevelMixin:
-    """Points with 95 % intervals: mean IoU of each ranking's top units with their noun's object, the controls, and as a
-    stroke what the objects' sizes allow.
+    """Points with 95 % intervals: mean IoU of each ranking's top units with their noun's object, and the controls; in
+    the subtitle what the objects' sizes allow, far beyond the points.
 
     Args:
         data: `Store.field_summary`, one row for each method and selection.
@@ -40,8 +39,8 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
     """
     require(data.columns, COLUMNS)
     rows = _rows(data)
-    words = [one for one in (*_OWN.values(), *_OTHERS.values(), _BEST) if one in set(rows["overlap"])]
-    colours = dict(zip((*_OWN.values(), *_OTHERS.values(), _BEST), (FIRST, THIRD, SECOND, MUTED, INK), strict=True))
+    words = [one for one in (*_OWN.values(), *_OTHERS.values()) if one in set(rows["overlap"])]
+    colours = dict(zip((*_OWN.values(), *_OTHERS.values()), (FIRST, THIRD, SECOND, MUTED), strict=True))
     base = alt.Chart(rows).encode(
         alt.Y("method:N", sort=list(data["method"]), title=None, axis=alt.Axis(labelLimit=220)),
         alt.YOffset("overlap:N", sort=words),
@@ -57,24 +56,25 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
             alt.Tooltip("iou:Q", title="mean IoU", format=".3f"),
             alt.Tooltip("low:Q", title="95 % from", format=".3f"),
             alt.Tooltip("high:Q", title="95 % to", format=".3f"),
+            alt.Tooltip("best:Q", title="at most, by the objects' sizes", format=".3f"),
             alt.Tooltip("n:Q", title="units compared", format=",d"),
             alt.Tooltip("n_images:Q", title="pictures", format=",d"),
         ],
     )
     axis = alt.Axis(tickCount=5)
-    x = alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis)
-    measured = alt.datum.overlap != _BEST
-    points = base.transform_filter(measured).mark_point(size=20, filled=True, opacity=1).encode(x)
-    best = base.transform_filter(~measured).mark_tick(thickness=1.5, size=9).encode(x)
-    intervals = base.transform_filter(measured).mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    points = base.mark_point(size=20, filled=True, opacity=1).encode(
+        alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis)
+    )
+    intervals = base.mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
     pictures = counted(data["n_images"].max(), "picture")
-    return alt.layer(intervals, points, best).properties(
+    return alt.layer(intervals, points).properties(
         height=11 * len(rows) + 6 * data["method"].nunique(),
         title=alt.TitleParams(
             "Do the top units look at their noun's object?",
             subtitle=[
                 f"{of_run(run)}, n = {pictures} with known objects",
                 f"up to {top} units of each noun; mean within a picture, then over pictures; lines: 95 %, by picture",
+                *_cap(data),
             ],
             frame="bounds",
         ),
@@ -86,11 +86,17 @@ def _rows(data: pd.DataFrame) -> pd.DataFrame:
     first = data.drop_duplicates("method")
     own = [_of(data[data["selection"] == selection], "iou", words) for selection, words in _OWN.items()]
     controls = [_of(first, name, words) for name, words in _OTHERS.items()]
-    best = first.assign(iou_best_low=first["iou_best"], iou_best_high=first["iou_best"])
-    rows = pd.concat([*own, *controls, _of(best, "iou_best", _BEST)], ignore_index=True)
+    rows = pd.concat([*own, *controls], ignore_index=True)
     return rows[rows["iou"].notna()]
 
 
+def _cap(data: pd.DataFrame) -> list[str]:
+    """The highest mean IoU that masks of this size can have; nothing where that was not measured."""
+    best = data["iou_best"].dropna()
+    told = f"5 % of a picture cannot fit objects of other sizes: their mean IoU is {best.max():.2f} at most"
+    return [told] if len(best) else []
+
+
 def _of(data: pd.DataFrame, name: str, words: str) -> pd.DataFrame:
-    found = data[["method", "n", "n_images", name, f"{name}_low", f"{name}_high"]]
-    return found.set_axis(["method", "n", "n_images", "iou", "low", "high"], axis=1).assign(overlap=words)
+    found = data[["method", "n", "n_images", "iou_best", name, f"{name}_low", f"{name}_high"]]
+    return found.set_axis(["method", "n", "n_images", "best", "iou", "low", "high"], axis=1).assign(overlap=words)

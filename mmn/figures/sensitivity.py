@@ -28,8 +28,15 @@ COLUMNS: Final = (
     "difference",
     "difference_low",
     "difference_high",
+    "control_blank",
     "n_images",
     "n",
+)
+_TOLD: Final = (
+    ("value", "top units"),
+    ("control", "another picture's"),
+    ("difference", "difference"),
+    ("control_blank", "over a grey picture"),
 )
 
 
@@ -52,6 +59,7 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             f"dot: top units; grey: words of another picture's units; {interval_note('lines', data['n_images'])}",
             "means over a picture's concepts, then pictures",
+            *(["open diamond: the same noun's units over a grey picture, chosen likewise"] if _has_blank(data) else []),
             *told(data),
         ],
     )
@@ -66,7 +74,7 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     methods = list(dict.fromkeys(data["method"]))
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
     x: dict[str, Any] = {"title": x_title, "scale": alt.Scale(zero=False, padding=8), "axis": alt.Axis(tickCount=5)}
-    means = {"value": "top units", "control": "control", "difference": "difference"}
+    means = {name: words for name, words in _TOLD if name != "control_blank" or _has_blank(data)}
     for name in means:
         data = with_words(data, ".3f", f"{name}_")
     ends = [
@@ -88,5 +96,13 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     value_ends = base.transform_filter("isValid(datum.value_low)").mark_rule(strokeWidth=1.6)
     value_ends = value_ends.encode(alt.X("value_low:Q", **x), alt.X2("value_high"), colour)
     values = base.mark_point(filled=True, size=46, opacity=1).encode(alt.X("value:Q", **x), colour)
+    layers = [control_ends, controls, value_ends, values]
     named = {"top units": (DOT, method_colours(methods)[0]), "another picture's units": (TICK, MUTED)}
-    return alt.layer(control_ends, controls, value_ends, values, key(base, named)).properties(height=alt.Step(24))
+    if _has_blank(data):
+        blank = base.mark_point(shape="diamond", filled=False, size=46, opacity=1, color=MUTED)
+        layers.insert(2, blank.encode(alt.X("control_blank:Q", **x)))
+    return alt.layer(*layers, key(base, named)).properties(height=alt.Step(24))
+
+
+def _has_blank(data: pd.DataFrame) -> bool:
+    return bool(data["control_blank"].notna().any())

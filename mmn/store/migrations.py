@@ -76,7 +76,7 @@ PUBLIC_TABLES: Final[dict[str, str]] = {
         held_out INTEGER NOT NULL""",
     "sensitivity": """
         run_id VARCHAR NOT NULL, image_id VARCHAR NOT NULL, noun VARCHAR NOT NULL, method VARCHAR NOT NULL,
-        metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL""",
+        metric VARCHAR NOT NULL, value DOUBLE NOT NULL, control DOUBLE NOT NULL, control_blank DOUBLE""",
     "effect": f"""
         {_CONCEPT_KEY}, noun VARCHAR NOT NULL, kind VARCHAR NOT NULL, selection VARCHAR NOT NULL,
         method VARCHAR NOT NULL, k INTEGER NOT NULL, sigma DOUBLE, sigma_unit VARCHAR, draw INTEGER NOT NULL,
@@ -186,11 +186,16 @@ def _add_where_units_were_found(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE field ADD COLUMN IF NOT EXISTS iou_best DOUBLE")
 
 
+def _add_words_of_units_over_grey(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute("ALTER TABLE sensitivity ADD COLUMN IF NOT EXISTS control_blank DOUBLE")
+
+
 def _to_version_5(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_cut_captions_and_compounds(cursor)
     _add_what_is_given_or_measured_later(cursor)
     _add_digests(cursor)
     _add_where_units_were_found(cursor)
+    _add_words_of_units_over_grey(cursor)
 
 
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [

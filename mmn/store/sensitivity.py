@@ -15,7 +15,7 @@ from mmn.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
-_VALUES: Final = ("value", "control", "difference")
+_VALUES: Final = ("value", "control", "control_blank", "difference")
 
 _MEASURED: Final = """
     SELECT DISTINCT method, metric FROM sensitivity WHERE run_id = $run_id ORDER BY ALL
@@ -24,7 +24,8 @@ _MEASURED: Final = """
 _SENSITIVITY: Final = f"""
     WITH {NOUNS}
     SELECT place, (list_position($methods, method) - 1) * len($metrics) + list_position($metrics, metric) - 1 AS cell,
-        avg(value) AS value, avg(control) AS control, avg(value - control) AS difference, count(*) AS n
+        avg(value) AS value, avg(control) AS control, avg(value - control) AS difference,
+        avg(control_blank) AS control_blank, count(*) AS n
     FROM sensitivity JOIN nouns USING (image_id, noun) JOIN pictures USING (image_id) {{led}}
     WHERE run_id = $run_id AND method IN (SELECT unnest($methods)) AND metric IN (SELECT unnest($metrics))
     GROUP BY ALL
@@ -54,7 +55,8 @@ class SensitivityReader(Reader):
     ) -> pd.DataFrame:
         """Returns the mean of each measure for each method's top units, a row for each method and metric.
 
-        Columns: method, metric, then value, control (words of another picture's units) and difference (value −
+        Columns: method, metric, then value, control (words of another picture's units), control_blank (words of
+        the units that the noun has over a grey picture; NaN where none was scored) and difference (value −
         control, pair by pair) with `_low` and `_high`, n_images, n (concepts); `p` of no difference, by picture
         (`many_tests.sign_flip`), and `is_discovery`, whether it survives among all rows.
 

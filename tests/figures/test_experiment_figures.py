@@ -28,7 +28,7 @@ SAYS = {  # what each figure must tell beside its numbers
     "specificity-summary": ["n = 20 pictures, 40 concepts", "random unit", "identities shuffled"],
     "specificity-highest": ["n = 20 pictures, 40 concepts", "one in so many", "identities shuffled", "by selection"],
     "selectivity": ["20 units a class, 5 held-out pictures", "their control", "survive Benjamini"],
-    "sensitivity": ["n = 20 pictures, 40 concepts", "another picture's units"],
+    "sensitivity": ["n = 20 pictures, 40 concepts", "another picture's units", "over a grey picture"],
 }
 
 

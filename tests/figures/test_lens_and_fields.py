@@ -80,16 +80,17 @@ def test_shares_name_the_pictures_with_objects(shares: pd.DataFrame) -> None:
 def test_a_missing_overlap_has_no_point(overlaps: pd.DataFrame) -> None:
     chart = field_overlaps(overlaps, RUN, 10)
     rows = rows_of(chart)
-    assert rows["method"].value_counts().to_dict() == {"contribution": 5, "attribution": 2}
+    assert rows["method"].value_counts().to_dict() == {"contribution": 4, "attribution": 2}
     of = rows[rows["method"] == "contribution"].set_index("overlap")["iou"].to_dict()
     assert of == {
         "with the noun's object: units found on another picture": 0.1,
         "the same: units chosen on this picture (P1, P2)": 0.2,
         "with the picture's other objects": 0.15,  # of the held-out units
         "of random units of the same layers": 0.1,
-        "the most that the objects' sizes allow": 0.4,
     }
     assert "mean within a picture, then over pictures" in title_of(chart)
+    assert "their mean IoU is 0.40 at most" in title_of(chart)
+    assert "at most" not in title_of(field_overlaps(overlaps.assign(iou_best=np.nan), RUN, 10))
     assert "n = 9 pictures with known objects" in title_of(chart)
     assert "up to 10 units" in title_of(chart)
 

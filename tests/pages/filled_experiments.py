@@ -157,6 +157,7 @@ def _sensitivity(rng, said, methods):
             "metric": metric,
             "value": 0.4 + 0.1 * rng.random(),
             "control": 0.3 + 0.1 * rng.random(),
+            "control_blank": 0.35,
         }
         for row in said
         for method in methods
