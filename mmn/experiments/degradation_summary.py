@@ -66,7 +66,9 @@ def summarise(effects: pd.DataFrame, n_units: int) -> list[dict[str, Any]]:
                 "n_images": int(last["n"]),
             }
         )
-    return sorted(found, key=lambda one: (one["method"], names.SELECTIONS.index(one["selection"]), one["sigma"] or 0))
+    return sorted(
+        found, key=lambda one: (one["method"], names.ALL_SELECTIONS.index(one["selection"]), one["sigma"] or 0)
+    )
 
 
 def half_at(ks: Sequence[int], probs: Sequence[float]) -> float | None:
