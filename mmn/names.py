@@ -44,7 +44,7 @@ METHODS: Final[dict[str, Method]] = {
             CONTRIBUTION_ACTFN,
             "act(gate) · (W_U[t] · W_out[:, i]): the gated FFN's up factor left out",
             "the pass that predicts the noun",
-            "P2's released code",
+            "P2's released code, May 2024 to May 2025 and since August 2025",
         ),
         Method(ACTIVATION, "a", "the pass that predicts the noun", "activation baseline"),
         Method(ATTRIBUTION, "z · ∂y/∂z, its signed maximum over image tokens", "image tokens", "P1 (maximum: OURS)"),
@@ -124,6 +124,8 @@ INTERVENTIONS: Final = (ABLATE, PERTURB)
 TOP: Final = "top"  # a selection of units: the first of a ranking
 INTERPRETABLE: Final = "interpretable"  # the first interpretable units of a ranking
 SELECTIONS: Final = (TOP, INTERPRETABLE, RANDOM)  # the last one is the control
+RANDOM_PICTURE: Final = "random-picture"  # P2's control as its code draws it: once for a picture, for all of its nouns
+ALL_SELECTIONS: Final = (*SELECTIONS, RANDOM_PICTURE)
 COLUMN_NORM: Final = "column norm"  # noise relative to each unit's own column of W_out
 WEIGHT: Final = "weight"  # noise in the weights' own unit
 SIGMA_UNITS: Final = (COLUMN_NORM, WEIGHT)

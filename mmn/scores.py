@@ -22,7 +22,7 @@ def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Float[Tensor
     """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
 
     With plain rows of W_U the final norm is left out, as in P2. With `folded_rows` the scores of all units and the
-    other terms add up to the logit. With act(gate) for `a` it is what P2's released code computes.
+    other terms add up to the logit. With act(gate) for `a` it is what P2's released code computed at publication.
     """
     scores = torch.empty_like(a)
     for layer in range(anatomy.n_layers):

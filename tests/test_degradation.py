@@ -433,6 +433,58 @@ def test_what_cannot_be_asked(scored: Path, tiny: Model) -> None:
             degrade(tiny, run_path_of(scored), asked)
 
 
+# ---- P2's own settings
+
+
+def test_p2_draws_random_units_once_for_a_picture_and_not_for_each_noun(scored: Path, tiny: Model) -> None:
+    run = revisit.open_run(tiny, run_path_of(scored))
+    batch = shards.read_shard(run.path / "batch-00000")
+    there, images, _ = revisit.open_all(batch, "test")
+    (one,) = reread(run, batch, there, images, (names.CONTRIBUTION, names.CONTRIBUTION_ACTFN))
+    draws = dict.fromkeys(names.ALL_SELECTIONS, 2)
+    found = list(choose(*one, (names.RANDOM_PICTURE,), 144, Interpretable(tiny), same_layers, draws))
+    by_picture: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+    for choice in found:
+        key = (choice.said.example.image_id, choice.draw)
+        by_picture.setdefault(key, set()).add(tuple(choice.units.tolist()))
+    assert max(map(len, by_picture.values())) == 1  # whatever the noun and the score
+    assert len({units for told in by_picture.values() for units in told}) == len(by_picture)  # pictures, draws differ
+    assert all(set(units) == set(range(144)) for told in by_picture.values() for units in told)  # the top ones, too
+    noises = {choice.said.example.image_id: unit_noise(choice, 3, 4, 0) for choice in found if choice.draw == 0}
+    for choice in found:
+        is_same = torch.equal(unit_noise(choice, 3, 4, 0), noises[choice.said.example.image_id])
+        assert is_same == (choice.draw == 0)
+
+
+def test_p2_s_noise_is_absolute_and_its_options_can_be_overridden(
+    cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--ks", "9", "--no-captions", "--limit", "2", "--cache", str(cache), "--progress", "none", "--json"]
+    preset = ["degrade", "latest", "--kind", "perturb", "--preset", "p2", *short]
+    assert main(preset) == 0
+    told = json.loads(capfd.readouterr().out)["effects"]
+    assert {one["sigma_unit"] for one in told} == {names.WEIGHT}
+    assert {(one["method"], one["selection"]) for one in told} == {
+        (method, selection)
+        for method in (names.CONTRIBUTION, names.CONTRIBUTION_ACTFN)
+        for selection in (names.TOP, names.RANDOM_PICTURE)
+    }
+    effect = tables(cache)["effect"]
+    assert set(effect["draw"]) == {0}
+    random = effect.query("selection == 'random-picture' and k == 9")
+    assert random.groupby(["image_id", "noun"])["prob"].nunique().eq(1).all()  # the same change for both scores
+    more = ["--method", "activation", "--selections", "top,random", "--sigma-unit", "column norm", "--draws", "2"]
+    assert main([*preset, *more]) == 0
+    told = json.loads(capfd.readouterr().out)["effects"]
+    assert {one["sigma_unit"] for one in told} == {names.COLUMN_NORM}
+    assert {(one["method"], one["selection"]) for one in told} == {("activation", "top"), ("activation", "random")}
+
+
+def test_p2_s_settings_of_noise_are_not_for_zeroing(scored: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["degrade", "latest", "--kind", "ablate", "--preset", "p2", "--cache", str(scored)]) == 2
+    assert "--preset p2 is for --kind perturb" in capfd.readouterr().err
+
+
 # ---- command line
 
 

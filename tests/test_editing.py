@@ -22,7 +22,16 @@ from mmn.errors import UsageError
 from mmn.experiments import edit_objective as objective
 from mmn.experiments import editing
 from mmn.experiments.edit_objective import Adam, Aim
-from mmn.experiments.edit_pictures import EDITED, OTHER, UNRELATED, Split, open_pictures, says, split_pictures
+from mmn.experiments.edit_pictures import (
+    EDITED,
+    OTHER,
+    UNRELATED,
+    Split,
+    open_pictures,
+    probs_at_noun,
+    says,
+    split_pictures,
+)
 from mmn.experiments.edit_report import entropy
 from mmn.experiments.editing import Wish, edit, read_edit, with_controls
 from mmn.hooks import FINAL, ONCE
@@ -307,6 +316,23 @@ def test_the_top_units_have_the_highest_mean_score(scored: Path, tiny: Model) ->
     )
     assert len(set(random)) == QUICK.n_units
     assert random not in (units, other)
+
+
+def test_units_are_chosen_for_what_the_unedited_model_says_not_for_the_target(scored: Path, tiny: Model) -> None:
+    """The source is the argmax at p(c) of every edited picture, as in FiNE; the target's own units are others."""
+    under_way = editing._begin(revisit.open_run(tiny, run_path_of(scored)), replace(QUICK, method="contribution"))
+    pictures, images, _ = open_pictures(under_way.split.roles[EDITED], "")
+    aim, units = editing._aim(under_way, pictures, images)
+    said = probs_at_noun(tiny, under_way.scored.run.prompt, pictures, images).argmax(1)
+    assert set(said.tolist()) == {under_way.split.token_ids[0]}
+    source, target = tiny.anatomy.w_u(torch.tensor(under_way.split.token_ids))
+
+    def best(row: torch.Tensor) -> set[tuple[int, int]]:
+        writes = torch.stack([row @ tiny.anatomy.w_out(layer) for layer in range(tiny.facts.n_layers)])
+        flat = (aim.a.sum(0) * writes).flatten().topk(QUICK.n_units).indices.tolist()
+        return {divmod(one, tiny.facts.d_mlp) for one in flat}
+
+    assert {(one.layer, one.unit) for one in units} == best(source) != best(target)
 
 
 def test_the_same_call_again_finds_it_done(cache: Path, tiny: Model) -> None:

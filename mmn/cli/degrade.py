@@ -11,6 +11,8 @@ from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, numbers, sizes, words
 from mmn.cli.running import add_run_options, go_back, load_into_database
 from mmn.core import Run
+from mmn.errors import UsageError
+from mmn.presets import PRESETS, Noise
 from mmn.runs import Progress
 
 SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
@@ -21,18 +23,23 @@ def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("degrade", help="zero a noun's units, or add noise to them, and measure what is left")
     add_run_options(parser)
     parser.add_argument("--kind", required=True, choices=names.INTERVENTIONS, help="zero units, or noise on them")
+    parser.add_argument(
+        "--preset", choices=[name for name, one in PRESETS.items() if one.noise], help="how the paper did it, for noise"
+    )
     parser.add_argument("--method", metavar="A,B", help="scores that select the units; default contribution-folded")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--ks", metavar="K,K", help="numbers of units")
     sizes.add_argument("--shares", metavar="S,S", help=f"the same as shares of all units; default {SHARES}")
     parser.add_argument(
-        "--selections", metavar="A,B", help=f"default {SELECTIONS[names.ABLATE]}; with noise top,random"
+        "--selections",
+        metavar="A,B",
+        help=f"default {SELECTIONS[names.ABLATE]}; with noise top,random; random-picture: one draw for all its nouns",
     )
-    parser.add_argument("--draws", type=at_least(1), default=3, metavar="N", help="of random units and of noise")
+    parser.add_argument("--draws", type=at_least(1), metavar="N", help="of random units and of noise; default 3")
     parser.add_argument(
         "--sigma", default="1", metavar="S,S", help="size of the noise; default 1, as long as the column"
     )
-    parser.add_argument("--sigma-unit", default=names.COLUMN_NORM, choices=names.SIGMA_UNITS)
+    parser.add_argument("--sigma-unit", choices=names.SIGMA_UNITS, help="what sigma 1 is; default column norm")
     parser.add_argument(
         "--captions",
         action=argparse.BooleanOptionalAction,
@@ -45,6 +52,7 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    noise = _noise(options)
     again = go_back(options)
     from mmn.engines.local import stoppable
     from mmn.experiments.degradation import Asked, degrade
@@ -54,12 +62,16 @@ def run(options: argparse.Namespace) -> int:
     has_noise = options.kind == names.PERTURB
     asked = Asked(
         kind=options.kind,
-        methods=words(options.method, "--method") if options.method is not None else (_usual_method(again.run),),
+        methods=_methods(options, noise, again.run),
         ks=_from_zero(options, again.run.model.n_units),
-        selections=words(options.selections or SELECTIONS[options.kind], "--selections", SELECTIONS[names.ABLATE]),
-        n_draws=options.draws,
+        selections=words(
+            options.selections or (",".join(noise.selections) if noise else SELECTIONS[options.kind]),
+            "--selections",
+            SELECTIONS[names.ABLATE],
+        ),
+        n_draws=options.draws or (noise.n_draws if noise else 3),
         sigmas=tuple(numbers(options.sigma, "--sigma")) if has_noise else (),
-        sigma_unit=options.sigma_unit if has_noise else None,
+        sigma_unit=_sigma_unit(options, noise) if has_noise else None,
     )
     metric = find_text_metric(options.metric, options.device) if options.captions else None
     started = time.monotonic()
@@ -80,6 +92,25 @@ def run(options: argparse.Namespace) -> int:
     }
     _print_result(result, as_json=options.json)
     return SOME_FAILED if n_failed else DONE
+
+
+def _noise(options: argparse.Namespace) -> Noise | None:
+    """What a preset says of noise; explicit options win over it."""
+    if options.preset is None:
+        return None
+    if options.kind != names.PERTURB:
+        raise UsageError(f"--preset {options.preset} is for --kind {names.PERTURB}: that paper put noise on units")
+    return PRESETS[options.preset].noise
+
+
+def _methods(options: argparse.Namespace, noise: Noise | None, run: Run) -> tuple[str, ...]:
+    if options.method is not None:
+        return words(options.method, "--method")
+    return noise.methods if noise else (_usual_method(run),)
+
+
+def _sigma_unit(options: argparse.Namespace, noise: Noise | None) -> str:
+    return options.sigma_unit or (noise.sigma_unit if noise else names.COLUMN_NORM)
 
 
 def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ The untouched model (k = 0) is measured like the rest, once for each selection (
 
 `ablate` zeroes units at every position, prompt and picture included; its control are random units of the same layers.
 `perturb` adds noise to their columns of W_out; its control are random units of all layers, and every selection is drawn
-several times, since the noise is.
+several times, since the noise is. P2's own code draws the random units once for each picture, whatever its nouns
+(`random-picture`), and sizes the noise by the weight: `presets.PRESETS["p2"].noise`.
 
 Left out: variants other than the original picture, words that the user chose; a k beyond what a ranking has.
 """
@@ -101,7 +102,7 @@ def degrade(
 def _checked(asked: Asked, scored: ScoredRun) -> Asked:
     """What is asked, in order and without repeats."""
     n_units = scored.model.facts.n_units
-    for word, known in [(asked.kind, names.INTERVENTIONS), *((one, names.SELECTIONS) for one in asked.selections)]:
+    for word, known in [(asked.kind, names.INTERVENTIONS), *((one, names.ALL_SELECTIONS) for one in asked.selections)]:
         if word not in known:
             raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
     for method in asked.methods:
@@ -117,7 +118,7 @@ def _checked(asked: Asked, scored: ScoredRun) -> Asked:
         asked.kind,
         tuple(dict.fromkeys(asked.methods)),
         tuple(sorted({0, *asked.ks})),
-        tuple(one for one in names.SELECTIONS if one in asked.selections),
+        tuple(one for one in names.ALL_SELECTIONS if one in asked.selections),
         asked.n_draws,
         tuple(sorted(set(asked.sigmas))) if has_noise else (),
         asked.sigma_unit if has_noise else None,
@@ -169,8 +170,9 @@ def _choices(
 def _controls(asked: Asked) -> tuple[Control, Mapping[str, int]]:
     """How random units are drawn, and how often each selection is: noise is drawn for all of them."""
     if asked.kind == names.PERTURB:
-        return all_layers, dict.fromkeys(names.SELECTIONS, asked.n_draws)
-    return same_layers, dict.fromkeys(names.SELECTIONS, 1) | {names.RANDOM: asked.n_draws}
+        return all_layers, dict.fromkeys(names.ALL_SELECTIONS, asked.n_draws)
+    drawn = (names.RANDOM, names.RANDOM_PICTURE)
+    return same_layers, dict.fromkeys(names.ALL_SELECTIONS, 1) | dict.fromkeys(drawn, asked.n_draws)
 
 
 def _rows(asked: Asked, choices: Sequence[Choice]) -> Iterator[Row]:

@@ -76,7 +76,7 @@ def picture_means(effects: pd.DataFrame) -> pd.DataFrame:
 def _lines(means: pd.DataFrame) -> list[tuple[str, str, float | None]]:
     found = means[_LINE].drop_duplicates().itertuples(index=False)
     lines = [(one.method, one.selection, None if pd.isna(one.sigma) else float(one.sigma)) for one in found]
-    return sorted(lines, key=lambda line: (line[0], names.SELECTIONS.index(line[1]), line[2] or 0))
+    return sorted(lines, key=lambda line: (line[0], names.ALL_SELECTIONS.index(line[1]), line[2] or 0))
 
 
 def _entry(

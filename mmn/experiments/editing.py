@@ -1,10 +1,13 @@
 """Can a noun be rewritten into another word by changing a few units? P2's edit (arXiv 2311.07470), and its controls.
 
     pictures of a scored run, split (`edit_pictures`)
-      ─► the units with the highest score at the noun, mean over the edited pictures
+      ─► the units with the highest score for the noun's token t0, mean over the edited pictures
       ─► a change of their columns of W_out, stopped on success or at the cap (`edit_objective`)
       ─► its delta as a file, whole or not at all (`deltas`)
       ─► captions before and after, by role (`edit_report`)      `edit`, `edited_caption`
+
+t0 is what the unedited model says at p(c): the units are chosen for the source, not for the target. FiNE, the same
+first author's later method, does so at each position of the target; here it is one position and one token.
 
 One edit is one shard `edit-<edit_id>` of the run; the id is a hash of everything that can change a number, so the same
 call again finds it done. The controls are edits of their own: the same on random units, and a rank-one update of one

@@ -5,7 +5,8 @@
 
 W_out is linear, so the noise is added to what the FFN writes (`hooks.add_to_columns`); the weights are never touched.
 A unit's noise comes from a hash of what it is for and from the unit's rank: it is the same for every k and σ, so that a
-curve over them follows one draw, and it depends on no batch.
+curve over them follows one draw, and it depends on no batch. Units that are drawn once for a picture have one
+noise, too: all its nouns are measured under the same change.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def perturb_rows(
 
 def unit_noise(choice: Choice, n_units: int, d: int, seed: int) -> Float[Tensor, "n_units d"]:
     """Standard normal noise of the first units of a choice; more units go on where fewer end."""
-    concept, image_id = choice.said.concept, choice.said.example.image_id
-    key = [str(seed), image_id, names.ORIGINAL, concept.lemma, choice.method, choice.selection, str(choice.draw)]
+    of = ["", ""] if choice.selection == names.RANDOM_PICTURE else [choice.said.concept.lemma, choice.method]
+    key = [str(seed), choice.said.example.image_id, names.ORIGINAL, *of, choice.selection, str(choice.draw)]
     digest = hashlib.sha256("\0".join(["noise", *key]).encode()).digest()
     generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "big")))
     return torch.from_numpy(generator.standard_normal((n_units, d), dtype=np.float32))

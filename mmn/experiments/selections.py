@@ -3,6 +3,7 @@
     top             the first units of the full ranking by a score (recomputed: beyond the stored top k)
     interpretable   the first interpretable ones of the same ranking (METHODS: Ablation)
     random          the control: units drawn from the same layers as the ranking's (P1), or from all layers (P2)
+    random-picture  P2's control as its code draws it: from all layers, once for all nouns of a picture
 
 A choice is ordered, best first, and the first k of it are taken, so that every k holds the smaller ones.
 """
@@ -110,10 +111,10 @@ def choose(
     Args:
         measured: the concepts.
         scored: every unit's score by each method; layers that a method leaves out are missing at the end.
-        selections: of `names.SELECTIONS`.
+        selections: of `names.ALL_SELECTIONS`.
         n_most: units of a choice; less where a ranking has no more.
         interpretable: of the model.
-        control: draws the `random` units.
+        control: draws the `random` units; those of `random-picture` are drawn alike whatever it is.
         draws: how often each selection is drawn.
     """
     found: list[list[Choice]] = [[] for _ in measured.said]
@@ -122,7 +123,7 @@ def choose(
         ranked = rank_units(of_method.score, n_ranked).unit
         for selection in selections:
             for draw in range(draws[selection]):
-                drawn = control(measured, ranked[:, :n_most], method, draw) if selection == names.RANDOM else ranked
+                drawn = _drawn(selection, control)(measured, ranked[:, :n_most], method, draw)
                 for index, said in enumerate(measured.said):
                     units = drawn[index, :n_most]
                     if selection == names.INTERPRETABLE:
@@ -130,6 +131,12 @@ def choose(
                     found[index].append(Choice(said, selection, method, draw, units.clone()))
     for choices in found:
         yield from choices
+
+
+def _drawn(selection: str, control: Control) -> Control:
+    """What gives the units of a selection, best first; the interpretable ones are chosen from the ranking."""
+    kinds = {names.RANDOM: control, names.RANDOM_PICTURE: one_for_the_picture}
+    return kinds.get(selection, lambda _measured, ranked, _method, _draw: ranked)
 
 
 def same_layers(measured: Measured, ranked: Int[Tensor, "n k"], method: str, draw: int) -> Int[Tensor, "n k"]:
@@ -142,10 +149,15 @@ def all_layers(measured: Measured, ranked: Int[Tensor, "n k"], _method: str, dra
     return rank_units(_draws(measured, names.RANDOM, draw), ranked.shape[1]).unit
 
 
-def _draws(measured: Measured, method: str, draw: int) -> Float[Tensor, "n L m"]:
+def one_for_the_picture(measured: Measured, ranked: Int[Tensor, "n k"], _method: str, draw: int) -> Int[Tensor, "n k"]:
+    """P2's control as its code draws it: the same units of all layers for every noun of a picture, whatever its top."""
+    return rank_units(_draws(measured, names.RANDOM, draw, [""] * len(measured.said)), ranked.shape[1]).unit
+
+
+def _draws(measured: Measured, method: str, draw: int, lemmas: Sequence[str] | None = None) -> Float[Tensor, "n L m"]:
     n_units, seed = measured.model.facts.n_units, measured.settings.seed
     drawn = [
-        uniform_draw(seed, one.example.image_id, names.ORIGINAL, one.concept.lemma, method, n_units, draw)
-        for one in measured.said
+        uniform_draw(seed, one.example.image_id, names.ORIGINAL, lemma, method, n_units, draw)
+        for one, lemma in zip(measured.said, lemmas or [one.concept.lemma for one in measured.said], strict=True)
     ]
     return torch.stack(drawn).to(measured.a.device).view_as(measured.a)

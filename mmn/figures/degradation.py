@@ -16,7 +16,7 @@ from mmn.figures.axes import interval_tip, layer_axis
 from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours, ordered_colours
 from mmn.figures.wording import k_text, of_run, require, sample
 from mmn.interval_words import interval_note, with_words
-from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, TOP
+from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 
 COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
 QUANTITIES: Final[Mapping[str, tuple[str, str, str]]] = {  # quantity -> title, vertical axis, number format
@@ -30,6 +30,7 @@ SELECTIONS: Final[Mapping[str, tuple[str, str]]] = {  # selection -> words, colo
     TOP: ("top", FIRST),
     INTERPRETABLE: ("interpretable", SECOND),
     RANDOM: ("random", MUTED),
+    RANDOM_PICTURE: ("random, one draw a picture", MUTED),
 }
 LAYER_COLUMNS: Final = ("layer", "n_units", "share")
 _BOUNDED: Final = ("prob", "lost")  # from 0 to 1 on every page
@@ -187,7 +188,7 @@ def _curve(base: alt.Chart, quantity: str, metric: str, tooltip: list[alt.Toolti
 
 def _dash(rows: pd.DataFrame) -> alt.StrokeDash:
     """Solid for the top units, dashed for random ones."""
-    dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], RANDOM: [2, 2]}
+    dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
     there = [one for one in SELECTIONS if one in set(rows["selection"])]
     scale = alt.Scale(domain=[SELECTIONS[one][0] for one in there], range=[dashes[one] for one in there])
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)

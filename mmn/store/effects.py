@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.names import ABLATE, PERTURB, SELECTIONS
+from mmn.names import ABLATE, ALL_SELECTIONS, PERTURB
 from mmn.store.cells import distinct, led_by
 from mmn.store.reader import Reader
 
@@ -198,7 +198,7 @@ class EffectReader(Reader):
         with self._of_run(run_id) as (own, run):
             key = {"run_id": run["run_id"], "kind": which.kind, "image_id": image_id, "noun": noun}
             more = {"method": which.methods[0], "metric": which.metric, "sigma_unit": which.sigma_unit}
-            return own.sql(_CAPTIONS, params=key | more | {"selections": list(SELECTIONS)}).df()
+            return own.sql(_CAPTIONS, params=key | more | {"selections": list(ALL_SELECTIONS)}).df()
 
     def ablated_layers(self, run_id: str, which: Which, k: int) -> pd.DataFrame:
         """Returns in which layers a noun's top k units lie: layer, n_units (mean over nouns with effects), share.

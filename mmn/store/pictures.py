@@ -124,7 +124,7 @@ class PictureReader(Reader):
             return own.sql(_PICTURES, params=values).df()
 
     def picture(self, run_id: str, image_id: str) -> dict[str, Any]:
-        """Returns the `image` row of a picture (`sources`, `reference` are lists), its caption's `text` and `is_cut`.
+        """Returns the `image` row of a picture, its caption's `text` and `is_cut`; `sources`, `reference` are lists.
 
         Args:
             run_id: of one run.
@@ -136,9 +136,8 @@ class PictureReader(Reader):
         """
         with self._of_run(run_id) as (own, run):
             rows = own.sql(
-                "SELECT image.*, caption.text, caption.is_cut FROM image "
-                "LEFT JOIN caption ON caption.run_id = image.run_id AND caption.image_id = image.image_id "
-                "AND variant = 'original' "
+                "SELECT image.*, caption.text, caption.is_cut FROM image LEFT JOIN caption "
+                "ON caption.run_id = image.run_id AND caption.image_id = image.image_id AND variant = 'original' "
                 "WHERE image.run_id = $run_id AND starts_with(image.image_id, $image_id) LIMIT 2",
                 params={"run_id": run["run_id"], "image_id": image_id},
             )
