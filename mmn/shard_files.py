@@ -155,10 +155,12 @@ def _opened(data: bytes, texts: list[str] | None = None) -> pq.ParquetFile:
 
 def _parsed(name: str, data: bytes) -> pa.Table:
     """The columns of a file that its schema knows."""
-    file = _opened(data, _TEXTS[name])
+    file = _opened(data)
     if file.metadata.num_rows > MOST_ROWS:
         raise Unfit(f"{name} has {file.metadata.num_rows:,} rows, more than the {MOST_ROWS:,} of a shard")
-    return file.read([column for column in TABLES[name].names if column in file.schema_arrow.names])
+    there = set(file.schema_arrow.names)
+    by_dictionary = _opened(data, [column for column in _TEXTS[name] if column in there])
+    return by_dictionary.read([column for column in TABLES[name].names if column in there])
 
 
 def _unreadable(shard_path: Path, error: BaseException) -> BrokenFileError:
