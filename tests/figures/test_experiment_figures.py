@@ -147,7 +147,7 @@ def test_concepts_with_a_single_draw_are_told_and_drawn_without_a_line() -> None
     spec = across(crossed(5, 3, 1))
     told = spec["title"]["subtitle"]
     assert "3 concepts: 2 with 3–5 draws of 5 pictures, 1 with a single draw" in told[0]
-    assert "hollow: a single draw" in told[1]
+    assert "no line: a single draw" in told[1]
     rows = [row for rows in spec["datasets"].values() for row in rows if row.get("concept") == "noun 2"]
     assert [(row["ratio_low"], row["range"]) for row in rows] == [(None, "a single draw")]
     assert any(layer.get("transform") == [{"filter": "isValid(datum.ratio_low)"}] for layer in spec["layer"])
@@ -155,7 +155,7 @@ def test_concepts_with_a_single_draw_are_told_and_drawn_without_a_line() -> None
     assert "2 concepts, each with 5 draws of 5 pictures" in across(crossed(5, 5))["title"]["subtitle"][0]
 
 
-def test_concepts_of_few_pictures_are_hollow_and_say_why() -> None:
+def test_concepts_of_few_pictures_have_no_line_and_say_why() -> None:
     rows = pd.DataFrame(
         {
             "lemma": ["dog", "cat"],
@@ -169,7 +169,7 @@ def test_concepts_of_few_pictures_are_hollow_and_say_why() -> None:
     )
     spec = FIGURES["invariance-concepts"](rows, RUN, "contribution", 10).to_dict()
     assert "2 concepts in 2–20 pictures each" in spec["title"]["subtitle"][0]
-    assert "none for fewer than 8 pictures (hollow)" in spec["title"]["subtitle"][1]
+    assert "none for fewer than 8 pictures" in spec["title"]["subtitle"][1]
     words = {
         row["concept"]: row["ratio_interval"] for data in spec["datasets"].values() for row in data if "concept" in row
     }
