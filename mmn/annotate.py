@@ -84,6 +84,7 @@ class _Asked:
     top: int
     methods: tuple[str, ...]
     masks: Sequence[MaskSource]
+    has_added_masks: bool
     revision: int = 0
     version: str = ""
 
@@ -129,8 +130,9 @@ def annotate(
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
     scored = revisit.open_run(model, run_path)
-    masks, without_masks = open_run_masks(mask_specs(run_path), scored.run, run_examples(run_path))
-    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks)
+    added = mask_specs(run_path)
+    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
+    asked = _Asked(scored, checked_top(top, scored.run), checked_methods(methods, scored.run), masks, bool(added))
     _decode_stored(asked, progress)
     blind = _why_blind(asked)
     if blind:
@@ -175,12 +177,13 @@ def _of_batch(asked: _Asked, batch: str) -> _OfBatch:
         if name.startswith(f"{PREFIX}-{batch}-")
     ]
     outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
-    latest = max(outlined, key=lambda row: row["revision"], default={"revision": 0, "version": ""})
-    is_changed = version != latest["version"]
-    revision = latest["revision"] + is_changed
-    if not revision:
-        return _OfBatch(asked, is_changed=False)
+    latest, told = max(((row["revision"], row["version"]) for row in outlined), default=(0, ""))
+    is_changed = version != told
+    revision = latest + is_changed
     fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
+    is_of_unknown_masks = not outlined and any(field["iou"].null_count < len(field) for field in fields)
+    if not revision or (is_of_unknown_masks and not asked.has_added_masks):  # of an earlier version of this program
+        return _OfBatch(asked, is_changed=False)
     methods = {method for field in fields for method in field["method"].unique().to_pylist()} | set(asked.methods)
     top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in fields)])
     widened = replace(asked, top=top, methods=tuple(sorted(methods)), revision=revision, version=version)
