@@ -90,6 +90,7 @@ class _Asked:
     methods: tuple[str, ...]
     masks: Sequence[MaskSource]
     elsewhere: HeldOut
+    has_added_masks: bool
     revision: int = 0
     version: str = ""
 
@@ -135,10 +136,11 @@ def annotate(
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
     scored = revisit.open_run(model, run_path)
-    masks, without_masks = open_run_masks(mask_specs(run_path), scored.run, run_examples(run_path))
+    added = mask_specs(run_path)
+    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
     top, methods = checked_top(top, scored.run), checked_methods(methods, scored.run)
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
-    asked = _Asked(scored, top, methods, masks, read(methods, top))
+    asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
     _decode_stored(asked, progress)
     blind = _why_blind(asked)
     if blind:
@@ -185,13 +187,13 @@ def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], 
         if name.startswith(f"{PREFIX}-{batch}-")
     ]
     outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
-    never: dict[str, Any] = {"revision": 0, "version": ""}
-    latest = max(outlined, key=lambda row: row["revision"], default=never)
-    is_changed = version != latest["version"]
-    revision = latest["revision"] + is_changed
-    if not revision:
-        return _OfBatch(asked, is_changed=False)
+    latest, told = max(((row["revision"], row["version"]) for row in outlined), default=(0, ""))
+    is_changed = version != told
+    revision = latest + is_changed
     fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
+    is_of_unknown_masks = not outlined and any(field["iou"].null_count < len(field) for field in fields)
+    if not revision or (is_of_unknown_masks and not asked.has_added_masks):  # of an earlier version of this program
+        return _OfBatch(asked, is_changed=False)
     methods = {method for field in fields for method in field["method"].unique().to_pylist()} | set(asked.methods)
     top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in fields)])
     wide = tuple(sorted(methods))

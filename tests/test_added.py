@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmn import annotate as annotating
-from mmn import shards
+from mmn import revisit, shards
 from mmn.added import add_masks, add_references, mask_specs, run_examples
 from mmn.annotate import annotate
 from mmn.cli import main
@@ -140,6 +140,30 @@ def test_a_mask_file_that_changed_is_measured_again_and_back_again(
     assert [one["outline"]["revision"].max() for one in found] == [1, 2, 3]
     assert not found[0]["field"]["iou"].equals(found[1]["field"]["iou"])
     pd.testing.assert_frame_equal(found[0]["field"], found[2]["field"])
+
+
+def test_annotations_of_an_earlier_version_are_kept_until_masks_are_added(
+    cache: Path, tiny: Model, pictures: Path, checkpoint: Path, lemmas: dict[str, str], tmp_path: Path
+) -> None:
+    spec = instances(tmp_path / "instances.json", lemmas)
+    other = tmp_path / "other"
+    more = ["--images", f"{spec}:{pictures}", "--cache", other, *SCORING]
+    assert main(words("score", "--model", checkpoint, *more)) == 0
+    annotate(tiny, run_path_of(other), TOP)
+    for shard in run_path_of(other).glob("annotation-*"):
+        (shard / "outline.parquet").unlink(missing_ok=True)
+    earlier = run_path_of(other) / f"annotation-batch-00000-{hash_of(TOP)}"
+    next(run_path_of(other).glob("annotation-batch-00000-*")).rename(earlier)
+    annotate(tiny, run_path_of(other), TOP)
+    assert [path.name for path in run_path_of(other).glob("annotation-batch-00000-*")] == [earlier.name]
+    add_masks(run_path_of(other), instances(tmp_path / "others.json", lemmas, side=30))
+    annotate(tiny, run_path_of(other), TOP)
+    assert len(list(run_path_of(other).glob("annotation-batch-00000-*"))) == 2
+
+
+def hash_of(top: int) -> str:
+    """How an annotation without known masks is named."""
+    return revisit.shard_name("", "", [top, ["attribution", "contribution"]]).rpartition("-")[2]
 
 
 def test_the_latest_source_that_outlines_something_in_a_picture_counts(

@@ -126,6 +126,29 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
     assert ranked["tokens"].tolist() == decode_units(tiny, units)["tokens"].to_pylist()
 
 
+def test_of_a_large_picture_grids_keep_the_pixels_of_the_file(
+    cache: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(tiny, run_path_of(cache), TOP)
+    with Store.open(cache) as store:
+        store.load_new_shards([store.runs_path])
+        image_id = store.pictures("latest")["image_id"].iloc[0]
+        before, fields = store.grid("latest", image_id), store.table("latest", "field")
+    for shard in run_path_of(cache).glob("annotation-*"):
+        shutil.rmtree(shard)
+    (cache / "mmn.duckdb").unlink()
+    monkeypatch.setattr("mmn.images.opening.LARGE_PIXELS", 100 * 120 - 1)
+    annotate(tiny, run_path_of(cache), TOP)
+    with Store.open(cache) as store:
+        store.load_new_shards([store.runs_path])
+        after, again = store.grid("latest", image_id), store.table("latest", "field")
+    assert before is not None
+    assert after is not None
+    assert np.allclose([grid.box for grid in after.tiles], [grid.box for grid in before.tiles], atol=8)  # 2 pixels of 4
+    assert again["iou"].notna().tolist() == fields["iou"].notna().tolist()
+    assert (again["iou"] - fields["iou"]).abs().mean() < 0.1
+
+
 def open_examples(folder: Path) -> tuple:
     from mmn.images import list_source
 

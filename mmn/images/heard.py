@@ -73,12 +73,12 @@ def _take_libtiffs_messages() -> Any:
     except (OSError, AttributeError, TypeError):
         return None
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
-    def handler(_module: bytes, template: bytes, arguments: int) -> None:
+    def handle(_module: bytes, template: bytes, arguments: int) -> None:
         buffer = ctypes.create_string_buffer(_LONGEST)
         format_message(buffer, ctypes.c_size_t(_LONGEST), template, ctypes.c_void_p(arguments))
         _hear(buffer.value.decode("utf-8", "replace"))
 
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(handle)
     set_handler.restype = ctypes.c_void_p
     set_handler(handler)
     return handler

@@ -49,10 +49,7 @@ class KnownPictures:
         meant = files_in(folder).resolve(names)
         ids = self.of_files({path for path in meant.values() if isinstance(path, Path)})
         missing = Unresolved("the picture is not in this run", is_ambiguous=False)
-        return {
-            name: path if isinstance(path, Unresolved) else ids.get(path, missing)  # type: ignore[misc]
-            for name, path in meant.items()
-        }
+        return {name: path if isinstance(path, Unresolved) else ids.get(path, missing) for name, path in meant.items()}
 
     @functools.cached_property
     def _by_path(self) -> Mapping[Path, str]:

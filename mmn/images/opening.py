@@ -237,7 +237,7 @@ def _undecodable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        kinds = ", ".join(FORMATS)
+        kinds = "; ".join(filter(None, (", ".join(FORMATS), heard.told())))
         raise ImageError(f"{name} is not a picture of a kind that we read ({kinds}): convert it to PNG") from error
     except Image.DecompressionBombError as error:
         most = MAX_PIXELS // 1_000_000

@@ -44,8 +44,9 @@ def sorted_places(
     references: Mapping[Path, Iterable[str]], failures: Sequence[Failure] = (), why_none: str = ""
 ) -> Places:
     """Places by path, each path once, with what has failed already."""
-    places = [Place(path, tuple(dict.fromkeys(captions))) for path, captions in references.items()]
-    each = sorted([*places, *failures], key=lambda one: str(one.path) if isinstance(one, Place) else one.source)
+    each: list[Place | Failure] = [*failures]
+    each += [Place(path, tuple(dict.fromkeys(captions))) for path, captions in references.items()]
+    each.sort(key=lambda one: str(one.path) if isinstance(one, Place) else one.source)
     return Places(tuple(each), len(each), why_none=why_none)
 
 
