@@ -56,7 +56,9 @@ def licences(of: Distribution) -> set[str]:
     """The licences that a distribution declares, by their SPDX identifiers."""
     told = of.metadata.get("License-Expression")
     if not told:
-        classes = [text.split("::")[-1].strip() for text in of.metadata.get_all("Classifier") or () if "License" in text]
+        classes = [
+            text.split("::")[-1].strip() for text in of.metadata.get_all("Classifier") or () if "License" in text
+        ]
         told = " AND ".join(classes) or of.metadata.get("License") or "none is declared"
     parts = [part.strip(" ()\n") if part not in OLD_WORDS else part for part in re.split(r" AND | OR ", told)]
     return {OLD_WORDS.get(part, part) for part in parts}

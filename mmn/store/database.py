@@ -95,4 +95,9 @@ def _explained(error: duckdb.Error, path: Path) -> CacheError:
             f"{path} is damaged ({first_line}): delete {path.name} and {path.name}.wal; "
             "the results are in runs/ beside it, and the database is rebuilt from them"
         )
+    if "Read-only" in text or "Permission denied" in text:
+        return CacheError(
+            f"{path} cannot be written, which even reading needs ({first_line}): copy its folder to where you can "
+            "write, and choose the copy (--cache; MMN_CACHE for the app)"
+        )
     return CacheError(f"{path} cannot be used ({first_line}): check its permissions and the space left on its disk")
