@@ -347,12 +347,16 @@ def _bomb(n_rows: int) -> Callable[[Path], None]:
     """One row, told very often: a small file that becomes a large table."""
     zeros = pa.Array.from_buffers(pa.int8(), n_rows, [None, pa.py_buffer(bytes(n_rows))])
 
-    def by_dictionary(values: pa.ChunkedArray) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(zeros, values.slice(0, 1).combine_chunks())
+    def often(values: pa.ChunkedArray) -> pa.Array:
+        first = values.slice(0, 1).combine_chunks()
+        return pa.nulls(n_rows, first.type) if first.null_count else pa.DictionaryArray.from_arrays(zeros, first)
 
-    return _rows_change(
-        "batch-00000", "score", lambda rows: pa.table({name: by_dictionary(rows[name]) for name in rows.column_names})
-    )
+    def change(cache: Path) -> None:
+        path = cache / "runs" / VICTIM / "batch-00000" / "score.parquet"
+        rows = pq.ParquetFile(path).read().cast(TABLES["score"])
+        pq.write_table(pa.table({name: often(rows[name]) for name in rows.column_names}), path, store_schema=False)
+
+    return change
 
 
 def _not_utf8(rows: pa.Table) -> pa.Table:

@@ -215,7 +215,7 @@ def _check_among(name: str, found: set[tuple[Any, ...]], wanted: Iterable[str], 
 def _is_like(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether a column's type is the schema's; text may be by dictionary, and the item of a list have any name."""
     if pa.types.is_dictionary(found):
-        return found.value_type == wanted
+        return found.value_type == wanted == pa.string()
     if pa.types.is_list(wanted):
         return pa.types.is_list(found) and found.value_type == wanted.value_type
     if pa.types.is_fixed_size_list(wanted):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ import duckdb
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError
 
 _DAMAGE: Final = ("not a valid DuckDB", "Corrupt", "corrupt", "Could not read enough bytes")
+_UNWRITABLE: Final = ("Could not write", "No space left")  # said of a commit, too
 DATABASE: Final = "mmn.duckdb"
 _CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
     "autoinstall_known_extensions": False,
@@ -55,7 +56,7 @@ def cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> Iterat
     except (duckdb.IOException, duckdb.FatalException, duckdb.SerializationException) as error:
         raise _explained(error, database_path) from error
     except duckdb.Error as error:
-        if not any(sign in str(error) for sign in _DAMAGE):
+        if not any(sign in str(error) for sign in (*_DAMAGE, *_UNWRITABLE)):
             raise
         raise _explained(error, database_path) from error
     finally:
@@ -70,7 +71,8 @@ def transaction(own: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
         own.commit()
     except BaseException:
-        own.rollback()
+        with suppress(duckdb.TransactionException):  # a commit that failed has ended it
+            own.rollback()
         raise
 
 
@@ -92,5 +94,10 @@ def _explained(error: duckdb.Error, path: Path) -> CacheError:
         return CacheError(
             f"{path} is damaged ({first_line}): delete {path.name} and {path.name}.wal; "
             "the results are in runs/ beside it, and the database is rebuilt from them"
+        )
+    if "Read-only" in text or "Permission denied" in text:
+        return CacheError(
+            f"{path} cannot be written, which even reading needs ({first_line}): copy its folder to where you can "
+            "write, and choose the copy (--cache; MMN_CACHE for the app)"
         )
     return CacheError(f"{path} cannot be used ({first_line}): check its permissions and the space left on its disk")
