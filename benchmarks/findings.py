@@ -1,0 +1,283 @@
+"""The numbers of docs/findings.md: runs its commands in one cache and prints its tables as Markdown.
+
+    python benchmarks/findings.py CACHE            # hours on a slow machine; what is there already is not done again
+    python benchmarks/findings.py CACHE --only fields specificity
+
+Nothing here is timed. A number with brackets is a mean and its 95 % interval by picture (docs/methods.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pandas as pd
+
+from mmn import names
+from mmn.cli import DONE, main
+from mmn.curves import curves
+from mmn.nouns import lemma_of
+from mmn.specimen.world import PLACES
+from mmn.store import Store
+from mmn.store.effects import Which
+
+LOOKING: Final = "contribution,contribution-folded,attribution,attribution-act,activation"
+ALL: Final = (
+    "contribution,contribution-folded,contribution-actfn,attribution,attribution-act,activation,random,random-matched"
+)
+COMMANDS: Final = (
+    f"score --model specimen --images gallery --top-k 1000 --methods {ALL}",
+    f"annotate latest --top 10 --methods {LOOKING}",
+    "specificity latest",
+    "sensitivity latest --top 1",
+    "invariance latest --kind cross-image",
+    "lens latest --limit 64 --top 3",
+    "degrade latest --kind ablate --no-captions --draws 1 --limit 100 --method contribution,attribution",
+    "invariance latest --kind region --draws 1",
+)
+SHARES: Final = (0.003, 0.014, 0.05, 0.25)
+
+
+def section(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table under its title."""
+    print(f"\n## {title}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`.163`, without the zero before the point."""
+    return (
+        "–"
+        if pd.isna(value)
+        else f"{value:.{digits}f}".replace("0.", ".", 1)
+        if abs(value) < 1
+        else f"{value:.{digits}f}"
+    )
+
+
+def mean(row: Any, name: str, digits: int = 3) -> str:
+    """`.163 [.159, .168]`; no brackets where there is no interval."""
+    value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+    ends = "" if pd.isna(low) else f" [{number(low, digits)}, {number(high, digits)}]"
+    return number(value, digits) + ends
+
+
+def layers(store: Store, run: dict[str, Any]) -> None:
+    methods = store.score_methods(run["run_id"])
+    found = store.layer_distribution(run["run_id"], methods, [units_of(run, 0.014)])
+    for quantity in ("n_units", "mean_units"):
+        if quantity in found:
+            wide = found.pivot(index="method", columns="layer", values=quantity).loc[methods]
+            rows = [(method, *(number(v, 1) if v % 1 else int(v) for v in wide.loc[method])) for method in methods]
+            section(f"Layers: {quantity}", ["ranking", *map(str, wide.columns)], rows)
+
+
+def agreement(store: Store, run: dict[str, Any]) -> None:
+    pairs = [
+        ("contribution", "contribution-folded"),
+        ("contribution", "contribution-actfn"),
+        ("contribution", "activation"),
+        ("attribution", "attribution-act"),
+        ("contribution", "attribution"),
+    ]
+    rows = []
+    for a, b in pairs:
+        shared = store.ranking_overlap(run["run_id"], a, b, [10, 100])
+        rho = pd.Series(store.rank_correlation(run["run_id"], a, b)).rename(
+            {"low": "spearman_low", "high": "spearman_high"}
+        )
+        told = [f"{mean(one, 'overlap')} (chance {number(one.chance)})" for one in shared.itertuples()]
+        rows.append(
+            (
+                f"{a}, {b}",
+                *told,
+                mean(rho, "spearman", 2),
+                f"{rho['n_images']:.0f}, {rho['n']:.0f}, {rho['n_units']:.0f}",
+            )
+        )
+    section("Do the rankings agree?", ["", "k = 10", "k = 100", "Spearman, union", "pictures, nouns, units"], rows)
+    control = store.control_overlap(run["run_id"], units_of(run, 0.014))
+    section("Controls", list(control.columns), control.round(4).itertuples(index=False))
+
+
+def fields(store: Store, run: dict[str, Any]) -> None:
+    found = store.field_summary(run["run_id"], 10)
+    rows = [
+        (
+            one.method,
+            one.selection,
+            mean(one, "iou"),
+            mean(one, "iou_other"),
+            mean(one, "iou_random"),
+            number(one.iou_best),
+            f"{one.n_images}, {one.n}",
+        )
+        for one in found.itertuples()
+    ]
+    section(
+        "Do the top units look at their object?",
+        ["ranking", "found on", "own", "others", "random", "best reachable", "pictures, rows"],
+        rows,
+    )
+    first = store.field_summary(run["run_id"], 1)
+    rows = [(one.method, one.selection, mean(one, "iou"), mean(one, "iou_random")) for one in first.itertuples()]
+    section("The first unit alone", ["ranking", "found on", "own", "random"], rows)
+
+
+def specificity(store: Store, run: dict[str, Any]) -> None:
+    methods = store.specificity_methods(run["run_id"])
+    shares = store.specificity_summary(run["run_id"], methods)
+    rows = [
+        (o.method, o.selection, o.is_control, o.is_own, mean(o, "share"), f"{o.n_images}, {o.n}")
+        for o in shares.itertuples()
+    ]
+    section("Specificity: shares", ["ranking", "found on", "control", "own noun", "share", "pictures, nouns"], rows)
+    highest = store.highest_for_own_noun(run["run_id"], methods)
+    rows = [
+        (o.method, o.selection, o.is_control, mean(o, "share"), number(o.chance), f"{o.n_images}, {o.n}")
+        for o in highest.itertuples()
+    ]
+    section(
+        "Specificity: own noun highest",
+        ["ranking", "found on", "control", "share", "one in so many", "pictures, nouns"],
+        rows,
+    )
+    print("\nnouns of one picture:", store.nouns_of_one_picture(run["run_id"]))
+
+
+def selectivity(store: Store, run: dict[str, Any]) -> None:
+    rows = []
+    for method in store.selectivity_methods(run["run_id"]):
+        found = store.selectivity(run["run_id"], method, 1000)
+        own, ours = found["unit_noun"] == found["noun"], ~found["is_control"]
+        share = {(o, c): found[(own == o) & (ours == c)]["share"].mean() for o in (True, False) for c in (True, False)}
+        best = found[ours].loc[found[ours].groupby("unit_noun")["value"].idxmax()]
+        tested = found[own & ours]
+        rows.append(
+            (
+                method,
+                *(number(share[key]) for key in ((True, True), (False, True), (True, False), (False, False))),
+                f"{(best['unit_noun'] == best['noun']).mean():.0%} of {len(best)}",
+                int(tested["is_discovery"].sum()),
+            )
+        )
+    section("Selectivity", ["ranking", "own", "other", "random own", "random other", "own highest", "survive BH"], rows)
+
+
+def invariance(store: Store, run: dict[str, Any]) -> None:
+    methods, ks = store.score_methods(run["run_id"]), [units_of(run, 0.014), 100, units_of(run, 0.25)]
+    found = store.region_invariance(run["run_id"], methods, ks)
+    rows = [
+        (
+            o.method,
+            o.k,
+            mean(o, "ratio"),
+            mean(o, "floor_other_noun"),
+            number(o.floor_random),
+            f"{o.n_images}, {o.n_concepts}",
+        )
+        for o in found.itertuples()
+    ]
+    section("Shuffled pictures", ["ranking", "k", "stays", "another noun", "chance", "pictures, nouns"], rows)
+
+
+def cross_image(store: Store, run: dict[str, Any]) -> None:
+    measured = store.invariance_measured(run["run_id"])
+    measured = measured[measured["kind"] == "cross-image"]
+    rows = []
+    for method in dict.fromkeys(measured["method"]):
+        of = store.cross_image_invariance(run["run_id"], method, 100, 5)
+        several = of["n_draws"] > 1
+        rows.append(
+            (
+                method,
+                number(of["ratio"].mean()),
+                f"{number(of['ratio'].min())} to {number(of['ratio'].max())}",
+                f"{of['floor_random'].mean():.5f}",
+                f"{len(of)} ({int((~several).sum())} with one draw)",
+                int(of["is_discovery"].sum()),
+            )
+        )
+    section(
+        "Five pictures of a noun, k = 100",
+        ["ranking", "mean over nouns", "lowest to highest noun", "random", "nouns", "survive BH"],
+        rows,
+    )
+
+
+def sensitivity(store: Store, run: dict[str, Any]) -> None:
+    methods, metrics = store.sensitivity_measured(run["run_id"])
+    found = store.sensitivity(run["run_id"], methods, metrics)
+    rows = [
+        (
+            o.metric,
+            o.method,
+            mean(o, "value"),
+            mean(o, "control"),
+            mean(o, "control_blank"),
+            mean(o, "difference"),
+            f"{o.n_images}, {o.n}",
+        )
+        for o in found.itertuples()
+    ]
+    section(
+        "Sensitivity",
+        ["measure", "ranking", "top units", "another picture's", "over grey", "difference", "pictures, nouns"],
+        rows,
+    )
+
+
+def ablation(store: Store, run: dict[str, Any]) -> None:
+    settings = store.effect_settings(run["run_id"])
+    methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
+    ks = [0, *(units_of(run, share) for share in SHARES)]
+    for title, lemmas in (("all", ()), ("places", tuple(place_nouns()))):
+        means = store.effect_means(run["run_id"], Which(names.ABLATE, methods, tuple(lemmas)))
+        drawn = curves(means, "prob").rename(columns={"mean": "prob", "low": "prob_low", "high": "prob_high"})
+        rows = []
+        for (method, selection), of in drawn.groupby(["method", "selection"], sort=False):
+            at = {one.k: mean(one, "prob") for one in of.itertuples()}
+            rows.append((method, selection, *(at.get(k, "–") for k in ks), int(of["n"].max())))
+        section(f"Ablation, {title}", ["ranking", "units", *map(str, ks), "pictures"], rows)
+
+
+SECTIONS: Final[dict[str, Callable[[Store, dict[str, Any]], None]]] = {
+    "layers": layers,
+    "agreement": agreement,
+    "fields": fields,
+    "specificity": specificity,
+    "selectivity": selectivity,
+    "invariance": invariance,
+    "cross-image": cross_image,
+    "sensitivity": sensitivity,
+    "ablation": ablation,
+}
+
+
+def place_nouns() -> list[str]:
+    """The lemma of each place of the specimen's world."""
+    return [lemma_of(text.split()[-1]) for text in PLACES.values()]
+
+
+def units_of(run: dict[str, Any], share: float) -> int:
+    return round(share * run["n_layers"] * run["d_mlp"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--print", action="store_true", help="only print what is there")
+    options = parser.parse_args()
+    for command in () if options.print else COMMANDS:
+        assert main([*command.split(), "--cache", str(options.cache)]) == DONE, command
+    with Store.open(options.cache) as opened:
+        opened.load_new_shards([opened.runs_path])
+        for name in options.only:
+            SECTIONS[name](opened, opened.run("latest") | opened.summary("latest"))
