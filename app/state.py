@@ -13,8 +13,10 @@ from pathlib import PurePath
 from typing import Any, Final
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 SHARED: Final = ("concept", "layers", "method", "ranking")  # filters that go from page to page
+_KEPT, _SHOWN = "filters-kept", "filters-shown"
 
 
 def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
@@ -40,37 +42,40 @@ def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
 
 
 def usual(key: str, value: Any) -> Any:
-    """`value`, remembered as what the filter `key` shows on this page while nobody chose anything."""
-    st.session_state[f"usual-{key}"] = value
+    """`value`, which the shared filter `key` holds on this page while nobody chose anything; says that it is shown."""
+    st.session_state.setdefault(_SHOWN, {})[key] = value
     return value
 
 
 def carry_filters(page: str) -> None:
-    """Brings the filters that pages share into the address of a page that was just switched to.
+    """Gives a page that was just switched to what was chosen of the filters that pages share, before it shows them.
 
-    Streamlit gives a page's widgets the values of the last page's one script run too late. So what was chosen is
-    remembered here, also over pages that have no such filter, unless the address says something itself.
+    Streamlit gives a page's widgets the values of the last page's one script run too late, and the defaults of one
+    page to the next. So what was chosen is remembered here, also over pages that have no such filter. An address that
+    says something itself wins.
     """
-    kept = st.session_state.setdefault("kept-filters", {})
-    if st.session_state.get("page-before", page) == page:
-        st.session_state["page-before"] = page
+    kept, shown = st.session_state.setdefault(_KEPT, {}), st.session_state.get(_SHOWN, {})
+    is_new = st.session_state.get("page-before", page) != page
+    st.session_state["page-before"], st.session_state[_SHOWN] = page, {}
+    if not is_new:
         return
-    st.session_state["page-before"] = page
-    is_changed = False
-    for key in SHARED:
+    for key, begun_with in shown.items():
         if key in st.session_state:
-            is_changed = True
             chosen = st.session_state[key]
-            kept[key] = None if chosen == st.session_state.get(f"usual-{key}") else chosen
-            del st.session_state[key]
-        if key in st.query_params:
-            kept[key] = None
-        elif kept.get(key) is not None:
-            value = kept[key]
-            st.query_params[key] = value if isinstance(value, str) else [str(one) for one in value]
-            is_changed = True
-    if is_changed:
-        st.rerun()  # widgets are seeded from the address that a script run began with
+            kept[key] = None if chosen == begun_with else chosen
+    for key in SHARED:
+        st.session_state.pop(key, None)
+        if kept.get(key) is not None and key not in st.query_params:
+            _hand_over(key, kept[key])
+    st.rerun()  # widgets are seeded from the address that a script run began with
+
+
+def _hand_over(key: str, value: Any) -> None:
+    """Puts a filter into the address; where the last page's widget still holds that, only into the next widget."""
+    try:
+        st.query_params[key] = value if isinstance(value, str) else [str(one) for one in value]
+    except StreamlitAPIException:
+        st.session_state[key] = value
 
 
 def rename_address(names: Mapping[str, str]) -> None:

@@ -178,7 +178,8 @@ def layer_picker(n_layers: int, told: str | None = None) -> tuple[int, int]:
     """First and last layer (`?layers=`), kept from page to page; `told` says what a page keeps by them."""
     if n_layers == 1:
         return 0, 0
-    whole = state.usual("layers", (0, n_layers - 1))
+    whole = (0, n_layers - 1)
+    state.usual("layers", whole)
     if st.session_state.get("layers", whole)[1] > whole[1]:
         del st.session_state["layers"]  # of a deeper run
     return st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)

@@ -159,7 +159,7 @@ def _base(rows: pd.DataFrame) -> alt.Chart:
 def _axis(field: str, y_max: float | None) -> alt.Y:
     title, form = AXES[field.removeprefix("control_")]
     scale = alt.Scale(domain=[0, y_max], nice=True) if y_max else alt.Scale(zero=True)
-    steps = {"tickMinStep": 1} if form == ",d" else {}
+    steps: dict[str, Any] = {"tickMinStep": 1} if form == ",d" else {}
     return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=form, tickCount=5, **steps))
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ STRANGE = ["你好", "🍎", "日本語", "한국어", "नमस्ते", NOW
 CONTROLS = ["\x00", "\x1b[31mred", "a\u202egnp.exe", "\ufffe", "two\nlines"]
 
 
-def tokens(*words: str) -> tuple[object, pd.DataFrame]:
+def tokens(*words: str) -> tuple[Any, pd.DataFrame]:
     data = pd.DataFrame({"token": words, "logit": [1 / (1 + place) for place in range(len(words))]})
     return FIGURES["tokens"](data, {"model": "specimen"}, "L1.u2"), data
 

@@ -111,8 +111,10 @@ def test_invariance_keeps_its_filters_in_the_address(whole_cache, open_app):
     assert "concepts: dog" in said(at)
     assert titles(at)[1] == "Top units that stay, layer by layer: activation"
     assert "size" in at.query_params
-    fine(at.switch_page("../pages/sensitivity.py").run())  # a browser writes a choice into the address at once
-    assert {"method", "concept"} <= set(at.query_params)
+    fine(at.switch_page("../pages/sensitivity.py").run())
+    assert at.multiselect(key="method").value == ["activation"], "both go along; a browser has them in the address"
+    assert at.multiselect(key="concept").value[0].startswith("dog (")
+    assert "concepts: dog" in said(at)
     at = fine(open_app("invariance", size=["-3"]))
     assert "k = 1 (0.39 %)" in titles(at)[2]
 
