@@ -31,6 +31,7 @@ from mmn.errors import ImageError, UsageError
 from mmn.experiments.reread import stored_captions, stored_concepts
 from mmn.metrics import words
 from mmn.models import Model
+from mmn.nouns import lemma_of
 from mmn.revisit import ScoredRun
 
 EDITED, OTHER, UNRELATED = "edited", "other", "unrelated"
