@@ -124,6 +124,7 @@ def _summary(done: Mapping[str, Any]) -> str:
     parts = [state.count(done["n_images"], "picture")] if "n_images" in done else ["Done"]
     parts += [f"{done['n_failed']:,} failed"] if done.get("n_failed") else []
     parts += [state.count(done["n_scores"], "score row")] if "n_scores" in done else []
+    parts += ["no caption holds a noun"] if done.get("n_concepts") == 0 and done.get("n_images") else []
     parts += [state.duration(done["seconds"])] if "seconds" in done else []
     return ", ".join(parts) + (f" ({state.pace(done['images_per_s'])})" if done.get("images_per_s") else "") + "."
 

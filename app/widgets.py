@@ -18,6 +18,7 @@ from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
 from mmn.figures.theme import NUMBERS, wrap
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING, default_method, definition
+from mmn.nounless import why
 
 CHART_HEIGHT: Final = 420  # pixels, title and legend included
 NARROWEST: Final = 480  # pixels that a chart has in a window of 800
@@ -47,7 +48,19 @@ def run_picker(runs: pd.DataFrame) -> None:
 
 
 def chosen_run() -> dict[str, Any] | None:
-    """The run chosen in the sidebar, its row and counts together; None while there are none."""
+    """The run chosen in the sidebar, its row and counts together; None while there are none.
+
+    A page of nouns ends here, with the reason, where the run has no noun (`captioned_run` is for the others).
+    """
+    run = captioned_run()
+    if run is not None and not run["n_concepts"]:
+        st.info(_sentence(why(run["n_images"])), icon=":material/speaker_notes_off:")
+        st.stop()
+    return run
+
+
+def captioned_run() -> dict[str, Any] | None:
+    """The run chosen in the sidebar, whether its captions hold nouns or not; None while there are none."""
     label = st.session_state.get("run")
     if not label:
         return None
@@ -273,7 +286,13 @@ def _describe(run: dict[str, Any]) -> None:
         parts.append(f"{run['n_failed']:,} failed")
     size = f"{run['n_layers']:,} layers × {run['d_mlp']:,} units"
     st.caption(f"{', '.join(parts)}. {size}. {run['created_at']:%d %b %Y, %H:%M} UTC")
+    if run["n_images"] and not run["n_concepts"]:
+        st.info("No caption of this run holds a noun.", icon=":material/speaker_notes_off:")
     if run["status"] == RUNNING:
         st.caption(":blue[Still being scored: what you see is partial.]")
     elif run["status"] != COMPLETE:
         st.caption(f":orange[This run was {plain(run['status'])}: only the finished pictures are here.]")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from mmn import shards
+from mmn import nounless, shards
 from mmn.core import Example, Failure, Run
 from mmn.errors import ImageError, UsageError
 from mmn.images import open_image
@@ -51,16 +52,25 @@ def open_run(model: Model, run_path: Path) -> ScoredRun:
     """Pairs a run with its model.
 
     Raises:
-        UsageError: another model than the run's.
+        UsageError: another model than the run's, or no caption of it holds a noun.
         CacheError: no run there.
     """
     run, _ = shards.read_run(run_path)
+    require_nouns(run, run_path)
     if model.facts.fingerprint != run.model.fingerprint:
         raise UsageError(
             f"run {run.run_id} was scored with {run.model.name} (fingerprint {run.model.fingerprint[:12]}), and "
             f"{model.facts.name} is another model (fingerprint {model.facts.fingerprint[:12]}): give the run's own"
         )
     return ScoredRun(model, run, run_path)
+
+
+def require_nouns(run: Run, run_path: Path) -> None:
+    """Raises `UsageError` where no finished shard of a run has a noun: all that goes back to it is of nouns."""
+    counts: Counter[str] = Counter()
+    for name in shards.finished_shards(run_path):
+        counts.update(shards.row_counts(run_path / name))
+    nounless.require_nouns(run.run_id, counts["image"], counts["concept"])
 
 
 def batches(scored: OnDisk) -> dict[str, int]:

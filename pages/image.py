@@ -14,7 +14,7 @@ SIGNS = {"Top": "top", "Suppressors": "bottom"}
 
 
 def page() -> None:
-    run = widgets.chosen_run()
+    run = widgets.captioned_run()
     if run is None:
         widgets.no_runs()
         return

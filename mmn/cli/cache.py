@@ -16,6 +16,7 @@ from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
 from mmn.errors import BrokenFileError, CacheError, SetAside, SourceError, UsageError
 from mmn.names import ORIGINAL
+from mmn.nounless import require_nouns
 from mmn.printable import printable
 from mmn.shards import find_runs, read_run_file
 from mmn.specimen import RUN_PATH
@@ -23,6 +24,7 @@ from mmn.store import Store
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
 SET_ASIDE = "set aside"
+WITHOUT_NOUNS = ("run", "image", "caption", "failure", "migration")  # tables that a run without a noun may fill
 LATEST = "a run id, a beginning of it, or latest"
 
 
@@ -151,6 +153,9 @@ def _restored(store: Store, run_path: Path) -> str | None:
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     out: Path = options.out
     table = store.table(options.run, options.table)
+    if table.empty and options.table not in WITHOUT_NOUNS:
+        run = store.summary(options.run)
+        require_nouns(store.run(options.run)["run_id"], run["n_images"], run["n_concepts"])
     if out.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
     with writing(out):

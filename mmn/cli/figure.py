@@ -45,6 +45,7 @@ from mmn.cli.options import layer_range, number, sizes, split
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
+from mmn.nounless import require_nouns
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
 
@@ -95,7 +96,9 @@ def run(options: argparse.Namespace) -> int:
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path, RUN_PATH])
         row = store.run(options.run)
-        chart, data = DRAW[options.name](store, row | store.summary(row["run_id"]), options)
+        row |= store.summary(row["run_id"])
+        require_nouns(row["run_id"], row["n_images"], row["n_concepts"])
+        chart, data = DRAW[options.name](store, row, options)
     with writing(options.out):
         export_chart(chart, data, options.out, _width(options.width))
     form = options.out.suffix.lstrip(".").lower()

@@ -16,6 +16,7 @@ from typing import Any
 from mmn.cli.cache import LATEST
 from mmn.core import Run
 from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
+from mmn.revisit import require_nouns
 from mmn.runs import Progress, ProgressCallback
 from mmn.shards import check_place, copy_run, find_runs, read_run
 from mmn.specimen import RUN_PATH as BUNDLED
@@ -44,10 +45,12 @@ def go_back(options: argparse.Namespace) -> Again:
 
     Raises:
         RunNotFoundError: no such run in the cache, or more than one.
+        UsageError: no caption of it holds a noun; known before the model is loaded.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     runs_path = options.cache / "runs"
     path, run = find_run([runs_path, BUNDLED], options.run)
+    require_nouns(run, path)
     if path == BUNDLED:
         path = copy_run(BUNDLED, runs_path)  # what is found out about it belongs into the cache
     from mmn.cli.progress import reporter

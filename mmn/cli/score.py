@@ -11,6 +11,7 @@ from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, words
 from mmn.cli.running import load_into_database, load_quietly
+from mmn.nounless import why
 from mmn.presets import PRESETS
 from mmn.shards import RUN_FILE, read_run
 
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         progress(Progress("score", message=first))
     engine = ENGINES[options.engine]()
     run_path, outcome = carry_out(planned, model, options.cache / "runs", progress, options.workers, engine)
-    if options.annotate:
+    if options.annotate and count(run_path).n_concepts:
         annotate_stoppably(model, run_path, options.annotate, None, progress)
     counts = count(run_path)
     progress(Progress("load"))
@@ -162,6 +163,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         f"{result['run_id']}: {result['status']}, {result['n_images']} pictures{failed}, "
         f"{result['n_concepts']} concepts, {result['n_scores']} scores, {result['seconds']:.1f} s"
     )
+    if not result["n_concepts"]:
+        print(f"{why(result['n_images'])}; mmn export --table caption shows what was said")
     if result["max_residual"] is not None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
     if "note" in result:
