@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import resources, state, widgets
+from app.text import plain
 from mmn.figures.comparison import ranking_overlap
 from mmn.names import MINUS_BLANK, RANDOM
 
@@ -54,7 +55,7 @@ def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     """How much of their reference's top units the random controls hold: they are not excluded from the draw."""
     found = resources.store().control_overlap(run["run_id"], lemmas=lemmas)
     told = [
-        f"{row.control} shares {row.overlap:.1%} of its top {row.k} units with {row.reference} "
+        f"{plain(row.control)} shares {row.overlap:.1%} of its top {row.k:,d} units with {plain(row.reference)} "
         f"(chance {row.chance:.1%})"
         for row in found.itertuples()
     ]

@@ -152,8 +152,8 @@ def _headline(data: pd.DataFrame, methods: Sequence[str]) -> str:
         )
     found, random = (f"{100 * of.loc[is_control, 'share']:.1f} %" for is_control in (False, True))
     return (
-        f"Found on another picture of the noun, **{found}** of the top units by {methods[0]} score highest for that "
-        f"noun here, too; random units of their layers: {random}."
+        f"Found on another picture of the noun, **{found}** of the top units by {plain(methods[0])} score highest for "
+        f"that noun here, too; random units of their layers: {random}."
     )
 
 

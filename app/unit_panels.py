@@ -43,7 +43,7 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
     told = " or ".join(
-        percent(chance, 1) + (f" ({', '.join(some)})" if len(by_chance) > 1 else "")
+        percent(chance, 1) + (f" ({', '.join(plain(one) for one in some)})" if len(by_chance) > 1 else "")
         for chance, some in by_chance.items()
     )
     st.caption(

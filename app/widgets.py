@@ -240,7 +240,7 @@ def export_control(chart: alt.TopLevelMixin, data: pd.DataFrame, name: str) -> N
                 _download(chart, data, form, width, name)
         st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
         for told in _unshown(chart, data):
-            st.caption(f":orange[{told}.]")
+            st.caption(f":orange[{plain(told)}.]")
 
 
 def _unshown(chart: Any, data: pd.DataFrame) -> list[str]:

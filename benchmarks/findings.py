@@ -126,8 +126,8 @@ def fields(store: Store, run: dict[str, Any]) -> None:
         rows,
     )
     first = store.field_summary(run["run_id"], 1)
-    rows = [(one.method, one.selection, mean(one, "iou"), mean(one, "iou_random")) for one in first.itertuples()]
-    section("The first unit alone", ["ranking", "found on", "own", "random"], rows)
+    alone = [(one.method, one.selection, mean(one, "iou"), mean(one, "iou_random")) for one in first.itertuples()]
+    section("The first unit alone", ["ranking", "found on", "own", "random"], alone)
 
 
 def specificity(store: Store, run: dict[str, Any]) -> None:

@@ -70,9 +70,9 @@ def test_masks_outside_are_not_read(folders):
     (allowed / "metadata.jsonl").write_text(json.dumps(row))
     (example,) = list_source(str(allowed)).examples
     with pytest.raises(OutsideRootsError):
-        open_masks(str(allowed)).find(example)
+        open_masks(str(allowed), [example]).outlines(example)
     with pytest.raises(OutsideRootsError):
-        open_masks(f"coco:{outside / 'a.json'}:{allowed}")
+        open_masks(f"coco:{outside / 'a.json'}:{allowed}", [example])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def _names(text: str) -> frozenset[str]:
 # The calls whose first argument is Markdown, and those of them whose options are, too (other options are plain).
 SHOWING = _names(
     """title header subheader markdown write caption info success warning error toast button download_button
-    link_button page_link checkbox toggle radio selectbox multiselect pills segmented_control slider select_slider
+    link_button checkbox toggle radio selectbox multiselect pills segmented_control slider select_slider
     text_input text_area number_input date_input time_input file_uploader expander popover metric badge spinner tabs
     status dialog chat_input feedback color_picker camera_input audio_input form_submit_button latex"""
 )
@@ -35,14 +35,19 @@ PASSED_ON = {
     "_card": (0, 1, 2, 3),
     "_download": (2,),
     "_tell": (0, 1, 2, 3, 4, 5),
+    "_one": (0,),
+    "layer_picker": (1,),
+    "chosen_layers": (1,),
 }
 # Our own functions that give what may be shown: what they return is checked likewise.
-GIVING = _names("annotate _defined label remarks progress_text _summary _why_not _of_top share")
+GIVING = _names("annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none")
 # Elsewhere, and giving nothing but numbers and words of ours.
-OURS = _names("count duration pace k_text k_options told neuron_url len int round bool strftime b64encode")
+OURS = _names(
+    "count duration pace percent interval_words why k_text k_options told neuron_url len int round bool strftime b64encode"
+)
 REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
-    removeprefix"""
+    removeprefix _sentence"""
 )
 ESCAPING = {"Markdown": _names("plain code"), "HTML": _names("escape _cell scale_colours")}
 TYPES = ("int", "float", "bool", "Neuron", "Neuron | None", "list[Neuron]", "Sequence[Neuron]")
