@@ -140,3 +140,13 @@ def test_settings_are_found_from_any_working_directory():
     settings = tomllib.loads((ROOT / "app" / ".streamlit" / "config.toml").read_text())
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["server"]["address"] == "localhost"
+
+
+def test_layers_filter_stays_in_the_address_from_page_to_page(page, address):
+    page.goto(f"{address}/?run=5e6f&layers=1&layers=2")
+    chart(page).wait_for()
+    for name in ("Image", "Invariance", "Neuron", "Layers"):
+        page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
+        sync_api.expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+        sync_api.expect(page).to_have_url(re.compile(r"layers=1&layers=2"))
+    sync_api.expect(page.locator(".st-key-layers input[type=range]").first).to_have_value("1")
