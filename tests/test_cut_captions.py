@@ -118,8 +118,7 @@ def test_a_word_cut_in_a_character_is_dropped(kind: str) -> None:
 
 def test_bytes_that_never_become_a_character_are_no_word() -> None:
     tokenizer = TOKENIZERS["metaspace"]
-    broken = tokenizer.token_to_id("<0xC3>")
-    assert broken is not None
+    broken = tokenizer.get_vocab()["<0xC3>"]
     dog = tokenizer.encode("dog", add_special_tokens=False).ids
     ids = [*dog, *[broken] * 9]
     assert n_whole_tokens(ids, tokenizer.decode) == len(ids) - 1

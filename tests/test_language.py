@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mmn import scoring
-from mmn.captions import caption_encoded
+from mmn import captions, scoring
 from mmn.concepts import GeneratedCaption, find_concepts
 from mmn.core import ScoreSettings
 from mmn.engines.local import Opened, open_batch, score_opened
@@ -81,7 +80,7 @@ def test_a_foreign_caption_is_a_failure_that_says_so_beside_pictures_that_do_not
     tiny: Model, pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     german = "ein Hund und eine Katze"
-    whole = caption_encoded
+    whole = captions.caption_encoded
 
     def speak_german(*arguments, **options):
         batch = whole(*arguments, **options)
