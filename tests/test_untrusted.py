@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -333,6 +336,40 @@ def test_loading_a_folder_tells_what_was_set_aside_and_fails_where_nothing_is_le
     assert len(told["set_aside"]) == 1
     assert main(["load", str(cache_path / "runs" / RUN.run_id), "--cache", str(own)]) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+_ON_A_FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from mmn.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("n_bytes", [100, 20_000, 300_000])
+def test_a_disk_that_fills_up_while_rows_are_stored_is_one_line(cache_path: Path, n_bytes: int) -> None:
+    words = [sys.executable, "-c", _ON_A_FULL_DISK, str(n_bytes), "runs", "--cache", str(cache_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=attacks.ROOT, check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"mmn: .*mmn\.duckdb.* cannot be used .*the space left on its disk\n", done.stderr)
+    assert look(cache_path) == ({RUN.run_id: WHOLE, OTHER.run_id: WHOLE}, [])
+
+
+def test_a_disk_that_is_full_while_a_shard_is_written_leaves_nothing_of_it(cache_path: Path) -> None:
+    code = _ON_A_FULL_DISK.partition("from mmn.cli")[0] + "from tests.test_untrusted import write_more; write_more()"
+    words = [sys.executable, "-c", code, "1500", str(cache_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=attacks.ROOT, check=False)
+    assert "no space left to write" in done.stdout, done.stderr
+    names = {path.name for path in (cache_path / "runs" / RUN.run_id).iterdir()}
+    assert names == {"batch-0", "batch-1", "run.json", "outcome.json"}
+
+
+def write_more() -> None:
+    """Writes one more shard; the process that calls it can write only small files."""
+    try:
+        shards.write_shard(Path(sys.argv[2]) / "runs" / RUN.run_id, "batch-2", tables_of({"c": ["dog", "cats", "sky"]}))
+    except CacheError as error:
+        print(error)
 
 
 @pytest.mark.timeout(20)
