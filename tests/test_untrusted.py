@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -269,7 +270,11 @@ def test_deleting_a_run_with_a_traversing_id_deletes_nothing(cache_path: Path) -
 
 
 def test_deleting_a_run_keeps_an_edit_that_another_run_names(cache_path: Path) -> None:
-    row = dict.fromkeys(TABLES["edit"].names, "x") | {"edit_id": "e1", "units": "[[0, 1]]", "settings": "{}"}
+    row: dict[str, Any] = dict.fromkeys(TABLES["edit"].names, "x") | {
+        "edit_id": "e1",
+        "units": "[[0, 1]]",
+        "settings": "{}",
+    }
     row |= {"created_at": 0, "relative_norm": 0.5} | dict.fromkeys(
         ("efficacy", "generalisation", "locality", "fluency", "fluency_before")
     )
@@ -376,8 +381,23 @@ def write_more() -> None:
 
 @pytest.mark.timeout(20)
 def test_a_strangers_jobs_are_no_jobs(tmp_path: Path) -> None:
-    whole = {"job_id": "j1", "command": ["x"], "model": "m", "images": "i", "pid": 7, "started_at": "2026-01-01"}
-    wrong = [{"pid": 0}, {"pid": "7"}, {"job_id": "j2"}, {"command": 1}, {"task": 5}, {"model": None}, {"x": 1}]
+    whole: dict[str, Any] = {
+        "job_id": "j1",
+        "command": ["x"],
+        "model": "m",
+        "images": "i",
+        "pid": 7,
+        "started_at": "2026-01-01",
+    }
+    wrong: list[dict[str, Any]] = [
+        {"pid": 0},
+        {"pid": "7"},
+        {"job_id": "j2"},
+        {"command": 1},
+        {"task": 5},
+        {"model": None},
+        {"x": 1},
+    ]
     path = tmp_path / "j1"
     path.mkdir()
     for name in ("lock", "progress", "result.json"):
