@@ -18,6 +18,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ from mmn.tables import TABLES, is_json
 
 GOOD: Final = "600d600d600d600d"
 VICTIM: Final = "0bad0bad0bad0bad"
-Attack = tuple[str, Callable[[Path], None]]
+Change = Callable[[Path], object]
+Attack = tuple[str, Change]
 N_IMAGES: Final = 4  # of two shards
 
 
@@ -128,7 +130,7 @@ def leave(cache: Path) -> None:
     """Leaves the digests as they were."""
 
 
-def _then(change: Callable[[Path], None], *after: Callable[[Path], None]) -> Callable[[Path], None]:
+def _then(change: Change, *after: Change) -> Change:
     def both(cache: Path) -> None:
         for step in (change, *after):
             step(cache)
@@ -177,7 +179,7 @@ _RUN_FIELDS: Final = (
 )  # fmt: skip
 
 
-def _json_change(file: str, keys: tuple[str, ...], value: str | None) -> Callable[[Path], None]:
+def _json_change(file: str, keys: tuple[str, ...], value: str | None) -> Change:
     """Sets a field to a piece of JSON text, or removes it; the digest is left as it was."""
 
     def change(cache: Path) -> None:
@@ -195,8 +197,8 @@ def _json_change(file: str, keys: tuple[str, ...], value: str | None) -> Callabl
     return change
 
 
-def _text_change(file: str, text: str) -> Callable[[Path], None]:
-    return lambda cache: (cache / "runs" / VICTIM / file).write_text(text) and None
+def _text_change(file: str, text: str) -> Change:
+    return lambda cache: (cache / "runs" / VICTIM / file).write_text(text)
 
 
 # ---- cells
@@ -248,7 +250,7 @@ _SHARDS: Final = {
 }
 
 
-def _cell_change(shard: str, table: str, field: pa.Field, value: Any, where: float) -> Callable[[Path], None]:
+def _cell_change(shard: str, table: str, field: pa.Field, value: Any, where: float) -> Change:
     def spoil(rows: pa.Table) -> pa.Table:
         cells = rows[field.name].to_pylist()
         at = int(where * len(cells))
@@ -261,7 +263,7 @@ def _cell_change(shard: str, table: str, field: pa.Field, value: Any, where: flo
     return _rows_change(shard, table, spoil)
 
 
-def _rows_change(shard: str, table: str, spoil: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
+def _rows_change(shard: str, table: str, spoil: Callable[[pa.Table], pa.Table]) -> Change:
     def change(cache: Path) -> None:
         path = cache / "runs" / VICTIM / shard / f"{table}.parquet"
         pq.write_table(spoil(pq.ParquetFile(path).read().cast(TABLES[table])), path)
@@ -322,7 +324,7 @@ def _on_bytes(rng: random.Random) -> Iterator[Attack]:
     yield "text that is not UTF-8", _then(invalid, reseal)
 
 
-def _cut(shard: str, table: str, where: float) -> Callable[[Path], None]:
+def _cut(shard: str, table: str, where: float) -> Change:
     def change(cache: Path) -> None:
         path = cache / "runs" / VICTIM / shard / f"{table}.parquet"
         os.truncate(path, int(where * path.stat().st_size))
@@ -330,7 +332,7 @@ def _cut(shard: str, table: str, where: float) -> Callable[[Path], None]:
     return change
 
 
-def _bytes_change(shard: str, table: str, seed: float, *, footer: bool) -> Callable[[Path], None]:
+def _bytes_change(shard: str, table: str, seed: float, *, footer: bool) -> Change:
     def change(cache: Path) -> None:
         rng, path = random.Random(seed), cache / "runs" / VICTIM / shard / f"{table}.parquet"
         data = bytearray(path.read_bytes())
@@ -343,7 +345,7 @@ def _bytes_change(shard: str, table: str, seed: float, *, footer: bool) -> Calla
     return change
 
 
-def _bomb(n_rows: int) -> Callable[[Path], None]:
+def _bomb(n_rows: int) -> Change:
     """One row, told very often: a small file that becomes a large table."""
     zeros = pa.Array.from_buffers(pa.int8(), n_rows, [None, pa.py_buffer(bytes(n_rows))])
 
@@ -390,7 +392,7 @@ def _on_files() -> Iterator[Attack]:
         "empty": Path.touch,
     }
     for place, (what, make) in itertools.product(places, kinds.items()):
-        yield f"{place} is {what}", lambda cache, place=place, make=make: _replaced(cache, place, make)
+        yield f"{place} is {what}", partial(_replaced, place=place, make=make)
     yield "a file less", lambda cache: (cache / "runs" / VICTIM / "batch-00000" / "score.parquet").unlink()
     yield "no manifest", lambda cache: (cache / "runs" / VICTIM / "batch-00000" / "manifest.json").unlink()
     yield "two files swapped", _swapped
@@ -439,20 +441,20 @@ def _on_folders() -> Iterator[Attack]:
     for shard, after in itertools.product(
         ("batch-00000", "annotation-a", "experiments", "neurons"), (leave, reseal, age)
     ):
-        copied = _then(lambda cache, shard=shard: _copied(cache, shard, f"{shard}-2"), after)
+        copied = _then(partial(_copied, shard=shard, name=f"{shard}-2"), after)
         yield f"{shard} copied ({after.__name__})", copied
-        stolen = _then(lambda cache, shard=shard: _stolen(cache, shard, f"{shard}-of-another"), after)
+        stolen = _then(partial(_stolen, shard=shard, name=f"{shard}-of-another"), after)
         if after is leave or shard == "annotation-a":
             yield f"{shard} of the other run ({after.__name__})", stolen
     for name in ("a b", "ünicode", "new\nline", "-rf", "x" * 220, "\x1b[2J", "![](http://example.invalid/x.png)"[:7]):
-        yield f"a shard called {name!r}", lambda cache, name=name: _copied(cache, "neurons", name)
+        yield f"a shard called {name!r}", partial(_copied, shard="neurons", name=name)
     yield "a shard is a link", _linked_shard
     yield "the run is a link", _linked_run
     yield "the run under another name", lambda cache: _run_moved(cache, "f" * 16)
     yield "the run under a hostile name", lambda cache: _run_moved(cache, "![x](http:\x1b[2J")
-    yield "the run twice", lambda cache: shutil.copytree(cache / "runs" / VICTIM, cache / "runs" / ("e" * 16)) and None
+    yield "the run twice", lambda cache: shutil.copytree(cache / "runs" / VICTIM, cache / "runs" / ("e" * 16))
     for run_id in ("../../outside", "..", "/tmp", GOOD, GOOD[:8], "A" * 16, "latest", "%", "0bad0bad0bad0ba\u0661"):  # noqa: S108
-        yield f"run_id is {run_id!r}, sealed", lambda cache, run_id=run_id: _renamed_run(cache, run_id)
+        yield f"run_id is {run_id!r}, sealed", partial(_renamed_run, run_id=run_id)
 
 
 def _copied(cache: Path, shard: str, name: str) -> None:
@@ -489,19 +491,23 @@ def _renamed_run(cache: Path, run_id: str) -> None:
 
 def _on_rest() -> Iterator[Attack]:
     for what, data in {"rubbish": b"rubbish" * 999, "empty": b"", "zeros": bytes(20_000)}.items():
-        yield f"mmn.duckdb is {what}", lambda cache, data=data: (cache / "mmn.duckdb").write_bytes(data) and None
+        yield f"mmn.duckdb is {what}", partial(_database, data=data)
     yield "mmn.duckdb is a folder", lambda cache: (cache / "mmn.duckdb").mkdir()
     yield "mmn.duckdb is a pipe", lambda cache: os.mkfifo(cache / "mmn.duckdb")
     yield "runs/ holds a pipe", lambda cache: os.mkfifo(cache / "runs" / "a-pipe")
-    yield "runs/ holds files", lambda cache: (cache / "runs" / ("c" * 16)).write_text("x") and None
+    yield "runs/ holds files", lambda cache: (cache / "runs" / ("c" * 16)).write_text("x")
     yield "a run of nothing but a pipe", _pipe_run
     for name, text in {"deep": _DEEP, "list": "[]", "pid 0": '{"pid": 0}', "null": "null", "job": _JOB}.items():
-        yield f"a job that is {name}", lambda cache, text=text: _job(cache, text)
+        yield f"a job that is {name}", partial(_job, text=text)
 
 
 _JOB: Final = json.dumps(
     {"job_id": "j1", "command": [1], "model": None, "images": [], "pid": "1", "started_at": "x", "task": ""}
 )
+
+
+def _database(cache: Path, data: bytes) -> None:
+    (cache / "mmn.duckdb").write_bytes(data)
 
 
 def _pipe_run(cache: Path) -> None:

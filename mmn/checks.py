@@ -33,7 +33,7 @@ MOST_TEXT_BYTES: Final = 1_000_000  # of one text
 MOST_TEXTS_BYTES: Final = 4_000_000_000  # of all texts of a column
 MOST_DEPTH: Final = 32  # of lists and objects inside each other, in a cell of JSON
 _ROUNDING: Final = 1e-6  # by which a share may pass 0 or 1
-_TIMES: Final = tuple(datetime(year, 1, 1) for year in YEARS)  # noqa: DTZ001 - shards keep UTC without saying so
+_TIMES: Final = (datetime(YEARS[0], 1, 1), datetime(YEARS[1], 1, 1))  # noqa: DTZ001 - shards keep UTC without saying so
 _OF_CONCEPTS: Final = ("image_id", "variant", "noun")
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +28,7 @@ from mmn.store import Store
 from mmn.tables import KEYS, SCHEMAS, TABLES
 from tests.test_shards import DONE, RUN, changed, tables_of
 
+ROOT = Path(__file__).parents[1]
 OTHER = replace(RUN, run_id="f" * 16)
 
 
@@ -265,7 +270,11 @@ def test_deleting_a_run_with_a_traversing_id_deletes_nothing(cache_path: Path) -
 
 
 def test_deleting_a_run_keeps_an_edit_that_another_run_names(cache_path: Path) -> None:
-    row = dict.fromkeys(TABLES["edit"].names, "x") | {"edit_id": "e1", "units": "[[0, 1]]", "settings": "{}"}
+    row: dict[str, Any] = dict.fromkeys(TABLES["edit"].names, "x") | {
+        "edit_id": "e1",
+        "units": "[[0, 1]]",
+        "settings": "{}",
+    }
     row |= {"created_at": 0, "relative_norm": 0.5} | dict.fromkeys(
         ("efficacy", "generalisation", "locality", "fluency", "fluency_before")
     )
@@ -335,10 +344,60 @@ def test_loading_a_folder_tells_what_was_set_aside_and_fails_where_nothing_is_le
     assert "run.json" in capsys.readouterr().err
 
 
+_ON_A_FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from mmn.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("n_bytes", [100, 20_000, 300_000])
+def test_a_disk_that_fills_up_while_rows_are_stored_is_one_line(cache_path: Path, n_bytes: int) -> None:
+    words = [sys.executable, "-c", _ON_A_FULL_DISK, str(n_bytes), "runs", "--cache", str(cache_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"mmn: .*mmn\.duckdb.* cannot be used .*the space left on its disk\n", done.stderr)
+    counts, told = look(cache_path)
+    assert (counts[RUN.run_id], counts[OTHER.run_id], told) == (WHOLE, WHOLE, [])
+
+
+def test_a_disk_that_is_full_while_a_shard_is_written_leaves_nothing_of_it(cache_path: Path) -> None:
+    code = _ON_A_FULL_DISK.partition("from mmn.cli")[0] + "from tests.test_untrusted import write_more; write_more()"
+    words = [sys.executable, "-c", code, "1500", str(cache_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "no space left to write" in done.stdout, done.stderr
+    names = {path.name for path in (cache_path / "runs" / RUN.run_id).iterdir()}
+    assert names == {"batch-0", "batch-1", "run.json", "outcome.json"}
+
+
+def write_more() -> None:
+    """Writes one more shard; the process that calls it can write only small files."""
+    try:
+        shards.write_shard(Path(sys.argv[2]) / "runs" / RUN.run_id, "batch-2", tables_of({"c": ["dog", "cats", "sky"]}))
+    except CacheError as error:
+        print(error)
+
+
 @pytest.mark.timeout(20)
 def test_a_strangers_jobs_are_no_jobs(tmp_path: Path) -> None:
-    whole = {"job_id": "j1", "command": ["x"], "model": "m", "images": "i", "pid": 7, "started_at": "2026-01-01"}
-    wrong = [{"pid": 0}, {"pid": "7"}, {"job_id": "j2"}, {"command": 1}, {"task": 5}, {"model": None}, {"x": 1}]
+    whole: dict[str, Any] = {
+        "job_id": "j1",
+        "command": ["x"],
+        "model": "m",
+        "images": "i",
+        "pid": 7,
+        "started_at": "2026-01-01",
+    }
+    wrong: list[dict[str, Any]] = [
+        {"pid": 0},
+        {"pid": "7"},
+        {"job_id": "j2"},
+        {"command": 1},
+        {"task": 5},
+        {"model": None},
+        {"x": 1},
+    ]
     path = tmp_path / "j1"
     path.mkdir()
     for name in ("lock", "progress", "result.json"):

@@ -33,6 +33,7 @@ def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
         CacheNewerError: a newer DuckDB wrote it.
         CacheError: it is broken, or the folder cannot be made or written.
     """
+    is_new = not database_path.exists()
     try:
         database_path.parent.mkdir(parents=True, exist_ok=True)
         for path in (database_path, database_path.with_name(f"{database_path.name}.wal")):
@@ -44,6 +45,8 @@ def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
             f"the cache folder {database_path.parent} cannot be made ({error.strerror}); choose another --cache"
         ) from error
     except duckdb.Error as error:
+        if is_new and database_path.is_file():
+            database_path.unlink()  # the beginning of one, on a full disk
         raise _explained(error, database_path) from error
 
 
