@@ -70,9 +70,9 @@ WHOLE = 3 * 2 * 4
 
 
 def test_a_few_dozen_attacks_harm_nothing(tmp_path: Path) -> None:
-    tally = attacks.attack(tmp_path, seed=1, most=40)
-    assert tally.tried == 40
-    assert tally.refused > 20
+    tally = attacks.attack(tmp_path, seed=1, most=30)
+    assert tally.tried == 30
+    assert tally.refused > 15
     assert (tally.harmed, tally.raw) == (0, 0)
 
 
