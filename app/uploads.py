@@ -6,7 +6,9 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from mmn.inside import last_part
 
 
 def save_uploads(files: Mapping[str, bytes], uploads_path: Path) -> Path:
@@ -22,7 +24,7 @@ def save_uploads(files: Mapping[str, bytes], uploads_path: Path) -> Path:
     uploads_path.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=uploads_path))
     for number, (name, content) in enumerate(sorted(files.items())):
-        (part / f"{number:05d}-{PurePosixPath(name.replace(chr(92), '/')).name}").write_bytes(content)
+        (part / f"{number:05d}-{last_part(name)}").write_bytes(content)
     try:
         part.rename(folder)
     except OSError:

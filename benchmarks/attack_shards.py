@@ -1,4 +1,4 @@
-"""A good run, and seeded ways to spoil one: what `attacks.py` tries on the cache.
+"""A good run, and seeded ways to spoil what its files say: what `attacks.py` tries on the cache, first part.
 
 Each attack is a name and a function that changes a cache of two runs. `GOOD` is never touched; `VICTIM` is. Three kinds
 of writer are played: one who damages files (digests stay), one who writes them anew with right digests (`reseal`), and
@@ -8,17 +8,13 @@ says the same as before.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
 import random
-import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +24,7 @@ import pyarrow.parquet as pq
 
 from mmn import shards
 from mmn.core import Outcome
-from mmn.manifests import _sealed, digest, to_json
+from mmn.manifests import digest, to_json
 from mmn.names import COMPLETE
 from mmn.specimen import RUN_PATH
 from mmn.tables import TABLES, is_json
@@ -90,19 +86,9 @@ def _edit(image_id: str) -> dict[str, pa.Table]:
     return {name: pa.Table.from_pylist(found, schema=TABLES[name]) for name, found in rows.items()}
 
 
-def attacks(rng: random.Random) -> Iterator[Attack]:
-    """All attacks, in an order of their own that the seed fixes."""
-    made = [
-        *_on_json(rng),
-        *_on_cells(rng),
-        *_on_columns(rng),
-        *_on_bytes(rng),
-        *_on_files(),
-        *_on_folders(),
-        *_on_rest(),
-    ]
-    rng.shuffle(made)
-    yield from made
+def on_content(rng: random.Random) -> Iterator[Attack]:
+    """Attacks on what files say, and on their bytes."""
+    yield from (*_on_json(rng), *_on_cells(rng), *_on_columns(rng), *_on_bytes(rng))
 
 
 # ---- writers
@@ -130,7 +116,7 @@ def leave(cache: Path) -> None:
     """Leaves the digests as they were."""
 
 
-def _then(change: Change, *after: Change) -> Change:
+def then(change: Change, *after: Change) -> Change:
     def both(cache: Path) -> None:
         for step in (change, *after):
             step(cache)
@@ -140,10 +126,10 @@ def _then(change: Change, *after: Change) -> Change:
 
 # ---- JSON
 
-_DEEP: Final = "[" * 100_000 + "]" * 100_000
+DEEP: Final = "[" * 100_000 + "]" * 100_000
 _VALUES: Final[tuple[str, ...]] = (
     "null", "true", "-1", "0", "2000000000", "1" + "0" * 400, "1e999", "NaN", "Infinity", '""', '"../../outside"',
-    r'"\ud800"', r'"\u0000"', "[]", "{}", "[null]", '{"a": {"b": []}}', _DEEP, '"2026-13-45T99:99"', '"/"',
+    r'"\ud800"', r'"\u0000"', "[]", "{}", "[null]", '{"a": {"b": []}}', DEEP, '"2026-13-45T99:99"', '"/"',
     '"9999-12-31T23:59:59-14:00"',
 )  # fmt: skip
 
@@ -238,7 +224,7 @@ def _on_cells(rng: random.Random) -> Iterator[Attack]:
                 for value in rng.sample(bad := _bad_values(field), min(2, len(bad))):
                     after = rng.choice((reseal, age))
                     what = f"{table}.{field.name} is {str(value)[:20]!r} ({after.__name__})"
-                    yield what, _then(_cell_change(shard, table, field, value, rng.random()), after)
+                    yield what, then(_cell_change(shard, table, field, value, rng.random()), after)
 
 
 _SHARDS: Final = {
@@ -285,16 +271,16 @@ def _on_columns(rng: random.Random) -> Iterator[Attack]:
                 "of another type": lambda rows, name=field.name: _retyped(rows, name),
             }
             for what, spoil in kinds.items():
-                yield f"{table}.{field.name} {what} ({after.__name__})", _then(_rows_change(shard, table, spoil), after)
+                yield f"{table}.{field.name} {what} ({after.__name__})", then(_rows_change(shard, table, spoil), after)
             extra = _rows_change(
                 shard, table, lambda rows: rows.append_column("more", pa.nulls(len(rows), pa.string()))
             )
-            yield f"{table} has a column more ({after.__name__})", _then(extra, after)
+            yield f"{table} has a column more ({after.__name__})", then(extra, after)
             if table not in ("edit", "edited_caption"):
                 again = _rows_change(shard, table, lambda rows: pa.concat_tables([rows, rows.slice(0, 3)]))
-                yield f"{table} tells rows twice ({after.__name__})", _then(again, after)
+                yield f"{table} tells rows twice ({after.__name__})", then(again, after)
             turned = _rows_change(shard, table, lambda rows: rows.take(pa.array(range(len(rows))[::-1])))
-            yield f"{table} in reverse ({after.__name__})", _then(turned, after)
+            yield f"{table} in reverse ({after.__name__})", then(turned, after)
 
 
 def _renamed(rows: pa.Table, name: str, new: str) -> pa.Table:
@@ -315,13 +301,13 @@ def _on_bytes(rng: random.Random) -> Iterator[Attack]:
     for number in range(30):
         shard, tables = rng.choice(list(_SHARDS.items()))
         table, seed = rng.choice(tables), rng.random()
-        yield f"{table} cut off ({number})", _then(_cut(shard, table, seed), rng.choice((reseal, age, leave)))
+        yield f"{table} cut off ({number})", then(_cut(shard, table, seed), rng.choice((reseal, age, leave)))
         yield f"{table} with other bytes ({number})", _bytes_change(shard, table, seed, footer=False)
-        yield f"{table} with a lying footer ({number})", _then(_bytes_change(shard, table, seed, footer=True), reseal)
+        yield f"{table} with a lying footer ({number})", then(_bytes_change(shard, table, seed, footer=True), reseal)
     for count in (25_000_000, 5_000_000):
-        yield f"score of {count:,} equal rows", _then(_bomb(count), reseal)
+        yield f"score of {count:,} equal rows", then(_bomb(count), reseal)
     invalid = _rows_change("batch-00000", "caption", _not_utf8)
-    yield "text that is not UTF-8", _then(invalid, reseal)
+    yield "text that is not UTF-8", then(invalid, reseal)
 
 
 def _cut(shard: str, table: str, where: float) -> Change:
@@ -366,165 +352,3 @@ def _not_utf8(rows: pa.Table) -> pa.Table:
     offsets = pa.array([5 * i for i in range(len(rows) + 1)], pa.int32()).buffers()[1]
     text = pa.Array.from_buffers(pa.string(), len(rows), [None, offsets, pa.py_buffer(data)])
     return rows.set_column(rows.schema.get_field_index("text"), TABLES["caption"].field("text"), text)
-
-
-# ---- files and folders
-
-
-def _on_files() -> Iterator[Attack]:
-    """A file replaced by what is no file, or by another one."""
-    places = (
-        "run.json",
-        "outcome.json",
-        "batch-00000/manifest.json",
-        "batch-00000/score.parquet",
-        "neurons/neuron.parquet",
-    )
-    kinds: dict[str, Callable[[Path], object]] = {
-        "a pipe": os.mkfifo,
-        "a folder": Path.mkdir,
-        "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
-        "a link to a good file": lambda path: path.symlink_to(_twin(path)),
-        "a link to nowhere": lambda path: path.symlink_to("nowhere"),
-        "a link to itself": lambda path: path.symlink_to(path.name),
-        "a socket": _socket,
-        "3 GB of nothing": _sparse,
-        "empty": Path.touch,
-    }
-    for place, (what, make) in itertools.product(places, kinds.items()):
-        yield f"{place} is {what}", partial(_replaced, place=place, make=make)
-    yield "a file less", lambda cache: (cache / "runs" / VICTIM / "batch-00000" / "score.parquet").unlink()
-    yield "no manifest", lambda cache: (cache / "runs" / VICTIM / "batch-00000" / "manifest.json").unlink()
-    yield "two files swapped", _swapped
-    yield "a file of the other run", _stolen_file
-
-
-def _replaced(cache: Path, place: str, make: Callable[[Path], object]) -> None:
-    path = cache / "runs" / VICTIM / place
-    path.unlink()
-    make(path)
-
-
-def _twin(path: Path) -> Path:
-    return Path(*(GOOD if part == VICTIM else part for part in path.parts))
-
-
-def _socket(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # a socket's path must be short
-    try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
-def _sparse(path: Path) -> None:
-    path.touch()
-    os.truncate(path, 3_000_000_000)
-
-
-def _swapped(cache: Path) -> None:
-    one, two = (cache / "runs" / VICTIM / f"batch-0000{n}" / "score.parquet" for n in (0, 1))
-    data = one.read_bytes()
-    one.write_bytes(two.read_bytes())
-    two.write_bytes(data)
-
-
-def _stolen_file(cache: Path) -> None:
-    path = cache / "runs" / VICTIM / "batch-00000" / "score.parquet"
-    path.write_bytes(_twin(path).read_bytes())
-
-
-def _on_folders() -> Iterator[Attack]:
-    """Folders copied, renamed, linked, taken from another run, and names that lead elsewhere."""
-    for shard, after in itertools.product(
-        ("batch-00000", "annotation-a", "experiments", "neurons"), (leave, reseal, age)
-    ):
-        copied = _then(partial(_copied, shard=shard, name=f"{shard}-2"), after)
-        yield f"{shard} copied ({after.__name__})", copied
-        stolen = _then(partial(_stolen, shard=shard, name=f"{shard}-of-another"), after)
-        if after is leave or shard == "annotation-a":
-            yield f"{shard} of the other run ({after.__name__})", stolen
-    for name in ("a b", "ünicode", "new\nline", "-rf", "x" * 220, "\x1b[2J", "![](http://example.invalid/x.png)"[:7]):
-        yield f"a shard called {name!r}", partial(_copied, shard="neurons", name=name)
-    yield "a shard is a link", _linked_shard
-    yield "the run is a link", _linked_run
-    yield "the run under another name", lambda cache: _run_moved(cache, "f" * 16)
-    yield "the run under a hostile name", lambda cache: _run_moved(cache, "![x](http:\x1b[2J")
-    yield "the run twice", lambda cache: shutil.copytree(cache / "runs" / VICTIM, cache / "runs" / ("e" * 16))
-    for run_id in ("../../outside", "..", "/tmp", GOOD, GOOD[:8], "A" * 16, "latest", "%", "0bad0bad0bad0ba\u0661"):  # noqa: S108
-        yield f"run_id is {run_id!r}, sealed", partial(_renamed_run, run_id=run_id)
-
-
-def _copied(cache: Path, shard: str, name: str) -> None:
-    shutil.copytree(cache / "runs" / VICTIM / shard, cache / "runs" / VICTIM / name)
-
-
-def _stolen(cache: Path, shard: str, name: str) -> None:
-    shutil.copytree(cache / "runs" / GOOD / shard, cache / "runs" / VICTIM / name)
-
-
-def _linked_shard(cache: Path) -> None:
-    shutil.rmtree(cache / "runs" / VICTIM / "batch-00000")
-    (cache / "runs" / VICTIM / "batch-00000").symlink_to(cache / "runs" / GOOD / "batch-00000")
-
-
-def _linked_run(cache: Path) -> None:
-    (cache / "runs" / VICTIM).rename(cache.parent / "outside" / VICTIM)
-    (cache / "runs" / VICTIM).symlink_to(cache.parent / "outside" / VICTIM)
-
-
-def _run_moved(cache: Path, name: str) -> None:
-    (cache / "runs" / VICTIM).rename(cache / "runs" / name)
-
-
-def _renamed_run(cache: Path, run_id: str) -> None:
-    path = cache / "runs" / VICTIM / "run.json"
-    values = {name: value for name, value in json.loads(path.read_text()).items() if name != "digest"}
-    path.write_bytes(_sealed(values | {"run_id": run_id}))
-    reseal(cache)
-
-
-# ---- the rest of a cache
-
-
-def _on_rest() -> Iterator[Attack]:
-    for what, data in {"rubbish": b"rubbish" * 999, "empty": b"", "zeros": bytes(20_000)}.items():
-        yield f"mmn.duckdb is {what}", partial(_database, data=data)
-    yield "mmn.duckdb is a folder", lambda cache: (cache / "mmn.duckdb").mkdir()
-    yield "mmn.duckdb is a pipe", lambda cache: os.mkfifo(cache / "mmn.duckdb")
-    yield "runs/ holds a pipe", lambda cache: os.mkfifo(cache / "runs" / "a-pipe")
-    yield "runs/ holds files", lambda cache: (cache / "runs" / ("c" * 16)).write_text("x")
-    yield "a run of nothing but a pipe", _pipe_run
-    for name, text in {"deep": _DEEP, "list": "[]", "pid 0": '{"pid": 0}', "null": "null", "job": _JOB}.items():
-        yield f"a job that is {name}", partial(_job, text=text)
-
-
-_JOB: Final = json.dumps(
-    {"job_id": "j1", "command": [1], "model": None, "images": [], "pid": "1", "started_at": "x", "task": ""}
-)
-
-
-def _database(cache: Path, data: bytes) -> None:
-    (cache / "mmn.duckdb").write_bytes(data)
-
-
-def _pipe_run(cache: Path) -> None:
-    (cache / "runs" / ("d" * 16)).mkdir()
-    os.mkfifo(cache / "runs" / ("d" * 16) / "run.json")
-
-
-def _job(cache: Path, text: str) -> None:
-    path = cache / "jobs" / "j1"
-    path.mkdir(parents=True)
-    (path / "job.json").write_text(text)
-    for name in ("lock", "progress", "result.json"):
-        os.mkfifo(path / name)
-
-
-def fingerprint(folder: Path) -> str:
-    """A digest of the names and contents of all files below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    parts = [str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() for path in files]
-    return hashlib.sha256(b"\0\0".join(parts)).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mmn.errors import CacheError
@@ -37,3 +37,12 @@ def inside(folder: Path, name: str) -> Path:
     if path.is_symlink():
         raise CacheError(f"{path} is a link, which may lead anywhere: put the file or folder itself there")
     return path
+
+
+def last_part(name: str) -> str:
+    """Returns a name that a browser sent as the end of a file's name: its last part, printable, at most 60 characters.
+
+    Something of ours stands before it, so that it is neither hidden nor `..`; the end is kept, where a suffix is.
+    """
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return "".join(c if c.isprintable() and c != "/" else "_" for c in last)[-60:]

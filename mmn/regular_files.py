@@ -35,6 +35,21 @@ def read_regular(path: Path, most_bytes: int, remedy: str) -> bytes:
     return data
 
 
+def check_regular(path: Path, most_bytes: int, remedy: str) -> Path:
+    """Returns `path`, if it is a regular file of at most `most_bytes`: for files of which only a part is read.
+
+    Raises:
+        BrokenFileError: it is not.
+    """
+    try:
+        why = _why_unfit(path.lstat(), most_bytes)
+    except (OSError, ValueError) as error:
+        raise BrokenFileError(path, f"it cannot be read ({_reason(error)})", remedy) from error
+    if why:
+        raise BrokenFileError(path, why, remedy)
+    return path
+
+
 def read_tail(path: Path, most_bytes: int, remedy: str) -> tuple[bytes, bool]:
     """Returns the last bytes of a regular file, and whether there are more before them.
 

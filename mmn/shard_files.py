@@ -20,7 +20,7 @@ from mmn.core import Run
 from mmn.errors import BrokenFileError, Unfit
 from mmn.manifests import MANIFEST_FILE, Manifest, RunFile, digest, read_manifest, read_run_file, to_json
 from mmn.printable import printable, quoted
-from mmn.regular_files import read_regular
+from mmn.regular_files import check_regular, read_regular
 from mmn.tables import TABLES
 from mmn.whole_files import flush
 
@@ -82,7 +82,7 @@ def read_columns(shard_path: Path, table: str, columns: list[str]) -> pa.Table:
         CacheError: the file is broken, or has no such columns.
     """
     try:
-        return pq.ParquetFile(pa.BufferReader(_file_bytes(shard_path, table))).read(columns).select(columns)
+        return pq.ParquetFile(_checked_path(shard_path, table)).read(columns).select(columns)
     except _BY_ARROW as error:
         raise _unreadable(shard_path, error) from error
 
@@ -94,7 +94,8 @@ def row_counts(shard_path: Path) -> dict[str, int]:
         CacheError: a file is broken.
     """
     try:
-        return {name: _opened(_file_bytes(shard_path, name)).metadata.num_rows for name in _tables_there(shard_path)}
+        paths = {name: _checked_path(shard_path, name) for name in _tables_there(shard_path)}
+        return {name: pq.ParquetFile(path).metadata.num_rows for name, path in paths.items()}
     except _BY_ARROW as error:
         raise _unreadable(shard_path, error) from error
 
@@ -132,6 +133,10 @@ def _manifest_of(shard_path: Path, run_file: RunFile) -> Manifest | None:
 
 def _tables_there(shard_path: Path) -> list[str]:
     return [name for name in TABLES if os.path.lexists(shard_path / f"{name}.parquet")]
+
+
+def _checked_path(shard_path: Path, table: str) -> Path:
+    return check_regular(shard_path / f"{table}.parquet", MOST_FILE_BYTES, REMEDY)
 
 
 def _file_bytes(shard_path: Path, table: str) -> bytes:
