@@ -17,10 +17,12 @@ from mmn.added import add_masks, add_references, mask_specs, run_examples
 from mmn.annotate import annotate
 from mmn.cli import main
 from mmn.errors import SourceError, UsageError
+from mmn.held_out import read_held_out
 from mmn.models import Model
 from mmn.runs import Progress
 from mmn.store import Store
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
+from tests.unbound import unbind
 
 TOP = 3
 SCORING = ["--methods", "contribution,attribution", "--top-k", 8, "--max-new-tokens", 8, "--batch-size", 2]
@@ -152,8 +154,9 @@ def test_annotations_of_an_earlier_version_are_kept_until_masks_are_added(
     annotate(tiny, run_path_of(other), TOP)
     for shard in run_path_of(other).glob("annotation-*"):
         (shard / "outline.parquet").unlink(missing_ok=True)
-    earlier = run_path_of(other) / f"annotation-batch-00000-{hash_of(TOP)}"
+    earlier = run_path_of(other) / f"annotation-batch-00000-{hash_of(run_path_of(other), TOP)}"
     next(run_path_of(other).glob("annotation-batch-00000-*")).rename(earlier)
+    unbind(run_path_of(other))
     annotate(tiny, run_path_of(other), TOP)
     assert [path.name for path in run_path_of(other).glob("annotation-batch-00000-*")] == [earlier.name]
     add_masks(run_path_of(other), instances(tmp_path / "others.json", lemmas, side=30))
@@ -161,9 +164,11 @@ def test_annotations_of_an_earlier_version_are_kept_until_masks_are_added(
     assert len(list(run_path_of(other).glob("annotation-batch-00000-*"))) == 2
 
 
-def hash_of(top: int) -> str:
+def hash_of(run_path: Path, top: int) -> str:
     """How an annotation without known masks is named."""
-    return revisit.shard_name("", "", [top, ["attribution", "contribution"]]).rpartition("-")[2]
+    methods = ["attribution", "contribution"]
+    asked = [top, methods, read_held_out(run_path, methods, top, 0).digest()]
+    return revisit.shard_name("", "", asked).rpartition("-")[2]
 
 
 def test_the_latest_source_that_outlines_something_in_a_picture_counts(
