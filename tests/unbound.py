@@ -9,5 +9,5 @@ def unbind(run_path: Path) -> None:
     for manifest in run_path.glob("*/manifest.json"):
         manifest.unlink()
     told = json.loads((run_path / "run.json").read_text())
-    del told["shards_are_bound"]
+    del told["digest"]
     (run_path / "run.json").write_text(json.dumps(told))
