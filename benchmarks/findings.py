@@ -9,6 +9,9 @@ Nothing here is timed. A number with brackets is a mean and its 95 % interval by
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,15 +33,15 @@ LOOKING: Final = "contribution,contribution-folded,attribution,attribution-act,a
 ALL: Final = (
     "contribution,contribution-folded,contribution-actfn,attribution,attribution-act,activation,random,random-matched"
 )
-COMMANDS: Final = (
-    f"score --model specimen --images gallery --top-k 1000 --methods {ALL}",
-    f"annotate latest --top 10 --methods {LOOKING}",
-    "specificity latest",
-    "sensitivity latest --top 1",
-    "invariance latest --kind cross-image",
-    "lens latest --limit 64 --top 3",
-    "degrade latest --kind ablate --no-captions --draws 1 --limit 100 --method contribution,attribution",
-    "invariance latest --kind region --draws 1",
+SCORE: Final = f"score --model specimen --images gallery --top-k 1000 --methods {ALL}"
+COMMANDS: Final = (  # on the run that `SCORE` made: `latest` would be any that the cache holds
+    f"annotate RUN --top 10 --methods {LOOKING}",
+    "specificity RUN",
+    "sensitivity RUN --top 1",
+    "invariance RUN --kind cross-image",
+    "lens RUN --limit 64 --top 3",
+    "degrade RUN --kind ablate --no-captions --draws 1 --limit 100 --method contribution,attribution",
+    "invariance RUN --kind region --draws 1",
 )
 SHARES: Final = (0.003, 0.014, 0.05, 0.25)
 
@@ -269,15 +272,25 @@ def units_of(run: dict[str, Any], share: float) -> int:
     return round(share * run["n_layers"] * run["d_mlp"])
 
 
+def scored_run(cache: Path) -> str:
+    """The id of the run that `SCORE` makes, or has made."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        assert main([*SCORE.split(), "--json", "--cache", str(cache)]) == DONE, SCORE
+    return json.loads(told.getvalue())["run_id"]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--print", action="store_true", help="only print what is there")
     options = parser.parse_args()
+    run_id = scored_run(options.cache)
     for command in () if options.print else COMMANDS:
-        assert main([*command.split(), "--cache", str(options.cache)]) == DONE, command
+        words = command.replace("RUN", run_id).split()
+        assert main([*words, "--cache", str(options.cache)]) == DONE, command
     with Store.open(options.cache) as opened:
         opened.load_new_shards([opened.runs_path])
         for name in options.only:
-            SECTIONS[name](opened, opened.run("latest") | opened.summary("latest"))
+            SECTIONS[name](opened, opened.run(run_id) | opened.summary(run_id))
