@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import time
@@ -31,6 +32,7 @@ def fills_memory() -> str:
 
 
 def dies() -> str:
+    faulthandler.disable()  # pytest's would print where it died
     os.abort()
 
 
@@ -63,10 +65,17 @@ def test_nothing_of_it_is_seen_here(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_process_is_left_behind():
+def test_no_process_is_left_behind(monkeypatch: pytest.MonkeyPatch):
+    fork, forked = os.fork, []
+
+    def noted() -> int:
+        forked.append(fork())
+        return forked[-1]
+
+    monkeypatch.setattr(os, "fork", noted)
     apart("it", lambda: "done", SHORT)
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(forked[0], os.WNOHANG)
 
 
 @pytest.mark.parametrize(

@@ -308,8 +308,11 @@ def test_each_pair_of_concepts_is_tested_against_its_control_on_the_same_picture
     settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)
     run_path = create_run(tmp_path / "runs", Run("e" * 16, TIME, facts, "two", "A", settings, {}))
     names = [f"{number:02d}" for number in range(12)]
-    rows: dict[str, list[dict]] = {"concept": [], "specificity": []}
+    rows: dict[str, list[dict]] = {"image": [], "concept": [], "specificity": []}
     for number, name in enumerate(names):
+        rows["image"].append(
+            {"image_id": name, "source": name, "sources": [name], "width": 8, "height": 8, "reference": []}
+        )
         rows["concept"] += [concept(name, noun, noun, at) for at, noun in enumerate(("dog", "cat")[: 1 + number % 2])]
         rows["specificity"] += [specific(name, "dog", "dog", 0.6), specific(name, "dog", "dog", 0.1, True)]
         if number % 2:

@@ -14,7 +14,7 @@ from mmn.experiments.invariance import summarize
 from mmn.experiments.sensitivity import summarize_sensitivity
 from mmn.experiments.specificity import summarize_specificity
 from mmn.figures.editing import success
-from mmn.names import ABLATE, PERTURB
+from mmn.names import ABLATE, PERTURB, SAME_PICTURE
 from mmn.store import Store
 from mmn.store.effects import Which
 from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
@@ -122,10 +122,11 @@ def test_sensitivity_prints_what_its_figure_draws(store: Store, tables: dict[str
 def test_specificity_prints_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
     printed = summarize_specificity(tables["specificity"].to_pandas()).set_index(["method", "what"])
     methods = store.specificity_methods("5e6f")
-    drawn = store.specificity_summary("5e6f", methods).set_index(["method", "is_control", "is_own"])
+    drawn = store.specificity_summary("5e6f", methods)
+    drawn = drawn.set_index(["method", "selection", "is_control", "is_own"])
     for method in methods:
-        theirs = drawn.loc[(method, False, False)]
-        same(printed.loc[(method, "other"), ["mean", "low", "high", "n"]], theirs[[*_SHARE, "n_images"]])
+        theirs = drawn.loc[(method, SAME_PICTURE, False, False)]
+        same(printed.loc[(method, "same other"), ["mean", "low", "high", "n"]], theirs[[*_SHARE, "n_images"]])
 
 
 _SHARE = ("share", "share_low", "share_high")
