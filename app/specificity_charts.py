@@ -19,7 +19,7 @@ from mmn.figures.specificity import (
     specificity_summary,
 )
 from mmn.figures.wording import in_layers
-from mmn.names import HELD_OUT, SAME_PICTURE
+from mmn.names import HELD_OUT, SAME_PICTURE, default_method
 
 SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
 ANOTHER, THIS = "Found on another picture", "Chosen on this picture (P2)"
@@ -144,7 +144,8 @@ def classes(run: dict[str, Any], lemmas: Sequence[str]) -> None:
 
 def _headline(data: pd.DataFrame, methods: Sequence[str]) -> str:
     """What the held-out units say, in a sentence; what to do where none were measured."""
-    of = data[(data["selection"] == HELD_OUT) & (data["method"] == next(iter(methods), ""))].set_index("is_control")
+    method = default_method(methods)
+    of = data[(data["selection"] == HELD_OUT) & (data["method"] == method)].set_index("is_control")
     if not {False, True} <= set(of.index):
         return (
             "**Only units chosen on the picture itself were measured**: that their own noun is their highest holds by "
@@ -152,7 +153,7 @@ def _headline(data: pd.DataFrame, methods: Sequence[str]) -> str:
         )
     found, random = (f"{100 * of.loc[is_control, 'share']:.1f} %" for is_control in (False, True))
     return (
-        f"Found on another picture of the noun, **{found}** of the top units by {plain(methods[0])} score highest for "
+        f"Found on another picture of the noun, **{found}** of the top units by {plain(method)} score highest for "
         f"that noun here, too; random units of their layers: {random}."
     )
 

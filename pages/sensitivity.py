@@ -78,7 +78,7 @@ def show(run: dict[str, Any], data: pd.DataFrame, said: str) -> None:
             rows = data[data["metric"] == metric]
             with st.container():
                 name = f"{run['run_id'][:8]}-sensitivity-{metric}".replace(":", "-")
-                widgets.show_plain(sensitivity(rows, run, said), name, 230 + 30 * len(rows), PANEL)
+                widgets.show_plain(sensitivity(rows, run, said), name, 310 + 30 * len(rows), PANEL)
     with st.container(horizontal=True, horizontal_alignment="right"):
         widgets.export_control(sensitivity(data, run, said), data, f"{run['run_id'][:8]}-sensitivity")
     table(data)

@@ -59,7 +59,7 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             f"dot: top units; grey: words of another picture's units; {interval_note('lines', data['n_images'])}",
             "means over a picture's concepts, then pictures",
-            *(["open diamond: the same noun's units over a grey picture, chosen likewise"] if _has_blank(data) else []),
+            *(["diamond: the same noun's units over a grey picture, chosen likewise"] if _has_blank(data) else []),
             *told(data),
         ],
     )
@@ -99,8 +99,9 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     layers = [control_ends, controls, value_ends, values]
     named = {"top units": (DOT, method_colours(methods)[0]), "another picture's units": (TICK, MUTED)}
     if _has_blank(data):
-        blank = base.mark_point(shape="diamond", filled=False, size=46, opacity=1, color=MUTED)
+        blank = base.mark_point(shape="diamond", filled=True, size=40, opacity=1, color=MUTED)
         layers.insert(2, blank.encode(alt.X("control_blank:Q", **x)))
+        named["the same over a grey picture"] = ("diamond", MUTED)
     return alt.layer(*layers, key(base, named)).properties(height=alt.Step(24))
 
 

@@ -74,7 +74,7 @@ def _spoilt_run(run: Run) -> Run:
 
 def _job(path: Path, task: str, result: dict) -> None:
     path.mkdir(parents=True)
-    job = {"job_id": path.name, "command": ["mmn", "score", "--prompt", HOSTILE], "task": task, "pid": 1}
+    job = {"job_id": path.name, "command": ["mmn", "score", "--prompt", HOSTILE], "task": task, "pid": 4_000_000}
     named = {"model": MODEL, "images": MODEL, "started_at": "2026-11-21T10:00:00+00:00"}
     (path / "job.json").write_text(json.dumps(job | named))
     (path / "result.json").write_text(json.dumps(result))

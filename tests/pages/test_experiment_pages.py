@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmn import jobs
+from mmn.names import default_method
 
 FAKE = Path(__file__).with_name("fake_score.py")
 PAGES = ("invariance", "specificity", "sensitivity")
@@ -193,9 +194,10 @@ def test_the_sentence_above_the_charts_is_of_held_out_units(whole_cache, open_ap
     from app import resources
 
     at = fine(open_app("specificity"))
-    rows = resources.store().highest_for_own_noun("5e6f", ["contribution"])
+    method = default_method(resources.store().specificity_methods("5e6f"))
+    rows = resources.store().highest_for_own_noun("5e6f", [method])
     rows = rows[rows["selection"] == "held-out"].set_index("is_control")["share"]
-    assert f"**{100 * rows[False]:.1f} %** of the top units by contribution score highest" in text(at)
+    assert f"**{100 * rows[False]:.1f} %** of the top units by {method} score highest" in text(at)
     assert f"random units of their layers: {100 * rows[True]:.1f} %" in text(at)
 
 
