@@ -26,6 +26,8 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.tally import SLOW_S, Tally
+
 MOST_SECONDS: Final = 5.0  # of processor time, which others on the machine do not lengthen
 MOST_BYTES: Final = 3 << 30
 GIVE_UP_SECONDS: Final = 60.0  # by the clock, which runs on for what only waits
@@ -245,7 +247,20 @@ ATTACKS: Final[dict[str, Spoil]] = {
 }
 
 
-def attack(work: Path, only: str = "") -> Iterator[Verdict]:
+def attack(work: Path, _seed: int) -> Tally:
+    """Tries every folder; nothing here is drawn."""
+    quieten()
+    found = list(verdicts(work))
+    return Tally(
+        tried=len(found),
+        refused=sum(one.ending == REFUSED for one in found),
+        accepted=sum(one.ending == ACCEPTED for one in found),
+        harmed=sum(one.ending == HARMED for one in found),
+        slow=sum(one.seconds > SLOW_S for one in found),
+    )
+
+
+def verdicts(work: Path, only: str = "") -> Iterator[Verdict]:
     """Makes each folder in `work`, loads and checks it in a process of its own, and removes it again."""
     from mmn.examine import check
     from mmn.models import load_model
@@ -313,22 +328,28 @@ def main() -> None:
     """Prints a line for each folder, and how many ended how."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="NAME", help="only the folders whose name holds NAME")
+    only = parser.parse_args().only
+    quieten()
+    found: list[Verdict] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for one in verdicts(Path(folder), only):
+            found.append(one)
+            print(
+                f"{one.ending:8} {one.seconds:5.1f} s {one.gibibytes:4.1f} GiB  {one.name}: {one.why[:150]}", flush=True
+            )
+    endings = [one.ending for one in found]
+    counts = ", ".join(f"{endings.count(ending)} {ending}" for ending in (REFUSED, ACCEPTED, HARMED))
+    print(f"tried {len(found)}: {counts}; slowest {max(one.seconds for one in found):.1f} s")
+
+
+def quieten() -> None:
+    """One thread, and no word of the libraries."""
     import torch
     import transformers
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    verdicts: list[Verdict] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for one in attack(Path(folder), parser.parse_args().only):
-            verdicts.append(one)
-            print(
-                f"{one.ending:8} {one.seconds:5.1f} s {one.gibibytes:4.1f} GiB  {one.name}: {one.why[:150]}", flush=True
-            )
-    endings = [one.ending for one in verdicts]
-    counts = ", ".join(f"{endings.count(ending)} {ending}" for ending in (REFUSED, ACCEPTED, HARMED))
-    print(f"tried {len(verdicts)}: {counts}; slowest {max(one.seconds for one in verdicts):.1f} s")
 
 
 if __name__ == "__main__":

@@ -37,15 +37,14 @@ _NUMBERS: Final = (0, 1, 2**15 - 1, 2**16 - 1, 2**31 - 1, 2**32 - 1)
 Mutation = Callable[[random.Random, bytes], bytes]
 
 
-def attack(n_pictures: int = 1000, seed: int = 0) -> Tally:
-    """Opens `n_pictures` mutated pictures; the same seed gives the same ones."""
+def attack(workdir: Path, seed: int, n_pictures: int = 1000) -> Tally:
+    """Opens `n_pictures` mutated pictures in an empty folder; the same seed gives the same ones."""
     tally = Tally()
-    with tempfile.TemporaryDirectory() as folder:
-        for number, data in enumerate(pictures(n_pictures, seed)):
-            path = Path(folder) / f"{number}.bin"
-            path.write_bytes(data)
-            tally += attempt(path, data)
-            path.unlink()
+    for number, data in enumerate(pictures(n_pictures, seed)):
+        path = workdir / f"{number}.bin"
+        path.write_bytes(data)
+        tally += attempt(path, data)
+        path.unlink()
     return tally
 
 
@@ -188,7 +187,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tally = attack(options.pictures, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        tally = attack(Path(folder), options.seed, options.pictures)
     print(table({"pictures": tally}))
     sys.exit(not tally.is_clean)
 

@@ -384,10 +384,10 @@ def test_a_large_picture_is_turned_upright_too(tmp_path, monkeypatch, orientatio
 
 
 @pytest.mark.timeout(60)
-def test_mutated_pictures_are_refused_or_opened_quickly_and_nothing_else():
+def test_mutated_pictures_are_refused_or_opened_quickly_and_nothing_else(tmp_path: Path):
     from benchmarks.attack_pictures import attack
 
-    tally = attack(150, seed=1)
+    tally = attack(tmp_path, seed=1, n_pictures=150)
     assert tally.tried == 150
     assert tally.refused + tally.accepted == 150
     assert (tally.harmed, tally.raw, tally.slow) == (0, 0, 0)
