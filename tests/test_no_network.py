@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from mmn.cli import main
@@ -59,7 +60,9 @@ def test_scoring_asks_for_nothing(asked: list[object], checkpoint: Path, picture
 
 def test_the_first_page_asks_for_nothing(asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMN_CACHE", str(tmp_path))
+    st.cache_resource.clear()
     page = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120).run()
     assert not page.exception
     assert page.title[0].value == "Layers"
     assert asked == []
+    st.cache_resource.clear()  # closes the database
