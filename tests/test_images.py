@@ -393,3 +393,12 @@ def test_mutated_pictures_are_refused_or_opened_quickly_and_nothing_else(tmp_pat
     assert (tally.harmed, tally.raw, tally.slow) == (0, 0, 0)
     assert tally.refused > 20
     assert tally.accepted > 5
+
+
+def test_a_webp_that_would_take_gigabytes_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "large.webp"
+    Image.new("RGB", (40, 30)).save(path)
+    assert open_image(path).size == (40, 30)
+    monkeypatch.setattr(opening, "MAX_WEBP_PIXELS", 1000)
+    with pytest.raises(ImageError, match=r"40 × 30 pixels, more than .* convert it to JPEG or PNG"):
+        open_image(path)

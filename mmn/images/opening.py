@@ -38,6 +38,7 @@ from mmn.roots import is_inside
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 20_000
 MAX_PIXELS: Final = 100_000_000
+MAX_WEBP_PIXELS: Final = 50_000_000  # its decoder takes 16 bytes a pixel, and has no smaller size to give
 LARGE_PIXELS: Final = 50_000_000  # a larger picture is opened smaller
 REDUCTION: Final = 4  # times in each direction; a power of 2, as JPEG and JPEG 2000 decode such sizes at once
 MAX_ASPECT: Final = 50  # a processor that resizes the short edge to 336 would make the long one 16,800
@@ -222,6 +223,11 @@ def _cannot_be_read(error: OSError | ValueError) -> str:
 def _read_header(stream: IO[bytes], path: str | os.PathLike[str]) -> Image.Image:
     image = _identify(stream)
     check_size(*image.size, path)
+    if image.format == "WEBP" and math.prod(image.size) > MAX_WEBP_PIXELS:
+        raise ImageError(
+            f"{os.fspath(path)} is {image.width} × {image.height} pixels, more than {MAX_WEBP_PIXELS // 1_000_000} "
+            "million, and a WebP of that size takes gigabytes to decode: convert it to JPEG or PNG"
+        )
     return image
 
 
