@@ -101,7 +101,7 @@ def _panel(data: pd.DataFrame, x_title: str) -> Any:
     if _has_blank(data):
         blank = base.mark_point(shape="diamond", filled=True, size=40, opacity=1, color=MUTED)
         layers.insert(2, blank.encode(alt.X("control_blank:Q", **x)))
-        named["the same over a grey picture"] = ("diamond", MUTED)
+        named["over grey"] = ("diamond", MUTED)
     return alt.layer(*layers, key(base, named)).properties(height=alt.Step(24))
 
 
