@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         "database": note,
     }
     if first:
-        result["note"] = first
+        result = {"note": first} | result  # first, as what to read before the numbers
     _print_result(result, as_json=options.json)
     return SOME_FAILED if counts.n_failed else DONE
 
