@@ -487,3 +487,12 @@ def test_the_citation_names_this_version():
     assert f"\nversion: {__version__}\n" in cited
     assert "2308.01544" in cited
     assert "2311.07470" in cited
+
+
+def test_a_run_without_a_caption_sends_nobody_to_its_captions(mmn, checkpoint, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
+    said = mmn(*score_words(checkpoint, tmp_path / "pictures", tmp_path / "cache"))
+    assert said.code == 1
+    assert "no picture of this run has been captioned" in said.out
+    assert "--table caption" not in said.out

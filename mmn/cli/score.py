@@ -164,7 +164,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         f"{result['n_concepts']} concepts, {result['n_scores']} scores, {result['seconds']:.1f} s"
     )
     if not result["n_concepts"]:
-        print(f"{why(result['n_images'])}; mmn export --table caption shows what was said")
+        said = "; mmn export --table caption shows what was said" if result["n_images"] else ""
+        print(why(result["n_images"]) + said)
     if result["max_residual"] is not None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
     if "note" in result:
