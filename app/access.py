@@ -4,7 +4,7 @@ Beyond this machine means: the server listens on an address that others reach, o
 others reach (its headers say so). There a login must be configured (Streamlit's OpenID Connect, `[auth]` in its
 secrets.toml), or MMN_TRUSTED_NETWORK=1 say that everyone on the network may do everything. Where a login is configured,
 it is asked for on this machine, too. And pictures, models and deltas are then read from MMN_ROOTS and the app's own
-folders alone (`mmn.roots`).
+folders alone (`mmn.safety.roots`).
 
 `refusal` is asked at the beginning of every script run, before anything of the results is opened; fragments run again
 without it, but only in sessions that it has let in.
@@ -30,7 +30,7 @@ from streamlit import config
 from streamlit.errors import StreamlitAuthError, StreamlitSecretNotFoundError
 
 from app.text import plain
-from mmn import roots
+from mmn.safety import roots
 
 TRUSTED: Final = "MMN_TRUSTED_NETWORK"
 ROOTS: Final = "MMN_ROOTS"

@@ -10,13 +10,13 @@ import streamlit as st
 
 from app import links, resources, widgets
 from app.text import plain
-from mmn import curves
-from mmn.curves import half_at
-from mmn.figures.degradation import ablated_layers, degradation
-from mmn.figures.degradation import perturbation as perturbation_chart
 from mmn.figures.wording import k_text, led_concepts
 from mmn.names import RANDOM, TOP
-from mmn.store.effects import Which
+from mmn.studies.degradation import curves
+from mmn.studies.degradation.curves import half_at
+from mmn.studies.degradation.figures import ablated_layers, degradation
+from mmn.studies.degradation.figures import perturbation as perturbation_chart
+from mmn.studies.degradation.queries import Which
 
 SHOWN: Final = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
 NOISY: Final = {"captions that lose the noun": "lost", "probability": "prob", "similarity": "similarity"}

@@ -10,7 +10,7 @@ import streamlit as st
 from app import edit_captions, links, resources, state, widgets
 from app.text import code, file_name, plain
 from mmn.core import Neuron
-from mmn.figures.editing import edit_label, editing, success
+from mmn.studies.editing.figures import edit_label, editing, success
 
 MEANINGS: Final = {
     "efficacy": "Share of the pictures that the edit was made on whose caption now says the new word",

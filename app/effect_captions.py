@@ -11,9 +11,9 @@ import streamlit as st
 from app import links, pictures, resources, widgets
 from app.text import plain
 from mmn.errors import ImageError
-from mmn.figures.degradation import SELECTIONS
 from mmn.figures.wording import k_text
-from mmn.store.effects import Which
+from mmn.studies.degradation.figures import SELECTIONS
+from mmn.studies.degradation.queries import Which
 
 
 def show(run: dict[str, Any], which: Which) -> None:

@@ -12,7 +12,7 @@ import streamlit as st
 from app import experiments, launcher, resources, widgets
 from mmn.names import ABLATE, METHODS, PERTURB, RANDOM, default_method
 from mmn.store.cells import in_order
-from mmn.store.effects import Which
+from mmn.studies.degradation.queries import Which
 
 NOUNS: Final = {"all": False, "the first one": True}
 NOTE: Final = {

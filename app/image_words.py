@@ -13,8 +13,8 @@ import streamlit as st
 from PIL import Image
 
 from app import pictures
-from mmn.geometry import Grids
-from mmn.heat import OPACITY
+from mmn.models.geometry import Grids
+from mmn.units.heat_maps import OPACITY
 
 MOST_COLUMNS: Final = 16  # with more, words would be too small to read: they are in the tooltip then
 _SHADOW: Final = "0 0 3px #000,0 0 2px #000,0 0 1px #000"

@@ -12,10 +12,10 @@ import streamlit as st
 from app import experiments, links, resources, state, widgets
 from app.text import plain
 from mmn.errors import UsageError
-from mmn.figures.cross_image import cross_image_invariance, shared_by_layer
-from mmn.figures.invariance import invariance_by_concept, kept_by_layer, region_invariance
 from mmn.figures.wording import led_concepts
-from mmn.interval_words import TOO_FEW, interval_words, percent
+from mmn.statistics.interval_words import TOO_FEW, interval_words, percent
+from mmn.studies.invariance.cross_image_figures import cross_image_invariance, shared_by_layer
+from mmn.studies.invariance.figures import invariance_by_concept, kept_by_layer, region_invariance
 
 ROW: Final = 19  # pixels of a concept in a chart
 SURVIVAL: Final = "Of the captions' nouns, those that the shuffled captions say, too"

@@ -13,9 +13,9 @@ import streamlit as st
 from app import resources, state
 from app.boundary import error_boundary
 from app.text import plain
-from mmn import jobs
 from mmn.errors import RunNotFoundError
 from mmn.names import CANCELLED, COMPLETE, RUNNING
+from mmn.runs import jobs
 
 STAGES = {
     "start": "Starting",

@@ -1,6 +1,6 @@
 """Start an experiment on a run from the page that shows its results, and watch it there.
 
-Each is the command line in a process of its own (`mmn.jobs`), so that it outlives the page and the app.
+Each is the command line in a process of its own (`mmn.runs.jobs`), so that it outlives the page and the app.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import streamlit as st
 
 from app import job_list, resources
 from app.text import code, plain
-from mmn import jobs
 from mmn.errors import UsageError
+from mmn.runs import jobs
 
 
 def offer(run: dict[str, Any], words: Sequence[str], label: str, note: str) -> None:

@@ -8,9 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from app import resources, widgets
-from mmn.experiments.lens_results import layer_shares, nearest_result
-from mmn.figures.lens import nearest_cosines, noun_shares
-from mmn.interval_words import percent
+from mmn.statistics.interval_words import percent
+from mmn.studies.lens.figures import nearest_cosines, noun_shares
+from mmn.studies.lens.results import layer_shares, nearest_result
 
 
 def show(run: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from app import links, pictures, resources, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import ImageError
-from mmn.geometry import Grids
-from mmn.heat import OPACITY, PERCENTILE
+from mmn.models.geometry import Grids
 from mmn.store.neurons import UnitLook
+from mmn.units.heat_maps import OPACITY, PERCENTILE
 
 MOST_AVERAGED: Final = 10
 _OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects", "iou_random": "random units"}

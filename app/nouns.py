@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import state
 from app.text import plain
-from mmn.language import is_english
+from mmn.reading.language import is_english
 
 HALLUCINATION: Final = (
     "Nouns that none of the picture's reference captions says. References leave much out: look before you conclude."

@@ -13,13 +13,13 @@ import numpy as np
 import streamlit as st
 
 from app import resources
-from mmn.added import example_of, masks_of_run
 from mmn.errors import ImageError, SourceError
-from mmn.geometry import Grids
-from mmn.heat import Mask, average_map, heat_map, iou, mask_at, mask_of_size, split_objects
 from mmn.images.opening import opened_size
-from mmn.masks import MaskSource
-from mmn.nouns import lemma_of
+from mmn.models.geometry import Grids
+from mmn.reading.nouns import lemma_of
+from mmn.runs.added_later import example_of, masks_of_run
+from mmn.units.heat_maps import Mask, average_map, heat_map, iou, mask_at, mask_of_size, split_objects
+from mmn.units.masks import MaskSource
 
 
 def average_overlaps(

@@ -7,7 +7,7 @@ from typing import Any, Final
 import streamlit as st
 
 from app import resources, widgets
-from mmn.figures.fields import field_overlaps
+from mmn.studies.annotate.figures import field_overlaps
 
 TOP: Final = 10  # units of each noun, as far as they were annotated
 

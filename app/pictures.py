@@ -21,9 +21,9 @@ from PIL import Image
 from app import state
 from app.text import plain
 from mmn.errors import ImageError
-from mmn.geometry import Axis, Grid, Grids
-from mmn.heat import average_map, heat_map, mask_at, overlay
 from mmn.images import THUMBNAIL_SIDE, open_image, thumbnail
+from mmn.models.geometry import Axis, Grid, Grids
+from mmn.units.heat_maps import average_map, heat_map, mask_at, overlay
 
 DISPLAY_SIDE: Final = 560  # pixels of the large picture's longer side
 PER_PAGE: Final = 14  # tiles, two rows of 7 in a window of 1280

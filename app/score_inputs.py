@@ -8,8 +8,8 @@ import streamlit as st
 
 from app import access, resources, uploads
 from app.text import plain
-from mmn import roots
 from mmn.names import METHODS, RANDOM
+from mmn.safety import roots
 from mmn.specimen import MODEL_PATHS
 
 N_LOOKED_AT = 10  # units of each ranking whose heat maps the Image page shows

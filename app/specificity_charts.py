@@ -11,15 +11,15 @@ import streamlit as st
 from app import experiments, links, pictures, resources, state, unit_tables, widgets
 from app.text import plain
 from mmn.core import Neuron
-from mmn.figures.specificity import (
+from mmn.figures.wording import in_layers
+from mmn.names import HELD_OUT, SAME_PICTURE, default_method
+from mmn.studies.specificity.figures import (
     highest_for_own_noun,
     selectivity,
     specificity_by_concept,
     specificity_of_picture,
     specificity_summary,
 )
-from mmn.figures.wording import in_layers
-from mmn.names import HELD_OUT, SAME_PICTURE, default_method
 
 SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
 ANOTHER, THIS = "Found on another picture", "Chosen on this picture (P2)"

@@ -11,7 +11,7 @@ from app import links, looks, pictures, resources, state, unit_tables, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.neuron import decoded_tokens
-from mmn.interval_words import percent
+from mmn.statistics.interval_words import percent
 
 N_PICTURES: Final = 12
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmn.inside import last_part
+from mmn.safety.inside import last_part
 
 
 def save_uploads(files: Mapping[str, bytes], uploads_path: Path) -> Path:

@@ -24,18 +24,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmn import names
-from mmn.captions import caption_batch, with_captions
-from mmn.cli.degrade import SHARES
-from mmn.concepts import find_concepts
 from mmn.core import Concept
-from mmn.engines.local import open_batch
-from mmn.experiments.intervened import Inputs, predict, repeated, unit_mask
-from mmn.experiments.selections import Choice, Row
-from mmn.hooks import ablate
 from mmn.images import list_source
-from mmn.models import Model, load_model
-from mmn.runs import Batch
-from mmn.tabulate import Said
+from mmn.models.loading import Model, load_model
+from mmn.reading.captions import caption_batch, with_captions
+from mmn.reading.concepts import find_concepts
+from mmn.reading.hooks import ablate
+from mmn.runs.engines.local import open_batch
+from mmn.runs.plan import Batch
+from mmn.scores.rows import Said
+from mmn.studies.degradation.command import SHARES
+from mmn.studies.degradation.interventions import Inputs, predict, repeated, unit_mask
+from mmn.studies.degradation.selections import Choice, Row
 
 GOAL = 1.3
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.attack_shards import DEEP, GOOD, VICTIM, Attack, age, leave, reseal, then
-from mmn.manifests import _sealed
+from mmn.runs.manifests import _sealed
 
 
 def on_places() -> Iterator[Attack]:

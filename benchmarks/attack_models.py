@@ -262,8 +262,8 @@ def attack(work: Path, _seed: int) -> Tally:
 
 def verdicts(work: Path, only: str = "") -> Iterator[Verdict]:
     """Makes each folder in `work`, loads and checks it in a process of its own, and removes it again."""
-    from mmn.examine import check
-    from mmn.models import load_model
+    from mmn.models.loading import load_model
+    from mmn.runs.doctor import check
     from mmn.specimen import MODEL_PATHS
 
     model = load_model("specimen", device="cpu")  # here, so that no process has to load the libraries again
@@ -310,8 +310,8 @@ def _try(folder: Path, work: Path) -> dict[str, Any]:
 def _load(folder: Path, answer: Path) -> None:
     """In the forked process, which ends here."""
     from mmn.errors import MmnError
-    from mmn.examine import check
-    from mmn.models import load_model
+    from mmn.models.loading import load_model
+    from mmn.runs.doctor import check
 
     try:
         model = load_model(str(folder), device="cpu")

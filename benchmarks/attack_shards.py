@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mmn import shards
 from mmn.core import Outcome
-from mmn.manifests import digest, to_json
 from mmn.names import COMPLETE
+from mmn.runs import shards
+from mmn.runs.manifests import digest, to_json
+from mmn.runs.tables import TABLES, is_json
 from mmn.specimen import RUN_PATH
-from mmn.tables import TABLES, is_json
 
 GOOD: Final = "600d600d600d600d"
 VICTIM: Final = "0bad0bad0bad0bad"

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.attack_folders import fingerprint, on_places
 from benchmarks.attack_shards import GOOD, VICTIM, Attack, make_runs, on_content
 from benchmarks.tally import SLOW_S, Tally, table
-from mmn import jobs
 from mmn.cli.cache import _runs
 from mmn.errors import MmnError
+from mmn.runs import jobs
 from mmn.store import Store
 from mmn.store.migrations import PUBLIC_TABLES
 

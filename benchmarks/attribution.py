@@ -22,12 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmn.captions import caption_batch, with_captions
-from mmn.engines.local import open_batch
-from mmn.gradients import Question, attribute
 from mmn.images import list_source
-from mmn.models import Model, load_model
-from mmn.runs import Batch
+from mmn.models.loading import Model, load_model
+from mmn.reading.captions import caption_batch, with_captions
+from mmn.reading.gradients import Question, attribute
+from mmn.runs.engines.local import open_batch
+from mmn.runs.plan import Batch
 
 MOST_NOUNS = 4
 

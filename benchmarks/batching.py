@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import transformers
 
 from mmn.core import ScoreSettings
-from mmn.engines.local import carry_out
 from mmn.images import Listing, list_source
-from mmn.models import Model, load_model
-from mmn.runs import plan
+from mmn.models.loading import Model, load_model
+from mmn.runs.engines.local import carry_out
+from mmn.runs.plan import plan
 
 GOAL: Final = 2.0
 

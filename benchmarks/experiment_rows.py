@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from mmn.names import CONTRIBUTION, ORIGINAL
+from mmn.runs.tables import TABLES
 from mmn.store import Store
-from mmn.tables import TABLES
 
 METHODS: Final = ("contribution", "contribution-folded", "contribution-actfn", "activation", "attribution", "random")
 METRICS: Final = ("lexical:noun", "lexical:caption", "lexical:reference")

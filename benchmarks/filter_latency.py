@@ -24,11 +24,11 @@ import pyarrow as pa
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.experiment_rows import experiment_queries, experiment_tables
-from mmn import shards
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.names import COMPLETE, CONTRIBUTION, ORIGINAL, RANDOM
+from mmn.runs import shards
+from mmn.runs.tables import SCHEMAS
 from mmn.store import Store
-from mmn.tables import SCHEMAS
 
 BUDGET_S: Final = 0.3
 METHODS: Final = (CONTRIBUTION, RANDOM)

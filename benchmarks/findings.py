@@ -23,11 +23,11 @@ import pandas as pd
 
 from mmn import names
 from mmn.cli import DONE, main
-from mmn.curves import curves
-from mmn.nouns import lemma_of
+from mmn.reading.nouns import lemma_of
 from mmn.specimen.world import PLACES
 from mmn.store import Store
-from mmn.store.effects import Which
+from mmn.studies.degradation.curves import curves
+from mmn.studies.degradation.queries import Which
 
 LOOKING: Final = "contribution,contribution-folded,attribution,attribution-act,activation"
 ALL: Final = (

@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import transformers
 
 from mmn.core import ScoreSettings
-from mmn.engines.local import carry_out
-from mmn.experiments.shuffled import measure_region
 from mmn.images import Listing, list_source
-from mmn.models import Model, load_model
-from mmn.revisit import open_run
-from mmn.runs import Plan, plan
+from mmn.models.loading import Model, load_model
+from mmn.runs.engines.local import carry_out
+from mmn.runs.plan import Plan, plan
+from mmn.runs.reopen import open_run
+from mmn.studies.invariance.shuffled import measure_region
 
 GOAL: Final = 5.5
 N_DRAWS: Final = 5

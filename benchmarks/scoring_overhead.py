@@ -32,7 +32,7 @@ import transformers
 
 from mmn.core import Example, ScoreSettings
 from mmn.images import list_source, open_image
-from mmn.models import Model, load_model
+from mmn.models.loading import Model, load_model
 
 GOAL: Final = 1.10
 RUSAGE_UNIT: Final = 1 if platform.system() == "Darwin" else 1024  # bytes
@@ -129,10 +129,10 @@ def caption_plainly(model: Model, batches: Sequence[Sequence[Example]], options:
 
 def score(model: Model, batches: Sequence[Sequence[Example]], options: argparse.Namespace) -> None:
     """Imports here: the plain way must not pay for them."""
-    from mmn.engines.local import carry_out
     from mmn.images import Listing
-    from mmn.nouns import tag_nouns
-    from mmn.runs import plan
+    from mmn.reading.nouns import tag_nouns
+    from mmn.runs.engines.local import carry_out
+    from mmn.runs.plan import plan
 
     settings = ScoreSettings(
         prompt=model.default_prompt,

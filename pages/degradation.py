@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import degradation_charts, effect_captions, effect_inputs, resources, widgets
 from mmn.names import ABLATE, PERTURB
-from mmn.store.effects import Which
+from mmn.studies.degradation.queries import Which
 
 KINDS = {"Ablate": ABLATE, "Perturb": PERTURB}
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import edit_inputs, edit_view, resources, state, widgets
-from mmn.figures.editing import edit_label
+from mmn.studies.editing.figures import edit_label
 
 PROMISE = (
     "An edit is a small file of changes to some units' weights. It is added to a private copy of the model while it is "

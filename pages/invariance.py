@@ -9,7 +9,7 @@ import streamlit as st
 from app import experiments, invariance_charts, resources, widgets
 from app.text import plain
 from mmn.errors import UsageError
-from mmn.store.invariance import CROSS_IMAGE, REGION
+from mmn.studies.invariance.queries import CROSS_IMAGE, REGION
 
 VIEWS = {"Shuffled": REGION, "Across pictures": CROSS_IMAGE}
 TOLD = {

@@ -9,11 +9,11 @@ import streamlit as st
 from app import job_list, resources, score_inputs, state
 from app.estimate import Estimate, estimate
 from app.text import plain
-from mmn import jobs
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
 from mmn.names import RANDOM
-from mmn.roots import require_model
+from mmn.runs import jobs
+from mmn.safety.roots import require_model
 
 
 def page() -> None:

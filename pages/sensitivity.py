@@ -11,9 +11,9 @@ import streamlit as st
 from app import experiments, resources, state, widgets
 from app.text import plain
 from mmn.errors import UsageError
-from mmn.figures.sensitivity import sensitivity
 from mmn.figures.wording import led_concepts, metric_words
-from mmn.interval_words import TOO_FEW
+from mmn.statistics.interval_words import TOO_FEW
+from mmn.studies.sensitivity.figures import sensitivity
 
 MOST_METHODS = 10  # each has a line of its own
 PANEL = 380  # pixels that a chart beside another has at least

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from mmn.models import Model
+    from mmn.models.loading import Model
 
 ROOT = Path(__file__).parents[1]
 _REACHES_DUCKDB = re.compile(r"^(from|import) (mmn\.store|duckdb)\b", re.MULTILINE)
@@ -56,7 +56,7 @@ def tiny(checkpoint: Path) -> Model:
     """The tiny LLaVA, loaded once."""
     import torch
 
-    from mmn.models import load_model
+    from mmn.models.loading import load_model
 
     torch.set_num_threads(1)
     return load_model(str(checkpoint), device="cpu")

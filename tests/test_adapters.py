@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers as hf
 
-from mmn.adapters import DECODERS, FAMILIES, Norm, find_anatomy, find_family
 from mmn.errors import UnsupportedModelError
+from mmn.models.adapters import DECODERS, FAMILIES, Norm, find_anatomy, find_family
 from tests.tiny import FAMILY_BUILDERS, FFN, IMAGE_ID, LLAMA, N_LAYERS, TOWER, VOCABULARY, WIDTH, build_family
 
 

@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmn import annotate as annotating
-from mmn import revisit, shards
-from mmn.added import add_masks, add_references, mask_specs, run_examples
-from mmn.annotate import annotate
 from mmn.cli import main
 from mmn.errors import SourceError, UsageError
-from mmn.held_out import read_held_out
-from mmn.models import Model
-from mmn.runs import Progress
+from mmn.models.loading import Model
+from mmn.runs import reopen, shards
+from mmn.runs.added_later import add_masks, add_references, mask_specs, run_examples
+from mmn.runs.plan import Progress
+from mmn.statistics.held_out import read_held_out
 from mmn.store import Store
+from mmn.studies.annotate import measure as annotating
+from mmn.studies.annotate.measure import annotate
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.unbound import unbind
 
@@ -169,7 +169,7 @@ def hash_of(run_path: Path, top: int) -> str:
     """How an annotation without known masks is named."""
     methods = ["attribution", "contribution"]
     asked = [top, methods, read_held_out(run_path, methods, top, 0).digest()]
-    return revisit.shard_name("", "", asked).rpartition("-")[2]
+    return reopen.shard_name("", "", asked).rpartition("-")[2]
 
 
 def test_the_latest_source_that_outlines_something_in_a_picture_counts(
@@ -301,7 +301,7 @@ def test_a_bad_outline_costs_no_look_and_is_a_failure(
 def test_the_command_adds_references_alone_without_loading_the_model(
     cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmn.models.load_model", None)
+    monkeypatch.setattr("mmn.models.loading.load_model", None)
     spec = captions(tmp_path / "captions.json", {"000.png": "a dog"})
     capfd.readouterr()
     assert main(words("annotate", "latest", "--cache", cache, "--references", spec)) == 0

@@ -13,21 +13,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmn import annotate as annotating
-from mmn import names, shards
-from mmn.annotate import annotate, count
+from mmn import names
 from mmn.cli import main
 from mmn.core import Neuron
-from mmn.decoding import decode_units
 from mmn.errors import UsageError
-from mmn.fields import picture_field, unit_maps
 from mmn.images import open_image
-from mmn.masks import open_masks
-from mmn.models import Model
-from mmn.nouns import lemma_of
-from mmn.runs import Progress
+from mmn.models.loading import Model
+from mmn.reading.nouns import lemma_of
+from mmn.runs import shards
+from mmn.runs.plan import Progress
+from mmn.runs.tables import ANNOTATIONS
 from mmn.store import Store
-from mmn.tables import ANNOTATIONS
+from mmn.studies.annotate import measure as annotating
+from mmn.studies.annotate.measure import annotate, count
+from mmn.units.decoding import decode_units
+from mmn.units.masks import open_masks
+from mmn.units.receptive_fields import picture_field, unit_maps
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 
 METHODS = "contribution,attribution,random"

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from mmn.adapters import DECODERS, FAMILIES, Anatomy, Norm
-from mmn.budget import Budget, Reading, logit_budget
-from mmn.hooks import ACT, ACTIVATION, FINAL, ONCE, capture
-from mmn.scores import contribution, folded_rows
+from mmn.models.adapters import DECODERS, FAMILIES, Anatomy, Norm
+from mmn.reading.budget import Budget, Reading, logit_budget
+from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE, capture
+from mmn.scores.equations import contribution, folded_rows
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 N_STEPS = 4

@@ -10,11 +10,11 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from mmn.scores import rank_units
+from mmn.scores.equations import rank_units
 
 ROOT = Path(__file__).parents[1]
 USE_ALL = """
-import tests.conftest, mmn.scoring, mmn.experiments.lens_results
+import tests.conftest, mmn.scores.batch, mmn.studies.lens.results
 from mmn.store import Store
 with Store.open(__import__("pathlib").Path(r"{cache}")) as store:
     store.runs()

@@ -14,10 +14,10 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmn.adapters import find_anatomy
-from mmn.checkpoints import fingerprint, judge_family, local_folder
 from mmn.errors import ModelError, UnsupportedModelError
-from mmn.models import load_model
+from mmn.models.adapters import find_anatomy
+from mmn.models.checkpoints import fingerprint, judge_family, local_folder
+from mmn.models.loading import load_model
 from tests.tiny import FAMILY_BUILDERS, FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
 
 Break = Callable[[Path], object]

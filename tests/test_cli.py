@@ -17,7 +17,7 @@ import pytest
 from mmn import __version__
 from mmn.cli import main
 from mmn.cli.progress import LABELS
-from mmn.shards import finished_shards
+from mmn.runs.shards import finished_shards
 from tests.test_models import BROKEN
 
 ROOT = Path(__file__).parents[1]
@@ -439,7 +439,7 @@ def test_doctor_refuses_what_score_refuses(mmn, tmp_path):
 
 
 def test_models_lists_every_family(mmn):
-    from mmn.adapters import FAMILIES
+    from mmn.models.adapters import FAMILIES
 
     assert [row["family"] for row in mmn("models", "--json").json] == list(FAMILIES)
     assert all(name in mmn("models").out for name in FAMILIES)

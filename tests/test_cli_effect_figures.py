@@ -11,7 +11,7 @@ import pytest
 
 from mmn.cli import BAD_INPUT, DONE, main
 from mmn.names import COLUMN_NORM, WEIGHT
-from mmn.shards import write_shard
+from mmn.runs.shards import write_shard
 from mmn.store import Store
 from tests.pages.filled import fill_whole
 from tests.pages.filled_effects import EDIT_IDS, METRIC

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from mmn.concepts import GeneratedCaption, find_concepts, target_concept, token_ends_of
 from mmn.core import Concept
 from mmn.errors import UsageError
-from mmn.nouns import TAGGER_VERSION, NounSpan, lemma_of, tag_nouns
+from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept, token_ends_of
+from mmn.reading.nouns import TAGGER_VERSION, NounSpan, lemma_of, tag_nouns
 from mmn.specimen.world import IRREGULAR_PLURALS, NOUNS, PLACES, caption_of, plural, sample_scene, with_article
 
 
@@ -204,7 +204,7 @@ def test_any_text_is_tagged_with_spans_in_order_inside_it(text):
 
 
 def test_the_tagger_is_loaded_once_and_by_any_thread():
-    import mmn.nouns as module
+    import mmn.reading.nouns as module
 
     module._loaded_hanta.cache_clear()
     module.lemma_of.cache_clear()
@@ -219,7 +219,7 @@ def test_the_tagger_is_loaded_once_and_by_any_thread():
 
 
 def test_a_model_file_in_the_working_directory_is_not_unpickled(tmp_path, monkeypatch):
-    import mmn.nouns as module
+    import mmn.reading.nouns as module
 
     (tmp_path / "morphmodel_en.pgz").write_text("not ours")
     monkeypatch.chdir(tmp_path)

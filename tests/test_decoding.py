@@ -16,20 +16,13 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from torch import Tensor
 
-from mmn.adapters import find_anatomy
 from mmn.core import Neuron
-from mmn.decoding import (
-    NEURON_SCHEMA,
-    TokenTexts,
-    Vocabulary,
-    decode_units,
-    texts_of,
-    token_text,
-)
 from mmn.errors import ModelError, UsageError
-from mmn.models import Model
-from mmn.top_tokens import TopTokens, top_tokens
-from mmn.words import is_interpretable
+from mmn.models.adapters import find_anatomy
+from mmn.models.loading import Model
+from mmn.units.decoding import NEURON_SCHEMA, TokenTexts, Vocabulary, decode_units, texts_of, token_text
+from mmn.units.top_tokens import TopTokens, top_tokens
+from mmn.units.words import is_interpretable
 
 N_TOKENS = 499  # of the tiny tokenizer
 
@@ -140,7 +133,7 @@ def test_a_dead_unit_decodes_to_the_lowest_ids(own: Model) -> None:
 def test_half_precision_is_upcast_before_it_is_multiplied(own: Model, dtype: torch.dtype, monkeypatch: Any) -> None:
     """Exactly the products of the rounded weights, also where W_U is upcast in parts."""
     own.module.to(dtype)
-    monkeypatch.setattr("mmn.decoding.ROWS_BYTES", 4 * 32 * 100)
+    monkeypatch.setattr("mmn.units.decoding.ROWS_BYTES", 4 * 32 * 100)
     halved = decode_units(own)
     own.module.float()
     full = decode_units(own)
@@ -183,7 +176,7 @@ def test_the_lock_is_held_for_a_layer_and_free_between(tiny: Model, monkeypatch:
             seen.append(("inside", other.submit(is_free).result()))
             return top_tokens(scores, k)
 
-        monkeypatch.setattr("mmn.decoding.top_tokens", spied)
+        monkeypatch.setattr("mmn.units.decoding.top_tokens", spied)
         decode_units(tiny, progress=lambda _done, _total: seen.append(("between", other.submit(is_free).result())))
     assert seen == [("inside", False), ("between", True)] * 3
 

@@ -13,26 +13,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmn import names, revisit, shards
-from mmn.captions import write_captions
+from mmn import names
 from mmn.cli import main
 from mmn.core import Concept, Example, Neuron
-from mmn.curves import half_at
-from mmn.decoding import decode_units
-from mmn.deltas import Columns, added
 from mmn.errors import UsageError
-from mmn.experiments.degradation import Asked, degrade
-from mmn.experiments.degradation_summary import summarise
-from mmn.experiments.intervened import logits_at, repeated
-from mmn.experiments.perturbation import column_sizes, perturb_rows, unit_noise
-from mmn.experiments.reread import reread
-from mmn.experiments.selections import Choice, Interpretable, Row, all_layers, choose, same_layers
-from mmn.hooks import ACTIVATION, FINAL, ONCE, ablate, capture, capture_graph
 from mmn.metrics import find_text_metric
-from mmn.models import Model
-from mmn.runs import Progress
-from mmn.scores import contribution, folded_rows
-from mmn.tabulate import Said
+from mmn.models.deltas import Columns, added
+from mmn.models.loading import Model
+from mmn.reading.captions import write_captions
+from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, ablate, capture, capture_graph
+from mmn.runs import reopen, shards
+from mmn.runs.plan import Progress
+from mmn.runs.teacher_forcing import reread
+from mmn.scores.equations import contribution, folded_rows
+from mmn.scores.rows import Said
+from mmn.studies.degradation.curves import half_at
+from mmn.studies.degradation.interventions import logits_at, repeated
+from mmn.studies.degradation.measure import Asked, degrade
+from mmn.studies.degradation.perturbation import column_sizes, perturb_rows, unit_noise
+from mmn.studies.degradation.selections import Choice, Interpretable, Row, all_layers, choose, same_layers
+from mmn.studies.degradation.summary import summarise
+from mmn.units.decoding import decode_units
 from tests.scored import run_path_of, tables_of
 from tests.test_hooks import is_free, n_hooks
 from tests.tiny import FAMILY_BUILDERS, FFN, N_LAYERS, build_family
@@ -308,10 +309,10 @@ def test_the_untouched_model_is_where_curves_begin(ablated: Path) -> None:
 
 def test_what_is_stored_is_what_weights_without_the_units_compute(ablated: Path, tiny: Model) -> None:
     """Ranks beyond the stored top 12 included; the columns are taken away for real, one noun at a time."""
-    scored = revisit.open_run(tiny, run_path_of(ablated))
+    scored = reopen.open_run(tiny, run_path_of(ablated))
     effect = tables(ablated)["effect"].set_index(["image_id", "noun", "method", "selection", "k", "draw"])["prob"]
     batch = shards.read_shard(scored.path / "batch-00000")
-    there, images, _ = revisit.open_all(batch, "test")
+    there, images, _ = reopen.open_all(batch, "test")
     for measured, by_method in reread(scored, batch, there, images, ABLATION.methods):
         choices = choose(
             measured,
@@ -336,9 +337,9 @@ def test_what_is_stored_is_what_weights_without_the_units_compute(ablated: Path,
 
 
 def test_selections_are_what_they_are_called(scored: Path, tiny: Model) -> None:
-    run = revisit.open_run(tiny, run_path_of(scored))
+    run = reopen.open_run(tiny, run_path_of(scored))
     batch = shards.read_shard(run.path / "batch-00000")
-    there, images, _ = revisit.open_all(batch, "test")
+    there, images, _ = reopen.open_all(batch, "test")
     (one,) = reread(run, batch, there, images, (names.CONTRIBUTION, names.ATTRIBUTION))
     draws = dict.fromkeys(names.SELECTIONS, 1) | {names.RANDOM: 2}
     given = (*one, names.SELECTIONS, 60, Interpretable(tiny))
@@ -363,7 +364,7 @@ def test_selections_are_what_they_are_called(scored: Path, tiny: Model) -> None:
 
 
 def test_interpretable_units_are_decoded_only_as_far_as_needed(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmn.experiments import selections
+    from mmn.studies.degradation import selections
 
     asked: list[int] = []
 
@@ -437,9 +438,9 @@ def test_what_cannot_be_asked(scored: Path, tiny: Model) -> None:
 
 
 def test_p2_draws_random_units_once_for_a_picture_and_not_for_each_noun(scored: Path, tiny: Model) -> None:
-    run = revisit.open_run(tiny, run_path_of(scored))
+    run = reopen.open_run(tiny, run_path_of(scored))
     batch = shards.read_shard(run.path / "batch-00000")
-    there, images, _ = revisit.open_all(batch, "test")
+    there, images, _ = reopen.open_all(batch, "test")
     (one,) = reread(run, batch, there, images, (names.CONTRIBUTION, names.CONTRIBUTION_ACTFN))
     draws = dict.fromkeys(names.ALL_SELECTIONS, 2)
     found = list(choose(*one, (names.RANDOM_PICTURE,), 144, Interpretable(tiny), same_layers, draws))

@@ -15,13 +15,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mmn import deltas
-from mmn.captions import caption_batch
-from mmn.checkpoints import fingerprint
-from mmn.deltas import Columns, Delta, Part, RankOne
 from mmn.errors import CacheError, ModelError
 from mmn.images import open_image
-from mmn.models import Model, load_model, split_delta, with_delta
+from mmn.models import deltas
+from mmn.models.checkpoints import fingerprint
+from mmn.models.deltas import Columns, Delta, Part, RankOne
+from mmn.models.loading import Model, load_model, split_delta, with_delta
+from mmn.reading.captions import caption_batch
 
 
 def columns(model: Model, layer: int = 2, units: tuple[int, ...] = (5, 0, 40), seed: int = 0) -> Columns:

@@ -13,16 +13,26 @@ import pandas as pd
 import pytest
 import torch
 
-from mmn import deltas, names, revisit
-from mmn.captions import caption_batch, read_captions
-from mmn.checkpoints import fingerprint
+from mmn import names
 from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.experiments import edit_objective as objective
-from mmn.experiments import editing
-from mmn.experiments.edit_objective import Adam, Aim
-from mmn.experiments.edit_pictures import (
+from mmn.images import open_image
+from mmn.models import deltas
+from mmn.models.checkpoints import fingerprint
+from mmn.models.loading import Model
+from mmn.reading.captions import caption_batch, read_captions
+from mmn.reading.hooks import FINAL, ONCE
+from mmn.reading.nouns import lemma_of
+from mmn.runs import reopen
+from mmn.runs.plan import Progress
+from mmn.scores.equations import folded_rows
+from mmn.store import Store
+from mmn.studies.editing import measure
+from mmn.studies.editing import objective as objective
+from mmn.studies.editing.measure import Wish, edit, read_edit, with_controls
+from mmn.studies.editing.objective import Adam, Aim
+from mmn.studies.editing.pictures import (
     EDITED,
     OTHER,
     UNRELATED,
@@ -32,15 +42,7 @@ from mmn.experiments.edit_pictures import (
     says,
     split_pictures,
 )
-from mmn.experiments.edit_report import entropy
-from mmn.experiments.editing import Wish, edit, read_edit, with_controls
-from mmn.hooks import FINAL, ONCE
-from mmn.images import open_image
-from mmn.models import Model
-from mmn.nouns import lemma_of
-from mmn.runs import Progress
-from mmn.scores import folded_rows
-from mmn.store import Store
+from mmn.studies.editing.report import entropy
 from tests.scored import run_path_of
 
 SCORING = ["--methods", "contribution-folded", "--top-k", 12, "--max-new-tokens", 8, "--batch-size", 8]
@@ -61,7 +63,7 @@ def scored(pictures: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def split_of(cache: Path, model: Model, noun: str = NOUN, target: str = TARGET, seed: int = 0) -> Split:
-    return split_pictures(revisit.open_run(model, run_path_of(cache)), noun, target, 3, 4, seed)
+    return split_pictures(reopen.open_run(model, run_path_of(cache)), noun, target, 3, 4, seed)
 
 
 def table(cache: Path, name: str) -> pd.DataFrame:
@@ -209,7 +211,7 @@ def test_the_split_follows_the_seed(scored: Path, tiny: Model) -> None:
 
 
 def test_at_most_half_of_the_pictures_of_a_noun_are_edited_on(scored: Path, tiny: Model) -> None:
-    split = split_pictures(revisit.open_run(tiny, run_path_of(scored)), NOUN, TARGET, 100, 100, 0)
+    split = split_pictures(reopen.open_run(tiny, run_path_of(scored)), NOUN, TARGET, 100, 100, 0)
     assert 0 <= len(split.roles[OTHER]) - len(split.roles[EDITED]) <= 1
 
 
@@ -300,9 +302,9 @@ def test_the_report_is_what_the_captions_say(cache: Path, tiny: Model) -> None:
 
 
 def test_the_top_units_have_the_highest_mean_score(scored: Path, tiny: Model) -> None:
-    under_way = editing._begin(revisit.open_run(tiny, run_path_of(scored)), QUICK)
+    under_way = measure._begin(reopen.open_run(tiny, run_path_of(scored)), QUICK)
     pictures, images, _ = open_pictures(under_way.split.roles[EDITED], "")
-    aim, units = editing._aim(under_way, pictures, images)
+    aim, units = measure._aim(under_way, pictures, images)
     scores = table(scored, "score")
     ids = [one.example.image_id for one in pictures]
     of_noun = scores[scores["image_id"].isin(ids) & (scores["noun"].map(lemma_of) == NOUN)]
@@ -311,7 +313,7 @@ def test_the_top_units_have_the_highest_mean_score(scored: Path, tiny: Model) ->
     assert (units[0].layer, units[0].unit) == best
     assert aim.a.shape[0] == len(ids)
     random, other = (
-        editing._aim(replace(under_way, wish=replace(QUICK, selection="random", seed=seed)), pictures, images)[1]
+        measure._aim(replace(under_way, wish=replace(QUICK, selection="random", seed=seed)), pictures, images)[1]
         for seed in (0, 1)
     )
     assert len(set(random)) == QUICK.n_units
@@ -320,9 +322,9 @@ def test_the_top_units_have_the_highest_mean_score(scored: Path, tiny: Model) ->
 
 def test_units_are_chosen_for_what_the_unedited_model_says_not_for_the_target(scored: Path, tiny: Model) -> None:
     """The source is the argmax at p(c) of every edited picture, as in FiNE; the target's own units are others."""
-    under_way = editing._begin(revisit.open_run(tiny, run_path_of(scored)), replace(QUICK, method="contribution"))
+    under_way = measure._begin(reopen.open_run(tiny, run_path_of(scored)), replace(QUICK, method="contribution"))
     pictures, images, _ = open_pictures(under_way.split.roles[EDITED], "")
-    aim, units = editing._aim(under_way, pictures, images)
+    aim, units = measure._aim(under_way, pictures, images)
     said = probs_at_noun(tiny, under_way.scored.run.prompt, pictures, images).argmax(1)
     assert set(said.tolist()) == {under_way.split.token_ids[0]}
     source, target = tiny.anatomy.w_u(torch.tensor(under_way.split.token_ids))
@@ -356,7 +358,7 @@ def test_an_exception_while_editing_leaves_the_weights_and_no_row(
     def break_off(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmn.experiments.edit_report.caption_batch", break_off)
+    monkeypatch.setattr("mmn.studies.editing.report.caption_batch", break_off)
     with pytest.raises(KeyboardInterrupt):
         edit(tiny, run_path_of(cache), cache / "edits", [QUICK])
     assert deltas.checksum(tiny) == before

@@ -15,12 +15,12 @@ import pytest
 
 from mmn import names
 from mmn.core import Outcome, ScoreSettings
-from mmn.engines import local
-from mmn.engines.local import carry_out
 from mmn.errors import CacheError, Cancelled, MmnError
 from mmn.images import list_source
-from mmn.runs import Progress, count, plan
-from mmn.shards import finished_shards, read_run, read_shard
+from mmn.runs.engines import local
+from mmn.runs.engines.local import carry_out
+from mmn.runs.plan import Progress, count, plan
+from mmn.runs.shards import finished_shards, read_run, read_shard
 
 ROOT = Path(__file__).parents[1]
 METHODS = (names.CONTRIBUTION, names.RANDOM)
@@ -69,9 +69,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from mmn.nouns import tag_nouns
-from mmn.engines.local import carry_out
-from mmn.models import load_model
+from mmn.reading.nouns import tag_nouns
+from mmn.runs.engines.local import carry_out
+from mmn.models.loading import load_model
 sys.path.insert(0, "")
 from tests.test_engine import planned, quiet
 checkpoint, pictures, runs_path, seed = sys.argv[1:]

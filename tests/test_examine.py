@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmn import processors
-from mmn.adapters import Norm
-from mmn.captions import caption_batch
-from mmn.checkpoints import fingerprint
 from mmn.cli import main
 from mmn.errors import EncodingError, ModelError, UnsupportedModelError
-from mmn.exactness import LIMITS
-from mmn.examine import check, examine
-from mmn.models import Model, load_model
+from mmn.models import processors
+from mmn.models.adapters import Norm
+from mmn.models.checkpoints import fingerprint
+from mmn.models.loading import Model, load_model
+from mmn.reading.captions import caption_batch
+from mmn.reading.exactness import LIMITS
+from mmn.runs.doctor import check, examine
 from tests.tiny import save_tiny_blip2
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmn.captions import caption_batch
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.fields import FieldMaps, control_units, field_rows, picture_field, unit_maps
-from mmn.geometry import Cell, Grid, Grids
-from mmn.heat import average_map, best_iou, heat_map, iou, mask_at, overlay
-from mmn.hooks import capture_units
-from mmn.image_tokens import image_positions
+from mmn.models.geometry import Cell, Grid, Grids
+from mmn.models.image_tokens import image_positions
+from mmn.reading.captions import caption_batch
+from mmn.reading.hooks import capture_units
+from mmn.units.heat_maps import average_map, best_iou, heat_map, iou, mask_at, overlay
+from mmn.units.receptive_fields import FieldMaps, control_units, field_rows, picture_field, unit_maps
 from tests.tiny import build_family
 
 SIZE = (120, 80)  # width, height

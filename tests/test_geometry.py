@@ -29,12 +29,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from mmn.adapters import FAMILIES, find_anatomy, find_family
 from mmn.core import ModelFacts
 from mmn.errors import UsageError
-from mmn.geometry import GRIDS, WITHOUT_GRID, Cell, Grid, Grids, image_grid
-from mmn.limber import LimberConfig, LimberForConditionalGeneration
-from mmn.models import Model
+from mmn.models.adapters import FAMILIES, find_anatomy, find_family
+from mmn.models.geometry import GRIDS, WITHOUT_GRID, Cell, Grid, Grids, image_grid
+from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
+from mmn.models.loading import Model
 from tests.tiny import IMAGE_ID, LLAMA, MROPE, TOWER, VIDEO_ID, WIDTH, build_family
 
 SIDE, PATCH = 56, 7  # 8 × 8 patches

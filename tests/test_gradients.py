@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmn.captions import with_captions
 from mmn.errors import UsageError
-from mmn.gradients import Question, attribute
-from mmn.hooks import capture_graph
-from mmn.image_tokens import image_positions
-from mmn.models import Model
+from mmn.models.image_tokens import image_positions
+from mmn.models.loading import Model
+from mmn.reading.captions import with_captions
+from mmn.reading.gradients import Question, attribute
+from mmn.reading.hooks import capture_graph
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 CAPTION = [11, 12, 13, 14]

@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmn.hooks import ACT, ACTIVATION, ATTENTION, EMBEDDING, FINAL, ONCE, STEPS_AT_ONCE, Captured, capture
+from mmn.reading.hooks import (
+    ACT,
+    ACTIVATION,
+    ATTENTION,
+    EMBEDDING,
+    FINAL,
+    ONCE,
+    STEPS_AT_ONCE,
+    Captured,
+    capture,
+)
 from tests.tiny import FFN, N_LAYERS, WIDTH, build_family
 
 FAMILIES = ("llava", "blip-2")  # a gated FFN with RMS norms, a plain one (OPT) with layer norms

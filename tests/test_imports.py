@@ -16,12 +16,12 @@ LIGHT = (
     "mmn.figures",
     "mmn.figures.export",
     "mmn.core",
-    "mmn.jobs",
-    "mmn.shards",
+    "mmn.runs.jobs",
+    "mmn.runs.shards",
     "mmn.images",
-    "mmn.runs",
-    "mmn.intervals",
-    "mmn.curves",
+    "mmn.runs.plan",
+    "mmn.statistics.intervals",
+    "mmn.studies.degradation.curves",
 )
 HEAVY = ("torch", "transformers")
 
@@ -44,7 +44,7 @@ def sources() -> list[Path]:
 def test_no_module_of_the_library_imports_streamlit():
     """One interpreter for all: what none of them loads together, none loads alone."""
     modules = all_modules()
-    assert {"mmn.cli.score", "mmn.engines.local", "mmn.store.store", "mmn.__main__"} <= set(modules)
+    assert {"mmn.cli.score", "mmn.runs.engines.local", "mmn.store.store", "mmn.__main__"} <= set(modules)
     found = loaded("\n".join(f"import {module}" for module in modules))
     assert "torch" in found
     assert "streamlit" not in found
@@ -112,9 +112,9 @@ def compares_model_types(source: str) -> bool:
 @pytest.mark.parametrize(
     ("does", "allowed"),
     [
-        (registers_hooks, ("mmn/hooks/",)),
+        (registers_hooks, ("mmn/reading/hooks/",)),
         (speaks_sql, ("mmn/store/",)),
-        (compares_model_types, ("mmn/adapters/",)),
+        (compares_model_types, ("mmn/models/adapters/",)),
     ],
 )
 def test_what_belongs_in_one_place_is_only_there(does, allowed):

@@ -9,9 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmn.beta_distribution import beta_quantile, t_quantile
-from mmn.interval_words import bracket, few_note, interval_note, interval_words, percent
-from mmn.intervals import ANYWHERE, N_LEAST, draw_intervals, interval_table, mean_intervals, ratio_intervals
+from mmn.statistics.beta_distribution import beta_quantile, t_quantile
+from mmn.statistics.interval_words import bracket, few_note, interval_note, interval_words, percent
+from mmn.statistics.intervals import (
+    ANYWHERE,
+    N_LEAST,
+    draw_intervals,
+    interval_table,
+    mean_intervals,
+    ratio_intervals,
+)
 
 REPEATS = 4000  # of .95: a deviation of .0034
 WORLDS: dict[str, tuple[float, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {

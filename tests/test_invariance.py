@@ -18,21 +18,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmn import names, shards
-from mmn.captions import caption_encoded, undisturbed, with_captions
+from mmn import names
 from mmn.cli import main
 from mmn.core import Outcome
 from mmn.errors import UsageError
-from mmn.experiments import cross_image, invariance, shuffled
-from mmn.experiments.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
-from mmn.experiments.invariance import common_units, shared_units, summarize
-from mmn.experiments.shuffled import Region, measure_region, permutation, shuffling
-from mmn.gradients import Question, attribute
-from mmn.hooks import permuted
-from mmn.image_tokens import image_positions
-from mmn.models import Model
-from mmn.revisit import open_run
-from mmn.runs import Progress
+from mmn.models.image_tokens import image_positions
+from mmn.models.loading import Model
+from mmn.reading.captions import caption_encoded, undisturbed, with_captions
+from mmn.reading.gradients import Question, attribute
+from mmn.reading.hooks import permuted
+from mmn.runs import shards
+from mmn.runs.plan import Progress
+from mmn.runs.reopen import open_run
+from mmn.studies.invariance import cross_image, measure, shuffled
+from mmn.studies.invariance.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
+from mmn.studies.invariance.measure import common_units, shared_units, summarize
+from mmn.studies.invariance.shuffled import Region, measure_region, permutation, shuffling
 from tests.scored import run_path_of, tables_of
 from tests.tiny import FAMILY_BUILDERS, build_family
 
@@ -164,7 +165,7 @@ def test_large_models_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
     rng = np.random.default_rng(0)
     ranked = np.stack([[rng.permutation(40)[:20] for _ in range(3)] for _ in range(7)])
     whole = common_units(ranked, (5, 20), 40)
-    monkeypatch.setattr(invariance, "RANKS_AT_ONCE", 80)
+    monkeypatch.setattr(measure, "RANKS_AT_ONCE", 80)
     assert common_units(ranked, (5, 20), 40).tolist() == whole.tolist()
 
 
@@ -459,7 +460,7 @@ def test_cross_image_ratios_are_those_counted_by_hand(cache: Path) -> None:
 
 def test_draws_are_the_same_in_other_batches_and_for_all_methods() -> None:
     run, _ = shards.read_run(invariance_run())
-    places = [(invariance.Spoken(f"{n:03d}", "dog", "dog"), f"batch-{n % 3}") for n in range(20)]
+    places = [(measure.Spoken(f"{n:03d}", "dog", "dog"), f"batch-{n % 3}") for n in range(20)]
     moved = [(one, "batch-9") for one, _ in places]
     first, second = (cross_image._draws(run, "dog", some, 5, 3) for some in (places, moved))
     assert [[one for one, _ in draw.pictures] for draw in first] == [

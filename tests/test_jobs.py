@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmn import jobs
 from mmn.errors import UsageError
+from mmn.runs import jobs
 
 # argv: seconds between reports · number of reports · how it ends (ok, error, crash)
 FAKE = """
@@ -153,6 +153,6 @@ def test_half_written_report_and_long_log_do_not_matter(tmp_path: Path):
 
 
 def test_jobs_import_no_torch_and_no_streamlit():
-    code = "import sys, mmn.jobs, mmn.figures; print({'torch', 'transformers', 'streamlit'} & set(sys.modules))"
+    code = "import sys, mmn.runs.jobs, mmn.figures; print({'torch', 'transformers', 'streamlit'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1])
     assert done.stdout.decode().strip() == "set()"

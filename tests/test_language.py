@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from mmn import captions, scoring
-from mmn.concepts import GeneratedCaption, find_concepts
 from mmn.core import ScoreSettings
-from mmn.engines.local import Opened, open_batch, score_opened
 from mmn.images import list_source
-from mmn.language import is_english
-from mmn.models import Model
-from mmn.runs import Batch
+from mmn.models.loading import Model
+from mmn.reading import captions
+from mmn.reading.concepts import GeneratedCaption, find_concepts
+from mmn.reading.language import is_english
+from mmn.runs.engines.local import Opened, open_batch, score_opened
+from mmn.runs.plan import Batch
+from mmn.scores import batch
 from mmn.specimen.world import caption_of, sample_scene
 from tests.test_engine import planned
 
@@ -87,7 +88,7 @@ def test_a_foreign_caption_is_a_failure_that_says_so_beside_pictures_that_do_not
         told = replace(one_token(german), token_ids=batch.captions[0].token_ids[:1])
         return replace(batch, captions=(told, *batch.captions[1:]))
 
-    monkeypatch.setattr(scoring, "caption_encoded", speak_german)
+    monkeypatch.setattr(batch, "caption_encoded", speak_german)
     opened = open_batch(Batch("b", list_source(str(pictures)).examples[:4]))
     missing = replace(opened.examples[3], source="gone.png")
     some = Opened(opened.batch, opened.examples[:3], opened.images[:3], open_batch(Batch("b", (missing,))).failures)

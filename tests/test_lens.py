@@ -11,21 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mmn.decoding import TokenTexts, Vocabulary, texts_of
 from mmn.errors import UsageError
-from mmn.image_tokens import image_positions
-from mmn.kolmogorov_smirnov import kolmogorov_smirnov, kolmogorov_tail
-from mmn.lens import (
-    Projected,
-    Stream,
-    nearest,
-    normed_stream,
-    project_to_words,
-    random_like,
-    read_stream,
-    require_bare_embeddings,
-)
-from mmn.models import Model
+from mmn.models.image_tokens import image_positions
+from mmn.models.loading import Model
+from mmn.statistics.kolmogorov_smirnov import kolmogorov_smirnov, kolmogorov_tail
+from mmn.studies.lens.neighbours import nearest, random_like, require_bare_embeddings
+from mmn.studies.lens.projection import Projected, project_to_words
+from mmn.studies.lens.stream import Stream, normed_stream, read_stream
+from mmn.units.decoding import TokenTexts, Vocabulary, texts_of
 from tests.tiny import FAMILY_BUILDERS, IMAGE_ID, build_family
 
 N_IMAGE_TOKENS = 64  # of the tiny LLaVA: a picture of 112 pixels, patches of 14

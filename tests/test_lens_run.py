@@ -14,21 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from mmn import shards
 from mmn.cli import main
-from mmn.decoding import token_text
 from mmn.errors import UsageError
-from mmn.experiments import lens as reading
-from mmn.experiments.lens import read_image_tokens
-from mmn.experiments.lens_results import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
-from mmn.geometry import Cell, Grid, Grids
-from mmn.heat import tokens_on
 from mmn.images import open_image
-from mmn.lens import normed_stream, read_stream
-from mmn.models import Model
-from mmn.runs import Progress
+from mmn.models.geometry import Cell, Grid, Grids
+from mmn.models.loading import Model
+from mmn.runs import shards
+from mmn.runs.plan import Progress
+from mmn.runs.tables import TABLES
 from mmn.store import Store
-from mmn.tables import TABLES
+from mmn.studies.lens import measure as reading
+from mmn.studies.lens.measure import read_image_tokens
+from mmn.studies.lens.results import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
+from mmn.studies.lens.stream import normed_stream, read_stream
+from mmn.units.decoding import token_text
+from mmn.units.heat_maps import tokens_on
 from tests.scored import interrupted_at_the_second, run_path_of
 
 N_TOKENS, N_LAYERS = 64, 3
@@ -181,7 +181,7 @@ def test_random_vectors_are_told_apart_only_where_they_differ(cache: Path, tiny:
 def test_a_decoder_with_positions_gets_the_lens_only_and_it_is_said(
     cache: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmn.lens.neighbours.PARALLEL", 2.0)  # no cosine reaches it
+    monkeypatch.setattr("mmn.studies.lens.neighbours.PARALLEL", 2.0)  # no cosine reaches it
     told: list[Progress] = []
     read_image_tokens(tiny, run_path_of(cache), progress=told.append)
     assert set(rows_of(cache)["kind"]) == {"logit-lens", "nouns"}

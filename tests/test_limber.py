@@ -11,12 +11,12 @@ import transformers as hf
 from PIL import Image
 from safetensors.torch import save_file
 
-from mmn.captions import caption_batch
 from mmn.errors import ModelError, UnsupportedModelError
-from mmn.examine import examine
-from mmn.geometry import image_grid
-from mmn.limber import PLACEHOLDER
-from mmn.models import Model, load_model
+from mmn.models.geometry import image_grid
+from mmn.models.limber import PLACEHOLDER
+from mmn.models.loading import Model, load_model
+from mmn.reading.captions import caption_batch
+from mmn.runs.doctor import examine
 from mmn.specimen.tokenizer import build_tokenizer
 
 N_PATCHES, WIDTH, VISION_WIDTH = 16, 32, 24

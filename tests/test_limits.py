@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmn.errors import EncodingError, ModelError
-from mmn.limits import Limits, apart
-from mmn.models import load_model
+from mmn.models.loading import load_model
+from mmn.safety.limits import Limits, apart
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are no limits elsewhere: run it on Linux")
 SHORT = Limits(seconds=1)

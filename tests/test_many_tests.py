@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmn.many_tests import N_FLIPS, at_least_by_chance, benjamini_hochberg, marked, sign_flip, survivors, swapped_labels
+from mmn.statistics.many_tests import (
+    N_FLIPS,
+    at_least_by_chance,
+    benjamini_hochberg,
+    marked,
+    sign_flip,
+    survivors,
+    swapped_labels,
+)
 
 
 def test_the_example_of_benjamini_and_hochberg() -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from mmn.core import Example
 from mmn.errors import SourceError, UsageError
 from mmn.images import list_source, open_image
-from mmn.masks import load_masks, open_masks
-from mmn.outlines import decode_runs, draw_polygon, unpack_counts
+from mmn.units.masks import load_masks, open_masks
+from mmn.units.outlines import decode_runs, draw_polygon, unpack_counts
 
 SIZE = (10, 8)  # width, height
 
@@ -334,5 +334,5 @@ def test_every_noun_of_the_gallery_that_can_be_seen_has_a_mask():
 
 
 def test_masks_need_no_torch():
-    code = "import mmn.masks, sys; sys.exit('torch' in sys.modules)"
+    code = "import mmn.units.masks, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

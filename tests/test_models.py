@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmn.checkpoints import fingerprint
 from mmn.errors import ModelError, UnsupportedModelError, UsageError
-from mmn.examine import examine
-from mmn.models import load_model
+from mmn.models.checkpoints import fingerprint
+from mmn.models.loading import load_model
+from mmn.runs.doctor import examine
 
 FILES = (
     "model.safetensors",

@@ -1,7 +1,7 @@
 """The papers' settings, as their texts and their released code have them."""
 
 from mmn import names
-from mmn.presets import PRESETS
+from mmn.runs.presets import PRESETS
 
 
 def test_p2_scores_its_equation_and_what_its_code_computed_at_publication() -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from mmn.engines.local import carry_out
-from mmn.engines.ray import in_ray
 from mmn.errors import MmnError, UsageError
-from mmn.models import Model
-from mmn.runs import Progress
-from mmn.shards import finished_shards
+from mmn.models.loading import Model
+from mmn.runs.engines.local import carry_out
+from mmn.runs.engines.ray import in_ray
+from mmn.runs.plan import Progress
+from mmn.runs.shards import finished_shards
 from tests.test_engine import planned, rows_of, whole  # noqa: F401 - a fixture
 
 
@@ -37,7 +37,7 @@ class Died(Exception):
 
 
 def stand_in(fail: Exception | None = None) -> ModuleType:
-    """A module that does what `mmn.engines.ray` asks of Ray, in this process; `fail` is what every call ends in."""
+    """A module that does what `engines.ray` asks of Ray, in this process; `fail` is what every call ends in."""
 
     class Handle:
         def __init__(self, one: Any) -> None:

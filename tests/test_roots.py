@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmn import roots
 from mmn.errors import ImageError
 from mmn.images import list_source, open_image
-from mmn.masks import open_masks
-from mmn.roots import OutsideRootsError, require_model
+from mmn.safety import roots
+from mmn.safety.roots import OutsideRootsError, require_model
+from mmn.units.masks import open_masks
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_models_inside_and_bundled_ones_pass(folders, monkeypatch):
 
 
 def test_reading_a_model_and_a_delta_is_refused_too(folders):
-    from mmn.deltas import load
-    from mmn.models import load_model
+    from mmn.models.deltas import load
+    from mmn.models.loading import load_model
 
     with pytest.raises(OutsideRootsError):
         load_model(str(folders[1]))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mmn import runs
 from mmn.core import Example, Failure, ModelFacts, ScoreSettings
 from mmn.images import Listing
 from mmn.names import COMPLETE
-from mmn.runs import open_run, plan, run_id
-from mmn.shards import read_run, write_shard
+from mmn.runs import plan as planning
+from mmn.runs.plan import open_run, plan, run_id
+from mmn.runs.shards import read_run, write_shard
 
 MODEL = ModelFacts("tiny", "f" * 64, "llava", 3, 48)
 EXAMPLES = tuple(
@@ -75,7 +75,7 @@ def test_the_id_is_short_and_safe_as_a_folder_name():
     assert int(an_id(), 16) >= 0
 
 
-def planned(images: str = "folder", failures: tuple[Failure, ...] = (), **settings) -> runs.Plan:
+def planned(images: str = "folder", failures: tuple[Failure, ...] = (), **settings) -> planning.Plan:
     return plan(MODEL, Listing(EXAMPLES, failures), images, PROMPT, replace(SETTINGS, **settings))
 
 
@@ -87,20 +87,20 @@ def test_a_plan_names_the_same_run_at_another_time_and_from_another_place(monkey
         def now(cls, tz=None):
             return cls(2031, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr(runs, "datetime", Later)
+    monkeypatch.setattr(planning, "datetime", Later)
     later = planned(images="another way to write it")
     assert later.run.created_at != first.run.created_at
     assert later.run.run_id == first.run.run_id
 
 
-@pytest.mark.parametrize("package", [*runs._PACKAGES, "scoring"])
+@pytest.mark.parametrize("package", [*planning._PACKAGES, "scoring"])
 def test_a_plan_names_another_run_under_another_version(package, monkeypatch):
     before = planned()
     assert package in before.run.versions
     if package == "scoring":
-        monkeypatch.setattr(runs, "SCORING_VERSION", runs.SCORING_VERSION + 1)
+        monkeypatch.setattr(planning, "SCORING_VERSION", planning.SCORING_VERSION + 1)
     else:
-        monkeypatch.setattr(runs, "version", lambda name: before.run.versions[name] + ".1" * (name == package))
+        monkeypatch.setattr(planning, "version", lambda name: before.run.versions[name] + ".1" * (name == package))
     assert planned().run.run_id != before.run.run_id
 
 
@@ -116,7 +116,7 @@ def test_a_finished_batch_is_not_done_again(tmp_path):
     this = planned()
     run_path, to_do = open_run(this, tmp_path)
     assert to_do == this.batches
-    write_shard(run_path, this.batches[1].name, {"failure": runs.failure_table([Failure("a", "open", "b", "c")])})
+    write_shard(run_path, this.batches[1].name, {"failure": planning.failure_table([Failure("a", "open", "b", "c")])})
     assert open_run(this, tmp_path) == (run_path, (this.batches[0], this.batches[2]))
 
 
@@ -125,7 +125,7 @@ def test_pictures_that_could_not_be_listed_are_failures_once(tmp_path):
     this = planned(failures=failures)
     open_run(this, tmp_path)
     run_path, _ = open_run(this, tmp_path)
-    counts = runs.count(run_path)
+    counts = planning.count(run_path)
     assert (counts.n_failed, counts.n_images, counts.n_concepts, counts.max_residual) == (2, 0, 0, None)
 
 

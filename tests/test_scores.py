@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmn.adapters import Anatomy, Norm
-from mmn.hooks import ACTIVATION, FINAL, ONCE, capture
-from mmn.scores import contribution, folded_rows, norm_bias, rank_units, uniform_draw
+from mmn.models.adapters import Anatomy, Norm
+from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, capture
+from mmn.scores.equations import contribution, folded_rows, norm_bias, rank_units, uniform_draw
 from tests.tiny import N_LAYERS, build_family
 
 W_OUT = ([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]], [[3.0, 1.0, 0.0], [0.0, 0.0, 4.0]])  # two layers, d = 2, m = 3

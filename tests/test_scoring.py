@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmn import names, scoring
-from mmn.adapters import find_anatomy
-from mmn.captions import caption_encoded
+from mmn import names
 from mmn.core import ScoreSettings
-from mmn.engines.local import open_batch
 from mmn.errors import UsageError
 from mmn.images import list_source, open_image
-from mmn.runs import Batch
-from mmn.scoring import check_methods, score_batch
+from mmn.models.adapters import find_anatomy
+from mmn.reading.captions import caption_encoded
+from mmn.runs.engines.local import open_batch
+from mmn.runs.plan import Batch
+from mmn.scores import batch
+from mmn.scores.batch import check_methods, score_batch
 
 METHODS = (
     names.CONTRIBUTION,
@@ -201,7 +202,7 @@ def test_random_scores_do_not_depend_on_batches_at_all(tiny, examples, scored):
 
 
 def test_concepts_scored_in_parts_equal_those_scored_together(tiny, examples, scored, monkeypatch):
-    monkeypatch.setattr(scoring, "UNITS_AT_ONCE", 3 * N_UNITS)
+    monkeypatch.setattr(batch, "UNITS_AT_ONCE", 3 * N_UNITS)
     parts = score(tiny, examples, size=8)
     assert parts["concept"][0].keys() == scored["concept"][0].keys()
     assert [row["noun"] for row in parts["concept"]] == [row["noun"] for row in scored["concept"]]
@@ -256,7 +257,7 @@ def test_a_word_of_the_users_choice_is_scored_where_it_was_asked_for(tiny, examp
 
 
 def test_pictures_without_a_noun_have_a_caption_and_no_scores(tiny, examples, monkeypatch):
-    monkeypatch.setattr(scoring, "find_concepts", lambda *_: ())
+    monkeypatch.setattr(batch, "find_concepts", lambda *_: ())
     rows = score(tiny, examples[:2])
     assert (len(rows["image"]), len(rows["caption"])) == (2, 2)
     assert not rows["concept"]
@@ -272,14 +273,14 @@ def test_pixels_are_freed_before_the_model_writes(tiny, examples, monkeypatch):
                 image.getpixel((0, 0))
         return caption_encoded(*arguments)
 
-    monkeypatch.setattr(scoring, "caption_encoded", caption_without_pictures)
+    monkeypatch.setattr(batch, "caption_encoded", caption_without_pictures)
     settings = replace(SETTINGS, variants=(names.ORIGINAL, names.BLANK))
     tables = score_batch(tiny, opened.examples, opened.images, tiny.exact_prompt(PROMPT), settings)
     assert set(tables["caption"]["variant"].to_pylist()) == {names.ORIGINAL, names.BLANK}
 
 
 def test_a_score_that_is_not_finite_is_our_bug(tiny, examples, monkeypatch):
-    monkeypatch.setattr(scoring, "contribution", lambda _anatomy, a, _rows: a * float("nan"))
+    monkeypatch.setattr(batch, "contribution", lambda _anatomy, a, _rows: a * float("nan"))
     with pytest.raises(AssertionError, match="contribution is not finite"):
         score(tiny, examples, replace(SETTINGS, methods=(names.CONTRIBUTION,)))
 

@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmn import shards
 from mmn.cli import main
 from mmn.errors import UsageError
-from mmn.experiments.sensitivity import measure_sensitivity, pair_pictures, summarize_sensitivity
 from mmn.metrics import Lexical
 from mmn.names import BLANK, CONTRIBUTION, ORIGINAL
-from mmn.runs import Progress
+from mmn.runs import shards
+from mmn.runs.plan import Progress
+from mmn.runs.tables import TABLES
 from mmn.store import Store
-from mmn.tables import TABLES
+from mmn.studies.sensitivity.measure import measure_sensitivity, pair_pictures, summarize_sensitivity
 from tests.test_shards import RUN, concept_row
 from tests.tiny_metrics import save_tiny_bert, save_tiny_clip
 

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmn import shard_files, shards, whole_files
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, ORIGINAL
-from mmn.tables import SCHEMAS
+from mmn.runs import shard_files, shards
+from mmn.runs.tables import SCHEMAS
+from mmn.safety import atomic_files
 
 MODEL = ModelFacts("specimen", "f" * 16, "specimen", n_layers=3, d_mlp=8)
 RUN = Run(
@@ -193,9 +194,9 @@ def test_the_first_shard_of_a_name_wins(run_path: Path) -> None:
     shards.write_shard(run_path, "batch", first)
     shard_path = shards.write_shard(run_path, "batch", tables_of({"a": ["dog"]}, seed=1))
     assert shards.read_shard(shard_path)["score"].equals(first["score"])
-    hidden_path = whole_files.hidden(run_path, "batch")
+    hidden_path = atomic_files.hidden(run_path, "batch")
     shard_files.write_files(hidden_path, RUN, "batch", tables_of({"a": ["dog"]}, seed=1))
-    whole_files.publish(hidden_path, shard_path)  # the other writer was between its look and its rename
+    atomic_files.publish(hidden_path, shard_path)  # the other writer was between its look and its rename
     assert shards.read_shard(shard_path)["score"].equals(first["score"])
 
 
@@ -317,9 +318,9 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_shards(run_path: Path) 
 def test_only_leftovers_of_the_dead_are_removed(run_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host = whole_files._HOST
+    host = atomic_files._HOST
     names = {
-        "ours": f".a.{host}.{os.getpid()}.{whole_files._PROCESS}.00",
+        "ours": f".a.{host}.{os.getpid()}.{atomic_files._PROCESS}.00",
         "alive": f".a.{host}.{os.getppid()}.11111111.00",
         "elsewhere": ".a.other-machine.1.11111111.00",
         "stranger": ".DS_Store",

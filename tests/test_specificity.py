@@ -14,13 +14,21 @@ import pandas as pd
 import pytest
 import torch
 
-from mmn import names, shards
+from mmn import names
 from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.experiments import selectivity, specificity
-from mmn.experiments.reread import stored_concepts
-from mmn.experiments.selectivity import (
+from mmn.images import open_image
+from mmn.models.loading import Model
+from mmn.runs import shards
+from mmn.runs.plan import Progress
+from mmn.runs.reopen import ScoredRun, examples, open_run
+from mmn.runs.teacher_forcing import stored_concepts
+from mmn.scores.equations import uniform_draw
+from mmn.statistics.held_out import partners
+from mmn.store import Store
+from mmn.studies.selectivity import measure as selectivity
+from mmn.studies.selectivity.measure import (
     Activations,
     ClassUnits,
     NounClass,
@@ -31,19 +39,13 @@ from mmn.experiments.selectivity import (
     split_classes,
     summarize_selectivity,
 )
-from mmn.experiments.specificity import (
+from mmn.studies.specificity import measure as specificity
+from mmn.studies.specificity.measure import (
     checked_methods,
     count_of_one_picture,
     measure_specificity,
     summarize_specificity,
 )
-from mmn.held_out import partners
-from mmn.images import open_image
-from mmn.models import Model
-from mmn.revisit import ScoredRun, examples, open_run
-from mmn.runs import Progress
-from mmn.scores import uniform_draw
-from mmn.store import Store
 from tests.scored import interrupted_at_the_second
 
 METHODS = ("contribution", "activation", "attribution")

@@ -25,11 +25,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmn import shards
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoundError, UsageError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RUNNING
+from mmn.runs import shards
+from mmn.runs.tables import SCHEMAS
 from mmn.store import Store, database, migrations
-from mmn.tables import SCHEMAS
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
 from tests.unbound import unbind
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mmn import curves
 from mmn.core import ModelFacts, Neuron, Outcome, Run, ScoreSettings
 from mmn.errors import UsageError
 from mmn.names import ABLATE, COMPLETE, PERTURB
-from mmn.shards import create_run, finish_run, write_shard
+from mmn.runs.shards import create_run, finish_run, write_shard
+from mmn.runs.tables import TABLES
 from mmn.store import Store
-from mmn.store.effects import Which
-from mmn.tables import TABLES
+from mmn.studies.degradation import curves
+from mmn.studies.degradation.queries import Which
 
 RUN_ID = "ef00000000000000"
 N_UNITS = 100

@@ -15,9 +15,9 @@ import pytest
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import UsageError
 from mmn.names import COMPLETE, ORIGINAL
-from mmn.shards import create_run, finish_run, write_shard
+from mmn.runs.shards import create_run, finish_run, write_shard
+from mmn.runs.tables import TABLES
 from mmn.store import Store
-from mmn.tables import TABLES
 
 TIME = "2026-11-20T10:00:00+00:00"
 D_MLP = 10

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmn import shards
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.geometry import Cell, Grid, Grids
+from mmn.models.geometry import Cell, Grid, Grids, serialise
 from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, chance_overlap
-from mmn.store import Store, grids, migrations
+from mmn.runs import shards
+from mmn.runs.tables import ADDED, ANNOTATIONS, SCHEMAS, TABLES
+from mmn.store import Store, migrations
 from mmn.store.pictures import _with_other_ranks
-from mmn.tables import ADDED, ANNOTATIONS, SCHEMAS, TABLES
 from tests.test_shards import MODEL, RUN, concept_row, score_rows
 from tests.test_store import documented, in_database
 from tests.unbound import unbind
@@ -89,7 +89,12 @@ def annotated(rng: np.random.Generator, scores: list[dict[str, Any]]) -> dict[st
     look = [
         {"image_id": i, "layer": layer, "unit": unit, "activations": [layer, unit, 0.25]} for i, layer, unit in seen
     ]
-    return {"neuron": neuron, "field": field, "look": look, "grid": [{"image_id": "aa1", "grid": grids.to_json(GRIDS)}]}
+    return {
+        "neuron": neuron,
+        "field": field,
+        "look": look,
+        "grid": [{"image_id": "aa1", "grid": serialise.to_json(GRIDS)}],
+    }
 
 
 ROWS = a_run()

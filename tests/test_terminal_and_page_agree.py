@@ -6,17 +6,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mmn import shards
-from mmn.curves import curves
-from mmn.edit_shares import MEASURES, edit_shares
-from mmn.experiments.degradation_summary import summarise
-from mmn.experiments.invariance import summarize
-from mmn.experiments.sensitivity import summarize_sensitivity
-from mmn.experiments.specificity import summarize_specificity
-from mmn.figures.editing import success
 from mmn.names import ABLATE, PERTURB, SAME_PICTURE
+from mmn.runs import shards
 from mmn.store import Store
-from mmn.store.effects import Which
+from mmn.studies.degradation.curves import curves
+from mmn.studies.degradation.queries import Which
+from mmn.studies.degradation.summary import summarise
+from mmn.studies.editing.figures import success
+from mmn.studies.editing.shares import MEASURES, edit_shares
+from mmn.studies.invariance.measure import summarize
+from mmn.studies.sensitivity.measure import summarize_sensitivity
+from mmn.studies.specificity.measure import summarize_specificity
 from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
 from tests.pages.filled_effects import METRIC
 

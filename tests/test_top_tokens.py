@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmn.top_tokens import CROWD, TopTokens, _by_topk, top_tokens
+from mmn.units.top_tokens import CROWD, TopTokens, _by_topk, top_tokens
 
 Way = Callable[[Tensor, int], TopTokens]
 both_ways = pytest.mark.parametrize("way", [top_tokens, _by_topk])

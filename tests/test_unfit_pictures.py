@@ -10,19 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from mmn import names, scoring
+from mmn import names
 from mmn.cli import main
 from mmn.core import ScoreSettings
-from mmn.engines.local import carry_out
 from mmn.errors import UnsupportedModelError
-from mmn.exactness import inexact
-from mmn.experiments import shuffled
 from mmn.images import list_source
-from mmn.models import Model
-from mmn.revisit import ScoredRun
-from mmn.runs import Plan, Progress, count, plan
-from mmn.shards import finished_shards, read_run, read_shard
+from mmn.models.loading import Model
+from mmn.reading.exactness import inexact
+from mmn.runs.engines.local import carry_out
+from mmn.runs.plan import Plan, Progress, count, plan
+from mmn.runs.reopen import ScoredRun
+from mmn.runs.shards import finished_shards, read_run, read_shard
+from mmn.scores import batch
 from mmn.store import Store
+from mmn.studies.invariance import shuffled
 
 WIDE = (150, 40)  # the picture that something is wrong with
 
@@ -113,7 +114,7 @@ def test_a_score_of_broken_pictures_alone_ends_with_1_and_failed(checkpoint, tmp
 
 def test_nan_weights_of_a_loaded_model_fail_every_picture(tiny, folder, tmp_path, checkpoint):
     """A weight that is damaged after the check, as memory can be: still no run that is complete with 0 concepts."""
-    from mmn.models import load_model
+    from mmn.models.loading import load_model
 
     model = load_model(str(checkpoint), device="cpu")
     model.anatomy.ffn_outs[1].weight.data[3, 4] = torch.nan
@@ -125,13 +126,13 @@ def test_nan_weights_of_a_loaded_model_fail_every_picture(tiny, folder, tmp_path
 
 
 def test_gradients_that_overflow_fail_their_pictures_and_not_the_run(tiny, folder, tmp_path, monkeypatch):
-    def overflowing(measured: scoring.Measured) -> scoring.Scored:
+    def overflowing(measured: batch.Measured) -> batch.Scored:
         scored = attribution(measured)
         scored.score[[index for index, one in enumerate(measured.said) if one.row == 0]] = torch.inf
         return scored
 
-    attribution = scoring.SCORES[names.ATTRIBUTION]
-    monkeypatch.setitem(scoring.SCORES, names.ATTRIBUTION, overflowing)
+    attribution = batch.SCORES[names.ATTRIBUTION]
+    monkeypatch.setitem(batch.SCORES, names.ATTRIBUTION, overflowing)
     one_by_one = planned(tiny, folder, methods=(names.ATTRIBUTION,), batch_size=1)
     run_path, _ = carry_out(one_by_one, tiny, tmp_path / "runs", quiet)
     rows = rows_of(run_path)
@@ -156,7 +157,7 @@ def inexact_noun(tiny, folder, tmp_path, monkeypatch) -> str:
         column = concepts.schema.get_field_index("residual")
         return inexact(concepts.set_column(column, "residual", [moved]), n, dtype)
 
-    monkeypatch.setattr(scoring, "inexact", worse)
+    monkeypatch.setattr(batch, "inexact", worse)
     return noun
 
 
@@ -182,7 +183,7 @@ def test_a_concept_whose_logit_does_not_add_up_is_a_failure_and_no_concept(
 
 
 def test_a_run_whose_first_batch_does_not_add_up_stops(tiny, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "inexact", lambda _concepts, n, _dtype: dict.fromkeys(range(n), 271.0))
+    monkeypatch.setattr(batch, "inexact", lambda _concepts, n, _dtype: dict.fromkeys(range(n), 271.0))
     again = planned(tiny, folder, batch_size=2)
     for _ in range(2):  # and when it is resumed
         with pytest.raises(UnsupportedModelError, match=r"adapter does not understand .*miss 2\.7e"):

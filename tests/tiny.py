@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import transformers as hf
 
-from mmn.adapters import find_anatomy, find_family
 from mmn.core import ModelFacts
-from mmn.limber import LimberConfig, LimberForConditionalGeneration
-from mmn.models import Model
+from mmn.models.adapters import find_anatomy, find_family
+from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
+from mmn.models.loading import Model
 from mmn.specimen.build import build_processor
 from mmn.specimen.tokenizer import IMAGE, build_tokenizer
 

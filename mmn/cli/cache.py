@@ -16,9 +16,9 @@ from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
 from mmn.errors import BrokenFileError, CacheError, SetAside, SourceError, UsageError
 from mmn.names import ORIGINAL
-from mmn.nounless import require_nouns
-from mmn.printable import printable
-from mmn.shards import find_runs, read_run_file
+from mmn.runs.nounless import require_nouns
+from mmn.runs.shards import find_runs, read_run_file
+from mmn.safety.printable import printable
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
 

@@ -45,7 +45,7 @@ from mmn.cli.options import layer_range, number, sizes, split
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
-from mmn.nounless import require_nouns
+from mmn.runs.nounless import require_nouns
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
 

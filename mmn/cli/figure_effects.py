@@ -12,7 +12,7 @@ from mmn.cli.options import layer_range, split
 from mmn.errors import UsageError
 from mmn.names import ABLATE, PERTURB, SIGMA_UNITS
 from mmn.store import Store
-from mmn.store.effects import Which
+from mmn.studies.degradation.queries import Which
 
 MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost")
 Drawn = tuple[Any, pd.DataFrame]
@@ -31,8 +31,8 @@ def degradation(store: Store, row: dict[str, Any], options: argparse.Namespace) 
     """Curves of an ablation by one or several scores."""
     measure = options.measure or "prob"
     which, means = _measured(store, row, options, ABLATE, measure)
-    from mmn.curves import curves
-    from mmn.figures.degradation import degradation as chart
+    from mmn.studies.degradation.curves import curves
+    from mmn.studies.degradation.figures import degradation as chart
 
     data = _known(curves(means, measure), measure)
     return chart(data, _counted(row, means), measure, _subset(which), which.metric or ""), data
@@ -44,8 +44,8 @@ def perturbation(store: Store, row: dict[str, Any], options: argparse.Namespace)
     which, means = _measured(store, row, options, PERTURB, measure)
     if len(which.methods) > 1:
         raise UsageError(f"perturbation draws one score; give --methods with one of {', '.join(which.methods)}")
-    from mmn.curves import curves
-    from mmn.figures.degradation import perturbation as chart
+    from mmn.studies.degradation.curves import curves
+    from mmn.studies.degradation.figures import perturbation as chart
 
     data = _known(curves(means, measure), measure)
     against, unit = options.against or "sigma", which.sigma_unit or ""
@@ -55,7 +55,7 @@ def perturbation(store: Store, row: dict[str, Any], options: argparse.Namespace)
 def ablated_layers(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """Layers of the units that an ablation zeroed."""
     which, means = _measured(store, row, options, ABLATE)
-    from mmn.figures.degradation import ablated_layers as chart
+    from mmn.studies.degradation.figures import ablated_layers as chart
 
     stored = min(int(row["settings"]["top_k"]), int(row["n_layers"]) * int(row["d_mlp"]))
     ks = [int(k) for k in sorted(means["k"].unique()) if 0 < k <= stored]
@@ -78,7 +78,7 @@ def edit(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Draw
     chosen = found.iloc[0]
     of_pair = edits[(edits["noun"] == chosen["noun"]) & (edits["target"] == chosen["target"])]
     rows = pd.concat([of_pair[of_pair["edit_id"] == chosen["edit_id"]], of_pair]).drop_duplicates("edit_id")
-    from mmn.figures.editing import editing, success
+    from mmn.studies.editing.figures import editing, success
 
     data = success(rows, store.edited_captions(row["run_id"], *rows["edit_id"]))
     if data.empty:
@@ -156,7 +156,7 @@ def _known(data: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _counted(row: dict[str, Any], means: pd.DataFrame) -> dict[str, Any]:
-    from mmn.curves import counted
+    from mmn.studies.degradation.curves import counted
 
     n_images, n_nouns = counted(means)
     return row | {"n_images": n_images, "n_concepts": n_nouns}

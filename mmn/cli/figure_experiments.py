@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def invariance(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """Shared units against k under shuffling, by one or several scores."""
-    from mmn.figures.invariance import region_invariance as chart
+    from mmn.studies.invariance.figures import region_invariance as chart
 
     measured = _measured(store, row, "region")
     methods = split(options.methods) or list(dict.fromkeys(measured["method"]))
@@ -40,7 +40,7 @@ def invariance(store: Store, row: dict[str, Any], options: argparse.Namespace) -
 
 def invariance_by_concept(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The same at one k, concept by concept."""
-    from mmn.figures.invariance import invariance_by_concept as chart
+    from mmn.studies.invariance.figures import invariance_by_concept as chart
 
     measured = _measured(store, row, "region")
     method, k = _one_method(options, list(dict.fromkeys(measured["method"]))), _one_k(options, row, measured)
@@ -50,7 +50,7 @@ def invariance_by_concept(store: Store, row: dict[str, Any], options: argparse.N
 
 def invariance_by_layer(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The same at one k, layer by layer."""
-    from mmn.figures.invariance import kept_by_layer as chart
+    from mmn.studies.invariance.figures import kept_by_layer as chart
 
     measured = _measured(store, row, "region")
     method, k = _one_method(options, list(dict.fromkeys(measured["method"]))), _one_k(options, row, measured)
@@ -60,7 +60,7 @@ def invariance_by_layer(store: Store, row: dict[str, Any], options: argparse.Nam
 
 def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """Units that several pictures of a concept share, concept by concept."""
-    from mmn.figures.cross_image import cross_image_invariance as chart
+    from mmn.studies.invariance.cross_image_figures import cross_image_invariance as chart
 
     method, k, n = _across(store, row, options)
     lemmas, layers = _nouns(options)
@@ -70,7 +70,7 @@ def cross_image(store: Store, row: dict[str, Any], options: argparse.Namespace) 
 
 def cross_image_by_layer(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The layers in which these units lie."""
-    from mmn.figures.cross_image import shared_by_layer as chart
+    from mmn.studies.invariance.cross_image_figures import shared_by_layer as chart
 
     method, k, n = _across(store, row, options)
     lemmas, layers = _nouns(options)
@@ -90,7 +90,7 @@ def _across(store: Store, row: dict[str, Any], options: argparse.Namespace) -> t
 
 def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The heat map of one picture (`--image`), or of the most frequent concepts; the control is a second panel."""
-    from mmn.figures import specificity as charts
+    from mmn.studies.specificity import figures as charts
 
     run_id = row["run_id"]
     lemmas, layers = _nouns(options)
@@ -112,7 +112,7 @@ def specificity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
 
 def specificity_summary(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The mean share for other nouns, by one or several scores, beside random units."""
-    from mmn.figures.specificity import specificity_summary as chart
+    from mmn.studies.specificity.figures import specificity_summary as chart
 
     methods = split(options.methods) or store.specificity_methods(row["run_id"])
     data = store.specificity_summary(row["run_id"], methods, split(options.concepts), layer_range(options.layers))
@@ -121,7 +121,7 @@ def specificity_summary(store: Store, row: dict[str, Any], options: argparse.Nam
 
 def highest_for_own_noun(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """How often a unit scores highest for its own noun, beside random units and chance."""
-    from mmn.figures.specificity import highest_for_own_noun as chart
+    from mmn.studies.specificity.figures import highest_for_own_noun as chart
 
     methods = split(options.methods) or store.specificity_methods(row["run_id"])
     data = store.highest_for_own_noun(row["run_id"], methods, split(options.concepts), layer_range(options.layers))
@@ -152,7 +152,7 @@ def _with_alone(store: Store, row: dict[str, Any], options: argparse.Namespace) 
 
 def selectivity(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """The heat map of classes; the control is a second panel."""
-    from mmn.figures.specificity import selectivity as chart
+    from mmn.studies.specificity.figures import selectivity as chart
 
     method = _one_method(options, store.selectivity_methods(row["run_id"]))
     data = store.selectivity(row["run_id"], method, options.most or MOST, split(options.concepts))
@@ -161,7 +161,7 @@ def selectivity(store: Store, row: dict[str, Any], options: argparse.Namespace) 
 
 def sensitivity(store: Store, row: dict[str, Any], options: argparse.Namespace) -> Drawn:
     """A panel for each measure, beside the shuffled pairing."""
-    from mmn.figures.sensitivity import sensitivity as chart
+    from mmn.studies.sensitivity.figures import sensitivity as chart
 
     methods, there = store.sensitivity_measured(row["run_id"])
     metrics = split(options.metric) or there

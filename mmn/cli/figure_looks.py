@@ -35,7 +35,7 @@ def _lens(store: Store, row: dict[str, Any], _options: argparse.Namespace) -> Dr
 
 
 def _lens_layers(store: Store, row: dict[str, Any], _options: argparse.Namespace) -> Drawn:
-    from mmn.experiments.lens_results import layer_shares
+    from mmn.studies.lens.results import layer_shares
 
     data = layer_shares(store, row["run_id"])
     if data.empty:

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _families() -> list[dict[str, str]]:
-    from mmn.adapters.families import FAMILIES
+    from mmn.models.adapters.families import FAMILIES
 
     return [
         {"family": f.model_type, "example": f.example, "decoder": f.decoder, "unembedding": f.unembedding}
@@ -41,7 +41,7 @@ def _families() -> list[dict[str, str]]:
 
 def _examine(options: argparse.Namespace) -> dict[str, Any]:
     """Facts of a model, and the checks that `score` makes of it, on two pictures."""
-    from mmn.examine import examine
+    from mmn.runs.doctor import examine
 
     return examine(load_quietly(options.name, options.dtype, options.device))
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from tqdm import tqdm
 
-from mmn.runs import Progress
+from mmn.runs.plan import Progress
 
 STYLES = ("auto", "json", "none")
 LINE_EVERY_S = 10.0

@@ -16,9 +16,9 @@ from typing import Any
 from mmn.cli.cache import LATEST
 from mmn.core import Run
 from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
-from mmn.revisit import require_nouns
-from mmn.runs import Progress, ProgressCallback
-from mmn.shards import check_place, copy_run, find_runs, read_run
+from mmn.runs.plan import Progress, ProgressCallback
+from mmn.runs.reopen import require_nouns
+from mmn.runs.shards import check_place, copy_run, find_runs, read_run
 from mmn.specimen import RUN_PATH as BUNDLED
 
 
@@ -70,7 +70,7 @@ def load_quietly(name: str, dtype: str, device: str) -> Any:
 
     What was filled in for an older checkpoint is said there, too.
     """
-    from mmn.models import load_model
+    from mmn.models.loading import load_model
 
     quieten()
     model = load_model(name, dtype, device)

@@ -11,15 +11,15 @@ from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, words
 from mmn.cli.running import load_into_database, load_quietly
-from mmn.nounless import why
-from mmn.presets import PRESETS
-from mmn.shards import RUN_FILE, read_run
+from mmn.runs.nounless import why
+from mmn.runs.presets import PRESETS
+from mmn.runs.shards import RUN_FILE, read_run
 
 MOST_TOKENS = 4096
 
 
 def _ray() -> Any:
-    from mmn.engines.ray import in_ray
+    from mmn.runs.engines.ray import in_ray
 
     return in_ray
 
@@ -57,14 +57,14 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from mmn.cli.annotate import annotate_stoppably
     from mmn.cli.progress import reporter
-    from mmn.engines.local import carry_out
-    from mmn.examine import check
     from mmn.images import list_source
-    from mmn.models import with_delta
-    from mmn.runs import Progress, count, plan
-    from mmn.scoring import check_methods
+    from mmn.models.loading import with_delta
+    from mmn.runs.doctor import check
+    from mmn.runs.engines.local import carry_out
+    from mmn.runs.plan import Progress, count, plan
+    from mmn.scores.batch import check_methods
+    from mmn.studies.annotate.command import annotate_stoppably
 
     _fill_from_preset(options)
     methods = words(options.methods, "--methods")

@@ -10,16 +10,16 @@ from typing import Any, Final
 
 from mmn.figures.budget import logit_budget, top_share
 from mmn.figures.comparison import ranking_overlap
-from mmn.figures.cross_image import cross_image_invariance, shared_by_layer
-from mmn.figures.degradation import ablated_layers, degradation, perturbation
-from mmn.figures.editing import editing
-from mmn.figures.fields import field_overlaps
-from mmn.figures.invariance import invariance_by_concept, kept_by_layer, region_invariance
 from mmn.figures.layers import layer_distribution
-from mmn.figures.lens import nearest_cosines, noun_shares
 from mmn.figures.neuron import decoded_tokens
-from mmn.figures.sensitivity import sensitivity
-from mmn.figures.specificity import (
+from mmn.studies.annotate.figures import field_overlaps
+from mmn.studies.degradation.figures import ablated_layers, degradation, perturbation
+from mmn.studies.editing.figures import editing
+from mmn.studies.invariance.cross_image_figures import cross_image_invariance, shared_by_layer
+from mmn.studies.invariance.figures import invariance_by_concept, kept_by_layer, region_invariance
+from mmn.studies.lens.figures import nearest_cosines, noun_shares
+from mmn.studies.sensitivity.figures import sensitivity
+from mmn.studies.specificity.figures import (
     highest_for_own_noun,
     selectivity,
     specificity_by_concept,

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from mmn.images.opening import (
-    MAX_ASPECT,
-    MAX_PIXELS,
-    MAX_SIDE,
-    MIN_SIDE,
-    THUMBNAIL_SIDE,
-    open_image,
-    thumbnail,
-)
+from mmn.images.opening import MAX_ASPECT, MAX_PIXELS, MAX_SIDE, MIN_SIDE, THUMBNAIL_SIDE, open_image, thumbnail
 from mmn.images.sources import PICTURES_PATH, Listing, Progress, list_source
 
 __all__ = [

@@ -24,7 +24,7 @@ from mmn.images.columns import captions_in, is_caption_column, unread
 from mmn.images.naming import Unresolved, resolve_beside
 from mmn.images.opening import format_suffix
 from mmn.images.places import Place, Places, require_folder, walk
-from mmn.roots import require_inside
+from mmn.safety.roots import require_inside
 
 _ROWS_AT_ONCE = 64  # pictures in memory
 

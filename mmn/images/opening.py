@@ -33,7 +33,7 @@ from PIL import Image, Jpeg2KImagePlugin, UnidentifiedImageError
 
 from mmn.errors import ImageError
 from mmn.images import heard
-from mmn.roots import is_inside
+from mmn.safety.roots import is_inside
 
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 20_000

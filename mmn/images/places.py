@@ -11,7 +11,7 @@ from typing import Any
 
 from mmn.core import Failure
 from mmn.errors import SourceError
-from mmn.roots import is_inside, require_inside
+from mmn.safety.roots import is_inside, require_inside
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mmn.images.datasets import dataset_places
 from mmn.images.folders import folder_places
 from mmn.images.opening import Header, read_header
 from mmn.images.places import Place, Places, is_file, one_place
-from mmn.roots import require_inside
+from mmn.safety.roots import require_inside
 
 Progress = Callable[[int, int], None]
 PICTURES_PATH: Final = Path("cache") / "pictures"

@@ -10,9 +10,9 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 
-from mmn.boundary import Translated
-from mmn.checkpoints import fingerprint, load_weights, local_folder
-from mmn.models import resolve_device
+from mmn.models.checkpoints import fingerprint, load_weights, local_folder
+from mmn.models.loading import resolve_device
+from mmn.safety.boundary import Translated
 
 TEXTS_AT_ONCE: Final = 64
 KEPT_TEXTS: Final = 8192  # of BERT's size 30 kB each

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mmn.nouns import lemma_of
+from mmn.reading.nouns import lemma_of
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _EDGE: Final = re.compile(r"^[\W_]+|[\W_]+$")  # punctuation around a word, not inside it (t-shirt)

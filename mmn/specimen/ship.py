@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mmn import names, shards
+from mmn import names
 from mmn.cli import DONE, main
+from mmn.runs import shards
 from mmn.specimen import GALLERY_PATH, RUN_PATH
 
 TOP_K = 43  # 1.4 % of the specimen's units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits

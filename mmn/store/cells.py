@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from mmn.errors import UsageError
-from mmn.intervals import SHARE, Intervals, Range
 from mmn.names import METHODS
+from mmn.statistics.intervals import SHARE, Intervals, Range
 
 # The nouns of pictures' own captions (chosen words are left out), each with a number; and the pictures, numbered.
 NOUNS: Final = """

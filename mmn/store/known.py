@@ -14,13 +14,13 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from mmn.checks import distinct, pictures
 from mmn.core import Run
 from mmn.errors import Unfit
-from mmn.inside import is_name
-from mmn.printable import quoted
-from mmn.shard_files import Shard
-from mmn.store import grids
+from mmn.models.geometry import serialise
+from mmn.runs.checks import distinct, pictures
+from mmn.runs.shard_files import Shard
+from mmn.safety.inside import is_name
+from mmn.safety.printable import quoted
 
 _TOLD_ONCE: Final = ("caption", "concept")  # every score has its concept in the same shard (`checks`)
 _CAPTION: Final = ["image_id", "variant"]
@@ -112,6 +112,6 @@ def _is_unit(unit: Any, run: Run) -> bool:
 def _check_grids(tables: Mapping[str, pa.Table]) -> None:
     for (text,) in distinct(tables["grid"], ["grid"]) if "grid" in tables else ():
         try:
-            grids.from_json(text)
+            serialise.from_json(text)
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise Unfit(f"grid.grid {quoted(text)} is no grid of image tokens") from error

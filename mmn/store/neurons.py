@@ -17,9 +17,8 @@ from jaxtyping import Float
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.geometry import Grids
+from mmn.models.geometry import Grids, serialise
 from mmn.names import chance_overlap
-from mmn.store import grids
 from mmn.store.reader import Reader, require_k
 
 _NOUNS: Final = """
@@ -162,7 +161,7 @@ class NeuronReader(Reader):
         with self._of_run(run_id) as (own, run):
             rows = _ask(own, run, neuron, _LOOKS, image_ids=list(image_ids))
         return {
-            row.image_id: UnitLook(row.activations, grids.from_json(row.grid), (row.width, row.height))
+            row.image_id: UnitLook(row.activations, serialise.from_json(row.grid), (row.width, row.height))
             for row in rows.itertuples()
         }
 

@@ -14,9 +14,8 @@ import pandas as pd
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.geometry import Grids
+from mmn.models.geometry import Grids, serialise
 from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL
-from mmn.store import grids
 from mmn.store.reader import Reader, require_concept, require_k
 
 TOP, BOTTOM = "top", "bottom"  # the highest scores (rank 1, 2, …), the suppressors (rank −1, −2, …)
@@ -267,7 +266,7 @@ class PictureReader(Reader):
             rows = own.execute(
                 "SELECT grid FROM grid WHERE run_id = ? AND image_id = ?", [run["run_id"], image_id]
             ).fetchall()
-        return grids.from_json(rows[0][0]) if rows else None
+        return serialise.from_json(rows[0][0]) if rows else None
 
 
 def _with_other_ranks(ranked: pd.DataFrame, others: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.intervals import draw_intervals, interval_table
 from mmn.names import CONTRIBUTION, FOUND, RANDOM, chance_overlap, reference_of
+from mmn.statistics.intervals import draw_intervals, interval_table
 from mmn.store.cells import by_picture, with_intervals
 from mmn.store.reader import Reader, require_k
 

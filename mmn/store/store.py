@@ -16,22 +16,22 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import SetAside
-from mmn.inside import inside
 from mmn.names import ORIGINAL
-from mmn.shards import remove
+from mmn.runs.shards import remove
+from mmn.safety.inside import inside
 from mmn.store import forgetting, loading, queries
-from mmn.store.cross_image import CrossImageReader
 from mmn.store.database import DATABASE, connect
-from mmn.store.edits import EditReader
-from mmn.store.effects import EffectReader
-from mmn.store.invariance import InvarianceReader
-from mmn.store.lens import LensReader
 from mmn.store.migrations import migrate
 from mmn.store.neurons import NeuronReader
 from mmn.store.pictures import PictureReader
 from mmn.store.rankings import RankingReader
-from mmn.store.sensitivity import SensitivityReader
-from mmn.store.specificity import SpecificityReader
+from mmn.studies.degradation.queries import EffectReader
+from mmn.studies.editing.queries import EditReader
+from mmn.studies.invariance.cross_image_queries import CrossImageReader
+from mmn.studies.invariance.queries import InvarianceReader
+from mmn.studies.lens.queries import LensReader
+from mmn.studies.sensitivity.queries import SensitivityReader
+from mmn.studies.specificity.queries import SpecificityReader
 
 
 class Store(

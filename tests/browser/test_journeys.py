@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmn import jobs
+from mmn.runs import jobs
 from tests.browser.serving import CHROMIUM, ROOT, served
 from tests.pages.filled import fill, fill_whole
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmn import curves
 from mmn.core import Neuron
 from mmn.figures import FIGURES
-from mmn.figures.editing import edit_label, success
+from mmn.studies.degradation import curves
+from mmn.studies.editing.figures import edit_label, success
 
 RUN = {"model": "specimen", "images": "gallery", "n_layers": 8, "d_mlp": 384, "n_images": 20, "n_concepts": 20}
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from mmn.figures.export import FORMATS, chart_bytes
-from mmn.figures.fields import field_overlaps
-from mmn.figures.lens import nearest_cosines, noun_shares
+from mmn.studies.annotate.figures import field_overlaps
+from mmn.studies.lens.figures import nearest_cosines, noun_shares
 
 RUN = {"model": "specimen", "images": "gallery", "n_layers": 4, "d_mlp": 64}
 

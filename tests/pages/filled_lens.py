@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from mmn.tables import TABLES
+from mmn.runs.tables import TABLES
 
 WORDS = ("dog", "bus", "the", "sky", "<x>")
 

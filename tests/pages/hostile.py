@@ -8,7 +8,7 @@ from unittest import mock
 import pyarrow as pa
 
 from mmn.core import Run
-from mmn.shards import create_run, write_shard
+from mmn.runs.shards import create_run, write_shard
 from tests.pages import filled
 
 HOST = "hostile.test"

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from app import access
-from mmn import jobs, roots
+from mmn.runs import jobs
+from mmn.safety import roots
 from tests.pages.filled import fill
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmn import jobs
 from mmn.names import default_method
+from mmn.runs import jobs
 
 FAKE = Path(__file__).with_name("fake_score.py")
 PAGES = ("invariance", "specificity", "sensitivity")

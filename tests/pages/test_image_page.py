@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from mmn.core import Neuron
-from mmn.heat import heat_map, iou, mask_at
-from mmn.masks import MaskSource, Outlines
 from mmn.store import Store
+from mmn.units.heat_maps import heat_map, iou, mask_at
+from mmn.units.masks import MaskSource, Outlines
 from tests.pages.filled import GRIDS, fill_whole
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mmn import scoring
 from mmn.cli import main
 from mmn.cli.figure import DRAW
+from mmn.scores import batch
 from mmn.store import Store
 from tests.pages.test_every_page import PAGES, assert_fine
 
@@ -36,7 +36,7 @@ def scored(pictures: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     words = ["score", "--model", checkpoint, "--images", pictures, "--cache", cache, "--limit", "3", "--annotate", "3"]
     words += ["--max-new-tokens", "4", "--progress", "none"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scoring, "find_concepts", lambda *_given: ())
+        patched.setattr(batch, "find_concepts", lambda *_given: ())
         assert main(list(map(str, words))) == 0
     return cache
 
@@ -75,7 +75,7 @@ def test_tables_of_nouns_are_refused_and_captions_exported(cache: Path, capfd, t
 
 def test_scoring_says_so_in_the_end(scored: Path, pictures: Path, checkpoint: Path, capfd) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scoring, "find_concepts", lambda *_given: ())
+        patched.setattr(batch, "find_concepts", lambda *_given: ())
         words = ["score", "--model", checkpoint, "--images", pictures, "--cache", scored, "--limit", "3"]
         assert main([*map(str, words), "--max-new-tokens", "4", "--progress", "none"]) == 0
     assert SAYS in capfd.readouterr().out

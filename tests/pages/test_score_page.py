@@ -14,8 +14,8 @@ from app.estimate import BYTES_PER_ROW, CONCEPTS_ASSUMED, estimate
 from app.state import default_ks, duration, find_label, k_options, parse_k, short
 from app.text import plain
 from app.uploads import save_uploads
-from mmn import jobs
 from mmn.names import METHODS
+from mmn.runs import jobs
 
 FAKE = Path(__file__).with_name("fake_score.py")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmn.models import load_model
+from mmn.models.loading import load_model
 from mmn.specimen import MODEL_PATHS
 from mmn.specimen.card import card_of
 from mmn.specimen.evaluate import evaluate

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmn import shards
-from mmn.checkpoints import fingerprint
+from mmn.models.checkpoints import fingerprint
 from mmn.names import BLANK, ORIGINAL
+from mmn.runs import shards
 from mmn.specimen import GALLERY_PATH, MODEL_PATH, RUN_PATH
 from mmn.specimen.ship import MOST_BYTES
 from mmn.store import Store

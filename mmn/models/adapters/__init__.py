@@ -1,0 +1,168 @@
+"""What differs between model families, and nothing else: declared, not coded.
+
+`find_adapter` matches a loaded model with its family (`families.py`) and its text decoder (`decoders.py`) and
+returns its `Anatomy`: the very modules that scores are read from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmn.errors import UnsupportedModelError
+from mmn.models.adapters.decoders import DECODERS, Decoder, Norm
+from mmn.models.adapters.families import CLASS_TOKENS, FAMILIES, OTHER_LAYOUTS, Family
+
+__all__ = [
+    "CLASS_TOKENS",
+    "DECODERS",
+    "FAMILIES",
+    "OTHER_LAYOUTS",
+    "Anatomy",
+    "Decoder",
+    "Family",
+    "Norm",
+    "find_anatomy",
+    "find_decoder",
+    "find_family",
+]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The modules of one model that scores are read from; lists are by layer. `decoder` is the whole text decoder."""
+
+    decoder: nn.Module
+    layers: tuple[nn.Module, ...]
+    attentions: tuple[nn.Module, ...]
+    ffn_outs: tuple[nn.Linear, ...]
+    activations: tuple[nn.Module, ...]
+    is_gated: bool
+    final_norm: nn.Module
+    norm: Norm
+    unembedding: nn.Linear
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def d_mlp(self) -> int:
+        return self.w_out(0).shape[1]
+
+    def w_out(self, layer: int) -> Float[Tensor, "d m"]:
+        """W_out of a layer; column i is what unit i writes into the residual stream."""
+        return self.ffn_outs[layer].weight
+
+    def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
+        return self.ffn_outs[layer].bias
+
+    def w_u(self, token_ids: Tensor) -> Float[Tensor, "n d"]:
+        """Rows of the unembedding, in float32; never the whole matrix."""
+        return self.unembedding.weight[token_ids].float()
+
+    def logit_bias(self, token_ids: Tensor) -> Float[Tensor, " n"]:
+        bias = self.unembedding.bias
+        return torch.zeros(len(token_ids), device=token_ids.device) if bias is None else bias[token_ids].float()
+
+
+def find_family(model_type: str) -> Family:
+    """The family of a checkpoint; raises `UnsupportedModelError` with the list of those there are."""
+    if model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"no adapter for models of type {model_type!r}; supported are {', '.join(FAMILIES)} "
+            f"(README, «Add a model», says how to add one)"
+        )
+    return FAMILIES[model_type]
+
+
+def find_decoder(text_config: Any, family: Family) -> Decoder:
+    """Where the parts of a family's text decoder are; raises `UnsupportedModelError` where it is not known."""
+    decoder_type = getattr(text_config, "model_type", None)
+    if decoder_type not in DECODERS:
+        form = ", an encoder and a decoder" if getattr(text_config, "is_encoder_decoder", False) else ""
+        raise UnsupportedModelError(
+            f"this {family.model_type} model speaks through a {decoder_type!r} decoder{form}, for which there is no "
+            f"adapter; supported are {', '.join(DECODERS)}"
+        )
+    return DECODERS[decoder_type]
+
+
+def find_anatomy(model: Any, family: Family) -> Anatomy:
+    """Resolves the declared paths in a model, with its weights or on the `meta` device without them.
+
+    Raises:
+        UnsupportedModelError: the decoder is not known, or this form of it lacks a part, or a part is no plain matrix
+            of floats: what scores are read from must be what is multiplied.
+    """
+    declared = find_decoder(model.config.text_config, family)
+    decoder_module = _get(model, family.decoder)
+    layers = tuple(_get(decoder_module, declared.layers))
+    anatomy = Anatomy(
+        decoder=decoder_module,
+        layers=layers,
+        attentions=tuple(_get(layer, declared.attention) for layer in layers),
+        ffn_outs=tuple(_get(layer, declared.ffn_out) for layer in layers),
+        activations=tuple(_get(layer, declared.activation) for layer in layers),
+        is_gated=declared.is_gated,
+        final_norm=_get(decoder_module, declared.final_norm),
+        norm=declared.norm,
+        unembedding=_get(model, family.unembedding),
+    )
+    _require_plain(anatomy, declared, family)
+    return anatomy
+
+
+def _require_plain(anatomy: Anatomy, declared: Decoder, family: Family) -> None:
+    """One nn.Linear of one size for W_out of each layer and for W_U, and all of them, and the norm, in plain floats."""
+    if not anatomy.layers:
+        raise UnsupportedModelError(f"this {family.model_type} model's text decoder has no layers")
+    matrices: dict[str, nn.Module] = {
+        f"{declared.ffn_out} of layer {layer}": out for layer, out in enumerate(anatomy.ffn_outs)
+    }
+    matrices[family.unembedding] = anatomy.unembedding
+    for name, module in matrices.items():
+        if type(module) is not nn.Linear:  # quantised and LoRA layers are subclasses, or wrap one
+            raise UnsupportedModelError(
+                f"{name} is a {type(module).__module__}.{type(module).__name__}, no plain nn.Linear (quantised, or "
+                "with an adapter?); scores are read from plain float matrices"
+            )
+    for name, module in (
+        matrices | {declared.final_norm: anatomy.final_norm, family.unembedding: anatomy.unembedding}
+    ).items():
+        _require_floats(name, module)
+    _require_sizes(anatomy, declared, family)
+
+
+def _require_floats(name: str, module: nn.Module) -> None:
+    for part, parameter in module.named_parameters():
+        if type(parameter) is not nn.Parameter or not parameter.is_floating_point() or parameter.element_size() < 2:
+            raise UnsupportedModelError(
+                f"{name}.{part} is a {type(parameter).__name__} of {parameter.dtype} (quantised?); scores are read "
+                "from plain float matrices"
+            )
+
+
+def _require_sizes(anatomy: Anatomy, declared: Decoder, family: Family) -> None:
+    """Every FFN reads m units and writes to the stream that the unembedding reads: no projection in between."""
+    d, m = anatomy.unembedding.in_features, anatomy.d_mlp
+    for layer, out in enumerate(anatomy.ffn_outs):
+        if (out.in_features, out.out_features) != (m, d):
+            raise UnsupportedModelError(
+                f"{declared.ffn_out} of layer {layer} is {out.out_features} × {out.in_features}, expected {d} × {m}, "
+                f"what {family.unembedding} reads and layer 0 has: a projection in between is not supported"
+            )
+
+
+def _get(module: nn.Module, path: str) -> Any:
+    for name in path.split("."):
+        if getattr(module, name, None) is None:
+            raise UnsupportedModelError(
+                f"this {type(module).__name__} has no {name!r} (of the declared path {path!r}) to read scores from"
+            )
+        module = getattr(module, name)
+    return module

@@ -1,0 +1,82 @@
+"""The picture squeezed onto a square, then fitted to a canvas of squares and unpadded: LLaVA-NeXT, LLaVA-OneVision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of
+from mmn.models.geometry.seen import Line, Seen, spans
+
+_SHRINK_FROM: Final = 1.1  # LLaVA-OneVision shrinks a canvas that is over its budget of tokens by more than this
+_UNPAD_DIGITS: Final = 7  # LLaVA-NeXT rounds to so many digits before it cuts padding off
+
+
+def any_resolution_with_class_token(seen: Seen) -> Grids:
+    """The same over a picture encoder that has a class token, which must not be among the patches."""
+    if getattr(seen.config, "vision_feature_select_strategy", None) == "full":
+        raise seen.refusal("vision_feature_select_strategy 'full' keeps class tokens among the patches")
+    return any_resolution(seen)
+
+
+def any_resolution(seen: Seen) -> Grids:
+    """The picture squeezed onto one square; then, on a canvas of squares, fitted, padded and unpadded again.
+
+    LLaVA-NeXT and LLaVA-OneVision (`pack_image_features` of their models). After each row of the canvas comes a token
+    that ends it. The model cuts the padding off in whole tokens, so the outermost may still show some of it.
+    """
+    from transformers.image_processing_utils import select_best_resolution
+
+    config, side = seen.config, int(seen.config.vision_config.image_size)
+    pinpoints = [list(size) for size in config.image_grid_pinpoints]
+    if pinpoints != [list(size) for size in seen.processor.image_grid_pinpoints]:
+        raise seen.refusal("processor and model have different image_grid_pinpoints")
+    seen.require_canvas((side, side))
+    canvas = select_best_resolution(seen.lengths, pinpoints)
+    crop = spans(side, seen.patch_size)
+    whole = Grid(*(tuple(Line(0.0, length / side).to_picture(span) for span in crop) for length in seen.lengths))
+    fitted = Grid(*_unpadded(seen, canvas, crop))
+    n_rows, n_columns = fitted.shape
+    ratio = _shrinkage(seen, n_rows * n_columns, len(crop))
+    if ratio > _SHRINK_FROM:  # averaged over neighbours: even tokens over the same box, true to half a token
+        fitted = Grid.even(int(n_rows // ratio), int(n_columns // ratio), fitted.box)
+    n_rows, n_columns = fitted.shape
+    cells: list[Cell | None] = list(cells_of(0, whole))
+    for row in range(n_rows):
+        cells += [Cell(1, row, column) for column in range(n_columns)]
+        cells.append(None)
+    return Grids((whole, fitted), tuple(cells))
+
+
+def _unpadded(seen: Seen, canvas: Sequence[int], crop: Axis) -> tuple[Axis, Axis]:
+    """The canvas's axes, in the picture's pixels, without the tokens that the model cuts off as padding."""
+    height, width = seen.lengths
+    side = seen.canvas[0]
+    is_wide = canvas[1] / width < canvas[0] / height  # processor: the width fills the canvas
+    scale = canvas[1] / width if is_wide else canvas[0] / height
+    fitted = (min(math.ceil(height * scale), canvas[0]), canvas[1]) if is_wide else None
+    fitted = fitted or (canvas[0], min(math.ceil(width * scale), canvas[1]))
+    n_tokens = [length // side * len(crop) for length in canvas]
+    is_cut_in_height = width / height > n_tokens[1] / n_tokens[0]  # model: of the aspect ratios
+    axes: list[Axis] = []
+    for axis, length in enumerate(seen.lengths):
+        line = Line((canvas[axis] - fitted[axis]) // 2, length / fitted[axis])
+        stretches = [(start + at, end + at) for at in range(0, canvas[axis], side) for start, end in crop]
+        n_cut = 0
+        if is_cut_in_height == (axis == 0):
+            across = n_tokens[1 - axis] / seen.lengths[1 - axis]
+            n_cut = (n_tokens[axis] - int(round(length * across, _UNPAD_DIGITS))) // 2
+        axes.append(tuple(map(line.to_picture, stretches[n_cut : len(stretches) - n_cut])))
+    return axes[0], axes[1]
+
+
+def _shrinkage(seen: Seen, n_tokens: int, side: int) -> float:
+    """How far the canvas is over its budget, by side (LLaVA-OneVision: `anyres_max_9` is nine squares); else 0."""
+    budget = getattr(seen.config, "vision_aspect_ratio", None)
+    if budget is None:
+        return 0.0
+    prefix = "anyres_max_"
+    if not budget.startswith(prefix):
+        raise seen.refusal(f"vision_aspect_ratio {budget!r} is not of the form {prefix}9")
+    return math.sqrt(n_tokens / (int(budget.removeprefix(prefix)) * side**2))

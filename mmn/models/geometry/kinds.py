@@ -1,0 +1,54 @@
+"""Which kind of grid does a family have? The one table of them, and the way in: `image_grid`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from mmn.errors import UsageError
+from mmn.models.geometry.any_resolution import any_resolution, any_resolution_with_class_token
+from mmn.models.geometry.crops import canvas_and_whole, split
+from mmn.models.geometry.grids import Grids
+from mmn.models.geometry.seen import Seen
+from mmn.models.geometry.whole import merged, patches
+
+if TYPE_CHECKING:
+    from mmn.models.loading import Model  # torch, which geometry itself does without
+
+GRIDS: Final[dict[str, Callable[[Seen], Grids]]] = {
+    "patches": patches,
+    "merged": merged,
+    "canvas": canvas_and_whole,
+    "split": split,
+    "any-resolution": any_resolution,
+    "any-resolution with class token": any_resolution_with_class_token,
+}
+WITHOUT_GRID: Final = {
+    "queries": "its image tokens are a Q-Former's queries, each of which sees the whole picture",
+}
+
+
+def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int, int]) -> Grids:
+    """The grids of the one picture in `inputs`, in the order of its image tokens.
+
+    Args:
+        model: gives the family's kind of grid, the configuration and the image processor.
+        inputs: what `model.encode` made of one prompt and one picture.
+        picture_size: (width, height) of the picture as it is displayed, which is as it was handed to the processor.
+
+    Raises:
+        UsageError: the family's image tokens have no place, or the geometry of this model or processor is none that
+            was checked.
+    """
+    family = model.family
+    if family.grid not in GRIDS:
+        reason = WITHOUT_GRID.get(family.grid, f"no geometry is declared for them ({family.grid!r})")
+        raise UsageError(f"where units of a {family.model_type} model look cannot be shown: {reason}")
+    from mmn.models.image_tokens import image_positions  # it speaks of tensors, so torch comes with it
+
+    n_tokens = int(image_positions(model, inputs).sum())
+    seen = Seen(model.module.config, model.processor.image_processor, inputs, picture_size, n_tokens)
+    grids = GRIDS[family.grid](seen)
+    if len(grids.cells) != n_tokens:
+        raise seen.refusal(f"its grids have {len(grids.cells)} tokens and the prompt has {n_tokens}")
+    return grids

@@ -1,0 +1,28 @@
+"""Which positions of a prompt are the picture's? Those of the placeholder that its tokens are put in place of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from mmn.errors import UsageError
+from mmn.models.loading import Model
+
+
+def image_positions(model: Model, inputs: Mapping[str, Any]) -> Bool[Tensor, "batch positions"]:
+    """True where `input_ids` of `inputs` (`Model.encode`) hold the placeholder of a picture's token.
+
+    Raises:
+        UsageError: the family has no placeholder (its picture enters by cross-attention), or this prompt has none.
+    """
+    if model.image_token_id is None:
+        raise UsageError(f"models of family {model.facts.family!r} have no image tokens in their prompt")
+    mask = inputs["input_ids"] == model.image_token_id
+    if not mask.any():
+        raise UsageError(
+            f"the prompt holds no image tokens (id {model.image_token_id}); let `Model.exact_prompt` write it"
+        )
+    return mask

@@ -1,0 +1,69 @@
+"""Where a concept's logit comes from, term by term, and how much of it the terms miss (METHODS: Exactness; OURS).
+
+    logit = embedding + Σ_l attention_l + Σ_l Σ_i contribution-folded_(l,i) + biases + residual
+
+Each term is captured on its own, none by subtraction, so that the residual can show a wrong site: it is rounding
+when the adapter is right, and large when a matrix, a norm or a position is not what it was taken for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmn.models.adapters import Anatomy
+from mmn.reading.hooks import ATTENTION, EMBEDDING, ONCE, Captured
+from mmn.scores.equations import norm_bias
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Terms of n concepts' logits, in logits, float64. `bias` is the FFN's by layer, `last_bias` the final norm's and
+    the unembedding's own.
+    """
+
+    embedding: Float[Tensor, " n"]
+    attention: Float[Tensor, "n L"]
+    ffn: Float[Tensor, "n L"]
+    bias: Float[Tensor, "n L"]
+    last_bias: Float[Tensor, " n"]
+
+    def total(self) -> Float[Tensor, " n"]:
+        return self.embedding + self.attention.sum(1) + self.ffn.sum(1) + self.bias.sum(1) + self.last_bias
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where to read n concepts in a captured batch: batch row, forward pass, token."""
+
+    rows: Int[Tensor, " n"]
+    steps: Int[Tensor, " n"]
+    token_ids: Int[Tensor, " n"]
+
+
+def logit_budget(
+    anatomy: Anatomy,
+    captured: Captured,
+    reading: Reading,
+    folded: Float[Tensor, "n d"],
+    folded_scores: Float[Tensor, "n L m"],
+) -> Budget:
+    """Splits the concepts' logits; `folded` are `scores.folded_rows`, `folded_scores` their contributions."""
+    folded64 = folded.double()
+
+    def share(values: Tensor) -> Tensor:
+        return torch.einsum("nd,n...d->n...", folded64, values.double())
+
+    attention = captured.read_layers(ATTENTION, reading.rows, reading.steps)
+    biases = [anatomy.ffn_bias(layer) for layer in range(anatomy.n_layers)]
+    bias = [folded64.new_zeros(len(folded)) if b is None else folded64 @ b.double() for b in biases]
+    return Budget(
+        embedding=share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
+        attention=share(attention),
+        ffn=folded_scores.double().sum(dim=2),
+        bias=torch.stack(bias, dim=1),
+        last_bias=(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)).double(),
+    )

@@ -1,0 +1,174 @@
+"""Attribution: what a first-order estimate says each unit does, at the picture's tokens, to a concept's logit.
+
+    attribution      z_i^p · ∂y^t/∂z_i^p      z the gate's pre-activation, P1 equation 2 (arXiv 2308.01544)
+    attribution-act  a_i^p · ∂y^t/∂a_i^p      a the activation: the estimate of zeroing the unit; OURS
+
+y^t is the logit at p(c) under the caption's own prefix, the derivative is total, and a unit's score is its signed
+maximum over image tokens p (P1 leaves open how positions are combined: that is our reading), the token kept.
+
+One forward pass of prompt and caption serves all nouns of all captions of a batch; then there is one backward pass for
+each noun of the fullest caption, since rows do not touch each other. Parameters are frozen: only the activations'
+graph is kept, and freed when the batch is done.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mmn.models.image_tokens import image_positions
+from mmn.models.loading import Model
+from mmn.reading.captions import Around, undisturbed, with_captions
+from mmn.reading.hooks import Graph, capture_graph
+from mmn.scores.equations import attribution
+
+GRAPH_BYTES = 4e9  # about what the graph of the rows that are differentiated together may take
+BYTES_PER_UNIT = 24  # z, a, act, up, their products and a gradient, in float32
+
+
+@dataclass(frozen=True)
+class Question:
+    """One concept: which row's caption, the forward pass that predicts it, and its token."""
+
+    row: int
+    position: int
+    token_id: int
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """Scores of n concepts for every unit but the last layer's, whose score at image tokens is structurally zero.
+
+    `token_position` counts image tokens from 0; `activation` is a at that token. `logit` is y, for comparison.
+    """
+
+    score: Float[Tensor, "n L1 m"]
+    token_position: Int[Tensor, "n L1 m"]
+    activation: Float[Tensor, "n L1 m"]
+    logit: Float[Tensor, " n"]
+
+
+def attribute(
+    model: Model,
+    inputs: dict[str, Tensor],
+    captions: Sequence[Sequence[int]],
+    questions: Sequence[Question],
+    of_activation: bool = False,
+    around: Around = undisturbed,
+) -> Attributed:
+    """Attribution scores of all `questions`, in their order.
+
+    Args:
+        model: Its lock is held meanwhile.
+        inputs: The prompt's model inputs for all rows (`Model.encode`), padded on the left.
+        captions: Token ids of each row's caption, without the end token.
+        questions: The concepts, in any order; several of one row are answered by one backward pass each.
+        of_activation: `attribution-act` instead of `attribution`.
+        around: What the passes over some rows run in, as when they were captioned (`CaptionBatch.around`).
+
+    Raises:
+        UsageError: The family has no positions of its own for the picture in the decoder.
+    """
+    mask = image_positions(model, inputs)
+    n_positions = mask.shape[1] + max(len(caption) for caption in captions)
+    size = max(1, int(GRAPH_BYTES // (n_positions * model.facts.n_units * BYTES_PER_UNIT)))
+    parts: list[tuple[list[int], Attributed]] = []
+    for start in range(0, len(captions), size):
+        rows = range(start, min(start + size, len(captions)))
+        asked = [index for index, question in enumerate(questions) if question.row in rows]
+        if asked:
+            some = [_moved(questions[index], start) for index in asked]
+            part = {name: value[list(rows)] if len(value) == len(mask) else value for name, value in inputs.items()}
+            with around(rows):
+                found = _attribute_rows(model, part, [captions[r] for r in rows], some, of_activation)
+            parts.append((asked, found))
+    order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
+    return Attributed(*(torch.cat([getattr(part, name) for _, part in parts])[order] for name in _FIELDS))
+
+
+_FIELDS = ("score", "token_position", "activation", "logit")
+
+
+def _moved(question: Question, start: int) -> Question:
+    return Question(question.row - start, question.position, question.token_id)
+
+
+def _attribute_rows(
+    model: Model,
+    inputs: dict[str, Tensor],
+    captions: Sequence[Sequence[int]],
+    questions: Sequence[Question],
+    of_activation: bool,
+) -> Attributed:
+    n_prompt = inputs["input_ids"].shape[1]
+    mask = image_positions(model, inputs)
+    with torch.enable_grad():
+        with capture_graph(model) as graph:
+            model.module(**with_captions(model, inputs, captions), use_cache=False, **_few_logits(model))
+        logits = _logits(model, graph, questions, n_prompt)
+        rounds = _rounds(questions)
+        parts = []
+        for index, asked in enumerate(rounds):
+            gradients = torch.autograd.grad(
+                logits[asked].sum(),
+                graph.a[:-1] if of_activation else graph.z[:-1],
+                retain_graph=index < len(rounds) - 1,
+            )
+            parts.append(_best_tokens(graph, gradients, mask, [questions[i].row for i in asked], of_activation))
+    order = torch.tensor([i for asked in rounds for i in asked]).argsort().to(model.device)
+    score, token, activation = (torch.cat(values)[order] for values in zip(*parts, strict=True))
+    return Attributed(score, token, activation, logits.detach())
+
+
+def _best_tokens(
+    graph: Graph, gradients: Sequence[Tensor], mask: Bool[Tensor, "batch n"], rows: list[int], of_activation: bool
+) -> tuple[Float[Tensor, "r L1 m"], Int[Tensor, "r L1 m"], Float[Tensor, "r L1 m"]]:
+    """The signed maximum over image tokens of value · gradient for the given rows, where it is, and a there."""
+    n_prompt = mask.shape[1]
+    is_picture = mask[rows]
+    number = is_picture.cumsum(1) - 1
+    found = []
+    for layer, gradient in enumerate(gradients):
+        a = _by_row(graph.a[layer], len(mask))[rows, :n_prompt]
+        value = a if of_activation else _by_row(graph.z[layer], len(mask))[rows, :n_prompt]
+        best, where = attribution(value, _by_row(gradient, len(mask))[rows, :n_prompt], is_picture)
+        found.append((best, number.gather(1, where), a.gather(1, where[:, None])[:, 0]))
+    score, token, activation = (torch.stack(values, dim=1) for values in zip(*found, strict=True))
+    return score, token, activation
+
+
+def _by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
+    """OPT hands its FFN all rows' positions as one list."""
+    return values.detach().reshape(n_rows, -1, values.shape[-1]).float()
+
+
+def _logits(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
+    """The logit y of each concept, differentiable: the final norm and one row of W_U, at the concept's own position."""
+    rows = torch.tensor([question.row for question in questions])
+    places = torch.tensor([n_prompt - 1 + question.position for question in questions])
+    tokens = torch.tensor([question.token_id for question in questions], device=model.device)
+    normed = model.anatomy.final_norm(graph.final[rows, places])
+    return (normed.float() * model.anatomy.w_u(tokens)).sum(-1) + model.anatomy.logit_bias(tokens)
+
+
+def _rounds(questions: Sequence[Question]) -> list[list[int]]:
+    """Questions that one backward pass can answer together: at most one of each row."""
+    rounds: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for index, question in enumerate(questions):
+        turn = seen.get(question.row, 0)
+        seen[question.row] = turn + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(index)
+    return rounds
+
+
+def _few_logits(model: Model) -> dict[str, int]:
+    """Spares the unembedding of every position, where the family's forward pass can."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.module.forward).parameters else {}

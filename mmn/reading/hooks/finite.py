@@ -1,0 +1,55 @@
+"""Where in a model do numbers stop being numbers? Asked when its logits are not finite, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmn.models.loading import Model
+from mmn.reading.hooks.capture import first_given
+
+
+@torch.inference_mode()
+def first_not_finite(model: Model, inputs: Mapping[str, Tensor]) -> str:
+    """The first part of the text decoder whose output is not finite, by name; at positions that are attended alone.
+
+    Args:
+        model: Its lock is held meanwhile.
+        inputs: Model inputs of some rows (`Model.encode`), with what was generated after them.
+    """
+    anatomy = model.anatomy
+    attended = inputs["attention_mask"].bool()
+    found: list[str] = []
+
+    def look(name: str, values: Tensor) -> None:
+        by_row = values.reshape(*attended.shape, -1)
+        if not torch.isfinite(by_row[attended]).all():
+            found.append(name)
+
+    def before(name: str) -> Callable[..., None]:
+        return lambda _module, args, kwargs: look(name, first_given(args, kwargs))
+
+    def after(name: str) -> Callable[..., None]:
+        return lambda _module, _args, output: look(name, output[0] if isinstance(output, tuple) else output)
+
+    handles: list[Any] = []
+    with model.lock:
+        try:
+            entry = "what goes into the first layer (the words' or the picture's embedding)"
+            handles.append(anatomy.layers[0].register_forward_pre_hook(before(entry), with_kwargs=True))
+            for number, layer in enumerate(anatomy.layers):
+                handles.append(layer.register_forward_hook(after(f"the output of layer {number}")))
+            handles.append(anatomy.final_norm.register_forward_hook(after("the output of the final norm")))
+            model.module(**inputs, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found[0] if found else "the logits"
+
+
+def weight_not_finite(module: nn.Module) -> str | None:
+    """The first weight that holds an infinity or a NaN, by name."""
+    return next((name for name, weight in module.named_parameters() if not torch.isfinite(weight).all()), None)

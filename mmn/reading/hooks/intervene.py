@@ -1,0 +1,181 @@
+"""What a forward pass computes, changed while it is computed: units ablated, columns added to, image tokens permuted.
+
+No weight is touched. Each row of a batch has its own change, so that many variants of one picture share a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmn.models.loading import Model
+from mmn.reading.hooks.capture import first_given
+
+
+@contextmanager
+def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) -> Iterator[None]:
+    """Multiplies a of each row's masked units by `factor` at every position of the forward passes inside the block.
+
+    At 0 they are zeroed: what they write, in the prompt and in the picture's tokens too, is gone (P1, figure 6).
+    Rows do not touch each other, and a row without masked units computes what the plain model does, bit for bit.
+
+    Args:
+        model: Its lock is held inside the block.
+        mask: Which units of which row of the batch; every pass inside the block has that many rows.
+        factor: What is left of a, as a share; 1 − ε for a small step towards zero.
+
+    Raises:
+        AssertionError: another number of rows, or a hook that never fired.
+    """
+    layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
+    kept = {
+        layer: torch.ones_like(mask[:, layer], dtype=model.dtype).masked_fill(mask[:, layer], factor)[:, None]
+        for layer in layers
+    }
+
+    def multiply(layer: int) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            a = args[0]
+            return ((a.reshape(len(mask), -1, a.shape[-1]) * kept[layer]).reshape(a.shape), *args[1:])
+
+        return hook
+
+    with _borrowed(model, len(mask)) as borrowed:
+        for layer in layers:
+            module = model.anatomy.ffn_outs[layer]
+            borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, multiply(layer))))
+        yield
+
+
+@dataclass(frozen=True)
+class AddedColumns:
+    """What is added to columns of one layer's W_out for some rows of a batch.
+
+    Row `rows[r]` has `scale[r, j]` · `delta[j]` added to the column of `units[j]`.
+    """
+
+    layer: int
+    rows: Int[Tensor, " r"]
+    units: Int[Tensor, " n"]
+    delta: Float[Tensor, "n d"]
+    scale: Float[Tensor, "r n"]
+
+
+@contextmanager
+def add_to_columns(model: Model, n_rows: int, added: Sequence[AddedColumns]) -> Iterator[None]:
+    """Runs each row of a batch as if its own columns of W_out were changed; the weights stay as they are.
+
+    W_out is linear: with Δ_i on column i the FFN writes Σ_i a_i · Δ_i more, which is what the hook adds to its output.
+
+    Args:
+        model: Its lock is held inside the block.
+        n_rows: The rows of every pass inside the block.
+        added: Several of one layer and row add up.
+
+    Raises:
+        AssertionError: another number of rows, or a hook that never fired.
+    """
+
+    def write_more(one: AddedColumns) -> Callable[..., Any]:
+        delta, scale = one.delta.to(model.dtype), one.scale.to(model.dtype)[:, None]
+
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            a = args[0].reshape(n_rows, -1, args[0].shape[-1])[one.rows][..., one.units]
+            by_row = output.reshape(n_rows, -1, output.shape[-1])
+            return by_row.index_add(0, one.rows, (a * scale) @ delta).reshape(output.shape)
+
+        return hook
+
+    with _borrowed(model, n_rows) as borrowed:
+        for number, one in enumerate(added):
+            module = model.anatomy.ffn_outs[one.layer]
+            borrowed.add(module.register_forward_hook(borrowed.counted(number, write_more(one))))
+        yield
+
+
+@dataclass
+class _Borrowed:
+    """Hooks that change what a pass computes, and how often each fired."""
+
+    handles: list[Any] = field(default_factory=list)
+    fired: dict[int, int] = field(default_factory=dict)
+    n_passes: int = 0
+
+    def add(self, handle: Any) -> None:
+        self.handles.append(handle)
+
+    def counted(self, number: int, hook: Callable[..., Any]) -> Callable[..., Any]:
+        self.fired[number] = 0
+
+        def count(*given: Any) -> Any:
+            self.fired[number] += 1
+            return hook(*given)
+
+        return count
+
+
+@contextmanager
+def _borrowed(model: Model, n_rows: int) -> Iterator[_Borrowed]:
+    """Takes the hooks off again whatever happens, and asserts that every pass had its rows and fired every hook."""
+    borrowed = _Borrowed()
+
+    def check_rows(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found = len(first_given(args, kwargs))
+        assert found == n_rows, f"an intervention on {n_rows} rows, but a pass of {found}"
+        borrowed.n_passes += 1
+
+    with model.lock:
+        try:
+            borrowed.add(model.anatomy.layers[0].register_forward_pre_hook(check_rows, with_kwargs=True))
+            yield borrowed
+        finally:
+            for handle in borrowed.handles:
+                handle.remove()
+    assert borrowed.n_passes > 0, "no forward pass ran inside the block"
+    fired = set(borrowed.fired.values())
+    assert fired <= {borrowed.n_passes}, f"hooks fired unevenly in {borrowed.n_passes} passes: {borrowed.fired}"
+
+
+@contextmanager
+def permuted(model: Model, sources: Int[Tensor, "batch prompt"]) -> Iterator[None]:
+    """Hands the decoder the prompt's embeddings in another order: position p gets the embedding of `sources[row, p]`.
+
+    It acts on what enters the decoder, after the projector and before any position is added, in every pass that holds
+    the whole prompt, with or without a caption after it; a generation's later passes are left alone.
+
+    Args:
+        model: Its lock is held inside the block.
+        sources: For each row a permutation of the prompt's positions.
+
+    Raises:
+        AssertionError: no pass held the prompt, or one held a part of it.
+    """
+    n_prompt = sources.shape[1]
+    n_permuted = 0
+
+    def permute(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        nonlocal n_permuted
+        embeddings = kwargs.get("inputs_embeds")
+        if embeddings is None or embeddings.shape[1] == 1:
+            return None
+        n_rows, n_positions, width = embeddings.shape
+        assert n_rows == len(sources), f"{n_rows} rows in a pass, {len(sources)} to be permuted"
+        assert n_positions >= n_prompt, f"a pass of {n_positions} positions, of a prompt of {n_prompt}"
+        index = sources.to(embeddings.device)[..., None].expand(-1, -1, width)
+        prompt = embeddings[:, :n_prompt].gather(1, index)
+        n_permuted += 1
+        return args, kwargs | {"inputs_embeds": torch.cat([prompt, embeddings[:, n_prompt:]], dim=1)}
+
+    with model.lock:
+        handle = model.anatomy.decoder.register_forward_pre_hook(permute, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+    assert n_permuted > 0, "no pass over the whole prompt ran inside the block, or the decoder's hook never fired"

@@ -1,0 +1,187 @@
+"""What was given of a run's pictures after it was scored? Masks of their objects, and references, as shards of the run.
+
+    source ─► which pictures of the run it speaks of (`images.known`)
+      references ─► `reference`: all captions of a picture, those of scoring and those added, and their nouns' lemmas
+      masks      ─► remembered only; `annotate` draws them, and measures again where they changed
+      ─► `added_source`: what was added, in order
+
+The shards of scoring stay as they are. The database takes a picture's latest `reference` for its references, whichever
+shard it loads first. Of several mask sources the latest that outlines something in a picture has its masks; the source
+of the run's pictures comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from mmn.core import Example, Failure, Run
+from mmn.errors import ImageError, SourceError, UsageError
+from mmn.images.known import KnownPictures
+from mmn.images.references import references_of
+from mmn.images.sources import absolute_spec
+from mmn.reading.concepts import reference_lemmas
+from mmn.runs import shards
+from mmn.runs.plan import failure_table
+from mmn.runs.tables import ADDED
+from mmn.units.masks import MaskSource, first_of, open_masks
+
+MASKS, REFERENCES = "masks", "references"
+STAGE: Final = "annotate"
+
+
+@dataclass(frozen=True)
+class AddedSource:
+    """What one source gave: of `n_images` pictures of the run, `n_changed` of them otherwise than before."""
+
+    kind: str
+    source: str
+    n_images: int
+    n_changed: int
+    n_pictures: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.source}: {self.n_images} of {self.n_pictures} pictures, {self.n_changed} changed"
+
+
+def add_references(run_path: Path, spec: str, work_path: Path) -> AddedSource:
+    """Adds the captions that a source has of a run's pictures; again, it replaces what this source gave before.
+
+    Args:
+        run_path: the run's folder.
+        spec: as a source of pictures is written; `coco:FILE` and `sbu:FILE` need no folder.
+        work_path: where the pictures of a saved dataset are written.
+
+    Raises:
+        SourceError: it cannot be read, or has no caption of any picture of the run.
+        CacheError: no space left.
+    """
+    spec = absolute_spec(spec)
+    examples = run_examples(run_path)
+    given = references_of(spec, KnownPictures(examples), work_path)
+    if not given.references:
+        raise SourceError(f"{spec} has no captions of any of the run's {len(examples)} pictures: {given.why_none}")
+    earlier = _rows(run_path, "reference")
+    own = {example.image_id: example.references for example in examples}
+    rows = []
+    for image_id, texts in given.references.items():
+        mine = [row for row in earlier if row["image_id"] == image_id]
+        if not mine or {row["source"]: row["added"] for row in mine}.get(spec) != list(texts):
+            rows.append({"image_id": image_id} | _complete(own[image_id], mine, spec, texts))
+    if rows:
+        _write(run_path, REFERENCES, spec, len(given.references), rows, given.failures)
+    return AddedSource(REFERENCES, spec, len(given.references), len(rows), len(examples))
+
+
+def add_masks(run_path: Path, spec: str) -> AddedSource:
+    """Remembers a source of masks for a run's pictures.
+
+    Raises:
+        UsageError, SourceError: it cannot be read, or outlines nothing in any picture of the run.
+        CacheError: no space left.
+    """
+    spec = absolute_spec(spec)
+    examples = run_examples(run_path)
+    source = open_masks(spec, examples)
+    if not source.known:
+        reason = f" ({source.problems[0]})" if source.problems else ""
+        raise SourceError(
+            f"{spec} outlines nothing in any of the run's {len(examples)} pictures{reason}: give these pictures' file"
+        )
+    before = mask_specs(run_path)[:1]
+    if before != (spec,):
+        failures = [Failure(spec, STAGE, SourceError.__name__, problem) for problem in source.problems]
+        _write(run_path, MASKS, spec, len(source.known), [], failures)
+    n_changed = 0 if before == (spec,) else len(source.known)
+    return AddedSource(MASKS, spec, len(source.known), n_changed, len(examples))
+
+
+def mask_specs(run_path: Path) -> tuple[str, ...]:
+    """The sources of masks that were added to a run, the latest first."""
+    rows = sorted(_rows(run_path, "added_source"), key=lambda row: -row["number"])
+    return tuple(dict.fromkeys(row["source"] for row in rows if row["kind"] == MASKS))
+
+
+def open_run_masks(specs: Sequence[str], run: Run, examples: Sequence[Example]) -> tuple[list[MaskSource], str]:
+    """The sources of a run's masks, `specs` and last its pictures' own; and why there are none where there are none.
+
+    Raises:
+        UsageError, SourceError: one of `specs` cannot be read any more.
+    """
+    sources = [open_masks(spec, examples) for spec in specs]
+    try:
+        return [*sources, open_masks(run.images, examples)], ""
+    except (UsageError, SourceError) as error:
+        return sources, "" if sources else f"without overlaps: {error}"
+
+
+def masks_of_run(specs: Sequence[str], examples: Sequence[Example]) -> MaskSource | None:
+    """The masks of those of `specs` that can be read, the first first; None where none can."""
+    sources = []
+    for spec in specs:
+        try:
+            sources.append(open_masks(spec, examples))
+        except (UsageError, SourceError, ImageError):
+            continue
+    return first_of(sources) if sources else None
+
+
+def added_references(run_path: Path) -> dict[str, tuple[str, ...]]:
+    """All captions of those pictures of a run to which references were added."""
+    rows = sorted(_rows(run_path, "reference"), key=lambda row: row["number"])
+    return {row["image_id"]: tuple(row["reference"]) for row in rows}
+
+
+def run_examples(run_path: Path) -> tuple[Example, ...]:
+    """All pictures of a run, as they were scored."""
+    found: list[Example] = []
+    for name in sorted(shards.finished_shards(run_path)):
+        if "image" in shards.row_counts(run_path / name):
+            found += map(example_of, shards.read_shard(run_path / name, ("image",))["image"].to_pylist())
+    return tuple(found)
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """The picture of a row of `image`."""
+    size = int(row["width"]), int(row["height"])
+    return Example(row["image_id"], row["source"], tuple(row["sources"]), *size, tuple(row["reference"]))
+
+
+def _complete(
+    own: Sequence[str], earlier: Sequence[Mapping[str, Any]], spec: str, texts: Sequence[str]
+) -> dict[str, Any]:
+    """The columns of `reference` of one picture: what this source adds, and all that there is then."""
+    by_source = {row["source"]: row["added"] for row in sorted(earlier, key=lambda row: row["number"])}
+    by_source[spec] = list(texts)
+    every = list(dict.fromkeys([*own, *(text for added in by_source.values() for text in added)]))
+    return {"source": spec, "added": list(texts), "reference": every, "lemmas": sorted(reference_lemmas(tuple(every)))}
+
+
+def _rows(run_path: Path, table: str) -> list[dict[str, Any]]:
+    """The rows of a table that lies in shards of masks and references."""
+    found: list[dict[str, Any]] = []
+    for name in sorted(shards.finished_shards(run_path)):
+        if name.startswith((f"{MASKS}-", f"{REFERENCES}-")):
+            tables = shards.read_shard(run_path / name, (table,))
+            found += tables[table].to_pylist() if table in tables else []
+    return found
+
+
+def _write(
+    run_path: Path, kind: str, spec: str, n_images: int, rows: list[dict[str, Any]], failures: Sequence[Failure]
+) -> None:
+    number = 1 + max((row["number"] for row in _rows(run_path, "added_source")), default=0)
+    added_at = datetime.now(UTC).replace(tzinfo=None)
+    source = {"kind": kind, "number": number, "source": spec, "n_images": n_images, "added_at": added_at}
+    tables = {"added_source": pa.Table.from_pylist([source], schema=ADDED["added_source"])}
+    if rows:
+        numbered = [row | {"number": number} for row in rows]
+        tables["reference"] = pa.Table.from_pylist(numbered, schema=ADDED["reference"])
+    if failures:
+        tables["failure"] = failure_table(failures)
+    shards.write_shard(run_path, f"{kind}-{number:03d}", tables)

@@ -1,0 +1,174 @@
+"""Does a model work here? Two pictures captioned, and what that says about the model, its processor and its adapter.
+
+`check` is what both `mmn doctor` and `mmn score` do before anything else; it raises where scores would mean nothing:
+
+    image tokens     in the prompt, as many as the projector gives features
+    finite           logits, at every step
+    pixels           other pixels, other logits: the picture is seen
+    exact            the terms of the logits add up to them
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
+from mmn.models.loading import Model
+from mmn.reading.budget import Reading, logit_budget
+from mmn.reading.captions import CaptionBatch, caption_encoded
+from mmn.reading.exactness import limit_of, sentence
+from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
+from mmn.safety.boundary import Translated
+from mmn.scores.equations import contribution, folded_rows
+
+PICTURE_SIDE = 336
+N_TOKENS = 8
+_NO_PICTURE = "its chat template leaves the picture out of the prompt: give it its family's template, or none"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found. `pixel_effect` is the largest change of a logit, over the vocabulary, from one test picture
+    to the other; `exactness_residual` the largest |residual| / max(|logit|, 1) over the tokens of both captions.
+
+    Numbers of image tokens and of features are those of one picture, None where the family has no placeholder token.
+    """
+
+    caption: str
+    n_image_tokens: int | None
+    n_image_features: int | None
+    pixel_effect: float
+    exactness_residual: float
+
+
+def examine(model: Model) -> dict[str, Any]:
+    """Facts of a model by name, with what `check` found.
+
+    Raises:
+        ModelError: as `check`.
+    """
+    anatomy = model.anatomy
+    prompt = model.exact_prompt(model.default_prompt)
+    return {
+        "model": model.facts.name,
+        "family": model.facts.family,
+        "n_layers": model.facts.n_layers,
+        "d_mlp": model.facts.d_mlp,
+        "n_units": model.facts.n_units,
+        "site": "input of the FFN output matrix",
+        "norm": anatomy.norm.name.lower(),
+        "is_gated": anatomy.is_gated,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "fingerprint": model.facts.fingerprint,
+        "filled": list(model.filled),
+        "prompt": prompt,
+        **asdict(check(model, prompt)),
+    }
+
+
+@torch.inference_mode()
+def check(model: Model, exact_prompt: str) -> Checked:
+    """Captions two test pictures and checks all that scores rest on.
+
+    Raises:
+        EncodingError: the processor fails on a plain picture.
+        ModelError: no image tokens, or not as many as features; a forward pass fails, or is not finite.
+        UnsupportedModelError: the pixels change nothing, or the logits are not what the adapter says they add up to.
+    """
+    inputs = _encode(model, exact_prompt)
+    n_tokens, n_features = _require_image_tokens(model, inputs)
+    try:
+        with Translated(f"{model.facts.name}: captioning a test picture fails"):
+            batch = caption_encoded(model, inputs, N_TOKENS)
+    except BatchError as error:
+        raise ModelError(f"{model.facts.name}: {error}") from error
+    effect = _require_sight(model, batch)
+    residual = _require_exact(model, batch)
+    return Checked(batch.captions[0].text, n_tokens, n_features, effect, residual)
+
+
+def _encode(model: Model, exact_prompt: str) -> dict[str, Tensor]:
+    try:
+        return model.encode(_test_pictures(), exact_prompt)
+    except EncodingError as error:
+        placeholder = str(getattr(model.processor, "image_token", ""))
+        if model.processor.chat_template and placeholder not in exact_prompt:
+            raise ModelError(f"{model.facts.name}: {_NO_PICTURE}") from error
+        raise
+
+
+def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int | None, int | None]:
+    """The numbers of placeholders and of features of the first picture; equal, unless the family has no placeholder."""
+    if model.image_token_id is None:
+        return None, None
+    n_tokens = (inputs["input_ids"] == model.image_token_id).sum(1).tolist()
+    name = model.facts.name
+    if not all(n_tokens):
+        processor = "its processor writes no image tokens: save it with the number of tokens that a picture takes"
+        raise ModelError(f"{name}: {_NO_PICTURE if model.processor.chat_template else processor}")
+    n_features = _image_features(model, inputs)
+    if sum(n_tokens) != n_features:
+        raise ModelError(
+            f"{name}: its processor writes {sum(n_tokens)} image tokens for {len(n_tokens)} pictures, and its "
+            f"projector gives {n_features} features; mend patch_size, num_additional_image_tokens, "
+            "vision_feature_select_strategy or num_query_tokens in processor_config.json"
+        )
+    return n_tokens[0], n_features // len(n_tokens)
+
+
+def _image_features(model: Model, inputs: dict[str, Tensor]) -> int:
+    """How many image tokens the projector gives for all pictures of `inputs`, whatever the prompt holds."""
+    get_features = model.module.get_image_features
+    known = inspect.signature(get_features).parameters
+    with Translated(f"{model.facts.name}: its image encoder fails on a test picture"):
+        features = get_features(**{name: value for name, value in inputs.items() if name in known}).pooler_output
+    return sum(one.shape[:-1].numel() for one in features)
+
+
+def _require_sight(model: Model, batch: CaptionBatch) -> float:
+    """The largest difference of a first logit between the pictures; beyond what rounding makes of equal ones."""
+    first, second = batch.logits[0].float()
+    effect = (first - second).abs().max().item()
+    if effect <= torch.finfo(model.dtype).eps * first.abs().max().item():
+        raise UnsupportedModelError(
+            f"{model.facts.name} does not see the picture: two different ones give the same logits (to {effect:.1g}); "
+            "its weights or its processor are not whole"
+        )
+    return effect
+
+
+def _require_exact(model: Model, batch: CaptionBatch) -> float:
+    """The largest |residual| / max(|logit|, 1) of the tokens that were written, at every step of both captions."""
+    n_rows, n_steps = len(batch.captions), len(batch.logits)
+    rows, steps = torch.arange(n_rows).repeat_interleave(n_steps), torch.arange(n_steps).repeat(n_rows)
+    logits = batch.logits_at(rows, steps)
+    tokens = logits.argmax(-1)
+    folded = folded_rows(model.anatomy, model.anatomy.w_u(tokens), batch.captured.read(FINAL, ONCE, rows, steps))
+    scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), folded)
+    budget = logit_budget(model.anatomy, batch.captured, Reading(rows, steps, tokens), folded, scores)
+    logit = logits.gather(1, tokens[:, None])[:, 0].double()
+    missed = (logit - budget.total()).abs() / logit.abs().clamp(min=1)
+    largest = missed.max().item()
+    if not largest <= limit_of(model.dtype):
+        word = model.tokenizer.decode([int(tokens[missed.argmax()])])
+        raise UnsupportedModelError(
+            f"the adapter does not understand {model.facts.name}: {sentence([word], largest, model.dtype)}"
+        )
+    return largest
+
+
+def _test_pictures() -> list[Image.Image]:
+    """A gradient with a square, and stripes of other colours: any two will do that differ everywhere."""
+    picture = Image.linear_gradient("L").resize((PICTURE_SIDE, PICTURE_SIDE)).convert("RGB")
+    other = Image.new("RGB", picture.size, (230, 220, 40))
+    picture.paste((200, 40, 40), (100, 100, 220, 220))
+    for left in range(0, PICTURE_SIDE, 84):
+        other.paste((20, 60, 160), (left, 0, left + 42, PICTURE_SIDE))
+    return [picture, other]

@@ -1,0 +1,367 @@
+"""One batch of pictures -> the tables of one shard: captions, concepts, ranked units, logit budgets.
+
+    pictures ─► greedy captions, activations captured on the way ─► nouns ─► token and position of each
+      ─► for each method the score of every unit of every layer, top k chosen on the device ─► Arrow tables
+
+The `blank` variant is another picture, uniformly grey, under the same caption. What a unit's score loses there is what
+the picture brought; that difference is a ranking of its own, `METHOD-minus-blank`. Variants with captions of their own
+(`shuffled-N`, of `experiments.shuffled`) come through `score_captions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mmn import names
+from mmn.core import Concept, Example, Failure, ScoreSettings
+from mmn.errors import BatchError, LanguageError, UsageError
+from mmn.models.loading import Model
+from mmn.reading.budget import Reading, logit_budget
+from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
+from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept
+from mmn.reading.exactness import inexact, sentence
+from mmn.reading.gradients import Question, attribute
+from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE
+from mmn.reading.language import is_english
+from mmn.runs.plan import failure_table
+from mmn.scores import rows
+from mmn.scores.equations import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
+from mmn.scores.rows import Said, Tables, Variant, of_each
+
+STAGE = "score"  # of a failure: the concept was found, and its logit does not add up
+INEXACT = "InexactLogit"
+UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
+GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method's scores of n concepts. Where it reads image tokens, the token of each unit's score and a there."""
+
+    score: Float[Tensor, "n L m"]
+    activation: Float[Tensor, "n L m"]
+    token_position: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the methods read at the positions of n concepts in one variant. Float32, on the model's device."""
+
+    model: Model
+    batch: CaptionBatch
+    variant: Variant
+    said: Sequence[Said]
+    reading: Reading
+    a: Float[Tensor, "n L m"]
+    rows: Float[Tensor, "n d"]
+    folded: Float[Tensor, "n d"]
+    settings: ScoreSettings
+
+    def folded_scores(self) -> Float[Tensor, "n L m"]:
+        """`contribution-folded`, which the budget needs whatever the methods are."""
+        return contribution(self.model.anatomy, self.a, self.folded)
+
+
+def score_batch(
+    model: Model,
+    examples: Sequence[Example],
+    images: Sequence[Image.Image],
+    exact_prompt: str,
+    settings: ScoreSettings,
+) -> Tables:
+    """Captions, scores and closes `images`; the tables are `image`, `caption`, `concept`, `score` and `budget`.
+
+    A caption that is not English is a row of `failure`, too: its nouns are not sought, whatever it says. A concept
+    whose logit is not what its terms add up to is a row of `failure` instead (`exactness.py`).
+
+    Raises:
+        EncodingError: the processor fails.
+        BatchError: logits or scores that are not finite, by row.
+    """
+    with_act = names.CONTRIBUTION_ACTFN in settings.methods
+    sizes = [image.size for image in images]
+    inputs = model.encode_and_close(images, exact_prompt)
+    original = caption_encoded(model, inputs, settings.max_new_tokens, with_act)
+    batches = {names.ORIGINAL: original}
+    if names.BLANK in settings.variants:
+        grey = [Image.new("RGB", size, GREY) for size in sizes]
+        grey_inputs = model.encode_and_close(grey, exact_prompt)
+        batches[names.BLANK] = read_encoded(model, grey_inputs, original.captions, with_act)
+    said = [
+        Said(row, example, concept)
+        for row, example in enumerate(examples)
+        for concept in concepts_of(model, original, row, example, settings.targets)
+    ]
+    captions = [rows.caption_table(examples, batch.captions, variant) for variant, batch in batches.items()]
+    tables = {"image": rows.image_table(examples), "caption": pa.concat_tables(captions)}
+    if failures := not_english(examples, original.captions):
+        tables["failure"] = failure_table(failures)
+    scored = _some_at_a_time(model, said, lambda some: _score_concepts(model, batches, some, settings))
+    return rows.joined([tables, scored])
+
+
+def score_captions(
+    model: Model, batch: CaptionBatch, examples: Sequence[Example], variants: Sequence[str], settings: ScoreSettings
+) -> Tables:
+    """Scores captions that are written already, each of a variant of its own; the tables of `score_batch` but `image`.
+
+    Args:
+        model: What wrote them.
+        batch: The captions; its rows may be several variants of one picture.
+        examples: The picture of each row.
+        variants: The variant of each row.
+        settings: As for `score_batch`, but for `variants`, and with the nouns of the captions alone.
+    """
+    said = [
+        Said(row, example, concept)
+        for row, example in enumerate(examples)
+        for concept in concepts_of(model, batch, row, example, ())
+    ]
+    captions = rows.caption_table(examples, batch.captions, variants)
+
+    def score(some: Sequence[Said]) -> Tables:
+        return _score_variant(model, batch, [variants[one.row] for one in some], some, settings)[0]
+
+    return {"caption": captions} | _some_at_a_time(model, said, score)
+
+
+def not_english(examples: Sequence[Example], captions: Sequence[GeneratedCaption]) -> list[Failure]:
+    """One failure for each caption that is in another language."""
+    remedy = "nouns are found in English alone: ask for it in --prompt, or begin the answer in it (--answer-prefix)"
+    return [
+        Failure(example.source, "caption", LanguageError.__name__, f"the caption “{text}” is not English; {remedy}")
+        for example, text in zip(examples, (caption.text for caption in captions), strict=True)
+        if not is_english(text)
+    ]
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raises `UsageError` for a method that there is none of, or that comes with the blank variant by itself."""
+    for method in methods:
+        if method.endswith(names.MINUS_BLANK):
+            raise UsageError(f"{method} is not asked for by name: --blank ranks every method by that difference, too")
+        try:
+            names.definition(method)
+        except KeyError:
+            raise UsageError(f"no method {method!r}; there are {', '.join(names.METHODS)}") from None
+
+
+def concepts_of(
+    model: Model, batch: CaptionBatch, row: int, example: Example, targets: Sequence[str]
+) -> Iterator[Concept]:
+    """The caption's nouns, then the user's own words at the position that they ask for (WORD or WORD@NOUN).
+
+    A word that the caption says is a concept already, at its own position, and is not scored a second time.
+    """
+    concepts = find_concepts(batch.captions[row], example.references)
+    yield from concepts
+    taken = {concept.noun for concept in concepts}
+
+    def encode(text: str) -> list[int]:
+        return model.tokenizer(text, add_special_tokens=False).input_ids
+
+    for target in targets:
+        word, _, at_noun = target.partition("@")
+        places = [c for c in concepts if (at_noun.lower() in (c.noun, c.lemma) if at_noun else c.is_first)]
+        if places and word.lower() not in taken:
+            taken.add(word.lower())
+            yield target_concept(word, places[0], encode, example.references)
+
+
+def _some_at_a_time(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
+    """The tables `concept`, `score` and `budget` of all concepts, and `failure`; those of them that have rows."""
+    size = max(1, UNITS_AT_ONCE // model.facts.n_units)
+    parts = [_score_exact(model, said[start : start + size], score) for start in range(0, len(said), size)]
+    return rows.joined(parts)
+
+
+def _score_exact(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
+    """The tables of the concepts whose logits add up, and a row of `failure` for each other one."""
+    tables = score(said)
+    wrong = inexact(tables["concept"], len(said), model.dtype)
+    if not wrong:
+        return tables
+    failures = [
+        Failure(said[index].example.source, STAGE, INEXACT, sentence([said[index].concept.noun], by, model.dtype))
+        for index, by in wrong.items()
+    ]
+    right = [one for index, one in enumerate(said) if index not in wrong]
+    return (score(right) if right else {}) | {"failure": failure_table(failures)}
+
+
+def _score_concepts(
+    model: Model, batches: dict[str, CaptionBatch], said: Sequence[Said], settings: ScoreSettings
+) -> Tables:
+    parts: list[Tables] = []
+    scores: dict[str, dict[str, Scored]] = {}
+    for variant, batch in batches.items():
+        tables, scores[variant] = _score_variant(model, batch, variant, said, settings)
+        parts.append(tables)
+    if names.BLANK in batches:
+        parts.append({"score": pa.concat_tables(_rank_differences(model, said, scores, settings))})
+    return rows.joined(parts)
+
+
+def _score_variant(
+    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[Said], settings: ScoreSettings
+) -> tuple[Tables, dict[str, Scored]]:
+    """The tables of concepts of one captured batch, and every unit's scores."""
+    with torch.inference_mode():
+        measured = measure(model, batch, variant, said, settings)
+        folded_scores = measured.folded_scores()
+        budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
+        logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
+    scores = all_scores(measured, folded_scores)
+    tables = {
+        "concept": rows.concept_table(said, variant, measured.reading.token_ids, logits, budget),
+        "score": pa.concat_tables(_rank_all(measured, scores)),
+        "budget": rows.budget_table(said, variant, budget),
+    }
+    return tables, scores
+
+
+def measure(
+    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[Said], settings: ScoreSettings
+) -> Measured:
+    """What every method reads of the concepts `said`, from a captured batch; `variant` is theirs, or each one's."""
+    reading = Reading(
+        rows=torch.tensor([one.row for one in said]),
+        steps=torch.tensor([one.concept.position for one in said]),
+        token_ids=torch.tensor([one.concept.token_id for one in said], device=model.device),
+    )
+    rows = model.anatomy.w_u(reading.token_ids)
+    final = batch.captured.read(FINAL, ONCE, reading.rows, reading.steps)
+    a = batch.captured.read_layers(ACTIVATION, reading.rows, reading.steps)
+    folded = folded_rows(model.anatomy, rows, final)
+    return Measured(model, batch, variant, said, reading, a, rows, folded, settings)
+
+
+def all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dict[str, Scored]:
+    """Scores of every method that was asked for, or that a matched control follows; not the controls' own."""
+    wanted = [
+        names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
+        for method in measured.settings.methods
+    ]
+    scored = {}
+    for method in dict.fromkeys(wanted):
+        if method == names.CONTRIBUTION_FOLDED:
+            scored[method] = Scored(folded_scores, measured.a)
+        else:
+            scored[method] = SCORES[method](measured)
+        _require_finite(measured, method, scored[method])
+    return scored
+
+
+def _require_finite(measured: Measured, method: str, scored: Scored) -> None:
+    """Raises `BatchError` with the pictures whose gradients overflowed; anything else, with finite logits, is ours."""
+    is_finite = torch.isfinite(scored.score.flatten(1)).all(dim=1).tolist()
+    if all(is_finite):
+        return
+    name = measured.model.facts.name
+    assert scored.token_position is not None, f"{method} is not finite for {name}"
+    dtype = str(measured.model.dtype).removeprefix("torch.")
+    reason = f"scores by {method} are not finite in {dtype}; try --dtype bfloat16 or float32"
+    rows = sorted({one.row for one, right in zip(measured.said, is_finite, strict=True) if not right})
+    raise BatchError(STAGE, dict.fromkeys(rows, reason))
+
+
+def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
+    settings, tables = measured.settings, []
+    for method in settings.methods:
+        if method.startswith(names.RANDOM_MATCHED):
+            ranked, of = _matched(measured, method, scored[names.reference_of(method)]), Scored(measured.a, measured.a)
+        else:
+            ranked, of = rank_units(scored[method].score, settings.top_k, settings.bottom_k), scored[method]
+        tables.append(_score_table(measured.said, measured.variant, method, ranked, of, measured.model.facts.d_mlp))
+    return tables
+
+
+def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
+    ranked = rank_units(reference.score, measured.settings.top_k)
+    return rank_matched(_draws(measured, method), ranked.unit)
+
+
+def _rank_differences(
+    model: Model, said: Sequence[Said], scores: dict[str, dict[str, Scored]], settings: ScoreSettings
+) -> list[pa.Table]:
+    """Rankings by how much of a unit's score the picture brought; a draw has no such thing."""
+    tables = []
+    for method in settings.methods:
+        if not method.startswith(names.RANDOM):
+            original, blank = scores[names.ORIGINAL][method], scores[names.BLANK][method]
+            ranked = rank_units(original.score - blank.score, settings.top_k, settings.bottom_k)
+            name = method + names.MINUS_BLANK
+            tables.append(_score_table(said, names.ORIGINAL, name, ranked, original, model.facts.d_mlp))
+    return tables
+
+
+def _score_table(
+    said: Sequence[Said], variant: Variant, method: str, ranked: Ranked, scored: Scored, d_mlp: int
+) -> pa.Table:
+    """The chosen units with the activation, and where it applies the image token, that their score was read at."""
+    at = ranked.unit.clamp(min=0)
+    token = None if scored.token_position is None else scored.token_position.flatten(1).gather(1, at)
+    activation = scored.activation.flatten(1).gather(1, at)
+    return rows.score_table(said, variant, method, ranked, activation, token, d_mlp)
+
+
+def _score_contribution(measured: Measured) -> Scored:
+    return Scored(contribution(measured.model.anatomy, measured.a, measured.rows), measured.a)
+
+
+def _score_contribution_actfn(measured: Measured) -> Scored:
+    """A plain FFN has no up factor to leave out: act(z) is the activation itself."""
+    if not measured.model.anatomy.is_gated:
+        return _score_contribution(measured)
+    act = measured.batch.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
+    return Scored(contribution(measured.model.anatomy, act, measured.rows), measured.a)
+
+
+def _score_activation(measured: Measured) -> Scored:
+    return Scored(measured.a, measured.a)
+
+
+def _score_attribution(measured: Measured) -> Scored:
+    return _attributed(measured, of_activation=False)
+
+
+def _score_attribution_act(measured: Measured) -> Scored:
+    return _attributed(measured, of_activation=True)
+
+
+def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
+    questions = [Question(one.row, one.concept.position, one.concept.token_id) for one in measured.said]
+    captions = [caption.token_ids for caption in measured.batch.captions]
+    batch = measured.batch
+    found = attribute(measured.model, batch.inputs, captions, questions, of_activation, batch.around)
+    return Scored(found.score, found.activation, found.token_position)
+
+
+def _score_random(measured: Measured) -> Scored:
+    return Scored(_draws(measured, names.RANDOM), measured.a)
+
+
+def _draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
+    n_units, seed = measured.a[0].numel(), measured.settings.seed
+    draws = [
+        uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units)
+        for one, variant in zip(measured.said, of_each(measured.variant, len(measured.said)), strict=True)
+    ]
+    return torch.stack(draws).to(measured.a.device).view_as(measured.a)
+
+
+SCORES: dict[str, Callable[[Measured], Scored]] = {
+    names.CONTRIBUTION: _score_contribution,
+    names.CONTRIBUTION_ACTFN: _score_contribution_actfn,
+    names.ACTIVATION: _score_activation,
+    names.ATTRIBUTION: _score_attribution,
+    names.ATTRIBUTION_ACT: _score_attribution_act,
+    names.RANDOM: _score_random,
+}

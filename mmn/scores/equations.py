@@ -1,0 +1,138 @@
+"""One pure function per score, and the ranking of units by it. Definitions: METHODS, P1 and P2.
+
+`a` are activations at p(c), the forward pass that predicts concept c, for n concepts at once; `rows` are rows of the
+unembedding W_U, one for each concept. Everything is float32. The product W_U[t] · W_out is only ever formed for the
+tokens t of the concepts at hand, never for the vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmn.models.adapters import Anatomy, Norm
+
+
+def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Float[Tensor, "n d"]) -> Float[Tensor, "n L m"]:
+    """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
+
+    With plain rows of W_U the final norm is left out, as in P2. With `folded_rows` the scores of all units and the
+    other terms add up to the logit. With act(gate) for `a` it is what P2's released code computed at publication.
+    """
+    scores = torch.empty_like(a)
+    for layer in range(anatomy.n_layers):
+        torch.mul(rows @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
+    return scores
+
+
+def folded_rows(anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """W_U[t] with the final norm at residual `final` folded in: γ and 1/rms (LayerNorm: centred, too).
+
+    OURS. Linear in the residual stream once its rms (or deviation) is fixed at what it was, so that
+    logit = folded_row · final + `norm_bias`.
+    """
+    gain = _gain(anatomy)
+    if anatomy.norm is Norm.LAYER:
+        scaled = rows * gain
+        deviation = final.var(dim=-1, correction=0, keepdim=True).add(_epsilon(anatomy.final_norm)).sqrt()
+        return (scaled - scaled.mean(dim=-1, keepdim=True)) / deviation
+    rms = final.square().mean(dim=-1, keepdim=True).add(_epsilon(anatomy.final_norm)).sqrt()
+    return rows * gain / rms
+
+
+def norm_bias(anatomy: Anatomy, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """What the final norm's own bias β adds to each logit: W_U[t] · β; zero for an RMS norm."""
+    if anatomy.norm is Norm.LAYER:
+        bias: Tensor = anatomy.final_norm.bias.float()  # type: ignore[assignment]
+        return rows @ bias
+    return torch.zeros(len(rows), device=rows.device)
+
+
+def uniform_draw(
+    seed: int, image_id: str, variant: str, lemma: str, method: str, n_units: int, draw: int = 0
+) -> Tensor:
+    """The random control's scores: uniform in [0, 1), from a hash of what they are for, so independent of batches."""
+    key = "\0".join([str(seed), image_id, variant, lemma, method, str(draw)])
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")))
+    return torch.from_numpy(generator.random(n_units, dtype=np.float32))
+
+
+def attribution(
+    values: Float[Tensor, "n p m"], gradients: Float[Tensor, "n p m"], is_picture: Bool[Tensor, "n p"]
+) -> tuple[Float[Tensor, "n m"], Int[Tensor, "n m"]]:
+    """P1 equation 2, value · gradient at each image token: its signed maximum over them, and at which position.
+
+    With z (the pre-activation) for the values it is `attribution`, with a `attribution-act`: the first-order estimate
+    of what zeroing the unit at that token does, with the sign turned.
+    """
+    product = (values * gradients).masked_fill(~is_picture[..., None], -torch.inf)
+    best, position = product.max(dim=1)
+    return best, position
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Chosen units of n concepts, by `rank` from 1 (suppressors: -1 is the most negative, -2 the next)."""
+
+    rank: Int[Tensor, " k"]
+    unit: Int[Tensor, "n k"]  # flat index, layer · m + i
+    score: Float[Tensor, "n k"]
+
+
+def rank_units(scores: Float[Tensor, "n L m"], top_k: int, bottom_k: int = 0) -> Ranked:
+    """The `top_k` highest and the `bottom_k` most negative of all L·m units, both cut to how many there are.
+
+    Ties go to the lower layer, then the lower unit. Suppressors are negative: there may be none, so a rank is only
+    given to units with a score below 0, and missing ones have index -1.
+    """
+    flat = scores.flatten(1)
+    top_k, bottom_k = min(top_k, flat.shape[1]), min(bottom_k, flat.shape[1])
+    unit = torch.cat([_best(flat, top_k), _best(-flat, bottom_k)], dim=1)
+    score = flat.gather(1, unit)
+    unit[:, top_k:] = unit[:, top_k:].where(score[:, top_k:] < 0, -1)
+    return Ranked(torch.cat([torch.arange(1, top_k + 1), -torch.arange(1, bottom_k + 1)]), unit, score)
+
+
+def _best(flat: Float[Tensor, "n units"], k: int) -> Int[Tensor, "n k"]:
+    """Indices of each row's k largest values, ties to the lower index: 1.7 to 4 times as fast as a stable sort.
+
+    A float's bits, read as an integer, are in the float's order once those of the negative ones are turned round;
+    with the index below them, no two keys are equal.
+    """
+    n_units = flat.shape[1]
+    bits = (flat + 0.0).view(torch.int32)  # adding 0 makes -0.0 equal to 0.0
+    ordered = bits ^ (bits >> 31 & 0x7FFFFFFF)
+    countdown = torch.arange(n_units - 1, -1, -1, device=flat.device)
+    return n_units - 1 - ((ordered.long() << 32 | countdown).topk(k, dim=1).values & 0xFFFFFFFF)
+
+
+def rank_matched(draws: Float[Tensor, "n L m"], reference: Int[Tensor, "n k"]) -> Ranked:
+    """Random units that lie, rank for rank, in the layers of a reference ranking (flat indices, best first).
+
+    So the top k has the reference's number of units in each layer for every k, not only for the last. Within a layer
+    units come in the order of their draw, without replacement; the reference's own units are not excluded.
+    """
+    n, _, d_mlp = draws.shape
+    order = draws.argsort(dim=2, descending=True, stable=True)
+    layer = reference // d_mlp
+    earlier = torch.nn.functional.one_hot(layer, draws.shape[1]).cumsum(1).gather(2, layer[..., None])[..., 0] - 1
+    concept = torch.arange(n, device=layer.device)[:, None]
+    unit = layer * d_mlp + order[concept, layer, earlier]
+    return Ranked(torch.arange(1, unit.shape[1] + 1), unit, draws.flatten(1).gather(1, unit))
+
+
+def _gain(anatomy: Anatomy) -> Float[Tensor, " d"]:
+    weight: Tensor = anatomy.final_norm.weight.float()  # type: ignore[assignment]
+    return weight + 1 if anatomy.norm is Norm.RMS_PLUS_ONE else weight
+
+
+def _epsilon(norm: nn.Module) -> float:
+    for name in ("variance_epsilon", "eps"):
+        if hasattr(norm, name):
+            return float(getattr(norm, name))
+    raise AssertionError(f"{type(norm).__name__} has no epsilon under a known name")

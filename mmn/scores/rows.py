@@ -1,0 +1,155 @@
+"""What was measured, as Arrow tables: one function for each table of a shard (`tables.SCHEMAS`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmn.core import Concept, Example
+from mmn.reading.budget import Budget
+from mmn.reading.concepts import GeneratedCaption
+from mmn.scores.equations import Ranked
+
+Tables = dict[str, pa.Table]
+Variant = str | Sequence[str]  # of all rows that are given, or of each
+
+
+@dataclass(frozen=True)
+class Said:
+    """A concept of one picture of the batch: what is scored."""
+
+    row: int
+    example: Example
+    concept: Concept
+
+
+def image_table(examples: Sequence[Example]) -> pa.Table:
+    texts = pa.list_(pa.string())
+    return pa.table(
+        {
+            "image_id": [example.image_id for example in examples],
+            "source": [example.source for example in examples],
+            "sources": pa.array([list(example.sources) for example in examples], texts),
+            "width": [example.width for example in examples],
+            "height": [example.height for example in examples],
+            "reference": pa.array([list(example.references) for example in examples], texts),
+        }
+    )
+
+
+def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCaption], variant: Variant) -> pa.Table:
+    return pa.table(
+        {
+            "image_id": [example.image_id for example in examples],
+            "variant": of_each(variant, len(examples)),
+            "text": [caption.text for caption in captions],
+            "tokens": pa.array([list(caption.token_ids) for caption in captions], pa.list_(pa.int32())),
+            "is_cut": pa.array([caption.is_cut for caption in captions], pa.bool_()),
+        }
+    )
+
+
+def concept_table(
+    said: Sequence[Said],
+    variant: Variant,
+    token_ids: Int[Tensor, " n"],
+    logits: Float[Tensor, "n V"],
+    budget: Budget,
+) -> pa.Table:
+    """One row for each concept: its token's raw logit and probability, and what the budget misses of the logit."""
+    logit = logits.gather(1, token_ids[:, None])[:, 0].double()
+    prob = (logit - logits.double().logsumexp(-1)).exp()
+    columns: dict[str, object] = {
+        "image_id": [one.example.image_id for one in said],
+        "variant": of_each(variant, len(said)),
+    }
+    for column in ("lemma", "noun", "n_mentions", "token_id", "position"):
+        columns[column] = [getattr(one.concept, column) for one in said]
+    columns["logit"] = logit.cpu().numpy()
+    columns["prob"] = prob.cpu().numpy()
+    columns["residual"] = (logit - budget.total()).cpu().numpy()
+    for column in ("is_first", "is_multi_token", "is_shared_token"):
+        columns[column] = [getattr(one.concept, column) for one in said]
+    for column in ("is_in_reference", "is_compound", "is_modifier"):
+        columns[column] = pa.array([getattr(one.concept, column) for one in said], pa.bool_())
+    columns["target_at"] = pa.array([one.concept.target_at for one in said], pa.string())
+    return pa.table(columns)
+
+
+def score_table(
+    said: Sequence[Said],
+    variant: Variant,
+    method: str,
+    ranked: Ranked,
+    activation: Float[Tensor, "n k"],
+    token_position: Int[Tensor, "n k"] | None,
+    d_mlp: int,
+) -> pa.Table:
+    """One row for each chosen unit of each concept; suppressors that there are none of (unit -1) are left out."""
+    unit = ranked.unit.cpu()
+    n_concepts, k = unit.shape
+    token = None if token_position is None else token_position.cpu().flatten().numpy()
+    columns = _keys(said, variant, k) | {
+        "method": _constant(method, n_concepts * k),
+        "rank": np.tile(ranked.rank.numpy(), n_concepts),
+        "layer": (unit // d_mlp).flatten().numpy(),
+        "unit": (unit % d_mlp).flatten().numpy(),
+        "score": ranked.score.cpu().flatten().numpy(),
+        "activation": activation.cpu().flatten().numpy(),
+        "token_position": pa.nulls(n_concepts * k, pa.int32()) if token is None else pa.array(token, pa.int32()),
+    }
+    table, is_unit = pa.table(columns), (unit >= 0).flatten()
+    return table if is_unit.all() else table.filter(pa.array(is_unit.numpy()))
+
+
+def budget_table(said: Sequence[Said], variant: Variant, budget: Budget) -> pa.Table:
+    """One row for each term of each concept; `layer` is empty for the embedding and the last biases."""
+    layers, none = np.arange(budget.attention.shape[1]), np.array([-1])
+    terms = [
+        ("embedding", none, budget.embedding[:, None]),
+        ("attention", layers, budget.attention),
+        ("ffn", layers, budget.ffn),
+    ]
+    if budget.bias.any() or budget.last_bias.any():
+        terms += [("bias", layers, budget.bias), ("bias", none, budget.last_bias[:, None])]
+    layer = np.concatenate([layers for _, layers, _ in terms])
+    columns = _keys(said, variant, len(layer)) | {
+        "term": pa.array([term for term, layers, _ in terms for _ in layers] * len(said)),
+        "layer": pa.array(np.tile(layer, len(said)), mask=np.tile(layer < 0, len(said))),
+        "logit": torch.cat([values for _, _, values in terms], dim=1).cpu().numpy().flatten(),
+    }
+    return pa.table(columns)
+
+
+def _keys(said: Sequence[Said], variant: Variant, n: int) -> dict[str, object]:
+    """The columns image_id, variant and noun, each concept's repeated n times; by dictionary, since they are long."""
+    index = pa.array(np.repeat(np.arange(len(said), dtype=np.int32), n))
+
+    def repeated(values: list[str]) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(index, pa.array(values))
+
+    return {
+        "image_id": repeated([one.example.image_id for one in said]),
+        "variant": _constant(variant, len(index)) if isinstance(variant, str) else repeated(list(variant)),
+        "noun": repeated([one.concept.noun for one in said]),
+    }
+
+
+def joined(parts: Sequence[Tables]) -> Tables:
+    """The rows of all parts, table by table."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
+
+
+def of_each(variant: Variant, n: int) -> list[str]:
+    return [variant] * n if isinstance(variant, str) else list(variant)
+
+
+def _constant(value: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))

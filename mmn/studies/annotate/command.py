@@ -1,0 +1,89 @@
+"""`mmn annotate`: what the top units of a run write, and where they look, added to the run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least, words
+from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.runs.plan import Progress
+
+USUAL_TOP = 10
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("annotate", help="decode a run's units and record where the top ones look")
+    add_run_options(parser)
+    parser.add_argument("--top", type=at_least(1), metavar="N", help=f"units of each noun; default {USUAL_TOP}")
+    parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all but the random ones")
+    parser.add_argument("--masks", metavar="SRC", help="outlines of objects: coco:INSTANCES.json, a folder, …")
+    parser.add_argument(
+        "--references",
+        metavar="SRC",
+        help="people's captions: coco:CAPTIONS.json, a .csv, …; alone, only these",
+    )
+    add_common(parser, "annotate")
+
+
+def run(options: argparse.Namespace) -> int:
+    methods = words(options.methods, "--methods") if options.methods is not None else None
+    again = go_back(options)
+    from mmn.studies.annotate.measure import count
+
+    started = time.monotonic()
+    added = _add(options, again.path, again.progress)
+    is_only_references = options.references is not None and not (options.masks or options.top or methods)
+    if not is_only_references:
+        annotate_stoppably(again.load(), again.path, options.top or USUAL_TOP, methods, again.progress)
+    counts = count(again.path)
+    again.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    seconds = round(time.monotonic() - started, 3)
+    result = {"run_id": again.run.run_id} | asdict(counts) | {"seconds": seconds, "database": note}
+    result |= {one.kind: asdict(one) for one in added}
+    if not options.json:
+        print(*added, sep="\n", end="\n" if added else "")
+    _print_result(result, as_json=options.json)
+    return SOME_FAILED if counts.n_failed else DONE
+
+
+def _add(options: argparse.Namespace, run_path: Path, progress: Any) -> list[Any]:
+    """Adds what the options name to the run; what each gave is told at once, since annotating takes long."""
+    from mmn.runs.added_later import add_masks, add_references
+
+    added = []
+    if options.references is not None:
+        added.append(add_references(run_path, options.references, options.cache / "images"))
+    if options.masks is not None:
+        added.append(add_masks(run_path, options.masks))
+    if added:
+        progress(Progress("annotate", message="; ".join(map(str, added))))
+    return added
+
+
+def annotate_stoppably(model: Any, run_path: Path, top: int, methods: Sequence[str] | None, progress: Any) -> None:
+    """`annotate`, ended by SIGINT or SIGTERM as scoring is: with what was finished kept."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.annotate.measure import annotate
+
+    with stoppable():
+        annotate(model, run_path, top, methods, progress)
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    failed = f", {result['n_failed']} failures (mmn show {result['run_id']} lists them)"
+    print(
+        f"{result['run_id']}: {result['n_neurons']} units decoded, {result['n_looks']} looks, "
+        f"{result['n_fields']} compared with nouns{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
+    )
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")

@@ -1,0 +1,392 @@
+"""What do the top units of a scored run write, and where do they look? A second pass over its pictures, kept beside it.
+
+    shards of a run ─► the top units of every noun and ranking
+      ─► their words                                    `neuron`  (`decoding`)
+      ─► one pass over each picture's prompt            `look`, `grid`  (`fields.unit_maps`)
+      ─► against the object, other objects, random units of the same layers    `field`  (`fields.field_rows`)
+      ─► the same of the units that another picture of the noun ranks highest (`held_out`)
+
+Each scored batch becomes one shard `annotation-<batch>-<hash of what was asked>`, written whole or not at all: the same
+call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls say the same
+(the same picture and unit, the same rank), the database keeps the first. Where the masks of a batch's pictures changed
+(a source was added with `added.add_masks`, or its file is another), all that was annotated there is measured again: the
+table `outline` numbers such revisions, and the database keeps the latest.
+
+Which units are decoded: all that the run stored, as they are what its pages list; of a model of more than `MANY_UNITS`
+units only those that are annotated, since a long run stores nearly all of them.
+
+Left out: suppressors (ranks below 0), variants other than the original picture, random rankings unless asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool
+from PIL import Image
+
+from mmn import names
+from mmn.core import Example, Failure, Neuron, Run
+from mmn.errors import ImageError, SourceError, UsageError
+from mmn.images import open_image
+from mmn.models.geometry import image_grid, serialise
+from mmn.models.loading import Model
+from mmn.names import SAME_PICTURE
+from mmn.reading.nouns import lemma_of
+from mmn.runs import reopen, shards
+from mmn.runs.added_later import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples
+from mmn.runs.plan import Progress, ProgressCallback, failure_table
+from mmn.runs.reopen import ScoredRun
+from mmn.runs.tables import ANNOTATIONS
+from mmn.scores.rows import Tables
+from mmn.statistics.held_out import HeldOut, read_held_out
+from mmn.units.decoding import decode_units
+from mmn.units.heat_maps import mask_of_size
+from mmn.units.masks import MaskSource, Outlines, first_of, source_of
+from mmn.units.receptive_fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
+
+MANY_UNITS: Final = 50_000  # a model with more: only annotated units are decoded
+NEURONS_SHARD: Final = "neurons"
+PREFIX: Final = "annotation"
+STAGE: Final = "annotate"
+
+Masks = Mapping[str, Bool[np.ndarray, "height width"]]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The top units of one noun of a picture by one method, rank 1 first; `found_on` another picture, if not this."""
+
+    noun: str
+    method: str
+    units: tuple[Neuron, ...]
+    found_on: str | None = None
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What a run's annotation shards hold."""
+
+    n_neurons: int
+    n_looks: int
+    n_fields: int
+    n_failed: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of which run."""
+
+    scored: ScoredRun
+    top: int
+    methods: tuple[str, ...]
+    masks: Sequence[MaskSource]
+    elsewhere: HeldOut
+    has_added_masks: bool
+    revision: int = 0
+    version: str = ""
+
+    @property
+    def model(self) -> Model:
+        return self.scored.model
+
+    @property
+    def run(self) -> Run:
+        return self.scored.run
+
+    @property
+    def run_path(self) -> Path:
+        return self.scored.path
+
+    def settings(self) -> list[Any]:
+        """What tells the answers of two calls apart."""
+        asked: list[Any] = [self.top, sorted(self.methods), self.elsewhere.digest()]
+        return [*asked, self.revision, self.version] if self.revision else asked
+
+
+def annotate(
+    model: Model,
+    run_path: Path,
+    top: int = 10,
+    methods: Sequence[str] | None = None,
+    progress: ProgressCallback = lambda _progress: None,
+) -> None:
+    """Decodes the units of a run, and records where the top ones of each noun look, as shards of the run.
+
+    A model whose image tokens have no place in the picture gets words only; pictures without object masks get looks
+    without overlaps. `progress` is told so. A picture that cannot be looked at again becomes a row of `failure`.
+
+    Args:
+        model: the one that the run was scored with.
+        run_path: the run's folder.
+        top: units of each noun and ranking; cut to what the run stored.
+        methods: rankings of the run; None for all but the random ones.
+        progress: told in stages `decode` and `annotate`, the latter in pictures.
+
+    Raises:
+        UsageError: another model than the run's, a method that the run has not, `top` below 1.
+        CacheError: no run there, a broken shard, or no space left; what was finished is kept.
+    """
+    scored = reopen.open_run(model, run_path)
+    added = mask_specs(run_path)
+    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
+    top, methods = checked_top(top, scored.run), checked_methods(methods, scored.run)
+    read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
+    asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
+    _decode_stored(asked, progress)
+    blind = _why_blind(asked)
+    if blind:
+        progress(Progress(STAGE, message=f"units were decoded; {blind}"))
+        return
+    if without_masks:
+        progress(Progress(STAGE, message=without_masks))
+    here = {batch: _of_batch(asked, batch, read) for batch in reopen.batches(scored)}
+    if n_changed := sum(one.is_changed for one in here.values()):
+        progress(Progress(STAGE, message=f"masks changed: measuring {n_changed} of {len(here)} batches again"))
+    settings = {batch: one.asked.settings() for batch, one in here.items()}
+    reopen.for_each_batch(
+        scored, PREFIX, settings.__getitem__, lambda batch: _annotate_batch(here[batch].asked, batch), progress, STAGE
+    )
+
+
+def count(run_path: Path) -> Annotated:
+    """Adds up what the annotation shards of a run hold; a unit looked at in two calls counts twice."""
+    counts = dict.fromkeys(("neuron", "look", "field", "failure"), 0)
+    for name in shards.finished_shards(run_path):
+        if name.startswith((NEURONS_SHARD, PREFIX, MASKS, REFERENCES)):
+            tables = shards.read_shard(run_path / name)
+            counts = {table: n + (len(tables[table]) if table in tables else 0) for table, n in counts.items()}
+    return Annotated(counts["neuron"], counts["look"], counts["field"], counts["failure"])
+
+
+@dataclass(frozen=True)
+class _OfBatch:
+    """What there is to ask of one batch, and whether its masks are others than those it was annotated with."""
+
+    asked: _Asked
+    is_changed: bool
+
+
+def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], HeldOut]) -> _OfBatch:
+    """With the revision of the batch's masks; of changed masks all is asked that was annotated before. `read` gives
+    what other pictures of the nouns rank highest.
+    """
+    images = shards.read_shard(asked.run_path / batch, ("image",))
+    version = _version(asked.masks, reopen.examples(images))
+    found = [
+        shards.read_shard(asked.run_path / name, ("outline", "field"))
+        for name in sorted(shards.finished_shards(asked.run_path))
+        if name.startswith(f"{PREFIX}-{batch}-")
+    ]
+    outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
+    latest, told = max(((row["revision"], row["version"]) for row in outlined), default=(0, ""))
+    is_changed = version != told
+    revision = latest + is_changed
+    fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
+    is_of_unknown_masks = not outlined and any(field["iou"].null_count < len(field) for field in fields)
+    if not revision or (is_of_unknown_masks and not asked.has_added_masks):  # of an earlier version of this program
+        return _OfBatch(asked, is_changed=False)
+    methods = {method for field in fields for method in field["method"].unique().to_pylist()} | set(asked.methods)
+    top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in fields)])
+    wide = tuple(sorted(methods))
+    widened = replace(asked, top=top, methods=wide, elsewhere=read(wide, top), revision=revision, version=version)
+    return _OfBatch(widened, is_changed=is_changed and bool(fields))
+
+
+def _version(masks: Sequence[MaskSource], examples: Iterable[Example]) -> str:
+    """A hash of what the masks of some pictures are drawn from; empty where nothing is outlined in any."""
+    known = [(one.image_id, source.version(one)) for one in examples if (source := source_of(one, masks)) is not None]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16] if known else ""
+
+
+def checked_top(top: int, run: Run) -> int:
+    """`top`, cut to the ranks that the run stored.
+
+    Raises:
+        UsageError: below 1.
+    """
+    if top < 1:
+        raise UsageError(f"the top {top} units are none; annotate at least 1")
+    return min(top, run.settings.top_k)
+
+
+def checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]:
+    """`methods` if the run has them all; of None, all of the run but the random ones.
+
+    Raises:
+        UsageError: one that the run has not.
+    """
+    stored = list(run.settings.methods)
+    if names.BLANK in run.settings.variants:
+        stored += [method + names.MINUS_BLANK for method in stored if not method.startswith(names.RANDOM)]
+    if methods is None:
+        return tuple(method for method in stored if not method.startswith(names.RANDOM))
+    for method in methods:
+        if method not in stored:
+            raise UsageError(f"run {run.run_id} has no {method!r} scores; its methods are: {', '.join(stored)}")
+    return tuple(dict.fromkeys(methods))
+
+
+def _decode_stored(asked: _Asked, progress: ProgressCallback) -> None:
+    """Decodes the run's units, or of a large model those that are annotated."""
+    needed: set[Neuron] = set()
+    for batch in reopen.batches(asked.scored):
+        scores = shards.read_shard(asked.run_path / batch)["score"]
+        needed |= _units(scores if asked.run.model.n_units <= MANY_UNITS else _top_scores(asked, scores))
+    decode_missing(asked.scored, needed, progress)
+
+
+def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCallback) -> None:
+    """Writes the words of those `needed` units that no earlier call has decoded, as a shard of the run."""
+    finished = shards.finished_shards(scored.path)
+    known: set[Neuron] = set()
+    for name in finished:
+        if name.startswith(NEURONS_SHARD):
+            known |= _units(shards.read_shard(scored.path / name)["neuron"])
+    units = sorted(needed - known)
+    if not units:
+        return
+    progress(Progress("decode", message=f"{len(units)} units"))
+    digest = hashlib.sha256(" ".join(map(str, units)).encode()).hexdigest()
+    name = NEURONS_SHARD if NEURONS_SHARD not in finished else f"{NEURONS_SHARD}-{digest[:8]}"
+    shards.write_shard(scored.path, name, {"neuron": decode_units(scored.model, units)})
+
+
+def _why_blind(asked: _Asked) -> str:
+    """Why the model's image tokens have no place in a picture; empty where they have one. Tried on one picture."""
+    for batch in reopen.batches(asked.scored):
+        for example in reopen.examples(shards.read_shard(asked.run_path / batch)):
+            try:
+                image = open_image(Path(example.source))
+            except ImageError:
+                continue
+            try:
+                image_grid(asked.model, asked.model.encode([image], asked.run.prompt), image.size)
+            except UsageError as error:
+                return str(error)
+            return ""
+    return ""
+
+
+def _annotate_batch(asked: _Asked, batch: str) -> Tables:
+    """The shard of one batch: `look`, `grid`, `field`, and `failure` where a picture could not be looked at again."""
+    tables = shards.read_shard(asked.run_path / batch)
+    rankings = _rankings(_top_scores(asked, tables["score"]))
+    rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": [], "field": []}
+    rows |= {"outline": []} if asked.revision else {}
+    failures = []
+    for example in reopen.examples(tables):
+        if example.image_id not in rankings:
+            continue
+        try:
+            image = reopen.open_again(example)
+            outlines = first_of(asked.masks).outlines(example)
+            found = _annotate_picture(asked, example, image, rankings[example.image_id], outlines.masks)
+        except (ImageError, SourceError, UsageError) as error:
+            failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+            continue
+        failures += [Failure(example.source, STAGE, SourceError.__name__, problem) for problem in outlines.problems]
+        for table, new in found.items():
+            rows[table] += new
+        if asked.revision:
+            rows["outline"].append(_outline(asked, example, outlines))
+    written = {table: pa.Table.from_pylist(new, schema=ANNOTATIONS[table]) for table, new in rows.items()}
+    return written | ({"failure": failure_table(failures)} if failures else {})
+
+
+def _outline(asked: _Asked, example: Example, outlines: Outlines) -> dict[str, Any]:
+    source = source_of(example, asked.masks)
+    return {
+        "image_id": example.image_id,
+        "revision": asked.revision,
+        "version": asked.version,
+        "source": source.spec if source else None,
+        "nouns": sorted(outlines.masks),
+    }
+
+
+def _annotate_picture(
+    asked: _Asked, example: Example, image: Image.Image, rankings: Sequence[Ranking], masks: Masks
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of one picture, from one pass over its prompt; overlaps in its pixels as it was opened."""
+    masks = {lemma: mask_of_size(mask, image.size) for lemma, mask in masks.items()}
+    here = rankings
+    rankings = [*here, *_held_out(asked, example, here)]
+    controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
+    top = sorted({one for ranking in here for one in ranking.units})
+    compared = {one for ranking, drawn in controls.items() for one in (*ranking.units, *drawn)}
+    needed = sorted({*top, *compared})
+    maps = unit_maps(asked.model, image, asked.run.prompt, needed)
+    looks = [
+        {"image_id": example.image_id, "layer": one.layer, "unit": one.unit, "activations": values.tolist()}
+        for one, values in zip(top, maps.of(top), strict=True)
+    ]
+    overlaps = [
+        row for ranking in rankings for row in _field(maps, example.image_id, ranking, controls.get(ranking, ()), masks)
+    ]
+    placed = maps.grids.resized(image.size, (example.width, example.height))
+    grid = {"image_id": example.image_id, "grid": serialise.to_json(placed)}
+    return {"look": looks, "grid": [grid], "field": overlaps}
+
+
+def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> list[Ranking]:
+    """What another picture of each noun ranks highest for it; nothing where there is none."""
+    found = [(one, asked.elsewhere.of(example.image_id, one.noun, one.method)) for one in rankings]
+    return [Ranking(one.noun, one.method, other.units, other.image_id) for one, other in found if other is not None]
+
+
+def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
+    found_on = () if ranking.found_on is None else (ranking.found_on,)
+    key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method, *found_on)
+    return control_units(ranking.units, asked.model.facts.d_mlp, key)
+
+
+def _field(
+    maps: FieldMaps, image_id: str, ranking: Ranking, controls: Sequence[Neuron], masks: Masks
+) -> list[dict[str, Any]]:
+    """The rows of one ranking; without overlaps where the noun has no region, or the model was not shown it."""
+    rows: list[FieldRow] = []
+    if controls:
+        asked = (image_id, ranking.noun, ranking.method, ranking.units, controls, masks, ranking.found_on)
+        rows = list(field_rows(maps, *asked))
+    if rows or ranking.found_on is not None:
+        return [asdict(row) for row in rows]
+    key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method, "selection": SAME_PICTURE}
+    nothing = dict.fromkeys(("iou", "iou_other", "iou_random", "iou_best", "found_on"))
+    return [
+        key | {"rank": rank, "layer": one.layer, "unit": one.unit} | nothing
+        for rank, one in enumerate(ranking.units, start=1)
+    ]
+
+
+def _top_scores(asked: _Asked, scores: pa.Table) -> pa.Table:
+    """The rows of `score` that are annotated: of the original picture, by the methods asked for, rank 1 to `top`."""
+    is_top = pc.and_(pc.greater_equal(scores["rank"], 1), pc.less_equal(scores["rank"], asked.top))
+    is_asked = pc.is_in(scores["method"], pa.array(asked.methods, pa.string()))
+    return scores.filter(pc.and_(pc.and_(is_top, is_asked), pc.equal(scores["variant"], names.ORIGINAL)))
+
+
+def _rankings(scores: pa.Table) -> dict[str, list[Ranking]]:
+    """By picture, the rankings that rows of `score` make up, each from rank 1 on."""
+    units: dict[tuple[str, str, str], list[Neuron]] = {}
+    for row in scores.sort_by("rank").to_pylist():
+        ranked = units.setdefault((row["image_id"], row["noun"], row["method"]), [])
+        ranked.append(Neuron(row["layer"], row["unit"]))
+        assert len(ranked) == row["rank"], f"rank {row['rank']} comes after {len(ranked) - 1} of {row}"
+    rankings: dict[str, list[Ranking]] = {}
+    for (image_id, noun, method), ranked in sorted(units.items()):
+        rankings.setdefault(image_id, []).append(Ranking(noun, method, tuple(ranked)))
+    return rankings
+
+
+def _units(rows: pa.Table) -> set[Neuron]:
+    distinct = rows.group_by(["layer", "unit"]).aggregate([])
+    return {Neuron(*unit) for unit in zip(distinct["layer"].to_pylist(), distinct["unit"].to_pylist(), strict=True)}

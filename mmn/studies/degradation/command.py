@@ -1,0 +1,164 @@
+"""`mmn degrade`: what becomes of a run's nouns when their units are zeroed or put under noise, with the control."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from mmn import names
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least, numbers, sizes, words
+from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.core import Run
+from mmn.errors import UsageError
+from mmn.runs.plan import Progress
+from mmn.runs.presets import PRESETS, Noise
+
+SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
+SELECTIONS = {names.ABLATE: ",".join(names.SELECTIONS), names.PERTURB: f"{names.TOP},{names.RANDOM}"}
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("degrade", help="zero a noun's units, or add noise to them, and measure what is left")
+    add_run_options(parser)
+    parser.add_argument("--kind", required=True, choices=names.INTERVENTIONS, help="zero units, or noise on them")
+    parser.add_argument(
+        "--preset", choices=[name for name, one in PRESETS.items() if one.noise], help="how the paper did it, for noise"
+    )
+    parser.add_argument("--method", metavar="A,B", help="scores that select the units; default contribution-folded")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--ks", metavar="K,K", help="numbers of units")
+    sizes.add_argument("--shares", metavar="S,S", help=f"the same as shares of all units; default {SHARES}")
+    parser.add_argument(
+        "--selections",
+        metavar="A,B",
+        help=f"default {SELECTIONS[names.ABLATE]}; with noise top,random; random-picture: one draw for all its nouns",
+    )
+    parser.add_argument("--draws", type=at_least(1), metavar="N", help="of random units and of noise; default 3")
+    parser.add_argument(
+        "--sigma", default="1", metavar="S,S", help="size of the noise; default 1, as long as the column"
+    )
+    parser.add_argument("--sigma-unit", choices=names.SIGMA_UNITS, help="what sigma 1 is; default column norm")
+    parser.add_argument(
+        "--captions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="caption again under each change; without, only the probability of the noun is measured, much faster",
+    )
+    parser.add_argument("--metric", default="word-f1", metavar="M", help="of how alike captions are; default word-f1")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures of the run")
+    add_common(parser, "degrade")
+
+
+def run(options: argparse.Namespace) -> int:
+    noise = _noise(options)
+    again = go_back(options)
+    from mmn.metrics import find_text_metric
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.degradation.measure import Asked, degrade
+    from mmn.studies.degradation.summary import read_effects, summarise
+
+    has_noise = options.kind == names.PERTURB
+    asked = Asked(
+        kind=options.kind,
+        methods=_methods(options, noise, again.run),
+        ks=_from_zero(options, again.run.model.n_units),
+        selections=words(
+            options.selections or (",".join(noise.selections) if noise else SELECTIONS[options.kind]),
+            "--selections",
+            SELECTIONS[names.ABLATE],
+        ),
+        n_draws=options.draws or (noise.n_draws if noise else 3),
+        sigmas=tuple(numbers(options.sigma, "--sigma")) if has_noise else (),
+        sigma_unit=_sigma_unit(options, noise) if has_noise else None,
+    )
+    metric = find_text_metric(options.metric, options.device) if options.captions else None
+    started = time.monotonic()
+    with stoppable():
+        done = degrade(again.load(), again.path, asked, metric, again.progress, options.limit)
+    effects, n_failed = read_effects(again.path, done)
+    again.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result = {
+        "run_id": again.run.run_id,
+        "kind": options.kind,
+        "metric": metric.name if metric else None,
+        "n_rows": len(effects),
+        "n_failed": n_failed,
+        "effects": summarise(effects, again.run.model.n_units),
+        "seconds": round(time.monotonic() - started, 3),
+        "database": note,
+    }
+    _print_result(result, as_json=options.json)
+    return SOME_FAILED if n_failed else DONE
+
+
+def _noise(options: argparse.Namespace) -> Noise | None:
+    """What a preset says of noise; explicit options win over it."""
+    if options.preset is None:
+        return None
+    if options.kind != names.PERTURB:
+        raise UsageError(f"--preset {options.preset} is for --kind {names.PERTURB}: that paper put noise on units")
+    return PRESETS[options.preset].noise
+
+
+def _methods(options: argparse.Namespace, noise: Noise | None, run: Run) -> tuple[str, ...]:
+    if options.method is not None:
+        return words(options.method, "--method")
+    return noise.methods if noise else (_usual_method(run),)
+
+
+def _sigma_unit(options: argparse.Namespace, noise: Noise | None) -> str:
+    return options.sigma_unit or (noise.sigma_unit if noise else names.COLUMN_NORM)
+
+
+def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
+    """Numbers of units; the untouched model is always among them."""
+    asked = sizes(options.ks, options.shares or (None if options.ks else SHARES), n_units, least=0)
+    assert asked is not None, options
+    return tuple(sorted({0, *asked}))
+
+
+def _usual_method(run: Run) -> str:
+    stored = run.settings.methods
+    return names.default_method(stored)
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    print(
+        f"{result['run_id']}: {result['kind']}, {result['n_rows']} measurements"
+        f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
+    )
+    from mmn.statistics.interval_words import few_note  # here and below: pandas is slow to import
+
+    for one in result["effects"]:
+        print(_line(one))
+    if note := few_note(one["n_images"] for one in result["effects"]):
+        print(note)
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
+
+
+def _line(one: dict[str, Any]) -> str:
+    """What happened at the largest k, in a line; brackets are 95 % intervals by picture."""
+    from mmn.statistics.interval_words import bracket, percent
+
+    noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
+    half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:.0f} units"
+    prob = f"{one['prob']:.3f}{bracket(one['prob_low'], one['prob_high'], '.3f')}"
+    change = f"{percent(-one['drop'])}{bracket(-one['drop_high'], -one['drop_low'], '.0%')}"
+    lost = ""
+    if one["lost"] is not None:
+        ends = bracket(one["lost_low"], one["lost_high"], ".0%")
+        lost = f", {percent(one['lost'])}{ends} of captions lose the noun"
+    draws = f", mean over {one['n_draws']} draws" if one["n_draws"] > 1 else ""
+    return (
+        f"{one['method']}, {one['selection']}{noise}: probability {one['prob_baseline']:.3f} -> {prob}, {change}, "
+        f"at {one['k']} units ({percent(one['share'], 1)}), {half}{lost}; "
+        f"{one['n_concepts']} nouns of {one['n_images']} pictures{draws}"
+    )

@@ -1,0 +1,153 @@
+"""How far does what a model says fall when units are silenced? Curves against k, with intervals, from pictures' means.
+
+    prob, logit, similarity, lost    mean over pictures of each picture's mean over its nouns and draws
+    relative                         mean probability / mean probability of the same nouns in the untouched model
+
+Draws (of random units, or of noise) are a picture's own: they are averaged first, and the interval is by picture. The
+page, its figures and the terminal take their numbers from here. OURS; the experiments are P1's (figures 6 and S.3,
+arXiv 2308.01544) and P2's (arXiv 2311.07470).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from mmn.figures.wording import k_text
+from mmn.names import RANDOM, TOP
+from mmn.statistics.interval_words import percent, why_none
+from mmn.statistics.intervals import ANYWHERE, SHARE, Range, mean_intervals, ratio_intervals
+
+QUANTITIES: Final[dict[str, tuple[str, Range]]] = {  # name -> column, and what its interval cannot leave
+    "prob": ("prob", SHARE),
+    "baseline_prob": ("baseline_prob", SHARE),
+    "relative": ("prob", ANYWHERE),
+    "logit": ("logit", ANYWHERE),
+    "similarity": ("similarity", SHARE),
+    "lost": ("lost", SHARE),
+}
+TO_UNTOUCHED: Final = ("relative", "similarity", "lost")  # the untouched model's own are so by definition
+COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
+
+
+@dataclass(frozen=True)
+class Fall:
+    """What ablation does to a probability: `drop` at `k`, the largest one measured, as a share of the untouched
+    model's, with its 95 % interval (NaN where `n` pictures are too few); `control` is the drop by random units (NaN
+    without); `halved_at` is the k that leaves half of it, linear between the measured ones, None if none does.
+    """
+
+    k: int
+    drop: float
+    low: float
+    high: float
+    control: float
+    halved_at: float | None
+    n: int
+
+
+def curves(means: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Returns the points of all curves: method, selection, k, sigma, mean, low, high, n (pictures), n_draws.
+
+    Args:
+        means: `Store.effect_means`: one row per picture, draw and setting.
+        quantity: a key of `QUANTITIES`. Pictures where it was not measured are left out; those of the untouched model
+            that compare it with itself have no interval.
+    """
+    column, within = QUANTITIES[quantity]
+    rows = means.dropna(subset=[column])
+    if rows.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    by = ["method", "selection", "k", "sigma"]
+    rows = rows.assign(sigma=rows["sigma"].astype(float).fillna(_NO_NOISE))
+    wide = _by_picture(rows, column, by)
+    if quantity == "relative":
+        mean, low, high = ratio_intervals(*_parts(wide, _by_picture(rows, "baseline_prob", by)), within)
+    else:
+        mean, low, high = mean_intervals(wide.to_numpy(dtype=float), within)
+    found = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum().to_numpy()}, wide.columns)
+    found = found.join(rows.groupby(by)["draw"].nunique().rename("n_draws")).reset_index()
+    found["sigma"] = found["sigma"].where(found["sigma"] != _NO_NOISE)
+    if quantity in TO_UNTOUCHED:
+        found.loc[(found["k"] == 0) | (found["sigma"] == 0), ["low", "high"]] = np.nan
+    order = {method: place for place, method in enumerate(dict.fromkeys(means["method"]))}
+    found["method_place"] = found["method"].map(order)
+    return found.sort_values(["method_place", "selection", "k", "sigma"], ignore_index=True)[list(COLUMNS)]
+
+
+_NO_NOISE: Final = -1.0  # instead of a sigma: rows without a value drop out of tables by picture
+
+
+def _by_picture(rows: pd.DataFrame, column: str, by: list[str]) -> pd.DataFrame:
+    """A row for each picture, a column for each setting: the mean over draws."""
+    return rows.pivot_table(index="image_id", columns=by, values=column, aggfunc="mean", observed=True)
+
+
+def _parts(values: pd.DataFrame, weights: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The two sides of a ratio, 0 where a picture was not measured."""
+    weights = weights.reindex(columns=values.columns)
+    return values.fillna(0.0).to_numpy(dtype=float), weights.fillna(0.0).to_numpy(dtype=float)
+
+
+def fall(relative: pd.DataFrame, method: str, selection: str = TOP) -> Fall:
+    """Returns how far the probability falls by ablating a selection of a method's units.
+
+    Args:
+        relative: `curves(means, "relative")` of an ablation, with that method and selection.
+        method: one of its methods.
+        selection: one of its selections.
+    """
+    of_method = relative[relative["method"] == method]
+    ours = of_method[of_method["selection"] == selection].sort_values("k")
+    assert len(ours), f"no curve of {method}, {selection}"
+    last = ours.iloc[-1]
+    control = of_method[(of_method["selection"] == RANDOM) & (of_method["k"] == last["k"])]["mean"]
+    return Fall(
+        k=int(last["k"]),
+        drop=1 - float(last["mean"]),
+        low=1 - float(last["high"]),
+        high=1 - float(last["low"]),
+        control=1 - float(control.iloc[0]) if len(control) else float("nan"),
+        halved_at=half_at(ours["k"].tolist(), ours["mean"].tolist()),
+        n=int(last["n"]),
+    )
+
+
+def half_at(ks: Sequence[int], probs: Sequence[float]) -> float | None:
+    """The first k at which the probability is half of the first one, linear between measured k; None if it never is."""
+    half = probs[0] / 2
+    for index in range(1, len(ks)):
+        if probs[index] <= half:
+            share = (probs[index - 1] - half) / (probs[index - 1] - probs[index])
+            return ks[index - 1] + share * (ks[index] - ks[index - 1])
+    return None
+
+
+def told(found: Fall, n_units: int) -> str:
+    """`At k = 768 (25 %) the probability falls by 53 % (95 % interval 49 to 57 %; random units: 4 %); half of it
+    is gone at k = 92 (3 %).`
+    """
+    is_fall = found.drop >= 0
+    drop, low, high = (found.drop, found.low, found.high) if is_fall else (-found.drop, -found.high, -found.low)
+    interval = (
+        why_none(found.n) if np.isnan(low) else f"95 % interval {percent(low).removesuffix(' %')} to {percent(high)}"
+    )
+    random = "" if np.isnan(found.control) else f"; random units: {percent(found.control)}"
+    half = (
+        "no measured k halves it"
+        if found.halved_at is None
+        else f"half of it is gone at k = {k_text(round(found.halved_at), n_units)}"
+    )
+    return (
+        f"At k = {k_text(found.k, n_units)} the probability {'falls' if is_fall else 'rises'} by {percent(drop)} "
+        f"({interval}{random}); {half}."
+    )
+
+
+def counted(means: pd.DataFrame) -> tuple[int, int]:
+    """How many pictures, and how many of their nouns, the means are of."""
+    return means["image_id"].nunique(), int(means.groupby("image_id")["n_nouns"].max().sum())

@@ -1,0 +1,253 @@
+"""What happens to a noun, and to the caption, when units are zeroed or put under noise? Curves against k or sigma.
+
+P1 figures 6 and S.3 (arXiv 2308.01544) for ablation, P2 (arXiv 2311.07470) for noise. The horizontal axes are symlog,
+so that 0, the untouched model, is on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.axes import interval_tip, layer_axis
+from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours, ordered_colours
+from mmn.figures.wording import k_text, of_run, require, sample
+from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
+from mmn.statistics.interval_words import interval_note, with_words
+
+COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
+QUANTITIES: Final[Mapping[str, tuple[str, str, str]]] = {  # quantity -> title, vertical axis, number format
+    "prob": ("Probability of the noun", "probability of the noun", ".2~f"),
+    "relative": ("Probability of the noun", "share of the untouched probability", "~%"),
+    "logit": ("Logit of the noun", "logit of the noun", "~g"),
+    "similarity": ("Similarity of the new caption", "similarity", ".2~f"),
+    "lost": ("Captions that lose the noun", "share of captions without it", "~%"),
+}
+SELECTIONS: Final[Mapping[str, tuple[str, str]]] = {  # selection -> words, colour
+    TOP: ("top", FIRST),
+    INTERPRETABLE: ("interpretable", SECOND),
+    RANDOM: ("random", MUTED),
+    RANDOM_PICTURE: ("random, one draw a picture", MUTED),
+}
+LAYER_COLUMNS: Final = ("layer", "n_units", "share")
+_BOUNDED: Final = ("prob", "lost")  # from 0 to 1 on every page
+
+
+def degradation(
+    data: pd.DataFrame, run: Mapping[str, Any], quantity: str = "prob", subset: str = "all concepts", metric: str = ""
+) -> alt.TopLevelMixin:
+    """Curves of a quantity against the number of zeroed units, with their bands; random units are the control.
+
+    Args:
+        data: `curves.curves` of an ablation. One method: a line for each selection; several: a line for each
+            method's top units, and one for each one's random units.
+        run: the run's row: model, images, n_layers, d_mlp; n_images and n_concepts that enter.
+        quantity: a key of `QUANTITIES`.
+        subset: which concepts, as words for the subtitle.
+        metric: of the similarity, with its version.
+    """
+    require(data, COLUMNS)
+    n_units = int(run["n_layers"]) * int(run["d_mlp"])
+    methods = list(dict.fromkeys(data["method"]))
+    rows, colours = _labelled(data, methods)
+    rows = _with_words(rows, n_units, quantity)
+    base = alt.Chart(rows).encode(
+        _k_axis(rows["k"], n_units, "zeroed units"), _colour("label", colours), alt.Detail("line:N")
+    )
+    title = QUANTITIES[quantity][0] + f" after ablation, {methods[0] if len(methods) == 1 else 'top units'}"
+    layers = _curve(base, quantity, metric, _tooltip(quantity))
+    return layers.properties(height=210, title=_title(title, rows, run, subset))
+
+
+def perturbation(
+    data: pd.DataFrame,
+    run: Mapping[str, Any],
+    quantity: str = "lost",
+    against: str = "sigma",
+    unit: str = COLUMN_NORM,
+    subset: str = "all concepts",
+    metric: str = "",
+) -> alt.TopLevelMixin:
+    """Curves of a quantity against the size of the noise for each k, or against k for each size; dashed: random units.
+
+    Args:
+        data: `mmn.studies.degradation.curves.curves` of a perturbation by one method.
+        run: as `degradation`.
+        quantity: a key of `QUANTITIES`.
+        against: `sigma` or `k`; the other one is the colour.
+        unit: of sigma, as `effect.sigma_unit`.
+        subset: which concepts, as words for the subtitle.
+        metric: of the similarity, with its version.
+    """
+    require(data, COLUMNS)
+    assert against in ("sigma", "k"), against
+    n_units = int(run["n_layers"]) * int(run["d_mlp"])
+    rows = _with_words(data if against == "sigma" else _from_no_units(data), n_units, quantity)
+    rows = rows.assign(label=rows["selected"])
+    if against == "sigma":
+        axis, other, field, legend = _sigma_axis(rows["sigma"], unit), "k", "k_label", "k"
+    else:
+        axis, other, field, legend = _k_axis(rows["k"], n_units, "units under noise"), "sigma", "sigma_label", "σ"
+    order = list(dict.fromkeys(rows.sort_values(other)[field]))
+    colours = dict(zip(order, ordered_colours(len(order)), strict=True))
+    base = alt.Chart(rows.assign(line=rows["selection"] + " " + rows[field])).encode(
+        axis, _colour(field, colours, legend), alt.Detail("line:N")
+    )
+    (method,) = set(rows["method"])
+    layers = _curve(base, quantity, metric, _tooltip(quantity), _dash(rows))
+    title = f"{QUANTITIES[quantity][0]} under noise, {method}"
+    return layers.properties(height=210, title=_title(title, rows, run, subset))
+
+
+def ablated_layers(
+    data: pd.DataFrame, run: Mapping[str, Any], k: int, method: str, subset: str = "all concepts"
+) -> alt.TopLevelMixin:
+    """Bars: in which layers a noun's top k units lie, the mean over the nouns. Random units have the same layers.
+
+    Args:
+        data: layer, n_units (mean number), share (of the k).
+        run: the run's row: model, images, n_layers, d_mlp.
+        k: how many units.
+        method: the score that selects them.
+        subset: which concepts, as words for the subtitle.
+    """
+    require(data, LAYER_COLUMNS)
+    k_label = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
+    tooltip = [
+        alt.Tooltip("layer:O"),
+        alt.Tooltip("n_units:Q", title="units of a noun (mean)", format=".1f"),
+        alt.Tooltip("share:Q", title="share of the k", format=".1%"),
+    ]
+    return (
+        alt.Chart(data)
+        .mark_bar(color=FIRST)
+        .encode(
+            layer_axis(),
+            alt.Y("share:Q", title="share of the k", axis=alt.Axis(format="~%", tickCount=5)),
+            tooltip=tooltip,
+        )
+        .properties(
+            height=160,
+            title=alt.TitleParams(
+                "Layers of the zeroed units",
+                subtitle=[f"{of_run(run)}, {method}, k = {k_label}, {subset}"],
+            ),
+        )
+    )
+
+
+def _labelled(data: pd.DataFrame, methods: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """`data` with `line` and `label`, and each label's colour: by selection for one method, else by method."""
+    if len(methods) == 1:
+        known = {words: colour for name, (words, colour) in SELECTIONS.items() if name in set(data["selection"])}
+        rows = data.assign(label=[SELECTIONS[one][0] for one in data["selection"]], line=data["selection"])
+        return rows, known
+    rows = data[data["selection"].isin([TOP, RANDOM])]
+    random = SELECTIONS[RANDOM]
+    is_random = rows["selection"] == RANDOM
+    known = dict(zip(methods, method_colours(methods), strict=True))
+    return (
+        rows.assign(label=rows["method"].where(~is_random, random[0]), line=rows["method"] + " " + rows["selection"]),
+        known | ({random[0]: random[1]} if is_random.any() else {}),
+    )
+
+
+def _from_no_units(data: pd.DataFrame) -> pd.DataFrame:
+    """`data` with the untouched model as the first point (k = 0) of every sigma, instead of as sigma = 0."""
+    noisy, untouched = data[data["sigma"] > 0], data[data["sigma"] == 0]
+    sigmas = noisy[["sigma"]].drop_duplicates()
+    first = (
+        untouched.drop_duplicates(["method", "selection"]).assign(k=0).drop(columns="sigma").merge(sigmas, how="cross")
+    )
+    return pd.concat([first, noisy], ignore_index=True)
+
+
+def _with_words(rows: pd.DataFrame, n_units: int, quantity: str) -> pd.DataFrame:
+    form = ".1%" if QUANTITIES[quantity][2] == "~%" else ".3f"
+    return with_words(rows, form, n="n").assign(
+        k_label=[k_text(int(k), n_units) for k in rows["k"]],
+        sigma_label=["" if pd.isna(sigma) else f"{sigma:g}" for sigma in rows["sigma"]],
+        selected=[SELECTIONS[one][0] for one in rows["selection"]],
+    )
+
+
+def _curve(base: alt.Chart, quantity: str, metric: str, tooltip: list[alt.Tooltip], *dash: alt.StrokeDash) -> Any:
+    _, title, form = QUANTITIES[quantity]
+    scale = alt.Scale(domain=[0, 1]) if quantity in _BOUNDED else alt.Scale(zero=quantity == "relative", nice=True)
+    axis = alt.Axis(format=form, tickCount=5)
+    y = alt.Y("mean:Q", title=f"{title}, {metric}" if metric else title, axis=axis, scale=scale)
+    band = base.mark_area(opacity=0.16, line=False).encode(
+        alt.Y("low:Q", scale=scale, title=f"{title}, {metric}" if metric else title, axis=axis), alt.Y2("high:Q")
+    )
+    line = base.mark_line(strokeWidth=1.4).encode(y, *dash)
+    return alt.layer(band, line, base.mark_point(size=22, filled=True, opacity=1).encode(y, tooltip=tooltip))
+
+
+def _dash(rows: pd.DataFrame) -> alt.StrokeDash:
+    """Solid for the top units, dashed for random ones."""
+    dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
+    there = [one for one in SELECTIONS if one in set(rows["selection"])]
+    scale = alt.Scale(domain=[SELECTIONS[one][0] for one in there], range=[dashes[one] for one in there])
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
+    return alt.StrokeDash("label:N", scale=scale, legend=legend)
+
+
+def _colour(field: str, colours: Mapping[str, str], title: str | None = None) -> alt.Color:
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color(
+        f"{field}:N",
+        sort=list(colours),
+        scale=scale,
+        legend=alt.Legend(title=title, orient="top", columns=3, symbolOpacity=1),
+    )
+
+
+def _k_axis(ks: pd.Series, n_units: int, what: str) -> alt.X:
+    values = sorted({int(k) for k in ks})
+    least = next((k for k in values if k > 0), 1)
+    label = f"datum.value == 0 ? '0' : [format(100 * datum.value / {n_units}, '.2~r') + ' %', format(datum.value, ',')]"
+    return alt.X(
+        "k:Q",
+        title=f"{what}: share of all {n_units:,}, and number",
+        scale=alt.Scale(type="symlog", constant=least, nice=False, zero=True),
+        axis=alt.Axis(values=values, labelExpr=label, grid=False, labelOverlap="greedy", labelSeparation=3),
+    )
+
+
+def _sigma_axis(sigmas: pd.Series, unit: str) -> alt.X:
+    values = sorted({float(sigma) for sigma in sigmas})
+    least = next((sigma for sigma in values if sigma > 0), 1.0)
+    of = "relative to each unit's column norm" if unit == COLUMN_NORM else "in the unit of the weights"
+    return alt.X(
+        "sigma:Q",
+        title=f"σ of the noise, {of}",
+        scale=alt.Scale(type="symlog", constant=least, nice=False, zero=True),
+        axis=alt.Axis(values=values, format="~g", grid=False, labelOverlap="greedy", labelSeparation=3),
+    )
+
+
+def _tooltip(quantity: str) -> list[alt.Tooltip]:
+    _, title, form = QUANTITIES[quantity]
+    form = ".1%" if form == "~%" else ".3f"
+    return [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("selected:N", title="selection"),
+        alt.Tooltip("k_label:N", title="k"),
+        alt.Tooltip("sigma_label:N", title="σ"),
+        alt.Tooltip("mean:Q", title=title, format=form),
+        interval_tip(),
+        alt.Tooltip("n:Q", title="pictures", format=",d"),
+        alt.Tooltip("n_draws:Q", title="draws of each"),
+    ]
+
+
+def _title(text: str, rows: pd.DataFrame, run: Mapping[str, Any], subset: str) -> alt.TitleParams:
+    of = f"{of_run(run)}, {sample(run['n_images'], run['n_concepts'])}, {subset}"
+    uneven = "" if rows["n"].min() == rows["n"].max() else f"; {rows['n'].min():,} to {rows['n'].max():,} by point"
+    n_draws = int(rows["n_draws"].max())
+    draws = f", draws (up to {n_draws})" if n_draws > 1 else ""
+    means = f"means over a picture's concepts{draws}, then pictures"
+    return alt.TitleParams(text, subtitle=[of + uneven, f"{interval_note('band', rows['n'])}; {means}"])

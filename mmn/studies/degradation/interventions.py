@@ -1,0 +1,66 @@
+"""Several rows of one picture in one batch, each under an intervention of its own: what does each predict?
+
+The rows' inputs are the same; what differs is which units are masked (`unit_mask`) or under noise (`perturbation`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmn.core import Concept
+from mmn.models.loading import Model
+from mmn.reading.captions import with_captions
+from mmn.studies.degradation.selections import Row
+
+Inputs = dict[str, Tensor]
+
+
+def predict(
+    model: Model, inputs: Inputs, token_ids: Sequence[int], concepts: Sequence[Concept]
+) -> list[tuple[float, float]]:
+    """The raw logit of each row's t(c) at p(c), and its softmax, under the caption's own tokens."""
+    logits = logits_at(model, inputs, token_ids, [concept.position for concept in concepts]).double()
+    tokens = torch.tensor([concept.token_id for concept in concepts], device=logits.device)
+    logit = logits.gather(1, tokens[:, None])[:, 0]
+    prob = (logit - logits.logsumexp(-1)).exp()
+    return list(zip(logit.tolist(), prob.tolist(), strict=True))
+
+
+@torch.inference_mode()
+def logits_at(
+    model: Model, inputs: Inputs, token_ids: Sequence[int], positions: Sequence[int]
+) -> Float[Tensor, "rows V"]:
+    """The raw logits, in float32, of as many rows of one picture and its caption, each at its own generated position.
+
+    Args:
+        model: under whatever hooks are on it.
+        inputs: the prompt's model inputs of one picture.
+        token_ids: its caption, read as far as the last position asks for.
+        positions: of each row; position j predicts token j.
+    """
+    first, last = min(positions), max(positions)
+    prompt = with_captions(model, inputs, [token_ids[:last]])
+    kept = last - first + 1
+    can_keep = "logits_to_keep" in inspect.signature(model.module.forward).parameters
+    more = {"logits_to_keep": kept} if can_keep else {}
+    logits = model.module(**repeated(prompt, len(positions)), use_cache=False, **more).logits[:, -kept:]
+    rows = torch.arange(len(positions), device=logits.device)
+    return logits[rows, torch.tensor(positions, device=logits.device) - first].float()
+
+
+def repeated(inputs: Inputs, n_rows: int) -> Inputs:
+    """The model inputs of one picture for several rows of it; whatever a picture has several of stays together."""
+    return {name: value.repeat(n_rows, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+
+
+def unit_mask(model: Model, rows: Sequence[Row]) -> Bool[Tensor, "rows L m"]:
+    """The units that each row of a batch is without."""
+    mask = torch.zeros(len(rows), model.facts.n_units, dtype=torch.bool, device=model.device)
+    for number, row in enumerate(rows):
+        mask[number, row.choice.units[: row.k].to(model.device)] = True
+    return mask.view(len(rows), model.facts.n_layers, model.facts.d_mlp)

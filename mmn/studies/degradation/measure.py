@@ -1,0 +1,254 @@
+"""What becomes of a concept when its units are zeroed (P1, figure 6) or put under noise (P2)?
+
+    a scored run ─► every unit's score again (`reread`) ─► the units of each selection (`selections`)
+      ─► each (units, k, σ, draw) is a row of one batch: the picture and its own caption, the units changed
+      ─► logit and probability of t(c) at p(c); on request the caption that the changed model writes    `effect`
+
+The caption's own tokens are given (teacher forcing), so a probability is that of the same word after the same words.
+The untouched model (k = 0) is measured like the rest, once for each selection (and σ), as draw 0.
+
+`ablate` zeroes units at every position, prompt and picture included; its control are random units of the same layers.
+`perturb` adds noise to their columns of W_out; its control are random units of all layers, and every selection is drawn
+several times, since the noise is. P2's own code draws the random units once for each picture, whatever its nouns
+(`random-picture`), and sizes the noise by the weight: `presets.PRESETS["p2"].noise`.
+
+Left out: variants other than the original picture, words that the user chose; a k beyond what a ranking has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from PIL import Image
+
+from mmn import names
+from mmn.core import Example
+from mmn.errors import UsageError
+from mmn.metrics import TextMetric
+from mmn.models.loading import Model
+from mmn.reading.captions import write_captions
+from mmn.reading.concepts import GeneratedCaption
+from mmn.reading.hooks import ablate
+from mmn.reading.nouns import tag_nouns
+from mmn.runs import reopen
+from mmn.runs.plan import ProgressCallback, failure_table
+from mmn.runs.reopen import ScoredRun
+from mmn.runs.tables import TABLES
+from mmn.runs.teacher_forcing import reread, stored_captions
+from mmn.scores.rows import Tables
+from mmn.studies.annotate.measure import MANY_UNITS
+from mmn.studies.degradation.interventions import predict, repeated, unit_mask
+from mmn.studies.degradation.perturbation import perturb_rows
+from mmn.studies.degradation.selections import (
+    Choice,
+    Control,
+    Interpretable,
+    Row,
+    all_layers,
+    choose,
+    same_layers,
+)
+
+STAGE: Final = "degrade"
+PICTURES_AT_ONCE: Final = 4  # in one shard, of a model of few units; of a large one each picture is a shard
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured. `ks` are numbers of units; 0, the untouched model, is always among them."""
+
+    kind: str
+    methods: tuple[str, ...]
+    ks: tuple[int, ...]
+    selections: tuple[str, ...] = names.SELECTIONS
+    n_draws: int = 3
+    sigmas: tuple[float, ...] = ()
+    sigma_unit: str | None = None
+
+
+def degrade(
+    model: Model,
+    run_path: Path,
+    asked: Asked,
+    metric: TextMetric | None = None,
+    progress: ProgressCallback = lambda _progress: None,
+    limit: int | None = None,
+) -> list[str]:
+    """Measures what an intervention does to every noun of a run's captions, as shards of the run.
+
+    Args:
+        model: the one that the run was scored with.
+        run_path: the run's folder.
+        asked: what is to be measured.
+        metric: compares new captions with the original ones; None measures no captions, which is many times faster.
+        progress: told in pictures.
+        limit: only the first so many pictures of the run.
+
+    Returns:
+        The names of the shards that hold the answer, those that earlier calls wrote included.
+
+    Raises:
+        UsageError: another model than the run's, or something asked that there is not.
+        CacheError: no run there, a broken shard, or no space left; what was finished is kept.
+    """
+    scored = reopen.open_run(model, run_path)
+    asked = _checked(asked, scored)
+    interpretable = Interpretable.of(scored)
+
+    def answer(tables: Tables, tell: Callable[[], None]) -> Tables:
+        return _answer(scored, asked, metric, interpretable, tables, tell)
+
+    size = PICTURES_AT_ONCE if model.facts.n_units <= MANY_UNITS else 1
+    plain = [asdict(asked), metric.name if metric else None]
+    return reopen.for_each_part(scored, f"{STAGE}-{asked.kind}", plain, answer, progress, STAGE, limit, size)
+
+
+def _checked(asked: Asked, scored: ScoredRun) -> Asked:
+    """What is asked, in order and without repeats."""
+    n_units = scored.model.facts.n_units
+    for word, known in [(asked.kind, names.INTERVENTIONS), *((one, names.ALL_SELECTIONS) for one in asked.selections)]:
+        if word not in known:
+            raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
+    for method in asked.methods:
+        if method not in names.METHODS or method == names.RANDOM_MATCHED:
+            possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
+            raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
+    if wrong := [k for k in asked.ks if not 0 <= k <= n_units]:
+        raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units}")
+    has_noise = asked.kind == names.PERTURB
+    if has_noise and not (asked.sigmas and min(asked.sigmas) > 0 and asked.sigma_unit in names.SIGMA_UNITS):
+        raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {asked.sigmas}")
+    return Asked(
+        asked.kind,
+        tuple(dict.fromkeys(asked.methods)),
+        tuple(sorted({0, *asked.ks})),
+        tuple(one for one in names.ALL_SELECTIONS if one in asked.selections),
+        asked.n_draws,
+        tuple(sorted(set(asked.sigmas))) if has_noise else (),
+        asked.sigma_unit if has_noise else None,
+    )
+
+
+def _answer(
+    scored: ScoredRun,
+    asked: Asked,
+    metric: TextMetric | None,
+    interpretable: Interpretable,
+    tables: Tables,
+    tell: Callable[[], None],
+) -> Tables:
+    """The rows of a few pictures."""
+    there, images, failures = reopen.open_all(tables, STAGE)
+    for _ in failures:
+        tell()
+    choices = _choices(scored, asked, interpretable, tables, there, images)
+    captions = stored_captions(scored.model, tables, there)
+    rows: list[dict[str, Any]] = []
+    for number, image in enumerate(images):
+        asked_rows = list(_rows(asked, choices[number]))
+        rows += _measure_picture(scored, asked, metric, image, captions[number], asked_rows)
+        tell()
+    found = {"effect": pa.Table.from_pylist(rows, schema=TABLES["effect"])}
+    return found | ({"failure": failure_table(failures)} if failures else {})
+
+
+def _choices(
+    scored: ScoredRun,
+    asked: Asked,
+    interpretable: Interpretable,
+    tables: Tables,
+    there: Sequence[Example],
+    images: Sequence[Image.Image],
+) -> list[list[Choice]]:
+    """By picture, the units of all its nouns."""
+    found: list[list[Choice]] = [[] for _ in images]
+    if not images:
+        return found
+    control, draws = _controls(asked)
+    for measured, by_method in reread(scored, tables, there, images, asked.methods):
+        for one in choose(measured, by_method, asked.selections, asked.ks[-1], interpretable, control, draws):
+            found[one.said.row].append(one)
+    return found
+
+
+def _controls(asked: Asked) -> tuple[Control, Mapping[str, int]]:
+    """How random units are drawn, and how often each selection is: noise is drawn for all of them."""
+    if asked.kind == names.PERTURB:
+        return all_layers, dict.fromkeys(names.ALL_SELECTIONS, asked.n_draws)
+    drawn = (names.RANDOM, names.RANDOM_PICTURE)
+    return same_layers, dict.fromkeys(names.ALL_SELECTIONS, 1) | dict.fromkeys(drawn, asked.n_draws)
+
+
+def _rows(asked: Asked, choices: Sequence[Choice]) -> Iterator[Row]:
+    for choice in choices:
+        for k in asked.ks:
+            if k <= len(choice.units) and (k > 0 or choice.draw == 0):
+                yield from (Row(choice, k, sigma) for sigma in asked.sigmas or (None,))
+
+
+def _measure_picture(
+    scored: ScoredRun,
+    asked: Asked,
+    metric: TextMetric | None,
+    image: Image.Image,
+    caption: GeneratedCaption,
+    rows: Sequence[Row],
+) -> list[dict[str, Any]]:
+    """The rows of `effect` of one picture; as many at a time as the run captioned pictures at a time."""
+    model, settings = scored.model, scored.run.settings
+    inputs = model.encode([image], scored.run.prompt)
+    outcomes: list[dict[str, Any]] = []
+    new: list[str] = []
+    for start in range(0, len(rows), settings.batch_size):
+        some = rows[start : start + settings.batch_size]
+        with _intervene(model, some, asked, settings.seed):
+            told = predict(model, inputs, caption.token_ids, [row.choice.said.concept for row in some])
+            outcomes += [{"logit": logit, "prob": prob} for logit, prob in told]
+            if metric is not None:
+                written, _ = write_captions(model, repeated(inputs, len(some)), settings.max_new_tokens)
+                new += [one.text for one in written]
+    if metric is not None:
+        retold = _compare(metric, caption, new, [row.choice.said.concept.lemma for row in rows])
+        outcomes = [outcome | more for outcome, more in zip(outcomes, retold, strict=True)]
+    return [_key(asked, row) | outcome for row, outcome in zip(rows, outcomes, strict=True)]
+
+
+def _intervene(model: Model, rows: Sequence[Row], asked: Asked, seed: int) -> AbstractContextManager[None, bool | None]:
+    if asked.kind == names.ABLATE:
+        return ablate(model, unit_mask(model, rows))
+    assert asked.sigma_unit is not None, asked
+    return perturb_rows(model, rows, seed, asked.sigma_unit)
+
+
+def _compare(
+    metric: TextMetric, caption: GeneratedCaption, new: Sequence[str], lemmas: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What became of the caption in each row; rows that say the same are compared once."""
+    texts = list(dict.fromkeys(new))
+    similarity = dict(zip(texts, metric.compare(texts, [caption.text] * len(texts)), strict=True))
+    said = {text: {noun.lemma for noun in tag_nouns(text)} for text in texts}
+    return [
+        {"caption": text, "similarity": similarity[text], "metric": metric.name, "is_lost": lemma not in said[text]}
+        for text, lemma in zip(new, lemmas, strict=True)
+    ]
+
+
+def _key(asked: Asked, row: Row) -> dict[str, Any]:
+    choice = row.choice
+    return {
+        "image_id": choice.said.example.image_id,
+        "variant": names.ORIGINAL,
+        "noun": choice.said.concept.noun,
+        "kind": asked.kind,
+        "selection": choice.selection,
+        "method": choice.method,
+        "k": row.k,
+        "sigma": row.sigma,
+        "sigma_unit": asked.sigma_unit,
+        "draw": choice.draw,
+    }

@@ -1,0 +1,178 @@
+"""`mmn edit RUN --noun A --to B`: writes B where the model says A, beside its controls; `--undo ID` takes it back."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmn import names
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.files import writing
+from mmn.cli.options import at_least
+from mmn.cli.running import Again, add_run_options, go_back, load_into_database
+from mmn.errors import UsageError
+from mmn.runs.plan import Progress
+from mmn.runs.shards import finished_shards
+from mmn.store import Store
+
+PREFIX = "edit-"
+COLUMNS = ("efficacy", "generalisation", "locality", "fluency")
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("edit", help="write another word for a noun, by changing a few units; or undo that")
+    add_run_options(parser)
+    parser.add_argument("--noun", metavar="A", help="what captions of the run say")
+    parser.add_argument("--to", metavar="B", dest="target", help="the word to write instead")
+    parser.add_argument("--undo", metavar="ID", help="remove this edit of the run: its rows, and its file in the cache")
+    parser.add_argument("--algorithm", default="p2", choices=("p2", "rank-one"), help="P2's edit, or one whole layer")
+    parser.add_argument("--selection", default="top", choices=("top", "random"), help="which units")
+    parser.add_argument("--units", type=at_least(1), default=20, metavar="N", help="how many; default 20")
+    parser.add_argument("--method", default=names.CONTRIBUTION_FOLDED, metavar="M", help="the score that selects them")
+    parser.add_argument(
+        "--solver", default="closed", choices=("closed", "stepped"), help="closed form, or Adam's steps"
+    )
+    parser.add_argument(
+        "--until", default="likelier", choices=("likelier", "likeliest"), help="than A (P2's success), or of all words"
+    )
+    parser.add_argument("--success", type=_number, default=0.9, metavar="SHARE", help="of the edited pictures; 0.9")
+    parser.add_argument("--max-norm", type=_number, default=2.0, metavar="R", help="cap on ‖Δ‖/‖w‖ of a unit; 2")
+    parser.add_argument("--steps", type=at_least(1), default=500, metavar="N", help="of --solver stepped; 500")
+    parser.add_argument("--lr", type=_number, default=1e-3, metavar="R", help="of --solver stepped; 0.001")
+    parser.add_argument("--beta", type=_number, default=0.1, metavar="B", help="weight of ‖Δ‖, --solver stepped; 0.1")
+    parser.add_argument("--edited", type=at_least(1), default=10, metavar="N", help="pictures to edit on; at most half")
+    parser.add_argument(
+        "--unrelated", type=at_least(0), default=200, metavar="M", help="pictures that should not change"
+    )
+    parser.add_argument("--no-controls", action="store_true", help="without random units and rank-one beside it")
+    parser.add_argument("--seed", type=int, default=0, help="of the pictures to edit on, and of random units")
+    parser.add_argument("--out", type=Path, metavar="F.safetensors", help="the delta, for score --model M --delta F")
+    add_common(parser, "edit")
+
+
+def run(options: argparse.Namespace) -> int:
+    again = go_back(options)
+    if options.undo is not None:
+        return _undo(options, again)
+    wish = _wish(options)
+    from mmn.studies.editing.measure import file_of, read_edit, with_controls
+
+    started = time.monotonic()
+    wishes = (wish,) if options.no_controls else with_controls(wish)
+    edits_path = options.cache / "edits"
+    edit_ids = edit_stoppably(again, edits_path, wishes)
+    found = [read_edit(again.path, edit_id) | {"file": str(file_of(edits_path, edit_id))} for edit_id in edit_ids]
+    if options.out is not None:
+        with writing(options.out):
+            shutil.copyfile(file_of(edits_path, edit_ids[0]), options.out)
+    again.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    seconds = round(time.monotonic() - started, 3)
+    n_failed = max(edit["n_failed"] for edit in found)
+    result = {"run_id": again.run.run_id, "noun": options.noun, "target": options.target, "edits": found}
+    result |= {"n_failed": n_failed, "out": options.out, "seconds": seconds, "database": note}
+    _print_result(result, as_json=options.json)
+    return SOME_FAILED if n_failed else DONE
+
+
+def edit_stoppably(again: Again, edits_path: Path, wishes: Sequence[Any]) -> list[str]:
+    """`editing.edit`, ended by SIGINT or SIGTERM as scoring is: with the edits that were finished kept."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.editing.measure import edit
+
+    with stoppable():
+        return edit(again.load(), again.path, edits_path, wishes, again.progress)
+
+
+def _wish(options: argparse.Namespace) -> Any:
+    if not options.noun or not options.target:
+        raise UsageError("an edit needs --noun A and --to B, for example --noun beach --to desert (or --undo ID)")
+    if options.out is not None and options.out.suffix != ".safetensors":
+        raise UsageError(f"--out {options.out}: the name must end in .safetensors")
+    from mmn.studies.editing.measure import Wish
+    from mmn.studies.editing.objective import Adam
+
+    return Wish(
+        noun=options.noun,
+        target=options.target,
+        algorithm=options.algorithm,
+        selection=options.selection,
+        method=options.method,
+        n_units=options.units,
+        solver=options.solver,
+        until=options.until,
+        success=options.success,
+        max_norm=options.max_norm,
+        adam=Adam(options.lr, options.steps, options.beta),
+        n_edited=options.edited,
+        n_unrelated=options.unrelated,
+        seed=options.seed,
+    )
+
+
+def _undo(options: argparse.Namespace, again: Again) -> int:
+    there = sorted(name.removeprefix(PREFIX) for name in finished_shards(again.path) if name.startswith(PREFIX))
+    found = [edit_id for edit_id in there if options.undo and edit_id.startswith(options.undo)]
+    if len(found) != 1:
+        wrong = "more than one edit begins with" if found else "no edit"
+        known = ", ".join(there) or "none"
+        raise UsageError(f"{wrong} {options.undo!r} in run {again.run.run_id}; its edits are: {known}")
+    with Store.open(options.cache) as store:
+        store.load_new_shards([store.runs_path])
+        store.delete_edit(again.run.run_id, found[0])
+    if options.json:
+        print_json({"run_id": again.run.run_id, "edit_id": found[0], "undone": True})
+    else:
+        print(f"{found[0]} is undone; the model's own files were never changed")
+    return DONE
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    for edit in result["edits"]:
+        told = edit["settings"]
+        shares = ", ".join(_told(edit, name) for name in COLUMNS)
+        what = f"{told['n_units']} {edit['selection']} units" if edit["algorithm"] == "p2" else f"layer {told['layer']}"
+        print(
+            f"{edit['edit_id']} {edit['noun']} -> {edit['target']}, {edit['algorithm']}, {what}: {shares}; "
+            f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {told['stopped_by']}"
+        )
+    from mmn.statistics.interval_words import few_note  # pandas is slow to import
+
+    if note := few_note(edit[f"{name}_n"] for edit in result["edits"] for name in COLUMNS if f"{name}_n" in edit):
+        print(note)
+    if result["edits"][0]["settings"]["is_multi_token"] != [False, False]:
+        print("a word of several tokens: only its first was edited")
+    if result["n_failed"]:
+        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    print(f"the delta is {result['out'] or result['edits'][0]['file']} (mmn score --model M --delta FILE)")
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
+
+
+def _told(edit: dict[str, Any], name: str) -> str:
+    """`efficacy 0.90 [0.55, 1.00] of 10`: a share of pictures, its 95 % interval and their number; or a mean."""
+    from mmn.statistics.interval_words import bracket
+
+    if edit[name] is None:
+        return f"{name} –"
+    if f"{name}_n" not in edit:
+        return f"{name} {edit[name]:.2f}"
+    ends = bracket(edit[f"{name}_low"], edit[f"{name}_high"], ".2f")
+    return f"{name} {edit[name]:.2f}{ends} of {edit[f'{name}_n']}"
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return value

@@ -1,0 +1,112 @@
+"""Did an edit do what it should, and nothing else? Its shares beside those of its controls, each with n and interval.
+
+    efficacy         share of the edited pictures whose caption says the new word
+    generalisation   the same on other pictures of the noun
+    locality         share of the captions of pictures without the noun that stay the same
+
+P2 (arXiv 2311.07470). The controls are the same edit on random units, and a plain rank-one update of one layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.axes import interval_tip
+from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
+from mmn.figures.wording import of_run, require
+from mmn.statistics.interval_words import interval_note, with_words
+from mmn.studies.editing.shares import MEASURES, edit_shares
+
+COLUMNS: Final = ("edit_id", "label", "role", "mean", "low", "high", "n")
+_FURTHER: Final = (SECOND, THIRD, "#009E73", "#D55E00", "#56B4E9")  # the first edit is FIRST, random ones are grey
+
+
+def edit_label(edit: Mapping[str, Any]) -> str:
+    """What was edited and how: `p2, top 5 units by contribution`."""
+    n = len(edit["units"])
+    if edit["algorithm"] == "rank-one":
+        layers = sorted({unit.layer for unit in edit["units"]})
+        return "rank-one" + (f", layer {layers[0]}" if len(layers) == 1 else "")
+    by = f" by {edit['method']}" if edit["method"] and edit["selection"] != "random" else ""
+    return f"{edit['algorithm']}, {edit['selection']} {n} {'unit' if n == 1 else 'units'}{by}"
+
+
+def success(edits: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
+    """Returns each edit's shares with their 95 % intervals by picture: edit_id, label, role, mean, low, high, n.
+
+    Args:
+        edits: rows of `Store.edits`, in the order in which they are shown.
+        captions: `Store.edited_captions` of them.
+    """
+    if captions.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = edit_shares(captions)
+    labels = _distinct_labels(edits)
+    order = {edit_id: place for place, edit_id in enumerate(edits["edit_id"])}
+    table = table[table["n"] > 0].assign(label=lambda rows: rows["edit_id"].map(labels))
+    return table.sort_values("edit_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+
+
+def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLevelMixin:
+    """Dots with intervals: efficacy, generalisation and locality of edits of one noun, side by side.
+
+    Args:
+        data: `success`: one row per edit and role, in the order of the legend.
+        run: the run's row: model, images.
+        pair: the noun and the new word, as words for the title.
+    """
+    require(data, COLUMNS)
+    labels = list(dict.fromkeys(data["label"]))
+    measures = {
+        role: f"{measure} ({_n(data, role)})" for role, measure in MEASURES.items() if role in set(data["role"])
+    }
+    rows = with_words(data, ".1%", n="n").assign(measure=data["role"].map(measures))
+    base = alt.Chart(rows).encode(
+        alt.Y("measure:N", sort=list(measures.values()), title=None, axis=alt.Axis(labelLimit=220, grid=False)),
+        alt.YOffset("label:N", sort=labels, scale=alt.Scale(domain=labels, paddingOuter=0.6)),
+        alt.Color(
+            "label:N",
+            sort=labels,
+            scale=alt.Scale(domain=labels, range=_colours(labels)),
+            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=260),
+        ),
+        tooltip=[
+            alt.Tooltip("label:N", title="edit"),
+            alt.Tooltip("measure:N"),
+            alt.Tooltip("mean:Q", title="share", format=".1%"),
+            interval_tip(),
+            alt.Tooltip("n:Q", title="pictures", format=",d"),
+        ],
+    )
+    axis = alt.Axis(format="~%", tickCount=5)
+    x = alt.X("mean:Q", title="share of pictures", axis=axis, scale=alt.Scale(domain=[0, 1]))
+    ends = alt.X("low:Q", title="share of pictures", axis=axis, scale=alt.Scale(domain=[0, 1]))
+    rules = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2).encode(ends, alt.X2("high:Q"))
+    dots = base.mark_point(filled=True, size=45, opacity=1).encode(x)
+    subtitle = [of_run(run), f"shares of pictures; {interval_note('line', data['n'])}"]
+    return alt.layer(rules, dots).properties(
+        height=max(140, 16 * len(labels) * len(measures)),
+        title=alt.TitleParams(f"Edits of {pair}, and their controls", subtitle=subtitle),
+    )
+
+
+def _distinct_labels(edits: pd.DataFrame) -> dict[str, str]:
+    """The label of each edit; with the beginning of its id where several have the same."""
+    plain = {row["edit_id"]: edit_label(row) for row in edits.to_dict("records")}
+    counts = pd.Series(list(plain.values())).value_counts()
+    return {edit_id: f"{label} ({edit_id[:6]})" if counts[label] > 1 else label for edit_id, label in plain.items()}
+
+
+def _colours(labels: Sequence[str]) -> list[str]:
+    others = iter(_FURTHER * len(labels))
+    return [MUTED if "random" in label else FIRST if place == 0 else next(others) for place, label in enumerate(labels)]
+
+
+def _n(data: pd.DataFrame, role: str) -> str:
+    counts = data.loc[data["role"] == role, "n"]
+    least, most = int(counts.min()), int(counts.max())
+    return f"n = {most:,}" if least == most else f"n = {least:,} to {most:,}"

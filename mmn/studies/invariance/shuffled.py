@@ -1,0 +1,218 @@
+"""Do a noun's units depend on where things are in the picture? Its tokens shuffled before the decoder (P2, figure 3).
+
+    picture ─► its tokens, after the projector ─► shuffled among their places, positions stay (`hooks.permuted`)
+      ─► captioned and scored again, as the variant `shuffled-<draw>`
+      ─► |A ∩ B| / k for each noun (lemma) that both captions say, each at its own p(c)      `invariance`
+
+Two floors stand beside the ratio: the mean overlap of the noun with the picture's other nouns, before shuffling, and
+chance, k over the units that the method ranks (attribution leaves out the last layer). Without the first the ratio says
+nothing of the noun: any two nouns of a picture share units.
+
+The permutation (OURS; P2, arXiv 2311.07470, does not say) is a hash of the run's seed, the picture and the number of
+the draw, the same whatever the batches. Scores are by all of the run's methods, with its settings.
+
+Each batch and draw has one shard of captions and scores, each batch and question (methods, k's, number of draws) one of
+ratios: more draws add the missing ones alone, other k's need no pass of the model.
+
+Left out: words that the user chose, and `-minus-blank` rankings, since there is no shuffled grey picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from mmn import names
+from mmn.core import Example, ScoreSettings
+from mmn.models.image_tokens import image_positions
+from mmn.models.loading import Model
+from mmn.reading.captions import Around, caption_encoded
+from mmn.reading.hooks import permuted
+from mmn.runs import reopen, shards
+from mmn.runs.plan import ProgressCallback, failure_table
+from mmn.runs.reopen import ScoredRun, shard_name
+from mmn.runs.tables import EXPERIMENTS, SCHEMAS
+from mmn.scores.batch import score_captions
+from mmn.scores.equations import uniform_draw
+from mmn.scores.rows import Tables, joined
+from mmn.studies.invariance import measure
+from mmn.studies.invariance.measure import Rankings, Spoken
+
+PREFIX: Final = "invariance-region"
+STAGE: Final = "invariance"
+PERMUTATION: Final = "permutation"  # what a draw is for, in its seed
+
+
+@dataclass(frozen=True)
+class Region:
+    """What was found: rows of `invariance`, the nouns of the shuffled pictures' own captions, how many of these their
+    shuffled captions still say (mean over draws), and how many pictures failed.
+    """
+
+    rows: pa.Table
+    n_concepts: int
+    n_survived: float
+    n_failed: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of which run."""
+
+    scored: ScoredRun
+    n_draws: int
+    methods: tuple[str, ...]
+    ks: tuple[int, ...]
+
+    def key(self) -> object:
+        return {"draws": self.n_draws, "methods": sorted(self.methods), "ks": self.ks, "chance": "units ranked"}
+
+    def draw_path(self, batch: str, draw: int) -> Path:
+        """Where the shuffled captions of one batch and draw are."""
+        return self.scored.path / shard_name(names.SHUFFLED + str(draw), batch, {"seed": self.settings.seed})
+
+    @property
+    def settings(self) -> ScoreSettings:
+        return self.scored.run.settings
+
+
+def measure_region(
+    scored: ScoredRun,
+    n_draws: int = 5,
+    methods: Sequence[str] | None = None,
+    ks: Sequence[int] | None = None,
+    progress: ProgressCallback = lambda _progress: None,
+    limit: int | None = None,
+) -> Region:
+    """Captions and scores the run's pictures with shuffled tokens, and counts the units that stay; as shards of it.
+
+    A picture that no longer opens becomes a row of `failure`.
+
+    Args:
+        scored: the run and its model.
+        n_draws: permutations of each picture.
+        methods: rankings to compare; None for all of the run's, random ones as a control.
+        ks: how many units are compared; None for the usual grid.
+        progress: told in pictures.
+        limit: only the first batches, until that many pictures are reached.
+
+    Raises:
+        UsageError: a method or k that the run has not; the family has no image tokens in its decoder.
+        CacheError: a broken shard, or no space left; what was finished is kept.
+    """
+    run = scored.run
+    checked = measure.checked_methods(run, methods, run.settings.methods)
+    asked = _Asked(scored, n_draws, checked, measure.checked_ks(run, ks))
+    reopen.for_each_batch(scored, PREFIX, asked.key(), lambda batch: _answer(asked, batch), progress, STAGE, limit)
+    return _summary(asked)
+
+
+def _answer(asked: _Asked, batch: str) -> Tables:
+    """The ratios of one batch; shuffled captions that are not there yet are written first, a shard for each draw."""
+    missing = [draw for draw in range(asked.n_draws) if not asked.draw_path(batch, draw).exists()]
+    if missing:
+        for draw, tables in _shuffle(asked, batch, missing):
+            shards.write_shard(asked.scored.path, asked.draw_path(batch, draw).name, tables)
+    after = {
+        draw: _ranked(asked, asked.draw_path(batch, draw), names.SHUFFLED + str(draw)) for draw in range(asked.n_draws)
+    }
+    before = _ranked(asked, asked.scored.path / batch, names.ORIGINAL)
+    return {"invariance": measure.region_table(asked.scored.run, before, after, asked.methods, asked.ks)}
+
+
+def _ranked(asked: _Asked, path: Path, variant: str) -> tuple[list[Spoken], dict[str, Rankings]]:
+    ranked = measure.rankings(path, variant, asked.methods, asked.scored.run.model.d_mlp)
+    return measure.spoken(path, variant), ranked
+
+
+def _shuffle(asked: _Asked, batch: str, draws: Sequence[int]) -> Iterator[tuple[int, Tables]]:
+    """The shard of each draw. As many draws as fit go side by side, those of a single picture all at once.
+
+    What is wrong with pictures is told once, with the first draw.
+    """
+    examples, images, failures = reopen.open_all(shards.read_shard(asked.scored.path / batch), STAGE)
+    failed: Tables = {"failure": failure_table(failures)} if failures else {}
+    n_rows = max(asked.settings.batch_size, len(draws))
+    at_once = max(1, n_rows // max(1, len(examples)))
+    for start in range(0, len(draws), at_once):
+        some = draws[start : start + at_once]
+        tables = _score_shuffled(asked, examples, images, some) if examples else {}
+        failed = joined([failed, {"failure": tables.pop("failure")} if "failure" in tables else {}])
+        for draw in some:
+            yield draw, _of_variant(tables, names.SHUFFLED + str(draw)) | failed
+            failed = {}
+
+
+def _score_shuffled(
+    asked: _Asked, examples: Sequence[Example], images: Sequence[Image.Image], draws: Sequence[int]
+) -> Tables:
+    """Captions and scores of every picture in every draw, in one batch."""
+    model, settings = asked.scored.model, asked.settings
+    rows = [(draw, example, image) for draw in draws for example, image in zip(examples, images, strict=True)]
+    inputs = model.encode([image for _, _, image in rows], asked.scored.run.prompt)
+    variants = [names.SHUFFLED + str(draw) for draw, _, _ in rows]
+    shown = [example for _, example, _ in rows]
+    seeds = [(settings.seed, example.image_id, variant) for example, variant in zip(shown, variants, strict=True)]
+    around = shuffling(model, inputs, seeds)
+    with_act = names.CONTRIBUTION_ACTFN in settings.methods
+    captioned = caption_encoded(model, inputs, settings.max_new_tokens, with_act, around)
+    return score_captions(model, captioned, shown, variants, settings)
+
+
+def shuffling(model: Model, inputs: dict[str, Tensor], seeds: Sequence[tuple[int, str, str]]) -> Around:
+    """Runs the model on rows of `inputs` with each row's image tokens in the order that its seed gives.
+
+    Args:
+        model: whose prompt it is.
+        inputs: the prompt of all rows (`Model.encode`).
+        seeds: for each row the run's seed, the picture and the variant.
+    """
+    places = image_positions(model, inputs)
+    sources = torch.arange(places.shape[1], device=places.device).repeat(len(places), 1)
+    for row, (seed, image_id, variant) in enumerate(seeds):
+        at = places[row].nonzero()[:, 0]
+        sources[row, at] = at[permutation(seed, image_id, variant, len(at)).to(at.device)]
+    return lambda rows: permuted(model, sources[list(rows)])
+
+
+def permutation(seed: int, image_id: str, variant: str, n_tokens: int) -> Int[Tensor, " n_tokens"]:
+    """The order of a picture's tokens in a shuffled variant: place i gets token `permutation[i]`."""
+    return uniform_draw(seed, image_id, variant, "", PERMUTATION, n_tokens).argsort(stable=True)
+
+
+def _of_variant(tables: Tables, variant: str) -> Tables:
+    """The rows of one variant; with no caption at all an empty table, so that the shard is there."""
+    found = {name: table.filter(pc.equal(table["variant"], variant)) for name, table in tables.items()}
+    return {"caption": SCHEMAS["caption"].empty_table()} | found
+
+
+def _summary(asked: _Asked) -> Region:
+    """What the shards of this question hold, of earlier calls, too."""
+    run_path = asked.scored.path
+    finished = shards.finished_shards(run_path)
+    batches = sorted(batch for batch in finished if shard_name(PREFIX, batch, asked.key()) in finished)
+    tables = [EXPERIMENTS["invariance"].empty_table()]
+    n_concepts = n_survived = 0
+    failed: set[str] = set()
+    for batch in batches:
+        tables.append(shards.read_shard(run_path / shard_name(PREFIX, batch, asked.key()))["invariance"])
+        original = {(one.image_id, one.lemma) for one in measure.spoken(run_path / batch, names.ORIGINAL)}
+        shuffled: set[str] = set()
+        for draw in range(asked.n_draws):
+            path = asked.draw_path(batch, draw)
+            said = measure.spoken(path, names.SHUFFLED + str(draw))
+            n_survived += len(original & {(one.image_id, one.lemma) for one in said})
+            shuffled |= set(shards.read_columns(path, "caption", ["image_id"])["image_id"].to_pylist())
+            if "failure" in shards.row_counts(path):
+                failed |= set(shards.read_columns(path, "failure", ["source"])["source"].to_pylist())
+        n_concepts += sum(image_id in shuffled for image_id, _ in original)
+    return Region(pa.concat_tables(tables), n_concepts, n_survived / asked.n_draws, len(failed))

@@ -1,0 +1,110 @@
+"""`mmn lens`: what the image tokens of a run's pictures say, read as words, added to the run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least, words
+from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.errors import UsageError
+from mmn.runs.plan import Progress
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("lens", help="what a run's image tokens say: nearest words, logit lens")
+    add_run_options(parser)
+    parser.add_argument(
+        "--limit", type=at_least(1), default=50, metavar="N", help="pictures, rounded up to whole batches; default 50"
+    )
+    parser.add_argument("--top", type=at_least(1, 100), default=5, metavar="N", help="words of each; default 5")
+    parser.add_argument("--layers", default="all", metavar="all|0,3,7", help="after which the logit lens looks")
+    add_common(parser, "lens")
+
+
+def run(options: argparse.Namespace) -> int:
+    layers = _layers(options.layers)
+    again = go_back(options)
+    started = time.monotonic()
+    read_stoppably(again.load(), again.path, options.limit, options.top, layers, again.progress)
+    again.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result: dict[str, Any] = {"run_id": again.run.run_id, "database": note}
+    if note == "loaded":
+        result |= summary(options.cache, again.run.run_id)
+    result["seconds"] = round(time.monotonic() - started, 3)
+    if options.json:
+        print_json(result)
+    else:
+        _print_result(result)
+    return SOME_FAILED if result.get("n_failed") else DONE
+
+
+def read_stoppably(
+    model: Any, run_path: Path, limit: int, top: int, layers: Sequence[int] | None, progress: Any
+) -> None:
+    """`read_image_tokens`, ended by SIGINT or SIGTERM as scoring is: with what was finished kept."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.lens.measure import read_image_tokens
+
+    with stoppable():
+        read_image_tokens(model, run_path, limit, top, layers, progress)
+
+
+def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
+    """What the run's lens found so far, by name; of a model whose tokens have no nearest words, the layers only."""
+    from mmn.store import Store
+    from mmn.studies.lens.results import layer_shares, nearest_result
+
+    with Store.open(cache_path) as store:
+        tokens, failed = store.nearest_tokens(run_id), store.table(run_id, "failure")
+        result = {
+            "n_images": len(store.lens_pictures(run_id)),
+            "n_image_tokens": int((tokens["kind"] == "nearest").sum()),
+            "n_random": int((tokens["kind"] == "random").sum()),
+            "n_failed": int((failed["stage"] == "lens").sum()),
+            "layers": layer_shares(store, run_id).to_dict("records"),
+        }
+    found = nearest_result(tokens)
+    if found is not None:
+        result |= asdict(found.test) | {"p_text": found.test.p_text}
+        result |= {"word_share": found.word_share, "word_share_random": found.word_share_random}
+    return result
+
+
+def _layers(text: str) -> tuple[int, ...] | None:
+    if text == "all":
+        return None
+    chosen = words(text, "--layers", "0,3,7")
+    if wrong := [word for word in chosen if not word.isdecimal()]:
+        raise UsageError(f"--layers: {wrong[0]!r} is not a layer's number; give all, or numbers as in 0,3,7")
+    return tuple(map(int, chosen))
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    if result["database"] != "loaded":
+        print(f"{result['run_id']}: read; the database is {result['database']}, and its Lens page shows what was found")
+        return
+    from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
+
+    print(f"{result['run_id']}: {result['n_images']} pictures, {result['n_image_tokens']} image tokens")
+    if "statistic" in result:
+        share, random = percent(result["word_share"]), percent(result["word_share_random"])
+        print(
+            f"nearest word: D = {result['statistic']:.3f}, p {result['p_text']} against {result['n_random']} random "
+            f"vectors; {share} are English words (random: {random})"
+        )
+    for layer, rows in groupby(result["layers"], key=itemgetter("layer")):
+        told = [f"{percent(row['mean'], 1)}{bracket(row['low'], row['high'], '.1%')} {row['line']}" for row in rows]
+        print(f"after layer {layer}: {'; '.join(told)}")
+    if note := few_note(row["n"] for row in result["layers"]):
+        print(note)
+    if result["n_failed"]:
+        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")

@@ -1,0 +1,108 @@
+"""Are image tokens words? What `mmn lens` found in a run, summed up with its controls; torch-free, for pages too.
+
+    before the first layer   the cosine with the nearest embedding, image tokens against random vectors: the largest
+                             distance D of the two distributions (P1, Table 2: D = .037, p > .5), and how many of the
+                             nearest tokens are English words
+    after every layer        the share of image tokens whose most probable token is a noun of the caption; and of the
+                             image tokens on a noun's object, the share that say this noun, against those elsewhere
+
+Shares are means over pictures, with intervals by picture (METHODS: Intervals). p takes the image tokens for
+independent, which those of one picture are not: it is too small, and D is what to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from mmn.errors import ImageError, SourceError
+from mmn.models.geometry import Grids, serialise
+from mmn.names import ORIGINAL
+from mmn.reading.nouns import lemma_of
+from mmn.runs.added_later import example_of, masks_of_run
+from mmn.statistics.intervals import interval_table
+from mmn.statistics.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
+from mmn.store import Store
+from mmn.units.heat_maps import tokens_on
+from mmn.units.masks import MaskSource
+from mmn.units.words import is_word
+
+CAPTION, ON_OBJECT, ELSEWHERE = "any noun of the caption", "its noun, on the object", "its noun, elsewhere"
+LINES: Final = (CAPTION, ON_OBJECT, ELSEWHERE)
+N_MASKED: Final = 200  # pictures whose objects are looked up: their outlines are read from files
+
+
+@dataclass(frozen=True)
+class NearestResult:
+    """`test` compares cosines of image tokens with those of random vectors; shares of nearest tokens that are words."""
+
+    test: KolmogorovSmirnov
+    word_share: float
+    word_share_random: float
+
+
+def nearest_result(tokens: pd.DataFrame) -> NearestResult | None:
+    """Of `Store.nearest_tokens`; None where the model's image tokens were not compared with its vocabulary."""
+    image, drawn = tokens[tokens["kind"] == "nearest"], tokens[tokens["kind"] == "random"]
+    if image.empty or drawn.empty:
+        return None
+    test = kolmogorov_smirnov(image["cosine"].to_numpy(np.float64), drawn["cosine"].to_numpy(np.float64))
+    return NearestResult(test, _word_share(image["token"]), _word_share(drawn["token"]))
+
+
+def layer_shares(store: Store, run_id: str) -> pd.DataFrame:
+    """Returns layer, line (of `LINES`), mean, low, high, n (pictures); no object lines where no outlines are known."""
+    parts = [store.noun_shares(run_id).assign(line=CAPTION)]
+    places = object_places(store, run_id)
+    if len(places):
+        found = store.object_shares(run_id, places)
+        parts.append(found.assign(line=np.where(found["is_on"], ON_OBJECT, ELSEWHERE)))
+    rows = pd.concat([part[["image_id", "layer", "line", "share"]] for part in parts])
+    if rows.empty:
+        return pd.DataFrame(columns=["layer", "line", "mean", "low", "high", "n"])
+    return interval_table(rows, ["layer", "line"], "share")
+
+
+def object_places(store: Store, run_id: str) -> pd.DataFrame:
+    """Returns image_id, noun, token_position, is_on: which image tokens lie on the object of each noun.
+
+    Of pictures that `mmn lens` has read, at most `N_MASKED`; nouns without an outline, or without an image token on
+    it, are left out. Empty where the run's pictures come without outlines.
+    """
+    columns = ["image_id", "noun", "token_position", "is_on"]
+    examples = [example_of(picture) for picture in store.table(run_id, "image").to_dict("records")]
+    source = masks_of_run(store.mask_specs(run_id), examples)
+    if source is None:
+        return pd.DataFrame(columns=columns)
+    read = store.lens_pictures(run_id)["image_id"].head(N_MASKED)
+    images, concepts, grid_rows = (store.table(run_id, name) for name in ("image", "concept", "grid"))
+    cells = grid_rows[grid_rows["image_id"].isin(read)].set_index("image_id")["grid"].map(serialise.from_json)
+    is_said = (concepts["variant"] == ORIGINAL) & concepts["target_at"].isna()
+    nouns = concepts[is_said].groupby("image_id")["noun"].agg(list)
+    rows = []
+    for picture in images[images["image_id"].isin(cells.index.intersection(nouns.index))].to_dict("records"):
+        image_id = picture["image_id"]
+        for noun, is_on in _on_objects(source, picture, nouns[image_id], cells[image_id]).items():
+            rows += [(image_id, noun, at, bool(on)) for at, on in enumerate(is_on)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _on_objects(
+    source: MaskSource, picture: Mapping[str, Any], nouns: Sequence[str], cells: Grids
+) -> dict[str, Bool[np.ndarray, " tokens"]]:
+    """For each noun with an outline, which image tokens lie on it; none of a picture that cannot be read any more."""
+    try:
+        masks = source.find(example_of(picture))
+    except (ImageError, SourceError, OSError):
+        return {}
+    found = {noun: tokens_on(masks[lemma_of(noun)], cells) for noun in nouns if lemma_of(noun) in masks}
+    return {noun: is_on for noun, is_on in found.items() if is_on.any()}
+
+
+def _word_share(tokens: pd.Series) -> float:
+    return float(tokens.map(is_word).mean())

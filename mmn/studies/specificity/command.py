@@ -1,0 +1,148 @@
+"""`mmn specificity`: whether a noun's top units are its own, beside the picture's other nouns and other classes."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least, words
+from mmn.cli.running import Again, add_run_options, go_back, load_into_database
+from mmn.names import COMPLETE
+from mmn.runs.plan import Progress
+from mmn.runs.shards import read_run
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("specificity", help="score each noun's top unit for the picture's other nouns")
+    add_run_options(parser)
+    parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all but the random ones")
+    parser.add_argument(
+        "--held-out",
+        type=at_least(1),
+        default=5,
+        metavar="N",
+        help="pictures of each class that its units are not found in; a class has twice as many or more; default 5",
+    )
+    parser.add_argument("--units", type=at_least(1), default=20, metavar="N", help="units of each class; default 20")
+    parser.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="only the first pictures, in whole batches, and no classes"
+    )
+    add_common(parser, "specificity")
+
+
+def run(options: argparse.Namespace) -> int:
+    asked = words(options.methods, "--methods") if options.methods is not None else None
+    again = go_back(options)
+    from mmn.studies.specificity.measure import checked_methods
+
+    methods = checked_methods(again.run, asked)
+    started = time.monotonic()
+    result = {"run_id": again.run.run_id} | _measure(options, again, methods)
+    again.progress(Progress("load"))
+    result["database"] = load_into_database(options.cache)
+    result["seconds"] = round(time.monotonic() - started, 3)
+    if options.json:
+        print_json(result)
+    else:
+        _print_result(result, methods)
+    return SOME_FAILED if result["n_failed"] else DONE
+
+
+def _measure(options: argparse.Namespace, again: Again, methods: Sequence[str]) -> dict[str, Any]:
+    """Both experiments, ended by SIGINT or SIGTERM as scoring is, and the means of what they found."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.runs.reopen import open_run
+    from mmn.studies.selectivity.measure import measure_selectivity, summarize_selectivity
+    from mmn.studies.specificity.measure import count_of_one_picture, measure_specificity, summarize_specificity
+
+    scored = open_run(again.load(), again.path)
+    why_not = _why_no_classes(options, again)
+    classes = {}
+    with stoppable():
+        found = measure_specificity(scored, methods, again.progress, options.limit)
+        if not why_not:
+            classes = measure_selectivity(scored, methods, options.held_out, options.units, again.progress)
+    pairs = found["specificity"].to_pandas()
+    failed = {source for tables in (found, classes) if tables for source in tables["failure"]["source"].to_pylist()}
+    result = {
+        "n_pictures": pairs["image_id"].nunique(),
+        "n_of_one_picture": count_of_one_picture(pairs),
+        "n_failed": len(failed),
+        "specificity": _means(summarize_specificity(pairs)),
+        "n_classes": 0,
+        "selectivity": {},
+        "why_no_classes": why_not,
+    }
+    if classes and len(classes["selectivity"]):
+        rows = classes["selectivity"].to_pandas()
+        told = summarize_selectivity(rows, classes["class_activation"].to_pandas())
+        result |= {"n_classes": rows["unit_noun"].nunique(), "selectivity": _means(told)}
+    elif not why_not:
+        needed = 2 * options.held_out
+        result["why_no_classes"] = f"no noun is said in {needed} pictures, which --held-out {options.held_out} needs"
+    return result
+
+
+def _nouns(n: int) -> str:
+    return f"{n:,} noun is" if n == 1 else f"{n:,} nouns are"
+
+
+def _why_no_classes(options: argparse.Namespace, again: Again) -> str:
+    """Why classes of pictures cannot be compared; empty where they can: a class is all pictures of a noun."""
+    if options.limit is not None:
+        return "--limit leaves them out: a class is all pictures of a noun"
+    _, outcome = read_run(again.path)
+    if outcome is None or outcome.status != COMPLETE:
+        return "the run is not complete: give its mmn score command again, then this one"
+    return ""
+
+
+def _means(told: Any) -> dict[str, dict[str, dict[str, float]]]:
+    """By method and by what: the mean, the ends of its 95 % interval, and how many it is a mean of."""
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    for row in told.to_dict("records"):
+        values = {name: round(float(row[name]), 6) for name in ("mean", "low", "high")}
+        means.setdefault(row["method"], {})[row["what"]] = values | {"n": int(row["n"])}
+    return means
+
+
+def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
+    """Two small tables, with the random control beside each value."""
+    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    print(
+        f"{result['run_id']}: {result['n_pictures']} pictures with nouns, {result['n_classes']} classes"
+        f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
+    )
+    print("a noun's top unit of another picture (held out) scored here: share of the noun's top score on this picture")
+    _print_table(result["specificity"], methods, ("held-out own", "held-out other", "control own", "control other"))
+    print("how often the unit's own noun is its highest of the picture's nouns; shuffled: the null of choosing it here")
+    _print_table(
+        result["specificity"], methods, ("held-out highest", "control highest", "same highest", "shuffled highest")
+    )
+    if result["n_of_one_picture"]:
+        print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
+    from mmn.statistics.interval_words import few_note
+
+    if note := few_note(one["n"] for by_what in result["specificity"].values() for one in by_what.values()):
+        print(note)
+    if result["selectivity"]:
+        print("a class's units: their activation on held-out pictures, as a share of the highest class; n: pictures")
+        _print_table(result["selectivity"], methods, ("own", "other", "control own", "control other"))
+    else:
+        print(f"no classes of pictures: {result['why_no_classes']}")
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
+
+
+def _print_table(means: dict[str, dict[str, dict[str, float]]], methods: Sequence[str], columns: Sequence[str]) -> None:
+    """One line for each method: means and 95 % intervals, where there are any; a dash where there is no value."""
+    from mmn.statistics.interval_words import bracket  # pandas is slow to import
+
+    print(" " * 20 + "".join(f"{column:>24}" for column in columns))
+    for method in methods:
+        told = [means.get(method, {}).get(column) for column in columns]
+        cells = [f"{one['mean']:.3f}{bracket(one['low'], one['high'], '.3f')}" if one else "-" for one in told]
+        print(f"{method:<20}" + "".join(f"{cell:>24}" for cell in cells))
