@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from app import resources, state, widgets
-from mmn.figures.budget import logit_budget, stacked_range, top_share
 from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL
+from mmn.store.pictures import PictureQueries
+from mmn.studies.scoring.budget_figures import logit_budget, stacked_range, top_share
 
 
 def show(run: dict[str, Any], picture: dict[str, Any], concepts: pd.DataFrame, noun: str) -> None:
@@ -19,7 +20,10 @@ def show(run: dict[str, Any], picture: dict[str, Any], concepts: pd.DataFrame, n
     sides = {noun: (noun, ORIGINAL, float(logit_of.loc[noun, "logit"]))} | _compared(logit_of, noun)
     data = pd.concat(
         [
-            resources.store().logit_budget(run["run_id"], picture["image_id"], said, variant).assign(noun=label)
+            resources.store()
+            .ask(PictureQueries)
+            .logit_budget(run["run_id"], picture["image_id"], said, variant)
+            .assign(noun=label)
             for label, (said, variant, _) in sides.items()
         ]
     )
@@ -67,9 +71,9 @@ def _share(
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
     data = pd.concat(
         [
-            store.top_share(run["run_id"], picture["image_id"], said, CONTRIBUTION_FOLDED, ks).assign(
-                noun=label, share=lambda rows, logit=logit: rows["logit"] / logit
-            )
+            store.ask(PictureQueries)
+            .top_share(run["run_id"], picture["image_id"], said, CONTRIBUTION_FOLDED, ks)
+            .assign(noun=label, share=lambda rows, logit=logit: rows["logit"] / logit)
             for label, (said, variant, logit) in sides.items()
             if variant == ORIGINAL and logit > 0
         ]

@@ -9,8 +9,10 @@ import streamlit as st
 
 from app import resources, state, widgets
 from app.text import plain
-from mmn.figures.comparison import ranking_overlap
 from mmn.names import MINUS_BLANK, RANDOM
+from mmn.store.pictures import PictureQueries
+from mmn.studies.scoring.comparison_figures import ranking_overlap
+from mmn.studies.scoring.ranking_queries import RankingQueries
 
 
 def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
@@ -28,11 +30,11 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
     usual = [method for method in others if not method.startswith((first, RANDOM)) and not method.endswith(MINUS_BLANK)]
     other = right.selectbox("The other", others, index=others.index((usual or others)[-1]), key=f"other-{first}")
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
-    data = resources.store().ranking_overlap(run["run_id"], first, other, ks, lemmas)
+    data = resources.store().ask(RankingQueries).overlap(run["run_id"], first, other, ks, lemmas)
     with told:
         _correlation(run, first, other, lemmas)
     subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
-    compared = resources.store().pictures(run["run_id"], lemmas)
+    compared = resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas)
     counted = run | {"n_images": int((compared["n_concepts"] > 0).sum())}
     chart = ranking_overlap(data, counted, f"{first} and {other}", subset)
     widgets.show_figure(chart, data, f"{run['run_id'][:8]}-overlap-{first}-{other}")
@@ -40,7 +42,7 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
 
 
 def _correlation(run: dict[str, Any], first: str, other: str, lemmas: Sequence[str]) -> None:
-    found = resources.store().rank_correlation(run["run_id"], first, other, lemmas)
+    found = resources.store().ask(RankingQueries).correlation(run["run_id"], first, other, lemmas)
     if not found["n"]:
         st.caption("No concept has two units to put in order.")
         return
@@ -53,7 +55,7 @@ def _correlation(run: dict[str, Any], first: str, other: str, lemmas: Sequence[s
 
 def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     """How much of their reference's top units the random controls hold: they are not excluded from the draw."""
-    found = resources.store().control_overlap(run["run_id"], lemmas=lemmas)
+    found = resources.store().ask(RankingQueries).control_overlap(run["run_id"], lemmas=lemmas)
     told = [
         f"{plain(row.control)} shares {row.overlap:.1%} of its top {row.k:,d} units with {plain(row.reference)} "
         f"(chance {row.chance:.1%})"

@@ -16,7 +16,7 @@ from mmn.studies.degradation import curves
 from mmn.studies.degradation.curves import half_at
 from mmn.studies.degradation.figures import ablated_layers, degradation
 from mmn.studies.degradation.figures import perturbation as perturbation_chart
-from mmn.studies.degradation.queries import Which
+from mmn.studies.degradation.queries import EffectQueries, Which
 
 SHOWN: Final = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
 NOISY: Final = {"captions that lose the noun": "lost", "probability": "prob", "similarity": "similarity"}
@@ -113,11 +113,11 @@ def _at_one_k(run: dict[str, Any], which: Which, means: pd.DataFrame, name: str)
     k = right.select_slider(
         "Units set to 0", ks, value=ks[-1], format_func=lambda k: k_text(k, widgets.n_units(run)), key=f"at-{len(ks)}"
     )
-    _concepts(run, resources.store().effect_lemmas(run["run_id"], one), k)
+    _concepts(run, resources.store().ask(EffectQueries).by_concept(run["run_id"], one), k)
     if k > widgets.stored_k(run):
         st.caption(f"In which layers they lie is known up to k = {widgets.stored_k(run):,}: the run kept no more.")
         return
-    layers = resources.store().ablated_layers(run["run_id"], one, k)
+    layers = resources.store().ask(EffectQueries).ablated_layers(run["run_id"], one, k)
     widgets.show_figure(ablated_layers(layers, run, k, method, subset(which)), layers, f"{name}-layers", 260)
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import pictures, resources, state
 from mmn.errors import ImageError
+from mmn.studies.editing.queries import EditQueries
 
 ROLES: Final = {"edited": "edited on", "other": "same noun", "unrelated": "unrelated"}
 CHANGES: Final = {"all": None, "changed": True, "unchanged": False}
@@ -19,7 +20,7 @@ PER_PAGE: Final = 24
 def show(run: dict[str, Any], edit: dict[str, Any]) -> None:
     """The captions of one edit, by role and by whether they changed."""
     st.subheader("Captions before and after")
-    rows = resources.store().edited_captions(run["run_id"], edit["edit_id"])
+    rows = resources.store().ask(EditQueries).captions(run["run_id"], edit["edit_id"])
     if rows.empty:
         st.caption("No captions were written with this edit.")
         return

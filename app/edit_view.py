@@ -11,6 +11,7 @@ from app import edit_captions, links, resources, state, widgets
 from app.text import code, file_name, plain
 from mmn.core import Neuron
 from mmn.studies.editing.figures import edit_label, editing, success
+from mmn.studies.editing.queries import EditQueries
 
 MEANINGS: Final = {
     "efficacy": "Share of the pictures that the edit was made on whose caption now says the new word",
@@ -68,7 +69,7 @@ def show(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> No
     _metrics(edit)
     others = of_pair[of_pair["edit_id"] != edit["edit_id"]]
     rows = pd.concat([of_pair[of_pair["edit_id"] == edit["edit_id"]], others])
-    data = success(rows, resources.store().edited_captions(run["run_id"], *rows["edit_id"]))
+    data = success(rows, resources.store().ask(EditQueries).captions(run["run_id"], *rows["edit_id"]))
     if data.empty:
         st.caption("It has not been measured on pictures yet.")
     else:

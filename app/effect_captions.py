@@ -13,13 +13,13 @@ from app.text import plain
 from mmn.errors import ImageError
 from mmn.figures.wording import k_text
 from mmn.studies.degradation.figures import SELECTIONS
-from mmn.studies.degradation.queries import Which
+from mmn.studies.degradation.queries import EffectQueries, Which
 
 
 def show(run: dict[str, Any], which: Which) -> None:
     """A picture and a noun of it to choose, and its captions side by side: by k, one column for each selection."""
     st.subheader("Captions side by side")
-    found = resources.store().effect_pictures(run["run_id"], which)
+    found = resources.store().ask(EffectQueries).pictures(run["run_id"], which)
     picture = _chosen(run, found, which)
     of_picture = found[found["image_id"] == picture["image_id"]]
     left, right = st.columns([1, 3], gap="medium")
@@ -32,7 +32,7 @@ def show(run: dict[str, Any], which: Which) -> None:
         methods = list(which.methods)
         method = methods[0] if len(methods) == 1 else st.selectbox("Units selected by", methods, key="captions-method")
         one = replace(which, methods=(method,))
-        rows = resources.store().effect_captions(run["run_id"], one, picture["image_id"], noun)
+        rows = resources.store().ask(EffectQueries).captions(run["run_id"], one, picture["image_id"], noun)
         if st.button("All about this picture", icon=":material/image_search:", type="tertiary"):
             links.go_to_image(picture["image_id"], noun)
     _table(run, rows)

@@ -15,7 +15,9 @@ from mmn.errors import UsageError
 from mmn.figures.wording import led_concepts
 from mmn.statistics.interval_words import TOO_FEW, interval_words, percent
 from mmn.studies.invariance.cross_image_figures import cross_image_invariance, shared_by_layer
+from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.figures import invariance_by_concept, kept_by_layer, region_invariance
+from mmn.studies.invariance.queries import InvarianceQueries
 
 ROW: Final = 19  # pixels of a concept in a chart
 SURVIVAL: Final = "Of the captions' nouns, those that the shuffled captions say, too"
@@ -33,7 +35,7 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
         survival(run, lemmas)
     else:
         survival_by_score(run, methods, lemmas, layers)
-    data = resources.store().region_invariance(run["run_id"], methods, ks, lemmas, layers)
+    data = resources.store().ask(InvarianceQueries).shuffled(run["run_id"], methods, ks, lemmas, layers)
     said = led_concepts(lemmas, layers)
     widgets.show_figure(region_invariance(data, run, said), data, f"{run['run_id'][:8]}-invariance", 480)
     st.subheader("At one k")
@@ -43,9 +45,9 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     with right:
         k = experiments.one_k_picker(run, ks)
     name = f"{run['run_id'][:8]}-invariance-{method}-{k}"
-    kept = resources.store().kept_by_layer(run["run_id"], method, k, lemmas, layers)
+    kept = resources.store().ask(InvarianceQueries).kept_by_layer(run["run_id"], method, k, lemmas, layers)
     widgets.show_figure(kept_by_layer(kept, run, method, k, said), kept, f"{name}-layers", 380)
-    rows = resources.store().invariance_by_concept(run["run_id"], method, k, lemmas, layers)
+    rows = resources.store().ask(InvarianceQueries).by_concept(run["run_id"], method, k, lemmas, layers)
     chart = invariance_by_concept(rows, run, method, k, said)
     widgets.show_figure(chart, rows, f"{name}-concepts", 220 + ROW * len(rows))
     table(run, rows.rename(columns={"lemma": "concept"}))
@@ -53,7 +55,7 @@ def region(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
 
 def survival(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     """How many nouns the shuffled captions say at all."""
-    found = resources.store().surviving_concepts(run["run_id"], lemmas)
+    found = resources.store().ask(InvarianceQueries).surviving_concepts(run["run_id"], lemmas)
     if not found["n_images"]:
         return
     left, right = st.columns([1, 3], vertical_alignment="center")
@@ -71,7 +73,9 @@ def survival_by_score(
 ) -> None:
     """The same of the nouns that the layers lead, which are others by each score."""
     store = resources.store()
-    rows = pd.DataFrame([store.surviving_concepts(run["run_id"], lemmas, method, layers) for method in methods])
+    rows = pd.DataFrame(
+        [store.ask(InvarianceQueries).surviving_concepts(run["run_id"], lemmas, method, layers) for method in methods]
+    )
     rows = rows.assign(score=methods)[rows["n_images"] > 0]
     if rows.empty:
         return
@@ -98,7 +102,7 @@ def across(run: dict[str, Any], measured: pd.DataFrame, lemmas: Sequence[str]) -
     layers = experiments.chosen_layers(run)
     name = f"{run['run_id'][:8]}-cross-image-{method}-{k}-{n}"
     where_shared(run, method, k, n, lemmas, layers, f"{name}-layers")
-    data = resources.store().cross_image_invariance(run["run_id"], method, k, n, lemmas, layers)
+    data = resources.store().ask(CrossImageQueries).across_pictures(run["run_id"], method, k, n, lemmas, layers)
     chart = cross_image_invariance(data, run, method, k, layers)
     widgets.show_figure(chart, data, name, 190 + ROW * len(data))
     table(run, data.rename(columns={"noun": "concept"}))
@@ -115,7 +119,7 @@ def where_shared(
 ) -> None:
     """The layers of the shared units, the chosen ones in full colour; or that they were counted without."""
     try:
-        data = resources.store().shared_by_layer(run["run_id"], method, k, n, lemmas)
+        data = resources.store().ask(CrossImageQueries).shared_by_layer(run["run_id"], method, k, n, lemmas)
     except UsageError as error:
         st.info(f"{plain(error)}.", icon=":material/update:")
         return

@@ -16,23 +16,7 @@ from app.text import plain
 from mmn.errors import RunNotFoundError
 from mmn.names import CANCELLED, COMPLETE, RUNNING
 from mmn.runs import jobs
-
-STAGES = {
-    "start": "Starting",
-    "list": "Looking at the pictures",
-    "model": "Loading the model",
-    "score": "Scoring",
-    "decode": "Decoding units",
-    "annotate": "Recording where units look",
-    "load": "Saving the tables",
-    "invariance": "Shuffling, captioning and scoring again",
-    "cross-image": "Comparing pictures of the same noun",
-    "specificity": "Scoring top units for the other nouns",
-    "selectivity": "Measuring classes of pictures",
-    "sensitivity": "Comparing units' words",
-    "degrade": "Intervening on units",
-    "edit": "Editing, and captioning again",
-}
+from mmn.studies.registry import STAGES
 
 
 def jobs_path() -> Path:
@@ -85,7 +69,8 @@ def progress_text(now: jobs.JobState) -> str:
         parts.append(state.pace(progress.rate))
     if progress.remaining_s is not None:
         parts.append(f"about {state.duration(progress.remaining_s)} left")
-    return STAGES.get(progress.stage, plain(progress.stage.capitalize())) + (": " + ", ".join(parts) if parts else " …")
+    words = plain(STAGES.get(progress.stage, progress.stage))
+    return words[:1].upper() + words[1:] + (": " + ", ".join(parts) if parts else " …")
 
 
 def _show_ended(job: jobs.Job) -> None:

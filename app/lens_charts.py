@@ -10,6 +10,7 @@ import streamlit as st
 from app import resources, widgets
 from mmn.statistics.interval_words import percent
 from mmn.studies.lens.figures import nearest_cosines, noun_shares
+from mmn.studies.lens.queries import LensQueries
 from mmn.studies.lens.results import layer_shares, nearest_result
 
 
@@ -17,7 +18,7 @@ def show(run: dict[str, Any]) -> None:
     """Nearest words against random vectors, and the layers after which image tokens say a noun of the caption."""
     st.subheader("Over all pictures that were read")
     store, name = resources.store(), run["run_id"][:8]
-    tokens = store.nearest_tokens(run["run_id"])
+    tokens = store.ask(LensQueries).nearest_tokens(run["run_id"])
     found = nearest_result(tokens)
     if found is None:
         st.caption("This model adds something to its input embeddings, so its image tokens have no nearest words.")
@@ -28,7 +29,7 @@ def show(run: dict[str, Any]) -> None:
             f"English words among the nearest: {percent(found.word_share)}; {random} for random "
             "vectors. P1 (Table 2) finds no difference between image tokens and random vectors: D = .037, p > .5."
         )
-    shares = _shares(run["run_id"], len(store.lens_pictures(run["run_id"])))
+    shares = _shares(run["run_id"], len(store.ask(LensQueries).pictures(run["run_id"])))
     if len(shares):
         widgets.show_figure(noun_shares(shares, run), shares, f"{name}-lens-layers", 400)
         st.caption("An image token says the noun whose token is its most probable one after that layer.")
@@ -36,7 +37,7 @@ def show(run: dict[str, Any]) -> None:
 
 def says_most(run: dict[str, Any]) -> str:
     """The layer after which most image tokens say a noun of their caption, the mean over the pictures; else none."""
-    shares = resources.store().noun_shares(run["run_id"]).groupby("layer")["share"].mean()
+    shares = resources.store().ask(LensQueries).noun_shares(run["run_id"]).groupby("layer")["share"].mean()
     return str(shares.idxmax()) if len(shares) and shares.max() > 0 else ""
 
 

@@ -13,7 +13,8 @@ from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import ImageError
 from mmn.models.geometry import Grids
-from mmn.store.neurons import UnitLook
+from mmn.store.neurons import NeuronQueries, UnitLook
+from mmn.store.pictures import PictureQueries
 from mmn.units.heat_maps import OPACITY, PERCENTILE
 
 MOST_AVERAGED: Final = 10
@@ -37,8 +38,8 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
         place.info(f"The picture cannot be shown: {plain(error)}", icon=":material/broken_image:")
         return
     units = [Neuron(int(row.layer), int(row.unit)) for row in ranked.itertuples()]
-    found = resources.store().looks(run["run_id"], picture["image_id"], units)
-    grids = resources.store().grid(run["run_id"], picture["image_id"])
+    found = resources.store().ask(PictureQueries).looks(run["run_id"], picture["image_id"], units)
+    grids = resources.store().ask(PictureQueries).grid(run["run_id"], picture["image_id"])
     if grids is None or found.empty:
         place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
         st.caption(_why_not(run, len(ranked)))
@@ -123,7 +124,7 @@ def small_looks(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, An
     """A small picture for each of `rows` (image_id, source) under the unit's map, None where that is not known; and
     for how many it is.
     """
-    known = resources.store().neuron_looks(run["run_id"], neuron, [row["image_id"] for row in rows])
+    known = resources.store().ask(NeuronQueries).neuron_looks(run["run_id"], neuron, [row["image_id"] for row in rows])
     small = [_small_look(row["source"], row["image_id"], known.get(row["image_id"])) for row in rows]
     return small, sum(one is not None for one in small)
 

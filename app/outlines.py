@@ -18,6 +18,7 @@ from mmn.images.opening import opened_size
 from mmn.models.geometry import Grids
 from mmn.reading.nouns import lemma_of
 from mmn.runs.added_later import example_of, masks_of_run
+from mmn.store.pictures import PictureQueries
 from mmn.units.heat_maps import Mask, average_map, heat_map, iou, mask_at, mask_of_size, split_objects
 from mmn.units.masks import MaskSource
 
@@ -45,7 +46,7 @@ def average_overlaps(
 
 
 def _masks(run_id: str, picture: Mapping[str, Any]) -> dict[str, Mask]:
-    source = _opened(run_id, tuple(resources.store().mask_specs(run_id)))
+    source = _opened(run_id, tuple(resources.store().ask(PictureQueries).mask_specs(run_id)))
     if source is None:
         return {}
     try:

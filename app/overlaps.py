@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import resources, widgets
 from mmn.studies.annotate.figures import field_overlaps
+from mmn.studies.annotate.queries import FieldQueries
 
 TOP: Final = 10  # units of each noun, as far as they were annotated
 
@@ -16,7 +17,7 @@ def show(run: dict[str, Any]) -> None:
     """The overlap of top units' maps with objects, by ranking, beside its controls; only when asked for."""
     if not st.toggle("Do top units look at their noun's object?", key="overlaps", bind="query-params"):
         return
-    data = resources.store().field_summary(run["run_id"], TOP)
+    data = resources.store().ask(FieldQueries).field_summary(run["run_id"], TOP)
     if data.empty:
         st.caption(
             f"Not compared with any object yet: {widgets.annotate(run)} does that, for pictures with known objects."

@@ -10,6 +10,7 @@ import streamlit as st
 from app import links, pictures, resources
 from app.text import plain
 from mmn.errors import UsageError
+from mmn.store.pictures import PictureQueries
 
 
 def chosen_picture(run: dict[str, Any], found: pd.DataFrame) -> dict[str, Any] | None:
@@ -17,11 +18,13 @@ def chosen_picture(run: dict[str, Any], found: pd.DataFrame) -> dict[str, Any] |
     asked = st.query_params.get("image", "")
     if asked:
         try:
-            return resources.store().picture(run["run_id"], asked)
+            return resources.store().ask(PictureQueries).picture(run["run_id"], asked)
         except UsageError:
             st.caption(f":orange[No picture of this run has an id that begins with “{plain(asked, 60)}”.]")
             del st.query_params["image"]
-    return resources.store().picture(run["run_id"], found.iloc[0]["image_id"]) if len(found) else None
+    return (
+        resources.store().ask(PictureQueries).picture(run["run_id"], found.iloc[0]["image_id"]) if len(found) else None
+    )
 
 
 def show(run: dict[str, Any], found: pd.DataFrame, picture: dict[str, Any] | None) -> None:

@@ -13,6 +13,7 @@ from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import in_layers
 from mmn.names import HELD_OUT, SAME_PICTURE, default_method
+from mmn.store.pictures import PictureQueries
 from mmn.studies.specificity.figures import (
     highest_for_own_noun,
     selectivity,
@@ -20,6 +21,7 @@ from mmn.studies.specificity.figures import (
     specificity_of_picture,
     specificity_summary,
 )
+from mmn.studies.specificity.queries import SpecificityQueries
 
 SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # nouns of the large heat map
 ANOTHER, THIS = "Found on another picture", "Chosen on this picture (P2)"
@@ -33,9 +35,9 @@ def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) ->
     with st.columns([2, 1])[0]:
         layers = experiments.chosen_layers(run)
     said = experiments.subset(lemmas, layers)
-    counted = run | {"n_of_one_picture": store.nouns_of_one_picture(run_id, lemmas)}
-    highest = store.highest_for_own_noun(run_id, methods, lemmas, layers)
-    shares = store.specificity_summary(run_id, methods, lemmas, layers)
+    counted = run | {"n_of_one_picture": store.ask(SpecificityQueries).nouns_of_one_picture(run_id, lemmas)}
+    highest = store.ask(SpecificityQueries).highest_for_own_noun(run_id, methods, lemmas, layers)
+    shares = store.ask(SpecificityQueries).summary(run_id, methods, lemmas, layers)
     st.markdown(_headline(highest, methods))
     charts = {
         "highest": (highest, highest_for_own_noun(highest, counted, said)),
@@ -53,9 +55,9 @@ def whole(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) ->
         most = _most_picker()
     with right:
         is_control = _control_toggle()
-    data = store.specificity_by_concept(run_id, method, most, lemmas, layers, selection)
+    data = store.ask(SpecificityQueries).by_concept(run_id, method, most, lemmas, layers, selection)
     data = data[data["is_control"] == is_control]
-    enter = store.specificity_summary(run_id, [method], lemmas, layers).set_index("selection")["n_images"]
+    enter = store.ask(SpecificityQueries).summary(run_id, [method], lemmas, layers).set_index("selection")["n_images"]
     chart = specificity_by_concept(data, run | {"n_images": enter.loc[[selection]].max()}, method, said, selection)
     name = f"{run_id[:8]}-specificity-{selection}-{method}" + ("-control" if is_control else "")
     widgets.show_figure(chart, data, name, 230 + (34 if most <= 12 else 22) * data["unit_lemma"].nunique())
@@ -70,7 +72,7 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
         is_control = _control_toggle()
     layers = experiments.chosen_layers(run)
     selection = _selection_picker(run["run_id"])
-    found = resources.store().specificity_pictures(run["run_id"], method, lemmas, selection)
+    found = resources.store().ask(SpecificityQueries).pictures(run["run_id"], method, lemmas, selection)
     if found.empty:
         st.info("No picture fits these filters.", icon=":material/filter_alt_off:")
         return
@@ -79,8 +81,12 @@ def one_picture(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[st
         del st.session_state["picture"]  # the filters have changed
     state.tidy_address({"picture": lambda text: next((one for one in labels if text[-12:] in one), None)})
     chosen = st.selectbox("Picture, those of the most nouns first", list(labels), key="picture", bind="query-params")
-    picture = resources.store().picture(run["run_id"], labels[chosen])
-    data = resources.store().specificity_of_picture(run["run_id"], picture["image_id"], method, layers, selection)
+    picture = resources.store().ask(PictureQueries).picture(run["run_id"], labels[chosen])
+    data = (
+        resources.store()
+        .ask(SpecificityQueries)
+        .of_picture(run["run_id"], picture["image_id"], method, layers, selection)
+    )
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(width=120):
             clicked = pictures.tiles(pd.DataFrame([picture]), "specific")
@@ -116,7 +122,7 @@ def _picture_map(
 
 def classes(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     """P1's figure S.2: whose units are active in whose pictures, beside random units."""
-    methods = resources.store().selectivity_methods(run["run_id"])
+    methods = resources.store().ask(SpecificityQueries).selectivity_methods(run["run_id"])
     if not methods:
         st.info(
             "No class was measured: a class needs enough pictures whose captions say its noun, and the run must be "
@@ -129,7 +135,7 @@ def classes(run: dict[str, Any], lemmas: Sequence[str]) -> None:
         method = widgets.ranking_picker(methods)
     with right:
         most = _most_picker()
-    data = resources.store().selectivity(run["run_id"], method, most, lemmas)
+    data = resources.store().ask(SpecificityQueries).selectivity(run["run_id"], method, most, lemmas)
     sides = [data[data["is_control"] == is_control] for is_control in (False, True)]
     name = f"{run['run_id'][:8]}-selectivity-{method}"
     with widgets.grid("classes"):
@@ -160,7 +166,7 @@ def _headline(data: pd.DataFrame, methods: Sequence[str]) -> str:
 
 def _selection_picker(run_id: str) -> str:
     """The picture that the map's units were found on; none to choose where one kind alone was measured."""
-    there = resources.store().specificity_selections(run_id)
+    there = resources.store().ask(SpecificityQueries).selections(run_id)
     shown = {label: selection for label, selection in PICKED.items() if selection in there}
     if len(shown) == 1:
         return next(iter(shown.values()))

@@ -10,8 +10,9 @@ import streamlit as st
 from app import links, looks, pictures, resources, state, unit_tables, widgets
 from app.text import plain
 from mmn.core import Neuron
-from mmn.figures.neuron import decoded_tokens
 from mmn.statistics.interval_words import percent
+from mmn.store.neurons import NeuronQueries
+from mmn.studies.scoring.unit_figures import decoded_tokens
 
 N_PICTURES: Final = 12
 
@@ -36,7 +37,7 @@ def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
 def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     """Its place under every score, and how general it is."""
     st.subheader("Rank under every score")
-    found = resources.store().neuron_ranks(run["run_id"], neuron)
+    found = resources.store().ask(NeuronQueries).neuron_ranks(run["run_id"], neuron)
     if found.empty:
         st.info(f"No score has {neuron} among the top {widgets.stored_k(run):,} units of any noun.")
         return
@@ -55,7 +56,7 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
 def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     """The pictures for whose nouns it scores highest, under the map of where it looks."""
     st.subheader("Strongest pictures")
-    found = resources.store().neuron_pictures(run["run_id"], neuron, method, 3 * N_PICTURES)
+    found = resources.store().ask(NeuronQueries).neuron_pictures(run["run_id"], neuron, method, 3 * N_PICTURES)
     found = found.drop_duplicates("image_id").head(N_PICTURES)
     if found.empty:
         st.caption(f"{plain(method)} keeps it for no noun.")
@@ -81,7 +82,7 @@ def concepts(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     st.subheader("Nouns it serves")
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
     k = st.select_slider("Among the top k of a noun", ks, value=min(ks, key=lambda one: abs(one - 100)), key="among")
-    found = resources.store().neuron_concepts(run["run_id"], neuron, method, k)
+    found = resources.store().ask(NeuronQueries).neuron_concepts(run["run_id"], neuron, method, k)
     if found.empty:
         st.caption(f"It is among the top {k:,} of no noun by {plain(method)}.")
         return

@@ -12,7 +12,7 @@ from app import links, resources, state, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import k_text
-from mmn.store.queries import MAX_UNIT_ROWS
+from mmn.studies.scoring.layer_queries import MAX_UNIT_ROWS, LayerQueries
 
 RANK_OF: Final = "rank:"  # begins the columns of other methods' ranks
 _DIGITS: Final = "%.3g"
@@ -118,7 +118,7 @@ def layer_table(
     run: dict[str, Any], method: str, k: int, layer: int, lemmas: list[str], interpretable: bool | None
 ) -> None:
     """Draws the units behind a bar of the layer distribution: those of one layer, interpretable or not if asked for."""
-    rows = resources.store().unit_rows(run["run_id"], method, k, layer, lemmas)
+    rows = resources.store().ask(LayerQueries).unit_rows(run["run_id"], method, k, layer, lemmas)
     cap = ", of the first 500 by rank" if len(rows) == MAX_UNIT_ROWS else ""
     rows = _with_words(run, rows)
     if interpretable is not None:

@@ -19,6 +19,7 @@ from mmn.figures.theme import NUMBERS, wrap
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING, default_method, definition
 from mmn.runs.nounless import why
+from mmn.store.neurons import NeuronQueries
 
 CHART_HEIGHT: Final = 420  # pixels, title and legend included
 NARROWEST: Final = 480  # pixels that a chart has in a window of 800
@@ -116,7 +117,7 @@ def method_picker(methods: Sequence[str]) -> list[str]:
 
 def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
     """All units, or those whose decoded tokens are words, or the others; only once units of the run are decoded."""
-    if not resources.store().are_top_units_decoded(run["run_id"]):
+    if not resources.store().ask(NeuronQueries).are_top_units_decoded(run["run_id"]):
         st.session_state.pop("units", None)
         st.caption(f"To split units into interpretable and not: {annotate(run)}")
         return kinds[0]

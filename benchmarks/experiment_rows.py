@@ -17,6 +17,10 @@ import pyarrow as pa
 from mmn.names import CONTRIBUTION, ORIGINAL
 from mmn.runs.tables import TABLES
 from mmn.store import Store
+from mmn.studies.invariance.cross_image_queries import CrossImageQueries
+from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.sensitivity.queries import SensitivityQueries
+from mmn.studies.specificity.queries import SpecificityQueries
 
 METHODS: Final = ("contribution", "contribution-folded", "contribution-actfn", "activation", "attribution", "random")
 METRICS: Final = ("lexical:noun", "lexical:caption", "lexical:reference")
@@ -44,23 +48,35 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
     """What the three pages ask at once, each with its intervals."""
     lemma = ["noun07"]
     return {
-        "invariance: 6 methods, 8 k, intervals": lambda: store.region_invariance("latest", METHODS, KS),
-        "invariance: 1 noun": lambda: store.region_invariance("latest", METHODS, KS, lemma),
-        "invariance: led by layers 8–23": lambda: store.region_invariance("latest", METHODS, KS, layers=(8, 23)),
-        "invariance: by concept": lambda: store.invariance_by_concept("latest", CONTRIBUTION, 100),
-        "invariance: by layer, k 100": lambda: store.kept_by_layer("latest", CONTRIBUTION, 100),
-        "invariance: by layer, k 1000": lambda: store.kept_by_layer("latest", CONTRIBUTION, 1000),
-        "invariance: nouns that survive": lambda: store.surviving_concepts("latest"),
-        "invariance: what was measured": lambda: store.invariance_measured("latest"),
-        "across: 80 nouns": lambda: store.cross_image_invariance("latest", CONTRIBUTION, 100, 5),
-        "across: layers 8–23": lambda: store.cross_image_invariance("latest", CONTRIBUTION, 100, 5, layers=(8, 23)),
-        "across: by layer": lambda: store.shared_by_layer("latest", CONTRIBUTION, 100, 5),
-        "specificity: heat map of 12 concepts": lambda: store.specificity_by_concept("latest", CONTRIBUTION),
-        "specificity: summary, 5 methods": lambda: store.specificity_summary("latest", METHODS[:5]),
-        "specificity: highest for own noun": lambda: store.highest_for_own_noun("latest", METHODS[:5]),
-        "specificity: pictures to choose": lambda: store.specificity_pictures("latest", CONTRIBUTION),
-        "sensitivity: 6 methods, 3 measures": lambda: store.sensitivity("latest", METHODS, METRICS),
-        "sensitivity: led by layers 8–23": lambda: store.sensitivity("latest", METHODS, METRICS, layers=(8, 23)),
+        "invariance: 6 methods, 8 k, intervals": lambda: store.ask(InvarianceQueries).shuffled("latest", METHODS, KS),
+        "invariance: 1 noun": lambda: store.ask(InvarianceQueries).shuffled("latest", METHODS, KS, lemma),
+        "invariance: led by layers 8–23": lambda: store.ask(InvarianceQueries).shuffled(
+            "latest", METHODS, KS, layers=(8, 23)
+        ),
+        "invariance: by concept": lambda: store.ask(InvarianceQueries).by_concept("latest", CONTRIBUTION, 100),
+        "invariance: by layer, k 100": lambda: store.ask(InvarianceQueries).kept_by_layer("latest", CONTRIBUTION, 100),
+        "invariance: by layer, k 1000": lambda: store.ask(InvarianceQueries).kept_by_layer(
+            "latest", CONTRIBUTION, 1000
+        ),
+        "invariance: nouns that survive": lambda: store.ask(InvarianceQueries).surviving_concepts("latest"),
+        "invariance: what was measured": lambda: store.ask(InvarianceQueries).measured("latest"),
+        "across: 80 nouns": lambda: store.ask(CrossImageQueries).across_pictures("latest", CONTRIBUTION, 100, 5),
+        "across: layers 8–23": lambda: store.ask(CrossImageQueries).across_pictures(
+            "latest", CONTRIBUTION, 100, 5, layers=(8, 23)
+        ),
+        "across: by layer": lambda: store.ask(CrossImageQueries).shared_by_layer("latest", CONTRIBUTION, 100, 5),
+        "specificity: heat map of 12 concepts": lambda: store.ask(SpecificityQueries).by_concept(
+            "latest", CONTRIBUTION
+        ),
+        "specificity: summary, 5 methods": lambda: store.ask(SpecificityQueries).summary("latest", METHODS[:5]),
+        "specificity: highest for own noun": lambda: store.ask(SpecificityQueries).highest_for_own_noun(
+            "latest", METHODS[:5]
+        ),
+        "specificity: pictures to choose": lambda: store.ask(SpecificityQueries).pictures("latest", CONTRIBUTION),
+        "sensitivity: 6 methods, 3 measures": lambda: store.ask(SensitivityQueries).summary("latest", METHODS, METRICS),
+        "sensitivity: led by layers 8–23": lambda: store.ask(SensitivityQueries).summary(
+            "latest", METHODS, METRICS, layers=(8, 23)
+        ),
     }
 
 

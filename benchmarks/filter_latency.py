@@ -21,6 +21,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from mmn.studies.scoring.layer_queries import LayerQueries
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.experiment_rows import experiment_queries, experiment_tables
@@ -60,16 +62,28 @@ def main() -> None:
 def _time_filters(store: Store, repeats: int) -> None:
     both = list(METHODS)
     queries: dict[str, Callable[[], object]] = {
-        "all nouns, 1 method, k 100": lambda: store.layer_distribution("latest", [CONTRIBUTION], [100]),
-        "all nouns, 2 methods, k 10, 100, 1000": lambda: store.layer_distribution("latest", both, [10, 100, 1000]),
-        "all nouns, 2 methods, layers 8–23": lambda: store.layer_distribution("latest", both, [100], layers=(8, 23)),
-        "1 noun, 2 methods, k 1000": lambda: store.layer_distribution("latest", both, [1000], LEMMAS[:1]),
-        "5 nouns, 2 methods, k 100, 1000": lambda: store.layer_distribution("latest", both, [100, 1000], LEMMAS[:5]),
-        "40 nouns, 2 methods, k 100, 1000": lambda: store.layer_distribution("latest", both, [100, 1000], LEMMAS[:40]),
-        "unit table, all nouns, k 1000": lambda: store.unit_rows("latest", CONTRIBUTION, 1000),
-        "unit table, 1 layer, k 1000": lambda: store.unit_rows("latest", CONTRIBUTION, 1000, layer=12),
-        "unit table, 1 noun, k 1000": lambda: store.unit_rows("latest", CONTRIBUTION, 1000, lemmas=LEMMAS[:1]),
-        "per picture, k 100": lambda: store.layer_counts_per_image("latest", CONTRIBUTION, 100),
+        "all nouns, 1 method, k 100": lambda: store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [100]),
+        "all nouns, 2 methods, k 10, 100, 1000": lambda: store.ask(LayerQueries).distribution(
+            "latest", both, [10, 100, 1000]
+        ),
+        "all nouns, 2 methods, layers 8–23": lambda: store.ask(LayerQueries).distribution(
+            "latest", both, [100], layers=(8, 23)
+        ),
+        "1 noun, 2 methods, k 1000": lambda: store.ask(LayerQueries).distribution("latest", both, [1000], LEMMAS[:1]),
+        "5 nouns, 2 methods, k 100, 1000": lambda: store.ask(LayerQueries).distribution(
+            "latest", both, [100, 1000], LEMMAS[:5]
+        ),
+        "40 nouns, 2 methods, k 100, 1000": lambda: store.ask(LayerQueries).distribution(
+            "latest", both, [100, 1000], LEMMAS[:40]
+        ),
+        "unit table, all nouns, k 1000": lambda: store.ask(LayerQueries).unit_rows("latest", CONTRIBUTION, 1000),
+        "unit table, 1 layer, k 1000": lambda: store.ask(LayerQueries).unit_rows(
+            "latest", CONTRIBUTION, 1000, layer=12
+        ),
+        "unit table, 1 noun, k 1000": lambda: store.ask(LayerQueries).unit_rows(
+            "latest", CONTRIBUTION, 1000, lemmas=LEMMAS[:1]
+        ),
+        "per picture, k 100": lambda: store.ask(LayerQueries).counts_per_image("latest", CONTRIBUTION, 100),
         **experiment_queries(store),
         "nouns of the filter": lambda: store.concepts("latest"),
         "list of runs": store.runs,

@@ -17,6 +17,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from mmn.studies.annotate.queries import FieldQueries
+from mmn.studies.degradation.queries import EffectQueries
+from mmn.studies.invariance.cross_image_queries import CrossImageQueries
+from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.scoring.layer_queries import LayerQueries
+from mmn.studies.scoring.ranking_queries import RankingQueries
+from mmn.studies.sensitivity.queries import SensitivityQueries
+from mmn.studies.specificity.queries import SpecificityQueries
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
@@ -73,7 +82,7 @@ def mean(row: Any, name: str, digits: int = 3) -> str:
 
 def layers(store: Store, run: dict[str, Any]) -> None:
     methods = store.score_methods(run["run_id"])
-    found = store.layer_distribution(run["run_id"], methods, [units_of(run, 0.014)])
+    found = store.ask(LayerQueries).distribution(run["run_id"], methods, [units_of(run, 0.014)])
     for quantity in ("n_units", "mean_units"):
         if quantity in found:
             wide = found.pivot(index="method", columns="layer", values=quantity).loc[methods]
@@ -91,8 +100,8 @@ def agreement(store: Store, run: dict[str, Any]) -> None:
     ]
     rows = []
     for a, b in pairs:
-        shared = store.ranking_overlap(run["run_id"], a, b, [10, 100])
-        rho = pd.Series(store.rank_correlation(run["run_id"], a, b)).rename(
+        shared = store.ask(RankingQueries).overlap(run["run_id"], a, b, [10, 100])
+        rho = pd.Series(store.ask(RankingQueries).correlation(run["run_id"], a, b)).rename(
             {"low": "spearman_low", "high": "spearman_high"}
         )
         told = [f"{mean(one, 'overlap')} (chance {number(one.chance)})" for one in shared.itertuples()]
@@ -105,12 +114,12 @@ def agreement(store: Store, run: dict[str, Any]) -> None:
             )
         )
     section("Do the rankings agree?", ["", "k = 10", "k = 100", "Spearman, union", "pictures, nouns, units"], rows)
-    control = store.control_overlap(run["run_id"], units_of(run, 0.014))
+    control = store.ask(RankingQueries).control_overlap(run["run_id"], units_of(run, 0.014))
     section("Controls", list(control.columns), control.round(4).itertuples(index=False))
 
 
 def fields(store: Store, run: dict[str, Any]) -> None:
-    found = store.field_summary(run["run_id"], 10)
+    found = store.ask(FieldQueries).field_summary(run["run_id"], 10)
     rows = [
         (
             one.method,
@@ -128,20 +137,20 @@ def fields(store: Store, run: dict[str, Any]) -> None:
         ["ranking", "found on", "own", "others", "random", "best reachable", "pictures, rows"],
         rows,
     )
-    first = store.field_summary(run["run_id"], 1)
+    first = store.ask(FieldQueries).field_summary(run["run_id"], 1)
     alone = [(one.method, one.selection, mean(one, "iou"), mean(one, "iou_random")) for one in first.itertuples()]
     section("The first unit alone", ["ranking", "found on", "own", "random"], alone)
 
 
 def specificity(store: Store, run: dict[str, Any]) -> None:
-    methods = store.specificity_methods(run["run_id"])
-    shares = store.specificity_summary(run["run_id"], methods)
+    methods = store.ask(SpecificityQueries).methods(run["run_id"])
+    shares = store.ask(SpecificityQueries).summary(run["run_id"], methods)
     rows = [
         (o.method, o.selection, o.is_control, o.is_own, mean(o, "share"), f"{o.n_images}, {o.n}")
         for o in shares.itertuples()
     ]
     section("Specificity: shares", ["ranking", "found on", "control", "own noun", "share", "pictures, nouns"], rows)
-    highest = store.highest_for_own_noun(run["run_id"], methods)
+    highest = store.ask(SpecificityQueries).highest_for_own_noun(run["run_id"], methods)
     rows = [
         (o.method, o.selection, o.is_control, mean(o, "share"), number(o.chance), f"{o.n_images}, {o.n}")
         for o in highest.itertuples()
@@ -151,13 +160,13 @@ def specificity(store: Store, run: dict[str, Any]) -> None:
         ["ranking", "found on", "control", "share", "one in so many", "pictures, nouns"],
         rows,
     )
-    print("\nnouns of one picture:", store.nouns_of_one_picture(run["run_id"]))
+    print("\nnouns of one picture:", store.ask(SpecificityQueries).nouns_of_one_picture(run["run_id"]))
 
 
 def selectivity(store: Store, run: dict[str, Any]) -> None:
     rows = []
-    for method in store.selectivity_methods(run["run_id"]):
-        found = store.selectivity(run["run_id"], method, 1000)
+    for method in store.ask(SpecificityQueries).selectivity_methods(run["run_id"]):
+        found = store.ask(SpecificityQueries).selectivity(run["run_id"], method, 1000)
         own, ours = found["unit_noun"] == found["noun"], ~found["is_control"]
         share = {(o, c): found[(own == o) & (ours == c)]["share"].mean() for o in (True, False) for c in (True, False)}
         best = found[ours].loc[found[ours].groupby("unit_noun")["value"].idxmax()]
@@ -175,7 +184,7 @@ def selectivity(store: Store, run: dict[str, Any]) -> None:
 
 def invariance(store: Store, run: dict[str, Any]) -> None:
     methods, ks = store.score_methods(run["run_id"]), [units_of(run, 0.014), 100, units_of(run, 0.25)]
-    found = store.region_invariance(run["run_id"], methods, ks)
+    found = store.ask(InvarianceQueries).shuffled(run["run_id"], methods, ks)
     rows = [
         (
             o.method,
@@ -191,11 +200,11 @@ def invariance(store: Store, run: dict[str, Any]) -> None:
 
 
 def cross_image(store: Store, run: dict[str, Any]) -> None:
-    measured = store.invariance_measured(run["run_id"])
+    measured = store.ask(InvarianceQueries).measured(run["run_id"])
     measured = measured[measured["kind"] == "cross-image"]
     rows = []
     for method in dict.fromkeys(measured["method"]):
-        of = store.cross_image_invariance(run["run_id"], method, 100, 5)
+        of = store.ask(CrossImageQueries).across_pictures(run["run_id"], method, 100, 5)
         several = of["n_draws"] > 1
         rows.append(
             (
@@ -215,8 +224,8 @@ def cross_image(store: Store, run: dict[str, Any]) -> None:
 
 
 def sensitivity(store: Store, run: dict[str, Any]) -> None:
-    methods, metrics = store.sensitivity_measured(run["run_id"])
-    found = store.sensitivity(run["run_id"], methods, metrics)
+    methods, metrics = store.ask(SensitivityQueries).measured(run["run_id"])
+    found = store.ask(SensitivityQueries).summary(run["run_id"], methods, metrics)
     rows = [
         (
             o.metric,
@@ -237,11 +246,11 @@ def sensitivity(store: Store, run: dict[str, Any]) -> None:
 
 
 def ablation(store: Store, run: dict[str, Any]) -> None:
-    settings = store.effect_settings(run["run_id"])
+    settings = store.ask(EffectQueries).settings(run["run_id"])
     methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
     ks = [0, *(units_of(run, share) for share in SHARES)]
     for title, lemmas in (("all", ()), ("places", tuple(place_nouns()))):
-        means = store.effect_means(run["run_id"], Which(names.ABLATE, methods, tuple(lemmas)))
+        means = store.ask(EffectQueries).means(run["run_id"], Which(names.ABLATE, methods, tuple(lemmas)))
         drawn = curves(means, "prob").rename(columns={"mean": "prob", "low": "prob_low", "high": "prob_high"})
         rows = []
         for (method, selection), of in drawn.groupby(["method", "selection"], sort=False):

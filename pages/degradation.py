@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import degradation_charts, effect_captions, effect_inputs, resources, widgets
 from mmn.names import ABLATE, PERTURB
-from mmn.studies.degradation.queries import Which
+from mmn.studies.degradation.queries import EffectQueries, Which
 
 KINDS = {"Ablate": ABLATE, "Perturb": PERTURB}
 
@@ -22,7 +22,7 @@ def page() -> None:
         "If units write a noun, the noun should go when they go. Here: what the noun's own top units leave of its "
         "probability when they are changed, and what random units leave."
     )
-    settings = resources.store().effect_settings(run["run_id"])
+    settings = resources.store().ask(EffectQueries).settings(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
     widgets.tidy_filters(run, list(settings["method"].unique()), concepts)
     with st.container(horizontal=True, gap="large"):
@@ -45,7 +45,7 @@ def page() -> None:
     if not which.methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
-    means = resources.store().effect_means(run["run_id"], which)
+    means = resources.store().ask(EffectQueries).means(run["run_id"], which)
     if means.empty:
         st.info("No noun fits these filters.", icon=":material/filter_alt_off:")
         return

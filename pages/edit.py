@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import edit_inputs, edit_view, resources, state, widgets
 from mmn.studies.editing.figures import edit_label
+from mmn.studies.editing.queries import EditQueries
 
 PROMISE = (
     "An edit is a small file of changes to some units' weights. It is added to a private copy of the model while it is "
@@ -23,7 +24,7 @@ def page() -> None:
         widgets.no_runs()
         return
     st.markdown(PROMISE)
-    edits = resources.store().edits(run["run_id"])
+    edits = resources.store().ask(EditQueries).edits(run["run_id"])
     if edits.empty:
         st.info("No edit of this model has been made from this run yet.", icon=":material/edit_off:")
         edit_inputs.show(run)

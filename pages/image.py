@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import budget_panel, links, looks, nouns, picture_strip, resources, unit_tables, widgets
 from app.text import plain
+from mmn.store.pictures import PictureQueries
 
 SIGNS = {"Top": "top", "Suppressors": "bottom"}
 
@@ -23,7 +24,7 @@ def page() -> None:
     picture_strip.show(run, found, picture)
     if picture is None:
         return
-    concepts = resources.store().picture_concepts(run["run_id"], picture["image_id"])
+    concepts = resources.store().ask(PictureQueries).picture_concepts(run["run_id"], picture["image_id"])
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     left, right = row.container(width=280), row.container(width="stretch")
     with right:
@@ -52,7 +53,7 @@ def filtered(run: dict[str, Any]) -> pd.DataFrame:
     only = has_references and row.toggle(
         "Only possible hallucinations", key="unsaid", bind="query-params", help=nouns.HALLUCINATION
     )
-    return resources.store().pictures(run["run_id"], lemmas, only_unreferenced=only)
+    return resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas, only_unreferenced=only)
 
 
 def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd.DataFrame, Any]:
@@ -63,7 +64,7 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd
     sign = "Top"
     if has_bottom:
         sign = st.segmented_control("Units", list(SIGNS), default="Top", required=True, key="sign")
-    rows = store.ranked_units(run["run_id"], picture["image_id"], noun, method, sign=SIGNS[sign])
+    rows = store.ask(PictureQueries).ranked_units(run["run_id"], picture["image_id"], noun, method, sign=SIGNS[sign])
     if rows.empty:
         st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}.")
         return rows, None

@@ -9,7 +9,7 @@ import streamlit as st
 from app import experiments, invariance_charts, resources, widgets
 from app.text import plain
 from mmn.errors import UsageError
-from mmn.studies.invariance.queries import CROSS_IMAGE, REGION
+from mmn.studies.invariance.queries import CROSS_IMAGE, REGION, InvarianceQueries
 
 VIEWS = {"Shuffled": REGION, "Across pictures": CROSS_IMAGE}
 TOLD = {
@@ -37,7 +37,7 @@ def page() -> None:
     kind = VIEWS[view]
     st.markdown(TOLD[kind])
     words = ["invariance", run["run_id"][:8], "--kind", kind]
-    measured = resources.store().invariance_measured(run["run_id"])
+    measured = resources.store().ask(InvarianceQueries).measured(run["run_id"])
     measured = measured[measured["kind"] == kind]
     if measured.empty:
         experiments.nothing_yet(run, words, "Measure", NOTES[kind])

@@ -9,8 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from app import comparison, overlaps, resources, state, unit_tables, widgets
-from mmn.figures.layers import QUANTITIES, highest, layer_distribution
 from mmn.names import RANDOM
+from mmn.studies.scoring.layer_figures import QUANTITIES, highest, layer_distribution
+from mmn.studies.scoring.layer_queries import LayerQueries
 
 TOLD = (
     "Each picture ranks all units by how much they push its caption's nouns. Here: how many of its top k each layer "
@@ -55,8 +56,10 @@ def page() -> None:
         return
     methods = chosen.methods
     asked = [*methods, *([RANDOM] if chosen.is_control_shown and RANDOM not in methods else [])]
-    data = resources.store().layer_distribution(
-        run["run_id"], asked, chosen.ks, chosen.lemmas, chosen.layers, interpretable=KINDS[chosen.kind]
+    data = (
+        resources.store()
+        .ask(LayerQueries)
+        .distribution(run["run_id"], asked, chosen.ks, chosen.lemmas, chosen.layers, interpretable=KINDS[chosen.kind])
     )
     y_max = highest(data, run["d_mlp"], chosen.quantity)
     for method in methods:

@@ -11,6 +11,8 @@ import streamlit as st
 from app import experiments, image_words, lens_charts, links, picture_strip, pictures, resources, state, widgets
 from app.text import plain
 from mmn.errors import ImageError
+from mmn.store.pictures import PictureQueries
+from mmn.studies.lens.queries import LensQueries
 
 INPUT, LIKELIEST = "input", "the likeliest word"
 NOTE = (
@@ -30,11 +32,11 @@ def page() -> None:
         return
     st.markdown(TOLD)
     words = ["lens", run["run_id"][:8]]
-    read = resources.store().lens_pictures(run["run_id"])
+    read = resources.store().ask(LensQueries).pictures(run["run_id"])
     if read.empty:
         experiments.nothing_yet(run, words, "Read image tokens", NOTE)
         return
-    found = resources.store().pictures(run["run_id"])
+    found = resources.store().ask(PictureQueries).pictures(run["run_id"])
     found = found[found["image_id"].isin(read["image_id"])]
     picture = picture_strip.chosen_picture(run, found)
     picture_strip.show(run, found, picture)
@@ -50,9 +52,9 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
     if known.empty:
         st.info("The image tokens of this picture were not read.", icon=":material/search_off:")
         return
-    nouns = resources.store().noun_probabilities(run["run_id"], picture["image_id"])
+    nouns = resources.store().ask(LensQueries).noun_probabilities(run["run_id"], picture["image_id"])
     layer, noun = chosen(run, known.iloc[0], list(dict.fromkeys(nouns["noun"])))
-    words = resources.store().image_words(run["run_id"], picture["image_id"], layer)
+    words = resources.store().ask(LensQueries).image_words(run["run_id"], picture["image_id"], layer)
     of_noun = nouns[(nouns["layer"] == layer) & (nouns["noun"] == noun)]
     best = np.array([scores[0] for scores in words["scores"]])
     values = of_noun["prob"].to_numpy(np.float64) if len(of_noun) else best
@@ -97,7 +99,7 @@ def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int
 
 def drawn(run: dict[str, Any], picture: dict[str, Any], words: pd.DataFrame, values: np.ndarray) -> None:
     """The overlay, or why there is none."""
-    grids = resources.store().grid(run["run_id"], picture["image_id"])
+    grids = resources.store().ask(PictureQueries).grid(run["run_id"], picture["image_id"])
     try:
         image = pictures.displayed(picture["source"], picture["image_id"])
     except ImageError as error:

@@ -11,6 +11,8 @@ from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.names import default_method
+from mmn.store.neurons import NeuronQueries
+from mmn.studies.scoring.layer_queries import LayerQueries
 
 
 def page() -> None:
@@ -27,7 +29,7 @@ def page() -> None:
     with right:
         method = widgets.ranking_picker(methods)
     try:
-        known = resources.store().neuron(run["run_id"], neuron)
+        known = resources.store().ask(NeuronQueries).neuron(run["run_id"], neuron)
     except UsageError as error:
         st.info(f"{plain(error)}.", icon=":material/search_off:")
         return
@@ -46,7 +48,7 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
         "Unit", key="neuron", bind="query-params", placeholder="L5.u217", help="Layer and unit, both from 0"
     )
     if not text:
-        best = resources.store().unit_rows(run["run_id"], default_method(methods), 1).iloc[0]
+        best = resources.store().ask(LayerQueries).unit_rows(run["run_id"], default_method(methods), 1).iloc[0]
         st.caption("First in the rankings of most pictures; type another.")
         return Neuron(int(best["layer"]), int(best["unit"]))
     try:

@@ -8,37 +8,36 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import experiments, resources, state, widgets
-from app.text import plain
-from mmn.errors import UsageError
-from mmn.figures.wording import led_concepts, metric_words
+from app import charts, experiments, resources, state, study_page, widgets
+from mmn.figures.wording import metric_words
 from mmn.statistics.interval_words import TOO_FEW
-from mmn.studies.sensitivity.figures import sensitivity
+from mmn.studies.sensitivity.queries import SensitivityQueries
+from mmn.view import View
 
 MOST_METHODS = 10  # each has a line of its own
-PANEL = 380  # pixels that a chart beside another has at least
 TOLD = (
     "Each top unit writes some words. Here: how well they fit, by several measures, and how well the words of another "
     "picture's units do (P1, table 1). Only the difference tells something: pictures of one collection have much in "
     "common."
 )
-NOTE = (
-    "Compares the decoded tokens of each noun's top units by a lexical measure that needs no further model. "
-    "`--metrics` names others, some with a model of their own."
-)
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
+    run = study_page.chosen_run()
     st.markdown(TOLD)
-    words = ["sensitivity", run["run_id"][:8]]
-    methods, metrics = resources.store().sensitivity_measured(run["run_id"])
-    if not methods:
-        experiments.nothing_yet(run, words, "Measure", NOTE)
-        return
+    job = study_page.measurement("sensitivity")
+    if study_page.is_measured(run, job):
+        view = filters(run)
+        if not view.methods or not view.metric:
+            st.info(f"Choose at least one {'measure' if view.methods else 'score'} above.", icon=":material/tune:")
+            return
+        study_page.guarded(lambda: show(view))
+        study_page.measure_again(run, job)
+
+
+def filters(run: dict[str, Any]) -> View:
+    """The scores, measures, concepts and layers to look at, which are also the address."""
+    methods, metrics = resources.store().ask(SensitivityQueries).measured(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
     widgets.tidy_filters(run, methods, concepts)
     chosen = experiments.methods_picker(methods, MOST_METHODS)
@@ -48,15 +47,7 @@ def page() -> None:
     with right:
         lemmas = widgets.concept_picker(concepts)
     layers = experiments.leading_layers(run)
-    if not chosen or not by:
-        st.info(f"Choose at least one {'measure' if chosen else 'score'} above.", icon=":material/tune:")
-        return
-    try:
-        data = resources.store().sensitivity(run["run_id"], chosen, by, lemmas, layers)
-        show(run, data, led_concepts(lemmas, layers))
-    except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
-    experiments.measure_again(run, words, NOTE)
+    return View(run["run_id"], tuple(chosen), metric=tuple(by), concepts=tuple(lemmas), layers=layers)
 
 
 def measures_picker(metrics: Sequence[str]) -> list[str]:
@@ -71,17 +62,16 @@ def measures_picker(metrics: Sequence[str]) -> list[str]:
     return [labels[label] for label in chosen]
 
 
-def show(run: dict[str, Any], data: pd.DataFrame, said: str) -> None:
+def show(view: View) -> None:
     """A chart per measure, side by side where there is room, and the table."""
-    with widgets.grid("measures"):
-        for metric in dict.fromkeys(data["metric"]):
-            rows = data[data["metric"] == metric]
+    figure = charts.drawn("sensitivity", view)
+    with charts.grid("measures"):
+        for _metric, part in figure.parts():
             with st.container():
-                name = f"{run['run_id'][:8]}-sensitivity-{metric}".replace(":", "-")
-                widgets.show_plain(sensitivity(rows, run, said), name, 310 + 30 * len(rows), PANEL)
+                charts.show_plain(part, charts.BESIDE)
     with st.container(horizontal=True, horizontal_alignment="right"):
-        widgets.export_control(sensitivity(data, run, said), data, f"{run['run_id'][:8]}-sensitivity")
-    table(data)
+        charts.export_control(figure)
+    table(figure.rows.data)
 
 
 def table(data: pd.DataFrame) -> None:

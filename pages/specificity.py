@@ -9,6 +9,7 @@ import streamlit as st
 from app import experiments, resources, specificity_charts, widgets
 from app.text import plain
 from mmn.errors import UsageError
+from mmn.studies.specificity.queries import SpecificityQueries
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
 TOLD = {
@@ -32,7 +33,7 @@ def page() -> None:
         widgets.no_runs()
         return
     words = ["specificity", run["run_id"][:8]]
-    methods = resources.store().specificity_methods(run["run_id"])
+    methods = resources.store().ask(SpecificityQueries).methods(run["run_id"])
     if not methods:
         st.markdown(TOLD[ALL])
         experiments.nothing_yet(run, words, "Measure", NOTE)

@@ -20,6 +20,7 @@ from mmn.runs.added_later import add_masks, add_references, mask_specs, run_exam
 from mmn.runs.plan import Progress
 from mmn.statistics.held_out import read_held_out
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
 from mmn.studies.annotate import measure as annotating
 from mmn.studies.annotate.measure import annotate
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
@@ -186,7 +187,7 @@ def test_the_latest_source_that_outlines_something_in_a_picture_counts(
     sources = after["outline"].set_index("image_id")["source"]
     assert [sources[named(after, f"00{n}.png")] for n in range(3)] == [first, second, second]
     with Store.open(cache) as store:
-        assert store.mask_specs("latest") == [second, first, store.run("latest")["images"]]
+        assert store.ask(PictureQueries).mask_specs("latest") == [second, first, store.run("latest")["images"]]
 
 
 def test_an_interrupted_change_of_masks_goes_on_and_ends_the_same(

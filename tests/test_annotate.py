@@ -22,10 +22,11 @@ from mmn.models.loading import Model
 from mmn.reading.nouns import lemma_of
 from mmn.runs import shards
 from mmn.runs.plan import Progress
-from mmn.runs.tables import ANNOTATIONS
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
 from mmn.studies.annotate import measure as annotating
 from mmn.studies.annotate.measure import annotate, count
+from mmn.studies.annotate.queries import FieldQueries
 from mmn.units.decoding import decode_units
 from mmn.units.masks import open_masks
 from mmn.units.receptive_fields import picture_field, unit_maps
@@ -33,6 +34,8 @@ from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 
 METHODS = "contribution,attribution,random"
 TOP = 4
+
+ANNOTATIONS = ("neuron", "field", "outline", "look", "grid", "lens")
 
 
 def words(command: str, *more: object) -> list[str]:
@@ -49,8 +52,11 @@ def gallery(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_facto
     cache = folder.parent / "asked"
     assert main(words("score", "--model", checkpoint, "--images", folder, "--cache", cache, *SCORING)) == 0
     with Store.open(cache) as store:
-        pictures = store.pictures("latest")
-        nouns = [store.picture_concepts("latest", image_id)["lemma"].tolist() for image_id in pictures["image_id"]]
+        pictures = store.ask(PictureQueries).pictures("latest")
+        nouns = [
+            store.ask(PictureQueries).picture_concepts("latest", image_id)["lemma"].tolist()
+            for image_id in pictures["image_id"]
+        ]
     assert all(nouns), nouns
     rows = []
     for number in range(2):
@@ -109,14 +115,18 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
     run, _ = shards.read_run(run_path_of(cache))
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        picture = store.picture("latest", store.pictures("latest")["image_id"].iloc[0])
+        picture = store.ask(PictureQueries).picture(
+            "latest", store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
+        )
         image = open_image(picture["source"])
-        noun = store.picture_concepts("latest", picture["image_id"])["noun"].iloc[0]
-        ranked = store.ranked_units("latest", picture["image_id"], noun, names.CONTRIBUTION, limit=TOP)
+        noun = store.ask(PictureQueries).picture_concepts("latest", picture["image_id"])["noun"].iloc[0]
+        ranked = store.ask(PictureQueries).ranked_units(
+            "latest", picture["image_id"], noun, names.CONTRIBUTION, limit=TOP
+        )
         units = [Neuron(row.layer, row.unit) for row in ranked.itertuples()]
         maps = unit_maps(tiny, image, run.prompt, units)
-        assert store.grid("latest", picture["image_id"]) == maps.grids
-        looks = store.looks("latest", picture["image_id"], units)
+        assert store.ask(PictureQueries).grid("latest", picture["image_id"]) == maps.grids
+        looks = store.ask(PictureQueries).looks("latest", picture["image_id"], units)
         assert np.allclose(np.stack(looks["activations"]), maps.values, atol=1e-5)
     example = next(e for e in open_examples(gallery) if e.image_id == picture["image_id"])
     masks = open_masks(str(gallery), [example]).find(example)
@@ -133,8 +143,8 @@ def test_of_a_large_picture_grids_keep_the_pixels_of_the_file(
     annotate(tiny, run_path_of(cache), TOP)
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        image_id = store.pictures("latest")["image_id"].iloc[0]
-        before, fields = store.grid("latest", image_id), store.table("latest", "field")
+        image_id = store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
+        before, fields = store.ask(PictureQueries).grid("latest", image_id), store.table("latest", "field")
     for shard in run_path_of(cache).glob("annotation-*"):
         shutil.rmtree(shard)
     (cache / "mmn.duckdb").unlink()
@@ -142,7 +152,7 @@ def test_of_a_large_picture_grids_keep_the_pixels_of_the_file(
     annotate(tiny, run_path_of(cache), TOP)
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        after, again = store.grid("latest", image_id), store.table("latest", "field")
+        after, again = store.ask(PictureQueries).grid("latest", image_id), store.table("latest", "field")
     assert before is not None
     assert after is not None
     assert np.allclose([grid.box for grid in after.tiles], [grid.box for grid in before.tiles], atol=8)  # 2 pixels of 4
@@ -289,7 +299,7 @@ def test_the_command_annotates_loads_and_says_what(
     assert min(said["n_neurons"], said["n_looks"], said["n_fields"]) > 0
     with Store.open(cache) as store:  # nothing new to load
         assert store.load_new_shards([store.runs_path]) == 0
-        assert len(store.field_summary(run_id, top=TOP)) == 1
+        assert len(store.ask(FieldQueries).field_summary(run_id, top=TOP)) == 1
     assert main([*words("annotate", run_id[:6], "--cache", cache, "--top", TOP, "--methods", "contribution")]) == 0
     assert f"{run_id}: {said['n_neurons']} units decoded" in capfd.readouterr().out
 

@@ -16,8 +16,8 @@ import pytest
 
 from mmn import __version__
 from mmn.cli import main
-from mmn.cli.progress import LABELS
 from mmn.runs.shards import finished_shards
+from mmn.studies.registry import STAGES
 from tests.test_models import BROKEN
 
 ROOT = Path(__file__).parents[1]
@@ -472,7 +472,7 @@ def test_every_stage_that_a_command_reports_has_a_label():
     text = "\n".join(file.read_text() for file in (Path(__file__).parents[1] / "mmn").rglob("*.py"))
     stages = set(re.findall(r'Progress\("([\w-]+)"', text)) | set(re.findall(r'^STAGE: Final = "([\w-]+)"', text, re.M))
     assert {"score", "lens", "degrade", "load"} <= stages
-    assert stages <= set(LABELS)
+    assert stages <= set(STAGES)
 
 
 def test_the_version_is_one_line(capsys):

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from mmn.cli import BAD_INPUT, DONE, main
-from mmn.cli.figure import DRAW, READS
-from mmn.cli.figure_choices import FLAGS
-from mmn.figures import FIGURES
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
+from mmn.studies.registry import FIGURES
+from mmn.studies.sensitivity.queries import SensitivityQueries
+from mmn.view import flag_of
 from tests.pages.filled import fill_whole
 
 RUN = "5e6f"
@@ -31,8 +32,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(cache: Path) -> dict[str, str]:
     """What each figure needs to be told."""
     with Store.open(cache) as store:
-        picture = store.pictures(RUN).iloc[0]
-        nouns = store.picture_concepts(RUN, picture["image_id"])["noun"].tolist()
+        picture = store.ask(PictureQueries).pictures(RUN).iloc[0]
+        nouns = store.ask(PictureQueries).picture_concepts(RUN, picture["image_id"])["noun"].tolist()
         unit = store.table(RUN, "neuron").iloc[0]
     of_noun = f"--image {picture['image_id'][:10]} --noun {nouns[0]}"
     return {
@@ -44,10 +45,6 @@ def words(cache: Path) -> dict[str, str]:
         "perturbation": "--methods contribution",
         "ablated-layers": "--methods contribution --ks 3",
     }
-
-
-def test_every_figure_can_be_drawn() -> None:
-    assert set(DRAW) == set(FIGURES)
 
 
 @pytest.mark.parametrize("name", list(FIGURES))
@@ -109,14 +106,16 @@ def test_a_filter_that_a_figure_does_not_read_is_refused_instead_of_ignored(
         assert f"does not read {flag}" in capsys.readouterr().err
 
 
-def test_help_names_the_filters_of_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(READS) == set(DRAW)
+def test_help_names_every_figure_its_question_and_its_filters(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["figure", "--help"])
     told = capsys.readouterr().out
-    for key in {key for read in READS.values() for key in read}:
-        assert FLAGS[key] in told.partition("options:")[0], key
-        assert f"  {FLAGS[key]}" in told.partition("options:")[2], key
+    for figure in FIGURES.values():
+        listed = told.partition(f"\n{figure.name} ")[2].partition("\n\n")[0]
+        assert figure.question in listed, figure.name
+        for name in figure.takes:
+            assert flag_of(name) in listed, (figure.name, name)
+            assert f"  {flag_of(name)}" in told.partition("options:")[2], name
 
 
 def test_layers_of_one_score_have_the_page_s_random_control(cache: Path, tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_count_is_still_the_distinct_units(cache: Path, tmp_path: Path) -> None:
 
 def test_sensitivity_by_one_of_the_measures(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Store.open(cache) as store:
-        metrics = store.sensitivity_measured(RUN)[1]
+        metrics = store.ask(SensitivityQueries).measured(RUN)[1]
     assert len(metrics) > 1
     spec = drawn(f"sensitivity --metric {metrics[1]}", cache, tmp_path)
     assert {row["metric"] for row in rows_of(spec)} == {metrics[1]}

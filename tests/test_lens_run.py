@@ -23,8 +23,10 @@ from mmn.runs import shards
 from mmn.runs.plan import Progress
 from mmn.runs.tables import TABLES
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
 from mmn.studies.lens import measure as reading
 from mmn.studies.lens.measure import read_image_tokens
+from mmn.studies.lens.queries import LensQueries
 from mmn.studies.lens.results import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
 from mmn.studies.lens.stream import normed_stream, read_stream
 from mmn.units.decoding import token_text
@@ -46,8 +48,11 @@ def scored(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_factor
     cache = folder.parent / "cache"
     assert main(words("score", "--model", checkpoint, "--images", folder, "--cache", cache, *SCORING)) == 0
     with Store.open(cache) as store:
-        pictures = store.pictures("latest")
-        nouns = [store.picture_concepts("latest", image_id)["lemma"].iloc[0] for image_id in pictures["image_id"]]
+        pictures = store.ask(PictureQueries).pictures("latest")
+        nouns = [
+            store.ask(PictureQueries).picture_concepts("latest", image_id)["lemma"].iloc[0]
+            for image_id in pictures["image_id"]
+        ]
     rows = []
     for number in range(2):
         numbers = np.zeros((100, 120), np.uint8)
@@ -73,12 +78,14 @@ def test_rows_are_what_the_model_says(cache: Path, tiny: Model) -> None:
     every = 3 * N_TOKENS
     assert counts == {"nearest": every, "random": every, "logit-lens": every * N_LAYERS, "nouns": every * N_LAYERS}
     with Store.open(cache) as store:
-        picture = store.picture("latest", store.pictures("latest")["image_id"].iloc[0])
+        picture = store.ask(PictureQueries).picture(
+            "latest", store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
+        )
         prompt = store.run("latest")["prompt"]
-        concepts = store.picture_concepts("latest", picture["image_id"])
-        said = store.image_words("latest", picture["image_id"], 1)
-        nouns = store.noun_probabilities("latest", picture["image_id"])
-        assert store.grid("latest", picture["image_id"]) is not None
+        concepts = store.ask(PictureQueries).picture_concepts("latest", picture["image_id"])
+        said = store.ask(LensQueries).image_words("latest", picture["image_id"], 1)
+        nouns = store.ask(LensQueries).noun_probabilities("latest", picture["image_id"])
+        assert store.ask(PictureQueries).grid("latest", picture["image_id"]) is not None
     stream = read_stream(tiny, tiny.encode([open_image(picture["source"])], prompt))
     with torch.inference_mode():
         logits = tiny.anatomy.unembedding(normed_stream(tiny, stream, 1)[stream.is_image])
@@ -97,12 +104,12 @@ def test_shares_are_counted_by_hand(cache: Path, tiny: Model) -> None:
         store.load_new_shards([store.runs_path])
         shares = layer_shares(store, "latest").set_index(["layer", "line"])["mean"]
         said: dict[tuple[str, int], list[float]] = {}
-        pictures = store.pictures("latest")
+        pictures = store.ask(PictureQueries).pictures("latest")
         for number, image_id in enumerate(pictures["image_id"]):
-            lemma = store.picture_concepts("latest", image_id)["noun"].iloc[0]
+            lemma = store.ask(PictureQueries).picture_concepts("latest", image_id)["noun"].iloc[0]
             for layer in range(N_LAYERS):
-                top = np.stack(store.image_words("latest", image_id, layer)["scores"])[:, 0]
-                probs = store.noun_probabilities("latest", image_id)
+                top = np.stack(store.ask(LensQueries).image_words("latest", image_id, layer)["scores"])[:, 0]
+                probs = store.ask(LensQueries).noun_probabilities("latest", image_id)
                 wide = probs[probs["layer"] == layer].pivot(index="token_position", columns="noun", values="prob")
                 is_top = wide.to_numpy() >= 0.999999 * top[:, None]
                 said.setdefault((CAPTION, layer), []).append(is_top.any(axis=1).mean())
@@ -119,7 +126,7 @@ def test_shares_are_counted_by_hand(cache: Path, tiny: Model) -> None:
 def test_a_noun_is_said_only_where_it_is_the_most_probable(cache: Path) -> None:
     """Four image tokens, two nouns; the third token says the second noun, the fourth the first, and no more."""
     with Store.open(cache) as store:
-        image_id = store.pictures("latest")["image_id"].iloc[0]
+        image_id = store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
     key = {"image_id": image_id, "layer": 1}
     probs = [[0.4, 0.1], [0.29, 0.29], [0.1, 0.5], [0.3, 0.1]]
     rows = [
@@ -132,8 +139,8 @@ def test_a_noun_is_said_only_where_it_is_the_most_probable(cache: Path) -> None:
     places = pd.DataFrame({"image_id": image_id, "noun": "dog", "token_position": range(4), "is_on": on_dog})
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        assert store.noun_shares("latest")["share"].tolist() == [0.5]
-        found = store.object_shares("latest", places).set_index("is_on")["share"]
+        assert store.ask(LensQueries).noun_shares("latest")["share"].tolist() == [0.5]
+        found = store.ask(LensQueries).object_shares("latest", places).set_index("is_on")["share"]
         assert found.to_dict() == {True: 0.5, False: 0.0}
 
 
@@ -166,7 +173,7 @@ def test_random_vectors_are_told_apart_only_where_they_differ(cache: Path, tiny:
     read_image_tokens(tiny, run_path_of(cache))
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        tokens = store.nearest_tokens("latest")
+        tokens = store.ask(LensQueries).nearest_tokens("latest")
     found = nearest_result(tokens)
     assert found is not None
     assert (found.test.n_first, found.test.n_second) == (3 * N_TOKENS, 3 * N_TOKENS)

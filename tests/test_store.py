@@ -30,6 +30,7 @@ from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RU
 from mmn.runs import shards
 from mmn.runs.tables import SCHEMAS
 from mmn.store import Store, database, migrations
+from mmn.studies.scoring.layer_queries import LayerQueries
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
 from tests.unbound import unbind
 
@@ -226,11 +227,11 @@ def test_a_broken_run_is_named_and_the_others_are_loaded(cache_path: Path) -> No
 
 
 def test_a_nan_is_refused_by_the_database_too(store: Store) -> None:
-    with store._cursor() as own:
+    with store._cursor() as cursor:
         for value in ("'nan'", "'inf'", "NULL"):
             row = f"SELECT * REPLACE ({value}::FLOAT AS score) FROM score LIMIT 1"  # noqa: S608
             with pytest.raises(duckdb.ConstraintException):
-                own.execute(f"INSERT INTO score BY NAME {row}")
+                cursor.execute(f"INSERT INTO score BY NAME {row}")
 
 
 # ---- deleting
@@ -256,9 +257,9 @@ def test_a_deleted_run_does_not_come_back_by_itself(store: Store, shipped_path: 
     assert shipped_path.exists()
     assert store.load_new_shards(folders) == 0
     assert store.runs().empty
-    with store._cursor() as own:
+    with store._cursor() as cursor:
         for table in ("image", "caption", "concept", "score", "budget", "failure", "image_rank", "shard"):
-            assert own.table(table).fetchall() == []
+            assert cursor.table(table).fetchall() == []
 
 
 def test_restoring_or_scoring_again_brings_a_deleted_run_back(store: Store, shipped_path: Path) -> None:
@@ -300,8 +301,8 @@ def test_a_locked_database_names_its_holder(tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_newer_program_is_left_alone(cache_path: Path) -> None:
-    with Store.open(cache_path) as store, store._cursor() as own:
-        own.execute("INSERT INTO migration VALUES (99, now()::TIMESTAMP)")
+    with Store.open(cache_path) as store, store._cursor() as cursor:
+        cursor.execute("INSERT INTO migration VALUES (99, now()::TIMESTAMP)")
     with pytest.raises(CacheNewerError, match=r"version 99.*update mmn"):
         Store.open(cache_path)
 
@@ -355,7 +356,7 @@ def test_a_cache_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 def test_an_older_database_is_brought_up_to_date(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.close()
     add = "ALTER TABLE concept ADD COLUMN note VARCHAR"
-    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, lambda own: own.execute(add)])
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, lambda cursor: cursor.execute(add)])
     with Store.open(store.cache_path) as newer:
         concept = newer.table("latest", "concept")
         assert len(concept) == 6
@@ -366,12 +367,12 @@ def test_an_older_database_is_brought_up_to_date(store: Store, monkeypatch: pyte
 
 
 def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_of_them(store: Store) -> None:
-    with store._cursor() as own:
+    with store._cursor() as cursor:
         for table, column in (("caption", "is_cut"), ("concept", "is_compound"), ("concept", "is_modifier")):
-            own.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for table in migrations._SINCE_5:
-            own.execute(f"DROP TABLE {table}")
-        own.execute("DELETE FROM migration WHERE version >= 5")
+            cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for table in ("outline", "added_source", "reference", "class_activation"):
+            cursor.execute(f"DROP TABLE {table}")
+        cursor.execute("DELETE FROM migration WHERE version >= 5")
     store.close()
     run_path = store.runs_path / RUN.run_id
     shards.write_shard(run_path, "batch-2", tables_of({"d": ["dog"]}))
@@ -391,8 +392,8 @@ def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_
 def test_a_failed_migration_leaves_the_database_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.close()
 
-    def fail(own: duckdb.DuckDBPyConnection) -> None:
-        own.execute("ALTER TABLE concept ADD COLUMN note VARCHAR")
+    def fail(cursor: duckdb.DuckDBPyConnection) -> None:
+        cursor.execute("ALTER TABLE concept ADD COLUMN note VARCHAR")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -443,7 +444,7 @@ def test_a_loader_killed_inside_a_shard_leaves_whole_shards(cache_path: Path) ->
 
 def test_threads_read_at_once_without_mixing_answers(store: Store) -> None:
     def ask(k: int) -> tuple[int, int]:
-        rows = store.layer_distribution("latest", [CONTRIBUTION], [k])
+        rows = store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [k])
         return k, int(rows["n_units"].sum())
 
     expected = dict(map(ask, (1, 2, 3, 4)))
@@ -464,28 +465,28 @@ def test_a_hand_checked_layer_distribution(tmp_path: Path) -> None:
     write_cache(tmp_path, {key: dense(units) for key, units in scores.items()}, top_k=2)
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        rows = store.layer_distribution("latest", [CONTRIBUTION], [2, 1])
+        rows = store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [2, 1])
         assert list(rows.columns) == ["method", "k", "layer", "n_units", "share", "mean_units", "n_images"]
         assert rows["n_units"].tolist() == [1, 1, 1, 1, 0, 0]
         assert rows["share"].tolist() == [1 / 3, 1 / 3, 1 / 3, 1.0, 0.0, 0.0]
         assert rows["mean_units"].tolist() == [1.0, 0.5, 0.5, 1.0, 0.0, 0.0], "of a's top 2 and of b's, per layer"
         assert rows["n_images"].tolist() == [2] * 6
         assert rows["k"].tolist() == [2, 2, 2, 1, 1, 1]
-        dog = store.layer_distribution("latest", [CONTRIBUTION], [2], ["dog"], layers=(0, 1))
+        dog = store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [2], ["dog"], layers=(0, 1))
         assert dog["n_units"].tolist() == [2, 0]
         assert dog["share"].tolist() == [2 / 3, 0.0]
         assert dog["mean_units"].tolist() == [1.5, 0.0], "a: two of layer 0; b: one of layer 0, one of layer 2"
-        both = store.layer_distribution("latest", [CONTRIBUTION], [2], ["dog", "cat"])
+        both = store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [2], ["dog", "cat"])
         assert both["mean_units"].tolist() == [1.25, 0.25, 0.5], "a counts once: the mean of its two nouns"
         assert both["n_images"].tolist() == [2] * 3
-        units = store.unit_rows("latest", CONTRIBUTION, 2)
+        units = store.ask(LayerQueries).unit_rows("latest", CONTRIBUTION, 2)
         assert units.iloc[0].to_dict() == {
             "layer": 0, "unit": 0, "n_images": 2, "n_concepts": 1, "mean_score": 4.0, "max_score": 5.0, "best_rank": 1,
         }  # fmt: skip
         assert units[["layer", "unit"]].to_numpy().tolist() == [[0, 0], [1, 0], [2, 7]]
-        cat = store.unit_rows("latest", CONTRIBUTION, 2, layer=0, lemmas=["cat"])
+        cat = store.ask(LayerQueries).unit_rows("latest", CONTRIBUTION, 2, layer=0, lemmas=["cat"])
         assert cat[["layer", "unit", "best_rank"]].to_numpy().tolist() == [[0, 1, 2]]
-        per_image = store.layer_counts_per_image("latest", CONTRIBUTION, 2)
+        per_image = store.ask(LayerQueries).counts_per_image("latest", CONTRIBUTION, 2)
         assert per_image.to_numpy().tolist() == [["a", 0, 1], ["a", 1, 1], ["b", 0, 1], ["b", 2, 1]]
 
 
@@ -547,13 +548,13 @@ def test_layer_distribution_equals_brute_force(
             store.load_new_shards([store.runs_path])
             if not said:
                 with pytest.raises(UsageError, match="has no 'contribution' scores"):
-                    store.layer_distribution("latest", [CONTRIBUTION], [k])
+                    store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [k])
                 return
-            rows = store.layer_distribution("latest", [CONTRIBUTION], [k], lemmas)
+            rows = store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [k], lemmas)
             expected = brute_force(scores, k, lemmas, target)
             assert rows["n_units"].tolist() == expected
             assert rows["share"].tolist() == pytest.approx([n / sum(expected) for n in expected])
-            units = store.unit_rows("latest", CONTRIBUTION, k, lemmas=lemmas)
+            units = store.ask(LayerQueries).unit_rows("latest", CONTRIBUTION, k, lemmas=lemmas)
             assert units.groupby("layer").size().reindex(range(MODEL.n_layers), fill_value=0).tolist() == expected
 
 
@@ -568,7 +569,7 @@ def test_suppressors_are_not_counted(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
         for lemmas in ([], ["dog"]):
-            rows = store.layer_distribution("latest", [CONTRIBUTION], [2], lemmas)
+            rows = store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [2], lemmas)
             assert rows["n_units"].tolist() == [2, 0, 0]
 
 
@@ -583,14 +584,14 @@ def test_what_is_not_stored_cannot_be_asked(store: Store) -> None:
         r"nouns \['zebra'\]": {"lemmas": ["zebra"]},
         r"variant 'blank'": {"variant": "blank"},
     }
-    ask = partial(store.layer_distribution, run_id="latest", methods=[CONTRIBUTION], ks=[2])
+    ask = partial(store.ask(LayerQueries).distribution, run_id="latest", methods=[CONTRIBUTION], ks=[2])
     for message, arguments in wrong.items():
         with pytest.raises(UsageError, match=message):
             ask(**arguments)
     with pytest.raises(UsageError, match="no 'activation' scores"):
-        store.unit_rows("latest", "activation", 2)
+        store.ask(LayerQueries).unit_rows("latest", "activation", 2)
     with pytest.raises(UsageError, match="no 'activation' scores"):
-        store.layer_counts_per_image("latest", "activation", 2)
+        store.ask(LayerQueries).counts_per_image("latest", "activation", 2)
 
 
 # ---- schema
@@ -608,8 +609,8 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 def in_database(store: Store) -> dict[str, dict[str, str]]:
-    with store._cursor() as own:
-        rows = own.execute(
+    with store._cursor() as cursor:
+        rows = cursor.execute(
             "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() "
             "WHERE NOT internal AND schema_name = 'main' ORDER BY table_name, column_index"
         ).fetchall()

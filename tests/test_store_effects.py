@@ -17,7 +17,8 @@ from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.runs.tables import TABLES
 from mmn.store import Store
 from mmn.studies.degradation import curves
-from mmn.studies.degradation.queries import Which
+from mmn.studies.degradation.queries import EffectQueries, Which
+from mmn.studies.editing.queries import EditQueries
 
 RUN_ID = "ef00000000000000"
 N_UNITS = 100
@@ -141,7 +142,7 @@ def point(means: pd.DataFrame, image: str, k: int, selection: str = "top", draw:
 
 
 def test_a_pictures_value_is_the_mean_over_its_nouns(store: Store) -> None:
-    means = store.effect_means(RUN_ID, WHICH)
+    means = store.ask(EffectQueries).means(RUN_ID, WHICH)
     assert point(means, "a", 10)["prob"] == pytest.approx(0.3)
     assert point(means, "a", 10)["baseline_prob"] == pytest.approx(0.6)
     assert point(means, "a", 50)["lost"] == 0.5
@@ -149,24 +150,24 @@ def test_a_pictures_value_is_the_mean_over_its_nouns(store: Store) -> None:
 
 
 def test_another_metric_does_not_count_a_noun_twice(store: Store) -> None:
-    row = point(store.effect_means(RUN_ID, Which(ABLATE, ("contribution",), metric="other")), "a", 50)
+    row = point(store.ask(EffectQueries).means(RUN_ID, Which(ABLATE, ("contribution",), metric="other")), "a", 50)
     assert (row["n_nouns"], row["similarity"]) == (2, 0.9)
 
 
 def test_every_line_begins_with_the_untouched_model(store: Store) -> None:
-    means = store.effect_means(RUN_ID, WHICH)
+    means = store.ask(EffectQueries).means(RUN_ID, WHICH)
     for selection, draw in (("top", 0), ("random", 0), ("random", 1)):
         first = point(means, "a", 0, selection, draw)
         assert (first["prob"], first["lost"]) == (pytest.approx(0.6), 0)
-    noisy = store.effect_means(RUN_ID, Which(PERTURB, ("contribution",)))
+    noisy = store.ask(EffectQueries).means(RUN_ID, Which(PERTURB, ("contribution",)))
     assert noisy.groupby("image_id")["sigma"].apply(sorted).tolist() == [[0, 1], [0, 1]]
     assert noisy["n_nouns"].tolist() == [2, 1, 2, 1], "each noun once, also where sigma = 0 was measured"
     assert set(noisy["k"]) == {10}, "k = 0 under noise is the untouched model, too"
 
 
 def test_a_measured_untouched_model_wins_over_the_stored_concept(store: Store) -> None:
-    store._connection.execute("UPDATE effect SET prob = 0.5 WHERE kind = 'perturb' AND (k = 0 OR sigma = 0)")
-    noisy = store.effect_means(RUN_ID, Which(PERTURB, ("contribution",)))
+    store._database.connection.execute("UPDATE effect SET prob = 0.5 WHERE kind = 'perturb' AND (k = 0 OR sigma = 0)")
+    noisy = store.ask(EffectQueries).means(RUN_ID, Which(PERTURB, ("contribution",)))
     assert set(noisy["baseline_prob"]) == {0.5}
 
 
@@ -182,44 +183,44 @@ def test_a_measured_untouched_model_wins_over_the_stored_concept(store: Store) -
     ],
 )
 def test_filters(store: Store, which: Which, n_nouns: int) -> None:
-    means = store.effect_means(RUN_ID, which)
+    means = store.ask(EffectQueries).means(RUN_ID, which)
     assert curves.counted(means)[1] == n_nouns
-    assert len(store.effect_pictures(RUN_ID, which)) == n_nouns
+    assert len(store.ask(EffectQueries).pictures(RUN_ID, which)) == n_nouns
 
 
 def test_lemmas_are_means_over_their_captions(store: Store) -> None:
-    rows = store.effect_lemmas(RUN_ID, WHICH)
+    rows = store.ask(EffectQueries).by_concept(RUN_ID, WHICH)
     dog = rows[(rows["lemma"] == "dog") & (rows["k"] == 10)].iloc[0]
     assert (dog["prob"], dog["n_nouns"]) == (pytest.approx(0.25), 2)
 
 
 def test_layers_of_the_ablated_units(store: Store) -> None:
-    rows = store.ablated_layers(RUN_ID, Which(ABLATE, ("contribution",), lemmas=("dog",)), 20)
+    rows = store.ask(EffectQueries).ablated_layers(RUN_ID, Which(ABLATE, ("contribution",), lemmas=("dog",)), 20)
     assert rows.to_dict("list") == {"layer": [0, 1], "n_units": [15.0, 5.0], "share": [0.75, 0.25]}
     with pytest.raises(UsageError, match=r"1 … 20"):
-        store.ablated_layers(RUN_ID, WHICH, 50)
+        store.ask(EffectQueries).ablated_layers(RUN_ID, WHICH, 50)
 
 
 def test_captions_of_one_noun(store: Store) -> None:
-    rows = store.effect_captions(RUN_ID, WHICH, "a" * 64, "dog")
+    rows = store.ask(EffectQueries).captions(RUN_ID, WHICH, "a" * 64, "dog")
     assert list(rows["k"]) == [10, 50, 50, 50, 50]
     assert list(rows["metric"].dropna()) == ["one", "other"]
 
 
 def test_what_there_is_not(store: Store) -> None:
     with pytest.raises(UsageError, match="the kinds are ablate, perturb"):
-        store.effect_means(RUN_ID, Which("cut", ("contribution",)))
+        store.ask(EffectQueries).means(RUN_ID, Which("cut", ("contribution",)))
     with pytest.raises(UsageError, match="layers 0 … 2"):
-        store.effect_means(RUN_ID, Which(ABLATE, ("contribution",), layers=(0, 2)))
+        store.ask(EffectQueries).means(RUN_ID, Which(ABLATE, ("contribution",), layers=(0, 2)))
 
 
 def test_edits_with_their_pictures(store: Store) -> None:
-    edits = store.edits(RUN_ID)
+    edits = store.ask(EditQueries).edits(RUN_ID)
     assert list(edits["edit_id"]) == ["e1", "e2"]
     assert edits["units"].iloc[0] == [Neuron(1, 2), Neuron(0, 3)]
     assert edits["settings"].iloc[0]["checksum_before"] == "x"
     assert edits[["n_edited", "n_other", "n_unrelated"]].iloc[0].tolist() == [1, 0, 1]
-    captions = store.edited_captions(RUN_ID, "e1")
+    captions = store.ask(EditQueries).captions(RUN_ID, "e1")
     assert captions[["role", "source", "is_changed"]].values.tolist() == [
         ["edited", "/a.png", True],
         ["unrelated", "/b.png", False],

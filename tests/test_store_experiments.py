@@ -18,6 +18,10 @@ from mmn.names import COMPLETE, ORIGINAL
 from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.runs.tables import TABLES
 from mmn.store import Store
+from mmn.studies.invariance.cross_image_queries import CrossImageQueries
+from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.sensitivity.queries import SensitivityQueries
+from mmn.studies.specificity.queries import SpecificityQueries
 
 TIME = "2026-11-20T10:00:00+00:00"
 D_MLP = 10
@@ -169,7 +173,7 @@ def filled(path: Path) -> Iterator[Store]:
 
 
 def test_region_is_the_mean_over_concepts_then_pictures_then_seeds(store: Store) -> None:
-    [row] = store.region_invariance("latest", ["contribution"], [2, 99]).to_dict("records")
+    [row] = store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2, 99]).to_dict("records")
     assert row["ratio"] == pytest.approx(((1.0 + 0.5) / 2 + (0.5 + 0.0) / 2) / 2)
     assert row["floor_other_noun"] == pytest.approx((0.2 + (0.0 + 0.4) / 2) / 2)
     assert (row["floor_random"], row["n_images"], row["n_concepts"]) == (pytest.approx(0.1), 2, 3)
@@ -177,48 +181,57 @@ def test_region_is_the_mean_over_concepts_then_pictures_then_seeds(store: Store)
 
 
 def test_concepts_filter_by_lemma_and_count_a_lemma_s_forms_together(store: Store) -> None:
-    rows = store.invariance_by_concept("latest", "contribution", 2).set_index("lemma")
+    rows = store.ask(InvarianceQueries).by_concept("latest", "contribution", 2).set_index("lemma")
     assert rows.loc["dog", "ratio"] == pytest.approx(((1.0 + 0.5) / 2 + 0.5) / 2)
     assert rows.loc["dog", "n_images"] == 2
     assert rows.loc["cat", ["ratio", "difference"]].tolist() == pytest.approx([0.0, -0.4])
     assert rows.loc["dog", "difference"] == pytest.approx((0.8 + 0.5) / 2), "b has no other noun, so no difference"
-    assert store.region_invariance("latest", ["contribution"], [2], ["cat"])["n_concepts"].tolist() == [1]
+    assert store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], ["cat"])["n_concepts"].tolist() == [1]
     with pytest.raises(UsageError, match=r"mmn invariance e+ --kind region"):
-        store.region_invariance("latest", ["contribution"], [2], ["bus"])
+        store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], ["bus"])
 
 
 def test_layers_keep_the_nouns_whose_first_unit_lies_there(store: Store) -> None:
     """Layer 1 leads b's dog, layer 0 both nouns of a."""
     high = (1, 1)
-    [row] = store.region_invariance("latest", ["contribution"], [2], layers=high).to_dict("records")
+    [row] = store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], layers=high).to_dict("records")
     assert (row["ratio"], row["n_images"], row["n_concepts"]) == (0.5, 1, 1)
-    assert store.region_invariance("latest", ["contribution"], [2], layers=(0, 0))["n_concepts"].tolist() == [2]
-    [dog] = store.invariance_by_concept("latest", "contribution", 2, layers=high).to_dict("records")
+    assert store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], layers=(0, 0))[
+        "n_concepts"
+    ].tolist() == [2]
+    [dog] = store.ask(InvarianceQueries).by_concept("latest", "contribution", 2, layers=high).to_dict("records")
     assert (dog["lemma"], dog["ratio"], dog["n_images"]) == ("dog", 0.5, 1)
-    assert store.kept_by_layer("latest", "contribution", 4, layers=high)["n_units"].tolist() == [1, 3]
-    assert store.sensitivity("latest", ["contribution"], ["word-f1-v1"], layers=high)["value"].tolist() == [0.2]
+    assert store.ask(InvarianceQueries).kept_by_layer("latest", "contribution", 4, layers=high)["n_units"].tolist() == [
+        1,
+        3,
+    ]
+    assert store.ask(SensitivityQueries).summary("latest", ["contribution"], ["word-f1-v1"], layers=high)[
+        "value"
+    ].tolist() == [0.2]
     with pytest.raises(UsageError, match="for the nouns cat led by layers 1 to 1"):
-        store.region_invariance("latest", ["contribution"], [2], ["cat"], high)
+        store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], ["cat"], high)
     with pytest.raises(UsageError, match="layers 1 … 2 are not in 0 … 1"):
-        store.sensitivity("latest", ["contribution"], ["word-f1-v1"], layers=(1, 2))
+        store.ask(SensitivityQueries).summary("latest", ["contribution"], ["word-f1-v1"], layers=(1, 2))
 
 
 def test_nouns_that_survive_are_found_by_lemma(store: Store) -> None:
-    found = store.surviving_concepts("latest")
+    found = store.ask(InvarianceQueries).surviving_concepts("latest")
     assert found["share"] == pytest.approx(((0.5 + 1) / 2 + (1 + 0) / 2) / 2)
     assert (found["n_concepts"], found["n_kept"], found["n_images"], found["n_draws"]) == (6, 4, 2, 2)
-    assert store.surviving_concepts("latest", ["bus"])["n_images"] == 0
+    assert store.ask(InvarianceQueries).surviving_concepts("latest", ["bus"])["n_images"] == 0
 
 
 def test_nouns_that_survive_are_those_led_by_the_layers(store: Store) -> None:
     """By contribution the dog of b alone has its first unit in layer 1; shuffling 0 keeps it, 1 does not."""
-    found = store.surviving_concepts("latest", method="contribution", layers=(1, 1))
+    found = store.ask(InvarianceQueries).surviving_concepts("latest", method="contribution", layers=(1, 1))
     assert (found["share"], found["n_concepts"], found["n_kept"], found["n_images"]) == (0.5, 2, 1, 1)
-    assert store.surviving_concepts("latest", method="activation", layers=(0, 1))["n_images"] == 0
+    assert (
+        store.ask(InvarianceQueries).surviving_concepts("latest", method="activation", layers=(0, 1))["n_images"] == 0
+    )
 
 
 def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
-    rows = store.kept_by_layer("latest", "contribution", 4).set_index("layer")
+    rows = store.ask(InvarianceQueries).kept_by_layer("latest", "contribution", 4).set_index("layer")
     # Layer 0: a's 1, 2 stay under shuffling 0, 2 under 1; b's 1 stays. Layer 1: a's 1 under 0, b's 2 of 2, 3, 4.
     assert rows["share"].tolist() == pytest.approx([4 / 5, 2 / 7])
     assert rows["n_units"].tolist() == [5, 7]
@@ -226,22 +239,22 @@ def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
         [(2 * 2 + 2 * 2 + 1 * 3) / D_MLP / 5, (2 * 2 + 2 * 2 + 3) / D_MLP / 7]
     )
     assert rows["n_images"].tolist() == [2, 2]
-    top = store.kept_by_layer("latest", "contribution", 2, ["dog"]).set_index("layer")
+    top = store.ask(InvarianceQueries).kept_by_layer("latest", "contribution", 2, ["dog"]).set_index("layer")
     assert top["share"].tolist() == pytest.approx([2 / 5, 1.0])
     with pytest.raises(UsageError):
-        store.kept_by_layer("latest", "activation", 2)
+        store.ask(InvarianceQueries).kept_by_layer("latest", "activation", 2)
 
 
 def test_across_pictures_the_range_is_of_draws_and_a_single_draw_has_none(store: Store) -> None:
-    rows = store.cross_image_invariance("latest", "contribution", 2, 5)
+    rows = store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 5)
     assert rows["noun"].tolist() == ["cat", "dog"]
     dog = rows.set_index("noun").loc["dog"]
     assert dog[["ratio", "ratio_low", "ratio_high", "n_draws"]].tolist() == pytest.approx([0.5, 0, 1, 3])
     cat = rows.set_index("noun").loc["cat"]
     assert cat["n_draws"] == 1
     assert cat[["ratio_low", "ratio_high"]].isna().all()
-    assert store.cross_image_invariance("latest", "contribution", 2, 3)["ratio"].tolist() == [0.25]
-    measured = store.invariance_measured("latest").to_dict("records")
+    assert store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 3)["ratio"].tolist() == [0.25]
+    measured = store.ask(InvarianceQueries).measured("latest").to_dict("records")
     assert {(row["kind"], row["k"], row["n"], row["n_draws"]) for row in measured} == {
         ("region", 2, 1, 2), ("cross-image", 2, 5, 3), ("cross-image", 2, 3, 1)
     }  # fmt: skip
@@ -250,55 +263,57 @@ def test_across_pictures_the_range_is_of_draws_and_a_single_draw_has_none(store:
 def test_across_pictures_layers_show_their_part_of_the_whole(store: Store) -> None:
     """Dog's three draws share none, one unit of layer 1, and one of each layer, of k = 2."""
     ask = ("latest", "contribution", 2, 5, ["dog"])
-    [whole] = store.cross_image_invariance(*ask).to_dict("records")
-    [low], [high] = (store.cross_image_invariance(*ask, layers).to_dict("records") for layers in ((0, 0), (1, 1)))
+    [whole] = store.ask(CrossImageQueries).across_pictures(*ask).to_dict("records")
+    [low], [high] = (
+        store.ask(CrossImageQueries).across_pictures(*ask, layers).to_dict("records") for layers in ((0, 0), (1, 1))
+    )
     assert (low["ratio"], high["ratio"]) == (pytest.approx(1 / 6), pytest.approx(1 / 3))
     assert low["ratio"] + high["ratio"] == pytest.approx(whole["ratio"])
     assert (low["floor_random"], high["floor_random"]) == (pytest.approx(0.02 / 6), pytest.approx(0.04 / 6))
     assert (low["n_draws"], low["ratio_high"]) == (3, pytest.approx(0.5))
-    rows = store.shared_by_layer(*ask)
+    rows = store.ask(CrossImageQueries).shared_by_layer(*ask)
     assert rows["layer"].tolist() == [0, 1]
     assert rows["share"].tolist() == pytest.approx([1 / 6, 1 / 3])
     assert rows["floor_random"].tolist() == pytest.approx([0.02 / 6, 0.04 / 6])
     assert rows["n_concepts"].tolist() == [1, 1]
     with pytest.raises(UsageError, match="not in 0 … 1"):
-        store.cross_image_invariance(*ask, (1, 2))
+        store.ask(CrossImageQueries).across_pictures(*ask, (1, 2))
 
 
 def test_draws_counted_without_layers_are_to_be_counted_again(store: Store) -> None:
     """The cat's draw has units that chance would share, and no rows that tell in which layers they lie."""
     for ask in (
-        lambda: store.cross_image_invariance("latest", "contribution", 2, 5, ["cat"], (0, 1)),
-        lambda: store.shared_by_layer("latest", "contribution", 2, 5),
+        lambda: store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 5, ["cat"], (0, 1)),
+        lambda: store.ask(CrossImageQueries).shared_by_layer("latest", "contribution", 2, 5),
     ):
         with pytest.raises(UsageError, match=r"count them again with `mmn invariance .* --kind cross-image"):
             ask()
 
 
 def test_specificity_means_by_concept_and_over_all(store: Store) -> None:
-    rows = store.specificity_by_concept("latest", "contribution")
+    rows = store.ask(SpecificityQueries).by_concept("latest", "contribution")
     found = {(row.is_control, row.unit_lemma, row.lemma): (row.share, row.n_images) for row in rows.itertuples()}
     assert found[False, "dog", "dog"] == (1.0, 2)
     assert found[False, "cat", "dog"] == (1.5, 1)
     assert found[True, "dog", "cat"] == (pytest.approx(-0.1), 1)
     key = ["selection", "is_control", "is_own"]
-    summary = store.specificity_summary("latest", ["contribution"]).set_index(key)
+    summary = store.ask(SpecificityQueries).summary("latest", ["contribution"]).set_index(key)
     held_out = summary.loc["held-out"]
     assert held_out.loc[(False, False), ["share", "n_images", "n"]].tolist() == pytest.approx([(0.2 + 1.5) / 2, 1, 2])
     assert held_out.loc[(True, True), "share"] == pytest.approx(0.1)
     assert summary.loc[("same", False, False), "share"] == pytest.approx(0.9)
     assert summary.loc[("shuffled", True, False), "share"] == pytest.approx(0.3)
-    low = store.specificity_summary("latest", ["contribution"], layers=(0, 0)).set_index(key)
+    low = store.ask(SpecificityQueries).summary("latest", ["contribution"], layers=(0, 0)).set_index(key)
     assert low.loc[("held-out", False, False), "share"] == pytest.approx(0.2)
 
 
 def test_units_of_the_same_picture_have_their_null_for_a_control(store: Store) -> None:
-    assert store.specificity_selections("latest") == ["held-out", "same", "shuffled"]
-    rows = store.specificity_by_concept("latest", "contribution", selection="same")
+    assert store.ask(SpecificityQueries).selections("latest") == ["held-out", "same", "shuffled"]
+    rows = store.ask(SpecificityQueries).by_concept("latest", "contribution", selection="same")
     found = {(row.is_control, row.unit_lemma, row.lemma): row.share for row in rows.itertuples()}
     assert found[False, "dog", "cat"] == pytest.approx(0.9)
     assert found[True, "dog", "cat"] == pytest.approx(0.3), "the shuffled null, not random units"
-    one = store.specificity_of_picture("latest", "a", "contribution", selection="same")
+    one = store.ask(SpecificityQueries).of_picture("latest", "a", "contribution", selection="same")
     assert set(zip(one["selection"], one["is_control"], strict=True)) == {("same", False), ("shuffled", True)}
 
 
@@ -320,7 +335,7 @@ def test_each_pair_of_concepts_is_tested_against_its_control_on_the_same_picture
     write_shard(run_path, "one", {n: pa.Table.from_pylist(told, schema=TABLES[n]) for n, told in rows.items()})
     with Store.open(tmp_path) as opened:
         opened.load_new_shards([opened.runs_path])
-        found = opened.specificity_by_concept("latest", "contribution")
+        found = opened.ask(SpecificityQueries).by_concept("latest", "contribution")
     told = {(row.is_control, row.lemma): (row.n_images, row.p, row.is_discovery) for row in found.itertuples()}
     assert told[False, "dog"] == (12, 2 / 2**12, True)
     assert told[False, "cat"] == (6, pytest.approx(2 / 2**6), True)  # .031, the larger of two: its bound is .05
@@ -328,7 +343,11 @@ def test_each_pair_of_concepts_is_tested_against_its_control_on_the_same_picture
 
 
 def test_highest_for_own_noun_needs_two_nouns(store: Store) -> None:
-    rows = store.highest_for_own_noun("latest", ["contribution"]).set_index(["selection", "is_control"])
+    rows = (
+        store.ask(SpecificityQueries)
+        .highest_for_own_noun("latest", ["contribution"])
+        .set_index(["selection", "is_control"])
+    )
     top, control = rows.loc[("held-out", False)], rows.loc[("held-out", True)]
     assert top[["share", "n_images", "n", "chance"]].tolist() == [0.5, 1, 2, 0.5]
     assert control["share"] == 1.0
@@ -338,59 +357,59 @@ def test_highest_for_own_noun_needs_two_nouns(store: Store) -> None:
 def test_a_silent_unit_fails_and_is_not_left_out(tmp_path: Path) -> None:
     """Without a share (its noun's top score is not above 0) a unit did not count, and only good ones were judged."""
     with filled(tmp_path) as store:
-        store._connection.execute(
+        store._database.connection.execute(
             "UPDATE specificity SET share = NULL, score = score - 100 WHERE unit_noun = 'cat' AND NOT is_control"
         )
-        [share] = store.highest_for_own_noun("latest", ["contribution"], ["cat"])["share"]
+        [share] = store.ask(SpecificityQueries).highest_for_own_noun("latest", ["contribution"], ["cat"])["share"]
     assert share == 0.0
 
 
 def test_nouns_of_one_picture_are_counted(store: Store) -> None:
-    assert store.nouns_of_one_picture("latest") == 1  # the cat; two pictures say dog
-    assert store.nouns_of_one_picture("latest", ["dog"]) == 0
+    assert store.ask(SpecificityQueries).nouns_of_one_picture("latest") == 1  # the cat; two pictures say dog
+    assert store.ask(SpecificityQueries).nouns_of_one_picture("latest", ["dog"]) == 0
 
 
 def test_picture_of_specificity_is_in_the_order_of_its_caption(store: Store) -> None:
-    assert store.specificity_pictures("latest", "contribution")["n_nouns"].tolist() == [2, 1]
-    assert store.specificity_pictures("latest", "contribution", ["cat"])["image_id"].tolist() == ["a"]
-    rows = store.specificity_of_picture("latest", "a", "contribution")
+    assert store.ask(SpecificityQueries).pictures("latest", "contribution")["n_nouns"].tolist() == [2, 1]
+    assert store.ask(SpecificityQueries).pictures("latest", "contribution", ["cat"])["image_id"].tolist() == ["a"]
+    rows = store.ask(SpecificityQueries).of_picture("latest", "a", "contribution")
     assert rows["unit_noun"].tolist() == ["dogs", "dogs", "cat", "cat", "dogs", "dogs"]
     assert rows["noun"].tolist()[:4] == ["dogs", "cat", "dogs", "cat"]
-    high = store.specificity_of_picture("latest", "a", "contribution", (1, 1))
+    high = store.ask(SpecificityQueries).of_picture("latest", "a", "contribution", (1, 1))
     assert set(high["unit_noun"]) == {"cat"}
     with pytest.raises(UsageError, match="picture b, layers 1 to 1"):
-        store.specificity_of_picture("latest", "b", "contribution", (1, 1))
+        store.ask(SpecificityQueries).of_picture("latest", "b", "contribution", (1, 1))
     with pytest.raises(UsageError, match="picture c"):
-        store.specificity_of_picture("latest", "c", "contribution")
+        store.ask(SpecificityQueries).of_picture("latest", "c", "contribution")
 
 
 def test_classes_of_the_larger_setting_by_how_often_they_are_said(store: Store) -> None:
-    rows = store.selectivity("latest", "contribution")
+    rows = store.ask(SpecificityQueries).selectivity("latest", "contribution")
     assert list(zip(rows["unit_noun"], rows["noun"], rows["share"], strict=True)) == [
         ("dog", "dog", 1.0), ("dog", "cat", 0.25), ("cat", "dog", 0.5)
     ]  # fmt: skip
-    assert store.selectivity("latest", "contribution", most=1)["noun"].tolist() == ["dog"]
+    assert store.ask(SpecificityQueries).selectivity("latest", "contribution", most=1)["noun"].tolist() == ["dog"]
 
 
 def test_sensitivity_averages_concepts_before_pictures(store: Store) -> None:
-    assert store.sensitivity_measured("latest") == (["contribution"], ["clip", "word-f1-v1"])
-    rows = store.sensitivity("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
+    assert store.ask(SensitivityQueries).measured("latest") == (["contribution"], ["clip", "word-f1-v1"])
+    rows = store.ask(SensitivityQueries).summary("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
     assert rows.loc["word-f1-v1", ["value", "control", "difference"]].tolist() == pytest.approx([0.4, 0.15, 0.25])
     assert rows["n"].tolist() == [3, 1]
     assert rows["n_images"].tolist() == [2, 1]
-    dogs = store.sensitivity("latest", ["contribution"], ["word-f1-v1"], ["dog"])
+    dogs = store.ask(SensitivityQueries).summary("latest", ["contribution"], ["word-f1-v1"], ["dog"])
     assert dogs["value"].tolist() == pytest.approx([0.3])
 
 
 def test_tables_of_many_comparisons_are_tested(store: Store) -> None:
     """Of a hundred concepts some differ from their control by chance, and none said so."""
-    across = store.cross_image_invariance("latest", "contribution", 2, 5).set_index("noun")
+    across = store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 5).set_index("noun")
     assert across["p"].to_dict() == pytest.approx({"cat": 0.01 / 0.75, "dog": 0.01 / 0.5})
     assert across["is_discovery"].all()  # .0133 ≤ .05 / 2 and .02 ≤ .05
-    shuffled = store.invariance_by_concept("latest", "contribution", 2).set_index("lemma")
+    shuffled = store.ask(InvarianceQueries).by_concept("latest", "contribution", 2).set_index("lemma")
     assert shuffled["p"].to_dict() == {"dog": 1.0, "cat": 1.0}, "one picture each has a floor"
     assert not shuffled["is_discovery"].any()
-    rows = store.sensitivity("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
+    rows = store.ask(SensitivityQueries).summary("latest", ["contribution"], ["word-f1-v1", "clip"]).set_index("metric")
     assert rows["p"].to_dict() == {"word-f1-v1": 2 / 4, "clip": 1.0}  # two pictures that agree, one picture
     assert not rows["is_discovery"].any()
 
@@ -402,8 +421,12 @@ def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:
     finish_run(run_path, Outcome(COMPLETE, TIME, 1.0))
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        assert store.invariance_measured("latest").empty
-        assert store.surviving_concepts("latest")["n_images"] == 0
-        assert store.specificity_methods("latest") == store.selectivity_methods("latest") == []
-        assert store.sensitivity_measured("latest") == ([], [])
-        assert isinstance(store.specificity_pictures("latest", "contribution"), pd.DataFrame)
+        assert store.ask(InvarianceQueries).measured("latest").empty
+        assert store.ask(InvarianceQueries).surviving_concepts("latest")["n_images"] == 0
+        assert (
+            store.ask(SpecificityQueries).methods("latest")
+            == store.ask(SpecificityQueries).selectivity_methods("latest")
+            == []
+        )
+        assert store.ask(SensitivityQueries).measured("latest") == ([], [])
+        assert isinstance(store.ask(SpecificityQueries).pictures("latest", "contribution"), pd.DataFrame)

@@ -19,9 +19,13 @@ from mmn.errors import UsageError
 from mmn.models.geometry import Cell, Grid, Grids, serialise
 from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, chance_overlap
 from mmn.runs import shards
-from mmn.runs.tables import ADDED, ANNOTATIONS, SCHEMAS, TABLES
+from mmn.runs.tables import ADDED, SCHEMAS, TABLES
 from mmn.store import Store, migrations
-from mmn.store.pictures import _with_other_ranks
+from mmn.store.neurons import NeuronQueries
+from mmn.store.pictures import PictureQueries, _with_other_ranks
+from mmn.studies.annotate.queries import FieldQueries
+from mmn.studies.scoring.layer_queries import LayerQueries
+from mmn.studies.scoring.ranking_queries import RankingQueries
 from tests.test_shards import MODEL, RUN, concept_row, score_rows
 from tests.test_store import documented, in_database
 from tests.unbound import unbind
@@ -32,6 +36,8 @@ UNREFERENCED = {("aa1", "dog"): False, ("aa1", "cats"): True, ("b", "sky"): Fals
 TARGET = ("aa1", "zebra")  # a word that the user chose
 K, BOTTOM = 6, 2
 GRIDS = Grids((Grid.even(1, 2, (0, 0, 1 / 3, 24)),), (Cell(0, 0, 1), None, Cell(0, 0, 0)))
+
+ANNOTATIONS = ("neuron", "field", "outline", "look", "grid", "lens")
 
 
 def a_run() -> dict[str, list[dict[str, Any]]]:
@@ -135,7 +141,7 @@ def top_scores(method: str, k: int = K) -> pd.DataFrame:
 
 
 def test_pictures_with_their_counts(store: Store) -> None:
-    rows = store.pictures("latest")
+    rows = store.ask(PictureQueries).pictures("latest")
     assert list(rows.columns) == ["image_id", "source", "width", "height", "text", "n_concepts", "n_unreferenced"]
     assert rows["image_id"].tolist() == ["aa1", "aa2", "b", "c"]
     assert rows["text"].tolist() == ["original dog cats zebra", "original dog", "original trees dogs sky", "original "]
@@ -145,7 +151,7 @@ def test_pictures_with_their_counts(store: Store) -> None:
 
 def test_pictures_by_noun_and_by_what_no_reference_says(store: Store) -> None:
     def ids(*lemmas: str, only: bool = False) -> list[str]:
-        return store.pictures("latest", lemmas, only_unreferenced=only)["image_id"].tolist()
+        return store.ask(PictureQueries).pictures("latest", lemmas, only_unreferenced=only)["image_id"].tolist()
 
     assert ids("dog") == ["aa1", "aa2", "b"]
     assert ids("sky", "cat") == ["aa1", "b"]
@@ -156,27 +162,27 @@ def test_pictures_by_noun_and_by_what_no_reference_says(store: Store) -> None:
 
 
 def test_a_picture_is_found_by_its_beginning(store: Store) -> None:
-    row = store.picture("latest", "aa2")
+    row = store.ask(PictureQueries).picture("latest", "aa2")
     assert (row["image_id"], row["text"], row["sources"]) == ("aa2", "original dog", ["/pictures/aa2.png"])
-    assert store.picture("latest", "b")["width"] == 32
+    assert store.ask(PictureQueries).picture("latest", "b")["width"] == 32
     for text, message in {"aa": "more than one picture", "x": "no picture", "": "picture", "%": "no picture"}.items():
         with pytest.raises(UsageError, match=message):
-            store.picture("latest", text)
+            store.ask(PictureQueries).picture("latest", text)
 
 
 def test_concepts_of_a_picture_in_the_caption_s_order(store: Store) -> None:
-    rows = store.picture_concepts("latest", "aa1")
+    rows = store.ask(PictureQueries).picture_concepts("latest", "aa1")
     assert rows["noun"].tolist() == ["dog", "cats", "zebra"]
     assert set(rows["variant"]) == {ORIGINAL}
     blank = frame("concept", image_id="aa1", variant=BLANK).set_index("noun")
     assert rows["blank_prob"].tolist() == blank.loc[rows["noun"], "prob"].tolist()
     assert rows["blank_logit"].tolist() == [4.0, 4.0, 4.0]
-    assert store.picture_concepts("latest", "c").empty
+    assert store.ask(PictureQueries).picture_concepts("latest", "c").empty
 
 
 @pytest.mark.parametrize("noun", ["dog", "zebra"])
 def test_ranked_units_equal_brute_force(store: Store, noun: str) -> None:
-    rows = store.ranked_units("latest", "aa1", noun, CONTRIBUTION, limit=5)
+    rows = store.ask(PictureQueries).ranked_units("latest", "aa1", noun, CONTRIBUTION, limit=5)
     mine = frame("score", image_id="aa1", noun=noun, variant=ORIGINAL)
     top = mine[(mine["method"] == CONTRIBUTION) & (mine["rank"] > 0)].head(5)
     for column in ("rank", "layer", "unit"):
@@ -202,31 +208,31 @@ def assert_equal(found: float, expected: pd.Series) -> None:
 
 
 def test_suppressors_are_asked_for_by_sign(store: Store) -> None:
-    rows = store.ranked_units("latest", "b", "sky", CONTRIBUTION, sign="bottom")
+    rows = store.ask(PictureQueries).ranked_units("latest", "b", "sky", CONTRIBUTION, sign="bottom")
     assert rows["rank"].tolist() == [-1, -2]
     assert rows["score"].is_monotonic_increasing
     with pytest.raises(UsageError, match="sign 'middle'"):
-        store.ranked_units("latest", "b", "sky", CONTRIBUTION, sign="middle")
+        store.ask(PictureQueries).ranked_units("latest", "b", "sky", CONTRIBUTION, sign="middle")
 
 
 def test_what_a_picture_has_not_is_named(store: Store) -> None:
     with pytest.raises(UsageError, match=r"no noun 'cow' for picture b; it has trees, dogs, sky"):
-        store.ranked_units("latest", "b", "cow", CONTRIBUTION)
+        store.ask(PictureQueries).ranked_units("latest", "b", "cow", CONTRIBUTION)
     with pytest.raises(UsageError, match=r"no 'attribution' scores.*contribution, contribution-folded, random"):
-        store.ranked_units("latest", "b", "sky", "attribution")
+        store.ask(PictureQueries).ranked_units("latest", "b", "sky", "attribution")
     with pytest.raises(UsageError, match=r"k = 7 is not in 1 … 6"):
-        store.top_share("latest", "b", "sky", ks=[7])
+        store.ask(PictureQueries).top_share("latest", "b", "sky", ks=[7])
     with pytest.raises(UsageError, match="no noun"):
-        store.logit_budget("latest", "c", "sky")
+        store.ask(PictureQueries).logit_budget("latest", "c", "sky")
 
 
 def test_a_budget_is_in_order_and_shares_add_up(store: Store) -> None:
-    rows = store.logit_budget("latest", "b", "sky", BLANK)
+    rows = store.ask(PictureQueries).logit_budget("latest", "b", "sky", BLANK)
     assert rows["term"].tolist() == ["embedding", "attention", "ffn", "ffn", "bias"]
     assert rows["layer"].fillna(-1).tolist() == [-1, 0, 0, 1, -1]
     stored = frame("budget", image_id="b", noun="sky", variant=BLANK)
     assert rows["logit"].sum() == pytest.approx(stored["logit"].sum())
-    share = store.top_share("latest", "b", "sky", ks=[4, 1])
+    share = store.ask(PictureQueries).top_share("latest", "b", "sky", ks=[4, 1])
     scores = top_scores(CONTRIBUTION_FOLDED).query("image_id == 'b' and noun == 'sky'")["score"].to_numpy()
     assert share["k"].tolist() == [4, 1]
     assert share["logit"].tolist() == pytest.approx([scores[:4].sum(), scores[0]])
@@ -235,46 +241,46 @@ def test_a_budget_is_in_order_and_shares_add_up(store: Store) -> None:
 def test_looks_and_grids_read_back(store: Store) -> None:
     stored = [Neuron(row["layer"], row["unit"]) for row in ROWS["look"] if row["image_id"] == "aa1"]
     missing = next(Neuron(0, unit) for unit in range(8) if Neuron(0, unit) not in stored)
-    rows = store.looks("latest", "aa1", [stored[2], missing, stored[0]])
+    rows = store.ask(PictureQueries).looks("latest", "aa1", [stored[2], missing, stored[0]])
     assert [Neuron(row.layer, row.unit) for row in rows.itertuples()] == [stored[2], stored[0]]
     assert [list(one) for one in rows["activations"]] == [[n.layer, n.unit, 0.25] for n in (stored[2], stored[0])]
-    assert store.looks("latest", "aa1", []).empty
-    assert store.grid("latest", "aa1") == GRIDS
-    assert store.grid("latest", "aa2") is None
-    known = store.neuron_looks("latest", stored[0], ["aa2", "aa1", "b"])
+    assert store.ask(PictureQueries).looks("latest", "aa1", []).empty
+    assert store.ask(PictureQueries).grid("latest", "aa1") == GRIDS
+    assert store.ask(PictureQueries).grid("latest", "aa2") is None
+    known = store.ask(NeuronQueries).neuron_looks("latest", stored[0], ["aa2", "aa1", "b"])
     assert list(known) == ["aa1"]
-    picture = store.picture("latest", "aa1")
+    picture = store.ask(PictureQueries).picture("latest", "aa1")
     assert (known["aa1"].grids, known["aa1"].size) == (GRIDS, (picture["width"], picture["height"]))
     assert list(known["aa1"].activations) == [stored[0].layer, stored[0].unit, 0.25]
-    assert store.neuron_looks("latest", missing, ["aa1"]) == {}
+    assert store.ask(NeuronQueries).neuron_looks("latest", missing, ["aa1"]) == {}
 
 
 # ---- one unit
 
 
 def test_a_unit_is_decoded_or_not(store: Store) -> None:
-    row = store.neuron("latest", Neuron(1, 2))
+    row = store.ask(NeuronQueries).neuron("latest", Neuron(1, 2))
     assert (row["tokens"], row["logits"]) == (list("abcdefghij"), [0.5] * 10)
     assert row["is_interpretable"] is bool(frame("neuron", layer=1, unit=2)["is_interpretable"].iloc[0])
-    assert store.neuron("latest", Neuron(1, 3))["is_interpretable"] is None
-    assert store.are_top_units_decoded("latest")
+    assert store.ask(NeuronQueries).neuron("latest", Neuron(1, 3))["is_interpretable"] is None
+    assert store.ask(NeuronQueries).are_top_units_decoded("latest")
     with pytest.raises(UsageError, match=r"has no unit L3\.u0: its layers are 0–2, its units 0–7"):
-        store.neuron("latest", Neuron(3, 0))
+        store.ask(NeuronQueries).neuron("latest", Neuron(3, 0))
 
 
 @pytest.mark.parametrize("neuron", [Neuron(0, 2), Neuron(1, 5), Neuron(2, 7)])
 def test_a_unit_over_all_pictures_equals_brute_force(store: Store, neuron: Neuron) -> None:
     units = {"layer": neuron.layer, "unit": neuron.unit}
-    ranks = store.neuron_ranks("latest", neuron).set_index("method")
+    ranks = store.ask(NeuronQueries).neuron_ranks("latest", neuron).set_index("method")
     for method in METHODS:
         mine = top_scores(method).query("layer == @neuron.layer and unit == @neuron.unit")
-        pictures = store.neuron_pictures("latest", neuron, method)
+        pictures = store.ask(NeuronQueries).neuron_pictures("latest", neuron, method)
         expected = mine.sort_values("score", ascending=False)
         assert pictures[["image_id", "noun", "rank"]].to_numpy().tolist() == (
             expected[["image_id", "noun", "rank"]].to_numpy().tolist()
         ), units
         near = mine[mine["rank"] <= 4]
-        concepts = store.neuron_concepts("latest", neuron, method, 4).set_index("lemma")
+        concepts = store.ask(NeuronQueries).neuron_concepts("latest", neuron, method, 4).set_index("lemma")
         grouped = near.groupby(near["noun"].str.removesuffix("s"))
         assert concepts["n_images"].to_dict() == grouped["image_id"].nunique().to_dict()
         assert concepts["mean_score"].to_dict() == pytest.approx(grouped["score"].mean().to_dict())
@@ -289,7 +295,11 @@ def test_a_unit_over_all_pictures_equals_brute_force(store: Store, neuron: Neuro
 
 def test_the_strongest_pictures_come_with_their_captions(store: Store) -> None:
     best = top_scores(CONTRIBUTION).sort_values("score").iloc[-1]
-    row = store.neuron_pictures("latest", Neuron(best["layer"], best["unit"]), CONTRIBUTION, limit=1).iloc[0]
+    row = (
+        store.ask(NeuronQueries)
+        .neuron_pictures("latest", Neuron(best["layer"], best["unit"]), CONTRIBUTION, limit=1)
+        .iloc[0]
+    )
     assert (row["image_id"], row["source"]) == (best["image_id"], f"/pictures/{best['image_id']}.png")
     assert row["text"].startswith("original")
 
@@ -299,7 +309,7 @@ def test_the_strongest_pictures_come_with_their_captions(store: Store) -> None:
 
 @pytest.mark.parametrize("lemmas", [[], ["dog"]])
 def test_overlap_equals_brute_force(store: Store, lemmas: list[str]) -> None:
-    rows = store.ranking_overlap("latest", CONTRIBUTION, RANDOM, [6, 2, 5], lemmas)
+    rows = store.ask(RankingQueries).overlap("latest", CONTRIBUTION, RANDOM, [6, 2, 5], lemmas)
     assert rows["k"].tolist() == [6, 2, 5]
     for row in rows.itertuples():
         first, second = (units_by_concept(method, row.k, lemmas) for method in (CONTRIBUTION, RANDOM))
@@ -309,9 +319,9 @@ def test_overlap_equals_brute_force(store: Store, lemmas: list[str]) -> None:
         assert (row.overlap, row.n_images) == (pytest.approx(pictures.mean()), len(pictures))
         assert np.isnan(row.overlap_low) or row.overlap_low <= row.overlap <= row.overlap_high
         assert row.chance == row.k / 24
-    assert (store.ranking_overlap("latest", RANDOM, RANDOM, [1, 6])["overlap"] == 1).all()
+    assert (store.ask(RankingQueries).overlap("latest", RANDOM, RANDOM, [1, 6])["overlap"] == 1).all()
     with pytest.raises(UsageError, match="no concepts"):
-        store.ranking_overlap("latest", RANDOM, CONTRIBUTION, [1], ["cow"])
+        store.ask(RankingQueries).overlap("latest", RANDOM, CONTRIBUTION, [1], ["cow"])
 
 
 def units_by_concept(method: str, k: int, lemmas: list[str]) -> dict[tuple[str, str], set[tuple[int, int]]]:
@@ -332,10 +342,10 @@ def test_rank_correlation_is_over_the_union_of_both_lists(store: Store) -> None:
         rhos[key] = ranks[0].corr(ranks[1])
         sizes.append(len(group))
     assert max(sizes) > K
-    found = store.rank_correlation("latest", CONTRIBUTION, RANDOM)
+    found = store.ask(RankingQueries).correlation("latest", CONTRIBUTION, RANDOM)
     assert found["spearman"] == pytest.approx(pd.Series(rhos).groupby(level=0).mean().mean())
     assert (found["n"], found["n_images"], found["n_units"]) == (6, len({one for one, _ in rhos}), np.mean(sizes))
-    same = store.rank_correlation("latest", RANDOM, RANDOM)
+    same = store.ask(RankingQueries).correlation("latest", RANDOM, RANDOM)
     assert (same["spearman"], same["n"], same["n_units"]) == (pytest.approx(1.0), 6, K)
 
 
@@ -343,11 +353,11 @@ def test_lists_without_a_common_unit_disagree_and_are_not_left_out(tmp_path: Pat
     write(tmp_path, ROWS)
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        store._connection.execute(
+        store._database.connection.execute(
             "UPDATE score SET layer = CASE WHEN method = 'random' THEN 0 ELSE 1 END, "
             "unit = rank WHERE variant = 'original' AND rank >= 1"
         )
-        found = store.rank_correlation("latest", CONTRIBUTION, RANDOM)
+        found = store.ask(RankingQueries).correlation("latest", CONTRIBUTION, RANDOM)
     n = 2 * K
     ranks = pd.Series([*range(1, K + 1), *[K + (K + 1) / 2] * K])
     assert found["spearman"] == pytest.approx(ranks.corr(ranks[::-1].reset_index(drop=True)))
@@ -368,17 +378,17 @@ def test_chance_of_a_method_that_leaves_a_layer_out_is_over_the_layers_that_it_r
 
 
 def test_the_control_s_overlap_with_its_reference_is_reported(store: Store) -> None:
-    [row] = store.control_overlap("latest", 5).to_dict("records")
+    [row] = store.ask(RankingQueries).control_overlap("latest", 5).to_dict("records")
     assert (row["control"], row["reference"], row["k"], row["chance"]) == (RANDOM, CONTRIBUTION, 5, 5 / 24)
-    assert row["overlap"] == store.ranking_overlap("latest", RANDOM, CONTRIBUTION, [5])["overlap"].iloc[0]
+    assert row["overlap"] == store.ask(RankingQueries).overlap("latest", RANDOM, CONTRIBUTION, [5])["overlap"].iloc[0]
 
 
 def test_a_matched_control_s_chance_is_that_of_its_layers(tmp_path: Path) -> None:
     write(tmp_path, ROWS)
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        store._connection.execute("UPDATE score SET method = 'random-matched' WHERE method = 'random'")
-        [row] = store.control_overlap("latest", 5).to_dict("records")
+        store._database.connection.execute("UPDATE score SET method = 'random-matched' WHERE method = 'random'")
+        [row] = store.ask(RankingQueries).control_overlap("latest", 5).to_dict("records")
     counts = top_scores(CONTRIBUTION, 5).groupby(["image_id", "noun", "layer"]).size()
     expected = (counts**2 / 8 / 5).groupby(level=[0, 1]).sum().groupby(level=0).mean().mean()
     assert (row["control"], row["chance"]) == ("random-matched", pytest.approx(expected))
@@ -386,7 +396,7 @@ def test_a_matched_control_s_chance_is_that_of_its_layers(tmp_path: Path) -> Non
 
 def test_fields_weigh_pictures_and_not_rows(store: Store) -> None:
     """A picture of more nouns with objects, or of more units, weighed more than another."""
-    rows = store.field_summary("latest", top=2).set_index("method")
+    rows = store.ask(FieldQueries).field_summary("latest", top=2).set_index("method")
     assert list(rows.index) == [CONTRIBUTION, CONTRIBUTION_FOLDED]
     assert set(rows["selection"]) == {"same"}
     for method, row in rows.iterrows():
@@ -408,7 +418,7 @@ def test_layers_of_interpretable_units_only(store: Store) -> None:
     for wanted in (True, False):
         decoded = frame("neuron", is_interpretable=wanted)
         units = set(zip(decoded["layer"], decoded["unit"], strict=True))
-        rows = store.layer_distribution("latest", [RANDOM], [3], ["dog"], interpretable=wanted)
+        rows = store.ask(LayerQueries).distribution("latest", [RANDOM], [3], ["dog"], interpretable=wanted)
         dogs = top_scores(RANDOM, 3)
         dogs = dogs[dogs["noun"].isin(["dog", "dogs"])]
         found = set(zip(dogs["layer"], dogs["unit"], strict=True)) & units
@@ -422,20 +432,20 @@ def test_without_decoded_units_the_filter_says_what_to_run(tmp_path: Path) -> No
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
         with pytest.raises(UsageError, match=rf"run `mmn annotate {RUN.run_id}`"):
-            store.layer_distribution("latest", [RANDOM], [1], interpretable=True)
-        assert not store.are_top_units_decoded("latest")
-        assert store.field_summary("latest", top=3)["n"].tolist() == [9, 9]
+            store.ask(LayerQueries).distribution("latest", [RANDOM], [1], interpretable=True)
+        assert not store.ask(NeuronQueries).are_top_units_decoded("latest")
+        assert store.ask(FieldQueries).field_summary("latest", top=3)["n"].tolist() == [9, 9]
 
 
 def test_a_filter_that_leaves_no_unit_shows_zeros_and_a_wrong_method_is_still_named(tmp_path: Path) -> None:
     write(tmp_path, ROWS | {"neuron": [row | {"is_interpretable": False} for row in ROWS["neuron"]]})
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        rows = store.layer_distribution("latest", [RANDOM], [1], interpretable=True)
+        rows = store.ask(LayerQueries).distribution("latest", [RANDOM], [1], interpretable=True)
         assert rows["n_units"].tolist() == [0, 0, 0]
         assert rows["share"].tolist() == [0, 0, 0]
         with pytest.raises(UsageError, match="no 'activation' scores"):
-            store.layer_distribution("latest", ["activation"], [1], interpretable=True)
+            store.ask(LayerQueries).distribution("latest", ["activation"], [1], interpretable=True)
 
 
 # ---- loading
@@ -468,8 +478,8 @@ def test_rows_told_again_with_an_empty_key_are_kept_once(tmp_path: Path) -> None
 
 
 def n_rows(store: Store, table: str) -> int:
-    with store._cursor() as own:
-        return own.table(table).count("*").fetchall()[0][0]
+    with store._cursor() as cursor:
+        return cursor.table(table).count("*").fetchall()[0][0]
 
 
 def test_an_annotation_that_says_one_thing_twice_or_nothing_is_refused(tmp_path: Path) -> None:
@@ -492,20 +502,20 @@ def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypat
         patched.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
         with Store.open(tmp_path) as old:
             assert {"look", "grid"}.isdisjoint(in_database(old))
-            with old._cursor() as own:
+            with old._cursor() as cursor:
                 for column in ("selection", "found_on", "iou_best"):  # of version 5
-                    own.execute(f"ALTER TABLE field DROP COLUMN {column}")
-                own.execute("INSERT INTO field VALUES ('old', 'a', 'dog', 'random', 1, 0, 0, NULL, NULL, NULL)")
+                    cursor.execute(f"ALTER TABLE field DROP COLUMN {column}")
+                cursor.execute("INSERT INTO field VALUES ('old', 'a', 'dog', 'random', 1, 0, 0, NULL, NULL, NULL)")
     kept.rename(run_path / "annotation")
     with Store.open(tmp_path) as store:
         assert in_database(store).keys() == documented().keys()
         assert store.load_new_shards([store.runs_path]) == 2
         assert len(store.table("latest", "look")) == len(ROWS["look"])
-        with store._cursor() as own:
-            [found] = own.execute("SELECT selection, found_on FROM field WHERE run_id = 'old'").fetchall()
+        with store._cursor() as cursor:
+            [found] = cursor.execute("SELECT selection, found_on FROM field WHERE run_id = 'old'").fetchall()
             assert found == ("same", None)
             with pytest.raises(duckdb.ConstraintException):
-                own.execute("UPDATE field SET selection = NULL WHERE run_id = 'old'")
+                cursor.execute("UPDATE field SET selection = NULL WHERE run_id = 'old'")
 
 
 def test_an_annotation_of_an_earlier_version_loads_as_units_of_the_same_picture(tmp_path: Path) -> None:
@@ -518,7 +528,7 @@ def test_an_annotation_of_an_earlier_version_loads_as_units_of_the_same_picture(
         fields = store.table("latest", "field")
         assert set(fields["selection"]) == {"same"}
         assert fields[["found_on", "iou_best"]].isna().all(axis=None)
-        summary = store.field_summary("latest", 3)
+        summary = store.ask(FieldQueries).field_summary("latest", 3)
         assert summary["iou_best"].isna().all()
         assert summary["iou"].notna().all()
 

@@ -10,13 +10,18 @@ from mmn.names import ABLATE, PERTURB, SAME_PICTURE
 from mmn.runs import shards
 from mmn.store import Store
 from mmn.studies.degradation.curves import curves
-from mmn.studies.degradation.queries import Which
+from mmn.studies.degradation.queries import EffectQueries, Which
 from mmn.studies.degradation.summary import summarise
 from mmn.studies.editing.figures import success
+from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import MEASURES, edit_shares
+from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.measure import summarize
+from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.sensitivity.measure import summarize_sensitivity
+from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.measure import summarize_specificity
+from mmn.studies.specificity.queries import SpecificityQueries
 from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
 from tests.pages.filled_effects import METRIC
 
@@ -59,7 +64,7 @@ def test_degrade_prints_the_interval_that_its_figure_draws(
     effects = tables["effect"].to_pandas()
     effects = effects[effects["kind"] == kind]
     effects["prob"] *= 1 - 0.5 * (effects["k"] > 0) * (effects.groupby(["image_id"]).ngroup() % 5) / 5
-    means = store.effect_means("5e6f", Which(kind, METHODS, metric=METRIC))
+    means = store.ask(EffectQueries).means("5e6f", Which(kind, METHODS, metric=METRIC))
     means["prob"] *= 1 - 0.5 * ((means["k"] > 0) & (means["sigma"] != 0)) * (means.groupby("image_id").ngroup() % 5) / 5
     drawn, relative = curves(means, quantity), curves(means, "relative")
     printed = summarise(effects, N_LAYERS * D_MLP)
@@ -89,7 +94,7 @@ def test_invariance_prints_what_its_figure_draws(store: Store, tables: dict[str,
     frame = rows.to_pandas()
     printed = summarize(rows.filter(pa.array(frame["kind"] == "region")))
     methods, ks = list(dict.fromkeys(printed["method"])), sorted(set(printed["k"]))
-    drawn = store.region_invariance("5e6f", methods, ks).set_index(["method", "k"])
+    drawn = store.ask(InvarianceQueries).shuffled("5e6f", methods, ks).set_index(["method", "k"])
     theirs = drawn.loc[pd.MultiIndex.from_frame(printed[["method", "k"]])]
     for name in ("ratio", "floor_other_noun"):
         for end in ("", "_low", "_high"):
@@ -103,14 +108,14 @@ def test_cross_image_prints_the_mean_of_what_its_figure_draws(store: Store, tabl
     rows = tables["invariance"]
     printed = summarize(rows.filter(pa.array(rows.to_pandas()["kind"] == "cross-image")))
     for row in printed.itertuples():
-        drawn = store.cross_image_invariance("5e6f", row.method, row.k, 5)
+        drawn = store.ask(CrossImageQueries).across_pictures("5e6f", row.method, row.k, 5)
         assert (row.ratio, row.n_concepts) == (pytest.approx(drawn["ratio"].mean()), len(drawn))
 
 
 def test_sensitivity_prints_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
     printed = summarize_sensitivity(tables["sensitivity"].to_pandas())
-    methods, metrics = store.sensitivity_measured("5e6f")
-    drawn = store.sensitivity("5e6f", methods, metrics).set_index(["method", "metric"])
+    methods, metrics = store.ask(SensitivityQueries).measured("5e6f")
+    drawn = store.ask(SensitivityQueries).summary("5e6f", methods, metrics).set_index(["method", "metric"])
     theirs = drawn.loc[pd.MultiIndex.from_frame(printed[["method", "metric"]])]
     for name in ("value", "control", "difference"):
         for end in ("", "_low", "_high"):
@@ -121,8 +126,8 @@ def test_sensitivity_prints_what_its_figure_draws(store: Store, tables: dict[str
 
 def test_specificity_prints_what_its_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
     printed = summarize_specificity(tables["specificity"].to_pandas()).set_index(["method", "what"])
-    methods = store.specificity_methods("5e6f")
-    drawn = store.specificity_summary("5e6f", methods)
+    methods = store.ask(SpecificityQueries).methods("5e6f")
+    drawn = store.ask(SpecificityQueries).summary("5e6f", methods)
     drawn = drawn.set_index(["method", "selection", "is_control", "is_own"])
     for method in methods:
         theirs = drawn.loc[(method, SAME_PICTURE, False, False)]
@@ -134,8 +139,8 @@ _SHARE = ("share", "share_low", "share_high")
 
 def test_edits_print_the_interval_that_their_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
     """`mmn edit` reads its own shard, the figure the database."""
-    edits = store.edits("5e6f")
-    drawn = success(edits, store.edited_captions("5e6f", *edits["edit_id"])).set_index(["edit_id", "role"])
+    edits = store.ask(EditQueries).edits("5e6f")
+    drawn = success(edits, store.ask(EditQueries).captions("5e6f", *edits["edit_id"])).set_index(["edit_id", "role"])
     printed = edit_shares(tables["edited_caption"].to_pandas()).set_index(["edit_id", "role"])
     assert len(printed) == len(edits) * len(MEASURES)
     for end in ("mean", "low", "high", "n"):

@@ -260,9 +260,9 @@ def test_deleting_a_run_with_a_traversing_id_deletes_nothing(cache_path: Path) -
     outside = shards.create_run(cache_path / "elsewhere", RUN)
     with Store.open(cache_path) as store:
         store.load_new_shards([store.runs_path])
-        with store._cursor() as own:
+        with store._cursor() as cursor:
             for table in ("run", "shard"):
-                own.execute(f"UPDATE {table} SET run_id = '../elsewhere/{RUN.run_id}' WHERE run_id = '{RUN.run_id}'")  # noqa: S608
+                cursor.execute(f"UPDATE {table} SET run_id = '../elsewhere/{RUN.run_id}' WHERE run_id = '{RUN.run_id}'")  # noqa: S608
         with pytest.raises(CacheError, match="no name of a file"):
             store.delete_run(f"../elsewhere/{RUN.run_id}")
         with pytest.raises(UsageError, match="not the id of an edit"):
@@ -345,13 +345,13 @@ def test_runs_tells_what_was_set_aside(cache_path: Path, capsys: pytest.CaptureF
 def test_loading_a_folder_tells_what_was_set_aside_and_fails_where_nothing_is_left(
     cache_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = tmp_path_factory.mktemp("own")
+    cursor = tmp_path_factory.mktemp("own")
     (cache_path / "runs" / RUN.run_id / "run.json").write_text("{")
-    assert main(["load", str(cache_path / "runs"), "--cache", str(own), "--json"]) == 0
+    assert main(["load", str(cache_path / "runs"), "--cache", str(cursor), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["runs"] == [OTHER.run_id]
     assert len(told["set_aside"]) == 1
-    assert main(["load", str(cache_path / "runs" / RUN.run_id), "--cache", str(own)]) == 2
+    assert main(["load", str(cache_path / "runs" / RUN.run_id), "--cache", str(cursor)]) == 2
     assert "run.json" in capsys.readouterr().err
 
 

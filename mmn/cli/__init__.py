@@ -19,20 +19,14 @@ from typing import NoReturn
 
 from mmn import __version__
 from mmn.errors import Cancelled, MmnError, UsageError
+from mmn.studies.registry import STUDIES
 
 DONE, SOME_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 MODULES = (
-    "score",
-    "annotate",
-    "edit",
-    "invariance",
-    "lens",
-    "degrade",
-    "specificity",
-    "sensitivity",
-    "cache",
-    "figure",
-    "model",
+    *(study.command for study in STUDIES if study.command),
+    "mmn.cli.cache",
+    "mmn.cli.figure",
+    "mmn.cli.model",
 )  # in the order of `mmn --help`
 
 
@@ -48,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = build_parser().parse_args(words)
-        return importlib.import_module(f"mmn.cli.{options.module}").run(options)
+        return importlib.import_module(options.module).run(options)
     except (Cancelled, KeyboardInterrupt) as error:
         _report(words, "Cancelled", str(error) or "cancelled; what was finished is kept")
         return CANCELLED
@@ -65,12 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for module in MODULES:
-        importlib.import_module(f"mmn.cli.{module}").add_parsers(commands)
+        importlib.import_module(module).add_parsers(commands)
     return parser
 
 
 def add_common(parser: argparse.ArgumentParser, module: str) -> None:
-    """The options that every command has."""
+    """The options that every command has; `module` is the one that runs it."""
     parser.allow_abbrev = False
     usual = Path(os.environ.get("MMN_CACHE") or "cache")  # as the dashboard's
     parser.add_argument("--cache", type=Path, default=usual, metavar="DIR", help="default: $MMN_CACHE, else cache/")

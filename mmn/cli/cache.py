@@ -21,6 +21,7 @@ from mmn.runs.shards import find_runs, read_run_file
 from mmn.safety.printable import printable
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
+from mmn.studies.scoring.ranking_queries import RankingQueries
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
 SET_ASIDE = "set aside"
@@ -41,7 +42,7 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("--table", required=True, metavar="T")
     export.add_argument("--out", required=True, type=Path, metavar="F.csv|parquet")
     for parser in (runs, show, delete, load, export):
-        add_common(parser, "cache")
+        add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,7 +97,7 @@ def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     failures = _records(store.table(row["run_id"], "failure"))
     told = {"n_cut": _n_cut(store, row["run_id"]), "methods": store.score_methods(row["run_id"]), "failures": failures}
     values = row | store.summary(row["run_id"]) | told
-    controls = _records(store.control_overlap(row["run_id"])) if values["n_concepts"] else []
+    controls = _records(store.ask(RankingQueries).control_overlap(row["run_id"])) if values["n_concepts"] else []
     width = max(map(len, values))
     lines = [f"{key.ljust(width)}  {_plain(value)}" for key, value in values.items() if key != "failures"]
     lines += [

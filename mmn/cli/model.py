@@ -14,9 +14,9 @@ def add_parsers(commands: Any) -> None:
     doctor.add_argument("name", metavar="M")
     doctor.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     doctor.add_argument("--device", default="auto")
-    add_common(doctor, "model")
+    add_common(doctor, __name__)
     models = commands.add_parser("models", help="the supported families, from the adapters themselves")
-    add_common(models, "model")
+    add_common(models, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

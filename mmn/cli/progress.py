@@ -11,25 +11,10 @@ from dataclasses import asdict, dataclass, field
 from tqdm import tqdm
 
 from mmn.runs.plan import Progress
+from mmn.studies.registry import STAGES
 
 STYLES = ("auto", "json", "none")
 LINE_EVERY_S = 10.0
-LABELS = {
-    "list": "looking at the pictures",
-    "model": "loading the model",
-    "score": "scoring",
-    "decode": "decoding units",
-    "annotate": "recording where units look",
-    "lens": "reading image tokens as words",
-    "invariance": "captioning shuffled pictures",
-    "cross-image": "comparing pictures of a noun",
-    "specificity": "scoring top units for other nouns",
-    "selectivity": "reading units on held-out pictures",
-    "degrade": "intervening on units",
-    "edit": "editing, and captioning again",
-    "sensitivity": "comparing units' words",
-    "load": "loading tables",
-}
 
 
 def reporter(style: str) -> Callable[[Progress], None]:
@@ -82,7 +67,7 @@ class _Lines:
         count = f" {progress.done}/{progress.total}" if progress.total else ""
         speed = f", {rate:.1f}/s, {(progress.total - progress.done) / rate:.0f} s left" if rate else ""
         note = f" ({progress.message})" if progress.message else ""
-        print(f"{LABELS[progress.stage]}{count}{speed}{note}", file=sys.stderr, flush=True)
+        print(f"{STAGES[progress.stage]}{count}{speed}{note}", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -94,7 +79,7 @@ class _Bar:
         if progress.stage != self.stage:
             self._close()
             self.stage = progress.stage
-            print(LABELS[progress.stage] + (f" ({progress.message})" if progress.message else ""), file=sys.stderr)
+            print(STAGES[progress.stage] + (f" ({progress.message})" if progress.message else ""), file=sys.stderr)
             if progress.total:
                 self.bar = tqdm(total=progress.total, initial=progress.done, unit="picture", leave=True)
         if self.bar is not None:

@@ -25,8 +25,9 @@ from mmn.core import Run
 from mmn.errors import Unfit
 from mmn.names import MINUS_BLANK
 from mmn.runs.manifests import YEARS
-from mmn.runs.tables import KEYS, SHARES, SINCE_5, TABLES, is_json
+from mmn.runs.tables import KEYS, LATER, SHARES, TABLES
 from mmn.safety.printable import quoted
+from mmn.studies.table import is_json
 
 MOST_ROWS: Final = 20_000_000  # of one table of a shard
 MOST_TEXT_BYTES: Final = 1_000_000  # of one text
@@ -58,12 +59,12 @@ def check_tables(tables: Mapping[str, pa.Table], run: Run) -> None:
 
 def in_schema(name: str, table: pa.Table) -> pa.Table:
     """Returns the table with the columns of its schema in order. Those that may be empty may be missing, and those
-    that came later (`SINCE_5`): then all rows have what they would have been given.
+    that came later (`LATER`): then all rows have what they would have been given.
 
     Raises:
         Unfit: a column is missing, there twice, or of another type.
     """
-    columns, later = {}, SINCE_5.get(name, {})
+    columns, later = {}, LATER.get(name, {})
     for field in TABLES[name]:
         n_found = table.column_names.count(field.name)
         if n_found > 1 or (n_found == 0 and not field.nullable and field.name not in later):

@@ -51,11 +51,11 @@ def connect(database_path: Path) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A cursor for one use, closed after it; damage and a full disk are told in the user's words."""
-    own = connection.cursor()
+    cursor = connection.cursor()
     try:
-        yield own
+        yield cursor
     except (duckdb.IOException, duckdb.FatalException, duckdb.SerializationException) as error:
         raise _explained(error, database_path) from error
     except duckdb.Error as error:
@@ -63,19 +63,19 @@ def cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> Iterat
             raise
         raise _explained(error, database_path) from error
     finally:
-        own.close()
+        cursor.close()
 
 
 @contextmanager
-def transaction(own: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def transaction(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Everything inside happens whole or not at all."""
-    own.begin()
+    cursor.begin()
     try:
         yield
-        own.commit()
+        cursor.commit()
     except BaseException:
         with suppress(duckdb.TransactionException):  # a commit that failed has ended it
-            own.rollback()
+            cursor.rollback()
         raise
 
 

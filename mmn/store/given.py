@@ -32,15 +32,17 @@ _UPDATE_CONCEPTS: Final = """
 """
 
 
-def of_latest_masks(own: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+def of_latest_masks(
+    cursor: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]
+) -> dict[str, pa.Table]:
     """The tables of a shard without overlaps with masks that have changed since; older ones in the database go."""
     if not set(_OF_MASKS) & set(tables):
         return dict(tables)
-    known = dict(own.execute(_KNOWN_REVISIONS, [run_id]).fetchall())
+    known = dict(cursor.execute(_KNOWN_REVISIONS, [run_id]).fetchall())
     told = {row["image_id"]: row["revision"] for row in tables["outline"].to_pylist()} if "outline" in tables else {}
     for table in _OF_MASKS:
         newer = [image_id for image_id, revision in told.items() if revision > known.get(image_id, 0)]
-        own.execute(f"DELETE FROM {table} WHERE run_id = ? AND image_id IN (SELECT unnest(?))", [run_id, newer])  # noqa: S608 - names are our own
+        cursor.execute(f"DELETE FROM {table} WHERE run_id = ? AND image_id IN (SELECT unnest(?))", [run_id, newer])  # noqa: S608 - names are our own
     older = pa.array([one for one, revision in known.items() if revision > told.get(one, 0)], pa.string())
     return {
         name: rows.filter(pc.invert(pc.is_in(rows["image_id"], older))) if name in _OF_MASKS else rows
@@ -48,12 +50,12 @@ def of_latest_masks(own: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping
     }
 
 
-def apply_references(own: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]) -> None:
+def apply_references(cursor: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]) -> None:
     """Brings the references of the pictures that a loaded shard speaks of up to date."""
     ids = [tables[name]["image_id"] for name in ("reference", "image", "concept") if name in tables]
-    if not ids or not own.execute("SELECT 1 FROM reference WHERE run_id = ? LIMIT 1", [run_id]).fetchall():
+    if not ids or not cursor.execute("SELECT 1 FROM reference WHERE run_id = ? LIMIT 1", [run_id]).fetchall():
         return
     pictures = pa.chunked_array([chunk.cast(pa.string()) for column in ids for chunk in column.chunks], pa.string())
-    own.register("told_pictures", pa.table({"image_id": pictures.unique()}))
+    cursor.register("told_pictures", pa.table({"image_id": pictures.unique()}))
     for statement in (_LATEST, _UPDATE_IMAGES, _UPDATE_CONCEPTS):
-        own.execute(statement, {"run_id": run_id})
+        cursor.execute(statement, {"run_id": run_id})

@@ -56,20 +56,22 @@ class Known:
         self.shards.setdefault(shard.digest, name)
 
 
-def known_of(own: duckdb.DuckDBPyConnection, run_id: str) -> Known:
+def known_of(cursor: duckdb.DuckDBPyConnection, run_id: str) -> Known:
     """Returns what the database knows of a run."""
-    seen = own.execute("SELECT image_id FROM image WHERE run_id = ?", [run_id]).fetchall()
-    told = {
-        name: set(own.execute(f"SELECT DISTINCT image_id, variant FROM {name} WHERE run_id = ?", [run_id]).fetchall())  # noqa: S608 - names are our own
-        for name in _TOLD_ONCE
-    }
-    rows = own.execute("SELECT digest, name FROM shard WHERE run_id = ? AND digest IS NOT NULL", [run_id]).fetchall()
-    return Known({image_id for (image_id,) in seen}, told, dict(rows))
+    seen = cursor.execute("SELECT image_id FROM image WHERE run_id = ?", [run_id]).fetchall()
+    told = {}
+    for name in _TOLD_ONCE:
+        rows = cursor.execute(f"SELECT DISTINCT image_id, variant FROM {name} WHERE run_id = ?", [run_id])  # noqa: S608 - names are our own
+        told[name] = set(rows.fetchall())
+    shards = cursor.execute(
+        "SELECT digest, name FROM shard WHERE run_id = ? AND digest IS NOT NULL", [run_id]
+    ).fetchall()
+    return Known({image_id for (image_id,) in seen}, told, dict(shards))
 
 
-def check_same(own: duckdb.DuckDBPyConnection, run: Run) -> None:
+def check_same(cursor: duckdb.DuckDBPyConnection, run: Run) -> None:
     """Raises `Unfit` where a run's id is known, and stands for other inputs than those of `run`."""
-    row = own.execute(
+    row = cursor.execute(
         "SELECT model_fingerprint, n_layers, d_mlp, prompt, settings FROM run WHERE run_id = ?", [run.run_id]
     ).fetchone()
     if row is None:

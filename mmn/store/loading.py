@@ -77,7 +77,7 @@ class Refused:
 class _Loading:
     """One look at some folders: `broken` fills with what is set aside."""
 
-    own: duckdb.DuckDBPyConnection
+    cursor: duckdb.DuckDBPyConnection
     refused: Refused
     broken: list[SetAside] = field(default_factory=list)
     known: dict[str, Known] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class _Waiting:
 
 
 def load(
-    own: duckdb.DuckDBPyConnection,
+    cursor: duckdb.DuckDBPyConnection,
     runs_paths: list[Path],
     home: Path,
     progress: Callable[[int, int], None],
@@ -103,11 +103,11 @@ def load(
 
     What is set aside leaves no row behind. It is looked at again when it, or what is loaded of its run, has changed.
     """
-    looking = _Loading(own, refused)
+    looking = _Loading(cursor, refused)
     waiting: deque[_Waiting] = deque()
     for run_path, run_file in _runs_to_load(looking, runs_paths, home).items():
         new = _new_shards(looking, run_path, run_file)
-        _save_run(own, run_file.run, _outcome(looking, run_path))
+        _save_run(cursor, run_file.run, _outcome(looking, run_path))
         waiting += new
     n_to_do, n_broken = len(waiting), len(looking.broken)
     while waiting:
@@ -121,31 +121,31 @@ def _runs_to_load(looking: _Loading, runs_paths: list[Path], home: Path) -> dict
 
     A deleted run is left out, but a folder in `home`, where new scorings write, is newer than any deletion.
     """
-    own = looking.own
-    deleted = {run_id for (run_id,) in own.execute("SELECT run_id FROM deleted_run").fetchall()}
+    cursor = looking.cursor
+    deleted = {run_id for (run_id,) in cursor.execute("SELECT run_id FROM deleted_run").fetchall()}
     chosen: dict[str, tuple[Path, RunFile]] = {}
     for run_path in find_runs(runs_paths):
         try:
-            run_file = _checked_run(own, run_path, is_named=run_path in runs_paths)
+            run_file = _checked_run(cursor, run_path, is_named=run_path in runs_paths)
         except BrokenFileError as error:
             looking.broken.append(error.told)
             continue
         run_id = run_file.run.run_id
         if run_id in deleted and run_path.absolute().parent == home.absolute():
-            restore(own, run_id)
+            restore(cursor, run_id)
             deleted.remove(run_id)
         if run_id not in deleted:
             chosen.setdefault(run_id, (run_path, run_file))
     return dict(chosen.values())
 
 
-def _checked_run(own: duckdb.DuckDBPyConnection, run_path: Path, *, is_named: bool) -> RunFile:
+def _checked_run(cursor: duckdb.DuckDBPyConnection, run_path: Path, *, is_named: bool) -> RunFile:
     """What `run.json` says, if it may; a folder that the user or the program named itself may have any name."""
     run_file = read_run_file(run_path)
     if not is_named:
         check_place(run_path, run_file.run)
     try:
-        check_same(own, run_file.run)
+        check_same(cursor, run_file.run)
     except Unfit as error:
         raise BrokenFileError(
             run_path / RUN_FILE, str(error), f"mmn delete {run_file.run.run_id}, then load"
@@ -167,7 +167,7 @@ def _new_shards(looking: _Loading, run_path: Path, run_file: RunFile) -> list[_W
     Notes what is set aside again, unread, because nothing has changed.
     """
     run_id = run_file.run.run_id
-    rows = looking.own.execute("SELECT name FROM shard WHERE run_id = ?", [run_id]).fetchall()
+    rows = looking.cursor.execute("SELECT name FROM shard WHERE run_id = ?", [run_id]).fetchall()
     loaded = {name for (name,) in rows}
     looking.broken += broken_entries(run_path)
     found = []
@@ -188,7 +188,7 @@ def _outside(shard_path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted((name, found.st_size, found.st_mtime_ns) for name, found in stats))
 
 
-def _save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None) -> None:
+def _save_run(cursor: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None) -> None:
     """Inserts the row of a run, or brings its end up to date."""
     status = outcome.status if outcome else RUNNING
     finished_at = _utc(outcome.finished_at) if outcome else None
@@ -214,7 +214,7 @@ def _save_run(own: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | None)
     }
     names = ", ".join(values)
     slots = ", ".join(f"${name}" for name in values)
-    own.execute(
+    cursor.execute(
         f"INSERT INTO run ({names}) VALUES ({slots}) ON CONFLICT DO UPDATE SET "  # noqa: S608 - names are our own
         "status = excluded.status, finished_at = excluded.finished_at, seconds = excluded.seconds",
         values,
@@ -227,7 +227,7 @@ def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
     A commit waits for the disk, and a run may have many small shards. A broken one is noted; nothing of it is loaded.
     """
     n_rows = 0
-    with transaction(looking.own):
+    with transaction(looking.cursor):
         while waiting and n_rows < ROWS_AT_ONCE:
             one = waiting.popleft()
             try:
@@ -236,7 +236,7 @@ def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:
                 looking.broken.append(error.told)
                 looking.refused.known[one.path] = (one.look, error.told)
             else:
-                _insert(looking.own, one.run_file.run, one.path.name, shard)
+                _insert(looking.cursor, one.run_file.run, one.path.name, shard)
                 n_rows += sum(map(len, shard.tables.values()))
             yield
 
@@ -248,7 +248,7 @@ def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
     """
     run = one.run_file.run
     if run.run_id not in looking.known:
-        looking.known[run.run_id] = known_of(looking.own, run.run_id)
+        looking.known[run.run_id] = known_of(looking.cursor, run.run_id)
     shard = read_checked(one.path, one.run_file)
     try:
         looking.known[run.run_id].check(run, shard)
@@ -259,16 +259,16 @@ def _checked_shard(looking: _Loading, one: _Waiting) -> Shard:
     return replace(shard, tables={}) if is_told else shard
 
 
-def _insert(own: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard) -> None:
+def _insert(cursor: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard) -> None:
     """Adds the rows of one shard, the image-level ranks of its scores, and the mark that it is in."""
-    own.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC', ?)", [run.run_id, name, shard.digest])
-    tables = of_latest_masks(own, run.run_id, shard.tables)
+    cursor.execute("INSERT INTO shard VALUES (?, ?, now() AT TIME ZONE 'UTC', ?)", [run.run_id, name, shard.digest])
+    tables = of_latest_masks(cursor, run.run_id, shard.tables)
     for table, rows in tables.items():
-        own.register(f"shard_{table}", rows)
-        own.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
+        cursor.register(f"shard_{table}", rows)
+        cursor.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
     if "score" in shard.tables:
-        own.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
-    apply_references(own, run.run_id, tables)
+        cursor.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
+    apply_references(cursor, run.run_id, tables)
 
 
 def _insertion(table: str) -> str:

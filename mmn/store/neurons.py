@@ -81,7 +81,7 @@ class UnitLook:
     size: tuple[int, int]  # width and height of the file
 
 
-class NeuronReader(Reader):
+class NeuronQueries(Reader):
     """Questions about one unit of a run's model."""
 
     def neuron(self, run_id: str, neuron: Neuron) -> dict[str, Any]:
@@ -91,10 +91,10 @@ class NeuronReader(Reader):
             RunNotFoundError: no such run.
             UsageError: the run's model has no such unit.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             _require_unit(run, neuron)
             values = {"fingerprint": run["model_fingerprint"]} | _key(neuron)
-            rows = own.execute(_NEURON, values).fetchall()
+            rows = cursor.execute(_NEURON, values).fetchall()
         tokens, logits, is_interpretable = rows[0] if rows else (None, None, None)
         words = {"tokens": tokens, "logits": logits, "is_interpretable": is_interpretable}
         return _key(neuron) | words
@@ -105,9 +105,9 @@ class NeuronReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             values = {"run_id": run["run_id"], "fingerprint": run["model_fingerprint"]}
-            return bool(own.execute(_DECODED, values).fetchall())
+            return bool(cursor.execute(_DECODED, values).fetchall())
 
     def neuron_pictures(self, run_id: str, neuron: Neuron, method: str, limit: int = 24) -> pd.DataFrame:
         """Returns the concepts that a unit scores highest for: image_id, source, noun, rank, score, activation, text.
@@ -118,9 +118,9 @@ class NeuronReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no such unit, no scores of that method.
         """
-        with self._of_run(run_id) as (own, run):
-            self._require_methods(own, run, method)
-            return _ask(own, run, neuron, _PICTURES, method=method, limit=limit)
+        with self._of_run(run_id) as (cursor, run):
+            self._require_methods(cursor, run, method)
+            return _ask(cursor, run, neuron, _PICTURES, method=method, limit=limit)
 
     def neuron_concepts(self, run_id: str, neuron: Neuron, method: str, k: int) -> pd.DataFrame:
         """Returns the nouns whose top k has a unit: lemma, n_images, mean_score (over those), best_rank.
@@ -129,10 +129,10 @@ class NeuronReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no such unit, no scores of that method, a k that is not stored.
         """
-        with self._of_run(run_id) as (own, run):
-            self._require_methods(own, run, method)
+        with self._of_run(run_id) as (cursor, run):
+            self._require_methods(cursor, run, method)
             require_k(run, k)
-            return _ask(own, run, neuron, _CONCEPTS, method=method, k=k)
+            return _ask(cursor, run, neuron, _CONCEPTS, method=method, k=k)
 
     def neuron_ranks(self, run_id: str, neuron: Neuron) -> pd.DataFrame:
         """Returns how each method ranks a unit: method, best_rank, median_rank, n_concepts_in_top, share_of_concepts,
@@ -146,8 +146,8 @@ class NeuronReader(Reader):
             RunNotFoundError: no such run.
             UsageError: the run's model has no such unit.
         """
-        with self._of_run(run_id) as (own, run):
-            found = _ask(own, run, neuron, _RANKS)
+        with self._of_run(run_id) as (cursor, run):
+            found = _ask(cursor, run, neuron, _RANKS)
         shape, k = (run["n_layers"], run["d_mlp"]), run["settings"]["top_k"]
         return found.assign(chance=[min(1.0, chance_overlap(k, [one], *shape)) for one in found["method"]])
 
@@ -158,17 +158,19 @@ class NeuronReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no such unit.
         """
-        with self._of_run(run_id) as (own, run):
-            rows = _ask(own, run, neuron, _LOOKS, image_ids=list(image_ids))
+        with self._of_run(run_id) as (cursor, run):
+            rows = _ask(cursor, run, neuron, _LOOKS, image_ids=list(image_ids))
         return {
             row.image_id: UnitLook(row.activations, serialise.from_json(row.grid), (row.width, row.height))
             for row in rows.itertuples()
         }
 
 
-def _ask(own: duckdb.DuckDBPyConnection, run: dict[str, Any], neuron: Neuron, sql: str, **values: Any) -> pd.DataFrame:
+def _ask(
+    cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], neuron: Neuron, sql: str, **values: Any
+) -> pd.DataFrame:
     _require_unit(run, neuron)
-    return own.sql(sql, params={"run_id": run["run_id"]} | _key(neuron) | values).df()
+    return cursor.sql(sql, params={"run_id": run["run_id"]} | _key(neuron) | values).df()
 
 
 def _key(neuron: Neuron) -> dict[str, Any]:

@@ -101,7 +101,7 @@ _LOOKS: Final = """
 """
 
 
-class PictureReader(Reader):
+class PictureQueries(Reader):
     """Questions about one picture of a run."""
 
     def pictures(self, run_id: str, lemmas: Sequence[str] = (), *, only_unreferenced: bool = False) -> pd.DataFrame:
@@ -118,9 +118,9 @@ class PictureReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             values = {"run_id": run["run_id"], "lemmas": list(lemmas), "only_unreferenced": only_unreferenced}
-            return own.sql(_PICTURES, params=values).df()
+            return cursor.sql(_PICTURES, params=values).df()
 
     def picture(self, run_id: str, image_id: str) -> dict[str, Any]:
         """Returns the `image` row of a picture, its caption's `text` and `is_cut`; `sources`, `reference` are lists.
@@ -133,8 +133,8 @@ class PictureReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no such picture, or more than one.
         """
-        with self._of_run(run_id) as (own, run):
-            rows = own.sql(
+        with self._of_run(run_id) as (cursor, run):
+            rows = cursor.sql(
                 "SELECT image.*, caption.text, caption.is_cut FROM image LEFT JOIN caption "
                 "ON caption.run_id = image.run_id AND caption.image_id = image.image_id AND variant = 'original' "
                 "WHERE image.run_id = $run_id AND starts_with(image.image_id, $image_id) LIMIT 2",
@@ -155,8 +155,8 @@ class PictureReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            return own.sql(_CONCEPTS, params={"run_id": run["run_id"], "image_id": image_id}).df()
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_CONCEPTS, params={"run_id": run["run_id"], "image_id": image_id}).df()
 
     def ranked_units(
         self, run_id: str, image_id: str, noun: str, method: str, limit: int = 50, sign: str = TOP
@@ -182,13 +182,13 @@ class PictureReader(Reader):
         """
         if sign not in (TOP, BOTTOM):
             raise UsageError(f"sign {sign!r} is neither {TOP!r} nor {BOTTOM!r}")
-        with self._of_run(run_id) as (own, run):
-            require_concept(own, run, image_id, noun)
-            methods = self._require_methods(own, run, method)
+        with self._of_run(run_id) as (cursor, run):
+            require_concept(cursor, run, image_id, noun)
+            methods = self._require_methods(cursor, run, method)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
             more = {"direction": 1 if sign == TOP else -1, "limit": limit, "fingerprint": run["model_fingerprint"]}
-            ranked = own.sql(_RANKED, params=key | more).df()
-            others = own.sql(_OTHER_RANKS, params=key).df()
+            ranked = cursor.sql(_RANKED, params=key | more).df()
+            others = cursor.sql(_OTHER_RANKS, params=key).df()
         tokens = [list(cell) if isinstance(cell, np.ndarray | list) else None for cell in ranked["tokens"]]
         decoded = [None if pd.isna(cell) else bool(cell) for cell in ranked["is_interpretable"]]
         ranked["tokens"] = pd.Series(tokens, index=ranked.index, dtype=object)
@@ -204,10 +204,10 @@ class PictureReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no such noun of that picture.
         """
-        with self._of_run(run_id) as (own, run):
-            require_concept(own, run, image_id, noun)
+        with self._of_run(run_id) as (cursor, run):
+            require_concept(cursor, run, image_id, noun)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "variant": variant}
-            return own.sql(_BUDGET, params=key).df()
+            return cursor.sql(_BUDGET, params=key).df()
 
     def top_share(
         self, run_id: str, image_id: str, noun: str, method: str = CONTRIBUTION_FOLDED, ks: Sequence[int] = (1, 10, 100)
@@ -218,13 +218,13 @@ class PictureReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no such noun, no scores of that method, a k that is not stored.
         """
-        with self._of_run(run_id) as (own, run):
-            require_concept(own, run, image_id, noun)
-            self._require_methods(own, run, method)
+        with self._of_run(run_id) as (cursor, run):
+            require_concept(cursor, run, image_id, noun)
+            self._require_methods(cursor, run, method)
             for k in ks:
                 require_k(run, k)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
-            scores = own.sql(_TOP_SCORES, params=key | {"k": max(ks)}).df()["score"].to_numpy(dtype=np.float64)
+            scores = cursor.sql(_TOP_SCORES, params=key | {"k": max(ks)}).df()["score"].to_numpy(dtype=np.float64)
         return pd.DataFrame({"k": list(ks), "logit": [float(scores[:k].sum()) for k in ks]})
 
     def looks(self, run_id: str, image_id: str, units: Sequence[Neuron]) -> pd.DataFrame:
@@ -235,13 +235,13 @@ class PictureReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             chosen = {
                 "layers": [int(one.layer) for one in units],  # numpy's numbers, from a data frame, are not taken
                 "units": [int(one.unit) for one in units],
                 "places": list(range(len(units))),
             }
-            return own.sql(_LOOKS, params={"run_id": run["run_id"], "image_id": image_id} | chosen).df()
+            return cursor.sql(_LOOKS, params={"run_id": run["run_id"], "image_id": image_id} | chosen).df()
 
     def mask_specs(self, run_id: str) -> list[str]:
         """Returns the sources of masks of a run's pictures, the latest that was added first, the pictures' own last.
@@ -249,8 +249,8 @@ class PictureReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            rows = own.execute(
+        with self._of_run(run_id) as (cursor, run):
+            rows = cursor.execute(
                 "SELECT source FROM added_source WHERE run_id = ? AND kind = 'masks' ORDER BY number DESC",
                 [run["run_id"]],
             ).fetchall()
@@ -262,8 +262,8 @@ class PictureReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            rows = own.execute(
+        with self._of_run(run_id) as (cursor, run):
+            rows = cursor.execute(
                 "SELECT grid FROM grid WHERE run_id = ? AND image_id = ?", [run["run_id"], image_id]
             ).fetchall()
         return serialise.from_json(rows[0][0]) if rows else None

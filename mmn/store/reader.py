@@ -12,56 +12,72 @@ import duckdb
 from mmn.errors import UsageError
 from mmn.names import ORIGINAL
 from mmn.store import queries
-from mmn.store.database import DATABASE, cursor
+from mmn.store.database import DATABASE, open_cursor
+
+
+class Database:
+    """The open database of a cache folder, which `Store` and all queries share; safe between threads."""
+
+    def __init__(self, cache_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self.cache_path = cache_path
+        self.connection = connection
+        self._answers: dict[tuple[str, str], Any] = {}  # about whole runs, asked many times for one page
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor for one use."""
+        with open_cursor(self.connection, self.cache_path / DATABASE) as cursor:
+            yield cursor
+
+    def remember(self, question: tuple[str, str], ask: Callable[[], Any]) -> Any:
+        """The answer to a question, asked once until something is written (`forget`)."""
+        answers = self._answers  # an answer from before a write lands in the dictionary that `forget` dropped
+        if question not in answers:
+            answers[question] = ask()
+        return answers[question]
+
+    def forget(self) -> None:
+        """Drops every remembered answer: the tables have changed."""
+        self._answers = {}
 
 
 class Reader:
-    """A connection to the database of a cache folder. Safe to share between threads; every answer is a copy."""
+    """Questions asked of a database; each study has a class of its own (`Store.ask`). Every answer is a copy."""
 
-    def __init__(self, cache_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
-        """Use `Store.open`."""
-        self.cache_path = cache_path
-        self._connection = connection
-        self._known: dict[tuple[str, str], Any] = {}  # of whole runs, asked many times for one page
+    def __init__(self, database: Database) -> None:
+        """Use `Store.open` and `Store.ask`."""
+        self._database = database
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with cursor(self._connection, self.cache_path / DATABASE) as own:
-            yield own
+        with self._database.cursor() as cursor:
+            yield cursor
 
     @contextmanager
     def _of_run(self, run_id: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
-        with self._cursor() as own:
-            yield own, dict(self._remember(("run", run_id), lambda: queries.find_run(own, run_id)))
+        with self._cursor() as cursor:
+            run = self._database.remember(("run", run_id), lambda: queries.find_run(cursor, run_id))
+            yield cursor, dict(run)
 
-    def _score_methods(self, own: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> list[str]:
-        return list(self._remember(("methods", run["run_id"]), lambda: queries.score_methods(own, run)))
+    def _score_methods(self, cursor: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> list[str]:
+        question = ("methods", run["run_id"])
+        return list(self._database.remember(question, lambda: queries.score_methods(cursor, run)))
 
-    def _require_methods(self, own: duckdb.DuckDBPyConnection, run: dict[str, Any], *methods: str) -> list[str]:
+    def _require_methods(self, cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], *methods: str) -> list[str]:
         """Returns the methods with scores in the run; raises `UsageError`, which lists them, where one asked for is
         not among them.
         """
-        there = self._score_methods(own, run)
+        there = self._score_methods(cursor, run)
         for method in methods:
             if method not in there:
                 known = ", ".join(there) or "none"
                 raise UsageError(f"run {run['run_id']} has no {method!r} scores; its methods are: {known}")
         return there
 
-    def _remember(self, question: tuple[str, str], ask: Callable[[], Any]) -> Any:
-        """The answer to a question, asked once until something is written (`_forget`)."""
-        known = self._known  # an answer from before a write goes where nobody looks any more
-        if question not in known:
-            known[question] = ask()
-        return known[question]
 
-    def _forget(self) -> None:
-        self._known = {}
-
-
-def require_concept(own: duckdb.DuckDBPyConnection, run: dict[str, Any], image_id: str, noun: str) -> None:
+def require_concept(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], image_id: str, noun: str) -> None:
     """Raises `UsageError` where the run has no such noun of such a picture; its message lists the nouns there are."""
-    rows = own.execute(
+    rows = cursor.execute(
         "SELECT noun FROM concept WHERE run_id = ? AND image_id = ? AND variant = ? ORDER BY position",
         [run["run_id"], image_id, ORIGINAL],
     ).fetchall()

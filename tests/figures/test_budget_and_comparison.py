@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from mmn.figures import FIGURES
-from mmn.figures.budget import stacked_range
 from mmn.figures.export import FORMATS, chart_bytes
+from mmn.studies.scoring.budget_figures import stacked_range
+from tests.figures.charts import CHARTS
 
 RUN = {"model": "specimen", "images": "gallery", "n_images": 20, "n_layers": 2, "d_mlp": 512}
 TERMS = [("embedding", None, 0.5), ("attention", 0, 2.0), ("attention", 1, -1.0), ("ffn", 0, 1.0), ("ffn", 1, -0.5)]
@@ -26,25 +26,25 @@ def overlap() -> pd.DataFrame:
     return pd.DataFrame({"k": [1, 10, 100], "overlap": [0.0, 0.2, 0.5], "chance": [0.001, 0.01, 0.1]} | ends)
 
 
-CHARTS = {
-    "budget": lambda: (FIGURES["budget"](budget("dog"), RUN, {"dog": 2.0}, "picture 1"), budget("dog")),
+CASES = {
+    "budget": lambda: (CHARTS["budget"](budget("dog"), RUN, {"dog": 2.0}, "picture 1"), budget("dog")),
     "budget of two": lambda: (
-        FIGURES["budget"](budget("dog", "cat"), RUN, {"dog": 2.0, "cat": 2.0}, "picture 1"),
+        CHARTS["budget"](budget("dog", "cat"), RUN, {"dog": 2.0, "cat": 2.0}, "picture 1"),
         budget("dog", "cat"),
     ),
-    "top-share": lambda: (FIGURES["top-share"](share(), RUN, "picture 1"), share()),
-    "comparison": lambda: (FIGURES["comparison"](overlap(), RUN, "contribution and activation"), overlap()),
+    "top-share": lambda: (CHARTS["top-share"](share(), RUN, "picture 1"), share()),
+    "comparison": lambda: (CHARTS["comparison"](overlap(), RUN, "contribution and activation"), overlap()),
     "tokens": lambda: (
-        FIGURES["tokens"](pd.DataFrame({"token": ["dog", " "], "logit": [2.0, 1.0]}), RUN, "L1.u2"),
+        CHARTS["tokens"](pd.DataFrame({"token": ["dog", " "], "logit": [2.0, 1.0]}), RUN, "L1.u2"),
         overlap(),
     ),
 }
 
 
-@pytest.mark.parametrize("name", CHARTS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_chart_exports(name, form):
-    chart, data = CHARTS[name]()
+    chart, data = CASES[name]()
     assert len(chart_bytes(chart, data, form)) > 20
 
 
@@ -59,23 +59,23 @@ def test_every_chart_exports(name, form):
 )
 def test_missing_column_is_an_error_and_not_an_empty_chart(name, call):
     with pytest.raises(AssertionError, match="missing columns"):
-        call(FIGURES[name])
+        call(CHARTS[name])
 
 
 def test_budget_tells_the_residual_of_logit_and_terms():
-    spec = FIGURES["budget"](budget("dog"), RUN, {"dog": 2.001}, "picture 1").to_dict()
+    spec = CHARTS["budget"](budget("dog"), RUN, {"dog": 2.001}, "picture 1").to_dict()
     assert spec["title"]["subtitle"][1] == "dog: 2.00 logits, residual 1e-03"
 
 
 def test_budget_without_biases_has_no_place_for_them():
-    spec = FIGURES["budget"](budget("dog"), RUN, {"dog": 2.0}, "").to_dict()
+    spec = CHARTS["budget"](budget("dog"), RUN, {"dog": 2.0}, "").to_dict()
     assert spec["encoding"]["x"]["scale"]["domain"] == ["embedding", "0", "1"]
     assert spec["encoding"]["color"]["scale"]["domain"] == ["embedding", "attention", "FFN units"]
 
 
 def test_colour_of_a_term_does_not_depend_on_what_else_is_there():
     def colour(rows: pd.DataFrame) -> str:
-        scale = FIGURES["budget"](rows, RUN, {"dog": 2.0}, "").to_dict()["encoding"]["color"]["scale"]
+        scale = CHARTS["budget"](rows, RUN, {"dog": 2.0}, "").to_dict()["encoding"]["color"]["scale"]
         return dict(zip(scale["domain"], scale["range"], strict=True))["attention"]
 
     rows = budget("dog")
@@ -87,7 +87,7 @@ def test_range_holds_the_stacked_bars():
 
 
 def test_comparison_shows_chance_and_n():
-    spec = FIGURES["comparison"](overlap(), RUN, "contribution and activation", "concepts: dog").to_dict()
+    spec = CHARTS["comparison"](overlap(), RUN, "contribution and activation", "concepts: dog").to_dict()
     assert spec["title"]["subtitle"][0] == "specimen on gallery, n = 20 pictures, concepts: dog"
     assert "mean over a picture's concepts, then over pictures" in spec["title"]["subtitle"][1]
     assert "chance" in json.dumps(spec)

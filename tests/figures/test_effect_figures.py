@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from mmn.core import Neuron
-from mmn.figures import FIGURES
 from mmn.studies.degradation import curves
 from mmn.studies.editing.figures import edit_label, success
+from tests.figures.charts import CHARTS
 
 RUN = {"model": "specimen", "images": "gallery", "n_layers": 8, "d_mlp": 384, "n_images": 20, "n_concepts": 20}
 
@@ -47,7 +47,7 @@ def means(methods: tuple[str, ...] = ("contribution",), sigmas: tuple[float, ...
 
 
 def spec(name: str, *values: Any) -> dict[str, Any]:
-    return FIGURES[name](*values).to_dict()
+    return CHARTS[name](*values).to_dict()
 
 
 def test_a_curve_is_the_mean_over_pictures_within_its_interval() -> None:
@@ -131,7 +131,7 @@ def test_axis_of_k_shows_zero_and_shares() -> None:
 @pytest.mark.parametrize(("against", "first"), [("sigma", {"k": 100, "sigma": 0.0}), ("k", {"k": 0, "sigma": 0.5})])
 def test_noise_begins_at_the_untouched_model_on_both_axes(against: str, first: dict[str, float]) -> None:
     data = curves.curves(means(sigmas=(0.0, 0.5, 1.0)), "prob")
-    drawn = FIGURES["perturbation"](data, RUN, "prob", against)
+    drawn = CHARTS["perturbation"](data, RUN, "prob", against)
     rows = pd.DataFrame(next(iter(drawn.to_dict()["datasets"].values())))
     top = rows[rows["selection"] == "top"].sort_values([against, "k" if against == "sigma" else "sigma"])
     assert top[["k", "sigma"]].iloc[0].to_dict() == first
@@ -144,7 +144,7 @@ def test_noise_begins_at_the_untouched_model_on_both_axes(against: str, first: d
 )
 def test_missing_columns_are_an_error(name: str, more: tuple[Any, ...]) -> None:
     with pytest.raises(AssertionError, match="missing columns"):
-        FIGURES[name](pd.DataFrame({"k": [1]}), RUN, *more)
+        CHARTS[name](pd.DataFrame({"k": [1]}), RUN, *more)
 
 
 def an_edit(edit_id: str, algorithm: str = "p2", selection: str = "top") -> dict[str, Any]:

@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 
 from mmn.cli import BAD_INPUT, DONE, main
-from mmn.cli.figure_experiments import DRAW
-from mmn.figures import FIGURES
 from mmn.figures.export import FORMATS
 from mmn.figures.theme import method_colours
 from mmn.figures.wording import sample_of_each
 from mmn.names import METHODS
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
+from mmn.studies.registry import FIGURES
+from mmn.studies.specificity.queries import SpecificityQueries
+from tests.figures.charts import CHARTS
 from tests.pages.filled import fill_whole
 
 RUN = {"model": "specimen", "images": "gallery", "n_layers": 4, "d_mlp": 64}
@@ -45,7 +47,7 @@ def draw(cache: Path, words: str, out: Path) -> int:
     return main(f"figure {words} --run 5e6f --out {out} --cache {cache}".split())
 
 
-@pytest.mark.parametrize("name", DRAW)
+@pytest.mark.parametrize("name", FIGURES)
 def test_figure_from_a_terminal_tells_n_and_its_control(name: str, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.json"
     assert draw(cache, name, out) == DONE
@@ -64,8 +66,8 @@ def test_every_format(name: str, form: str, cache: Path, tmp_path: Path) -> None
 
 def test_picture_of_specificity_has_its_nouns_in_the_caption_s_order(cache: Path, tmp_path: Path) -> None:
     with Store.open(cache) as store:
-        picture = store.specificity_pictures("5e6f", "contribution").iloc[0]
-        nouns = store.picture_concepts("5e6f", picture["image_id"])["noun"].tolist()
+        picture = store.ask(SpecificityQueries).pictures("5e6f", "contribution").iloc[0]
+        nouns = store.ask(PictureQueries).picture_concepts("5e6f", picture["image_id"])["noun"].tolist()
     assert (
         draw(cache, f"specificity --image {picture['image_id'][:12]} --methods contribution", tmp_path / "f.json")
         == DONE
@@ -107,13 +109,13 @@ def test_what_is_missing_is_said(
     assert why in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", DRAW)
+@pytest.mark.parametrize("name", FIGURES)
 def test_missing_column_is_an_error_and_not_an_empty_chart(name: str) -> None:
     rest: dict[str, tuple[str | int, ...]] = {"cross-image": ("a", 1), "cross-image-layers": ("a", 1, 5)}
     rest |= {"invariance-concepts": ("a", 1), "invariance-layers": ("a", 1)}
     more = rest.get(name, ("a",))
     with pytest.raises(AssertionError, match="missing columns"):
-        FIGURES[name](pd.DataFrame({"k": [1]}), {"model": "m", "images": "i", "n_layers": 2, "d_mlp": 8}, *more)
+        CHARTS[name](pd.DataFrame({"k": [1]}), {"model": "m", "images": "i", "n_layers": 2, "d_mlp": 8}, *more)
 
 
 def test_a_score_has_one_colour_wherever_it_is_drawn() -> None:
@@ -140,7 +142,7 @@ def crossed(*n_draws: int) -> pd.DataFrame:
 
 
 def across(data: pd.DataFrame) -> dict[str, Any]:
-    return FIGURES["cross-image"](data, RUN, "contribution", 10).to_dict()
+    return CHARTS["cross-image"](data, RUN, "contribution", 10).to_dict()
 
 
 def test_concepts_with_a_single_draw_are_told_and_drawn_without_a_line() -> None:
@@ -167,7 +169,7 @@ def test_concepts_of_few_pictures_have_no_line_and_say_why() -> None:
             "n_images": [20, 2],
         }
     )
-    spec = FIGURES["invariance-concepts"](rows, RUN, "contribution", 10).to_dict()
+    spec = CHARTS["invariance-concepts"](rows, RUN, "contribution", 10).to_dict()
     assert "2 concepts in 2–20 pictures each" in spec["title"]["subtitle"][0]
     assert "none for fewer than 8 pictures" in spec["title"]["subtitle"][1]
     words = {

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from mmn.errors import UsageError
-from mmn.figures import FIGURES
 from mmn.figures.export import FORMATS, WIDTHS_IN, chart_bytes, export_chart
 from mmn.figures.theme import FONT
+from tests.figures.charts import CHARTS
 from tests.figures.test_layer_figure import RUN, rows
 
 ONE, TWO = ("contribution", "random"), ("contribution", "activation", "random")
@@ -24,7 +24,7 @@ KINDS = {"one": rows(ONE), "panels": rows(TWO), "deep": rows(ONE, ks=(100, 1000,
 @pytest.fixture(params=KINDS)
 def figure(request) -> tuple[Any, pd.DataFrame]:
     data = KINDS[request.param]
-    return FIGURES["layers"](data, RUN), data
+    return CHARTS["layers"](data, RUN), data
 
 
 @pytest.mark.parametrize("width", WIDTHS_IN)
@@ -68,7 +68,7 @@ def test_csv_is_the_data(figure, tmp_path: Path):
 
 def test_no_title_is_cut_in_one_column():
     run = RUN | {"model": "a-model-with-quite-a-long-name-7b-hf", "images": "coco:annotations.json:val2017"}
-    svg = chart_bytes(FIGURES["layers"](KINDS["one"], run), KINDS["one"], "svg", "single").decode()
+    svg = chart_bytes(CHARTS["layers"](KINDS["one"], run), KINDS["one"], "svg", "single").decode()
     subtitle = [
         line for line in re.findall(r">([^<]+)</(?:text|tspan)>", svg) if "model-with" in line or "coco" in line
     ]
@@ -84,11 +84,11 @@ def test_font_list_ends_in_a_generic_family():
 @pytest.mark.parametrize(("name", "width"), [("f.gif", "single"), ("f", "single"), ("f.svg", "wide"), ("f.svg", 0.1)])
 def test_unknown_format_or_width_is_a_usage_error(name, width, tmp_path: Path):
     with pytest.raises(UsageError):
-        export_chart(FIGURES["layers"](KINDS["one"], RUN), KINDS["one"], tmp_path / name, width)
+        export_chart(CHARTS["layers"](KINDS["one"], RUN), KINDS["one"], tmp_path / name, width)
     assert not (tmp_path / name).exists()
 
 
 def test_width_may_be_inches():
-    svg = chart_bytes(FIGURES["layers"](KINDS["one"], RUN), KINDS["one"], "svg", 5).decode()
+    svg = chart_bytes(CHARTS["layers"](KINDS["one"], RUN), KINDS["one"], "svg", 5).decode()
     assert 'width="5in"' in svg
     assert set(FORMATS) == {"svg", "pdf", "png", "json", "csv"}

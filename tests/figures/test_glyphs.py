@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from mmn.errors import UsageError
-from mmn.figures import FIGURES, glyphs
+from mmn.figures import glyphs
 from mmn.figures.export import chart_bytes, export_chart, unshown
 from mmn.figures.wording import token_text
+from tests.figures.charts import CHARTS
 
 NOWHERE = "\u0379"  # belongs to no script, so no font has it
 STRANGE = ["你好", "🍎", "日本語", "한국어", "नमस्ते", NOWHERE]
@@ -21,7 +22,7 @@ CONTROLS = ["\x00", "\x1b[31mred", "a\u202egnp.exe", "\ufffe", "two\nlines"]
 
 def tokens(*words: str) -> tuple[Any, pd.DataFrame]:
     data = pd.DataFrame({"token": words, "logit": [1 / (1 + place) for place in range(len(words))]})
-    return FIGURES["tokens"](data, {"model": "specimen"}, "L1.u2"), data
+    return CHARTS["tokens"](data, {"model": "specimen"}, "L1.u2"), data
 
 
 def pdf_text(content: bytes, tmp_path: Path) -> str:

@@ -5,11 +5,11 @@ import re
 import pandas as pd
 import pytest
 
-from mmn.figures import FIGURES
 from mmn.figures.export import chart_bytes
-from mmn.figures.layers import AXES, CONTROLS, highest, with_control
 from mmn.figures.theme import ordered_colours
 from mmn.figures.wording import k_text
+from mmn.studies.scoring.layer_figures import AXES, CONTROLS, highest, with_control
+from tests.figures.charts import CHARTS
 
 RUN = {"model": "specimen", "images": "gallery", "n_layers": 6, "d_mlp": 512}
 
@@ -28,11 +28,11 @@ def rows(methods=("contribution", "random"), ks=(3, 43), n_layers=6) -> pd.DataF
 
 def test_missing_column_is_an_error_and_not_an_empty_chart():
     with pytest.raises(AssertionError, match=r"missing columns: \['n_units'\]"):
-        FIGURES["layers"](rows().drop(columns="n_units"), RUN)
+        CHARTS["layers"](rows().drop(columns="n_units"), RUN)
 
 
 def test_title_names_method_model_pictures_and_n():
-    title = FIGURES["layers"](rows(), RUN, subset="concepts: dog").to_dict()["title"]
+    title = CHARTS["layers"](rows(), RUN, subset="concepts: dog").to_dict()["title"]
     assert title["text"] == "Top units of a picture per layer, contribution"
     assert title["subtitle"] == ["specimen on gallery, n = 1 picture, concepts: dog"]
 
@@ -45,7 +45,7 @@ def test_random_is_a_control_of_the_others_but_stands_alone_when_alone():
     assert set(with_control(rows(), 512)["method"]) == {"contribution"}
     assert with_control(rows(), 512)["control_mean_units"].notna().all()
     assert set(with_control(rows(methods=("random",)), 512)["method"]) == {"random"}
-    assert len(FIGURES["layers"](rows(methods=("contribution",)), RUN).to_dict()["layer"]) == 1, "no control scored"
+    assert len(CHARTS["layers"](rows(methods=("contribution",)), RUN).to_dict()["layer"]) == 1, "no control scored"
 
 
 def test_a_control_that_fills_every_layer_does_not_squeeze_the_bars():
@@ -59,7 +59,7 @@ def test_a_control_that_fills_every_layer_does_not_squeeze_the_bars():
     for quantity in AXES:
         top = highest(data, 512, quantity)
         assert controlled[quantity].max() > 0.5 * top, quantity
-    spec = FIGURES["layers"](data, RUN, quantity="n_units").to_dict()
+    spec = CHARTS["layers"](data, RUN, quantity="n_units").to_dict()
     assert spec["title"]["subtitle"][1] == "distinct in all layers: 903 (random: 3,072)"
 
 
@@ -72,7 +72,7 @@ def test_control_of_a_few_layers_is_of_all_distinct_units():
 @pytest.mark.parametrize(("n_layers", "channel"), [(6, "shape"), (40, "strokeDash")])
 @pytest.mark.parametrize("quantity", AXES)
 def test_the_control_has_an_entry_in_the_legend(n_layers: int, channel: str, quantity: str):
-    chart = FIGURES["layers"](rows(n_layers=n_layers), RUN, quantity=quantity)
+    chart = CHARTS["layers"](rows(n_layers=n_layers), RUN, quantity=quantity)
     svg = chart_bytes(chart, rows(), "svg").decode()
     legends = re.findall(r'aria-label="Symbol legend[^"]*"', svg)
     assert any(CONTROLS[quantity] in legend for legend in legends), legends
@@ -83,18 +83,18 @@ def test_bars_for_few_layers_and_lines_for_many():
     def marks(chart) -> set[str]:
         return {layer["mark"]["type"] for layer in chart.to_dict()["layer"]}
 
-    assert marks(FIGURES["layers"](rows(), RUN)) == {"bar", "point"}
-    assert marks(FIGURES["layers"](rows(n_layers=40), RUN)) == {"line", "point"}
+    assert marks(CHARTS["layers"](rows(), RUN)) == {"bar", "point"}
+    assert marks(CHARTS["layers"](rows(n_layers=40), RUN)) == {"line", "point"}
 
 
 def test_a_panel_per_method_and_one_axis_for_all():
-    spec = FIGURES["layers"](rows(methods=("contribution", "activation", "random")), RUN).to_dict()
+    spec = CHARTS["layers"](rows(methods=("contribution", "activation", "random")), RUN).to_dict()
     assert spec["facet"]["sort"] == ["contribution", "activation"]
     assert "resolve" not in spec
 
 
 def test_ks_keep_their_numeric_order():
-    spec = FIGURES["layers"](rows(ks=(1000, 43, 200)), RUN).to_dict()
+    spec = CHARTS["layers"](rows(ks=(1000, 43, 200)), RUN).to_dict()
     domain = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert [label.split()[0] for label in domain] == ["43", "200", "1,000"]
 

@@ -9,6 +9,7 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from mmn.store import Store
+from mmn.studies.editing.queries import EditQueries
 from tests.pages.filled_effects import EDIT_IDS
 
 
@@ -129,7 +130,7 @@ def test_undo_asks_first_and_removes_the_edit_alone(whole_cache: Path, open_app)
     assert not at.exception
     assert not at.error, [e.value for e in at.error]
     store: Store = resources.store()
-    assert set(store.edits("5e6f")["edit_id"]) == set(EDIT_IDS[1:])
+    assert set(store.ask(EditQueries).edits("5e6f")["edit_id"]) == set(EDIT_IDS[1:])
     assert not file.exists()
     assert at.selectbox(key="edit").value.endswith(EDIT_IDS[1][:8])
 

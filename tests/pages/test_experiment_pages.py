@@ -9,6 +9,8 @@ import pytest
 
 from mmn.names import default_method
 from mmn.runs import jobs
+from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.specificity.queries import SpecificityQueries
 
 FAKE = Path(__file__).with_name("fake_score.py")
 PAGES = ("invariance", "specificity", "sensitivity")
@@ -139,9 +141,9 @@ def test_survival_is_told_score_by_score_of_the_nouns_that_the_layers_lead(whole
     assert {"contribution", "activation"} <= set(rows["score"])
     store = resources.store()
     for row in rows.to_dict("records"):
-        told = store.surviving_concepts("5e6f", method=row["score"], layers=(0, 1))
+        told = store.ask(InvarianceQueries).surviving_concepts("5e6f", method=row["score"], layers=(0, 1))
         assert (row["share"], row["n_kept"]) == (100 * told["share"], told["n_kept"]), "in percent"
-    assert rows["n_concepts"].max() < store.surviving_concepts("5e6f")["n_concepts"]
+    assert rows["n_concepts"].max() < store.ask(InvarianceQueries).surviving_concepts("5e6f")["n_concepts"]
 
 
 def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_app):
@@ -149,7 +151,7 @@ def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_
 
     at = open_app("invariance")
     store = resources.store()
-    kept = set(store.invariance_by_concept("5e6f", "contribution", 10)["lemma"])
+    kept = set(store.ask(InvarianceQueries).by_concept("5e6f", "contribution", 10)["lemma"])
     gone = sorted(set(store.concepts("5e6f")["lemma"]) - kept)
     assert gone, "some noun is never the first one, and only first ones survive here"
     choose(at, "concept", gone[0])
@@ -194,8 +196,8 @@ def test_the_sentence_above_the_charts_is_of_held_out_units(whole_cache, open_ap
     from app import resources
 
     at = fine(open_app("specificity"))
-    method = default_method(resources.store().specificity_methods("5e6f"))
-    rows = resources.store().highest_for_own_noun("5e6f", [method])
+    method = default_method(resources.store().ask(SpecificityQueries).methods("5e6f"))
+    rows = resources.store().ask(SpecificityQueries).highest_for_own_noun("5e6f", [method])
     rows = rows[rows["selection"] == "held-out"].set_index("is_control")["share"]
     assert f"**{100 * rows[False]:.1f} %** of the top units by {method} score highest" in text(at)
     assert f"random units of their layers: {100 * rows[True]:.1f} %" in text(at)

@@ -9,6 +9,7 @@ import pytest
 
 from mmn.core import Neuron
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
 from mmn.units.heat_maps import heat_map, iou, mask_at
 from mmn.units.masks import MaskSource, Outlines
 from tests.pages.filled import GRIDS, fill_whole
@@ -35,7 +36,7 @@ def noun_pills(at):
 def first_picture(cache) -> pd.Series:
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
-        return store.pictures("5e6f").iloc[0]
+        return store.ask(PictureQueries).pictures("5e6f").iloc[0]
 
 
 def tile(at, number: int):
@@ -120,9 +121,9 @@ def test_the_average_map_is_measured_itself(whole_cache, open_app, monkeypatch):
     assert not at.error
     with Store.open(whole_cache / "again") as store:
         store.load_new_shards([whole_cache / "runs"])
-        ranked = store.ranked_units("5e6f", row["image_id"], said[0], "contribution", limit=3)
+        ranked = store.ask(PictureQueries).ranked_units("5e6f", row["image_id"], said[0], "contribution", limit=3)
         units = [Neuron(one.layer, one.unit) for one in ranked.itertuples()]
-        values = np.stack(store.looks("5e6f", row["image_id"], units)["activations"]).mean(axis=0)
+        values = np.stack(store.ask(PictureQueries).looks("5e6f", row["image_id"], units)["activations"]).mean(axis=0)
     looked_at = mask_at(heat_map(values, GRIDS, (64, 48)))
     expected = f"with “{said[0]}” **{iou(looked_at, left):.2f}** · with other objects **{iou(looked_at, ~left):.2f}**"
     assert f"IoU of the brightest 5 % of the average map: {expected}" in [m.value for m in at.markdown]
@@ -179,9 +180,12 @@ def test_picture_survives_or_falls_back_on_a_change_of_run(whole_cache, open_app
 
 
 def test_average_has_no_gaps_where_another_noun_had_a_later_unit_looked_at(whole_cache, open_app, monkeypatch):
-    monkeypatch.setattr(Store, "looks", lambda self, run, image, units: looks(self, run, image, units).iloc[1:])
+    def with_a_gap(self, run, image, units):
+        return looks(self, run, image, units).iloc[1:]
+
+    monkeypatch.setattr(PictureQueries, "looks", with_a_gap)
     at = open_app("image")
     assert "looks was not kept" in captions(at), "rank 1 is missing, so no average of the top is shown"
 
 
-looks = Store.looks
+looks = PictureQueries.looks

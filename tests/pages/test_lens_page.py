@@ -2,6 +2,7 @@
 
 import json
 
+from mmn.studies.lens.queries import LensQueries
 from tests.pages.filled import fill_whole
 
 
@@ -25,7 +26,7 @@ def test_first_screen_is_full(whole_cache, open_app):
     assert overlay(at).count("<div title=") == 4
     from app import resources
 
-    shares = resources.store().noun_shares("5e6f").groupby("layer")["share"].mean()
+    shares = resources.store().ask(LensQueries).noun_shares("5e6f").groupby("layer")["share"].mean()
     opened = next(s for s in at.select_slider if s.key == "layer").value
     assert shares[int(opened)] == shares.max(), "the layer after which image tokens say most of the caption's nouns"
     assert shares.max() > 0

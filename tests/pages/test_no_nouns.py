@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mmn.cli import main
-from mmn.cli.figure import DRAW
 from mmn.scores import batch
 from mmn.store import Store
+from mmn.studies.registry import FIGURES
 from tests.pages.test_every_page import PAGES, assert_fine
 
 SAYS = "no caption of this run holds a noun (its 3 pictures)"
@@ -56,7 +56,7 @@ def test_a_command_says_that_no_caption_holds_a_noun(command: str, cache: Path, 
     assert SAYS in refused(f"{command} --progress none", cache, capfd)
 
 
-@pytest.mark.parametrize("figure", DRAW)
+@pytest.mark.parametrize("figure", FIGURES)
 def test_a_figure_says_that_no_caption_holds_a_noun(figure: str, cache: Path, capfd, tmp_path: Path) -> None:
     out = tmp_path / "a.svg"
     assert SAYS in refused(f"figure {figure} --run latest --out {out}", cache, capfd)

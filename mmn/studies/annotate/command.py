@@ -28,7 +28,7 @@ def add_parsers(commands: Any) -> None:
         metavar="SRC",
         help="people's captions: coco:CAPTIONS.json, a .csv, …; alone, only these",
     )
-    add_common(parser, "annotate")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

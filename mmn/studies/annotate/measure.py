@@ -45,7 +45,7 @@ from mmn.runs import reopen, shards
 from mmn.runs.added_later import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples
 from mmn.runs.plan import Progress, ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import ANNOTATIONS
+from mmn.runs.tables import TABLES
 from mmn.scores.rows import Tables
 from mmn.statistics.held_out import HeldOut, read_held_out
 from mmn.units.decoding import decode_units
@@ -298,7 +298,7 @@ def _annotate_batch(asked: _Asked, batch: str) -> Tables:
             rows[table] += new
         if asked.revision:
             rows["outline"].append(_outline(asked, example, outlines))
-    written = {table: pa.Table.from_pylist(new, schema=ANNOTATIONS[table]) for table, new in rows.items()}
+    written = {table: pa.Table.from_pylist(new, schema=TABLES[table]) for table, new in rows.items()}
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 

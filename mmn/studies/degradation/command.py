@@ -48,7 +48,7 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument("--metric", default="word-f1", metavar="M", help="of how alike captions are; default word-f1")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures of the run")
-    add_common(parser, "degrade")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -137,10 +137,10 @@ _LAYERS: Final = """
 """
 
 
-class EffectReader(Reader):
+class EffectQueries(Reader):
     """Questions about ablated and perturbed units."""
 
-    def effect_settings(self, run_id: str) -> pd.DataFrame:
+    def settings(self, run_id: str) -> pd.DataFrame:
         """Returns what was measured, one row per setting.
 
         Columns: kind, method, selection, k, sigma, sigma_unit, metric, n_captions. Empty where
@@ -149,10 +149,10 @@ class EffectReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            return own.sql(_SETTINGS, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_SETTINGS, params={"run_id": run["run_id"]}).df()
 
-    def effect_means(self, run_id: str, which: Which) -> pd.DataFrame:
+    def means(self, run_id: str, which: Which) -> pd.DataFrame:
         """Returns the mean effect on each picture's nouns, one row per picture and setting.
 
         Columns: image_id, method, selection, draw, k, sigma, prob, logit, baseline_prob (of the same nouns in the
@@ -164,7 +164,7 @@ class EffectReader(Reader):
         """
         return self._means(run_id, which, "image_id")
 
-    def effect_lemmas(self, run_id: str, which: Which) -> pd.DataFrame:
+    def by_concept(self, run_id: str, which: Which) -> pd.DataFrame:
         """Returns the same for each lemma instead of each picture: the mean over the captions that say it.
 
         Columns: lemma, then as `effect_means`; n_nouns is the number of its captions.
@@ -175,7 +175,7 @@ class EffectReader(Reader):
         """
         return self._means(run_id, which, "lemma")
 
-    def effect_pictures(self, run_id: str, which: Which) -> pd.DataFrame:
+    def pictures(self, run_id: str, which: Which) -> pd.DataFrame:
         """Returns the nouns with effects, by source and position.
 
         Columns: image_id, noun, lemma, source, text (the caption), prob (untouched), n_captions (new ones kept).
@@ -184,10 +184,10 @@ class EffectReader(Reader):
             RunNotFoundError: no such run.
             UsageError: as `effect_means`.
         """
-        with self._of_run(run_id) as (own, run):
-            return _ask(own, run, which, _PICTURES, {})
+        with self._of_run(run_id) as (cursor, run):
+            return _ask(cursor, run, which, _PICTURES, {})
 
-    def effect_captions(self, run_id: str, which: Which, image_id: str, noun: str) -> pd.DataFrame:
+    def captions(self, run_id: str, which: Which, image_id: str, noun: str) -> pd.DataFrame:
         """Returns all that was measured of one noun of one picture, by the first of `which.methods`.
 
         Columns: selection, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit; by k, then sigma.
@@ -195,10 +195,10 @@ class EffectReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             key = {"run_id": run["run_id"], "kind": which.kind, "image_id": image_id, "noun": noun}
             more = {"method": which.methods[0], "metric": which.metric, "sigma_unit": which.sigma_unit}
-            return own.sql(_CAPTIONS, params=key | more | {"selections": list(ALL_SELECTIONS)}).df()
+            return cursor.sql(_CAPTIONS, params=key | more | {"selections": list(ALL_SELECTIONS)}).df()
 
     def ablated_layers(self, run_id: str, which: Which, k: int) -> pd.DataFrame:
         """Returns in which layers a noun's top k units lie: layer, n_units (mean over nouns with effects), share.
@@ -207,19 +207,19 @@ class EffectReader(Reader):
             RunNotFoundError: no such run.
             UsageError: as `effect_means`; a k beyond what the run stored, where the ranking is not known.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             stored = min(run["settings"]["top_k"], run["n_layers"] * run["d_mlp"])
             if not 1 <= k <= stored:
                 raise UsageError(f"k = {k} is not in 1 … {stored}, the units per noun that this run stored")
-            return _ask(own, run, which, _LAYERS, {"k": k, "n_layers": run["n_layers"]})
+            return _ask(cursor, run, which, _LAYERS, {"k": k, "n_layers": run["n_layers"]})
 
     def _means(self, run_id: str, which: Which, of: str) -> pd.DataFrame:
-        with self._of_run(run_id) as (own, run):
-            return _ask(own, run, which, _MEANS, {"metric": which.metric}, start=_START[which.kind], of=of)
+        with self._of_run(run_id) as (cursor, run):
+            return _ask(cursor, run, which, _MEANS, {"metric": which.metric}, start=_START[which.kind], of=of)
 
 
 def _ask(
-    own: duckdb.DuckDBPyConnection, run: dict[str, Any], which: Which, sql: str, values: dict[str, Any], **parts: str
+    cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], which: Which, sql: str, values: dict[str, Any], **parts: str
 ) -> pd.DataFrame:
     """The rows of a question about what is meant by `which`.
 
@@ -236,4 +236,4 @@ def _ask(
         "sigma_unit": which.sigma_unit,
     }
     question = sql.format(nouns=_NOUNS, meant=_MEANT.format(led=led), **parts)
-    return own.sql(question, params=meant | layers | values).df()
+    return cursor.sql(question, params=meant | layers | values).df()

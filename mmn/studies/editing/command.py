@@ -51,7 +51,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--no-controls", action="store_true", help="without random units and rank-one beside it")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures to edit on, and of random units")
     parser.add_argument("--out", type=Path, metavar="F.safetensors", help="the delta, for score --model M --delta F")
-    add_common(parser, "edit")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ from mmn.models.loading import Model
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import EXPERIMENTS
+from mmn.runs.tables import TABLES
 from mmn.runs.teacher_forcing import reread
 from mmn.scores.batch import check_methods
 from mmn.scores.equations import rank_units, uniform_draw
@@ -222,8 +222,8 @@ def _carry_out(one: _Editing, edits_path: Path, progress: Callable[[int], None])
     checksums = {"checksum_before": before, "checksum_edited": edited, "checksum_after_undo": after}
     row = _row(one, delta, _settings(one, solution, selected, captions) | checksums) | report(captions)
     tables = {
-        "edit": pa.Table.from_pylist([row], schema=EXPERIMENTS["edit"]),
-        "edited_caption": pa.Table.from_pylist(list(map(asdict, captions)), schema=EXPERIMENTS["edited_caption"]),
+        "edit": pa.Table.from_pylist([row], schema=TABLES["edit"]),
+        "edited_caption": pa.Table.from_pylist(list(map(asdict, captions)), schema=TABLES["edited_caption"]),
     }
     return tables | ({"failure": failure_table(failures)} if failures else {})
 

@@ -6,15 +6,11 @@ An edit is a file (`edits/<edit_id>.safetensors` in the cache) and these rows; a
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
 from mmn.core import Neuron
-from mmn.errors import UsageError
-from mmn.safety.inside import inside, is_name
-from mmn.safety.printable import quoted
 from mmn.store.reader import Reader
 
 ROLES: Final = ("edited", "other", "unrelated")  # the edit was made on it; of the same noun; without the noun
@@ -39,7 +35,7 @@ _CAPTIONS: Final = """
 """
 
 
-class EditReader(Reader):
+class EditQueries(Reader):
     """Questions about edits."""
 
     def edits(self, run_id: str) -> pd.DataFrame:
@@ -51,15 +47,15 @@ class EditReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            found = own.sql(_EDITS, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            found = cursor.sql(_EDITS, params={"run_id": run["run_id"]}).df()
         found["units"] = [
             [Neuron(int(layer), int(unit)) for layer, unit in json.loads(text)] for text in found["units"]
         ]
         found["settings"] = [json.loads(text) for text in found["settings"]]
         return found
 
-    def edited_captions(self, run_id: str, *edit_ids: str) -> pd.DataFrame:
+    def captions(self, run_id: str, *edit_ids: str) -> pd.DataFrame:
         """Returns the captions before and after some edits, by role and source.
 
         Columns: edit_id, image_id, role, source, text_before, text_after, prob_before, prob_after, is_as_wished,
@@ -68,16 +64,6 @@ class EditReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             values = {"run_id": run["run_id"], "edit_ids": list(edit_ids), "roles": list(ROLES)}
-            return own.sql(_CAPTIONS, params=values).df()
-
-    def edit_path(self, edit_id: str) -> Path:
-        """Returns where the file of an edit lies: what `--delta` loads. It may have been removed by hand.
-
-        Raises:
-            UsageError: that is no id of an edit.
-        """
-        if not (is_name(edit_id) and edit_id.isalnum()):
-            raise UsageError(f"{quoted(edit_id)} is not the id of an edit")
-        return inside(self.cache_path / "edits", f"{edit_id}.safetensors")
+            return cursor.sql(_CAPTIONS, params=values).df()

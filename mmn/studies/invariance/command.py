@@ -32,7 +32,7 @@ def add_parsers(commands: Any) -> None:
         help=f"cross-image: pictures in a draw; default {N_IMAGES}",
     )
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="region: only the first pictures, whole batches")
-    add_common(parser, "invariance")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from mmn.names import COMPLETE
 from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import shard_name
-from mmn.runs.tables import EXPERIMENTS
+from mmn.runs.tables import TABLES
 from mmn.studies.invariance import measure
 from mmn.studies.invariance.measure import Spoken, lowest_places, spoken
 
@@ -137,7 +137,7 @@ def _compare(
 ) -> dict[str, pa.Table]:
     """The rows of all draws, method by method: `invariance`, and `shared_layer`."""
     units = _units(run, run_path, draws, methods, max(ks), progress)
-    found = {name: [EXPERIMENTS[name].empty_table()] for name in ("invariance", "shared_layer")}
+    found = {name: [TABLES[name].empty_table()] for name in ("invariance", "shared_layer")}
     for method in methods if draws else ():
         ranked = np.stack([np.stack([units[method, one] for one, _ in draw.pictures]) for draw in draws])
         usable = [k for k in ks if k <= ranked.shape[2]]
@@ -172,7 +172,7 @@ def _layer_rows(
         "n_shared": shared[draw, k, layer],
         "n_random": expected[draw, k, layer],
     }
-    schema = EXPERIMENTS["shared_layer"]
+    schema = TABLES["shared_layer"]
     return pa.table({name: columns[name] for name in schema.names}).cast(schema)
 
 

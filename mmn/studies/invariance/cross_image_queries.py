@@ -65,10 +65,10 @@ _WITHOUT_LAYERS: Final = f"""
 """  # noqa: S608 - no user's words
 
 
-class CrossImageReader(Reader):
+class CrossImageQueries(Reader):
     """Questions about units that several pictures of a concept share."""
 
-    def cross_image_invariance(
+    def across_pictures(
         self, run_id: str, method: str, k: int, n: int, lemmas: Sequence[str] = (), layers: Layers = None
     ) -> pd.DataFrame:
         """Returns the share of the top k units that n pictures of a concept have in common, the largest first.
@@ -85,14 +85,14 @@ class CrossImageReader(Reader):
             UsageError: nothing of that kind was measured, or not by layer; layers that the model does not have.
         """
         asked = {"method": method, "k": k, "n": n, "lemmas": distinct(lemmas)}
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             values = asked | {"run_id": run["run_id"]}
             shares = "FROM draws"
             if layers is not None:
-                _assert_by_layer(own, run, values)
+                _assert_by_layer(cursor, run, values)
                 first, last = checked_layers(run, layers)
                 shares, values = _IN_LAYERS, values | {"first_layer": first, "last_layer": last}
-            found = own.sql(_CROSS_IMAGE.format(shares=shares), params=values).df()
+            found = cursor.sql(_CROSS_IMAGE.format(shares=shares), params=values).df()
         if found.empty:
             raise nothing_measured(run, CROSS_IMAGE, [method], lemmas)
         return marked(found, at_least_by_chance(found["ratio"].to_numpy(), found["floor_random"].to_numpy()))
@@ -108,18 +108,18 @@ class CrossImageReader(Reader):
             UsageError: nothing of that kind was measured, or not by layer.
         """
         asked = {"method": method, "k": k, "n": n, "lemmas": distinct(lemmas)}
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             values = asked | {"run_id": run["run_id"]}
-            _assert_by_layer(own, run, values)
-            found = own.sql(_SHARED_BY_LAYER, params=values | {"n_layers": run["n_layers"]}).df()
+            _assert_by_layer(cursor, run, values)
+            found = cursor.sql(_SHARED_BY_LAYER, params=values | {"n_layers": run["n_layers"]}).df()
         if found.empty:
             raise nothing_measured(run, CROSS_IMAGE, [method], lemmas)
         return found
 
 
-def _assert_by_layer(own: duckdb.DuckDBPyConnection, run: dict[str, Any], values: dict[str, Any]) -> None:
+def _assert_by_layer(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], values: dict[str, Any]) -> None:
     """Raises UsageError where an earlier version counted the draws, which did not store the layers of shared units."""
-    [(n_without,)] = own.execute(_WITHOUT_LAYERS, values).fetchall()
+    [(n_without,)] = cursor.execute(_WITHOUT_LAYERS, values).fetchall()
     if n_without:
         raise UsageError(
             f"the shared units of run {run['run_id']} were counted before their layers were kept: "

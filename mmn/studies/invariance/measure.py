@@ -25,7 +25,7 @@ from mmn import names
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs import shards
-from mmn.runs.tables import EXPERIMENTS
+from mmn.runs.tables import TABLES
 from mmn.statistics.intervals import draw_intervals
 from mmn.store.cells import by_picture, with_intervals
 
@@ -202,7 +202,7 @@ def region_table(
         methods: of the rankings.
         ks: how many units are compared.
     """
-    tables = [EXPERIMENTS["invariance"].empty_table()]
+    tables = [TABLES["invariance"].empty_table()]
     said, before = original
     for method in [method for method in methods if method in before]:
         usable = [k for k in ks if k <= before[method].units.shape[1]]
@@ -264,7 +264,7 @@ def rows_table(
     columns["ratio"] = ratio.flatten()
     columns["floor_other_noun"] = pa.array(floor_other_noun.flatten(), from_pandas=True)  # NaN is empty
     columns["floor_random"] = floor_random.flatten()
-    schema = EXPERIMENTS["invariance"]
+    schema = TABLES["invariance"]
     return pa.table({name: columns[name] for name in schema.names}).cast(schema)
 
 

@@ -117,21 +117,21 @@ _BY_LAYER: Final = f"""
 """  # noqa: S608 - no user's words
 
 
-class InvarianceReader(Reader):
+class InvarianceQueries(Reader):
     """Questions about units that stay the same."""
 
-    def invariance_measured(self, run_id: str) -> pd.DataFrame:
+    def measured(self, run_id: str) -> pd.DataFrame:
         """Returns what of a run was measured: kind, method, k, n, n_draws; methods in the order of `names.METHODS`.
 
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            found = own.sql(_MEASURED, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            found = cursor.sql(_MEASURED, params={"run_id": run["run_id"]}).df()
         place = {method: number for number, method in enumerate(in_order(found["method"]))}
         return found.sort_values("method", key=lambda names: names.map(place), kind="stable").reset_index(drop=True)
 
-    def region_invariance(
+    def shuffled(
         self,
         run_id: str,
         methods: Sequence[str],
@@ -160,15 +160,15 @@ class InvarianceReader(Reader):
             "ks": list(dict.fromkeys(ks)),
             "lemmas": distinct(lemmas),
         }
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
             values["run_id"] = run["run_id"]
-            rows = own.sql(_CURVES.format(led=led), params=asked | values).df()
+            rows = cursor.sql(_CURVES.format(led=led), params=asked | values).df()
             if rows.empty:
                 raise nothing_measured(run, REGION, methods, lemmas, layers)
             one_k = asked["ks"][int(rows["cell"].min()) % len(asked["ks"])]  # every k has the same concepts
             values |= {"methods": asked["methods"], "lemmas": asked["lemmas"], "k": one_k}
-            counted = own.sql(_N_CONCEPTS.format(led=led), params=values).df()
+            counted = cursor.sql(_N_CONCEPTS.format(led=led), params=values).df()
         cells = pd.DataFrame([(m, k) for m in asked["methods"] for k in asked["ks"]], columns=["method", "k"])
         array = by_picture(rows, _RATIOS, len(cells))
         found = with_intervals(cells, _RATIOS, array, draw_intervals)
@@ -176,7 +176,7 @@ class InvarianceReader(Reader):
         found["n_concepts"] = found["method"].map(counted.set_index("method")["n_concepts"]).fillna(0).astype(int)
         return found[found["n_images"] > 0].reset_index(drop=True)
 
-    def invariance_by_concept(
+    def by_concept(
         self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), layers: Layers = None
     ) -> pd.DataFrame:
         """Returns each concept's ratio at one k, with 95 % intervals by picture, the furthest above its floor first.
@@ -191,9 +191,9 @@ class InvarianceReader(Reader):
         """
         quantities = (*_RATIOS, "difference")
         asked = {"method": method, "k": k, "lemmas": distinct(lemmas), "most": MOST_CONCEPTS}
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
-            rows = own.sql(_BY_CONCEPT.format(led=led), params=values | asked | {"run_id": run["run_id"]}).df()
+            rows = cursor.sql(_BY_CONCEPT.format(led=led), params=values | asked | {"run_id": run["run_id"]}).df()
         if rows.empty:
             raise nothing_measured(run, REGION, [method], lemmas, layers)
         cells = rows.groupby("cell").agg(lemma=("lemma", "first"), floor_random=("floor_random", "mean")).reset_index()
@@ -218,10 +218,10 @@ class InvarianceReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
             values |= {"run_id": run["run_id"], "lemmas": distinct(lemmas), "method": method}
-            rows = own.sql(_SURVIVAL.format(led=led), params=values).df()
+            rows = cursor.sql(_SURVIVAL.format(led=led), params=values).df()
         array = by_picture(rows, ["share"], 1)
         found = with_intervals(pd.DataFrame(index=[0]), ["share"], array, draw_intervals).iloc[0]
         told = {"share": found["share"], "low": found["share_low"], "high": found["share_high"]}
@@ -241,10 +241,10 @@ class InvarianceReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no scores of shuffled captions by that method.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
             values |= {"run_id": run["run_id"], "d_mlp": run["d_mlp"], "method": method, "k": k}
-            rows = own.sql(_BY_LAYER.format(led=led), params=values | {"lemmas": distinct(lemmas)}).df()
+            rows = cursor.sql(_BY_LAYER.format(led=led), params=values | {"lemmas": distinct(lemmas)}).df()
         if rows.empty:
             raise nothing_measured(run, REGION, [method], lemmas, layers)
         array = np.nan_to_num(by_picture(rows, ["n_units", "n_kept", "chance"], run["n_layers"]))[:, :, 0]

@@ -40,7 +40,7 @@ from mmn.reading.hooks import permuted
 from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun, shard_name
-from mmn.runs.tables import EXPERIMENTS, SCHEMAS
+from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.scores.batch import score_captions
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Tables, joined
@@ -200,7 +200,7 @@ def _summary(asked: _Asked) -> Region:
     run_path = asked.scored.path
     finished = shards.finished_shards(run_path)
     batches = sorted(batch for batch in finished if shard_name(PREFIX, batch, asked.key()) in finished)
-    tables = [EXPERIMENTS["invariance"].empty_table()]
+    tables = [TABLES["invariance"].empty_table()]
     n_concepts = n_survived = 0
     failed: set[str] = set()
     for batch in batches:

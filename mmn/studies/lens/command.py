@@ -16,6 +16,7 @@ from mmn.cli.options import at_least, words
 from mmn.cli.running import add_run_options, go_back, load_into_database
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
+from mmn.studies.lens.queries import LensQueries
 
 
 def add_parsers(commands: Any) -> None:
@@ -26,7 +27,7 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument("--top", type=at_least(1, 100), default=5, metavar="N", help="words of each; default 5")
     parser.add_argument("--layers", default="all", metavar="all|0,3,7", help="after which the logit lens looks")
-    add_common(parser, "lens")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,9 +65,9 @@ def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
     from mmn.studies.lens.results import layer_shares, nearest_result
 
     with Store.open(cache_path) as store:
-        tokens, failed = store.nearest_tokens(run_id), store.table(run_id, "failure")
+        tokens, failed = store.ask(LensQueries).nearest_tokens(run_id), store.table(run_id, "failure")
         result = {
-            "n_images": len(store.lens_pictures(run_id)),
+            "n_images": len(store.ask(LensQueries).pictures(run_id)),
             "n_image_tokens": int((tokens["kind"] == "nearest").sum()),
             "n_random": int((tokens["kind"] == "random").sum()),
             "n_failed": int((failed["stage"] == "lens").sum()),

@@ -39,7 +39,7 @@ from mmn.models.loading import Model
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import ANNOTATIONS
+from mmn.runs.tables import TABLES
 from mmn.runs.teacher_forcing import stored_concepts
 from mmn.scores.rows import Said, Tables
 from mmn.studies.lens.neighbours import nearest, random_like, require_bare_embeddings
@@ -181,7 +181,7 @@ def _answer(asked: _Asked, batch: str) -> Tables:
     tables = shards.read_shard(asked.scored.path / batch)
     examples, images, failures = reopen.open_all(tables, STAGE)
     said = stored_concepts(tables, examples)
-    parts, places = [ANNOTATIONS["lens"].empty_table()], []
+    parts, places = [TABLES["lens"].empty_table()], []
     for row, (example, image) in enumerate(zip(examples, images, strict=True)):
         stream, inputs = _stream(asked, image)
         parts += _picture_tables(asked, example, stream, [one for one in said if one.row == row])
@@ -189,7 +189,7 @@ def _answer(asked: _Asked, batch: str) -> Tables:
             seen = image_grid(asked.model, inputs, image.size)
             placed = seen.resized(image.size, (example.width, example.height))
             places.append({"image_id": example.image_id, "grid": serialise.to_json(placed)})
-    written = {"lens": pa.concat_tables(parts), "grid": pa.Table.from_pylist(places, schema=ANNOTATIONS["grid"])}
+    written = {"lens": pa.concat_tables(parts), "grid": pa.Table.from_pylist(places, schema=TABLES["grid"])}
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 
@@ -231,4 +231,4 @@ def _table(
         "tokens": pa.ListArray.from_arrays(ends, texts),
         "scores": pa.ListArray.from_arrays(ends, pa.array(scores.float().cpu().numpy().ravel())),
     }
-    return pa.table(columns, schema=ANNOTATIONS["lens"])
+    return pa.table(columns, schema=TABLES["lens"])

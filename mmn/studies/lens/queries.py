@@ -63,17 +63,17 @@ _OBJECT_SHARES: Final = f"""
 """  # noqa: S608 - no user's words
 
 
-class LensReader(Reader):
+class LensQueries(Reader):
     """Questions about the image tokens of a run."""
 
-    def lens_pictures(self, run_id: str) -> pd.DataFrame:
+    def pictures(self, run_id: str) -> pd.DataFrame:
         """Returns the pictures that `mmn lens` has read: image_id, layers (a list), has_nearest.
 
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            return own.sql(_PICTURES, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_PICTURES, params={"run_id": run["run_id"]}).df()
 
     def nearest_tokens(self, run_id: str) -> pd.DataFrame:
         """Returns the token nearest to each image token (`nearest`) and random vector (`random`), and their cosine.
@@ -83,8 +83,8 @@ class LensReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            return own.sql(_NEAREST, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_NEAREST, params={"run_id": run["run_id"]}).df()
 
     def image_words(self, run_id: str, image_id: str, layer: int | None) -> pd.DataFrame:
         """Returns what each image token of a picture says: token_position, tokens, scores, best first.
@@ -95,9 +95,9 @@ class LensReader(Reader):
             RunNotFoundError: no such run.
         """
         kind = "nearest" if layer is None else "logit-lens"
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             values = {"run_id": run["run_id"], "image_id": image_id, "kind": kind, "layer": layer}
-            return own.sql(_WORDS, params=values).df()
+            return cursor.sql(_WORDS, params=values).df()
 
     def noun_probabilities(self, run_id: str, image_id: str) -> pd.DataFrame:
         """Returns how probable each noun's token is at each image token: layer, token_position, noun, prob.
@@ -107,8 +107,8 @@ class LensReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            return own.sql(_NOUNS, params={"run_id": run["run_id"], "image_id": image_id}).df()
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_NOUNS, params={"run_id": run["run_id"], "image_id": image_id}).df()
 
     def noun_shares(self, run_id: str) -> pd.DataFrame:
         """Returns the share of a picture's image tokens whose most probable token is a noun's of its caption.
@@ -118,8 +118,8 @@ class LensReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            return own.sql(_SHARES, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_SHARES, params={"run_id": run["run_id"]}).df()
 
     def object_shares(self, run_id: str, places: pd.DataFrame) -> pd.DataFrame:
         """Returns the share of image tokens whose most probable token is a noun's, on its object and elsewhere.
@@ -134,6 +134,6 @@ class LensReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            own.register("places", places)
-            return own.sql(_OBJECT_SHARES, params={"run_id": run["run_id"]}).df()
+        with self._of_run(run_id) as (cursor, run):
+            cursor.register("places", places)
+            return cursor.sql(_OBJECT_SHARES, params={"run_id": run["run_id"]}).df()

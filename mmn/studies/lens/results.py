@@ -28,6 +28,8 @@ from mmn.runs.added_later import example_of, masks_of_run
 from mmn.statistics.intervals import interval_table
 from mmn.statistics.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
 from mmn.store import Store
+from mmn.store.pictures import PictureQueries
+from mmn.studies.lens.queries import LensQueries
 from mmn.units.heat_maps import tokens_on
 from mmn.units.masks import MaskSource
 from mmn.units.words import is_word
@@ -57,10 +59,10 @@ def nearest_result(tokens: pd.DataFrame) -> NearestResult | None:
 
 def layer_shares(store: Store, run_id: str) -> pd.DataFrame:
     """Returns layer, line (of `LINES`), mean, low, high, n (pictures); no object lines where no outlines are known."""
-    parts = [store.noun_shares(run_id).assign(line=CAPTION)]
+    parts = [store.ask(LensQueries).noun_shares(run_id).assign(line=CAPTION)]
     places = object_places(store, run_id)
     if len(places):
-        found = store.object_shares(run_id, places)
+        found = store.ask(LensQueries).object_shares(run_id, places)
         parts.append(found.assign(line=np.where(found["is_on"], ON_OBJECT, ELSEWHERE)))
     rows = pd.concat([part[["image_id", "layer", "line", "share"]] for part in parts])
     if rows.empty:
@@ -76,10 +78,10 @@ def object_places(store: Store, run_id: str) -> pd.DataFrame:
     """
     columns = ["image_id", "noun", "token_position", "is_on"]
     examples = [example_of(picture) for picture in store.table(run_id, "image").to_dict("records")]
-    source = masks_of_run(store.mask_specs(run_id), examples)
+    source = masks_of_run(store.ask(PictureQueries).mask_specs(run_id), examples)
     if source is None:
         return pd.DataFrame(columns=columns)
-    read = store.lens_pictures(run_id)["image_id"].head(N_MASKED)
+    read = store.ask(LensQueries).pictures(run_id)["image_id"].head(N_MASKED)
     images, concepts, grid_rows = (store.table(run_id, name) for name in ("image", "concept", "grid"))
     cells = grid_rows[grid_rows["image_id"].isin(read)].set_index("image_id")["grid"].map(serialise.from_json)
     is_said = (concepts["variant"] == ORIGINAL) & concepts["target_at"].isna()

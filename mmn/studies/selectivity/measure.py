@@ -48,7 +48,7 @@ from mmn.reading.hooks import capture_units
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import EXPERIMENTS, SCHEMAS
+from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Tables
 from mmn.statistics.intervals import interval_table
@@ -136,10 +136,10 @@ def measure_selectivity(
             }
             for table, rows in found.items():
                 with_size = [row | {"held_out": held_out} for row in rows]
-                tables[table] = pa.Table.from_pylist(with_size, schema=EXPERIMENTS[table])
+                tables[table] = pa.Table.from_pylist(with_size, schema=TABLES[table])
             tables |= {"failure": failure_table(failures)} if failures else {}
             shards.write_shard(scored.path, name, tables)
-    empty = {table: EXPERIMENTS[table].empty_table() for table in ("selectivity", "class_activation")}
+    empty = {table: TABLES[table].empty_table() for table in ("selectivity", "class_activation")}
     return empty | {"failure": SCHEMAS["failure"].empty_table()} | tables
 
 

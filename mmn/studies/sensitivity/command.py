@@ -20,7 +20,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all, the random ones too")
     parser.add_argument("--top", type=at_least(1), default=10, metavar="N", help="units of each noun; default 10")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures")
-    add_common(parser, "sensitivity")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ from mmn.models.loading import Model
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import added_references
 from mmn.runs.plan import ProgressCallback, failure_table
-from mmn.runs.tables import EXPERIMENTS, SCHEMAS
+from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.runs.teacher_forcing import stored_concepts
 from mmn.scores.rows import Tables
 from mmn.statistics.intervals import ANYWHERE, SHARE, interval_table
@@ -132,7 +132,7 @@ def measure_sensitivity(
     found = [shards.read_shard(run_path / name) for name in written]
     return {
         table: pa.concat_tables([schema.empty_table(), *(tables[table] for tables in found if table in tables)])
-        for table, schema in (("sensitivity", EXPERIMENTS["sensitivity"]), ("failure", SCHEMAS["failure"]))
+        for table, schema in (("sensitivity", TABLES["sensitivity"]), ("failure", SCHEMAS["failure"]))
     }
 
 
@@ -257,7 +257,7 @@ def _measure_pictures(asked: _Asked, tables: Tables, tell: Callable[[], None]) -
                 failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
             rows += _measure_picture(asked, example, captions[example.image_id], image)
         tell()
-    found = {"sensitivity": pa.Table.from_pylist(rows, schema=EXPERIMENTS["sensitivity"])}
+    found = {"sensitivity": pa.Table.from_pylist(rows, schema=TABLES["sensitivity"])}
     return found | ({"failure": failure_table(failures)} if failures else {})
 
 

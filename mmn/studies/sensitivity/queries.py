@@ -32,20 +32,20 @@ _SENSITIVITY: Final = f"""
 """  # noqa: S608 - no user's words
 
 
-class SensitivityReader(Reader):
+class SensitivityQueries(Reader):
     """Questions about units' words."""
 
-    def sensitivity_measured(self, run_id: str) -> tuple[list[str], list[str]]:
+    def measured(self, run_id: str) -> tuple[list[str], list[str]]:
         """Returns the methods and the metrics of a run that were measured; empty without any.
 
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            found = own.execute(_MEASURED, {"run_id": run["run_id"]}).fetchall()
+        with self._of_run(run_id) as (cursor, run):
+            found = cursor.execute(_MEASURED, {"run_id": run["run_id"]}).fetchall()
         return in_order(method for method, _ in found), sorted({metric for _, metric in found})
 
-    def sensitivity(
+    def summary(
         self,
         run_id: str,
         methods: Sequence[str],
@@ -72,9 +72,9 @@ class SensitivityReader(Reader):
             UsageError: nothing of that kind was measured; layers that the model does not have.
         """
         asked = {"methods": distinct(methods), "metrics": distinct(metrics), "lemmas": distinct(lemmas)}
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
-            rows = own.sql(_SENSITIVITY.format(led=led), params=asked | values | {"run_id": run["run_id"]}).df()
+            rows = cursor.sql(_SENSITIVITY.format(led=led), params=asked | values | {"run_id": run["run_id"]}).df()
         if rows.empty:
             of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
             of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""

@@ -30,7 +30,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="only the first pictures, in whole batches, and no classes"
     )
-    add_common(parser, "specificity")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

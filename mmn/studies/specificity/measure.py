@@ -43,7 +43,7 @@ from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import EXPERIMENTS, SCHEMAS
+from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.runs.teacher_forcing import reread, stored_concepts
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Said, Tables
@@ -103,7 +103,7 @@ def measure_specificity(
     found = [shards.read_shard(scored.path / name) for name in mine]
     return {
         table: pa.concat_tables([schema.empty_table(), *(tables[table] for tables in found if table in tables)])
-        for table, schema in (("specificity", EXPERIMENTS["specificity"]), ("failure", SCHEMAS["failure"]))
+        for table, schema in (("specificity", TABLES["specificity"]), ("failure", SCHEMAS["failure"]))
     }
 
 
@@ -199,7 +199,7 @@ def _measure_batch(
             for (_, noun, one, _), value in zip(places, values, strict=True):
                 scores.setdefault(one, {})[noun] = value
     rows = [row for units in chosen.values() for row in _rows(units, scores)]
-    written = {"specificity": pa.Table.from_pylist(rows, schema=EXPERIMENTS["specificity"])}
+    written = {"specificity": pa.Table.from_pylist(rows, schema=TABLES["specificity"])}
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 

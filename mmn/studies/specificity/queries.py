@@ -144,10 +144,10 @@ _ACTIVATIONS: Final = """
 """
 
 
-class SpecificityReader(Reader):
+class SpecificityQueries(Reader):
     """Questions about what a noun's units do for other nouns."""
 
-    def specificity_methods(self, run_id: str) -> list[str]:
+    def methods(self, run_id: str) -> list[str]:
         """Returns the rankings whose top units were measured; empty without any.
 
         Raises:
@@ -155,14 +155,14 @@ class SpecificityReader(Reader):
         """
         return self._methods(run_id, "specificity")
 
-    def specificity_selections(self, run_id: str) -> list[str]:
+    def selections(self, run_id: str) -> list[str]:
         """Returns where the measured units were found: `held-out`, `same`, and `shuffled`, the null of that.
 
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            there = {name for (name,) in own.execute(_SELECTIONS, {"run_id": run["run_id"]}).fetchall()}
+        with self._of_run(run_id) as (cursor, run):
+            there = {name for (name,) in cursor.execute(_SELECTIONS, {"run_id": run["run_id"]}).fetchall()}
         return [one for one in FOUND if one in there]
 
     def nouns_of_one_picture(self, run_id: str, lemmas: Sequence[str] = ()) -> int:
@@ -171,8 +171,8 @@ class SpecificityReader(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
-            [(n,)] = own.execute(_ALONE, {"run_id": run["run_id"], "lemmas": distinct(lemmas)}).fetchall()
+        with self._of_run(run_id) as (cursor, run):
+            [(n,)] = cursor.execute(_ALONE, {"run_id": run["run_id"], "lemmas": distinct(lemmas)}).fetchall()
         return int(n)
 
     def selectivity_methods(self, run_id: str) -> list[str]:
@@ -183,19 +183,17 @@ class SpecificityReader(Reader):
         """
         return self._methods(run_id, "selectivity")
 
-    def specificity_pictures(
-        self, run_id: str, method: str, lemmas: Sequence[str] = (), selection: str = HELD_OUT
-    ) -> pd.DataFrame:
+    def pictures(self, run_id: str, method: str, lemmas: Sequence[str] = (), selection: str = HELD_OUT) -> pd.DataFrame:
         """Returns the pictures that were measured, those of the most nouns first: image_id, text, n_nouns.
 
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             asked = {"run_id": run["run_id"], "method": method, "lemmas": distinct(lemmas), "selection": selection}
-            return own.sql(_PICTURES, params=asked).df()
+            return cursor.sql(_PICTURES, params=asked).df()
 
-    def specificity_of_picture(
+    def of_picture(
         self,
         run_id: str,
         image_id: str,
@@ -213,17 +211,17 @@ class SpecificityReader(Reader):
             RunNotFoundError: no such run.
             UsageError: the picture was not measured, or none of its units lies there; layers that the model lacks.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             first, last = checked_layers(run, layers)
             asked = {"run_id": run["run_id"], "image_id": image_id, "method": method}
             asked |= {"fingerprint": run["model_fingerprint"], "first_layer": first, "last_layer": last}
-            asked |= _meant(own, run, selection)
-            found = own.sql(_PICTURE, params=asked).df()
+            asked |= _meant(cursor, run, selection)
+            found = cursor.sql(_PICTURE, params=asked).df()
         if found.empty:
             raise _nothing(run, method, f"picture {image_id[:12]}" + (f", layers {first} to {last}" if layers else ""))
         return found
 
-    def specificity_by_concept(
+    def by_concept(
         self,
         run_id: str,
         method: str,
@@ -250,14 +248,14 @@ class SpecificityReader(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        with self._of_run(run_id) as (own, run):
-            asked = _asked(run, [method], lemmas, layers) | {"most": most} | _meant(own, run, selection)
-            found = own.sql(_BY_CONCEPT, params=asked).df()
+        with self._of_run(run_id) as (cursor, run):
+            asked = _asked(run, [method], lemmas, layers) | {"most": most} | _meant(cursor, run, selection)
+            found = cursor.sql(_BY_CONCEPT, params=asked).df()
         if found.empty:
             raise _nothing(run, method, "the chosen nouns and layers")
         return _by_concept(found)
 
-    def specificity_summary(
+    def summary(
         self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
     ) -> pd.DataFrame:
         """Returns the mean share over concepts, then pictures, with 95 % intervals by picture; a row per method and
@@ -307,18 +305,18 @@ class SpecificityReader(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             asked = {"run_id": run["run_id"], "method": method, "lemmas": distinct(lemmas), "most": most}
-            found = own.sql(_SELECTIVITY, params=asked).df()
+            found = cursor.sql(_SELECTIVITY, params=asked).df()
             values = {name: asked[name] for name in ("run_id", "method")}
-            pictures = own.sql(_ACTIVATIONS, params=values).df()
+            pictures = cursor.sql(_ACTIVATIONS, params=values).df()
         if found.empty:
             raise _nothing(run, method, "classes of pictures" + (f" of {', '.join(lemmas)}" if lemmas else ""))
         return _with_tests_of_classes(found, pictures)
 
     def _methods(self, run_id: str, table: str) -> list[str]:
-        with self._of_run(run_id) as (own, run):
-            found = own.execute(_METHODS.format(table=table), {"run_id": run["run_id"]}).fetchall()
+        with self._of_run(run_id) as (cursor, run):
+            found = cursor.execute(_METHODS.format(table=table), {"run_id": run["run_id"]}).fetchall()
         return in_order(method for (method,) in found)
 
     def _summarised(
@@ -330,9 +328,9 @@ class SpecificityReader(Reader):
         layers: tuple[int, int] | None,
         cells: pd.DataFrame,
     ) -> pd.DataFrame:
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             asked = _asked(run, methods, lemmas, layers) | {"selections": list(FOUND)}
-            rows = own.sql(question, params=asked).df()
+            rows = cursor.sql(question, params=asked).df()
         if rows.empty:
             raise _nothing(run, " or ".join(methods), "the chosen nouns and layers")
         found = with_intervals(cells, ["share"], by_picture(rows, ["share"], len(cells)), draw_intervals)
@@ -348,9 +346,9 @@ def _cells(methods: Sequence[str], kinds: Mapping[str, Sequence[Any]]) -> pd.Dat
     return pd.DataFrame(itertools.product(distinct(methods), *kinds.values()), columns=["method", *kinds])
 
 
-def _meant(own: duckdb.DuckDBPyConnection, run: dict[str, Any], selection: str) -> dict[str, str]:
+def _meant(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], selection: str) -> dict[str, str]:
     """The selection, and whose rows are its control."""
-    there = {name for (name,) in own.execute(_SELECTIONS, {"run_id": run["run_id"]}).fetchall()}
+    there = {name for (name,) in cursor.execute(_SELECTIONS, {"run_id": run["run_id"]}).fetchall()}
     is_nulled = selection == SAME_PICTURE and SHUFFLED_UNITS in there
     return {"selection": selection, "control": SHUFFLED_UNITS if is_nulled else selection}
 

@@ -1,25 +1,21 @@
-"""How far do two rankings agree, and how well do a ranking's top units look at their nouns?
+"""How far do two rankings of the same nouns agree?
 
 Concepts are the nouns of pictures' own captions; words that the user chose are left out, and so are suppressors.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
 import duckdb
-import numpy as np
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.names import CONTRIBUTION, FOUND, RANDOM, chance_overlap, reference_of
-from mmn.statistics.intervals import draw_intervals, interval_table
+from mmn.names import CONTRIBUTION, RANDOM, chance_overlap, reference_of
+from mmn.statistics.intervals import draw_intervals
 from mmn.store.cells import by_picture, with_intervals
 from mmn.store.reader import Reader, require_k
-
-_OVERLAPS: Final = ("iou", "iou_other", "iou_random")
 
 # Concepts as numbers, so that two million rows are joined by one integer and not by three strings; and each ranking
 # read by itself, twice as fast as both together and taken apart.
@@ -83,22 +79,11 @@ _MATCHED: Final = f"""
     SELECT avg(share) FROM by_picture
 """  # noqa: S608 - no user's words
 
-# A picture's mean, over its nouns and their units: pictures of more nouns or units weigh no more than others.
-_FIELDS: Final = """
-    SELECT method, selection, image_id, count(*) AS n,
-        avg(iou) AS iou, avg(iou_other) AS iou_other, avg(iou_random) AS iou_random, avg(iou_best) AS iou_best
-    FROM field SEMI JOIN (
-        SELECT image_id, noun FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
-    ) USING (image_id, noun)
-    WHERE run_id = $run_id AND rank BETWEEN 1 AND $top AND iou IS NOT NULL
-    GROUP BY ALL ORDER BY method, selection, image_id
-"""
 
-
-class RankingReader(Reader):
+class RankingQueries(Reader):
     """Questions about whole rankings of a run."""
 
-    def ranking_overlap(
+    def overlap(
         self, run_id: str, method_a: str, method_b: str, ks: Sequence[int], lemmas: Sequence[str] = ()
     ) -> pd.DataFrame:
         """Returns |A ∩ B| / k of two rankings' top k, its mean over a picture's concepts, then over pictures.
@@ -119,14 +104,14 @@ class RankingReader(Reader):
         """
         if not ks:
             raise UsageError("choose at least one k")
-        with self._of_run(run_id) as (own, run):
+        with self._of_run(run_id) as (cursor, run):
             for k in ks:
                 require_k(run, k)
-            values = self._pair(own, run, method_a, method_b, lemmas) | {
+            values = self._pair(cursor, run, method_a, method_b, lemmas) | {
                 "ks": list(dict.fromkeys(ks)),
                 "max_k": max(ks),
             }
-            rows = own.sql(_OVERLAP, params=values).df()
+            rows = cursor.sql(_OVERLAP, params=values).df()
         if rows.empty:
             raise UsageError(f"run {run['run_id']} has no concepts of {list(lemmas) or 'any caption'} to compare")
         cells = pd.DataFrame({"k": values["ks"]})
@@ -134,7 +119,7 @@ class RankingReader(Reader):
         shape = (run["n_layers"], run["d_mlp"])
         return found.assign(chance=[chance_overlap(k, (method_a, method_b), *shape) for k in found["k"]])
 
-    def rank_correlation(self, run_id: str, method_a: str, method_b: str, lemmas: Sequence[str] = ()) -> dict[str, Any]:
+    def correlation(self, run_id: str, method_a: str, method_b: str, lemmas: Sequence[str] = ()) -> dict[str, Any]:
         """Returns Spearman's rho of two rankings, its mean over a picture's concepts, then over pictures.
 
         `spearman` with `low` and `high` (95 %, by picture), `n_images`, `n` (concepts) and `n_units` (compared for each
@@ -146,9 +131,9 @@ class RankingReader(Reader):
             RunNotFoundError: no such run.
             UsageError: no scores of a method.
         """
-        with self._of_run(run_id) as (own, run):
-            values = self._pair(own, run, method_a, method_b, lemmas) | {"max_k": run["settings"]["top_k"]}
-            rows = own.sql(_CORRELATION, params=values).df()
+        with self._of_run(run_id) as (cursor, run):
+            values = self._pair(cursor, run, method_a, method_b, lemmas) | {"max_k": run["settings"]["top_k"]}
+            rows = cursor.sql(_CORRELATION, params=values).df()
         found = with_intervals(
             pd.DataFrame(index=[0]), ["spearman"], by_picture(rows, ["spearman"], 1), draw_intervals
         ).iloc[0]
@@ -174,11 +159,11 @@ class RankingReader(Reader):
             RunNotFoundError: no such run.
             UsageError: a k that is not stored, or no such nouns.
         """
-        with self._of_run(run_id) as (own, run):
-            stored = self._score_methods(own, run)
+        with self._of_run(run_id) as (cursor, run):
+            stored = self._score_methods(cursor, run)
         k = k or min(run["settings"]["top_k"], run["n_layers"] * run["d_mlp"])
         found = [
-            self.ranking_overlap(run_id, control, reference, [k], lemmas).assign(control=control, reference=reference)
+            self.overlap(run_id, control, reference, [k], lemmas).assign(control=control, reference=reference)
             for control, reference in _controls(stored)
         ]
         if not found:
@@ -191,42 +176,21 @@ class RankingReader(Reader):
         return table
 
     def _matched_chance(self, run_id: str, reference: str, k: int, lemmas: Sequence[str]) -> float:
-        with self._of_run(run_id) as (own, run):
-            values = self._pair(own, run, reference, reference, lemmas) | {"max_k": k}
+        with self._of_run(run_id) as (cursor, run):
+            values = self._pair(cursor, run, reference, reference, lemmas) | {"max_k": k}
             del values["a"]
-            [(chance,)] = own.execute(_MATCHED, values).fetchall()
+            [(chance,)] = cursor.execute(_MATCHED, values).fetchall()
         return float(chance)
 
-    def field_summary(self, run_id: str, top: int = 10) -> pd.DataFrame:
-        """Returns how well the `top` units of each ranking look at their nouns, with 95 % intervals by picture.
-
-        A row for each method and selection: units that another picture of the noun ranks highest (`held-out`), those
-        that this one does (`same`). Columns: method, selection, n (rows of `field` with a region), n_images, and for
-        each of iou, iou_other, iou_random its mean within pictures, then over them, with `_low` and `_high`; iou_best
-        is the mean of what the objects' sizes allow. NaN where no picture has another region. Empty without regions.
-
-        Raises:
-            RunNotFoundError: no such run.
-        """
-        with self._of_run(run_id) as (own, run):
-            pictures = own.sql(_FIELDS, params={"run_id": run["run_id"], "top": top}).df()
-            order = self._score_methods(own, run)
-        by = ["method", "selection"]
-        found = pictures.groupby(by).agg(n=("n", "sum"), n_images=("image_id", "size"), iou_best=("iou_best", "mean"))
-        for name in _OVERLAPS:
-            columns = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
-            if pictures[name].notna().any():
-                means = interval_table(pictures, by, name).rename(columns=columns).set_index(by)
-                found = found.join(means[list(columns.values())])
-            else:
-                found = found.assign(**dict.fromkeys(columns.values(), np.nan))
-        ordered = [key for key in itertools.product(order, FOUND) if key in found.index]
-        return found.loc[ordered].reset_index()
-
     def _pair(
-        self, own: duckdb.DuckDBPyConnection, run: dict[str, Any], method_a: str, method_b: str, lemmas: Sequence[str]
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        run: dict[str, Any],
+        method_a: str,
+        method_b: str,
+        lemmas: Sequence[str],
     ) -> dict[str, Any]:
-        self._require_methods(own, run, method_a, method_b)
+        self._require_methods(cursor, run, method_a, method_b)
         shape = {name: run[name] for name in ("run_id", "n_layers", "d_mlp")}
         return shape | {"a": method_a, "b": method_b, "lemmas": list(lemmas)}
 

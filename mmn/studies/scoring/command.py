@@ -52,7 +52,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
-    add_common(parser, "score")
+    add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:

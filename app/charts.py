@@ -1,0 +1,160 @@
+"""A figure of the registry on a page: drawn of the page's view, shown in the app's theme, exported in the paper's.
+
+This is the only module of the app that shows a chart. A page builds a view (`app.filters`) and calls `show`, or draws
+first (`drawn`) where it also needs the rows.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from altair.utils.schemapi import disable_debug_mode
+
+from app import resources
+from app.text import code, file_name, plain
+from mmn.figures import glyphs
+from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
+from mmn.figures.figure import Drawn, draw
+from mmn.figures.theme import NUMBERS, wrap
+from mmn.studies.registry import FIGURES
+from mmn.view import View
+
+NARROWEST: Final = 480  # pixels that a chart has in a window of 800
+BESIDE: Final = 380  # pixels that a chart beside another has at least
+SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
+
+_GRID: Final = """<style>
+[class*="st-key-grid-"] {
+    display: grid !important; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr));
+}
+</style>"""
+
+disable_debug_mode()  # Altair checks a chart whole when it is drawn; checking each part, too, takes as long as all else
+
+
+def drawn(name: str, view: View) -> Drawn:
+    """The figure `name` of what it reads of a view.
+
+    Raises:
+        UsageError: the filters leave nothing of it, or it was not measured.
+    """
+    return draw(FIGURES[name], resources.store(), view)
+
+
+def show(name: str, view: View, width: int = NARROWEST) -> Drawn:
+    """Draws a figure and shows it, with its export below; `width` is the least that it may have, in pixels.
+
+    Raises:
+        UsageError: the filters leave nothing of it, or it was not measured.
+    """
+    figure = drawn(name, view)
+    show_drawn(figure, width)
+    return figure
+
+
+def show_drawn(figure: Drawn, width: int = NARROWEST) -> None:
+    """A figure without clicks, and its export below."""
+    show_plain(figure, width)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        export_control(figure)
+
+
+def show_plain(figure: Drawn, width: int = NARROWEST) -> None:
+    """A figure alone: one of several panels that are exported together."""
+    st.altair_chart(_themed(figure.chart, width), height=figure.height, key=f"chart-{name_of(figure)}")
+
+
+def show_clickable(figure: Drawn) -> list[View]:
+    """A figure whose marks can be clicked; returns the views that the clicked marks mean."""
+    click = figure.figure.click
+    assert click is not None, f"{figure.figure.name} has no clicks"
+    event = st.altair_chart(
+        _themed(figure.chart),
+        height=figure.height,
+        on_select="rerun",
+        selection_mode=click.selection,
+        key=f"chart-{name_of(figure)}",
+    )
+    meant = [figure.clicked(point) for point in event["selection"].get(click.selection, [])]
+    return [view for view in meant if view is not None]
+
+
+def grid(key: str) -> Any:
+    """A container whose parts share the page's whole width, and go below each other in a narrow window."""
+    st.html(_GRID)
+    return st.container(horizontal=True, gap="medium", key=f"grid-{key}")
+
+
+def name_of(figure: Drawn) -> str:
+    """What its file is called, without the ending: run, figure, and what tells it from others of the page."""
+    view = figure.asked.view
+    parts = [figure.asked.run_id[:8], view.image[:8], str(view.neuron or ""), figure.figure.name]
+    parts += [
+        *view.methods,
+        view.measure,
+        view.against,
+        view.found_on,
+        *map(str, view.ks[:1] if len(view.ks) == 1 else ()),
+    ]
+    panels = figure.figure.panels
+    if panels and figure.rows.data[panels].nunique() == 1:
+        parts.append(str(figure.rows.data[panels].iloc[0]))
+    return "-".join(dict.fromkeys(part for part in parts if part)).replace(":", "-")
+
+
+def export_control(figure: Drawn) -> None:
+    """Downloads of a figure and its rows. Each file is made only when its button is pressed."""
+    name = name_of(figure)
+    with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
+        widths = {f"{key.capitalize()} column ({inches} in)": key for key, inches in WIDTHS_IN.items()}
+        label = st.segmented_control("Width", list(widths), default=next(iter(widths)), required=True, key=f"w-{name}")
+        width = widths[label]
+        with st.container(horizontal=True):
+            for form in ("svg", "pdf", "png", "csv"):
+                _download(figure, form, width, name)
+        st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
+        st.caption(f"From a terminal: {code(command(figure))}")
+        for told in _unshown(figure.chart, figure.rows.data):
+            st.caption(f":orange[{plain(told)}.]")
+
+
+def command(figure: Drawn) -> str:
+    """The command that makes the same file."""
+    flags = figure.asked.view.to_flags()
+    return shlex.join(["python", "-m", "mmn", "figure", figure.figure.name, *flags, "--out", "figure.svg"])
+
+
+def _unshown(chart: Any, data: pd.DataFrame) -> list[str]:
+    """What the files could not show of the chart's letters; charts of Latin letters alone are not looked through."""
+    texts = data.select_dtypes(exclude="number").astype(str)
+    said = [*np.ravel([chart.title.text]), *np.ravel([chart.title.subtitle]), *pd.unique(texts.to_numpy().ravel())]
+    if not glyphs.suspects(map(str, said)):
+        return []
+    told = [glyphs.remedy(unshown(chart, form), form) for form in ("png", "pdf")]
+    return [line for line in told if line]
+
+
+def _themed(chart: Any, width: int = NARROWEST) -> Any:
+    """The chart with a title that is not cut off at `width` pixels."""
+    chart = chart.configure_axis(labelFlush=False)  # Streamlit's theme pushes the first and last label off its mark
+    title = chart.title.copy()
+    title.text, title.subtitle = wrap(title.text, width, 15), wrap(title.subtitle, width, 12)
+    style: dict[str, Any] = {"subtitleColor": SUBTITLE, "subtitlePadding": 6, "subtitleFontSize": 13, "offset": 12}
+    themed = chart.properties(title=title).configure_title(**style)
+    themed.config.locale = NUMBERS
+    return themed
+
+
+def _download(figure: Drawn, form: str, width: str, name: str) -> None:
+    st.download_button(
+        form.upper(),
+        data=lambda: chart_bytes(figure.chart, figure.rows.data, form, width),
+        file_name=file_name(f"{name}.csv" if form == "csv" else f"{name}-{width}.{form}"),
+        mime=FORMATS[form],
+        key=f"{form}-{name}",
+        on_click="ignore",
+    )

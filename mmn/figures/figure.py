@@ -1,0 +1,283 @@
+"""A figure is a question, the rows that answer it, and their chart: one value, drawn by one function.
+
+    view ─► Asked: the view as far as the figure reads it, and its run ─► rows ─► chart
+
+A page, `mmn figure`, an export and a report all call `draw`, so that they show the same. A `Figure` names its functions
+as `module:function`: the registry (`studies.FIGURES`) is read without Altair.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mmn.errors import UsageError
+from mmn.names import default_method
+from mmn.runs.nounless import require_nouns
+from mmn.view import SPELLINGS, View, flag_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmn.store import Store
+
+One = TypeVar("One", str, int)
+
+
+@dataclass(frozen=True)
+class Click:
+    """What a click on a mark means: the chart's selection, and the columns of the mark that choose fields of a view.
+
+    A mark with `layer` and `unit` chooses a unit; others choose the field that a column is named for (`k`: ks).
+    """
+
+    selection: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a chart is drawn of.
+
+    Attributes:
+        data: the rows.
+        run: the run's row, with n_images and n_concepts of what enters.
+        words: what the chart's function is told besides, by name.
+    """
+
+    data: pd.DataFrame
+    run: Mapping[str, Any]
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A question that rows and a chart answer.
+
+    Attributes:
+        name: what `mmn figure` calls it.
+        question: that it answers, or what it shows, in a few words.
+        takes: the fields of a view that it reads; any other is refused (`require_taken`).
+        rows: `module:function` of (store, Asked) -> Rows.
+        chart: `module:function` of (data, run, **words) -> an Altair chart.
+        height: pixels on a page, of the rows.
+        panels: a column; a page may show its values side by side, each a chart of its own (`Drawn.parts`).
+        click: what a click on a mark means, None for nothing.
+    """
+
+    name: str
+    question: str
+    takes: tuple[str, ...]
+    rows: str
+    chart: str
+    height: Callable[[pd.DataFrame], int] = lambda _data: 340
+    panels: str = ""
+    click: Click | None = None
+
+
+@dataclass
+class Asked:
+    """A view as far as a figure reads it. Where it leaves open which of several, one is chosen here, and told.
+
+    Attributes:
+        figure: its name.
+        view: what was asked for.
+        run: the run's row and counts.
+        taken: what was chosen of several, by what it is: `k` -> 43.
+        told: a sentence for each of these.
+    """
+
+    figure: str
+    view: View
+    run: dict[str, Any]
+    taken: dict[str, Any] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run["run_id"])
+
+    @property
+    def n_units(self) -> int:
+        """All units, L·m."""
+        return int(self.run["n_layers"]) * int(self.run["d_mlp"])
+
+    @property
+    def stored_k(self) -> int:
+        """The largest k that the run's rankings hold."""
+        return min(int(self.run["settings"]["top_k"]), self.n_units)
+
+    def one(self, name: str, what: str, there: Sequence[One], asked: One | None, usual: One | None = None) -> One:
+        """The one asked for, or `usual` (the first of `there`), which is told where there are others.
+
+        Args:
+            name: the view's field.
+            what: it is, in words.
+            there: what was measured.
+            asked: None or empty where the view leaves it open.
+            usual: what to take then.
+
+        Raises:
+            UsageError: it is not there; nothing is.
+        """
+        known = ", ".join(map(str, there)) or "none (run the study first)"
+        if asked:
+            if asked not in there:
+                raise UsageError(f"{flag_of(name)} {asked}: measured were {known}")
+            return asked
+        if not there:
+            raise UsageError(f"{self.figure} draws one {what}; measured were: {known}")
+        chosen = there[0] if usual is None else usual
+        if len(there) > 1:
+            self.taken[what] = chosen
+            others = ", ".join(str(one) for one in there if one != chosen)
+            self.told.append(f"{what} {chosen}; there are also {others} ({flag_of(name)})")
+        return chosen
+
+    def one_method(self, there: Sequence[str]) -> str:
+        """The score asked for, or the default of those that were measured, which is told where there are others.
+
+        Raises:
+            UsageError: several were asked for, one that was not measured, or none was.
+        """
+        asked = self.view.methods
+        if len(asked) > 1 or not there:
+            known = ", ".join(there) or "none (run the study first)"
+            raise UsageError(f"{self.figure} draws one score; give --methods with one of those measured: {known}")
+        return self.one("methods", "score", list(there), asked[0] if asked else None, default_method(there))
+
+    def measured_ks(self, there: Sequence[int]) -> list[int]:
+        """The k's asked for, all that were measured where none were.
+
+        Raises:
+            UsageError: one that was not measured.
+        """
+        known = sorted(set(there))
+        if missing := [k for k in self.view.ks if k not in known]:
+            raise UsageError(f"--ks {missing[0]}: measured were {', '.join(map(str, known))}")
+        return list(self.view.ks) or known
+
+    def one_k(self, there: Sequence[int]) -> int:
+        """The k asked for, or the measured one next to 1.4 % of all units, which is told.
+
+        Raises:
+            UsageError: several were asked for, or one that was not measured.
+        """
+        ks = self.measured_ks(there)
+        if self.view.ks and len(ks) > 1:
+            raise UsageError(f"{self.figure} draws one k; --ks names {len(ks)}")
+        return self.one("ks", "k", ks, None, min(ks, key=lambda k: abs(k - 0.014 * self.n_units), default=None))
+
+    def ks(self, usual_shares: Sequence[float]) -> list[int]:
+        """The k's asked for, as numbers or shares of all units, else the usual shares as far as the run keeps them.
+
+        Raises:
+            UsageError: both numbers and shares; more than there are units.
+        """
+        view = self.view
+        if view.ks and view.shares:
+            raise UsageError("give --ks or --shares, not both")
+        if wrong := [k for k in view.ks if not 1 <= k <= self.n_units]:
+            raise UsageError(f"--ks {wrong[0]}: expected whole numbers from 1 to {self.n_units}, the model's units")
+        if view.ks or view.shares:
+            return sorted({*view.ks, *(max(1, round(share * self.n_units)) for share in view.shares)})
+        usual = sorted({max(1, round(share * self.n_units)) for share in usual_shares})
+        return [k for k in usual if k <= self.stored_k] or [self.stored_k]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of a view: its rows, and the chart once it is asked for."""
+
+    figure: Figure
+    asked: Asked
+    rows: Rows
+
+    @cached_property
+    def chart(self) -> Any:
+        """The Altair chart."""
+        return load(self.figure.chart)(self.rows.data, self.rows.run, **self.rows.words)
+
+    @property
+    def height(self) -> int:
+        """Pixels on a page."""
+        return self.figure.height(self.rows.data)
+
+    def parts(self, *always: Any) -> Iterator[tuple[Any, Drawn]]:
+        """Each value of the figure's `panels` column, and the figure of its rows alone; of `always` they all have."""
+        column = self.rows.data[self.figure.panels]
+        for value in (one for one in dict.fromkeys(column) if one not in always):
+            yield value, self.where(column.isin([value, *always]))
+
+    def where(self, is_kept: Any) -> Drawn:
+        """The same figure of some of its rows."""
+        return Drawn(self.figure, self.asked, replace(self.rows, data=self.rows.data[is_kept]))
+
+    def clicked(self, point: Mapping[str, Any]) -> View | None:
+        """The view that a clicked mark means; None if no such mark is drawn any more."""
+        click, data = self.figure.click, self.rows.data
+        assert click is not None, f"{self.figure.name} has no clicks"
+        is_there = [data[column] == point.get(column) for column in click.columns if column in data]
+        if not is_there or not all(each.any() for each in is_there) or not bool(_all(is_there).any()):
+            return None
+        return replace(self.asked.view, **_chosen({column: point[column] for column in click.columns}))
+
+
+def draw(figure: Figure, store: Store, view: View) -> Drawn:
+    """The figure of a view, of what it reads of it.
+
+    Raises:
+        RunNotFoundError: no such run.
+        UsageError: nothing is there to be drawn, or the view asks for what is not; the message says what to do.
+    """
+    row = store.run(view.run)
+    row |= store.summary(row["run_id"])
+    require_nouns(row["run_id"], row["n_images"], row["n_concepts"])
+    asked = Asked(figure.name, replace(view.only(figure.takes), run=row["run_id"]), row)
+    return Drawn(figure, asked, load(figure.rows)(store, asked))
+
+
+def require_taken(figure: Figure, view: View) -> None:
+    """Refuses a view with fields that the figure does not read: it would look as if they held.
+
+    Raises:
+        UsageError: such a field was chosen.
+    """
+    if unread := [name for name in view.given() if name not in {*figure.takes, "run"}]:
+        those = ", ".join(flag_of(name) for name in SPELLINGS if name in figure.takes) or "no filter"
+        raise UsageError(f"figure {figure.name} does not read {flag_of(unread[0])}; it reads {those}")
+
+
+def load(place: str) -> Any:
+    """The object that `module:name` names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a view from a mark's columns."""
+    from mmn.core import Neuron
+
+    if "unit" in values:
+        return {"neuron": Neuron(int(values["layer"]), int(values["unit"]))}
+    found: dict[str, Any] = {}
+    for column, value in values.items():
+        if column == "k":
+            found["ks"] = (int(value),)
+        elif column == "layer":
+            found["layers"] = (int(value), int(value))
+        elif column == "method":
+            found["methods"] = (str(value),)
+        else:
+            found[column] = value
+    return found
+
+
+def _all(columns: Sequence[Any]) -> Any:
+    found = columns[0]
+    for column in columns[1:]:
+        found = found & column
+    return found
