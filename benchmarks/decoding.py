@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmn.core import ModelFacts
 from mmn.models.adapters import find_anatomy, find_family
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.units.decoding import BLOCK_BYTES, decode_units
 from mmn.units.words import load_words
 

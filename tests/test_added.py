@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmn.cli import main
 from mmn.errors import SourceError, UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import add_masks, add_references, mask_specs, run_examples
 from mmn.runs.plan import Progress

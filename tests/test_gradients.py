@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.gradients import Question, attribute
 from mmn.reading.hooks import capture_graph

@@ -23,7 +23,7 @@ from mmn.cli import main
 from mmn.core import Outcome
 from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import caption_encoded, undisturbed, with_captions
 from mmn.reading.gradients import Question, attribute
 from mmn.reading.hooks import permuted

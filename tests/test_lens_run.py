@@ -18,7 +18,7 @@ from mmn.cli import main
 from mmn.errors import UsageError
 from mmn.images import open_image
 from mmn.models.geometry import Cell, Grid, Grids
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import shards
 from mmn.runs.plan import Progress
 from mmn.runs.tables import TABLES

@@ -19,7 +19,7 @@ from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.images import open_image
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import shards
 from mmn.runs.plan import Progress
 from mmn.runs.reopen import ScoredRun, examples, open_run

@@ -15,7 +15,7 @@ from mmn.cli import main
 from mmn.core import ScoreSettings
 from mmn.errors import UnsupportedModelError
 from mmn.images import list_source
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.exactness import inexact
 from mmn.runs.engines.local import carry_out
 from mmn.runs.plan import Plan, Progress, count, plan

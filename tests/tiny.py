@@ -17,7 +17,7 @@ import transformers as hf
 from mmn.core import ModelFacts
 from mmn.models.adapters import find_anatomy, find_family
 from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.specimen.build import build_processor
 from mmn.specimen.tokenizer import IMAGE, build_tokenizer
 

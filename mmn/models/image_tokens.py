@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmn.errors import UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 
 
 def image_positions(model: Model, inputs: Mapping[str, Any]) -> Bool[Tensor, "batch positions"]:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmn.errors import BatchError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.concepts import GeneratedCaption, n_whole_tokens, token_ends_of
 from mmn.reading.hooks import Captured, capture, first_not_finite, weight_not_finite
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import Around, undisturbed, with_captions
 from mmn.reading.hooks import Graph, capture_graph
 from mmn.scores.equations import attribution

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.budget import Reading, logit_budget
 from mmn.reading.captions import CaptionBatch, caption_encoded
 from mmn.reading.exactness import limit_of, sentence

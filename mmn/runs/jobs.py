@@ -253,7 +253,7 @@ def _spawn(command: Sequence[str], path: Path) -> subprocess.Popen[bytes]:
 def _environment() -> dict[str, str]:
     """Ours, with this copy of `mmn` to be found from any working directory."""
     known = os.environ.get("PYTHONPATH", "")
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), known]))}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), known]))}
 
 
 def _end_status(result: Mapping[str, Any], was_stopped: bool) -> str:

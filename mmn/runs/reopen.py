@@ -28,7 +28,7 @@ from mmn.runs import nounless, shards
 from mmn.runs.plan import Progress, ProgressCallback
 
 if TYPE_CHECKING:  # both bring torch, which not everything that goes back to a run needs
-    from mmn.models.loading import Model
+    from mmn.models.model import Model
     from mmn.scores.rows import Tables
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmn import names
 from mmn.core import Concept, Example
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import read_captions
 from mmn.reading.concepts import GeneratedCaption, token_ends_of
 from mmn.runs.reopen import ScoredRun

@@ -17,7 +17,7 @@ from typing import Final
 from mmn.errors import UsageError
 
 CONFINED_TO: Final = "MMN_CONFINED_TO"
-BUNDLED_PATH: Final = Path(__file__).parent / "specimen"
+BUNDLED_PATH: Final = Path(__file__).parents[1] / "specimen"
 BUNDLED_NAMES: Final = ("specimen", "specimen-frozen")
 LIMBER: Final = "limber:"
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from mmn import names
 from mmn.core import Concept, Example, Failure, ScoreSettings
 from mmn.errors import BatchError, LanguageError, UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.budget import Reading, logit_budget
 from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept

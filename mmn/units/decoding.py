@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.units.top_tokens import TopTokens, joined, top_tokens
 from mmn.units.words import MIN_WORDS, N_TOKENS, is_word
 

@@ -13,7 +13,7 @@ from mmn.models.geometry.seen import Seen
 from mmn.models.geometry.whole import merged, patches
 
 if TYPE_CHECKING:
-    from mmn.models.loading import Model  # torch, which geometry itself does without
+    from mmn.models.model import Model  # torch, which geometry itself does without
 
 GRIDS: Final[dict[str, Callable[[Seen], Grids]]] = {
     "patches": patches,

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmn.core import Neuron
-from mmn.models.loading import Model
+from mmn.models.model import Model
 
 ACTIVATION, ACT, ATTENTION, EMBEDDING, FINAL = "activation", "act", "attention", "embedding", "final"
 ONCE = 0  # the layer under which the sites that exist once are kept

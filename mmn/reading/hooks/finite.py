@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 
 

@@ -38,7 +38,7 @@ from mmn.core import Example, Failure, Neuron, Run
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images import open_image
 from mmn.models.geometry import image_grid, serialise
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.names import SAME_PICTURE
 from mmn.reading.nouns import lemma_of
 from mmn.runs import reopen, shards

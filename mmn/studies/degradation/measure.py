@@ -30,7 +30,7 @@ from mmn import names
 from mmn.core import Example
 from mmn.errors import UsageError
 from mmn.metrics import TextMetric
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.concepts import GeneratedCaption
 from mmn.reading.hooks import ablate

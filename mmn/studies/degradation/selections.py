@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmn import names
 from mmn.core import Neuron
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import shards
 from mmn.runs.reopen import ScoredRun
 from mmn.scores.batch import Measured, Scored

@@ -36,7 +36,7 @@ from mmn.core import Neuron
 from mmn.errors import ImageError, UsageError
 from mmn.models import deltas
 from mmn.models.deltas import Delta, Part
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun

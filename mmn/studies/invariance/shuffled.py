@@ -34,7 +34,7 @@ from torch import Tensor
 from mmn import names
 from mmn.core import Example, ScoreSettings
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import Around, caption_encoded
 from mmn.reading.hooks import permuted
 from mmn.runs import reopen, shards

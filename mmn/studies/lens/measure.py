@@ -35,7 +35,7 @@ from torch import Tensor
 from mmn.core import Example
 from mmn.errors import ImageError, UsageError
 from mmn.models.geometry import image_grid, serialise
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback, failure_table
 from mmn.runs.reopen import ScoredRun

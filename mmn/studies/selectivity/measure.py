@@ -42,7 +42,7 @@ from mmn import names
 from mmn.core import Example, Failure, Neuron
 from mmn.errors import ImageError
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import greedy
 from mmn.reading.hooks import capture_units
 from mmn.runs import reopen, shards

@@ -40,7 +40,7 @@ from mmn import names
 from mmn.core import Example, Failure, Neuron, Run
 from mmn.errors import ImageError, UsageError
 from mmn.metrics import ImageMetric, Lexical, TextMetric
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import added_references
 from mmn.runs.plan import ProgressCallback, failure_table
