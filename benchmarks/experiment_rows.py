@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from mmn.names import CONTRIBUTION, ORIGINAL
-from mmn.runs.tables import TABLES
 from mmn.store import Store
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
+from mmn.studies.tables import TABLES
 
 METHODS: Final = ("contribution", "contribution-folded", "contribution-actfn", "activation", "attribution", "random")
 METRICS: Final = ("lexical:noun", "lexical:caption", "lexical:reference")

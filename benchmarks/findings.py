@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from mmn.store.rankings import RankingQueries
 from mmn.studies.annotate.queries import FieldQueries
 from mmn.studies.degradation.queries import EffectQueries
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.scoring.layer_queries import LayerQueries
-from mmn.studies.scoring.ranking_queries import RankingQueries
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmn.models.adapters import DECODERS, FAMILIES, Anatomy, Norm
-from mmn.reading.budget import Budget, Reading, logit_budget
 from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE, capture
+from mmn.scores.budget import Budget, Reading, logit_budget
 from mmn.scores.equations import contribution, folded_rows
 from tests.tiny import FAMILY_BUILDERS, build_family
 

@@ -13,8 +13,8 @@ from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
-from mmn.reading.gradients import Question, attribute
 from mmn.reading.hooks import capture_graph
+from mmn.scores.gradients import Question, attribute
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 CAPTION = [11, 12, 13, 14]

@@ -25,11 +25,11 @@ from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import caption_encoded, undisturbed, with_captions
-from mmn.reading.gradients import Question, attribute
 from mmn.reading.hooks import permuted
 from mmn.runs import shards
 from mmn.runs.plan import Progress
 from mmn.runs.reopen import open_run
+from mmn.scores.gradients import Question, attribute
 from mmn.studies.invariance import cross_image, measure, shuffled
 from mmn.studies.invariance.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
 from mmn.studies.invariance.measure import common_units, shared_units, summarize

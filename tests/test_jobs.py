@@ -122,7 +122,9 @@ def test_one_job_per_model_and_pictures_at_a_time(tmp_path: Path):
 
 
 def test_job_outlives_the_process_that_started_it_and_is_found_again(tmp_path: Path):
-    starter = "import sys, pathlib; from mmn import jobs; jobs.start(sys.argv[2:], pathlib.Path(sys.argv[1]), 'm', 'x')"
+    starter = (
+        "import sys, pathlib; from mmn.runs import jobs; jobs.start(sys.argv[2:], pathlib.Path(sys.argv[1]), 'm', 'x')"
+    )
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", starter, str(tmp_path), *command(step_s=0.05, n=400)], check=True, cwd=root)
     (job,) = jobs.list_jobs(tmp_path)

@@ -16,12 +16,12 @@ from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import UsageError
 from mmn.names import COMPLETE, ORIGINAL
 from mmn.runs.shards import create_run, finish_run, write_shard
-from mmn.runs.tables import TABLES
 from mmn.store import Store
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
+from mmn.studies.tables import TABLES
 
 TIME = "2026-11-20T10:00:00+00:00"
 D_MLP = 10

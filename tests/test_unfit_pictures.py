@@ -16,12 +16,12 @@ from mmn.core import ScoreSettings
 from mmn.errors import UnsupportedModelError
 from mmn.images import list_source
 from mmn.models.model import Model
-from mmn.reading.exactness import inexact
 from mmn.runs.engines.local import carry_out
 from mmn.runs.plan import Plan, Progress, count, plan
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.shards import finished_shards, read_run, read_shard
 from mmn.scores import batch
+from mmn.scores.exactness import inexact
 from mmn.store import Store
 from mmn.studies.invariance import shuffled
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmn.errors import UsageError
 from mmn.names import default_method
-from mmn.runs.nounless import require_nouns
+from mmn.no_nouns import require_nouns
 from mmn.view import SPELLINGS, View, flag_of
 
 if TYPE_CHECKING:

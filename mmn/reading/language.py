@@ -17,7 +17,7 @@ import re
 import unicodedata
 from typing import Final
 
-from mmn.units.words import load_words
+from mmn.reading.words import load_words
 
 MOST_KNOWN: Final = 0.5  # share of known words beside which little words of other languages are believed
 FEW_KNOWN: Final = 0.3  # share of known words that is a sign by itself

@@ -27,8 +27,7 @@ from mmn.images.references import references_of
 from mmn.images.sources import absolute_spec
 from mmn.reading.concepts import reference_lemmas
 from mmn.runs import shards
-from mmn.runs.plan import failure_table
-from mmn.runs.tables import ADDED
+from mmn.studies.tables import ADDED, failure_table
 from mmn.units.masks import MaskSource, first_of, open_masks
 
 MASKS, REFERENCES = "masks", "references"

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
 from mmn.models.model import Model
-from mmn.reading.budget import Reading, logit_budget
 from mmn.reading.captions import CaptionBatch, caption_encoded
-from mmn.reading.exactness import limit_of, sentence
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
 from mmn.safety.boundary import Translated
+from mmn.scores.budget import Reading, logit_budget
 from mmn.scores.equations import contribution, folded_rows
+from mmn.scores.exactness import limit_of, sentence
 
 PICTURE_SIDE = 336
 N_TOKENS = 8

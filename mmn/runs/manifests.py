@@ -23,8 +23,8 @@ from typing import Any, Final
 from mmn.core import Outcome, Run
 from mmn.errors import BrokenFileError, Unfit
 from mmn.names import RUN_STATES, RUNNING, definition
+from mmn.printable import quoted
 from mmn.safety.inside import is_run_id
-from mmn.safety.printable import quoted
 from mmn.safety.regular_files import read_json_object
 
 RUN_FILE: Final = "run.json"

@@ -27,6 +27,7 @@ import pyarrow as pa
 from mmn.core import Outcome, Run
 from mmn.errors import BrokenFileError, CacheError, SetAside, Unfit
 from mmn.names import COMPLETE, RUN_STATES, RUNNING
+from mmn.printable import quoted
 from mmn.runs.checks import check_tables
 from mmn.runs.manifests import (
     MANIFEST_FILE,
@@ -39,10 +40,9 @@ from mmn.runs.manifests import (
     run_bytes,
 )
 from mmn.runs.shard_files import read_checked, read_columns, read_shard, row_counts, write_files
-from mmn.runs.tables import TABLES
 from mmn.safety.atomic_files import explain_unwritable, hidden, publish, remove_leftovers, write_whole
 from mmn.safety.inside import inside, is_name
-from mmn.safety.printable import quoted
+from mmn.studies.tables import TABLES
 
 __all__ = [
     "OUTCOME_FILE",

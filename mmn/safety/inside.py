@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mmn.errors import CacheError
-from mmn.safety.printable import quoted
+from mmn.printable import quoted
 
 RUN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # no separator, nothing hidden, no `..`

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from mmn.errors import BrokenFileError
-from mmn.safety.printable import printable
+from mmn.printable import printable
 
 MOST_JSON_BYTES: Final = 1_000_000
 _OPENED: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

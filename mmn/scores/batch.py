@@ -23,17 +23,17 @@ from mmn import names
 from mmn.core import Concept, Example, Failure, ScoreSettings
 from mmn.errors import BatchError, LanguageError, UsageError
 from mmn.models.model import Model
-from mmn.reading.budget import Reading, logit_budget
 from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept
-from mmn.reading.exactness import inexact, sentence
-from mmn.reading.gradients import Question, attribute
 from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE
 from mmn.reading.language import is_english
-from mmn.runs.plan import failure_table
 from mmn.scores import rows
+from mmn.scores.budget import Reading, logit_budget
 from mmn.scores.equations import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
+from mmn.scores.exactness import inexact, sentence
+from mmn.scores.gradients import Question, attribute
 from mmn.scores.rows import Said, Tables, Variant, of_each
+from mmn.studies.tables import failure_table
 
 STAGE = "score"  # of a failure: the concept was found, and its logit does not add up
 INEXACT = "InexactLogit"

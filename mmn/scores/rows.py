@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.core import Concept, Example
-from mmn.reading.budget import Budget
 from mmn.reading.concepts import GeneratedCaption
+from mmn.scores.budget import Budget
 from mmn.scores.equations import Ranked
 
 Tables = dict[str, pa.Table]

@@ -17,10 +17,10 @@ import pyarrow as pa
 from mmn.core import Run
 from mmn.errors import Unfit
 from mmn.models.geometry import serialise
+from mmn.printable import quoted
 from mmn.runs.checks import distinct, pictures
 from mmn.runs.shard_files import Shard
 from mmn.safety.inside import is_name
-from mmn.safety.printable import quoted
 
 _TOLD_ONCE: Final = ("caption", "concept")  # every score has its concept in the same shard (`checks`)
 _CAPTION: Final = ["image_id", "variant"]

@@ -32,11 +32,11 @@ from mmn.runs.shards import (
     read_outcome,
     read_run_file,
 )
-from mmn.runs.tables import ADDED_KEYS
 from mmn.store.database import transaction
 from mmn.store.forgetting import restore
 from mmn.store.given import apply_references, of_latest_masks
 from mmn.store.known import Known, check_same, known_of
+from mmn.studies.tables import ADDED_KEYS
 
 _TOLD_AGAIN: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
 _OF_A_MODEL: Final = ("neuron",)  # tables without a run_id

@@ -43,11 +43,11 @@ from mmn.names import SAME_PICTURE
 from mmn.reading.nouns import lemma_of
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples
-from mmn.runs.plan import Progress, ProgressCallback, failure_table
+from mmn.runs.held_out import HeldOut, read_held_out
+from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import TABLES
 from mmn.scores.rows import Tables
-from mmn.statistics.held_out import HeldOut, read_held_out
+from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import decode_units
 from mmn.units.heat_maps import mask_of_size
 from mmn.units.masks import MaskSource, Outlines, first_of, source_of

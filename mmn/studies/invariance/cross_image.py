@@ -29,9 +29,9 @@ from mmn.names import COMPLETE
 from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import shard_name
-from mmn.runs.tables import TABLES
 from mmn.studies.invariance import measure
 from mmn.studies.invariance.measure import Spoken, lowest_places, spoken
+from mmn.studies.tables import TABLES
 
 PREFIX: Final = "invariance"
 STAGE: Final = "cross-image"

@@ -25,9 +25,9 @@ from mmn import names
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs import shards
-from mmn.runs.tables import TABLES
 from mmn.statistics.intervals import draw_intervals
 from mmn.store.cells import by_picture, with_intervals
+from mmn.studies.tables import TABLES
 
 REGION, CROSS_IMAGE = "region", "cross-image"
 KINDS: Final = (REGION, CROSS_IMAGE)

@@ -38,14 +38,14 @@ from mmn.models.model import Model
 from mmn.reading.captions import Around, caption_encoded
 from mmn.reading.hooks import permuted
 from mmn.runs import reopen, shards
-from mmn.runs.plan import ProgressCallback, failure_table
+from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun, shard_name
-from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.scores.batch import score_captions
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Tables, joined
 from mmn.studies.invariance import measure
 from mmn.studies.invariance.measure import Rankings, Spoken
+from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 
 PREFIX: Final = "invariance-region"
 STAGE: Final = "invariance"

@@ -37,14 +37,14 @@ from mmn.errors import ImageError, UsageError
 from mmn.models.geometry import image_grid, serialise
 from mmn.models.model import Model
 from mmn.runs import reopen, shards
-from mmn.runs.plan import Progress, ProgressCallback, failure_table
+from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import TABLES
 from mmn.runs.teacher_forcing import stored_concepts
 from mmn.scores.rows import Said, Tables
 from mmn.studies.lens.neighbours import nearest, random_like, require_bare_embeddings
 from mmn.studies.lens.projection import project_to_words
 from mmn.studies.lens.stream import Stream, normed_stream, read_stream
+from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import Vocabulary, texts_of
 from mmn.units.top_tokens import TopTokens
 

@@ -24,6 +24,7 @@ from mmn.errors import ImageError, SourceError
 from mmn.models.geometry import Grids, serialise
 from mmn.names import ORIGINAL
 from mmn.reading.nouns import lemma_of
+from mmn.reading.words import is_word
 from mmn.runs.added_later import example_of, masks_of_run
 from mmn.statistics.intervals import interval_table
 from mmn.statistics.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
@@ -32,7 +33,6 @@ from mmn.store.pictures import PictureQueries
 from mmn.studies.lens.queries import LensQueries
 from mmn.units.heat_maps import tokens_on
 from mmn.units.masks import MaskSource
-from mmn.units.words import is_word
 
 CAPTION, ON_OBJECT, ELSEWHERE = "any noun of the caption", "its noun, on the object", "its noun, elsewhere"
 LINES: Final = (CAPTION, ON_OBJECT, ELSEWHERE)
