@@ -163,7 +163,7 @@ def _score_shuffled(
     shown = [example for _, example, _ in rows]
     seeds = [(settings.seed, example.image_id, variant) for example, variant in zip(shown, variants, strict=True)]
     around = shuffling(model, inputs, seeds)
-    with_act = names.CONTRIBUTION_ACTFN in settings.methods
+    with_act = names.reads_act(settings.methods)
     captioned = caption_encoded(model, inputs, settings.max_new_tokens, with_act, around)
     return score_captions(model, captioned, shown, variants, settings)
 
