@@ -1,4 +1,4 @@
-"""How do shards become rows? One transaction each: the rows, their image-level ranks, and the mark that they are in.
+"""Loads shards, each in one transaction: its rows, their image-level ranks, and the mark that it is loaded.
 
 A run is known by its id wherever its folder lies. A run that was deleted leaves its id in `deleted_run`, so that a
 folder that ships with the program does not bring it back; a new scoring in `<cache>/runs` does.

@@ -1,4 +1,4 @@
-"""Which kind of grid does a family have? The one table of them, and the way in: `image_grid`."""
+"""The kinds of grids of image tokens, and the way in: `image_grid`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int,
     if family.grid not in GRIDS:
         reason = WITHOUT_GRID.get(family.grid, f"no geometry is declared for them ({family.grid!r})")
         raise UsageError(f"where units of a {family.model_type} model look cannot be shown: {reason}")
-    from mmn.models.image_tokens import image_positions  # it speaks of tensors, so torch comes with it
+    from mmn.models.image_tokens import image_positions  # imports torch
 
     n_tokens = int(image_positions(model, inputs).sum())
     seen = Seen(model.module.config, model.processor.image_processor, inputs, picture_size, n_tokens)
