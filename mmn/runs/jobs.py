@@ -194,7 +194,7 @@ def _read_job(path: Path) -> Job | None:
     return job if is_ours and all(isinstance(text, str) for text in texts) and job.task.split() else None
 
 
-def look(job: Job) -> JobState:
+def state_of(job: Job) -> JobState:
     """How `job` stands now, read from its files alone."""
     alive = is_alive(job)  # before the result is read: a job may end in between, never begin
     progress, tail = _read_progress(job.path / "progress")

@@ -35,7 +35,7 @@ from mmn import names
 from mmn.core import Example, ScoreSettings
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
-from mmn.reading.captions import Around, caption_encoded
+from mmn.reading.captions import PassContext, caption_encoded
 from mmn.reading.hooks import permuted
 from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback
@@ -168,7 +168,7 @@ def _score_shuffled(
     return score_captions(model, captioned, shown, variants, settings)
 
 
-def shuffling(model: Model, inputs: dict[str, Tensor], seeds: Sequence[tuple[int, str, str]]) -> Around:
+def shuffling(model: Model, inputs: dict[str, Tensor], seeds: Sequence[tuple[int, str, str]]) -> PassContext:
     """Runs the model on rows of `inputs` with each row's image tokens in the order that its seed gives.
 
     Args:

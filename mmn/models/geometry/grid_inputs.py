@@ -11,7 +11,7 @@ from mmn.models.geometry.grids import Axis, Box
 
 
 @dataclass(frozen=True)
-class Seen:
+class GridInputs:
     """What a kind of grid is worked out from."""
 
     config: Any
