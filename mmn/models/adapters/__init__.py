@@ -1,7 +1,7 @@
 """What differs between model families: declared, not coded.
 
-`find_adapter` matches a loaded model with its family (`families.py`) and its text decoder (`decoders.py`) and
-returns its `Anatomy`: the very modules that scores are read from.
+`find_family` and `find_decoder` look up a model's family (`families.py`) and text decoder (`decoders.py`);
+`find_anatomy` resolves them in a loaded model as its `Anatomy`: the very modules that scores are read from.
 """
 
 from __future__ import annotations
