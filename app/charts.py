@@ -102,7 +102,8 @@ def name_of(figure: Drawn) -> str:
     ]
     panels = figure.figure.panels
     if panels and figure.rows.data[panels].nunique() == 1:
-        parts.append(str(figure.rows.data[panels].iloc[0]))
+        value = figure.rows.data[panels].iloc[0]
+        parts.append(str(value) if not isinstance(value, bool | np.bool_) else panels.removeprefix("is_") * bool(value))
     return "-".join(dict.fromkeys(part for part in parts if part)).replace(":", "-")
 
 

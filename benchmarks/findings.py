@@ -23,6 +23,7 @@ from mmn.studies.degradation.queries import EffectQueries
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.scoring.layer_queries import LayerQueries
+from mmn.studies.selectivity.queries import SelectivityQueries
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
 
@@ -165,8 +166,8 @@ def specificity(store: Store, run: dict[str, Any]) -> None:
 
 def selectivity(store: Store, run: dict[str, Any]) -> None:
     rows = []
-    for method in store.ask(SpecificityQueries).selectivity_methods(run["run_id"]):
-        found = store.ask(SpecificityQueries).selectivity(run["run_id"], method, 1000)
+    for method in store.ask(SelectivityQueries).methods(run["run_id"]):
+        found = store.ask(SelectivityQueries).by_class(run["run_id"], method, 1000)
         own, ours = found["unit_noun"] == found["noun"], ~found["is_control"]
         share = {(o, c): found[(own == o) & (ours == c)]["share"].mean() for o in (True, False) for c in (True, False)}
         best = found[ours].loc[found[ours].groupby("unit_noun")["value"].idxmax()]

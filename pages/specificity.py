@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from app import experiments, resources, specificity_charts, widgets
-from app.text import plain
-from mmn.errors import UsageError
+from app import resources, specificity_charts, study_page, widgets
 from mmn.studies.specificity.queries import SpecificityQueries
+from mmn.view import View
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
+MAPS = {ALL: specificity_charts.whole, ONE: specificity_charts.one_picture, CLASSES: specificity_charts.classes}
 TOLD = {
     ALL: "A noun's top unit is found on one picture and scored for every noun of another one that says it, too. A unit "
     "that is specific scores highest for its own noun there, and near 0 for the others. Chosen on the picture itself "
@@ -21,45 +21,24 @@ TOLD = {
     CLASSES: "Units found in most pictures of a class, and how active they are in held-out pictures of every class. "
     "A dark diagonal means units that know their class; random units show what is common to all pictures.",
 }
-NOTE = (
-    "Reads each caption again and scores every noun's top unit of another picture, and the controls, for all nouns of "
-    "the picture; then the activation of classes' units in held-out pictures. Less time than scoring the run."
-)
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
-    words = ["specificity", run["run_id"][:8]]
+    run = study_page.chosen_run()
     methods = resources.store().ask(SpecificityQueries).methods(run["run_id"])
-    if not methods:
-        st.markdown(TOLD[ALL])
-        experiments.nothing_yet(run, words, "Measure", NOTE)
-        return
-    concepts = resources.store().concepts(run["run_id"])
-    widgets.tidy_filters(run, methods, concepts)
-    view = st.segmented_control(
-        "Look at", [ALL, ONE, CLASSES], default=ALL, required=True, key="map", bind="query-params"
-    )
-    st.markdown(TOLD[view])
-    lemmas = widgets.concept_picker(concepts)
-    try:
-        show(run, view, methods, lemmas)
-    except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
-    experiments.measure_again(run, words, NOTE)
+    chosen = chosen_map(run, methods) if methods else ALL
+    st.markdown(TOLD[chosen])
+    job = study_page.measurement("specificity")
+    if study_page.is_measured(run, job):
+        concepts = widgets.concept_picker(resources.store().concepts(run["run_id"]))
+        view = View(run["run_id"], concepts=tuple(concepts))
+        study_page.guarded(lambda: MAPS[chosen](run, view, methods))
+        study_page.measure_again(run, job)
 
 
-def show(run: dict[str, Any], view: str, methods: list[str], lemmas: list[str]) -> None:
-    """One of the three views."""
-    if view == CLASSES:
-        specificity_charts.classes(run, lemmas)
-    elif view == ONE:
-        specificity_charts.one_picture(run, methods, lemmas)
-    else:
-        specificity_charts.whole(run, methods, lemmas)
+def chosen_map(run: dict[str, Any], methods: list[str]) -> str:
+    widgets.tidy_filters(run, methods, resources.store().concepts(run["run_id"]))
+    return st.segmented_control("Look at", list(MAPS), default=ALL, required=True, key="map", bind="query-params")
 
 
 page()

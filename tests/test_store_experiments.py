@@ -19,6 +19,7 @@ from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.store import Store
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.selectivity.queries import SelectivityQueries
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
 from mmn.studies.tables import TABLES
@@ -384,11 +385,11 @@ def test_picture_of_specificity_is_in_the_order_of_its_caption(store: Store) -> 
 
 
 def test_classes_of_the_larger_setting_by_how_often_they_are_said(store: Store) -> None:
-    rows = store.ask(SpecificityQueries).selectivity("latest", "contribution")
+    rows = store.ask(SelectivityQueries).by_class("latest", "contribution")
     assert list(zip(rows["unit_noun"], rows["noun"], rows["share"], strict=True)) == [
         ("dog", "dog", 1.0), ("dog", "cat", 0.25), ("cat", "dog", 0.5)
     ]  # fmt: skip
-    assert store.ask(SpecificityQueries).selectivity("latest", "contribution", most=1)["noun"].tolist() == ["dog"]
+    assert store.ask(SelectivityQueries).by_class("latest", "contribution", most=1)["noun"].tolist() == ["dog"]
 
 
 def test_sensitivity_averages_concepts_before_pictures(store: Store) -> None:
@@ -423,10 +424,6 @@ def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:
         store.load_new_shards([store.runs_path])
         assert store.ask(InvarianceQueries).measured("latest").empty
         assert store.ask(InvarianceQueries).surviving_concepts("latest")["n_images"] == 0
-        assert (
-            store.ask(SpecificityQueries).methods("latest")
-            == store.ask(SpecificityQueries).selectivity_methods("latest")
-            == []
-        )
+        assert store.ask(SpecificityQueries).methods("latest") == store.ask(SelectivityQueries).methods("latest") == []
         assert store.ask(SensitivityQueries).measured("latest") == ([], [])
         assert isinstance(store.ask(SpecificityQueries).pictures("latest", "contribution"), pd.DataFrame)

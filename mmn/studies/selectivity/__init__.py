@@ -1,1 +1,1 @@
-"""TODO."""
+"""Whether units of a class of pictures know their class."""

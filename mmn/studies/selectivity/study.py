@@ -1,9 +1,13 @@
-"""Are units of a class active in pictures of that class alone?"""
+"""Are units of a class active in pictures of that class alone?
+
+Measured by `mmn specificity`, and shown on its page.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from mmn.figures.figure import Figure
 from mmn.studies.study import Study
 
 QUESTION: Final = "Are units of a class active in pictures of that class alone?"
@@ -13,4 +17,15 @@ STUDY: Final = Study(
     QUESTION,
     stages={"selectivity": "reading units on held-out pictures"},
     tables="mmn.studies.selectivity.tables:TABLES",
+    figures=(
+        Figure(
+            "selectivity",
+            "how active units of a class are in pictures of each class",
+            ("methods", "concepts", "most"),
+            "mmn.studies.selectivity.rows:selectivity",
+            "mmn.studies.selectivity.figures:selectivity",
+            height=lambda data: 280 + (30 if (n := data["unit_noun"].nunique()) <= 12 else 20) * n,
+            panels="is_control",
+        ),
+    ),
 )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Whether a noun's top unit is its own."""

@@ -1,7 +1,5 @@
-"""Does a noun's top unit write that noun alone? Heat maps as P2's figure 5 (arXiv 2311.07470) and P1's figure S.2
-(arXiv 2308.01544), and what they come to over all pictures, beside random units.
-
-Shares have one scale everywhere: −1 to 1 around zero, darker is further from it.
+"""Does a noun's top unit write that noun alone? Heat maps as P2's figure 5 (arXiv 2311.07470), of one picture and of
+concepts, and their means over all pictures, beside random units.
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.theme import INK, MUTED, method_colours
+from mmn.figures.heat_map import share_maps
+from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, of_run, require, sample_of_each, span
 from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.statistics.interval_words import interval_note, with_words
@@ -25,10 +24,6 @@ CONCEPT_COLUMNS: Final = ("unit_lemma", "lemma", "share", "n_images", "is_contro
 _MEAN: Final = ("share", "share_low", "share_high", "n_images", "n")
 SUMMARY_COLUMNS: Final = ("method", "selection", "is_control", "is_own", *_MEAN)
 HIGHEST_COLUMNS: Final = ("method", "selection", "is_control", "chance", *_MEAN)
-CLASS_COLUMNS: Final = (
-    *("unit_noun", "noun", "is_control", "value", "share", "n_units", "n_images", "p", "is_discovery"),
-)
-KINDS: Final = {False: "units of each noun", True: "their control"}
 FOUND_ON: Final = {HELD_OUT: "found on another picture (held out)", SAME_PICTURE: "found on the same picture (P2)"}
 _RANDOM: Final = "random unit of its layer"
 _SUMMARY: Final = {
@@ -48,22 +43,39 @@ _HIGHEST: Final = {
     (SHUFFLED_UNITS, True): ("the null of that: identities shuffled", "triangle-down"),
     (SAME_PICTURE, True): ("random unit (older run)", "square"),
 }
-_NUMBERED, _PLAIN = 26, 16  # height of a cell with a number in it, and without, in points
-_FULL: Final = alt.value(1)  # opacity
-_MOST_NUMBERED: Final = 12  # nouns; cells of more are too small for numbers
 
 
-def specificity_of_picture(data: pd.DataFrame, run: Mapping[str, Any], method: str, of: str) -> alt.TopLevelMixin:
-    """A heat map: x the picture's nouns, y each noun's unit, colour its score as a share of the noun's top score here.
+def specificity(
+    data: pd.DataFrame,
+    run: Mapping[str, Any],
+    method: str,
+    subset: str = "all concepts",
+    selection: str = HELD_OUT,
+    picture: str = "",
+) -> alt.TopLevelMixin:
+    """The heat map of one picture, or of the most frequent concepts; the control is a panel of its own.
 
     Args:
-        data: rows of `Store.specificity_of_picture`, of one selection; those of the control are a panel of their own.
-        run: the run's row: model, images.
-        method: the ranking whose top unit it is.
-        of: the caption and picture, as words for the subtitle.
+        data: `SpecificityQueries.of_picture` where `picture` says of which, else `by_concept`.
+        run: the run's row: model, images, and as n_images the pictures that enter.
+        method: the ranking whose top units they are.
+        subset: which concepts and layers, as words for the subtitle.
+        selection: where the units were found.
+        picture: the picture and its caption, as words for the subtitle.
+    """
+    return (
+        _of_picture(data, run, method, selection, picture)
+        if picture
+        else _by_concept(data, run, method, subset, selection)
+    )
 
-    Returns:
-        A chart whose click selection `unit` holds layer and unit.
+
+def _of_picture(
+    data: pd.DataFrame, run: Mapping[str, Any], method: str, selection: str, picture: str
+) -> alt.TopLevelMixin:
+    """One picture: x its nouns, y each noun's unit, colour its score as a share of the noun's top score here.
+
+    The click selection `unit` holds layer and unit.
     """
     require(data.columns, PICTURE_COLUMNS)
     units = [f"L{row.layer}.u{row.unit} {row.unit_noun}" for row in data.itertuples()]
@@ -79,26 +91,18 @@ def specificity_of_picture(data: pd.DataFrame, run: Mapping[str, Any], method: s
         frame="bounds",
         text=f"What each noun's top unit does for the others: {method}",
         subtitle=[
-            f"{of_run(run)}, {of}, n = {counted(data['noun'].nunique(), 'noun')}",
-            f"units {_found_on(data)}",
+            f"{of_run(run)}, {picture}, n = {counted(data['noun'].nunique(), 'noun')}",
+            f"units {FOUND_ON[selection]}",
             _legend_of(data),
         ],
     )
-    return _maps(rows, titles, tips, ["layer", "unit"]).properties(title=title)
+    return share_maps(rows, titles, tips, ["layer", "unit"]).properties(title=title)
 
 
-def specificity_by_concept(
-    data: pd.DataFrame, run: Mapping[str, Any], method: str, subset: str = "all concepts", selection: str = HELD_OUT
+def _by_concept(
+    data: pd.DataFrame, run: Mapping[str, Any], method: str, subset: str, selection: str
 ) -> alt.TopLevelMixin:
-    """A heat map over pictures: x lemmas, y lemmas whose units they are, colour the mean share; bold what survives.
-
-    Args:
-        data: `Store.specificity_by_concept`, most frequent lemmas first.
-        run: the run's row: model, images, and as n_images the pictures that enter.
-        method: the ranking whose top units they are.
-        subset: which concepts and layers, as words for the subtitle.
-        selection: where the units were found.
-    """
+    """Over pictures: x lemmas, y lemmas whose units they are, colour the mean share; bold what survives."""
     require(data.columns, CONCEPT_COLUMNS)
     rows = data.assign(row=data["unit_lemma"], column=data["lemma"], owner=data["unit_lemma"])
     tips = [
@@ -120,39 +124,7 @@ def specificity_by_concept(
         ],
     )
     pale = alt.condition(alt.datum.n_images < N_LEAST, alt.value(0.4), alt.value(1))
-    return _maps(rows, ("concept", "whose top units"), tips, ["row", "column"], pale).properties(title=title)
-
-
-def selectivity(data: pd.DataFrame, run: Mapping[str, Any], method: str) -> alt.TopLevelMixin:
-    """A heat map of classes: y whose units, x the class of held-out pictures, colour their mean activation as a share
-    of its largest; the control as a second panel.
-
-    Args:
-        data: `Store.selectivity`.
-        run: the run's row: model, images.
-        method: the ranking that found the units.
-    """
-    require(data.columns, CLASS_COLUMNS)
-    rows = data.assign(row=data["unit_noun"], column=data["noun"], owner=data["unit_noun"])
-    tips = [
-        alt.Tooltip("row:N", title="units of"),
-        alt.Tooltip("column:N", title="pictures of"),
-        alt.Tooltip("share:Q", title="share of the largest", format=".2f"),
-        alt.Tooltip("value:Q", title="mean activation", format=".3g"),
-        alt.Tooltip("n_images:Q", title="held-out pictures", format=",d"),
-        alt.Tooltip("p:Q", title="p of the own class against the control", format=".2g"),
-    ]
-    held_out = counted(data["n_images"].max(), "held-out picture")
-    title = alt.TitleParams(
-        frame="bounds",
-        text=f"Activation of classes' units in held-out pictures: {method}",
-        subtitle=[
-            f"{of_run(run)}, {counted(data['n_units'].max(), 'unit')} a class, {held_out} each at most",
-            "mean over units, image tokens and pictures ÷ its largest over the classes (P1); empty: no such picture",
-            *(f"bold: {line}" for line in told(data)),
-        ],
-    )
-    return _maps(rows, ("class of the pictures", "whose units"), tips, ["row", "column"]).properties(title=title)
+    return share_maps(rows, ("concept", "whose top units"), tips, ["row", "column"], pale).properties(title=title)
 
 
 def specificity_summary(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concepts") -> alt.TopLevelMixin:
@@ -160,7 +132,7 @@ def specificity_summary(data: pd.DataFrame, run: Mapping[str, Any], subset: str 
     control; and of units chosen on the picture itself, beside the null of that choice.
 
     Args:
-        data: `Store.specificity_summary`; what is 1 by definition is left out.
+        data: `SpecificityQueries.summary`; what is 1 by definition is left out.
         run: the run's row: model, images, and as n_of_one_picture the nouns without a held-out unit, where counted.
         subset: which concepts and layers, as words for the subtitle.
     """
@@ -184,7 +156,7 @@ def highest_for_own_noun(data: pd.DataFrame, run: Mapping[str, Any], subset: str
     another picture beside random units, and on this one beside the null of that choice.
 
     Args:
-        data: `Store.highest_for_own_noun`.
+        data: `SpecificityQueries.highest_for_own_noun`.
         run: the run's row: model, images, and as n_of_one_picture the nouns without a held-out unit, where counted.
         subset: which concepts and layers, as words for the subtitle.
     """
@@ -219,54 +191,6 @@ def _of_kinds(
 def _alone(run: Mapping[str, Any]) -> list[str]:
     n = int(run.get("n_of_one_picture", 0))
     return [f"{counted(n, 'noun')} said of one picture only: no other picture to find a unit on"] if n else []
-
-
-def _maps(
-    rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any = _FULL
-) -> Any:
-    """One heat map, or one above the other for units and their control; in bold what `is_discovery`, where tested."""
-    rows = rows if "is_discovery" in rows else rows.assign(is_discovery=False)
-    if rows["is_control"].nunique() == 1:
-        return _map(rows, titles, tips, fields, opacity)
-    kinds = rows.assign(kind=[KINDS[is_control] for is_control in rows["is_control"]])
-    header = alt.Header(labelFontWeight="bold", labelPadding=4)
-    facet = alt.Facet("kind:N", title=None, sort=list(KINDS.values()), header=header)
-    return (
-        _map(kinds, titles, tips, fields, opacity)
-        .facet(facet=facet, columns=1)
-        .resolve_scale(y="independent", x="shared")
-    )
-
-
-def _map(rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any) -> Any:
-    """Cells of a share each, with its number where there is room."""
-    lines = list(dict.fromkeys(rows["row"]))
-    columns = list(dict.fromkeys([*rows["owner"], *rows["column"]]))  # the diagonal from the upper left
-    is_numbered = len(columns) <= _MOST_NUMBERED
-    clicked = alt.selection_point(name="unit", fields=fields, on="click")
-    base = alt.Chart(rows).encode(
-        alt.X("column:N", sort=columns, title=titles[0], axis=alt.Axis(labelAngle=-35, labelOverlap=False)),
-        alt.Y("row:N", sort=lines, title=titles[1], axis=alt.Axis(labelOverlap=False, labelLimit=170)),
-        tooltip=tips,
-    )
-    cells = base.mark_rect().encode(
-        alt.Color(
-            "share:Q",
-            scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], domainMid=0, clamp=True),
-            legend=alt.Legend(title="share", format=".1f", gradientLength=110, orient="right"),
-        ),
-        opacity=opacity,
-    )
-    layers = [cells.add_params(clicked)]
-    if is_numbered:
-        form = ".2f" if len(columns) <= 6 else ".1f"
-        dark = alt.expr.abs(alt.datum.share) > 0.6
-        ink = alt.condition(dark, alt.value("white"), alt.value(INK))
-        for is_bold in (False, True):
-            some = base.transform_filter(alt.datum.is_discovery == is_bold)
-            text = some.mark_text(fontSize=10, fontWeight="bold" if is_bold else "normal")
-            layers.append(text.encode(alt.Text("share:Q", format=form), color=ink, opacity=opacity))
-    return alt.layer(*layers).properties(height=alt.Step(_NUMBERED if is_numbered else _PLAIN))
 
 
 def _points(
@@ -304,8 +228,3 @@ def _points(
 def _legend_of(data: pd.DataFrame) -> str:
     control = "; the control's, too" if data["is_control"].any() else ""
     return f"colour: score ÷ score of the row's noun's top unit on this picture{control}"
-
-
-def _found_on(data: pd.DataFrame) -> str:
-    """Where the units of rows of one selection were found, in words."""
-    return FOUND_ON[HELD_OUT if HELD_OUT in set(data["selection"]) else SAME_PICTURE]

@@ -1,4 +1,4 @@
-"""Does a noun's top unit write that noun alone? P2 figure 5, and P1 figure S.2 for classes of pictures.
+"""Does a noun's top unit write that noun alone? P2 figure 5 (arXiv 2311.07470).
 
 Scores are shares of the score of the noun's top unit on this picture, whatever unit is meant, so that all are on one
 scale. Where that score is not above 0, there is no share. Units are found on another picture of the noun (`held-out`)
@@ -18,16 +18,16 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.names import FOUND, HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.statistics.intervals import draw_intervals
-from mmn.statistics.many_tests import marked, sign_flip, swapped_labels
+from mmn.statistics.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, with_intervals
 from mmn.store.reader import Reader
 
-_METHODS: Final = "SELECT DISTINCT method FROM {table} WHERE run_id = $run_id"
+_METHODS: Final = "SELECT DISTINCT method FROM specificity WHERE run_id = $run_id"
 
 _SELECTIONS: Final = "SELECT DISTINCT selection FROM specificity WHERE run_id = $run_id"
 
 # The units of one selection and their control. Of earlier versions, `same` has random units for its control.
-_MEANT: Final = "((selection = $selection AND NOT is_control) OR (selection = $control AND is_control))"
+_UNITS_AND_CONTROL: Final = "((selection = $selection AND NOT is_control) OR (selection = $control AND is_control))"
 
 _PICTURES: Final = f"""
     WITH {NOUNS}
@@ -52,7 +52,7 @@ _PICTURE: Final = f"""
     FROM specificity JOIN said ON said.noun = specificity.noun JOIN said AS unit_said ON unit_said.noun = unit_noun
     LEFT JOIN decoded USING (layer, unit)
     WHERE run_id = $run_id AND image_id = $image_id AND method = $method AND layer BETWEEN $first_layer AND $last_layer
-        AND {_MEANT}
+        AND {_UNITS_AND_CONTROL}
     ORDER BY is_control, unit_said.position, said.position
 """  # noqa: S608 - no user's words
 
@@ -73,7 +73,7 @@ _BY_CONCEPT: Final = f"""
         SELECT place, is_control, unit_lemma, lemma, share FROM judged
         JOIN (SELECT image_id, noun, lemma FROM concept
             WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL) USING (image_id, noun)
-        WHERE {_MEANT} AND share IS NOT NULL
+        WHERE {_UNITS_AND_CONTROL} AND share IS NOT NULL
     ),
     frequent AS (
         SELECT lemma, row_number() OVER (ORDER BY n DESC, lemma) AS number
@@ -117,32 +117,6 @@ _ALONE: Final = f"""
     SELECT count(*) FROM nouns SEMI JOIN said USING (lemma)
 """  # noqa: S608 - no user's words
 
-_SELECTIVITY: Final = """
-    WITH found AS (
-        SELECT * FROM selectivity WHERE run_id = $run_id AND method = $method
-        QUALIFY (n_units, held_out) = max((n_units, held_out)) OVER ()
-    ),
-    said AS (
-        SELECT lemma, count(DISTINCT image_id) AS n FROM concept
-        WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL GROUP BY lemma
-    ),
-    classes AS (
-        SELECT lemma, row_number() OVER (ORDER BY lemma IN (SELECT unnest($lemmas)) DESC, n DESC, lemma) AS number
-        FROM said SEMI JOIN found ON found.unit_noun = lemma QUALIFY number <= $most
-    )
-    SELECT unit_noun, noun, is_control, value, share, n_units, n_images
-    FROM found JOIN classes AS units ON units.lemma = unit_noun JOIN classes AS images ON images.lemma = noun
-    WHERE len($lemmas) = 0 OR unit_noun IN (SELECT unnest($lemmas))
-    ORDER BY is_control, units.number, images.number
-"""
-
-
-_ACTIVATIONS: Final = """
-    SELECT unit_noun, is_control, image_id, is_own, value FROM class_activation
-    WHERE run_id = $run_id AND method = $method
-    QUALIFY (n_units, held_out) = max((n_units, held_out)) OVER ()
-"""
-
 
 class SpecificityQueries(Reader):
     """Questions about what a noun's units do for other nouns."""
@@ -153,7 +127,9 @@ class SpecificityQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        return self._methods(run_id, "specificity")
+        with self._of_run(run_id) as (cursor, run):
+            found = cursor.execute(_METHODS, {"run_id": run["run_id"]}).fetchall()
+        return in_order(method for (method,) in found)
 
     def selections(self, run_id: str) -> list[str]:
         """Returns where the measured units were found: `held-out`, `same`, and `shuffled`, the null of that.
@@ -174,14 +150,6 @@ class SpecificityQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             [(n,)] = cursor.execute(_ALONE, {"run_id": run["run_id"], "lemmas": distinct(lemmas)}).fetchall()
         return int(n)
-
-    def selectivity_methods(self, run_id: str) -> list[str]:
-        """Returns the rankings whose classes of units were measured; empty without any.
-
-        Raises:
-            RunNotFoundError: no such run.
-        """
-        return self._methods(run_id, "selectivity")
 
     def pictures(self, run_id: str, method: str, lemmas: Sequence[str] = (), selection: str = HELD_OUT) -> pd.DataFrame:
         """Returns the pictures that were measured, those of the most nouns first: image_id, text, n_nouns.
@@ -215,7 +183,7 @@ class SpecificityQueries(Reader):
             first, last = checked_layers(run, layers)
             asked = {"run_id": run["run_id"], "image_id": image_id, "method": method}
             asked |= {"fingerprint": run["model_fingerprint"], "first_layer": first, "last_layer": last}
-            asked |= _meant(cursor, run, selection)
+            asked |= _with_control(cursor, run, selection)
             found = cursor.sql(_PICTURE, params=asked).df()
         if found.empty:
             raise _nothing(run, method, f"picture {image_id[:12]}" + (f", layers {first} to {last}" if layers else ""))
@@ -249,7 +217,7 @@ class SpecificityQueries(Reader):
             UsageError: nothing of that kind was measured.
         """
         with self._of_run(run_id) as (cursor, run):
-            asked = _asked(run, [method], lemmas, layers) | {"most": most} | _meant(cursor, run, selection)
+            asked = _asked(run, [method], lemmas, layers) | {"most": most} | _with_control(cursor, run, selection)
             found = cursor.sql(_BY_CONCEPT, params=asked).df()
         if found.empty:
             raise _nothing(run, method, "the chosen nouns and layers")
@@ -286,39 +254,6 @@ class SpecificityQueries(Reader):
         kinds = {"selection": FOUND, "is_control": (False, True)}
         return self._summarised(run_id, _HIGHEST, methods, lemmas, layers, _cells(methods, kinds))
 
-    def selectivity(self, run_id: str, method: str, most: int = 20, lemmas: Sequence[str] = ()) -> pd.DataFrame:
-        """Returns how active each class's units are in held-out pictures of every class, with the control's rows.
-
-        Columns: unit_noun, noun, is_control, value, share, n_units, n_images; the classes of the `most` frequent
-        lemmas, most frequent first. Of several settings the one with the most units, then the most held-out pictures.
-        Where a class's units meet its own pictures, `p` is of the difference to their control there, picture by picture
-        and both as shares of their largest class, against the same difference on pictures without the noun
-        (`many_tests.swapped_labels`); `is_discovery` whether it survives among the classes shown.
-
-        Args:
-            run_id: of one run.
-            method: the ranking that found the units.
-            most: how many classes.
-            lemmas: only these classes' units; all if empty.
-
-        Raises:
-            RunNotFoundError: no such run.
-            UsageError: nothing of that kind was measured.
-        """
-        with self._of_run(run_id) as (cursor, run):
-            asked = {"run_id": run["run_id"], "method": method, "lemmas": distinct(lemmas), "most": most}
-            found = cursor.sql(_SELECTIVITY, params=asked).df()
-            values = {name: asked[name] for name in ("run_id", "method")}
-            pictures = cursor.sql(_ACTIVATIONS, params=values).df()
-        if found.empty:
-            raise _nothing(run, method, "classes of pictures" + (f" of {', '.join(lemmas)}" if lemmas else ""))
-        return _with_tests_of_classes(found, pictures)
-
-    def _methods(self, run_id: str, table: str) -> list[str]:
-        with self._of_run(run_id) as (cursor, run):
-            found = cursor.execute(_METHODS.format(table=table), {"run_id": run["run_id"]}).fetchall()
-        return in_order(method for (method,) in found)
-
     def _summarised(
         self,
         run_id: str,
@@ -346,7 +281,7 @@ def _cells(methods: Sequence[str], kinds: Mapping[str, Sequence[Any]]) -> pd.Dat
     return pd.DataFrame(itertools.product(distinct(methods), *kinds.values()), columns=["method", *kinds])
 
 
-def _meant(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], selection: str) -> dict[str, str]:
+def _with_control(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], selection: str) -> dict[str, str]:
     """The selection, and whose rows are its control."""
     there = {name for (name,) in cursor.execute(_SELECTIONS, {"run_id": run["run_id"]}).fetchall()}
     is_nulled = selection == SAME_PICTURE and SHUFFLED_UNITS in there
@@ -363,24 +298,6 @@ def _by_concept(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows.groupby(by, sort=False).agg(share=("share", "mean"), n_images=("place", "size")).reset_index()
     keys = zip(found["is_control"], found["unit_lemma"], found["lemma"], strict=True)
     return marked(found, np.array([np.nan if is_control else p.get((of, at), np.nan) for is_control, of, at in keys]))
-
-
-def _with_tests_of_classes(found: pd.DataFrame, pictures: pd.DataFrame) -> pd.DataFrame:
-    """`found` with the test of each class whose activations are known picture by picture."""
-    largest = found.groupby(["unit_noun", "is_control"])["value"].max()
-    tests: dict[str, float] = {}
-    for lemma, of in pictures[pictures["unit_noun"].isin(found["unit_noun"])].groupby("unit_noun"):
-        sides = of.pivot(index=["image_id", "is_own"], columns="is_control", values="value")
-        scales = [float(largest.get((lemma, is_control), 0.0)) for is_control in (False, True)]
-        if set(sides.columns) == {False, True} and min(scales) > 0:
-            difference = sides[False] / scales[0] - sides[True] / scales[1]
-            is_own = difference.index.get_level_values("is_own").to_numpy(dtype=bool)
-            tests[str(lemma)] = swapped_labels(difference.to_numpy(dtype=float), is_own)
-    is_tested = (found["unit_noun"] == found["noun"]) & ~found["is_control"]
-    p = [
-        tests.get(one, np.nan) if tested else np.nan for one, tested in zip(found["unit_noun"], is_tested, strict=True)
-    ]
-    return marked(found, np.array(p))
 
 
 def _asked(
