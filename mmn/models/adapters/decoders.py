@@ -63,8 +63,7 @@ _COHERE = replace(_LLAMA, norm=Norm.LAYER)  # FFN beside the attention
 _GLM4 = replace(_PHI3, post_attention="post_self_attn_layernorm", post_ffn="post_mlp_layernorm")
 
 DECODERS: dict[str, Decoder] = {
-    **dict.fromkeys(("llama", "mistral", "ministral3", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text"), _LLAMA),
-    **dict.fromkeys(("qwen3",), _LLAMA),
+    **dict.fromkeys(("llama", "mistral", "ministral3", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3"), _LLAMA),
     "phi3": _PHI3,
     "gemma": _GEMMA,
     **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA2),
