@@ -16,8 +16,8 @@ from mmn.studies.editing.figures import success
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import MEASURES, edit_shares
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
-from mmn.studies.invariance.summary import summarize
 from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.invariance.summary import summarize
 from mmn.studies.sensitivity.measure import summarize_sensitivity
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.measure import summarize_specificity
