@@ -55,9 +55,7 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
         ),
         "invariance: by concept": lambda: store.ask(InvarianceQueries).by_concept("latest", CONTRIBUTION, 100),
         "invariance: by layer, k 100": lambda: store.ask(InvarianceQueries).by_layer("latest", CONTRIBUTION, 100),
-        "invariance: by layer, k 1000": lambda: store.ask(InvarianceQueries).by_layer(
-            "latest", CONTRIBUTION, 1000
-        ),
+        "invariance: by layer, k 1000": lambda: store.ask(InvarianceQueries).by_layer("latest", CONTRIBUTION, 1000),
         "invariance: nouns that survive": lambda: store.ask(InvarianceQueries).survival("latest"),
         "invariance: what was measured": lambda: store.ask(InvarianceQueries).measured("latest"),
         "across: 80 nouns": lambda: store.ask(CrossImageQueries).by_concept("latest", CONTRIBUTION, 100, 5),

@@ -30,7 +30,8 @@ from mmn.runs import shards
 from mmn.runs.plan import Progress
 from mmn.runs.reopen import open_run
 from mmn.scores.gradients import Question, attribute
-from mmn.studies.invariance import cross_image, rankings, region
+from mmn.studies.invariance import cross_image, rankings
+from mmn.studies.invariance import region as measuring
 from mmn.studies.invariance.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
 from mmn.studies.invariance.rankings import CaptionNoun, common_units, shared_units
 from mmn.studies.invariance.region import Region, measure_region, permutation, shuffling
@@ -360,7 +361,7 @@ def test_more_draws_and_other_ks_add_only_what_is_missing(
     methods = shards.read_shard(next(run_path.glob("shuffled-0-batch-00000-*")))["score"]["method"].to_pylist()
     assert set(methods) == set(METHODS.split(","))  # all of the run's, whatever was compared
     assert len(list(run_path.glob("shuffled-*"))) == 3 * 3
-    monkeypatch.setattr(region, "caption_encoded", None)  # nothing is captioned from here on
+    monkeypatch.setattr(measuring, "caption_encoded", None)  # nothing is captioned from here on
     measure_region(open_again, 2, None, (5,))
     again = measure_region(open_again, 3, None, KS)
     assert again.rows.equals(region.rows)
@@ -384,7 +385,7 @@ def test_the_draws_of_one_picture_are_one_batch(cache: Path, tiny: Model, monkey
         sizes.append(len(inputs["input_ids"]))
         return caption_encoded(model, inputs, *more)
 
-    monkeypatch.setattr(region, "caption_encoded", noted)
+    monkeypatch.setattr(measuring, "caption_encoded", noted)
     measure_region(open_run(tiny, run_path_of(cache)), 3, ["contribution"], KS)
     assert sizes == [2, 2, 2, 2, 2, 2, 3]
 

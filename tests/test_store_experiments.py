@@ -225,9 +225,7 @@ def test_nouns_that_survive_are_those_led_by_the_layers(store: Store) -> None:
     """By contribution the dog of b alone has its first unit in layer 1; shuffling 0 keeps it, 1 does not."""
     found = store.ask(InvarianceQueries).survival("latest", method="contribution", layers=(1, 1))
     assert (found["share"], found["n_concepts"], found["n_kept"], found["n_images"]) == (0.5, 2, 1, 1)
-    assert (
-        store.ask(InvarianceQueries).survival("latest", method="activation", layers=(0, 1))["n_images"] == 0
-    )
+    assert store.ask(InvarianceQueries).survival("latest", method="activation", layers=(0, 1))["n_images"] == 0
 
 
 def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
