@@ -1,4 +1,4 @@
-"""The command that stands below a chart of a page draws the same chart: same title, sample, filters and number of rows."""
+"""The command below a chart of a page draws the same chart: same title, sample, filters and number of rows."""
 
 from __future__ import annotations
 
