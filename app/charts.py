@@ -103,7 +103,8 @@ def name_of(figure: Drawn) -> str:
     panels = figure.figure.panels
     if panels and figure.rows.data[panels].nunique() == 1:
         value = figure.rows.data[panels].iloc[0]
-        parts.append(str(value) if not isinstance(value, bool | np.bool_) else panels.removeprefix("is_") * bool(value))
+        is_flag = isinstance(value, bool | np.bool_)
+        parts.append(str(value) if not is_flag else panels.removeprefix("is_") if value else "")
     return "-".join(dict.fromkeys(part for part in parts if part)).replace(":", "-")
 
 
