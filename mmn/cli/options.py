@@ -1,4 +1,4 @@
-"""Reads the values of options: lists, numbers, sizes as numbers or shares of all units, ranges of layers.
+"""Reads the values of options: lists, numbers, sizes as numbers or shares of all units.
 
 Every function says of a wrong value which option it was given to, and what was expected.
 """
@@ -11,18 +11,13 @@ from collections.abc import Callable
 from mmn.errors import UsageError
 
 
-def split(text: str | None) -> list[str]:
-    """The words of `A,B`; none of an empty text."""
-    return list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
-
-
-def words(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:
-    """The distinct words of `A,B`.
+def entries(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:
+    """The distinct entries of `A,B`.
 
     Raises:
         UsageError: the list is empty.
     """
-    found = tuple(split(text))
+    found = tuple(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
     if not found:
         raise UsageError(f"{option} is empty; for example {option} {example}")
     return found
@@ -41,8 +36,8 @@ def number(text: str, option: str) -> float:
 
 
 def numbers(text: str, option: str, example: str = "1,2.5") -> list[float]:
-    """The numbers of `1,2.5`; raises `UsageError` like `words` and `number`."""
-    return [number(word, option) for word in words(text, option, example)]
+    """The numbers of `1,2.5`; raises `UsageError` like `entries` and `number`."""
+    return [number(entry, option) for entry in entries(text, option, example)]
 
 
 def sizes(ks: str | None, shares: str | None, n_units: int, least: int = 1) -> tuple[int, ...] | None:
@@ -65,20 +60,6 @@ def sizes(ks: str | None, shares: str | None, n_units: int, least: int = 1) -> t
         above = "above 0 and up to 1" if least else "from 0 to 1"
         raise UsageError(f"--shares {wrong[0]:g}: expected shares of all units, {above}")
     return tuple(sorted({max(least, round(share * n_units)) for share in given}))
-
-
-def layer_range(text: str | None) -> tuple[int, int] | None:
-    """First and last layer of `2-5` or `3`; None for nothing.
-
-    Raises:
-        UsageError: it is no range.
-    """
-    if text is None:
-        return None
-    first, _, last = text.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
-        raise UsageError(f"--layers: {text!r} is not FIRST-LAST, for example 2-5")
-    return int(first), int(last or first)
 
 
 def at_least(least: int, most: int = 10**9) -> Callable[[str], int]:

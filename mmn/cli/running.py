@@ -1,6 +1,6 @@
-"""What commands that load a model share: their options, the run that is meant, and how they end.
+"""What commands that load a model share: their options, the run that they name, and loading into the database.
 
-`score` makes a run; `annotate` and the experiments go back to one (`add_run_options`, `go_back`).
+`score` makes a run; `annotate` and the other studies measure more of one (`add_run_options`, `open_scored_run`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mmn.specimen import RUN_PATH as BUNDLED
 
 
 @dataclass(frozen=True)
-class Again:
-    """A scored run that a command goes back to; `load` gets its model, which takes seconds."""
+class RunToExtend:
+    """A scored run that a command measures more of; `load` loads its model, which takes seconds."""
 
     run: Run
     path: Path
@@ -33,15 +33,15 @@ class Again:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a command that goes back to a scored run."""
+    """The options of a command that measures more of a scored run."""
     parser.add_argument("run", help=LATEST)
     parser.add_argument("--model", metavar="M", help="default: the run's, as it was named")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
 
 
-def go_back(options: argparse.Namespace) -> Again:
-    """The run that the options name, how to load its model, and how to tell of progress.
+def open_scored_run(options: argparse.Namespace) -> RunToExtend:
+    """The run that the options name, how to load its model, and how to report progress.
 
     Raises:
         RunNotFoundError: no such run in the cache, or more than one.
@@ -52,7 +52,7 @@ def go_back(options: argparse.Namespace) -> Again:
     path, run = find_run([runs_path, BUNDLED], options.run)
     require_nouns(run, path)
     if path == BUNDLED:
-        path = copy_run(BUNDLED, runs_path)  # what is found out about it belongs into the cache
+        path = copy_run(BUNDLED, runs_path)  # what is measured of it is written to the cache
     from mmn.cli.progress import reporter
 
     progress = reporter(options.progress)
@@ -62,13 +62,13 @@ def go_back(options: argparse.Namespace) -> Again:
         progress(Progress("model", message=name))
         return load_quietly(name, run.settings.dtype, options.device)  # the run's dtype: other digits, other numbers
 
-    return Again(run, path, progress, load)
+    return RunToExtend(run, path, progress, load)
 
 
 def load_quietly(name: str, dtype: str, device: str) -> Any:
     """The model, without the libraries' own progress bars and advice: standard error is for our progress.
 
-    What was filled in for an older checkpoint is said there, too.
+    What was filled in for an older checkpoint is reported there, too.
     """
     from mmn.models.loading import load_model
 
@@ -88,7 +88,7 @@ def quieten() -> None:
 
 
 def load_into_database(cache_path: Path) -> str:
-    """Loads new shards; where the app holds the database it does that itself on its next look."""
+    """Loads new shards; where the app holds the database, it loads them itself the next time that it looks."""
     from mmn.store import Store
 
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, words
-from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.cli.options import at_least, entries
+from mmn.cli.running import add_run_options, load_into_database, open_scored_run
 from mmn.runs.plan import Progress
 
 USUAL_TOP = 10
@@ -32,20 +32,20 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    methods = words(options.methods, "--methods") if options.methods is not None else None
-    again = go_back(options)
+    methods = entries(options.methods, "--methods") if options.methods is not None else None
+    scored = open_scored_run(options)
     from mmn.studies.annotate.measure import count
 
     started = time.monotonic()
-    added = _add(options, again.path, again.progress)
+    added = _add(options, scored.path, scored.progress)
     is_only_references = options.references is not None and not (options.masks or options.top or methods)
     if not is_only_references:
-        annotate_stoppably(again.load(), again.path, options.top or USUAL_TOP, methods, again.progress)
-    counts = count(again.path)
-    again.progress(Progress("load"))
+        annotate_stoppably(scored.load(), scored.path, options.top or USUAL_TOP, methods, scored.progress)
+    counts = count(scored.path)
+    scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     seconds = round(time.monotonic() - started, 3)
-    result = {"run_id": again.run.run_id} | asdict(counts) | {"seconds": seconds, "database": note}
+    result = {"run_id": scored.run.run_id} | asdict(counts) | {"seconds": seconds, "database": note}
     result |= {one.kind: asdict(one) for one in added}
     if not options.json:
         print(*added, sep="\n", end="\n" if added else "")

@@ -8,8 +8,8 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, numbers, sizes, words
-from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.cli.options import at_least, entries, numbers, sizes
+from mmn.cli.running import add_run_options, load_into_database, open_scored_run
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
@@ -53,7 +53,7 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     noise = _noise(options)
-    again = go_back(options)
+    scored = open_scored_run(options)
     from mmn.metrics import find_text_metric
     from mmn.runs.engines.local import stoppable
     from mmn.studies.degradation.measure import Asked, degrade
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     has_noise = options.kind == names.PERTURB
     asked = Asked(
         kind=options.kind,
-        methods=_methods(options, noise, again.run),
-        ks=_from_zero(options, again.run.model.n_units),
-        selections=words(
+        methods=_methods(options, noise, scored.run),
+        ks=_from_zero(options, scored.run.model.n_units),
+        selections=entries(
             options.selections or (",".join(noise.selections) if noise else SELECTIONS[options.kind]),
             "--selections",
             SELECTIONS[names.ABLATE],
@@ -76,17 +76,17 @@ def run(options: argparse.Namespace) -> int:
     metric = find_text_metric(options.metric, options.device) if options.captions else None
     started = time.monotonic()
     with stoppable():
-        done = degrade(again.load(), again.path, asked, metric, again.progress, options.limit)
-    effects, n_failed = read_effects(again.path, done)
-    again.progress(Progress("load"))
+        done = degrade(scored.load(), scored.path, asked, metric, scored.progress, options.limit)
+    effects, n_failed = read_effects(scored.path, done)
+    scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     result = {
-        "run_id": again.run.run_id,
+        "run_id": scored.run.run_id,
         "kind": options.kind,
         "metric": metric.name if metric else None,
         "n_rows": len(effects),
         "n_failed": n_failed,
-        "effects": summarise(effects, again.run.model.n_units),
+        "effects": summarise(effects, scored.run.model.n_units),
         "seconds": round(time.monotonic() - started, 3),
         "database": note,
     }
@@ -105,7 +105,7 @@ def _noise(options: argparse.Namespace) -> Noise | None:
 
 def _methods(options: argparse.Namespace, noise: Noise | None, run: Run) -> tuple[str, ...]:
     if options.method is not None:
-        return words(options.method, "--method")
+        return entries(options.method, "--method")
     return noise.methods if noise else (_usual_method(run),)
 
 

@@ -13,7 +13,7 @@ from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.files import writing
 from mmn.cli.options import at_least
-from mmn.cli.running import Again, add_run_options, go_back, load_into_database
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.shards import finished_shards
@@ -55,37 +55,37 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    again = go_back(options)
+    scored = open_scored_run(options)
     if options.undo is not None:
-        return _undo(options, again)
+        return _undo(options, scored)
     wish = _wish(options)
     from mmn.studies.editing.measure import file_of, read_edit, with_controls
 
     started = time.monotonic()
     wishes = (wish,) if options.no_controls else with_controls(wish)
     edits_path = options.cache / "edits"
-    edit_ids = edit_stoppably(again, edits_path, wishes)
-    found = [read_edit(again.path, edit_id) | {"file": str(file_of(edits_path, edit_id))} for edit_id in edit_ids]
+    edit_ids = edit_stoppably(scored, edits_path, wishes)
+    found = [read_edit(scored.path, edit_id) | {"file": str(file_of(edits_path, edit_id))} for edit_id in edit_ids]
     if options.out is not None:
         with writing(options.out):
             shutil.copyfile(file_of(edits_path, edit_ids[0]), options.out)
-    again.progress(Progress("load"))
+    scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     seconds = round(time.monotonic() - started, 3)
     n_failed = max(edit["n_failed"] for edit in found)
-    result = {"run_id": again.run.run_id, "noun": options.noun, "target": options.target, "edits": found}
+    result = {"run_id": scored.run.run_id, "noun": options.noun, "target": options.target, "edits": found}
     result |= {"n_failed": n_failed, "out": options.out, "seconds": seconds, "database": note}
     _print_result(result, as_json=options.json)
     return SOME_FAILED if n_failed else DONE
 
 
-def edit_stoppably(again: Again, edits_path: Path, wishes: Sequence[Any]) -> list[str]:
+def edit_stoppably(scored: RunToExtend, edits_path: Path, wishes: Sequence[Any]) -> list[str]:
     """`editing.edit`, ended by SIGINT or SIGTERM as scoring is: with the edits that were finished kept."""
     from mmn.runs.engines.local import stoppable
     from mmn.studies.editing.measure import edit
 
     with stoppable():
-        return edit(again.load(), again.path, edits_path, wishes, again.progress)
+        return edit(scored.load(), scored.path, edits_path, wishes, scored.progress)
 
 
 def _wish(options: argparse.Namespace) -> Any:
@@ -114,18 +114,18 @@ def _wish(options: argparse.Namespace) -> Any:
     )
 
 
-def _undo(options: argparse.Namespace, again: Again) -> int:
-    there = sorted(name.removeprefix(PREFIX) for name in finished_shards(again.path) if name.startswith(PREFIX))
+def _undo(options: argparse.Namespace, scored: RunToExtend) -> int:
+    there = sorted(name.removeprefix(PREFIX) for name in finished_shards(scored.path) if name.startswith(PREFIX))
     found = [edit_id for edit_id in there if options.undo and edit_id.startswith(options.undo)]
     if len(found) != 1:
         wrong = "more than one edit begins with" if found else "no edit"
         known = ", ".join(there) or "none"
-        raise UsageError(f"{wrong} {options.undo!r} in run {again.run.run_id}; its edits are: {known}")
+        raise UsageError(f"{wrong} {options.undo!r} in run {scored.run.run_id}; its edits are: {known}")
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path])
-        store.delete_edit(again.run.run_id, found[0])
+        store.delete_edit(scored.run.run_id, found[0])
     if options.json:
-        print_json({"run_id": again.run.run_id, "edit_id": found[0], "undone": True})
+        print_json({"run_id": scored.run.run_id, "edit_id": found[0], "undone": True})
     else:
         print(f"{found[0]} is undone; the model's own files were never changed")
     return DONE

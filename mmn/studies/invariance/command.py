@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, sizes, words
-from mmn.cli.running import Again, add_run_options, go_back, load_into_database
+from mmn.cli.options import at_least, entries, sizes
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
 from mmn.names import CROSS_IMAGE, REGION
 from mmn.runs.plan import Progress
@@ -43,15 +43,15 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--limit is for --kind region: cross-image draws from all pictures of the run, and is quick")
     if options.kind == REGION and options.images_per_concept is not None:
         raise UsageError("--images-per-concept is for --kind cross-image: region compares a picture with itself")
-    methods = words(options.methods, "--methods") if options.methods is not None else None
-    again = go_back(options)
-    ks = sizes(options.ks, options.shares, again.run.model.n_units)
+    methods = entries(options.methods, "--methods") if options.methods is not None else None
+    scored = open_scored_run(options)
+    ks = sizes(options.ks, options.shares, scored.run.model.n_units)
     started = time.monotonic()
-    found = {REGION: _region, CROSS_IMAGE: _cross_image}[options.kind](options, again, methods, ks)
-    again.progress(Progress("load"))
+    found = {REGION: _region, CROSS_IMAGE: _cross_image}[options.kind](options, scored, methods, ks)
+    scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     seconds = round(time.monotonic() - started, 3)
-    result = {"run_id": again.run.run_id, "kind": options.kind} | found | {"seconds": seconds, "database": note}
+    result = {"run_id": scored.run.run_id, "kind": options.kind} | found | {"seconds": seconds, "database": note}
     if options.json:
         print_json(result)
     else:
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _region(
-    options: argparse.Namespace, again: Again, methods: tuple[str, ...] | None, ks: tuple[int, ...] | None
+    options: argparse.Namespace, scored: RunToExtend, methods: tuple[str, ...] | None, ks: tuple[int, ...] | None
 ) -> dict[str, Any]:
     """Shuffled captions, ended by SIGINT or SIGTERM as scoring is: with what was finished kept."""
     from mmn.runs.engines.local import stoppable
@@ -68,22 +68,22 @@ def _region(
     from mmn.studies.invariance.rankings import checked_ks, checked_methods
     from mmn.studies.invariance.region import measure_region
 
-    checked_ks(again.run, ks)  # before the model is loaded, which takes longer
-    checked_methods(again.run, methods, again.run.settings.methods)
+    checked_ks(scored.run, ks)  # before the model is loaded, which takes longer
+    checked_methods(scored.run, methods, scored.run.settings.methods)
     with stoppable():
-        scored = open_run(again.load(), again.path)
-        found = measure_region(scored, options.draws, methods, ks, again.progress, options.limit)
+        opened = open_run(scored.load(), scored.path)
+        found = measure_region(opened, options.draws, methods, ks, scored.progress, options.limit)
     counts = {"n_concepts": found.n_concepts, "n_survived": found.n_survived, "n_failed": found.n_failed}
     return counts | {"n_draws": options.draws, "means": _means(found.rows)}
 
 
 def _cross_image(
-    options: argparse.Namespace, again: Again, methods: tuple[str, ...] | None, ks: tuple[int, ...] | None
+    options: argparse.Namespace, scored: RunToExtend, methods: tuple[str, ...] | None, ks: tuple[int, ...] | None
 ) -> dict[str, Any]:
     from mmn.studies.invariance.cross_image import measure_cross_image
 
     n_images = options.images_per_concept or N_IMAGES
-    found = measure_cross_image(again.path, n_images, options.draws, methods, ks, again.progress)
+    found = measure_cross_image(scored.path, n_images, options.draws, methods, ks, scored.progress)
     draws = found.rows.to_pandas().groupby("noun")["draw"].nunique()
     counts = {"n_concepts": found.n_concepts, "n_left_out": found.n_left_out, "n_failed": 0}
     counts |= {"n_single_draw": int((draws == 1).sum())}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, words
-from mmn.cli.running import add_run_options, go_back, load_into_database
+from mmn.cli.options import at_least, entries
+from mmn.cli.running import add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.studies.lens.queries import LensQueries
@@ -32,14 +32,14 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     layers = _layers(options.layers)
-    again = go_back(options)
+    scored = open_scored_run(options)
     started = time.monotonic()
-    read_stoppably(again.load(), again.path, options.limit, options.top, layers, again.progress)
-    again.progress(Progress("load"))
+    read_stoppably(scored.load(), scored.path, options.limit, options.top, layers, scored.progress)
+    scored.progress(Progress("load"))
     note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": again.run.run_id, "database": note}
+    result: dict[str, Any] = {"run_id": scored.run.run_id, "database": note}
     if note == "loaded":
-        result |= summary(options.cache, again.run.run_id)
+        result |= summary(options.cache, scored.run.run_id)
     result["seconds"] = round(time.monotonic() - started, 3)
     if options.json:
         print_json(result)
@@ -83,7 +83,7 @@ def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
 def _layers(text: str) -> tuple[int, ...] | None:
     if text == "all":
         return None
-    chosen = words(text, "--layers", "0,3,7")
+    chosen = entries(text, "--layers", "0,3,7")
     if wrong := [word for word in chosen if not word.isdecimal()]:
         raise UsageError(f"--layers: {wrong[0]!r} is not a layer's number; give all, or numbers as in 0,3,7")
     return tuple(map(int, chosen))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, words
+from mmn.cli.options import at_least, entries
 from mmn.cli.running import load_into_database, load_quietly
 from mmn.no_nouns import why
 from mmn.runs.presets import PRESETS
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.studies.annotate.command import annotate_stoppably
 
     _fill_from_preset(options)
-    methods = words(options.methods, "--methods")
+    methods = entries(options.methods, "--methods")
     check_methods(methods)
     progress = reporter(options.progress)
     progress(Progress("list"))

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, words
-from mmn.cli.running import add_run_options, go_back, load_into_database, quieten
+from mmn.cli.options import at_least, entries
+from mmn.cli.running import add_run_options, load_into_database, open_scored_run, quieten
 from mmn.metrics import FORMS, MODEL_FREE, find_metric
 from mmn.runs.plan import Progress
 
@@ -24,9 +24,9 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    methods = words(options.methods, "--methods") if options.methods is not None else None
-    named = words(options.metrics, "--metrics", "lexical")
-    again = go_back(options)
+    methods = entries(options.methods, "--methods") if options.methods is not None else None
+    named = entries(options.metrics, "--metrics", "lexical")
+    scored = open_scored_run(options)
     if not set(named) <= set(MODEL_FREE):
         quieten()
     metrics = [find_metric(name, options.device) for name in named]
@@ -36,12 +36,12 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     with stoppable():
         found = measure_sensitivity(
-            again.path, again.load, metrics, methods, options.top, again.progress, options.limit
+            scored.path, scored.load, metrics, methods, options.top, scored.progress, options.limit
         )
-    again.progress(Progress("load"))
+    scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     result = {
-        "run_id": again.run.run_id,
+        "run_id": scored.run.run_id,
         "table": summarize_sensitivity(found["sensitivity"].to_pandas()).to_dict("records"),
         "n_failed": len(found["failure"]),
         "seconds": round(time.monotonic() - started, 3),

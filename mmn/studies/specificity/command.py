@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, words
-from mmn.cli.running import Again, add_run_options, go_back, load_into_database
+from mmn.cli.options import at_least, entries
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.names import COMPLETE
 from mmn.runs.plan import Progress
 from mmn.runs.shards import read_run
@@ -34,14 +34,14 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    asked = words(options.methods, "--methods") if options.methods is not None else None
-    again = go_back(options)
+    asked = entries(options.methods, "--methods") if options.methods is not None else None
+    scored = open_scored_run(options)
     from mmn.studies.specificity.measure import checked_methods
 
-    methods = checked_methods(again.run, asked)
+    methods = checked_methods(scored.run, asked)
     started = time.monotonic()
-    result = {"run_id": again.run.run_id} | _measure(options, again, methods)
-    again.progress(Progress("load"))
+    result = {"run_id": scored.run.run_id} | _measure(options, scored, methods)
+    scored.progress(Progress("load"))
     result["database"] = load_into_database(options.cache)
     result["seconds"] = round(time.monotonic() - started, 3)
     if options.json:
@@ -51,20 +51,20 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if result["n_failed"] else DONE
 
 
-def _measure(options: argparse.Namespace, again: Again, methods: Sequence[str]) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, scored: RunToExtend, methods: Sequence[str]) -> dict[str, Any]:
     """Both experiments, ended by SIGINT or SIGTERM as scoring is, and the means of what they found."""
     from mmn.runs.engines.local import stoppable
     from mmn.runs.reopen import open_run
     from mmn.studies.selectivity.measure import measure_selectivity, summarize_selectivity
     from mmn.studies.specificity.measure import count_of_one_picture, measure_specificity, summarize_specificity
 
-    scored = open_run(again.load(), again.path)
-    why_not = _why_no_classes(options, again)
+    opened = open_run(scored.load(), scored.path)
+    why_not = _why_no_classes(options, scored)
     classes = {}
     with stoppable():
-        found = measure_specificity(scored, methods, again.progress, options.limit)
+        found = measure_specificity(opened, methods, scored.progress, options.limit)
         if not why_not:
-            classes = measure_selectivity(scored, methods, options.held_out, options.units, again.progress)
+            classes = measure_selectivity(opened, methods, options.held_out, options.units, scored.progress)
     pairs = found["specificity"].to_pandas()
     failed = {source for tables in (found, classes) if tables for source in tables["failure"]["source"].to_pylist()}
     result = {
@@ -90,11 +90,11 @@ def _nouns(n: int) -> str:
     return f"{n:,} noun is" if n == 1 else f"{n:,} nouns are"
 
 
-def _why_no_classes(options: argparse.Namespace, again: Again) -> str:
+def _why_no_classes(options: argparse.Namespace, scored: RunToExtend) -> str:
     """Why classes of pictures cannot be compared; empty where they can: a class is all pictures of a noun."""
     if options.limit is not None:
         return "--limit leaves them out: a class is all pictures of a noun"
-    _, outcome = read_run(again.path)
+    _, outcome = read_run(scored.path)
     if outcome is None or outcome.status != COMPLETE:
         return "the run is not complete: give its mmn score command again, then this one"
     return ""
