@@ -7,12 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from app import resources, state, widgets
+from app import charts, resources, state, widgets
 from app.text import plain
 from mmn.names import MINUS_BLANK, RANDOM
-from mmn.store.pictures import PictureQueries
 from mmn.store.rankings import RankingQueries
-from mmn.studies.scoring.comparison_figures import ranking_overlap
+from mmn.view import View
 
 
 def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
@@ -30,14 +29,9 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
     usual = [method for method in others if not method.startswith((first, RANDOM)) and not method.endswith(MINUS_BLANK)]
     other = right.selectbox("The other", others, index=others.index((usual or others)[-1]), key=f"other-{first}")
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
-    data = resources.store().ask(RankingQueries).overlap(run["run_id"], first, other, ks, lemmas)
     with told:
         _correlation(run, first, other, lemmas)
-    subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
-    compared = resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas)
-    counted = run | {"n_images": int((compared["n_concepts"] > 0).sum())}
-    chart = ranking_overlap(data, counted, f"{first} and {other}", subset)
-    widgets.show_figure(chart, data, f"{run['run_id'][:8]}-overlap-{first}-{other}")
+    charts.show("comparison", View(run["run_id"], (first, other), tuple(ks), concepts=tuple(lemmas)))
     _controls(run, lemmas)
 
 

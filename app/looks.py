@@ -22,13 +22,13 @@ _OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects",
 
 
 def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.DataFrame, chosen: Neuron | None) -> None:
-    """Draws the picture of `Store.picture`, and the controls of its overlay.
+    """Draws the picture of `PictureQueries.picture`, and the controls of its overlay.
 
     Args:
         run: its row.
         picture: its row.
         noun: whose units are ranked.
-        ranked: `Store.ranked_units`, best first.
+        ranked: `PictureQueries.ranked_units`, best first.
         chosen: the unit selected in their table; without one the top units are averaged.
     """
     place = st.container()
@@ -124,7 +124,7 @@ def small_looks(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, An
     """A small picture for each of `rows` (image_id, source) under the unit's map, None where that is not known; and
     for how many it is.
     """
-    known = resources.store().ask(NeuronQueries).neuron_looks(run["run_id"], neuron, [row["image_id"] for row in rows])
+    known = resources.store().ask(NeuronQueries).looks(run["run_id"], neuron, [row["image_id"] for row in rows])
     small = [_small_look(row["source"], row["image_id"], known.get(row["image_id"])) for row in rows]
     return small, sum(one is not None for one in small)
 

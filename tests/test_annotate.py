@@ -54,7 +54,7 @@ def gallery(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_facto
     with Store.open(cache) as store:
         pictures = store.ask(PictureQueries).pictures("latest")
         nouns = [
-            store.ask(PictureQueries).picture_concepts("latest", image_id)["lemma"].tolist()
+            store.ask(PictureQueries).concepts("latest", image_id)["lemma"].tolist()
             for image_id in pictures["image_id"]
         ]
     assert all(nouns), nouns
@@ -119,7 +119,7 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
             "latest", store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
         )
         image = open_image(picture["source"])
-        noun = store.ask(PictureQueries).picture_concepts("latest", picture["image_id"])["noun"].iloc[0]
+        noun = store.ask(PictureQueries).concepts("latest", picture["image_id"])["noun"].iloc[0]
         ranked = store.ask(PictureQueries).ranked_units(
             "latest", picture["image_id"], noun, names.CONTRIBUTION, limit=TOP
         )
@@ -299,7 +299,7 @@ def test_the_command_annotates_loads_and_says_what(
     assert min(said["n_neurons"], said["n_looks"], said["n_fields"]) > 0
     with Store.open(cache) as store:  # nothing new to load
         assert store.load_new_shards([store.runs_path]) == 0
-        assert len(store.ask(FieldQueries).field_summary(run_id, top=TOP)) == 1
+        assert len(store.ask(FieldQueries).summary(run_id, top=TOP)) == 1
     assert main([*words("annotate", run_id[:6], "--cache", cache, "--top", TOP, "--methods", "contribution")]) == 0
     assert f"{run_id}: {said['n_neurons']} units decoded" in capfd.readouterr().out
 

@@ -31,6 +31,11 @@ def token_text(token: str, most: int = 28) -> str:
     return said if len(said) <= most else said[: most - 1] + "…"
 
 
+def clipped(text: str, most: int) -> str:
+    """`text`, or its beginning and an ellipsis."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 def of_run(run: Mapping[str, Any]) -> str:
     """`specimen on gallery`."""
     return f"{run['model']} on {run['images']}"

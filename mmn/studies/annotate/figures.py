@@ -33,7 +33,7 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
     the subtitle what the objects' sizes allow, far beyond the points.
 
     Args:
-        data: `Store.field_summary`, one row for each method and selection.
+        data: `FieldQueries.summary`, one row for each method and selection.
         run: the run's row: model, images.
         top: the most units of each noun that were averaged, for the subtitle.
     """

@@ -41,14 +41,15 @@ def logit_budget(
         run: the run's row: model, n_layers.
         logits: for each noun the logit itself, from which the residual is told.
         of: the caption and picture that the nouns are from, as words for the subtitle.
-        y_range: ends of the vertical axis, to compare charts drawn one by one.
+        y_range: `stacked_range` of all nouns, the ends of the vertical axis where the chart is one panel of theirs.
     """
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     nouns = list(dict.fromkeys(data["noun"]))
     assert set(nouns) <= set(logits), (nouns, sorted(logits))
     rows = _placed(data)
     order = ["embedding", *(str(layer) for layer in range(int(run["n_layers"]))), "biases"]
-    bars = _bars(rows, [place for place in order if place.isdigit() or place in set(rows["place"])], y_range)
+    order = [place for place in order if place.isdigit() or place in set(rows["place"])]
+    bars = _bars(rows, order, y_range if len(nouns) == 1 else None)
     sums = data.groupby("noun")["logit"].sum()
     told = [f"{noun}: {logits[noun]:.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
     title = alt.TitleParams(
