@@ -29,7 +29,7 @@ from mmn.studies.annotate.measure import annotate, count
 from mmn.studies.annotate.queries import FieldQueries
 from mmn.units.decoding import decode_units
 from mmn.units.masks import open_masks
-from mmn.units.receptive_fields import picture_field, unit_maps
+from mmn.units.receptive_fields import control_units, field_rows, unit_maps
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 
 METHODS = "contribution,attribution,random"
@@ -131,7 +131,10 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
     example = next(e for e in open_examples(gallery) if e.image_id == picture["image_id"])
     masks = open_masks(str(gallery), [example]).find(example)
     assert set(masks) == {lemma_of(noun), "zebra"}
-    rows = picture_field(tiny, image, run.prompt, picture["image_id"], names.CONTRIBUTION, {noun: units}, masks)
+    of = (picture["image_id"], noun, names.CONTRIBUTION)
+    controls = control_units(units, tiny.facts.d_mlp, (str(run.settings.seed), *of))
+    maps = unit_maps(tiny, image, run.prompt, sorted({*units, *controls}))
+    rows = list(field_rows(maps, *of, units, controls, masks))
     for name in ("iou", "iou_other", "iou_random"):
         assert ranked[name].tolist() == pytest.approx([asdict(row)[name] for row in rows])
     assert ranked["tokens"].tolist() == decode_units(tiny, units)["tokens"].to_pylist()

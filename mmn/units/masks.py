@@ -76,11 +76,6 @@ class MaskSource:
         return self.outlines(example).masks
 
 
-def load_masks(example: Example, spec: str) -> dict[str, Mask]:
-    """Masks of one picture; for many, open the source once with `open_masks`."""
-    return open_masks(spec, (example,)).find(example)
-
-
 def open_masks(spec: str, examples: Iterable[Example]) -> MaskSource:
     """The masks of `gallery`, a folder, `coco:INSTANCES.json:FOLDER` or `coco:INSTANCES.json`.
 
