@@ -24,8 +24,8 @@ def show(run: dict[str, Any], picture: dict[str, Any], concepts: pd.DataFrame, n
     try:
         figure = charts.drawn("budget", view)
     except UsageError as error:
-        told = plain(error)
-        st.caption(f"{told[:1].upper()}{told[1:]}.")
+        text = plain(error)
+        st.caption(f"{text[:1].upper()}{text[1:]}.")
         return
     parts = [part for _label, part in figure.parts()]
     columns = st.columns(2, gap="medium")

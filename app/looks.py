@@ -102,9 +102,9 @@ def _ious(
         if not found:
             st.caption("How well the average map fits is not known: the objects' outlines cannot be read.")
             return
-    told = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
+    overlaps = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
     of = " of the average map" if len(rows) > 1 else ""
-    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(told).replace("NOUN", plain(noun)))
+    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(overlaps).replace("NOUN", plain(noun)))
 
 
 def _of_top(n: int) -> str:

@@ -42,13 +42,13 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
         return
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
-    told = " or ".join(
+    shares = " or ".join(
         percent(chance, 1) + (f" ({', '.join(plain(one) for one in some)})" if len(by_chance) > 1 else "")
         for chance, some in by_chance.items()
     )
     st.caption(
         f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {told} of them."
+        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {shares} of them."
     )
 
 
@@ -63,7 +63,7 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     small, n_known = looks.small_looks(run, neuron, found.to_dict("records"))
     notes = [f"{clipped(row.noun, 40)}, rank {row.rank:,}" for row in found.itertuples()]
     clicked = pictures.tiles(found.assign(tile=small, note=notes), "strongest")
-    told = (
+    maps = (
         f"Bright: where {neuron} is most active, each picture on its own scale."
         if n_known
         else f"Where it looks is not known here ({widgets.annotate(run)})."
@@ -71,7 +71,7 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     some = (
         " Plain pictures: not looked at, as it is not among the noun's first units." if 0 < n_known < len(found) else ""
     )
-    st.caption(f"{counted(len(found), 'picture')}, by {plain(method)}; click one for its units. {told}{some}")
+    st.caption(f"{counted(len(found), 'picture')}, by {plain(method)}; click one for its units. {maps}{some}")
     if clicked:
         links.go_to_image(clicked, str(found.set_index("image_id").loc[clicked, "noun"]))
 

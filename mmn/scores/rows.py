@@ -1,4 +1,4 @@
-"""What was measured, as Arrow tables: one function for each table of a shard (`tables.SCHEMAS`)."""
+"""The Arrow tables of a scored batch: one function for each table of a shard (`tables.SCHEMAS`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well do a ranking's top units look at their nouns' objects?"""
+"""How well do a ranking's top units overlap with their nouns' objects?"""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def layer_distribution(
     y_max = y_max if len(methods) == 1 else None
     is_barred = rows["layer"].nunique() * rows["k"].nunique() <= _MAX_BARS
     panel = (_bars if is_barred else _lines)(rows, _axis(quantity, y_max), _axis(f"control_{quantity}", y_max))
-    lines = _told(data, rows, run, subset, quantity)
+    lines = _subtitle(data, rows, run, subset, quantity)
     if len(methods) == 1:
         title = alt.TitleParams(f"{TITLES[quantity]}, {methods[0]}", subtitle=lines)
         return panel.properties(height=200, title=title)
@@ -199,15 +199,15 @@ def _faded(clicked: alt.Parameter) -> Any:
     return alt.condition(clicked, alt.value(1), alt.value(0.4))
 
 
-def _told(data: pd.DataFrame, rows: pd.DataFrame, run: Mapping[str, Any], subset: str, quantity: str) -> list[str]:
-    """The lines of the subtitle: of what, and of distinct units how many there are in all, beside random rankings."""
+def _subtitle(data: pd.DataFrame, rows: pd.DataFrame, run: Mapping[str, Any], subset: str, quantity: str) -> list[str]:
+    """What was counted, and of distinct units how many there are in all layers, beside those of random rankings."""
     of = f"{of_run(run)}, n = {counted(data['n_images'].max(), 'picture')}, {subset}"
     if quantity == "mean_units":
         return [of]
-    told = rows.assign(n=_totals(rows)).groupby("k", sort=True)["n"].agg(["min", "max"])
+    totals = rows.assign(n=_totals(rows)).groupby("k", sort=True)["n"].agg(["min", "max"])
     random = data[data["method"] == RANDOM]
     drawn = random.assign(n=_totals(random)).groupby("k")["n"].max() if _has_control(rows) else {}
-    sizes = [_span(told.loc[k]) + (f" (random: {drawn[k]:,.0f})" if k in drawn else "") for k in told.index]
+    sizes = [_span(totals.loc[k]) + (f" (random: {drawn[k]:,.0f})" if k in drawn else "") for k in totals.index]
     return [of, f"distinct in all layers: {', '.join(sizes)}"]
 
 
