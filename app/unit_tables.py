@@ -124,7 +124,7 @@ def layer_table(run: dict[str, Any], bar: View) -> None:
     rows = _with_words(run, rows)
     if bar.units in INTERPRETABLE:
         rows = rows[rows["is_interpretable"] == INTERPRETABLE[bar.units]]
-    st.subheader(f"Layer {layer}: {counted(len(rows), 'unit')}{cap}")
+    st.subheader(f"Layer {layer:d}: {counted(len(rows), 'unit')}{cap}")
     concepts = plain(", ".join(bar.concepts)) or "all concepts"
     st.caption(f"{plain(method)}, k = {k_text(k, widgets.n_units(run))}, {concepts}")
     shown = with_links(rows, run)

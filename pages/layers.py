@@ -53,7 +53,7 @@ def filters(run: dict[str, Any]) -> View:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         with st.container(width=300):
             layers = experiments.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
-        quantities = [_words(one) for one in QUANTITIES]
+        quantities = [one.replace("-", " ") for one in QUANTITIES]
         quantity = st.segmented_control(
             "Show",
             quantities,
@@ -63,7 +63,7 @@ def filters(run: dict[str, Any]) -> View:
             bind="query-params",
             help=SHOW_HELP,
         )
-        kind = widgets.kind_picker(run, [_words(one) for one in UNITS])
+        kind = widgets.kind_picker(run, [one.replace("-", " ") for one in UNITS])
         is_shown = not has_control or st.toggle("Random control", value=True, key="control", bind="query-params")
     return View(
         run["run_id"],
@@ -77,13 +77,9 @@ def filters(run: dict[str, Any]) -> View:
     )
 
 
-def _words(name: str) -> str:
-    return name.replace("-", " ")
-
-
 def _quantity(text: str) -> str | None:
     """What a written `show` means; `count`, as it was called, is `distinct`."""
-    return _words(View.from_address({"show": [text]}).quantity) or None
+    return View.from_address({"show": [text]}).quantity.replace("-", " ") or None
 
 
 def panel(run: dict[str, Any], method: str, figure: Drawn) -> None:
