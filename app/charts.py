@@ -68,8 +68,11 @@ def show_plain(figure: Drawn, width: int = NARROWEST) -> None:
     st.altair_chart(_themed(figure.chart, width), height=figure.height, key=f"chart-{name_of(figure)}")
 
 
-def show_clickable(figure: Drawn) -> list[View]:
-    """A figure whose marks can be clicked; returns the views that the clicked marks mean."""
+def show_clickable(figure: Drawn, key: str = "") -> list[View]:
+    """A figure whose marks can be clicked; returns the views that the clicked marks mean.
+
+    With a `key` of its own a click outlives a change of filters, as long as its mark is still drawn.
+    """
     click = figure.figure.click
     assert click is not None, f"{figure.figure.name} has no clicks"
     event = st.altair_chart(
@@ -77,7 +80,7 @@ def show_clickable(figure: Drawn) -> list[View]:
         height=figure.height,
         on_select="rerun",
         selection_mode=click.selection,
-        key=f"chart-{name_of(figure)}",
+        key=key or f"chart-{name_of(figure)}",
     )
     meant = [figure.clicked(point) for point in event["selection"].get(click.selection, [])]
     return [view for view in meant if view is not None]
@@ -92,7 +95,7 @@ def grid(key: str) -> Any:
 def name_of(figure: Drawn) -> str:
     """What its file is called, without the ending: run, figure, and what tells it from others of the page."""
     view = figure.asked.view
-    parts = [figure.asked.run_id[:8], view.image[:8], str(view.neuron or ""), figure.figure.name]
+    parts = [figure.asked.run_id[:8], view.image[:8], view.noun, str(view.neuron or ""), figure.figure.name]
     parts += [
         *view.methods,
         view.measure,

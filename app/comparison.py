@@ -7,12 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from app import resources, state, widgets
+from app import charts, resources, state, widgets
 from app.text import plain
 from mmn.names import MINUS_BLANK, RANDOM
-from mmn.store.pictures import PictureQueries
 from mmn.store.rankings import RankingQueries
-from mmn.studies.scoring.comparison_figures import ranking_overlap
+from mmn.view import View
 
 
 def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
@@ -24,20 +23,15 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
         return
     if not st.toggle("Do two scores name the same units?", key="compare", bind="query-params"):
         return
-    left, right, told = st.columns([2, 2, 4], vertical_alignment="bottom")
+    left, right, beside = st.columns([2, 2, 4], vertical_alignment="bottom")
     first = left.selectbox("One score", methods, key="one")
     others = [method for method in methods if method != first]
     usual = [method for method in others if not method.startswith((first, RANDOM)) and not method.endswith(MINUS_BLANK)]
     other = right.selectbox("The other", others, index=others.index((usual or others)[-1]), key=f"other-{first}")
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
-    data = resources.store().ask(RankingQueries).overlap(run["run_id"], first, other, ks, lemmas)
-    with told:
+    with beside:
         _correlation(run, first, other, lemmas)
-    subset = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
-    compared = resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas)
-    counted = run | {"n_images": int((compared["n_concepts"] > 0).sum())}
-    chart = ranking_overlap(data, counted, f"{first} and {other}", subset)
-    widgets.show_figure(chart, data, f"{run['run_id'][:8]}-overlap-{first}-{other}")
+    charts.show("comparison", View(run["run_id"], (first, other), tuple(ks), concepts=tuple(lemmas)))
     _controls(run, lemmas)
 
 
@@ -56,10 +50,10 @@ def _correlation(run: dict[str, Any], first: str, other: str, lemmas: Sequence[s
 def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     """How much of their reference's top units the random controls hold: they are not excluded from the draw."""
     found = resources.store().ask(RankingQueries).control_overlap(run["run_id"], lemmas=lemmas)
-    told = [
+    shares = [
         f"{plain(row.control)} shares {row.overlap:.1%} of its top {row.k:,d} units with {plain(row.reference)} "
         f"(chance {row.chance:.1%})"
         for row in found.itertuples()
     ]
-    if told:
-        st.caption(f"Random controls are drawn from all units, top ones included: {'; '.join(told)}.")
+    if shares:
+        st.caption(f"Random controls are drawn from all units, top ones included: {'; '.join(shares)}.")

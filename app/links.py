@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import resources, state
 from mmn.core import Neuron
+from mmn.view import View
 
 NEURON: Final = resources.ROOT / "pages" / "neuron.py"
 IMAGE: Final = resources.ROOT / "pages" / "image.py"
@@ -22,30 +23,38 @@ CONCEPT_IN_URL: Final = r"concept=([^&]+)"
 
 
 def neuron_url(run: dict[str, Any], neuron: Neuron) -> str:
-    return "neuron?" + urlencode({"run": run["run_id"][:8], "neuron": str(neuron)})
+    return _url("neuron", View(run["run_id"][:8], neuron=neuron))
 
 
 def concept_url(run: dict[str, Any], lemma: str) -> str:
     """The pictures whose caption says `lemma`."""
-    return "image?" + urlencode({"run": run["run_id"][:8], "concept": lemma})
+    return _url("image", View(run["run_id"][:8], concepts=(lemma,)))
 
 
 def neuron_link(run: dict[str, Any], neuron: Neuron) -> None:
-    address = {"run": state.run_label(run), "neuron": str(neuron)}
-    st.page_link(NEURON, label=f"All about {neuron}", icon=":material/hub:", query_params=address)
+    view = View(state.run_label(run), neuron=neuron)
+    st.page_link(NEURON, label=f"All about {neuron}", icon=":material/hub:", query_params=view.to_address())
 
 
 def image_link(run: dict[str, Any], image_id: str) -> None:
-    address = {"run": state.run_label(run), "image": image_id[:ID_LENGTH]}
+    address = _of_picture(run, image_id)
     st.page_link(IMAGE, label="Its units", icon=":material/image_search:", query_params=address)
 
 
 def lens_link(run: dict[str, Any], image_id: str) -> None:
-    address = {"run": state.run_label(run), "image": image_id[:ID_LENGTH]}
+    address = _of_picture(run, image_id)
     st.page_link(LENS, label="What its image tokens say", icon=":material/search:", query_params=address)
 
 
 def go_to_image(image_id: str, noun: str) -> NoReturn:
     """Opens a picture of the run that is chosen already, from another page."""
     st.session_state.pop("noun", None)  # else the noun chosen last would win over the address
-    st.switch_page(IMAGE, query_params={"image": image_id[:ID_LENGTH], "noun": noun})
+    st.switch_page(IMAGE, query_params=View(image=image_id[:ID_LENGTH], noun=noun).to_address())
+
+
+def _url(page: str, view: View) -> str:
+    return f"{page}?{urlencode(view.to_address(), doseq=True)}"
+
+
+def _of_picture(run: dict[str, Any], image_id: str) -> dict[str, list[str]]:
+    return View(state.run_label(run), image=image_id[:ID_LENGTH]).to_address()

@@ -22,13 +22,13 @@ _OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects",
 
 
 def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.DataFrame, chosen: Neuron | None) -> None:
-    """Draws the picture of `Store.picture`, and the controls of its overlay.
+    """Draws the picture of `PictureQueries.picture`, and the controls of its overlay.
 
     Args:
         run: its row.
         picture: its row.
         noun: whose units are ranked.
-        ranked: `Store.ranked_units`, best first.
+        ranked: `PictureQueries.ranked_units`, best first.
         chosen: the unit selected in their table; without one the top units are averaged.
     """
     place = st.container()
@@ -102,9 +102,9 @@ def _ious(
         if not found:
             st.caption("How well the average map fits is not known: the objects' outlines cannot be read.")
             return
-    told = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
+    overlaps = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
     of = " of the average map" if len(rows) > 1 else ""
-    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(told).replace("NOUN", plain(noun)))
+    st.markdown(f"IoU of the brightest 5 %{of}: " + " · ".join(overlaps).replace("NOUN", plain(noun)))
 
 
 def _of_top(n: int) -> str:
@@ -124,7 +124,7 @@ def small_looks(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, An
     """A small picture for each of `rows` (image_id, source) under the unit's map, None where that is not known; and
     for how many it is.
     """
-    known = resources.store().ask(NeuronQueries).neuron_looks(run["run_id"], neuron, [row["image_id"] for row in rows])
+    known = resources.store().ask(NeuronQueries).looks(run["run_id"], neuron, [row["image_id"] for row in rows])
     small = [_small_look(row["source"], row["image_id"], known.get(row["image_id"])) for row in rows]
     return small, sum(one is not None for one in small)
 

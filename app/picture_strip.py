@@ -14,7 +14,7 @@ from mmn.store.pictures import PictureQueries
 
 
 def chosen_picture(run: dict[str, Any], found: pd.DataFrame) -> dict[str, Any] | None:
-    """The picture of the address, or the first of `found` (`Store.pictures`); None where there is none."""
+    """The picture of the address, or the first of `found` (`PictureQueries.pictures`); None where there is none."""
     asked = st.query_params.get("image", "")
     if asked:
         try:

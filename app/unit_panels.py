@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import pandas as pd
 import streamlit as st
 
-from app import links, looks, pictures, resources, state, unit_tables, widgets
+from app import charts, links, looks, pictures, resources, state, unit_tables, widgets
 from app.text import plain
 from mmn.core import Neuron
+from mmn.figures.wording import clipped, counted
 from mmn.statistics.interval_words import percent
 from mmn.store.neurons import NeuronQueries
-from mmn.studies.scoring.unit_figures import decoded_tokens
+from mmn.view import View
 
 N_PICTURES: Final = 12
 
@@ -30,41 +30,40 @@ def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
         color="green" if is_interpretable else "gray",
         help="Interpretable: at least 7 of its 10 tokens are English words of 3 letters or more (P1)",
     )
-    data = pd.DataFrame({"token": known["tokens"], "logit": known["logits"]})
-    widgets.show_figure(decoded_tokens(data, run, str(neuron)), data, f"{run['run_id'][:8]}-{neuron}-tokens", 320)
+    charts.show("tokens", View(run["run_id"], neuron=neuron))
 
 
 def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     """Its place under every score, and how general it is."""
     st.subheader("Rank under every score")
-    found = resources.store().ask(NeuronQueries).neuron_ranks(run["run_id"], neuron)
+    found = resources.store().ask(NeuronQueries).ranks(run["run_id"], neuron)
     if found.empty:
         st.info(f"No score has {neuron} among the top {widgets.stored_k(run):,} units of any noun.")
         return
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
-    told = " or ".join(
+    shares = " or ".join(
         percent(chance, 1) + (f" ({', '.join(plain(one) for one in some)})" if len(by_chance) > 1 else "")
         for chance, some in by_chance.items()
     )
     st.caption(
         f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {told} of them."
+        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {shares} of them."
     )
 
 
 def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     """The pictures for whose nouns it scores highest, under the map of where it looks."""
     st.subheader("Strongest pictures")
-    found = resources.store().ask(NeuronQueries).neuron_pictures(run["run_id"], neuron, method, 3 * N_PICTURES)
+    found = resources.store().ask(NeuronQueries).pictures(run["run_id"], neuron, method, 3 * N_PICTURES)
     found = found.drop_duplicates("image_id").head(N_PICTURES)
     if found.empty:
         st.caption(f"{plain(method)} keeps it for no noun.")
         return
     small, n_known = looks.small_looks(run, neuron, found.to_dict("records"))
-    notes = [f"{state.clipped(row.noun, 40)}, rank {row.rank:,}" for row in found.itertuples()]
+    notes = [f"{clipped(row.noun, 40)}, rank {row.rank:,}" for row in found.itertuples()]
     clicked = pictures.tiles(found.assign(tile=small, note=notes), "strongest")
-    told = (
+    maps = (
         f"Bright: where {neuron} is most active, each picture on its own scale."
         if n_known
         else f"Where it looks is not known here ({widgets.annotate(run)})."
@@ -72,7 +71,7 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     some = (
         " Plain pictures: not looked at, as it is not among the noun's first units." if 0 < n_known < len(found) else ""
     )
-    st.caption(f"{state.count(len(found), 'picture')}, by {plain(method)}; click one for its units. {told}{some}")
+    st.caption(f"{counted(len(found), 'picture')}, by {plain(method)}; click one for its units. {maps}{some}")
     if clicked:
         links.go_to_image(clicked, str(found.set_index("image_id").loc[clicked, "noun"]))
 
@@ -82,7 +81,7 @@ def concepts(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     st.subheader("Nouns it serves")
     ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
     k = st.select_slider("Among the top k of a noun", ks, value=min(ks, key=lambda one: abs(one - 100)), key="among")
-    found = resources.store().ask(NeuronQueries).neuron_concepts(run["run_id"], neuron, method, k)
+    found = resources.store().ask(NeuronQueries).concepts(run["run_id"], neuron, method, k)
     if found.empty:
         st.caption(f"It is among the top {k:,} of no noun by {plain(method)}.")
         return

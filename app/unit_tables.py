@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import links, resources, state, widgets
+from app import links, resources, widgets
 from app.text import plain
 from mmn.core import Neuron
-from mmn.figures.wording import k_text
-from mmn.studies.scoring.layer_queries import MAX_UNIT_ROWS, LayerQueries
+from mmn.figures.wording import counted, k_text
+from mmn.studies.scoring.layer_queries import INTERPRETABLE, MAX_UNIT_ROWS, LayerQueries
+from mmn.view import View
 
 RANK_OF: Final = "rank:"  # begins the columns of other methods' ranks
 _DIGITS: Final = "%.3g"
@@ -39,7 +40,7 @@ def tokens_text(tokens: object, n_shown: int = 10) -> str:
 
 
 def ranked_table(rows: pd.DataFrame, run: dict[str, Any], key: str) -> Neuron | None:
-    """Draws `Store.ranked_units`; returns the unit whose row is selected. Columns that hold nothing are left out."""
+    """Draws `PictureQueries.ranked_units`; returns the unit whose row is selected. Empty columns are left out."""
     shown = with_links(rows, run).assign(
         difference=rows["score"] - rows["blank_score"], writes=[tokens_text(cell) for cell in rows["tokens"]]
     )
@@ -95,7 +96,7 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def concept_table(rows: pd.DataFrame, run: dict[str, Any]) -> None:
-    """Draws `Store.neuron_concepts`, each noun linked to its pictures."""
+    """Draws `NeuronQueries.concepts`, each noun linked to its pictures."""
     st.dataframe(
         rows.assign(concept=[links.concept_url(run, lemma) for lemma in rows["lemma"]]),
         hide_index=True,
@@ -114,18 +115,18 @@ def concept_table(rows: pd.DataFrame, run: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
-def layer_table(
-    run: dict[str, Any], method: str, k: int, layer: int, lemmas: list[str], interpretable: bool | None
-) -> None:
+def layer_table(run: dict[str, Any], bar: View) -> None:
     """Draws the units behind a bar of the layer distribution: those of one layer, interpretable or not if asked for."""
-    rows = resources.store().ask(LayerQueries).unit_rows(run["run_id"], method, k, layer, lemmas)
+    assert bar.layers is not None, bar
+    method, k, layer = bar.methods[0], bar.ks[0], bar.layers[0]
+    rows = resources.store().ask(LayerQueries).unit_rows(run["run_id"], method, k, layer, bar.concepts)
     cap = ", of the first 500 by rank" if len(rows) == MAX_UNIT_ROWS else ""
     rows = _with_words(run, rows)
-    if interpretable is not None:
-        rows = rows[rows["is_interpretable"] == interpretable]
-    st.subheader(f"Layer {layer}: {state.count(len(rows), 'unit')}{cap}")
-    said = plain(", ".join(lemmas)) or "all concepts"
-    st.caption(f"{plain(method)}, k = {k_text(k, widgets.n_units(run))}, {said}")
+    if bar.units in INTERPRETABLE:
+        rows = rows[rows["is_interpretable"] == INTERPRETABLE[bar.units]]
+    st.subheader(f"Layer {layer:d}: {counted(len(rows), 'unit')}{cap}")
+    concepts = plain(", ".join(bar.concepts)) or "all concepts"
+    st.caption(f"{plain(method)}, k = {k_text(k, widgets.n_units(run))}, {concepts}")
     shown = with_links(rows, run)
     order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
     st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())
@@ -165,7 +166,7 @@ def _with_words(run: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def rank_table(rows: pd.DataFrame) -> None:
-    """Draws `Store.neuron_ranks`; a score that never keeps the unit has an empty row."""
+    """Draws `NeuronQueries.ranks`; a score that never keeps the unit has an empty row."""
     number = st.column_config.NumberColumn
     st.dataframe(
         rows.assign(share_of_concepts=100 * rows["share_of_concepts"]),

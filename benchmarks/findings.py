@@ -120,7 +120,7 @@ def agreement(store: Store, run: dict[str, Any]) -> None:
 
 
 def fields(store: Store, run: dict[str, Any]) -> None:
-    found = store.ask(FieldQueries).field_summary(run["run_id"], 10)
+    found = store.ask(FieldQueries).summary(run["run_id"], 10)
     rows = [
         (
             one.method,
@@ -138,7 +138,7 @@ def fields(store: Store, run: dict[str, Any]) -> None:
         ["ranking", "found on", "own", "others", "random", "best reachable", "pictures, rows"],
         rows,
     )
-    first = store.ask(FieldQueries).field_summary(run["run_id"], 1)
+    first = store.ask(FieldQueries).summary(run["run_id"], 1)
     alone = [(one.method, one.selection, mean(one, "iou"), mean(one, "iou_random")) for one in first.itertuples()]
     section("The first unit alone", ["ranking", "found on", "own", "random"], alone)
 

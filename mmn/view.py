@@ -49,7 +49,8 @@ def _text(text: str) -> str:
 def _number(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"\d{1,9}", text.strip()) or int(text) < least:
-            raise ValueError(f"give a whole number, at least {least}")
+            why = "" if text.strip().isdigit() else f"; {text.strip()!r} is not a number"
+            raise ValueError(f"give a whole number, at least {least}{why}")
         return int(text)
 
     return read

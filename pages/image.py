@@ -24,7 +24,7 @@ def page() -> None:
     picture_strip.show(run, found, picture)
     if picture is None:
         return
-    concepts = resources.store().ask(PictureQueries).picture_concepts(run["run_id"], picture["image_id"])
+    concepts = resources.store().ask(PictureQueries).concepts(run["run_id"], picture["image_id"])
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     left, right = row.container(width=280), row.container(width="stretch")
     with right:

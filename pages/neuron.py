@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import resources, unit_panels, widgets
+from app import resources, study_page, unit_panels, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import UsageError
@@ -16,10 +16,7 @@ from mmn.studies.scoring.layer_queries import LayerQueries
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
+    run = study_page.chosen_run()
     methods = resources.store().score_methods(run["run_id"])
     left, right = st.columns([1, 2], gap="medium")
     with left:

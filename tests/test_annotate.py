@@ -29,7 +29,7 @@ from mmn.studies.annotate.measure import annotate, count
 from mmn.studies.annotate.queries import FieldQueries
 from mmn.units.decoding import decode_units
 from mmn.units.masks import open_masks
-from mmn.units.receptive_fields import picture_field, unit_maps
+from mmn.units.receptive_fields import control_units, field_rows, unit_maps
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 
 METHODS = "contribution,attribution,random"
@@ -54,7 +54,7 @@ def gallery(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_facto
     with Store.open(cache) as store:
         pictures = store.ask(PictureQueries).pictures("latest")
         nouns = [
-            store.ask(PictureQueries).picture_concepts("latest", image_id)["lemma"].tolist()
+            store.ask(PictureQueries).concepts("latest", image_id)["lemma"].tolist()
             for image_id in pictures["image_id"]
         ]
     assert all(nouns), nouns
@@ -119,7 +119,7 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
             "latest", store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
         )
         image = open_image(picture["source"])
-        noun = store.ask(PictureQueries).picture_concepts("latest", picture["image_id"])["noun"].iloc[0]
+        noun = store.ask(PictureQueries).concepts("latest", picture["image_id"])["noun"].iloc[0]
         ranked = store.ask(PictureQueries).ranked_units(
             "latest", picture["image_id"], noun, names.CONTRIBUTION, limit=TOP
         )
@@ -131,7 +131,10 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
     example = next(e for e in open_examples(gallery) if e.image_id == picture["image_id"])
     masks = open_masks(str(gallery), [example]).find(example)
     assert set(masks) == {lemma_of(noun), "zebra"}
-    rows = picture_field(tiny, image, run.prompt, picture["image_id"], names.CONTRIBUTION, {noun: units}, masks)
+    of = (picture["image_id"], noun, names.CONTRIBUTION)
+    controls = control_units(units, tiny.facts.d_mlp, (str(run.settings.seed), *of))
+    maps = unit_maps(tiny, image, run.prompt, sorted({*units, *controls}))
+    rows = list(field_rows(maps, *of, units, controls, masks))
     for name in ("iou", "iou_other", "iou_random"):
         assert ranked[name].tolist() == pytest.approx([asdict(row)[name] for row in rows])
     assert ranked["tokens"].tolist() == decode_units(tiny, units)["tokens"].to_pylist()
@@ -299,7 +302,7 @@ def test_the_command_annotates_loads_and_says_what(
     assert min(said["n_neurons"], said["n_looks"], said["n_fields"]) > 0
     with Store.open(cache) as store:  # nothing new to load
         assert store.load_new_shards([store.runs_path]) == 0
-        assert len(store.ask(FieldQueries).field_summary(run_id, top=TOP)) == 1
+        assert len(store.ask(FieldQueries).summary(run_id, top=TOP)) == 1
     assert main([*words("annotate", run_id[:6], "--cache", cache, "--top", TOP, "--methods", "contribution")]) == 0
     assert f"{run_id}: {said['n_neurons']} units decoded" in capfd.readouterr().out
 

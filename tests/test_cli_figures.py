@@ -33,7 +33,7 @@ def words(cache: Path) -> dict[str, str]:
     """What each figure needs to be told."""
     with Store.open(cache) as store:
         picture = store.ask(PictureQueries).pictures(RUN).iloc[0]
-        nouns = store.ask(PictureQueries).picture_concepts(RUN, picture["image_id"])["noun"].tolist()
+        nouns = store.ask(PictureQueries).concepts(RUN, picture["image_id"])["noun"].tolist()
         unit = store.table(RUN, "neuron").iloc[0]
     of_noun = f"--image {picture['image_id'][:10]} --noun {nouns[0]}"
     return {

@@ -18,7 +18,7 @@ from mmn.models.image_tokens import image_positions
 from mmn.reading.captions import caption_batch
 from mmn.reading.hooks import capture_units
 from mmn.units.heat_maps import average_map, best_iou, heat_map, iou, mask_at, overlay
-from mmn.units.receptive_fields import FieldMaps, control_units, field_rows, picture_field, unit_maps
+from mmn.units.receptive_fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
 from tests.tiny import build_family
 
 SIZE = (120, 80)  # width, height
@@ -225,12 +225,21 @@ def test_a_picture_gives_rows_for_the_nouns_that_have_masks(tiny):
     prompt = tiny.exact_prompt(tiny.default_prompt)
     ranked = {"dogs": [Neuron(1, 4), Neuron(2, 6)], "grass": [Neuron(0, 1)]}
     masks = boxes(dog=(30, 20, 60, 60), cat=(70, 40, 90, 70))
-    rows = picture_field(tiny, picture_of(), prompt, "image", "contribution", ranked, masks)
+
+    def rows_of(nouns: dict[str, list[Neuron]]) -> list[FieldRow]:
+        """As annotating does it: the units and random ones in one pass."""
+        controls = {noun: control_units(units, 48, ("0", "image", noun)) for noun, units in nouns.items()}
+        needed = sorted({one for units in (*nouns.values(), *controls.values()) for one in units})
+        maps = unit_maps(tiny, picture_of(), prompt, needed)
+        of = [("image", noun, "contribution", units, controls[noun], masks) for noun, units in nouns.items()]
+        return [row for one in of for row in field_rows(maps, *one)]
+
+    rows = rows_of(ranked)
     assert [(row.noun, row.rank, row.layer, row.unit) for row in rows] == [("dogs", 1, 1, 4), ("dogs", 2, 2, 6)]
     columns = "image_id noun method rank layer unit iou iou_other iou_random selection found_on iou_best"
     assert list(asdict(rows[0])) == columns.split()
-    assert rows == picture_field(tiny, picture_of(), prompt, "image", "contribution", ranked, masks)
-    assert picture_field(tiny, picture_of(), prompt, "image", "contribution", {"grass": [Neuron(0, 1)]}, masks) == []
+    assert rows == rows_of(ranked)
+    assert rows_of({"grass": [Neuron(0, 1)]}) == []
 
 
 def test_a_family_without_a_grid_is_refused(monkeypatch):

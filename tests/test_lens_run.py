@@ -50,8 +50,7 @@ def scored(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_factor
     with Store.open(cache) as store:
         pictures = store.ask(PictureQueries).pictures("latest")
         nouns = [
-            store.ask(PictureQueries).picture_concepts("latest", image_id)["lemma"].iloc[0]
-            for image_id in pictures["image_id"]
+            store.ask(PictureQueries).concepts("latest", image_id)["lemma"].iloc[0] for image_id in pictures["image_id"]
         ]
     rows = []
     for number in range(2):
@@ -82,7 +81,7 @@ def test_rows_are_what_the_model_says(cache: Path, tiny: Model) -> None:
             "latest", store.ask(PictureQueries).pictures("latest")["image_id"].iloc[0]
         )
         prompt = store.run("latest")["prompt"]
-        concepts = store.ask(PictureQueries).picture_concepts("latest", picture["image_id"])
+        concepts = store.ask(PictureQueries).concepts("latest", picture["image_id"])
         said = store.ask(LensQueries).image_words("latest", picture["image_id"], 1)
         nouns = store.ask(LensQueries).noun_probabilities("latest", picture["image_id"])
         assert store.ask(PictureQueries).grid("latest", picture["image_id"]) is not None
@@ -106,7 +105,7 @@ def test_shares_are_counted_by_hand(cache: Path, tiny: Model) -> None:
         said: dict[tuple[str, int], list[float]] = {}
         pictures = store.ask(PictureQueries).pictures("latest")
         for number, image_id in enumerate(pictures["image_id"]):
-            lemma = store.ask(PictureQueries).picture_concepts("latest", image_id)["noun"].iloc[0]
+            lemma = store.ask(PictureQueries).concepts("latest", image_id)["noun"].iloc[0]
             for layer in range(N_LAYERS):
                 top = np.stack(store.ask(LensQueries).image_words("latest", image_id, layer)["scores"])[:, 0]
                 probs = store.ask(LensQueries).noun_probabilities("latest", image_id)

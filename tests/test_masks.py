@@ -17,10 +17,16 @@ from PIL import Image
 from mmn.core import Example
 from mmn.errors import SourceError, UsageError
 from mmn.images import list_source, open_image
-from mmn.units.masks import load_masks, open_masks
+from mmn.units.heat_maps import Mask
+from mmn.units.masks import open_masks
 from mmn.units.outlines import decode_runs, draw_polygon, unpack_counts
 
 SIZE = (10, 8)  # width, height
+
+
+def load_masks(example: Example, spec: str) -> dict[str, Mask]:
+    """Masks of one picture."""
+    return open_masks(spec, (example,)).find(example)
 
 
 def test_a_polygon_covers_the_pixels_whose_centres_it_holds():

@@ -58,6 +58,18 @@ def scored(tiny, examples):
     return score(tiny, examples, size=8)
 
 
+def test_tables_of_a_batch_become_data_frames(tiny, examples):
+    """Two nouns of one picture stood in a dictionary twice, which pandas refuses."""
+    opened = open_batch(Batch("b", tuple(examples[:8])))
+    settings = replace(SETTINGS, variants=(names.ORIGINAL, names.BLANK), top_k=5)
+    tables = score_batch(tiny, opened.examples, opened.images, tiny.exact_prompt(PROMPT), settings)
+    assert tables["concept"].to_pandas()["image_id"].duplicated().any()
+    for name, table in tables.items():
+        frame = table.to_pandas()
+        assert list(frame["image_id"]) == table["image_id"].to_pylist(), name
+        assert len(frame) == table.num_rows > 0, name
+
+
 def by_concept(rows) -> dict[tuple, dict[int, float]]:
     """(image, noun, method) -> {flat unit: score}, in the order of the ranks."""
     found: dict[tuple, dict[int, float]] = {}

@@ -171,13 +171,13 @@ def test_a_picture_is_found_by_its_beginning(store: Store) -> None:
 
 
 def test_concepts_of_a_picture_in_the_caption_s_order(store: Store) -> None:
-    rows = store.ask(PictureQueries).picture_concepts("latest", "aa1")
+    rows = store.ask(PictureQueries).concepts("latest", "aa1")
     assert rows["noun"].tolist() == ["dog", "cats", "zebra"]
     assert set(rows["variant"]) == {ORIGINAL}
     blank = frame("concept", image_id="aa1", variant=BLANK).set_index("noun")
     assert rows["blank_prob"].tolist() == blank.loc[rows["noun"], "prob"].tolist()
     assert rows["blank_logit"].tolist() == [4.0, 4.0, 4.0]
-    assert store.ask(PictureQueries).picture_concepts("latest", "c").empty
+    assert store.ask(PictureQueries).concepts("latest", "c").empty
 
 
 @pytest.mark.parametrize("noun", ["dog", "zebra"])
@@ -223,11 +223,11 @@ def test_what_a_picture_has_not_is_named(store: Store) -> None:
     with pytest.raises(UsageError, match=r"k = 7 is not in 1 … 6"):
         store.ask(PictureQueries).top_share("latest", "b", "sky", ks=[7])
     with pytest.raises(UsageError, match="no noun"):
-        store.ask(PictureQueries).logit_budget("latest", "c", "sky")
+        store.ask(PictureQueries).budget("latest", "c", "sky")
 
 
 def test_a_budget_is_in_order_and_shares_add_up(store: Store) -> None:
-    rows = store.ask(PictureQueries).logit_budget("latest", "b", "sky", BLANK)
+    rows = store.ask(PictureQueries).budget("latest", "b", "sky", BLANK)
     assert rows["term"].tolist() == ["embedding", "attention", "ffn", "ffn", "bias"]
     assert rows["layer"].fillna(-1).tolist() == [-1, 0, 0, 1, -1]
     stored = frame("budget", image_id="b", noun="sky", variant=BLANK)
@@ -247,12 +247,12 @@ def test_looks_and_grids_read_back(store: Store) -> None:
     assert store.ask(PictureQueries).looks("latest", "aa1", []).empty
     assert store.ask(PictureQueries).grid("latest", "aa1") == GRIDS
     assert store.ask(PictureQueries).grid("latest", "aa2") is None
-    known = store.ask(NeuronQueries).neuron_looks("latest", stored[0], ["aa2", "aa1", "b"])
+    known = store.ask(NeuronQueries).looks("latest", stored[0], ["aa2", "aa1", "b"])
     assert list(known) == ["aa1"]
     picture = store.ask(PictureQueries).picture("latest", "aa1")
     assert (known["aa1"].grids, known["aa1"].size) == (GRIDS, (picture["width"], picture["height"]))
     assert list(known["aa1"].activations) == [stored[0].layer, stored[0].unit, 0.25]
-    assert store.ask(NeuronQueries).neuron_looks("latest", missing, ["aa1"]) == {}
+    assert store.ask(NeuronQueries).looks("latest", missing, ["aa1"]) == {}
 
 
 # ---- one unit
@@ -271,16 +271,16 @@ def test_a_unit_is_decoded_or_not(store: Store) -> None:
 @pytest.mark.parametrize("neuron", [Neuron(0, 2), Neuron(1, 5), Neuron(2, 7)])
 def test_a_unit_over_all_pictures_equals_brute_force(store: Store, neuron: Neuron) -> None:
     units = {"layer": neuron.layer, "unit": neuron.unit}
-    ranks = store.ask(NeuronQueries).neuron_ranks("latest", neuron).set_index("method")
+    ranks = store.ask(NeuronQueries).ranks("latest", neuron).set_index("method")
     for method in METHODS:
         mine = top_scores(method).query("layer == @neuron.layer and unit == @neuron.unit")
-        pictures = store.ask(NeuronQueries).neuron_pictures("latest", neuron, method)
+        pictures = store.ask(NeuronQueries).pictures("latest", neuron, method)
         expected = mine.sort_values("score", ascending=False)
         assert pictures[["image_id", "noun", "rank"]].to_numpy().tolist() == (
             expected[["image_id", "noun", "rank"]].to_numpy().tolist()
         ), units
         near = mine[mine["rank"] <= 4]
-        concepts = store.ask(NeuronQueries).neuron_concepts("latest", neuron, method, 4).set_index("lemma")
+        concepts = store.ask(NeuronQueries).concepts("latest", neuron, method, 4).set_index("lemma")
         grouped = near.groupby(near["noun"].str.removesuffix("s"))
         assert concepts["n_images"].to_dict() == grouped["image_id"].nunique().to_dict()
         assert concepts["mean_score"].to_dict() == pytest.approx(grouped["score"].mean().to_dict())
@@ -296,9 +296,7 @@ def test_a_unit_over_all_pictures_equals_brute_force(store: Store, neuron: Neuro
 def test_the_strongest_pictures_come_with_their_captions(store: Store) -> None:
     best = top_scores(CONTRIBUTION).sort_values("score").iloc[-1]
     row = (
-        store.ask(NeuronQueries)
-        .neuron_pictures("latest", Neuron(best["layer"], best["unit"]), CONTRIBUTION, limit=1)
-        .iloc[0]
+        store.ask(NeuronQueries).pictures("latest", Neuron(best["layer"], best["unit"]), CONTRIBUTION, limit=1).iloc[0]
     )
     assert (row["image_id"], row["source"]) == (best["image_id"], f"/pictures/{best['image_id']}.png")
     assert row["text"].startswith("original")
@@ -396,7 +394,7 @@ def test_a_matched_control_s_chance_is_that_of_its_layers(tmp_path: Path) -> Non
 
 def test_fields_weigh_pictures_and_not_rows(store: Store) -> None:
     """A picture of more nouns with objects, or of more units, weighed more than another."""
-    rows = store.ask(FieldQueries).field_summary("latest", top=2).set_index("method")
+    rows = store.ask(FieldQueries).summary("latest", top=2).set_index("method")
     assert list(rows.index) == [CONTRIBUTION, CONTRIBUTION_FOLDED]
     assert set(rows["selection"]) == {"same"}
     for method, row in rows.iterrows():
@@ -434,7 +432,7 @@ def test_without_decoded_units_the_filter_says_what_to_run(tmp_path: Path) -> No
         with pytest.raises(UsageError, match=rf"run `mmn annotate {RUN.run_id}`"):
             store.ask(LayerQueries).distribution("latest", [RANDOM], [1], interpretable=True)
         assert not store.ask(NeuronQueries).are_top_units_decoded("latest")
-        assert store.ask(FieldQueries).field_summary("latest", top=3)["n"].tolist() == [9, 9]
+        assert store.ask(FieldQueries).summary("latest", top=3)["n"].tolist() == [9, 9]
 
 
 def test_a_filter_that_leaves_no_unit_shows_zeros_and_a_wrong_method_is_still_named(tmp_path: Path) -> None:
@@ -528,7 +526,7 @@ def test_an_annotation_of_an_earlier_version_loads_as_units_of_the_same_picture(
         fields = store.table("latest", "field")
         assert set(fields["selection"]) == {"same"}
         assert fields[["found_on", "iou_best"]].isna().all(axis=None)
-        summary = store.ask(FieldQueries).field_summary("latest", 3)
+        summary = store.ask(FieldQueries).summary("latest", 3)
         assert summary["iou_best"].isna().all()
         assert summary["iou"].notna().all()
 

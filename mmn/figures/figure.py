@@ -207,10 +207,20 @@ class Drawn:
         return self.figure.height(self.rows.data)
 
     def parts(self, *always: Any) -> Iterator[tuple[Any, Drawn]]:
-        """Each value of the figure's `panels` column, and the figure of its rows alone; of `always` they all have."""
-        column = self.rows.data[self.figure.panels]
-        for value in (one for one in dict.fromkeys(column) if one not in always):
-            yield value, self.where(column.isin([value, *always]))
+        """Each value of the figure's `panels` column, and the figure of its rows alone.
+
+        Rows of `always` are in every panel, and have one of their own only where there are no others. A panel of one
+        method is also the figure of a view with that method alone.
+        """
+        name = self.figure.panels
+        column = self.rows.data[name]
+        values = list(dict.fromkeys(column))
+        for value in [one for one in values if one not in always] or values:
+            part = self.where(column.isin([value, *always]))
+            if name == "method":
+                view = replace(self.asked.view, methods=(str(value),))
+                part = replace(part, asked=replace(self.asked, view=view))
+            yield value, part
 
     def where(self, is_kept: Any) -> Drawn:
         """The same figure of some of its rows."""

@@ -1,4 +1,4 @@
-"""What was measured, as Arrow tables: one function for each table of a shard (`tables.SCHEMAS`)."""
+"""The Arrow tables of a scored batch: one function for each table of a shard (`tables.SCHEMAS`)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def score_table(
     token_position: Int[Tensor, "n k"] | None,
     d_mlp: int,
 ) -> pa.Table:
-    """One row for each chosen unit of each concept; suppressors that there are none of (unit -1) are left out."""
+    """One row for each chosen unit of each concept; places without a suppressor (unit -1) are left out."""
     unit = ranked.unit.cpu()
     n_concepts, k = unit.shape
     token = None if token_position is None else token_position.cpu().flatten().numpy()
@@ -133,10 +133,11 @@ def budget_table(said: Sequence[Said], variant: Variant, budget: Budget) -> pa.T
 
 def _keys(said: Sequence[Said], variant: Variant, n: int) -> dict[str, object]:
     """The columns image_id, variant and noun, each concept's repeated n times; by dictionary, since they are long."""
-    index = pa.array(np.repeat(np.arange(len(said), dtype=np.int32), n))
+    index = np.repeat(np.arange(len(said), dtype=np.int32), n)
 
     def repeated(values: list[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(index, pa.array(values))
+        distinct = pa.array(values, pa.string()).dictionary_encode()  # pandas refuses a dictionary that repeats a value
+        return pa.DictionaryArray.from_arrays(distinct.indices.take(pa.array(index)), distinct.dictionary)
 
     return {
         "image_id": repeated([one.example.image_id for one in said]),

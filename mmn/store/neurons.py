@@ -109,7 +109,7 @@ class NeuronQueries(Reader):
             values = {"run_id": run["run_id"], "fingerprint": run["model_fingerprint"]}
             return bool(cursor.execute(_DECODED, values).fetchall())
 
-    def neuron_pictures(self, run_id: str, neuron: Neuron, method: str, limit: int = 24) -> pd.DataFrame:
+    def pictures(self, run_id: str, neuron: Neuron, method: str, limit: int = 24) -> pd.DataFrame:
         """Returns the concepts that a unit scores highest for: image_id, source, noun, rank, score, activation, text.
 
         Strongest first; `text` is the caption. A picture has a row for each of its nouns.
@@ -122,7 +122,7 @@ class NeuronQueries(Reader):
             self._require_methods(cursor, run, method)
             return _ask(cursor, run, neuron, _PICTURES, method=method, limit=limit)
 
-    def neuron_concepts(self, run_id: str, neuron: Neuron, method: str, k: int) -> pd.DataFrame:
+    def concepts(self, run_id: str, neuron: Neuron, method: str, k: int) -> pd.DataFrame:
         """Returns the nouns whose top k has a unit: lemma, n_images, mean_score (over those), best_rank.
 
         Raises:
@@ -134,7 +134,7 @@ class NeuronQueries(Reader):
             require_k(run, k)
             return _ask(cursor, run, neuron, _CONCEPTS, method=method, k=k)
 
-    def neuron_ranks(self, run_id: str, neuron: Neuron) -> pd.DataFrame:
+    def ranks(self, run_id: str, neuron: Neuron) -> pd.DataFrame:
         """Returns how each method ranks a unit: method, best_rank, median_rank, n_concepts_in_top, share_of_concepts,
         chance.
 
@@ -151,7 +151,7 @@ class NeuronQueries(Reader):
         shape, k = (run["n_layers"], run["d_mlp"]), run["settings"]["top_k"]
         return found.assign(chance=[min(1.0, chance_overlap(k, [one], *shape)) for one in found["method"]])
 
-    def neuron_looks(self, run_id: str, neuron: Neuron, image_ids: Sequence[str]) -> dict[str, UnitLook]:
+    def looks(self, run_id: str, neuron: Neuron, image_ids: Sequence[str]) -> dict[str, UnitLook]:
         """Returns where a unit looks in those of some pictures for which it is known, by image_id.
 
         Raises:

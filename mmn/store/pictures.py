@@ -146,7 +146,7 @@ class PictureQueries(Reader):
             raise UsageError(f"run {run['run_id']} has {wrong} whose id begins with {image_id!r}")
         return found[0]
 
-    def picture_concepts(self, run_id: str, image_id: str) -> pd.DataFrame:
+    def concepts(self, run_id: str, image_id: str) -> pd.DataFrame:
         """Returns the `concept` rows of a picture's own caption by position, chosen words last.
 
         Further columns: blank_prob and blank_logit of the same token over a grey picture, NaN where that was not
@@ -195,7 +195,7 @@ class PictureQueries(Reader):
         ranked["is_interpretable"] = pd.Series(decoded, index=ranked.index, dtype=object)
         return _with_other_ranks(ranked, others, [other for other in methods if other != method])
 
-    def logit_budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
+    def budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
         """Returns the terms that add up to a noun's logit: term, layer (NaN for terms of no layer), logit.
 
         Embedding first, then attention, FFN and biases, each by layer.

@@ -12,7 +12,7 @@ of two words keeps both ("hot dog"): it is the mask of no noun of a caption, whi
 
 COCO outlines lie on the stored pixels: they are turned as EXIF turns the picture, and only then; where the file gives
 the upright size instead, they are already upright. Where it gives no size, it is that of the run lengths, or of the
-picture. What cannot be drawn is told, and costs that outline alone.
+picture. An outline that cannot be drawn is left out alone, and named.
 """
 
 from __future__ import annotations
@@ -74,11 +74,6 @@ class MaskSource:
     def find(self, example: Example) -> dict[str, Mask]:
         """The masks of one picture, {} for a picture in which nothing is outlined."""
         return self.outlines(example).masks
-
-
-def load_masks(example: Example, spec: str) -> dict[str, Mask]:
-    """Masks of one picture; for many, open the source once with `open_masks`."""
-    return open_masks(spec, (example,)).find(example)
 
 
 def open_masks(spec: str, examples: Iterable[Example]) -> MaskSource:

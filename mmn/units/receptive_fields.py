@@ -75,47 +75,6 @@ class FieldRow:
     iou_best: float
 
 
-def picture_field(
-    model: Model,
-    image: Image.Image,
-    exact_prompt: str,
-    image_id: str,
-    method: str,
-    ranked: Mapping[str, Sequence[Neuron]],
-    masks: Mapping[str, Bool[np.ndarray, "height width"]],
-    seed: int = 0,
-) -> list[FieldRow]:
-    """Rows of table `field` for one picture, from one forward pass over all units that are needed.
-
-    Args:
-        model: of a family with a grid.
-        image: as it is displayed; `masks` have its size.
-        exact_prompt: as for the captions.
-        image_id: sha-256 of the picture's file; goes into the rows, and into the draw of random units.
-        method: what ranked the units; likewise.
-        ranked: for each noun of the caption its units by rank, rank 1 first.
-        masks: by lemma. A noun without a mask, or whose object the model was not shown, has no rows.
-        seed: of the random units.
-
-    Raises:
-        UsageError: the family's image tokens have no place in the picture.
-    """
-    nouns = {noun: units for noun, units in ranked.items() if lemma_of(noun) in masks and units}
-    controls = {
-        noun: control_units(units, model.facts.d_mlp, (str(seed), image_id, noun, method))
-        for noun, units in nouns.items()
-    }
-    needed = sorted({one for units in (*nouns.values(), *controls.values()) for one in units})
-    if not needed:
-        return []
-    maps = unit_maps(model, image, exact_prompt, needed)
-    return [
-        row
-        for noun, units in nouns.items()
-        for row in field_rows(maps, image_id, noun, method, units, controls[noun], masks)
-    ]
-
-
 @torch.inference_mode()
 def unit_maps(model: Model, image: Image.Image, exact_prompt: str, units: Sequence[Neuron]) -> FieldMaps:
     """Activations a of `units` at the image tokens, in the pass over the prompt that also begins the caption.

@@ -66,7 +66,7 @@ def test_every_format(name: str, form: str, cache: Path, tmp_path: Path) -> None
 def test_picture_of_specificity_has_its_nouns_in_the_caption_s_order(cache: Path, tmp_path: Path) -> None:
     with Store.open(cache) as store:
         picture = store.ask(SpecificityQueries).pictures("5e6f", "contribution").iloc[0]
-        nouns = store.ask(PictureQueries).picture_concepts("5e6f", picture["image_id"])["noun"].tolist()
+        nouns = store.ask(PictureQueries).concepts("5e6f", picture["image_id"])["noun"].tolist()
     assert (
         draw(cache, f"specificity --image {picture['image_id'][:12]} --methods contribution", tmp_path / "f.json")
         == DONE

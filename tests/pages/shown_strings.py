@@ -33,7 +33,7 @@ PASSED_ON = {
     "measure_again": (2,),
     "kind_picker": (1,),
     "_card": (0, 1, 2, 3),
-    "_download": (2,),
+    "_download": (1,),
     "_tell": (0, 1, 2, 3, 4, 5),
     "_one": (0,),
     "layer_picker": (1,),
@@ -43,8 +43,8 @@ PASSED_ON = {
 GIVING = _names("annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none")
 # Elsewhere, and giving nothing but numbers and words of ours.
 OURS = _names(
-    """count duration pace percent interval_words why k_text k_options told neuron_url len int round bool strftime
-    b64encode"""
+    """count counted duration pace percent interval_words why k_text k_options told neuron_url len int round bool
+    strftime b64encode"""
 )
 REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
@@ -52,7 +52,7 @@ REARRANGING = _names(
 )
 ESCAPING = {"Markdown": _names("plain code"), "HTML": _names("escape _cell scale_colours")}
 TYPES = ("int", "float", "bool", "Neuron", "Neuron | None", "list[Neuron]", "Sequence[Neuron]")
-NAMED = ("page.title",)  # of the page table
+NAMED = ("page.title", "job.button", "job.note")  # of the studies' declarations
 NUMBER = re.compile(r"[+,.\d]*[deEfgG%,]|%[-% a-zA-Z,:]+")  # how numbers and times are formatted
 
 

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mmn.cli import DONE, main
 from mmn.core import Neuron
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
@@ -150,6 +153,21 @@ def test_two_budgets_share_an_axis(whole_cache, open_app):
     one, two = charts(at)[:2]
     assert one["encoding"]["y"]["scale"] == two["encoding"]["y"]["scale"]
     assert "grey picture" in title(two)
+
+
+def test_the_command_below_two_budgets_draws_both(whole_cache, open_app, tmp_path_factory):
+    at = open_app("image")
+    rival = next(box for box in at.selectbox if box.key.startswith("rival-"))
+    rival.set_value(rival.options[0]).run()
+    budget, share = (c.value.split("`")[1] for c in at.caption if c.value.startswith("From a terminal"))
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(whole_cache / "runs", cache / "runs")
+    out = cache / "figure.json"
+    for command, panels in ((budget, charts(at)[:2]), (share, charts(at)[2:])):
+        assert main([*shlex.split(command.replace("figure.svg", str(out)))[3:], "--cache", str(cache)]) == DONE
+        theirs = json.loads(out.read_text())
+        assert {row["noun"] for rows in theirs["datasets"].values() for row in rows} > {rival.options[0]}
+        assert all(panel["title"]["subtitle"][0] == theirs["title"]["subtitle"][0] for panel in panels)
 
 
 def test_without_annotation_the_command_is_told(empty_cache, open_app):

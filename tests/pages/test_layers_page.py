@@ -1,12 +1,17 @@
 """The Layers page: filters, addresses, clicks, and what goes wrong."""
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mmn.cli import DONE, main
 from tests.pages.conftest import ROOT
 from tests.pages.filled import fill
 
@@ -198,6 +203,34 @@ def test_without_decoded_units_the_split_says_how_to_get_it(filled_cache, open_a
     assert not at.error
     assert "python -m mmn annotate 3f2a9c1b" in " ".join(c.value for c in at.caption)
     assert "interpretable" not in subtitle(charts(at)[0])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"method": ["contribution", "activation"], "k": ["9", "43"], "layers": ["1", "2"], "show": ["share"]},
+        {"method": ["activation"], "k": ["20"], "units": ["not interpretable"], "concept": ["dog"]},
+        {"k": ["5"], "show": ["count"], "control": ["false"]},
+        {"overlaps": ["true"], "compare": ["true"], "concept": ["dog"]},
+    ],
+)
+def test_the_command_below_a_chart_draws_that_chart(address, whole_cache, open_app, tmp_path_factory):
+    """Page and command read the same filters, and draw the same rows under the same title."""
+    at = open_app(**address)
+    commands = [c.value.split("`")[1] for c in at.caption if c.value.startswith("From a terminal")]
+    shown = [element.proto for element in at.get("vega_lite_chart")]
+    assert len(commands) == len(shown) > 0
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(whole_cache / "runs", cache / "runs")
+    out = cache / "figure.json"
+    for command, chart in zip(commands, shown, strict=True):
+        words = shlex.split(command.replace("figure.svg", str(out)))
+        assert main([*words[3:], "--cache", str(cache)]) == DONE
+        theirs, ours = json.loads(out.read_text()), json.loads(chart.spec)
+        assert title(theirs) == title(ours)
+        assert subtitle(theirs) == subtitle(ours)
+        rows = pa.ipc.open_stream(chart.datasets[0].data.data).read_pandas()
+        assert pd.DataFrame(next(iter(theirs["datasets"].values()))).to_csv() == rows.to_csv()
 
 
 def test_two_scores_are_compared_when_asked_for(whole_cache, open_app):

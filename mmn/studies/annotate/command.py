@@ -1,4 +1,4 @@
-"""`mmn annotate`: what the top units of a run write, and where they look, added to the run."""
+"""`mmn annotate`: decodes a run's units, and adds where the top ones look."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace, run_path: Path, progress: Any) -> list[Any]:
-    """Adds what the options name to the run; what each gave is told at once, since annotating takes long."""
+    """Adds the sources of `--masks` and `--references`; what they gave is printed before annotating, which is slow."""
     from mmn.runs.added_later import add_masks, add_references
 
     added = []
@@ -68,7 +68,7 @@ def _add(options: argparse.Namespace, run_path: Path, progress: Any) -> list[Any
 
 
 def annotate_stoppably(model: Any, run_path: Path, top: int, methods: Sequence[str] | None, progress: Any) -> None:
-    """`annotate`, ended by SIGINT or SIGTERM as scoring is: with what was finished kept."""
+    """`annotate`, which SIGINT and SIGTERM end; what was finished is kept."""
     from mmn.runs.engines.local import stoppable
     from mmn.studies.annotate.measure import annotate
 

@@ -29,11 +29,12 @@ COLUMNS: Final = (
 
 
 def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.TopLevelMixin:
-    """Points with 95 % intervals: mean IoU of each ranking's top units with their noun's object, and the controls; in
-    the subtitle what the objects' sizes allow, far beyond the points.
+    """Points with 95 % intervals: mean IoU of each ranking's top units with their noun's object, and the controls.
+
+    The subtitle gives the highest mean that the objects' sizes allow, which lies far beyond the points.
 
     Args:
-        data: `Store.field_summary`, one row for each method and selection.
+        data: `FieldQueries.summary`, one row for each method and selection.
         run: the run's row: model, images.
         top: the most units of each noun that were averaged, for the subtitle.
     """
@@ -74,7 +75,7 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
             subtitle=[
                 f"{of_run(run)}, n = {pictures} with known objects",
                 f"up to {top} units of each noun; mean within a picture, then over pictures; lines: 95 %, by picture",
-                *_cap(data),
+                *_size_limit(data),
             ],
             frame="bounds",
         ),
@@ -90,11 +91,11 @@ def _rows(data: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["iou"].notna()]
 
 
-def _cap(data: pd.DataFrame) -> list[str]:
+def _size_limit(data: pd.DataFrame) -> list[str]:
     """The highest mean IoU that masks of this size can have; nothing where that was not measured."""
     best = data["iou_best"].dropna()
-    told = f"5 % of a picture cannot fit objects of other sizes: their mean IoU is {best.max():.2f} at most"
-    return [told] if len(best) else []
+    line = f"5 % of a picture cannot fit objects of other sizes: their mean IoU is {best.max():.2f} at most"
+    return [line] if len(best) else []
 
 
 def _of(data: pd.DataFrame, name: str, words: str) -> pd.DataFrame:

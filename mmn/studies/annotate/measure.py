@@ -1,19 +1,19 @@
-"""What do the top units of a scored run write, and where do they look? A second pass over its pictures, kept beside it.
+"""Decodes the units of a scored run and records where the top ones look, in a second pass over its pictures.
 
     shards of a run ─► the top units of every noun and ranking
-      ─► their words                                    `neuron`  (`decoding`)
-      ─► one pass over each picture's prompt            `look`, `grid`  (`fields.unit_maps`)
-      ─► against the object, other objects, random units of the same layers    `field`  (`fields.field_rows`)
+      ─► their words                                    `neuron`  (`units.decoding`)
+      ─► one pass over each picture's prompt            `look`, `grid`  (`receptive_fields.unit_maps`)
+      ─► against the object, other objects, random units of the same layers    `field`  (`receptive_fields.field_rows`)
       ─► the same of the units that another picture of the noun ranks highest (`held_out`)
 
 Each scored batch becomes one shard `annotation-<batch>-<hash of what was asked>`, written whole or not at all: the same
-call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls say the same
-(the same picture and unit, the same rank), the database keeps the first. Where the masks of a batch's pictures changed
-(a source was added with `added.add_masks`, or its file is another), all that was annotated there is measured again: the
-table `outline` numbers such revisions, and the database keeps the latest.
+call again does only what is missing, and another `top` or choice of methods adds to it. Where two calls measure the
+same picture and unit, or rank, the database keeps the first. Where the masks of a batch's pictures changed (a source
+was added with `added_later.add_masks`, or its file changed), all that was annotated there is measured again: the table
+`outline` numbers such revisions, and the database keeps the latest.
 
-Which units are decoded: all that the run stored, as they are what its pages list; of a model of more than `MANY_UNITS`
-units only those that are annotated, since a long run stores nearly all of them.
+All units that the run stored are decoded, since its pages list them; of a model of more than `MANY_UNITS` units only
+those that are annotated, since a long run stores nearly all of them.
 
 Left out: suppressors (ranks below 0), variants other than the original picture, random rankings unless asked for.
 """
@@ -63,7 +63,7 @@ Masks = Mapping[str, Bool[np.ndarray, "height width"]]
 
 @dataclass(frozen=True)
 class Ranking:
-    """The top units of one noun of a picture by one method, rank 1 first; `found_on` another picture, if not this."""
+    """The top units of one noun of a picture by one method, rank 1 first; `found_on` is the other picture, if any."""
 
     noun: str
     method: str
@@ -107,7 +107,7 @@ class _Asked:
         return self.scored.path
 
     def settings(self) -> list[Any]:
-        """What tells the answers of two calls apart."""
+        """The settings that a shard is named for."""
         asked: list[Any] = [self.top, sorted(self.methods), self.elsewhere.digest()]
         return [*asked, self.revision, self.version] if self.revision else asked
 
@@ -121,18 +121,18 @@ def annotate(
 ) -> None:
     """Decodes the units of a run, and records where the top ones of each noun look, as shards of the run.
 
-    A model whose image tokens have no place in the picture gets words only; pictures without object masks get looks
-    without overlaps. `progress` is told so. A picture that cannot be looked at again becomes a row of `failure`.
+    A model whose image tokens have no place in the picture gets words only; pictures without object masks get maps
+    without overlaps. Progress messages say so. A picture that cannot be opened again becomes a row of `failure`.
 
     Args:
         model: the one that the run was scored with.
         run_path: the run's folder.
         top: units of each noun and ranking; cut to what the run stored.
         methods: rankings of the run; None for all but the random ones.
-        progress: told in stages `decode` and `annotate`, the latter in pictures.
+        progress: is called in the stages `decode` and `annotate`, the latter in pictures.
 
     Raises:
-        UsageError: another model than the run's, a method that the run has not, `top` below 1.
+        UsageError: another model than the run's, a method that the run does not have, `top` below 1.
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
     scored = reopen.open_run(model, run_path)
@@ -142,9 +142,9 @@ def annotate(
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
     asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
     _decode_stored(asked, progress)
-    blind = _why_no_grid(asked)
-    if blind:
-        progress(Progress(STAGE, message=f"units were decoded; {blind}"))
+    no_grid = _why_no_grid(asked)
+    if no_grid:
+        progress(Progress(STAGE, message=f"units were decoded; {no_grid}"))
         return
     if without_masks:
         progress(Progress(STAGE, message=without_masks))
@@ -158,7 +158,7 @@ def annotate(
 
 
 def count(run_path: Path) -> Annotated:
-    """Adds up what the annotation shards of a run hold; a unit looked at in two calls counts twice."""
+    """Counts the rows of a run's annotation shards; a unit that two calls looked at counts twice."""
     counts = dict.fromkeys(("neuron", "look", "field", "failure"), 0)
     for name in shards.finished_shards(run_path):
         if name.startswith((NEURONS_SHARD, PREFIX, MASKS, REFERENCES)):
@@ -169,15 +169,15 @@ def count(run_path: Path) -> Annotated:
 
 @dataclass(frozen=True)
 class _OfBatch:
-    """What there is to ask of one batch, and whether its masks are others than those it was annotated with."""
+    """What is asked of one batch, and whether its masks changed since it was annotated."""
 
     asked: _Asked
     is_changed: bool
 
 
 def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], HeldOut]) -> _OfBatch:
-    """With the revision of the batch's masks; of changed masks all is asked that was annotated before. `read` gives
-    what other pictures of the nouns rank highest.
+    """What is asked of a batch, with the revision of its masks. Where they changed, that is all that was annotated
+    before, too. `read` gives the units that other pictures of the nouns rank highest.
     """
     images = shards.read_shard(asked.run_path / batch, ("image",))
     version = _version(asked.masks, reopen.examples(images))
@@ -187,8 +187,8 @@ def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], 
         if name.startswith(f"{PREFIX}-{batch}-")
     ]
     outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
-    latest, told = max(((row["revision"], row["version"]) for row in outlined), default=(0, ""))
-    is_changed = version != told
+    latest, known = max(((row["revision"], row["version"]) for row in outlined), default=(0, ""))
+    is_changed = version != known
     revision = latest + is_changed
     fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
     is_of_unknown_masks = not outlined and any(field["iou"].null_count < len(field) for field in fields)
@@ -214,15 +214,15 @@ def checked_top(top: int, run: Run) -> int:
         UsageError: below 1.
     """
     if top < 1:
-        raise UsageError(f"the top {top} units are none; annotate at least 1")
+        raise UsageError(f"--top {top}: give at least 1")
     return min(top, run.settings.top_k)
 
 
 def checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]:
-    """`methods` if the run has them all; of None, all of the run but the random ones.
+    """`methods`, each once; all of the run but the random ones for None.
 
     Raises:
-        UsageError: one that the run has not.
+        UsageError: one that the run does not have.
     """
     stored = list(run.settings.methods)
     if names.BLANK in run.settings.variants:
@@ -261,7 +261,7 @@ def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCal
 
 
 def _why_no_grid(asked: _Asked) -> str:
-    """Why the model's image tokens have no place in a picture; empty where they have one. Tried on one picture."""
+    """Why the model's image tokens have no place in a picture; empty where they have one. One picture is tried."""
     for batch in reopen.batches(asked.scored):
         for example in reopen.examples(shards.read_shard(asked.run_path / batch)):
             try:
@@ -277,7 +277,7 @@ def _why_no_grid(asked: _Asked) -> str:
 
 
 def _annotate_batch(asked: _Asked, batch: str) -> Tables:
-    """The shard of one batch: `look`, `grid`, `field`, and `failure` where a picture could not be looked at again."""
+    """The shard of one batch: `look`, `grid`, `field`, and `failure` where a picture could not be opened again."""
     tables = shards.read_shard(asked.run_path / batch)
     rankings = _rankings(_top_scores(asked, tables["score"]))
     rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": [], "field": []}
@@ -338,7 +338,7 @@ def _annotate_picture(
 
 
 def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> list[Ranking]:
-    """What another picture of each noun ranks highest for it; nothing where there is none."""
+    """The units that another picture of each noun ranks highest for it; nothing for nouns of one picture."""
     found = [(one, asked.elsewhere.of(example.image_id, one.noun, one.method)) for one in rankings]
     return [Ranking(one.noun, one.method, other.units, other.image_id) for one, other in found if other is not None]
 
@@ -352,7 +352,7 @@ def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron
 def _field(
     maps: FieldMaps, image_id: str, ranking: Ranking, controls: Sequence[Neuron], masks: Masks
 ) -> list[dict[str, Any]]:
-    """The rows of one ranking; without overlaps where the noun has no region, or the model was not shown it."""
+    """The rows of one ranking, without overlaps where the noun has no mask or its object was cropped away."""
     rows: list[FieldRow] = []
     if controls:
         asked = (image_id, ranking.noun, ranking.method, ranking.units, controls, masks, ranking.found_on)
@@ -368,14 +368,14 @@ def _field(
 
 
 def _top_scores(asked: _Asked, scores: pa.Table) -> pa.Table:
-    """The rows of `score` that are annotated: of the original picture, by the methods asked for, rank 1 to `top`."""
+    """The rows of `score` to annotate: of the original picture, by the chosen methods, rank 1 to `top`."""
     is_top = pc.and_(pc.greater_equal(scores["rank"], 1), pc.less_equal(scores["rank"], asked.top))
     is_asked = pc.is_in(scores["method"], pa.array(asked.methods, pa.string()))
     return scores.filter(pc.and_(pc.and_(is_top, is_asked), pc.equal(scores["variant"], names.ORIGINAL)))
 
 
 def _rankings(scores: pa.Table) -> dict[str, list[Ranking]]:
-    """By picture, the rankings that rows of `score` make up, each from rank 1 on."""
+    """Rankings of rows of `score` by picture, each from rank 1 on."""
     units: dict[tuple[str, str, str], list[Neuron]] = {}
     for row in scores.sort_by("rank").to_pylist():
         ranked = units.setdefault((row["image_id"], row["noun"], row["method"]), [])

@@ -1,4 +1,4 @@
-"""How well do a ranking's top units look at their nouns' objects?"""
+"""How well do a ranking's top units overlap with their nouns' objects?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIELDS: Final = """
 class FieldQueries(Reader):
     """Questions about receptive fields."""
 
-    def field_summary(self, run_id: str, top: int = 10) -> pd.DataFrame:
+    def summary(self, run_id: str, top: int = 10) -> pd.DataFrame:
         """Returns how well the `top` units of each ranking look at their nouns, with 95 % intervals by picture.
 
         A row for each method and selection: units that another picture of the noun ranks highest (`held-out`), those

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mmn.figures.figure import Figure
 from mmn.studies.study import Page, Study
 
 QUESTION: Final = "What do units write, and do they look at their noun's object?"
@@ -14,6 +15,16 @@ STUDY: Final = Study(
     command="mmn.studies.annotate.command",
     stages={"decode": "decoding units", "annotate": "recording where units look"},
     tables="mmn.studies.annotate.tables:TABLES",
+    figures=(
+        Figure(
+            "fields",
+            "do top units look at their noun's object?",
+            (),
+            "mmn.studies.annotate.rows:fields",
+            "mmn.studies.annotate.figures:field_overlaps",
+            height=lambda data: 270 + 66 * data["method"].nunique(),
+        ),
+    ),
     pages=(
         Page(
             "neuron",
@@ -22,4 +33,5 @@ STUDY: Final = Study(
             "What does one unit write, for which pictures and nouns, and how does every score rank it?",
         ),
     ),
+    bundled=("annotate latest --top 4 --methods contribution,contribution-folded,attribution",),
 )

@@ -1,4 +1,4 @@
-"""What is said of scored units and pictures afterwards, and what people give of them."""
+"""Decoded units, where they look in each picture, and the masks and references that were given after scoring."""
 
 from __future__ import annotations
 

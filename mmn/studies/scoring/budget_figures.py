@@ -39,21 +39,22 @@ def logit_budget(
     Args:
         data: noun, term (a key of `TERMS`), layer (missing for what belongs to none), logit; one row per term.
         run: the run's row: model, n_layers.
-        logits: for each noun the logit itself, from which the residual is told.
+        logits: for each noun the logit itself; minus the terms, it is the residual.
         of: the caption and picture that the nouns are from, as words for the subtitle.
-        y_range: ends of the vertical axis, to compare charts drawn one by one.
+        y_range: `stacked_range` of all nouns, the ends of the vertical axis where the chart is one panel of theirs.
     """
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     nouns = list(dict.fromkeys(data["noun"]))
     assert set(nouns) <= set(logits), (nouns, sorted(logits))
     rows = _placed(data)
     order = ["embedding", *(str(layer) for layer in range(int(run["n_layers"]))), "biases"]
-    bars = _bars(rows, [place for place in order if place.isdigit() or place in set(rows["place"])], y_range)
+    order = [place for place in order if place.isdigit() or place in set(rows["place"])]
+    bars = _bars(rows, order, y_range if len(nouns) == 1 else None)
     sums = data.groupby("noun")["logit"].sum()
-    told = [f"{noun}: {logits[noun]:.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
+    residuals = [f"{noun}: {logits[noun]:.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
     title = alt.TitleParams(
         f"Where the logit of {' and '.join(f'“{noun}”' for noun in nouns)} comes from",
-        subtitle=[f"{run['model']}, {of}", "; ".join(told)],
+        subtitle=[f"{run['model']}, {of}", "; ".join(residuals)],
     )
     if len(nouns) == 1:
         return bars.properties(height=200, title=title)

@@ -1,4 +1,4 @@
-"""`mmn score`: pictures -> captions -> concepts -> ranked units, into the cache."""
+"""`mmn score`: captions pictures and ranks the units behind each noun, into the cache."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def first_source(run_path: Path, images: str) -> str:
-    """That a run of the same pictures is there from another source, which it keeps; empty where there is none."""
+    """A note that the same pictures were scored before from another source, which the run keeps; else empty."""
     if not (run_path / RUN_FILE).is_file():
         return ""
     run, _ = read_run(run_path)
@@ -164,8 +164,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         f"{result['n_concepts']} concepts, {result['n_scores']} scores, {result['seconds']:.1f} s"
     )
     if not result["n_concepts"]:
-        said = "; mmn export --table caption shows what was said" if result["n_images"] else ""
-        print(why(result["n_images"]) + said)
+        where = "; mmn export --table caption shows what was said" if result["n_images"] else ""
+        print(why(result["n_images"]) + where)
     if result["max_residual"] is not None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
     if "note" in result:

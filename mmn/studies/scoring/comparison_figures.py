@@ -26,7 +26,7 @@ def ranking_overlap(
     """Two lines against k: the mean share of common units with its interval, and what chance would give.
 
     Args:
-        data: `Store.ranking_overlap`; one row per k.
+        data: `RankingQueries.overlap`; one row per k.
         run: the run's row: model, images, n_layers, d_mlp, and as n_images the pictures that enter.
         pair: the two scores, as words for the title: `contribution and activation`.
         subset: which concepts were compared, as words for the subtitle.

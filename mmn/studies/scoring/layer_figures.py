@@ -21,11 +21,6 @@ from mmn.figures.wording import counted, k_text, of_run
 from mmn.names import RANDOM
 
 COLUMNS: Final = ("method", "k", "layer", "n_units", "share", "mean_units", "n_images")
-QUANTITIES: Final[Mapping[str, str]] = {  # what the page and the terminal call it -> column; the first is the default
-    "per picture": "mean_units",
-    "distinct": "n_units",
-    "share": "share",
-}
 AXES: Final[Mapping[str, tuple[str, str]]] = {  # quantity -> axis title, number format
     "mean_units": ("units of a picture's top k, mean", "~g"),
     "n_units": ("distinct units in the top k", ",d"),
@@ -55,13 +50,14 @@ def layer_distribution(
     """Bars (lines in deep models) of top units per layer; one panel per method, `random` as its control.
 
     Args:
-        data: One row per method, k and layer: `Store.layer_distribution`. Rows of `random` become marks in the panels
+        data: One row per method, k and layer: `LayerQueries.distribution`. Rows of `random` become marks in the panels
             of the other methods, or a panel of their own when there are no others.
         run: The run's row: model, images, n_layers, d_mlp.
         subset: Which concepts the rankings are of, as words for the subtitle.
         quantity: A key of `AXES`: a picture's number, the number of distinct units of all pictures, or its share of
             the distinct units of all layers (same method and k).
-        y_max: Upper end of the vertical axis, to compare charts drawn one by one: `highest` of all their data.
+        y_max: `highest` of all methods, the upper end of the vertical axis where the chart is one panel of theirs.
+            Panels of one chart share their axis without it.
 
     Returns:
         A chart whose click selection `layer` holds layer and k.
@@ -70,10 +66,11 @@ def layer_distribution(
     assert quantity in AXES, f"{quantity!r} is none of {sorted(AXES)}"
     rows = with_control(label_k(data, int(run["n_layers"]) * int(run["d_mlp"])), int(run["d_mlp"]))
     rows = rows.assign(top_label=TOP_UNITS, control_label=CONTROLS[quantity])
+    methods = list(dict.fromkeys(rows["method"]))
+    y_max = y_max if len(methods) == 1 else None
     is_barred = rows["layer"].nunique() * rows["k"].nunique() <= _MAX_BARS
     panel = (_bars if is_barred else _lines)(rows, _axis(quantity, y_max), _axis(f"control_{quantity}", y_max))
-    methods = list(dict.fromkeys(rows["method"]))
-    lines = _told(data, rows, run, subset, quantity)
+    lines = _subtitle(data, rows, run, subset, quantity)
     if len(methods) == 1:
         title = alt.TitleParams(f"{TITLES[quantity]}, {methods[0]}", subtitle=lines)
         return panel.properties(height=200, title=title)
@@ -202,15 +199,15 @@ def _faded(clicked: alt.Parameter) -> Any:
     return alt.condition(clicked, alt.value(1), alt.value(0.4))
 
 
-def _told(data: pd.DataFrame, rows: pd.DataFrame, run: Mapping[str, Any], subset: str, quantity: str) -> list[str]:
-    """The lines of the subtitle: of what, and of distinct units how many there are in all, beside random rankings."""
+def _subtitle(data: pd.DataFrame, rows: pd.DataFrame, run: Mapping[str, Any], subset: str, quantity: str) -> list[str]:
+    """What was counted, and of distinct units how many there are in all layers, beside those of random rankings."""
     of = f"{of_run(run)}, n = {counted(data['n_images'].max(), 'picture')}, {subset}"
     if quantity == "mean_units":
         return [of]
-    told = rows.assign(n=_totals(rows)).groupby("k", sort=True)["n"].agg(["min", "max"])
+    totals = rows.assign(n=_totals(rows)).groupby("k", sort=True)["n"].agg(["min", "max"])
     random = data[data["method"] == RANDOM]
     drawn = random.assign(n=_totals(random)).groupby("k")["n"].max() if _has_control(rows) else {}
-    sizes = [_span(told.loc[k]) + (f" (random: {drawn[k]:,.0f})" if k in drawn else "") for k in told.index]
+    sizes = [_span(totals.loc[k]) + (f" (random: {drawn[k]:,.0f})" if k in drawn else "") for k in totals.index]
     return [of, f"distinct in all layers: {', '.join(sizes)}"]
 
 

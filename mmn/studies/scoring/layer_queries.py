@@ -15,6 +15,7 @@ from mmn.store.cells import checked_layers
 from mmn.store.reader import Reader
 
 MAX_UNIT_ROWS: Final = 500
+INTERPRETABLE: Final = {"interpretable": True, "not-interpretable": False}  # View.units -> is_interpretable
 
 # Ranks to count by: of the whole image, or of the caption nouns with the lemmas asked for.
 _IMAGE_RANKS = """

@@ -4,16 +4,60 @@ from __future__ import annotations
 
 from typing import Final
 
+from mmn.figures.figure import Click, Figure
 from mmn.studies.study import Page, Study
 
 QUESTION: Final = "Which units write each noun of a caption, and in which layers do they lie?"
+_HERE: Final = "mmn.studies.scoring"
 
 STUDY: Final = Study(
     "scoring",
     QUESTION,
-    command="mmn.studies.scoring.command",
+    command=f"{_HERE}.command",
     stages={"score": "scoring"},
-    tables="mmn.studies.scoring.tables:TABLES",
+    tables=f"{_HERE}.tables:TABLES",
+    figures=(
+        Figure(
+            "layers",
+            "top units per layer",
+            ("methods", "ks", "shares", "concepts", "layers", "quantity", "units", "control"),
+            f"{_HERE}.rows:layers",
+            f"{_HERE}.layer_figures:layer_distribution",
+            height=lambda _data: 420,
+            panels="method",
+            click=Click("layer", ("k", "layer")),
+        ),
+        Figure(
+            "comparison",
+            "common units of two scores against k",
+            ("methods", "ks", "shares", "concepts"),
+            f"{_HERE}.rows:comparison",
+            f"{_HERE}.comparison_figures:ranking_overlap",
+        ),
+        Figure(
+            "budget",
+            "what a noun's logit is made of",
+            ("image", "noun", "rival", "grey"),
+            f"{_HERE}.rows:budget",
+            f"{_HERE}.budget_figures:logit_budget",
+            panels="noun",
+        ),
+        Figure(
+            "top-share",
+            "how much of a noun's logit its top units make up",
+            ("image", "noun", "rival", "ks", "shares"),
+            f"{_HERE}.rows:top_share",
+            f"{_HERE}.budget_figures:top_share",
+        ),
+        Figure(
+            "tokens",
+            "what a unit writes",
+            ("neuron",),
+            f"{_HERE}.rows:tokens",
+            f"{_HERE}.unit_figures:decoded_tokens",
+            height=lambda _data: 320,
+        ),
+    ),
     pages=(
         Page(
             "layers",

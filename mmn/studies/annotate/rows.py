@@ -1,0 +1,27 @@
+"""The rows of the figure fields."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mmn.errors import UsageError
+from mmn.figures.figure import Asked, Rows
+from mmn.store import Store
+from mmn.studies.annotate.queries import FieldQueries
+
+TOP: Final = 10  # units of each noun that enter, as far as they were annotated
+
+
+def fields(store: Store, asked: Asked) -> Rows:
+    """How well the top units of each ranking look at their noun's object, beside the controls.
+
+    Raises:
+        UsageError: nothing was compared with an object.
+    """
+    data = store.ask(FieldQueries).summary(asked.run_id, TOP)
+    if data.empty:
+        raise UsageError(
+            f"where units of {asked.run_id} look was not compared with any object; mmn annotate {asked.run_id} does "
+            "that, for pictures with known objects"
+        )
+    return Rows(data, asked.run, {"top": TOP})
