@@ -52,7 +52,7 @@ def summarise(effects: pd.DataFrame, n_units: int) -> list[dict[str, Any]]:
 
 
 def picture_means(effects: pd.DataFrame) -> pd.DataFrame:
-    """Returns what `Store.effect_means` returns, from rows of `effect` of one kind: the mean effect on each picture's
+    """Returns what `EffectQueries.means` returns, from rows of `effect` of one kind: the mean effect on each picture's
     nouns, and the untouched model's probability of these as the first point (k = 0) of every line.
 
     Columns: image_id, method, selection, draw, k, sigma, prob, baseline_prob, lost, n_nouns.
