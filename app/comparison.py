@@ -11,8 +11,8 @@ from app import resources, state, widgets
 from app.text import plain
 from mmn.names import MINUS_BLANK, RANDOM
 from mmn.store.pictures import PictureQueries
+from mmn.store.rankings import RankingQueries
 from mmn.studies.scoring.comparison_figures import ranking_overlap
-from mmn.studies.scoring.ranking_queries import RankingQueries
 
 
 def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:

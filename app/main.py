@@ -19,18 +19,12 @@ from app.startup import loading_libraries  # noqa: E402
 
 
 def pages() -> list[st.Page]:
-    """The page table; the first page opens."""
+    """The page table: those of the studies, and the one that scores; the first page opens."""
     return [
-        st.Page(ROOT / "pages" / "layers.py", title="Layers", icon=":material/stacked_bar_chart:", default=True),
-        st.Page(ROOT / "pages" / "image.py", title="Image", icon=":material/image_search:"),
-        st.Page(ROOT / "pages" / "lens.py", title="Lens", icon=":material/search:"),
-        st.Page(ROOT / "pages" / "neuron.py", title="Neuron", icon=":material/hub:"),
-        st.Page(ROOT / "pages" / "invariance.py", title="Invariance", icon=":material/shuffle:"),
-        st.Page(ROOT / "pages" / "specificity.py", title="Specificity", icon=":material/grid_on:"),
-        st.Page(ROOT / "pages" / "sensitivity.py", title="Sensitivity", icon=":material/translate:"),
-        st.Page(ROOT / "pages" / "degradation.py", title="Degradation", icon=":material/trending_down:"),
-        st.Page(ROOT / "pages" / "edit.py", title="Edit", icon=":material/edit:"),
-        st.Page(ROOT / "pages" / "score.py", title="Score", icon=":material/play_circle:"),
+        st.Page(
+            ROOT / "pages" / Path(page.name).with_suffix(".py"), title=page.title, icon=page.icon, default=number == 0
+        )
+        for number, page in enumerate(overview.PAGES)
     ]
 
 

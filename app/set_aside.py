@@ -8,7 +8,7 @@ from typing import Final
 import streamlit as st
 
 from mmn.errors import SetAside
-from mmn.safety.printable import printable
+from mmn.printable import printable
 
 MOST_SHOWN: Final = 20
 

@@ -18,7 +18,7 @@ from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
 from mmn.figures.theme import NUMBERS, wrap
 from mmn.figures.wording import k_text
 from mmn.names import COMPLETE, RUNNING, default_method, definition
-from mmn.runs.nounless import why
+from mmn.no_nouns import why
 from mmn.store.neurons import NeuronQueries
 
 CHART_HEIGHT: Final = 420  # pixels, title and legend included

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmn import names
 from mmn.core import Concept
 from mmn.images import list_source
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.reading.captions import caption_batch, with_captions
 from mmn.reading.concepts import find_concepts
 from mmn.reading.hooks import ablate

@@ -26,9 +26,9 @@ from mmn.core import Outcome
 from mmn.names import COMPLETE
 from mmn.runs import shards
 from mmn.runs.manifests import digest, to_json
-from mmn.runs.tables import TABLES
 from mmn.specimen import RUN_PATH
 from mmn.studies.table import is_json
+from mmn.studies.tables import TABLES
 
 GOOD: Final = "600d600d600d600d"
 VICTIM: Final = "0bad0bad0bad0bad"

@@ -23,11 +23,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmn.images import list_source
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.reading.captions import caption_batch, with_captions
-from mmn.reading.gradients import Question, attribute
 from mmn.runs.engines.local import open_batch
 from mmn.runs.plan import Batch
+from mmn.scores.gradients import Question, attribute
 
 MOST_NOUNS = 4
 

@@ -23,7 +23,8 @@ import transformers
 
 from mmn.core import ScoreSettings
 from mmn.images import Listing, list_source
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.runs.engines.local import carry_out
 from mmn.runs.plan import plan
 

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmn.core import ModelFacts
 from mmn.models.adapters import find_anatomy, find_family
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
+from mmn.reading.words import load_words
 from mmn.units.decoding import BLOCK_BYTES, decode_units
-from mmn.units.words import load_words
 
 BUDGET: Final = 2.0  # times the bare product
 N_LAYERS, D_MODEL, D_MLP, N_VOCABULARY = 4, 512, 2048, 32_000

@@ -29,8 +29,8 @@ from benchmarks.experiment_rows import experiment_queries, experiment_tables
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.names import COMPLETE, CONTRIBUTION, ORIGINAL, RANDOM
 from mmn.runs import shards
-from mmn.runs.tables import SCHEMAS
 from mmn.store import Store
+from mmn.studies.tables import SCHEMAS
 
 BUDGET_S: Final = 0.3
 METHODS: Final = (CONTRIBUTION, RANDOM)

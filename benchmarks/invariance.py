@@ -27,11 +27,12 @@ import transformers
 
 from mmn.core import ScoreSettings
 from mmn.images import Listing, list_source
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.runs.engines.local import carry_out
 from mmn.runs.plan import Plan, plan
 from mmn.runs.reopen import open_run
-from mmn.studies.invariance.shuffled import measure_region
+from mmn.studies.invariance.region import measure_region
 
 GOAL: Final = 5.5
 N_DRAWS: Final = 5

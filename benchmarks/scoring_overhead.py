@@ -32,7 +32,8 @@ import transformers
 
 from mmn.core import Example, ScoreSettings
 from mmn.images import list_source, open_image
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 
 GOAL: Final = 1.10
 RUSAGE_UNIT: Final = 1 if platform.system() == "Darwin" else 1024  # bytes

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmn.safety.printable import printable
+from mmn.printable import printable
 
 
 class MmnError(Exception):

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from mmn.models.loading import Model
+    from mmn.models.model import Model
 
 ROOT = Path(__file__).parents[1]
 _REACHES_DUCKDB = re.compile(r"^(from|import) (mmn\.store|duckdb)\b", re.MULTILINE)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from mmn.cli import main
 from mmn.errors import SourceError, UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import add_masks, add_references, mask_specs, run_examples
+from mmn.runs.held_out import read_held_out
 from mmn.runs.plan import Progress
-from mmn.statistics.held_out import read_held_out
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
 from mmn.studies.annotate import measure as annotating

@@ -18,7 +18,7 @@ from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.images import open_image
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.nouns import lemma_of
 from mmn.runs import shards
 from mmn.runs.plan import Progress

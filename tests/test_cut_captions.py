@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.concepts import GeneratedCaption, find_concepts, n_whole_tokens
 from tests.test_concepts import TOKENIZERS

@@ -19,10 +19,10 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
 from mmn.models.adapters import find_anatomy
-from mmn.models.loading import Model
+from mmn.models.model import Model
+from mmn.reading.words import is_interpretable
 from mmn.units.decoding import NEURON_SCHEMA, TokenTexts, Vocabulary, decode_units, texts_of, token_text
 from mmn.units.top_tokens import TopTokens, top_tokens
-from mmn.units.words import is_interpretable
 
 N_TOKENS = 499  # of the tiny tokenizer
 

@@ -19,7 +19,7 @@ from mmn.core import Concept, Example, Neuron
 from mmn.errors import UsageError
 from mmn.metrics import find_text_metric
 from mmn.models.deltas import Columns, added
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, ablate, capture, capture_graph
 from mmn.runs import reopen, shards

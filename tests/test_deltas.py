@@ -20,7 +20,8 @@ from mmn.images import open_image
 from mmn.models import deltas
 from mmn.models.checkpoints import fingerprint
 from mmn.models.deltas import Columns, Delta, Part, RankOne
-from mmn.models.loading import Model, load_model, split_delta, with_delta
+from mmn.models.loading import load_model, split_delta, with_delta
+from mmn.models.model import Model
 from mmn.reading.captions import caption_batch
 
 

@@ -20,7 +20,7 @@ from mmn.errors import UsageError
 from mmn.images import open_image
 from mmn.models import deltas
 from mmn.models.checkpoints import fingerprint
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import caption_batch, read_captions
 from mmn.reading.hooks import FINAL, ONCE
 from mmn.reading.nouns import lemma_of

@@ -17,10 +17,11 @@ from mmn.errors import EncodingError, ModelError, UnsupportedModelError
 from mmn.models import processors
 from mmn.models.adapters import Norm
 from mmn.models.checkpoints import fingerprint
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.reading.captions import caption_batch
-from mmn.reading.exactness import LIMITS
 from mmn.runs.doctor import check, examine
+from mmn.scores.exactness import LIMITS
 from tests.tiny import save_tiny_blip2
 
 

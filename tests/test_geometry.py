@@ -34,7 +34,7 @@ from mmn.errors import UsageError
 from mmn.models.adapters import FAMILIES, find_anatomy, find_family
 from mmn.models.geometry import GRIDS, WITHOUT_GRID, Cell, Grid, Grids, image_grid
 from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from tests.tiny import IMAGE_ID, LLAMA, MROPE, TOWER, VIDEO_ID, WIDTH, build_family
 
 SIDE, PATCH = 56, 7  # 8 × 8 patches

@@ -9,7 +9,7 @@ import pytest
 
 from mmn.core import ScoreSettings
 from mmn.images import list_source
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading import captions
 from mmn.reading.concepts import GeneratedCaption, find_concepts
 from mmn.reading.language import is_english

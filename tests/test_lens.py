@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.statistics.kolmogorov_smirnov import kolmogorov_smirnov, kolmogorov_tail
 from mmn.studies.lens.neighbours import nearest, random_like, require_bare_embeddings
 from mmn.studies.lens.projection import Projected, project_to_words

@@ -18,17 +18,17 @@ from mmn.cli import main
 from mmn.errors import UsageError
 from mmn.images import open_image
 from mmn.models.geometry import Cell, Grid, Grids
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import shards
 from mmn.runs.plan import Progress
-from mmn.runs.tables import TABLES
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
 from mmn.studies.lens import measure as reading
 from mmn.studies.lens.measure import read_image_tokens
 from mmn.studies.lens.queries import LensQueries
-from mmn.studies.lens.results import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
+from mmn.studies.lens.rows import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
 from mmn.studies.lens.stream import normed_stream, read_stream
+from mmn.studies.tables import TABLES
 from mmn.units.decoding import token_text
 from mmn.units.heat_maps import tokens_on
 from tests.scored import interrupted_at_the_second, run_path_of

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from mmn.errors import ModelError, UnsupportedModelError
 from mmn.models.geometry import image_grid
 from mmn.models.limber import PLACEHOLDER
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.reading.captions import caption_batch
 from mmn.runs.doctor import examine
 from mmn.specimen.tokenizer import build_tokenizer

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mmn.errors import MmnError, UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs.engines.local import carry_out
 from mmn.runs.engines.ray import in_ray
 from mmn.runs.plan import Progress

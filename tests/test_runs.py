@@ -14,6 +14,7 @@ from mmn.names import COMPLETE
 from mmn.runs import plan as planning
 from mmn.runs.plan import open_run, plan, run_id
 from mmn.runs.shards import read_run, write_shard
+from mmn.studies.tables import failure_table
 
 MODEL = ModelFacts("tiny", "f" * 64, "llava", 3, 48)
 EXAMPLES = tuple(
@@ -116,7 +117,7 @@ def test_a_finished_batch_is_not_done_again(tmp_path):
     this = planned()
     run_path, to_do = open_run(this, tmp_path)
     assert to_do == this.batches
-    write_shard(run_path, this.batches[1].name, {"failure": planning.failure_table([Failure("a", "open", "b", "c")])})
+    write_shard(run_path, this.batches[1].name, {"failure": failure_table([Failure("a", "open", "b", "c")])})
     assert open_run(this, tmp_path) == (run_path, (this.batches[0], this.batches[2]))
 
 

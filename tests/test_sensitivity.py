@@ -24,9 +24,9 @@ from mmn.metrics import Lexical
 from mmn.names import BLANK, CONTRIBUTION, ORIGINAL
 from mmn.runs import shards
 from mmn.runs.plan import Progress
-from mmn.runs.tables import TABLES
 from mmn.store import Store
 from mmn.studies.sensitivity.measure import measure_sensitivity, pair_pictures, summarize_sensitivity
+from mmn.studies.tables import TABLES
 from tests.test_shards import RUN, concept_row
 from tests.tiny_metrics import save_tiny_bert, save_tiny_clip
 

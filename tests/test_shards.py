@@ -20,8 +20,8 @@ from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, ORIGINAL
 from mmn.runs import shard_files, shards
-from mmn.runs.tables import SCHEMAS
 from mmn.safety import atomic_files
+from mmn.studies.tables import SCHEMAS
 
 MODEL = ModelFacts("specimen", "f" * 16, "specimen", n_layers=3, d_mlp=8)
 RUN = Run(
@@ -288,7 +288,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 import test_shards as t
-from mmn import shard_files, shards, whole_files
+from mmn.runs import shards
 tables = t.tables_of({"a": ["dog", "cat"]})
 for n in range(100_000):
     shards.write_shard(Path(sys.argv[1]), f"batch-{os.getpid()}-{n:06d}", tables)

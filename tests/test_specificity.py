@@ -19,13 +19,13 @@ from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.images import open_image
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import shards
+from mmn.runs.held_out import partners
 from mmn.runs.plan import Progress
 from mmn.runs.reopen import ScoredRun, examples, open_run
 from mmn.runs.teacher_forcing import stored_concepts
 from mmn.scores.equations import uniform_draw
-from mmn.statistics.held_out import partners
 from mmn.store import Store
 from mmn.studies.selectivity import measure as selectivity
 from mmn.studies.selectivity.measure import (

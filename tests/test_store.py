@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoundError, UsageError
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RUNNING
 from mmn.runs import shards
-from mmn.runs.tables import SCHEMAS
 from mmn.store import Store, database, migrations
 from mmn.studies.scoring.layer_queries import LayerQueries
+from mmn.studies.tables import SCHEMAS
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
 from tests.unbound import unbind
 

@@ -14,11 +14,11 @@ from mmn.core import ModelFacts, Neuron, Outcome, Run, ScoreSettings
 from mmn.errors import UsageError
 from mmn.names import ABLATE, COMPLETE, PERTURB
 from mmn.runs.shards import create_run, finish_run, write_shard
-from mmn.runs.tables import TABLES
 from mmn.store import Store
 from mmn.studies.degradation import curves
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.editing.queries import EditQueries
+from mmn.studies.tables import TABLES
 
 RUN_ID = "ef00000000000000"
 N_UNITS = 100

@@ -19,13 +19,13 @@ from mmn.errors import UsageError
 from mmn.models.geometry import Cell, Grid, Grids, serialise
 from mmn.names import BLANK, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, chance_overlap
 from mmn.runs import shards
-from mmn.runs.tables import ADDED, SCHEMAS, TABLES
 from mmn.store import Store, migrations
 from mmn.store.neurons import NeuronQueries
 from mmn.store.pictures import PictureQueries, _with_other_ranks
+from mmn.store.rankings import RankingQueries
 from mmn.studies.annotate.queries import FieldQueries
 from mmn.studies.scoring.layer_queries import LayerQueries
-from mmn.studies.scoring.ranking_queries import RankingQueries
+from mmn.studies.tables import ADDED, SCHEMAS, TABLES
 from tests.test_shards import MODEL, RUN, concept_row, score_rows
 from tests.test_store import documented, in_database
 from tests.unbound import unbind

@@ -24,9 +24,9 @@ from mmn.errors import BrokenFileError, CacheError, UsageError
 from mmn.names import ORIGINAL
 from mmn.runs import jobs, shards
 from mmn.runs.manifests import _sealed, digest, read_run_file
-from mmn.runs.tables import KEYS, SCHEMAS, TABLES
 from mmn.safety.inside import inside, is_name, last_part
 from mmn.store import Store
+from mmn.studies.tables import KEYS, SCHEMAS, TABLES
 from tests.test_shards import DONE, RUN, changed, tables_of
 
 ROOT = Path(__file__).parents[1]
@@ -418,7 +418,7 @@ def test_a_strangers_jobs_are_no_jobs(tmp_path: Path) -> None:
         assert jobs.list_jobs(tmp_path) == [], change
     (path / "job.json").write_text(json.dumps(whole))
     (job,) = jobs.list_jobs(tmp_path)
-    assert jobs.look(job).status == "failed"
+    assert jobs.state_of(job).status == "failed"
     (path / "job.json").unlink()
     os.mkfifo(path / "job.json")
     assert jobs.list_jobs(tmp_path) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmn.units.words import WORDS_PATH, is_interpretable, is_word, load_words, merge_word_lists, write_words
+from mmn.reading.words import WORDS_PATH, is_interpretable, is_word, load_words, merge_word_lists, write_words
 
 WORDS = ["dog", "tree", "house", "colour", "color", "running", "giraffes", "the"]
 NO_WORDS = ["xqz", "."]

@@ -16,12 +16,12 @@ from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
 from mmn.errors import BrokenFileError, CacheError, SetAside, SourceError, UsageError
 from mmn.names import ORIGINAL
-from mmn.runs.nounless import require_nouns
+from mmn.no_nouns import require_nouns
+from mmn.printable import printable
 from mmn.runs.shards import find_runs, read_run_file
-from mmn.safety.printable import printable
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
-from mmn.studies.scoring.ranking_queries import RankingQueries
+from mmn.store.rankings import RankingQueries
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
 SET_ASIDE = "set aside"

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmn.errors import CacheError, ModelError
 from mmn.models.adapters import Anatomy
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.safety.atomic_files import write_whole
 from mmn.safety.roots import require_inside
 

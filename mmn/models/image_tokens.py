@@ -1,4 +1,4 @@
-"""Which positions of a prompt are the picture's? Those of the placeholder that its tokens are put in place of."""
+"""The positions of a prompt that hold the picture: those of the placeholder token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmn.errors import UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 
 
 def image_positions(model: Model, inputs: Mapping[str, Any]) -> Bool[Tensor, "batch positions"]:

@@ -1,4 +1,4 @@
-"""Is a text English? The tagger of nouns is, and of another language it would make nouns out of anything.
+"""Tells whether a text is English: the noun tagger is, and would find nouns in any other language, too.
 
 Three signs of another language, all OURS, none of which needs a model:
 
@@ -17,7 +17,7 @@ import re
 import unicodedata
 from typing import Final
 
-from mmn.units.words import load_words
+from mmn.reading.words import load_words
 
 MOST_KNOWN: Final = 0.5  # share of known words beside which little words of other languages are believed
 FEW_KNOWN: Final = 0.3  # share of known words that is a sign by itself

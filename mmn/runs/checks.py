@@ -1,4 +1,4 @@
-"""Is what a shard holds what a run may hold? Checked column by column before it is written, and before it is loaded.
+"""Checks what a shard holds, column by column, before it is written and before it is loaded.
 
 The schema (`tables.TABLES`) says which columns there are, of which type, and which may be empty; the run says how many
 layers, units and ranks there are. Every check runs over whole columns: 5 million scores take about two seconds.
@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 from mmn.core import Run
 from mmn.errors import Unfit
 from mmn.names import MINUS_BLANK
+from mmn.printable import quoted
 from mmn.runs.manifests import YEARS
-from mmn.runs.tables import KEYS, LATER, SHARES, TABLES
-from mmn.safety.printable import quoted
 from mmn.studies.table import is_json
+from mmn.studies.tables import KEYS, LATER, SHARES, TABLES
 
 MOST_ROWS: Final = 20_000_000  # of one table of a shard
 MOST_TEXT_BYTES: Final = 1_000_000  # of one text

@@ -1,4 +1,4 @@
-"""What do the JSON files of a run say, and is it what they may say?
+"""Reads the JSON files of a run, and checks what they say.
 
     run.json        a `core.Run`: every input that can change a number; and the digest of all that
     outcome.json    a `core.Outcome`: how and when it ended; and its digest
@@ -23,8 +23,8 @@ from typing import Any, Final
 from mmn.core import Outcome, Run
 from mmn.errors import BrokenFileError, Unfit
 from mmn.names import RUN_STATES, RUNNING, definition
+from mmn.printable import quoted
 from mmn.safety.inside import is_run_id
-from mmn.safety.printable import quoted
 from mmn.safety.regular_files import read_json_object
 
 RUN_FILE: Final = "run.json"

@@ -21,6 +21,7 @@ from mmn.core import Example, Failure, ModelFacts, Run, ScoreSettings
 from mmn.images import Listing
 from mmn.names import ORIGINAL
 from mmn.runs import shards
+from mmn.studies.tables import failure_table
 
 SCORING_VERSION = 3  # raise it when the same inputs would give other numbers
 _PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "HanTa", "lemminflect")
@@ -120,10 +121,6 @@ def open_run(plan: Plan, runs_path: Path) -> tuple[Path, tuple[Batch, ...]]:
         shards.write_shard(run_path, LISTING_SHARD, {"failure": failure_table(plan.failures)})
     finished = shards.finished_shards(run_path)
     return run_path, tuple(batch for batch in plan.batches if batch.name not in finished)
-
-
-def failure_table(failures: Sequence[Failure]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(failure) for failure in failures])
 
 
 def count(run_path: Path) -> Counts:

@@ -1,4 +1,4 @@
-"""The pictures of a scored run, met again: what annotating and every experiment begin with.
+"""The pictures of a scored run, opened again: where annotating and every study begin.
 
 A run's folder holds what was scored batch by batch. `open_run` pairs it with the model that it was scored with (no
 other will do), `batches` lists what is to be gone through, `examples` and `open_again` give the pictures, as they were.
@@ -20,15 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from mmn import no_nouns
 from mmn.core import Example, Failure, Run
 from mmn.errors import ImageError, UsageError
 from mmn.images import open_image
 from mmn.images.opening import read_header
-from mmn.runs import nounless, shards
+from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
 
 if TYPE_CHECKING:  # both bring torch, which not everything that goes back to a run needs
-    from mmn.models.loading import Model
+    from mmn.models.model import Model
     from mmn.scores.rows import Tables
 
 
@@ -70,7 +71,7 @@ def require_nouns(run: Run, run_path: Path) -> None:
     counts: Counter[str] = Counter()
     for name in shards.finished_shards(run_path):
         counts.update(shards.row_counts(run_path / name))
-    nounless.require_nouns(run.run_id, counts["image"], counts["concept"])
+    no_nouns.require_nouns(run.run_id, counts["image"], counts["concept"])
 
 
 def batches(scored: OnDisk) -> dict[str, int]:

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from mmn.core import Run
 from mmn.errors import BrokenFileError, Unfit
+from mmn.printable import printable, quoted
 from mmn.runs.checks import MOST_ROWS, check_tables, in_schema
 from mmn.runs.manifests import MANIFEST_FILE, Manifest, RunFile, digest, read_manifest, read_run_file, to_json
-from mmn.runs.tables import TABLES
 from mmn.safety.atomic_files import flush
-from mmn.safety.printable import printable, quoted
 from mmn.safety.regular_files import check_regular, read_regular
+from mmn.studies.tables import TABLES
 
 MOST_FILE_BYTES: Final = 1_000_000_000
 REMEDY: Final = "delete that folder and give the same command again: only it is redone"

@@ -1,4 +1,4 @@
-"""What did a scoring run find? Its answer as Parquet: one folder per run, one sub-folder per finished batch.
+"""A run on disk: one folder per run, one sub-folder of Parquet files per finished batch.
 
     <runs>/<run id>/run.json                every input that can change a number
     <runs>/<run id>/<shard>/*.parquet       one file per table of `tables.TABLES`; the folder's name gives the run
@@ -27,6 +27,7 @@ import pyarrow as pa
 from mmn.core import Outcome, Run
 from mmn.errors import BrokenFileError, CacheError, SetAside, Unfit
 from mmn.names import COMPLETE, RUN_STATES, RUNNING
+from mmn.printable import quoted
 from mmn.runs.checks import check_tables
 from mmn.runs.manifests import (
     MANIFEST_FILE,
@@ -39,10 +40,9 @@ from mmn.runs.manifests import (
     run_bytes,
 )
 from mmn.runs.shard_files import read_checked, read_columns, read_shard, row_counts, write_files
-from mmn.runs.tables import TABLES
 from mmn.safety.atomic_files import explain_unwritable, hidden, publish, remove_leftovers, write_whole
 from mmn.safety.inside import inside, is_name
-from mmn.safety.printable import quoted
+from mmn.studies.tables import TABLES
 
 __all__ = [
     "OUTCOME_FILE",

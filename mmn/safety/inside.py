@@ -1,4 +1,4 @@
-"""The one way from a name to a path: a name that a file, a database or a request brought never leaves its folder."""
+"""Turns a name from a file, a database or a request into a path that stays inside its folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mmn.errors import CacheError
-from mmn.safety.printable import quoted
+from mmn.printable import quoted
 
 RUN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # no separator, nothing hidden, no `..`

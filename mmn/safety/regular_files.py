@@ -1,4 +1,4 @@
-"""Files that strangers may have made, read without a surprise: no link followed, no pipe waited for, no end of it."""
+"""Reads files that strangers may have made: no links followed, no pipes waited for, no endless reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from mmn.errors import BrokenFileError
-from mmn.safety.printable import printable
+from mmn.printable import printable
 
 MOST_JSON_BYTES: Final = 1_000_000
 _OPENED: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -19,20 +19,13 @@ from mmn import names
 from mmn.cli import DONE, main
 from mmn.runs import shards
 from mmn.specimen import GALLERY_PATH, RUN_PATH
+from mmn.studies.registry import STUDIES
 
 TOP_K = 43  # 1.4 % of the specimen's units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits
 LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
 METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
 SCORE = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K} --blank"
-EXPERIMENTS = (  # on as many pictures as the package can carry
-    f"annotate latest --top 4 --methods {','.join(LOOKING)}",
-    "lens latest --limit 64 --top 3",
-    "sensitivity latest",
-    "specificity latest",
-    "invariance latest --kind cross-image",
-    "invariance latest --kind region --draws 1 --limit 64",
-    f"degrade latest --kind ablate --no-captions --draws 1 --limit 32 --method {LOOKING[1]},{LOOKING[2]}",
-)
+MEASURED = [command for study in STUDIES for command in study.bundled]  # on as many pictures as fit
 MOST_BYTES = 17_000_000  # units found on other pictures take 1.5 of it
 AT_HOME = os.path.relpath(GALLERY_PATH, RUN_PATH) + os.sep
 
@@ -43,7 +36,7 @@ def ship(cache_path: Path) -> None:
     Raises:
         AssertionError: a command failed, or the run is larger than a package should carry.
     """
-    for command in (SCORE, *EXPERIMENTS):
+    for command in (SCORE, *MEASURED):
         assert main([*command.split(), "--cache", str(cache_path)]) == DONE, command
     (scored,) = (cache_path / "runs").iterdir()
     shutil.rmtree(RUN_PATH, ignore_errors=True)

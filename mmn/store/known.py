@@ -1,4 +1,4 @@
-"""What does the database know of a run already, that a new shard must agree with?
+"""What the database knows of a run, and a new shard must agree with.
 
 A shard by itself may be faultless and still be none of the run's: one of another run, or one copied under another name.
 Its pictures must be told of by a shard of the run; a caption of a picture is told once; no two shards say the same.
@@ -17,10 +17,10 @@ import pyarrow as pa
 from mmn.core import Run
 from mmn.errors import Unfit
 from mmn.models.geometry import serialise
+from mmn.printable import quoted
 from mmn.runs.checks import distinct, pictures
 from mmn.runs.shard_files import Shard
 from mmn.safety.inside import is_name
-from mmn.safety.printable import quoted
 
 _TOLD_ONCE: Final = ("caption", "concept")  # every score has its concept in the same shard (`checks`)
 _CAPTION: Final = ["image_id", "variant"]

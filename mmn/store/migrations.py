@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 
 from mmn.errors import CacheNewerError
-from mmn.runs.tables import DECLARED
+from mmn.studies.tables import DECLARED
 
 _RUN: Final = """
         run_id VARCHAR PRIMARY KEY, status VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, finished_at TIMESTAMP,

@@ -17,9 +17,9 @@ import pandas as pd
 
 from mmn.errors import SetAside, UsageError
 from mmn.names import ORIGINAL
+from mmn.printable import quoted
 from mmn.runs.shards import remove
 from mmn.safety.inside import inside, is_name
-from mmn.safety.printable import quoted
 from mmn.store import forgetting, loading, queries
 from mmn.store.database import DATABASE, connect
 from mmn.store.migrations import migrate

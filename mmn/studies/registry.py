@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from mmn.errors import UsageError
-from mmn.figures.figure import Figure, load
+from mmn.figures.figure import Figure
+from mmn.lazily import load
 from mmn.studies import MODULES
-from mmn.studies.study import Page, Study
+from mmn.studies.study import Study
 
 STUDIES: Final[tuple[Study, ...]] = tuple(load(f"{module}:STUDY") for module in MODULES)
 FIGURES: Final[Mapping[str, Figure]] = {figure.name: figure for study in STUDIES for figure in study.figures}
@@ -35,8 +36,3 @@ def find_figure(name: str) -> Figure:
     if name not in FIGURES:
         raise UsageError(f"no figure {name!r}; there are {', '.join(FIGURES)}")
     return FIGURES[name]
-
-
-def pages() -> list[Page]:
-    """The pages of all studies, in their order."""
-    return [page for one in STUDIES for page in one.pages]

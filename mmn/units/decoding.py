@@ -28,9 +28,9 @@ from torch import Tensor
 
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
+from mmn.reading.words import MIN_WORDS, N_TOKENS, is_word
 from mmn.units.top_tokens import TopTokens, joined, top_tokens
-from mmn.units.words import MIN_WORDS, N_TOKENS, is_word
 
 BLOCK_BYTES: Final = 1 << 28  # of float32 scores held at a time: V × units
 ROWS_BYTES: Final = 1 << 26  # of W_U upcast to float32 at a time; a matrix that is float32 already is not copied

@@ -29,7 +29,7 @@ from PIL import Image
 from mmn.core import Neuron
 from mmn.models.geometry import Grids, image_grid
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.reading.captions import greedy
 from mmn.reading.hooks import capture_units

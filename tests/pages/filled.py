@@ -12,7 +12,7 @@ from mmn.models.geometry import Cell, Grid, Grids
 from mmn.models.geometry.serialise import to_json
 from mmn.names import BLANK, COMPLETE, ORIGINAL
 from mmn.runs.shards import create_run, finish_run, write_shard
-from mmn.runs.tables import SCHEMAS, TABLES
+from mmn.studies.tables import SCHEMAS, TABLES
 from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
 from tests.pages.filled_lens import lens_tables

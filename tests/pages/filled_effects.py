@@ -6,7 +6,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from mmn.names import ABLATE, COLUMN_NORM, ORIGINAL, PERTURB
-from mmn.runs.tables import TABLES
+from mmn.studies.tables import TABLES
 
 KS = (0, 3, 26, 64)
 SIGMAS = (0.5, 1.0)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from mmn.names import ORIGINAL
-from mmn.runs.tables import TABLES
+from mmn.studies.tables import TABLES
 
 KS = (1, 10, 40)
 SHUFFLED = ("shuffled-0", "shuffled-1")

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from mmn.runs.tables import TABLES
+from mmn.studies.tables import TABLES
 
 WORDS = ("dog", "bus", "the", "sky", "<x>")
 

@@ -102,9 +102,9 @@ def test_every_page_begins_with_its_question(page, empty_cache, open_app):
 
 def test_the_first_page_says_what_each_page_answers(empty_cache, open_app):
     at = open_app()
-    (table,) = (one for one in at.expander if one.label == "What the ten pages answer")
+    (table,) = (one for one in at.expander if one.label == "What the pages answer")
     assert [text.value for text in table.markdown] == list(QUESTIONS.values())
-    assert not any(one.label == "What the ten pages answer" for one in open_app("image").expander)
+    assert not any(one.label == "What the pages answer" for one in open_app("image").expander)
 
 
 def test_labels_stand_beside_their_marks(whole_cache, open_app):

@@ -1,4 +1,4 @@
-"""Where in a model do numbers stop being numbers? Asked when its logits are not finite, and not before."""
+"""Finds where in a model numbers stop being finite; asked only when its logits are not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 
 

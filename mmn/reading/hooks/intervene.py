@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 
 

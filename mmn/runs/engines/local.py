@@ -25,11 +25,13 @@ from mmn import names
 from mmn.core import Example, Failure, Outcome, Run
 from mmn.errors import BatchError, Cancelled, EncodingError, ImageError, MmnError, UnsupportedModelError
 from mmn.images import open_image
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.runs import shards
-from mmn.runs.plan import Batch, Plan, Progress, ProgressCallback, failure_table, open_run
+from mmn.runs.plan import Batch, Plan, Progress, ProgressCallback, open_run
 from mmn.scores.batch import INEXACT, score_batch
 from mmn.scores.rows import Tables, joined
+from mmn.studies.tables import failure_table
 
 Engine = Callable[[Run, Model, Sequence[Batch], Path, int], Iterator[Batch]]  # yields batches as they are finished
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from mmn.core import Run
 from mmn.errors import MmnError, UsageError
-from mmn.models.loading import Model, load_model
+from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.runs import shards
 from mmn.runs.engines.local import open_batch, score_opened
 from mmn.runs.plan import Batch

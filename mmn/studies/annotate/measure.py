@@ -38,16 +38,16 @@ from mmn.core import Example, Failure, Neuron, Run
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images import open_image
 from mmn.models.geometry import image_grid, serialise
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.names import SAME_PICTURE
 from mmn.reading.nouns import lemma_of
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples
-from mmn.runs.plan import Progress, ProgressCallback, failure_table
+from mmn.runs.held_out import HeldOut, read_held_out
+from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import TABLES
 from mmn.scores.rows import Tables
-from mmn.statistics.held_out import HeldOut, read_held_out
+from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import decode_units
 from mmn.units.heat_maps import mask_of_size
 from mmn.units.masks import MaskSource, Outlines, first_of, source_of
@@ -142,7 +142,7 @@ def annotate(
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
     asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
     _decode_stored(asked, progress)
-    blind = _why_blind(asked)
+    blind = _why_no_grid(asked)
     if blind:
         progress(Progress(STAGE, message=f"units were decoded; {blind}"))
         return
@@ -260,7 +260,7 @@ def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCal
     shards.write_shard(scored.path, name, {"neuron": decode_units(scored.model, units)})
 
 
-def _why_blind(asked: _Asked) -> str:
+def _why_no_grid(asked: _Asked) -> str:
     """Why the model's image tokens have no place in a picture; empty where they have one. Tried on one picture."""
     for batch in reopen.batches(asked.scored):
         for example in reopen.examples(shards.read_shard(asked.run_path / batch)):

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmn.core import Concept
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.studies.degradation.selections import Row
 

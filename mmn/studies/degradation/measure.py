@@ -30,15 +30,14 @@ from mmn import names
 from mmn.core import Example
 from mmn.errors import UsageError
 from mmn.metrics import TextMetric
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.concepts import GeneratedCaption
 from mmn.reading.hooks import ablate
 from mmn.reading.nouns import tag_nouns
 from mmn.runs import reopen
-from mmn.runs.plan import ProgressCallback, failure_table
+from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import TABLES
 from mmn.runs.teacher_forcing import reread, stored_captions
 from mmn.scores.rows import Tables
 from mmn.studies.annotate.measure import MANY_UNITS
@@ -53,6 +52,7 @@ from mmn.studies.degradation.selections import (
     choose,
     same_layers,
 )
+from mmn.studies.tables import TABLES, failure_table
 
 STAGE: Final = "degrade"
 PICTURES_AT_ONCE: Final = 4  # in one shard, of a model of few units; of a large one each picture is a shard

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmn import names
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.hooks import AddedColumns, add_to_columns
 from mmn.studies.degradation.selections import Choice, Row
 

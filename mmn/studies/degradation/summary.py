@@ -14,8 +14,8 @@ import pandas as pd
 
 from mmn import names
 from mmn.runs import shards
-from mmn.runs.tables import TABLES
 from mmn.studies.degradation.curves import curves, half_at
+from mmn.studies.tables import TABLES
 
 _LINE: Final = ["method", "selection", "sigma"]
 _NOUN: Final = ["image_id", "noun"]

@@ -36,11 +36,10 @@ from mmn.core import Neuron
 from mmn.errors import ImageError, UsageError
 from mmn.models import deltas
 from mmn.models.deltas import Delta, Part
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
-from mmn.runs.plan import Progress, ProgressCallback, failure_table
+from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import TABLES
 from mmn.runs.teacher_forcing import reread
 from mmn.scores.batch import check_methods
 from mmn.scores.equations import rank_units, uniform_draw
@@ -58,6 +57,7 @@ from mmn.studies.editing.pictures import (
 )
 from mmn.studies.editing.report import EditedCaption, caption_again, report
 from mmn.studies.editing.shares import MEASURES, edit_shares
+from mmn.studies.tables import TABLES, failure_table
 
 P2, RANK_ONE = "p2", "rank-one"  # algorithms
 TOP, RANDOM = "top", "random"  # selections of units

@@ -28,7 +28,7 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.models.adapters import Anatomy
 from mmn.models.deltas import Columns, Part, RankOne, added, column_norms, relative_norm
-from mmn.models.loading import Model
+from mmn.models.model import Model
 
 SUCCESS, CAP, STEPS = "success", "cap", "steps"  # why a solver stopped
 SMALLEST: Final = 0.02  # the first size that `grow` tries, as ‖Δ_i‖ / ‖w_i‖

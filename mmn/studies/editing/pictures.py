@@ -27,7 +27,7 @@ from mmn import names
 from mmn.core import Concept, Example, Failure
 from mmn.errors import ImageError, UsageError
 from mmn.metrics import words
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import read_captions
 from mmn.reading.concepts import GeneratedCaption, target_concept
 from mmn.reading.nouns import lemma_of

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmn.errors import UsageError
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.studies.lens.stream import Stream
 from mmn.units.decoding import BLOCK_BYTES, Vocabulary
 from mmn.units.top_tokens import TopTokens, joined, top_tokens

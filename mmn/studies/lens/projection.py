@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.units.decoding import BLOCK_BYTES, Vocabulary
 from mmn.units.top_tokens import TopTokens, joined, top_tokens
 

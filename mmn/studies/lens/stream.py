@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}  # a few roundings of the last norm
 

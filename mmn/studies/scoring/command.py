@@ -11,7 +11,7 @@ from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, words
 from mmn.cli.running import load_into_database, load_quietly
-from mmn.runs.nounless import why
+from mmn.no_nouns import why
 from mmn.runs.presets import PRESETS
 from mmn.runs.shards import RUN_FILE, read_run
 

@@ -42,16 +42,16 @@ from mmn import names
 from mmn.core import Example, Failure, Neuron
 from mmn.errors import ImageError
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.reading.captions import greedy
 from mmn.reading.hooks import capture_units
 from mmn.runs import reopen, shards
-from mmn.runs.plan import Progress, ProgressCallback, failure_table
+from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Tables
 from mmn.statistics.intervals import interval_table
+from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 from mmn.units.receptive_fields import control_units
 
 PREFIX: Final = "selectivity"

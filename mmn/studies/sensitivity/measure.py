@@ -40,15 +40,15 @@ from mmn import names
 from mmn.core import Example, Failure, Neuron, Run
 from mmn.errors import ImageError, UsageError
 from mmn.metrics import ImageMetric, Lexical, TextMetric
-from mmn.models.loading import Model
+from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import added_references
-from mmn.runs.plan import ProgressCallback, failure_table
-from mmn.runs.tables import SCHEMAS, TABLES
+from mmn.runs.plan import ProgressCallback
 from mmn.runs.teacher_forcing import stored_concepts
 from mmn.scores.rows import Tables
 from mmn.statistics.intervals import ANYWHERE, SHARE, interval_table
 from mmn.studies.annotate.measure import NEURONS_SHARD, checked_methods, checked_top, decode_missing
+from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 
 PREFIX: Final = "sensitivity"
 STAGE: Final = "sensitivity"

@@ -41,14 +41,14 @@ from mmn.core import Neuron, Run
 from mmn.errors import UsageError
 from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.runs import reopen, shards
-from mmn.runs.plan import ProgressCallback, failure_table
+from mmn.runs.held_out import Found, HeldOut, read_held_out
+from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.tables import SCHEMAS, TABLES
 from mmn.runs.teacher_forcing import reread, stored_concepts
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Said, Tables
-from mmn.statistics.held_out import Found, HeldOut, read_held_out
 from mmn.statistics.intervals import interval_table
+from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 
 PREFIX: Final = "specificity"
 STAGE: Final = "specificity"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import pyarrow as pa
 
-from mmn.figures.figure import load
+from mmn.core import Failure
+from mmn.lazily import load
 from mmn.studies.registry import STUDIES
 from mmn.studies.table import Table
 
@@ -21,3 +23,8 @@ KEYS: Final = {name: table.key for name, table in DECLARED.items() if table.key}
 ADDED_KEYS: Final = {name: key for name, key in KEYS.items() if name in ADDED}  # of rows that may be told again
 SHARES: Final = {share for table in DECLARED.values() for share in table.shares}  # columns, of any table, from 0 to 1
 LATER: Final = {name: table.later for name, table in DECLARED.items() if table.later}
+
+
+def failure_table(failures: Sequence[Failure]) -> pa.Table:
+    """The table `failure` of a shard."""
+    return pa.Table.from_pylist([asdict(failure) for failure in failures], schema=TABLES["failure"])

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.models.image_tokens import image_positions
-from mmn.models.loading import Model
-from mmn.reading.captions import Around, undisturbed, with_captions
+from mmn.models.model import Model
+from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph
 from mmn.scores.equations import attribution
 
@@ -59,7 +59,7 @@ def attribute(
     captions: Sequence[Sequence[int]],
     questions: Sequence[Question],
     of_activation: bool = False,
-    around: Around = undisturbed,
+    around: PassContext = no_context,
 ) -> Attributed:
     """Attribution scores of all `questions`, in their order.
 
@@ -148,12 +148,13 @@ def _by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
 
 
 def _logits(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
-    """The logit y of each concept, differentiable: the final norm and one row of W_U, at the concept's own position."""
+    """The logit y of each concept, before a soft cap, differentiable: the final norm and one row of W_U."""
     rows = torch.tensor([question.row for question in questions])
     places = torch.tensor([n_prompt - 1 + question.position for question in questions])
     tokens = torch.tensor([question.token_id for question in questions], device=model.device)
     normed = model.anatomy.final_norm(graph.final[rows, places])
-    return (normed.float() * model.anatomy.w_u(tokens)).sum(-1) + model.anatomy.logit_bias(tokens)
+    anatomy = model.anatomy
+    return anatomy.head_factor * (normed.float() * anatomy.w_u(tokens)).sum(-1) + anatomy.logit_bias(tokens)
 
 
 def _rounds(questions: Sequence[Question]) -> list[list[int]]:

@@ -6,7 +6,7 @@ made in `data/README.md`. P1 does not say what it does with names; ours is: an e
 case, so "rose" and "may" are words, and "Paris", "IBM" and possessives are not. Tokens are compared without regard to
 case, since "Dog" begins a sentence.
 
-The file is rebuilt by `python -m mmn.units.words AMERICAN-ENGLISH BRITISH-ENGLISH` (paths of two Debian word lists).
+The file is rebuilt by `python -m mmn.reading.words AMERICAN-ENGLISH BRITISH-ENGLISH` (paths of two Debian word lists).
 Left out: words with accents (SCOWL spells the common ones without, too) and other languages.
 """
 
