@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
     again = go_back(options)
     from mmn.metrics import find_text_metric
     from mmn.runs.engines.local import stoppable
-    from mmn.studies.degradation.measure import Asked, degrade
+    from mmn.studies.degradation.measure import InterventionPlan, degrade
     from mmn.studies.degradation.summary import read_effects, summarise
 
     has_noise = options.kind == names.PERTURB
-    asked = Asked(
+    plan = InterventionPlan(
         kind=options.kind,
         methods=_methods(options, noise, again.run),
         ks=_from_zero(options, again.run.model.n_units),
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     metric = find_text_metric(options.metric, options.device) if options.captions else None
     started = time.monotonic()
     with stoppable():
-        done = degrade(again.load(), again.path, asked, metric, again.progress, options.limit)
+        done = degrade(again.load(), again.path, plan, metric, again.progress, options.limit)
     effects, n_failed = read_effects(again.path, done)
     again.progress(Progress("load"))
     note = load_into_database(options.cache)

@@ -83,7 +83,7 @@ def _lines(means: pd.DataFrame) -> list[tuple[str, str, float | None]]:
 def _entry(
     means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: tuple[str, str, float | None], n_units: int
 ) -> dict[str, Any]:
-    """What is told of one line, at its largest k."""
+    """The numbers of one line, at its largest k."""
     relative = _of(drawn["relative"], line)
     k = int(relative["k"].iloc[-1])
     here = {name: _of(rows, line).set_index("k").reindex([k]).iloc[0] for name, rows in drawn.items()}
