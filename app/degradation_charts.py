@@ -8,117 +8,94 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import links, resources, widgets
+from app import charts, links, resources, widgets
 from app.text import plain
-from mmn.figures.wording import k_text, led_concepts
-from mmn.names import RANDOM, TOP
-from mmn.studies.degradation import curves
-from mmn.studies.degradation.curves import half_at
-from mmn.studies.degradation.figures import ablated_layers, degradation
-from mmn.studies.degradation.figures import perturbation as perturbation_chart
-from mmn.studies.degradation.queries import EffectQueries, Which
+from mmn.figures.figure import Drawn
+from mmn.figures.wording import k_text
+from mmn.names import ABLATE, RANDOM, TOP
+from mmn.studies.degradation.curves import describe_drop, half_at, probability_drop
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+from mmn.view import View
 
-SHOWN: Final = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
+ABLATED: Final = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
 NOISY: Final = {"captions that lose the noun": "lost", "probability": "prob", "similarity": "similarity"}
 AXES: Final = {"σ": "sigma", "k": "k"}
 
 
-def ablation(run: dict[str, Any], which: Which, means: pd.DataFrame) -> None:
+def ablation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
     """Curves against k: the probability, then the captions; the sentences that sum them up; concepts and layers at a k.
 
     Args:
         run: its row.
-        which: the effects that were asked for.
-        means: `Store.effect_means` of them.
+        view: the scores, concepts, layers and nouns to look at.
+        is_captioned: whether the model was let write again.
     """
-    run = _counted(run, means)
-    n_units = widgets.n_units(run)
-    relative = curves.curves(means, "relative")
-    for method in which.methods:
-        if ((relative["method"] == method) & (relative["selection"] == TOP)).any():
-            of = f"{plain(method)}: " if len(which.methods) > 1 else ""
-            st.markdown(f"**{of}{curves.told(curves.fall(relative, method), n_units)}**")
-    quantity = SHOWN[
-        st.segmented_control(
-            "Show", list(SHOWN), default="probability", required=True, key="quantity", bind="query-params"
-        )
-    ]
-    data = relative if quantity == "relative" else curves.curves(means, quantity)
-    name = f"{run['run_id'][:8]}-ablation"
-    widgets.show_figure(degradation(data, run, quantity, subset(which)), data, f"{name}-{quantity}", 420)
-    _captions(run, which, means, name)
-    _at_one_k(run, which, means, name)
+    relative = _drawn("degradation", view, "relative")
+    _sentences(run, view, relative.rows.data)
+    asked = st.segmented_control(
+        "Show", list(ABLATED), default="probability", required=True, key="quantity", bind="query-params"
+    )
+    measure = ABLATED[asked]
+    charts.show_drawn(relative if measure == "relative" else _drawn("degradation", view, measure))
+    if is_captioned:
+        for measure in ("lost", "similarity"):
+            charts.show_drawn(_drawn("degradation", view, measure))
+    else:
+        st.caption("The model was not let write again (`--captions`), so what its captions lose is not known.")
+    _at_one_k(run, view, relative.rows.data)
 
 
-def perturbation(run: dict[str, Any], which: Which, means: pd.DataFrame) -> None:
+def perturbation(view: View, is_captioned: bool) -> None:
     """Curves against the size of the noise or the number of units.
 
     Args:
-        run: its row.
-        which: the effects that were asked for, by one method.
-        means: `Store.effect_means` of them.
+        view: one score, and the concepts, layers and nouns to look at.
+        is_captioned: whether the model was let write again.
     """
-    run = _counted(run, means)
     left, right = st.columns([3, 2])
     asked = left.segmented_control(
         "Show", list(NOISY), default=next(iter(NOISY)), required=True, key="noisy", bind="query-params"
     )
     axis = right.segmented_control("Against", list(AXES), default="σ", required=True, key="axis", bind="query-params")
-    quantity = NOISY[asked]
-    if quantity != "prob" and not _is_captioned(means):
+    if NOISY[asked] != "prob" and not is_captioned:
         st.info("The model was not let write again under this noise (`--captions`): only the probability is known.")
         return
-    data = curves.curves(means, quantity)
-    metric = which.metric or "" if quantity == "similarity" else ""
-    chart = perturbation_chart(data, run, quantity, AXES[axis], which.sigma_unit or "", subset(which), metric)
-    widgets.show_figure(chart, data, f"{run['run_id'][:8]}-perturbation-{quantity}-{AXES[axis]}", 440)
+    charts.show_drawn(_drawn("perturbation", replace(view, against=AXES[axis]), NOISY[asked]))
 
 
-def subset(which: Which) -> str:
-    """The nouns that are meant, in words."""
-    return led_concepts(which.lemmas, which.layers) + (", first nouns only" if which.only_first else "")
+def _drawn(figure: str, view: View, measure: str) -> Drawn:
+    """The figure of one measure; only that of the similarity asks which one."""
+    metric = view.metric if measure == "similarity" else ()
+    return charts.drawn(figure, replace(view, measure=measure, metric=metric))
 
 
-def _counted(run: dict[str, Any], means: pd.DataFrame) -> dict[str, Any]:
-    n_images, n_nouns = curves.counted(means)
-    return run | {"n_images": n_images, "n_concepts": n_nouns}
+def _sentences(run: dict[str, Any], view: View, relative: pd.DataFrame) -> None:
+    """How far the probability falls, by each score."""
+    is_top = relative["selection"] == TOP
+    for method in view.methods:
+        if (is_top & (relative["method"] == method)).any():
+            of = f"{plain(method)}: " if len(view.methods) > 1 else ""
+            drop = probability_drop(relative, method)
+            st.markdown(f"**{of}{describe_drop(drop, widgets.n_units(run))}**")
 
 
-def _captions(run: dict[str, Any], which: Which, means: pd.DataFrame, name: str) -> None:
-    """What becomes of the whole caption, where it was written again."""
-    if not _is_captioned(means):
-        st.caption("The model was not let write again (`--captions`), so what its captions lose is not known.")
-        return
-    lost = curves.curves(means, "lost")
-    widgets.show_figure(degradation(lost, run, "lost", subset(which)), lost, f"{name}-lost", 380)
-    alike = curves.curves(means, "similarity")
-    chart = degradation(alike, run, "similarity", subset(which), which.metric or "")
-    widgets.show_figure(chart, alike, f"{name}-similarity", 380)
-
-
-def _is_captioned(means: pd.DataFrame) -> bool:
-    """Whether captions were written under the change (the untouched model's are the run's own)."""
-    return bool(means.loc[(means["k"] > 0) & (means["sigma"] != 0), "lost"].notna().any())
-
-
-def _at_one_k(run: dict[str, Any], which: Which, means: pd.DataFrame, name: str) -> None:
+def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
     """The concepts one by one, and where the zeroed units lie, for one method and k."""
     st.subheader("Concept by concept")
     right, left = st.columns([3, 2], gap="large")
-    method = which.methods[0]
-    if len(which.methods) > 1:
-        method = left.selectbox("Units selected by", which.methods, key="one-method")
-    one = replace(which, methods=(method,))
-    ks = sorted({int(k) for k in means.loc[(means["method"] == method) & (means["k"] > 0), "k"]})
+    method = view.methods[0]
+    if len(view.methods) > 1:
+        method = left.selectbox("Units selected by", view.methods, key="one-method")
+    ks = sorted({int(k) for k in curves.loc[(curves["method"] == method) & (curves["k"] > 0), "k"]})
     k = right.select_slider(
         "Units set to 0", ks, value=ks[-1], format_func=lambda k: k_text(k, widgets.n_units(run)), key=f"at-{len(ks)}"
     )
-    _concepts(run, resources.store().ask(EffectQueries).by_concept(run["run_id"], one), k)
+    one = replace(view, methods=(method,), ks=(k,))
+    _concepts(run, resources.store().ask(EffectQueries).by_concept(run["run_id"], EffectFilter.of(one, ABLATE)), k)
     if k > widgets.stored_k(run):
         st.caption(f"In which layers they lie is known up to k = {widgets.stored_k(run):,}: the run kept no more.")
         return
-    layers = resources.store().ask(EffectQueries).ablated_layers(run["run_id"], one, k)
-    widgets.show_figure(ablated_layers(layers, run, k, method, subset(which)), layers, f"{name}-layers", 260)
+    charts.show("ablated-layers", one)
 
 
 def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:

@@ -6,16 +6,12 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import launcher, resources, widgets
+from app import launcher, resources, study_page, widgets
 from app.text import plain
 from mmn.names import METHODS, RANDOM, default_method
 
 ALGORITHMS: Final = {"selected units (p2)": "p2", "one layer (rank-one)": "rank-one"}
 UNTIL: Final = {"likelier than the noun": "likelier", "the likeliest of all words": "likeliest"}
-NOTE: Final = (
-    "Finds the change, then lets the edited copy caption pictures of the noun and unrelated ones. On the bundled model "
-    "this takes a few minutes; no model is changed on disk."
-)
 
 
 def show(run: dict[str, Any]) -> None:
@@ -29,13 +25,14 @@ def show(run: dict[str, Any]) -> None:
     target = middle.text_input("Word to say instead", key="edit-target", placeholder="boat").strip()
     with right:
         how = _how()
-    words = ["edit", run["run_id"][:8], "--noun", lemma, "--to", target, *how, *_solver(run)]
+    job = study_page.measurement("editing")
+    words = [*job.of(run["run_id"]), "--noun", lemma, "--to", target, *how, *_solver(run)]
     if not target:
         st.caption("Type the new word to go on.")
     elif len(target.split()) > 1 or target == lemma:
         st.info(f"“{plain(target)}” is not one other word: an edit writes one word.", icon=":material/edit_off:")
     else:
-        launcher.offer(run, words, "Make this edit", NOTE)
+        launcher.offer(run, words, job.button, job.note)
 
 
 def _how() -> list[str]:

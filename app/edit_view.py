@@ -7,11 +7,11 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import edit_captions, links, resources, state, widgets
+from app import charts, edit_captions, links, resources, state
 from app.text import code, file_name, plain
 from mmn.core import Neuron
-from mmn.studies.editing.figures import edit_label, editing, success
-from mmn.studies.editing.queries import EditQueries
+from mmn.studies.editing.shares import edit_label
+from mmn.view import View
 
 MEANINGS: Final = {
     "efficacy": "Share of the pictures that the edit was made on whose caption now says the new word",
@@ -62,20 +62,16 @@ def show(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> No
 
     Args:
         run: the run's row.
-        edit: its row of `Store.edits`.
+        edit: its row of `EditQueries.edits`.
         of_pair: the rows of all edits of the same noun and new word, itself included.
     """
     st.subheader(plain(f"{edit['noun']} → {edit['target']}: {edit_label(edit)}"))
     _metrics(edit)
-    others = of_pair[of_pair["edit_id"] != edit["edit_id"]]
-    rows = pd.concat([of_pair[of_pair["edit_id"] == edit["edit_id"]], others])
-    data = success(rows, resources.store().ask(EditQueries).captions(run["run_id"], *rows["edit_id"]))
-    if data.empty:
-        st.caption("It has not been measured on pictures yet.")
+    if of_pair[list(COUNTS.values())].to_numpy().any():
+        charts.show("edit", View(run["run_id"], edit=edit["edit_id"]))
     else:
-        name = f"{run['run_id'][:8]}-edit-{edit['noun']}-{edit['target']}"
-        widgets.show_figure(editing(data, run, f"“{edit['noun']}” to “{edit['target']}”"), data, name, 380)
-    if others.empty:
+        st.caption("It has not been measured on pictures yet.")
+    if len(of_pair) == 1:
         st.caption("No control yet: make the same edit on random units, and a rank-one one, to compare.")
     left, right = st.columns(2, gap="medium")
     with left:

@@ -12,15 +12,22 @@ from app import links, pictures, resources, widgets
 from app.text import plain
 from mmn.errors import ImageError
 from mmn.figures.wording import k_text
-from mmn.studies.degradation.figures import SELECTIONS
-from mmn.studies.degradation.queries import EffectQueries, Which
+from mmn.studies.degradation.curves import SELECTION_WORDS
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+from mmn.view import View
 
 
-def show(run: dict[str, Any], which: Which) -> None:
-    """A picture and a noun of it to choose, and its captions side by side: by k, one column for each selection."""
+def show(run: dict[str, Any], view: View, kind: str, found: pd.DataFrame) -> None:
+    """A picture and a noun of it to choose, and its captions side by side: by k, one column for each selection.
+
+    Args:
+        run: its row.
+        view: the scores, concepts, layers and nouns to look at.
+        kind: of intervention.
+        found: `EffectQueries.pictures` of these.
+    """
     st.subheader("Captions side by side")
-    found = resources.store().ask(EffectQueries).pictures(run["run_id"], which)
-    picture = _chosen(run, found, which)
+    picture = _chosen(run, found, kind)
     of_picture = found[found["image_id"] == picture["image_id"]]
     left, right = st.columns([1, 3], gap="medium")
     with left:
@@ -29,22 +36,22 @@ def show(run: dict[str, Any], which: Which) -> None:
         nouns = list(of_picture["noun"])
         key = f"of-{picture['image_id'][:12]}"
         noun = st.segmented_control("Noun", nouns, default=nouns[0], required=True, key=key, format_func=plain)
-        methods = list(which.methods)
+        methods = list(view.methods)
         method = methods[0] if len(methods) == 1 else st.selectbox("Units selected by", methods, key="captions-method")
-        one = replace(which, methods=(method,))
+        one = EffectFilter.of(replace(view, methods=(method,)), kind)
         rows = resources.store().ask(EffectQueries).captions(run["run_id"], one, picture["image_id"], noun)
         if st.button("All about this picture", icon=":material/image_search:", type="tertiary"):
             links.go_to_image(picture["image_id"], noun)
     _table(run, rows)
 
 
-def _chosen(run: dict[str, Any], found: pd.DataFrame, which: Which) -> dict[str, Any]:
+def _chosen(run: dict[str, Any], found: pd.DataFrame, kind: str) -> dict[str, Any]:
     """The picture that was clicked, or the first one."""
     shown = found.drop_duplicates("image_id")
     ids = list(shown["image_id"])
     chosen = st.session_state.get("degraded-picture", ids[0])
     chosen = chosen if chosen in ids else ids[0]
-    page_key = f"degraded-page-{run['run_id'][:8]}-{which.kind}"
+    page_key = f"degraded-page-{run['run_id'][:8]}-{kind}"
     clicked = pictures.pages_of_tiles(shown, "degraded", page_key, chosen)
     if clicked:
         st.session_state["degraded-picture"] = clicked
@@ -64,7 +71,7 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
     """One row for each setting. Several draws of random units are rows of their own."""
     n_units = widgets.n_units(run)
     shown = rows.assign(
-        units=[SELECTIONS[one][0] for one in rows["selection"]],
+        units=rows["selection"].map(SELECTION_WORDS),
         size=[k_text(int(k), n_units) if k else "0" for k in rows["k"]],
     )
     is_untouched = shown["k"] == 0  # measured again for every selection, and every sigma; with a caption comes first

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from mmn.store.rankings import RankingQueries
 from mmn.studies.annotate.queries import FieldQueries
-from mmn.studies.degradation.queries import EffectQueries
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.scoring.layer_queries import LayerQueries
@@ -37,7 +37,6 @@ from mmn.reading.nouns import lemma_of
 from mmn.specimen.world import PLACES
 from mmn.store import Store
 from mmn.studies.degradation.curves import curves
-from mmn.studies.degradation.queries import Which
 
 LOOKING: Final = "contribution,contribution-folded,attribution,attribution-act,activation"
 ALL: Final = (
@@ -251,7 +250,7 @@ def ablation(store: Store, run: dict[str, Any]) -> None:
     methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
     ks = [0, *(units_of(run, share) for share in SHARES)]
     for title, lemmas in (("all", ()), ("places", tuple(place_nouns()))):
-        means = store.ask(EffectQueries).means(run["run_id"], Which(names.ABLATE, methods, tuple(lemmas)))
+        means = store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.ABLATE, methods, tuple(lemmas)))
         drawn = curves(means, "prob").rename(columns={"mean": "prob", "low": "prob_low", "high": "prob_high"})
         rows = []
         for (method, selection), of in drawn.groupby(["method", "selection"], sort=False):

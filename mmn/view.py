@@ -82,7 +82,7 @@ def _range(text: str) -> tuple[int, int]:
     """`3-7`, or `3` for that one alone."""
     found = re.fullmatch(r"(\d{1,6})(?:\s*-\s*(\d{1,6}))?", text.strip())
     if found is None or int(found[1]) > int(found[2] or found[1]):
-        raise ValueError("give FIRST-LAST, counted from 0, as 3-7")
+        raise ValueError("give FIRST-LAST, counted from 0, for example 2-5")
     return int(found[1]), int(found[2] or found[1])
 
 

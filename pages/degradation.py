@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from app import degradation_charts, effect_captions, effect_inputs, resources, widgets
+from app import degradation_charts, effect_captions, effect_inputs, resources, study_page, widgets
 from mmn.names import ABLATE, PERTURB
-from mmn.studies.degradation.queries import EffectQueries, Which
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+from mmn.view import View
 
 KINDS = {"Ablate": ABLATE, "Perturb": PERTURB}
+UNCHANGED = {ABLATE: "set to 0", PERTURB: "put under noise"}
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
+    run = study_page.chosen_run()
     st.markdown(
         "If units write a noun, the noun should go when they go. Here: what the noun's own top units leave of its "
         "probability when they are changed, and what random units leave."
@@ -35,35 +35,35 @@ def page() -> None:
             bind="query-params",
             help="Ablate: units are set to 0 at every position. Perturb: noise on the weights that they write with.",
         )
-        is_first = effect_inputs.only_first()
+        nouns = effect_inputs.nouns_picker()
     kind = KINDS[asked]
+    job = study_page.measurement("degradation", kind)
     settings = settings[settings["kind"] == kind]
     if settings.empty:
-        nothing_yet(run, kind)
+        st.info(f"No unit of this run has been {UNCHANGED[kind]} yet.", icon=":material/science:")
+        effect_inputs.offer(run, job)
         return
-    which = effect_inputs.filters(run, settings, concepts, Which(kind, (), only_first=is_first))
-    if not which.methods:
+    view = effect_inputs.filters(run, settings, concepts, kind, nouns)
+    if not view.methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
-    means = resources.store().ask(EffectQueries).means(run["run_id"], which)
-    if means.empty:
+    found = resources.store().ask(EffectQueries).pictures(run["run_id"], EffectFilter.of(view, kind))
+    if found.empty:
         st.info("No noun fits these filters.", icon=":material/filter_alt_off:")
         return
-    if kind == ABLATE:
-        degradation_charts.ablation(run, which, means)
-    else:
-        degradation_charts.perturbation(run, which, means)
-    effect_captions.show(run, which)
+    show(run, view, kind, found)
     with st.expander("Measure more", icon=":material/add:"):
-        effect_inputs.offer(run, kind)
+        effect_inputs.offer(run, job)
 
 
-def nothing_yet(run: dict[str, Any], kind: str) -> None:
-    st.info(
-        f"No unit of this run has been {'set to 0' if kind == ABLATE else 'put under noise'} yet.",
-        icon=":material/science:",
-    )
-    effect_inputs.offer(run, kind)
+def show(run: dict[str, Any], view: View, kind: str, found: pd.DataFrame) -> None:
+    """The curves and what they come to, then captions side by side; `found` are the nouns with effects."""
+    is_captioned = bool(found["n_captions"].any())
+    if kind == ABLATE:
+        degradation_charts.ablation(run, view, is_captioned)
+    else:
+        degradation_charts.perturbation(view, is_captioned)
+    effect_captions.show(run, view, kind, found)
 
 
 page()

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import edit_inputs, edit_view, resources, state, widgets
-from mmn.studies.editing.figures import edit_label
+from app import edit_inputs, edit_view, resources, state, study_page
 from mmn.studies.editing.queries import EditQueries
+from mmn.studies.editing.shares import edit_label
 
 PROMISE = (
     "An edit is a small file of changes to some units' weights. It is added to a private copy of the model while it is "
@@ -19,10 +19,7 @@ PROMISE = (
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
+    run = study_page.chosen_run()
     st.markdown(PROMISE)
     edits = resources.store().ask(EditQueries).edits(run["run_id"])
     if edits.empty:

@@ -29,7 +29,7 @@ from mmn.scores.equations import contribution, folded_rows
 from mmn.scores.rows import Said
 from mmn.studies.degradation.curves import half_at
 from mmn.studies.degradation.interventions import logits_at, repeated
-from mmn.studies.degradation.measure import Asked, degrade
+from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.perturbation import column_sizes, perturb_rows, unit_noise
 from mmn.studies.degradation.selections import Choice, Interpretable, Row, all_layers, choose, same_layers
 from mmn.studies.degradation.summary import summarise
@@ -271,7 +271,7 @@ def tables(cache: Path) -> dict[str, pd.DataFrame]:
     return tables_of(cache, ("effect", "concept", "caption", "image", "failure"))
 
 
-ABLATION = Asked(names.ABLATE, (names.CONTRIBUTION, names.ATTRIBUTION), KS, names.SELECTIONS, n_draws=2)
+ABLATION = InterventionPlan(names.ABLATE, (names.CONTRIBUTION, names.ATTRIBUTION), KS, names.SELECTIONS, n_draws=2)
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +409,9 @@ def test_the_same_call_again_and_a_limit(cache: Path, tiny: Model) -> None:
 
 
 def test_noise_on_a_run(cache: Path, tiny: Model) -> None:
-    asked = Asked(names.PERTURB, (names.CONTRIBUTION,), KS, (names.TOP, names.RANDOM), 2, (0.1, 5.0), names.COLUMN_NORM)
+    asked = InterventionPlan(
+        names.PERTURB, (names.CONTRIBUTION,), KS, (names.TOP, names.RANDOM), 2, (0.1, 5.0), names.COLUMN_NORM
+    )
     before = {name: value.clone() for name, value in tiny.module.state_dict().items()}
     degrade(tiny, run_path_of(cache), asked, None, limit=2)
     effect = tables(cache)["effect"]

@@ -16,13 +16,13 @@ from mmn.names import ABLATE, COMPLETE, PERTURB
 from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.store import Store
 from mmn.studies.degradation import curves
-from mmn.studies.degradation.queries import EffectQueries, Which
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.tables import TABLES
 
 RUN_ID = "ef00000000000000"
 N_UNITS = 100
-WHICH = Which(ABLATE, ("contribution",))
+CONTRIBUTION = EffectFilter(ABLATE, ("contribution",))
 NOUNS = {"a" * 64: ("dog", "tree"), "b" * 64: ("dog",)}
 PROBS = {("a" * 64, "dog"): 0.8, ("a" * 64, "tree"): 0.4, ("b" * 64, "dog"): 0.2}
 
@@ -142,7 +142,7 @@ def point(means: pd.DataFrame, image: str, k: int, selection: str = "top", draw:
 
 
 def test_a_pictures_value_is_the_mean_over_its_nouns(store: Store) -> None:
-    means = store.ask(EffectQueries).means(RUN_ID, WHICH)
+    means = store.ask(EffectQueries).means(RUN_ID, CONTRIBUTION)
     assert point(means, "a", 10)["prob"] == pytest.approx(0.3)
     assert point(means, "a", 10)["baseline_prob"] == pytest.approx(0.6)
     assert point(means, "a", 50)["lost"] == 0.5
@@ -150,16 +150,18 @@ def test_a_pictures_value_is_the_mean_over_its_nouns(store: Store) -> None:
 
 
 def test_another_metric_does_not_count_a_noun_twice(store: Store) -> None:
-    row = point(store.ask(EffectQueries).means(RUN_ID, Which(ABLATE, ("contribution",), metric="other")), "a", 50)
+    row = point(
+        store.ask(EffectQueries).means(RUN_ID, EffectFilter(ABLATE, ("contribution",), metric="other")), "a", 50
+    )
     assert (row["n_nouns"], row["similarity"]) == (2, 0.9)
 
 
 def test_every_line_begins_with_the_untouched_model(store: Store) -> None:
-    means = store.ask(EffectQueries).means(RUN_ID, WHICH)
+    means = store.ask(EffectQueries).means(RUN_ID, CONTRIBUTION)
     for selection, draw in (("top", 0), ("random", 0), ("random", 1)):
         first = point(means, "a", 0, selection, draw)
         assert (first["prob"], first["lost"]) == (pytest.approx(0.6), 0)
-    noisy = store.ask(EffectQueries).means(RUN_ID, Which(PERTURB, ("contribution",)))
+    noisy = store.ask(EffectQueries).means(RUN_ID, EffectFilter(PERTURB, ("contribution",)))
     assert noisy.groupby("image_id")["sigma"].apply(sorted).tolist() == [[0, 1], [0, 1]]
     assert noisy["n_nouns"].tolist() == [2, 1, 2, 1], "each noun once, also where sigma = 0 was measured"
     assert set(noisy["k"]) == {10}, "k = 0 under noise is the untouched model, too"
@@ -167,51 +169,51 @@ def test_every_line_begins_with_the_untouched_model(store: Store) -> None:
 
 def test_a_measured_untouched_model_wins_over_the_stored_concept(store: Store) -> None:
     store._database.connection.execute("UPDATE effect SET prob = 0.5 WHERE kind = 'perturb' AND (k = 0 OR sigma = 0)")
-    noisy = store.ask(EffectQueries).means(RUN_ID, Which(PERTURB, ("contribution",)))
+    noisy = store.ask(EffectQueries).means(RUN_ID, EffectFilter(PERTURB, ("contribution",)))
     assert set(noisy["baseline_prob"]) == {0.5}
 
 
 @pytest.mark.parametrize(
-    ("which", "n_nouns"),
+    ("effects", "n_nouns"),
     [
-        (Which(ABLATE, ("contribution",)), 3),
-        (Which(ABLATE, ("contribution",), lemmas=("dog",)), 2),
-        (Which(ABLATE, ("contribution",), only_first=True), 2),
-        (Which(ABLATE, ("contribution",), layers=(1, 1)), 1),
-        (Which(PERTURB, ("contribution",), sigma_unit="column norm"), 0),
-        (Which(ABLATE, ("activation",)), 0),
+        (EffectFilter(ABLATE, ("contribution",)), 3),
+        (EffectFilter(ABLATE, ("contribution",), lemmas=("dog",)), 2),
+        (EffectFilter(ABLATE, ("contribution",), only_first=True), 2),
+        (EffectFilter(ABLATE, ("contribution",), layers=(1, 1)), 1),
+        (EffectFilter(PERTURB, ("contribution",), sigma_unit="column norm"), 0),
+        (EffectFilter(ABLATE, ("activation",)), 0),
     ],
 )
-def test_filters(store: Store, which: Which, n_nouns: int) -> None:
-    means = store.ask(EffectQueries).means(RUN_ID, which)
-    assert curves.counted(means)[1] == n_nouns
-    assert len(store.ask(EffectQueries).pictures(RUN_ID, which)) == n_nouns
+def test_filters(store: Store, effects: EffectFilter, n_nouns: int) -> None:
+    means = store.ask(EffectQueries).means(RUN_ID, effects)
+    assert curves.count_sample(means)[1] == n_nouns
+    assert len(store.ask(EffectQueries).pictures(RUN_ID, effects)) == n_nouns
 
 
 def test_lemmas_are_means_over_their_captions(store: Store) -> None:
-    rows = store.ask(EffectQueries).by_concept(RUN_ID, WHICH)
+    rows = store.ask(EffectQueries).by_concept(RUN_ID, CONTRIBUTION)
     dog = rows[(rows["lemma"] == "dog") & (rows["k"] == 10)].iloc[0]
     assert (dog["prob"], dog["n_nouns"]) == (pytest.approx(0.25), 2)
 
 
 def test_layers_of_the_ablated_units(store: Store) -> None:
-    rows = store.ask(EffectQueries).ablated_layers(RUN_ID, Which(ABLATE, ("contribution",), lemmas=("dog",)), 20)
+    rows = store.ask(EffectQueries).ablated_layers(RUN_ID, EffectFilter(ABLATE, ("contribution",), lemmas=("dog",)), 20)
     assert rows.to_dict("list") == {"layer": [0, 1], "n_units": [15.0, 5.0], "share": [0.75, 0.25]}
     with pytest.raises(UsageError, match=r"1 … 20"):
-        store.ask(EffectQueries).ablated_layers(RUN_ID, WHICH, 50)
+        store.ask(EffectQueries).ablated_layers(RUN_ID, CONTRIBUTION, 50)
 
 
 def test_captions_of_one_noun(store: Store) -> None:
-    rows = store.ask(EffectQueries).captions(RUN_ID, WHICH, "a" * 64, "dog")
+    rows = store.ask(EffectQueries).captions(RUN_ID, CONTRIBUTION, "a" * 64, "dog")
     assert list(rows["k"]) == [10, 50, 50, 50, 50]
     assert list(rows["metric"].dropna()) == ["one", "other"]
 
 
 def test_what_there_is_not(store: Store) -> None:
     with pytest.raises(UsageError, match="the kinds are ablate, perturb"):
-        store.ask(EffectQueries).means(RUN_ID, Which("cut", ("contribution",)))
+        store.ask(EffectQueries).means(RUN_ID, EffectFilter("cut", ("contribution",)))
     with pytest.raises(UsageError, match="layers 0 … 2"):
-        store.ask(EffectQueries).means(RUN_ID, Which(ABLATE, ("contribution",), layers=(0, 2)))
+        store.ask(EffectQueries).means(RUN_ID, EffectFilter(ABLATE, ("contribution",), layers=(0, 2)))
 
 
 def test_edits_with_their_pictures(store: Store) -> None:

@@ -10,11 +10,10 @@ from mmn.names import ABLATE, PERTURB, SAME_PICTURE
 from mmn.runs import shards
 from mmn.store import Store
 from mmn.studies.degradation.curves import curves
-from mmn.studies.degradation.queries import EffectQueries, Which
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.degradation.summary import summarise
-from mmn.studies.editing.figures import success
 from mmn.studies.editing.queries import EditQueries
-from mmn.studies.editing.shares import MEASURES, edit_shares
+from mmn.studies.editing.shares import MEASURES, edit_shares, labelled_shares
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.invariance.summary import summarize
@@ -64,7 +63,7 @@ def test_degrade_prints_the_interval_that_its_figure_draws(
     effects = tables["effect"].to_pandas()
     effects = effects[effects["kind"] == kind]
     effects["prob"] *= 1 - 0.5 * (effects["k"] > 0) * (effects.groupby(["image_id"]).ngroup() % 5) / 5
-    means = store.ask(EffectQueries).means("5e6f", Which(kind, METHODS, metric=METRIC))
+    means = store.ask(EffectQueries).means("5e6f", EffectFilter(kind, METHODS, metric=METRIC))
     means["prob"] *= 1 - 0.5 * ((means["k"] > 0) & (means["sigma"] != 0)) * (means.groupby("image_id").ngroup() % 5) / 5
     drawn, relative = curves(means, quantity), curves(means, "relative")
     printed = summarise(effects, N_LAYERS * D_MLP)
@@ -140,7 +139,9 @@ _SHARE = ("share", "share_low", "share_high")
 def test_edits_print_the_interval_that_their_figure_draws(store: Store, tables: dict[str, pa.Table]) -> None:
     """`mmn edit` reads its own shard, the figure the database."""
     edits = store.ask(EditQueries).edits("5e6f")
-    drawn = success(edits, store.ask(EditQueries).captions("5e6f", *edits["edit_id"])).set_index(["edit_id", "role"])
+    drawn = labelled_shares(edits, store.ask(EditQueries).captions("5e6f", *edits["edit_id"])).set_index(
+        ["edit_id", "role"]
+    )
     printed = edit_shares(tables["edited_caption"].to_pandas()).set_index(["edit_id", "role"])
     assert len(printed) == len(edits) * len(MEASURES)
     for end in ("mean", "low", "high", "n"):

@@ -10,7 +10,7 @@ import pytest
 
 from mmn.core import Neuron
 from mmn.studies.degradation import curves
-from mmn.studies.editing.figures import edit_label, success
+from mmn.studies.editing.shares import edit_label, labelled_shares
 from tests.figures.charts import CHARTS
 
 RUN = {"model": "specimen", "images": "gallery", "n_layers": 8, "d_mlp": 384, "n_images": 20, "n_concepts": 20}
@@ -83,28 +83,28 @@ def test_few_pictures_are_drawn_without_a_band_and_said() -> None:
     assert found[["low", "high"]].isna().all(axis=None)
     drawn = spec("degradation", found, RUN | {"n_images": 3, "n_concepts": 3})
     assert "no intervals: 3 pictures are too few" in drawn["title"]["subtitle"][1]
-    fall = curves.fall(curves.curves(few, "relative"), "contribution")
-    assert "(3 pictures are too few for an interval; random units: 3 %)" in curves.told(fall, 3072)
+    drop = curves.probability_drop(curves.curves(few, "relative"), "contribution")
+    assert "(3 pictures are too few for an interval; random units: 3 %)" in curves.describe_drop(drop, 3072)
 
 
 def test_what_was_not_measured_has_no_points() -> None:
     assert curves.curves(means(), "similarity").empty
 
 
-def test_fall_in_words() -> None:
-    found = curves.fall(curves.curves(means(), "relative"), "contribution")
+def test_a_drop_in_words() -> None:
+    found = curves.probability_drop(curves.curves(means(), "relative"), "contribution")
     assert found.k == 200
     assert (found.drop, found.control) == pytest.approx((0.75, 0.04))
     assert found.halved_at == pytest.approx(100)
-    assert curves.told(found, 3072) == (
+    assert curves.describe_drop(found, 3072) == (
         "At k = 200 (6.5 %) the probability falls by 75 % (95 % interval 73 to 77 %; random units: 4 %); "
         "half of it is gone at k = 100 (3.3 %)."
     )
 
 
 def test_a_rise_and_no_halving_are_said_as_such() -> None:
-    found = curves.Fall(10, -0.5, -0.6, -0.4, float("nan"), None, 20)
-    assert curves.told(found, 100) == (
+    found = curves.ProbabilityDrop(10, -0.5, -0.6, -0.4, float("nan"), None, 20)
+    assert curves.describe_drop(found, 100) == (
         "At k = 10 (10 %) the probability rises by 50 % (95 % interval 40 to 60 %); no measured k halves it."
     )
 
@@ -167,7 +167,7 @@ def test_success_of_edits_side_by_side() -> None:
         for edit_id, values in said.items()
         for i, value in enumerate(values)
     )
-    data = success(edits, captions)
+    data = labelled_shares(edits, captions)
     assert data["mean"].tolist() == pytest.approx([2 / 3, 1, 0])
     assert data["label"].tolist()[:2] == [f"p2, top 2 units by contribution ({one * 6})" for one in "ab"]
     encoding = spec("edit", data, RUN, "dog to boat")["layer"][0]["encoding"]

@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
     scored = open_scored_run(options)
     from mmn.metrics import find_text_metric
     from mmn.runs.engines.local import stoppable
-    from mmn.studies.degradation.measure import Asked, degrade
+    from mmn.studies.degradation.measure import InterventionPlan, degrade
     from mmn.studies.degradation.summary import read_effects, summarise
 
     has_noise = options.kind == names.PERTURB
-    asked = Asked(
+    plan = InterventionPlan(
         kind=options.kind,
         methods=_methods(options, noise, scored.run),
         ks=_from_zero(options, scored.run.model.n_units),
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     metric = find_text_metric(options.metric, options.device) if options.captions else None
     started = time.monotonic()
     with stoppable():
-        done = degrade(scored.load(), scored.path, asked, metric, scored.progress, options.limit)
+        done = degrade(scored.load(), scored.path, plan, metric, scored.progress, options.limit)
     effects, n_failed = read_effects(scored.path, done)
     scored.progress(Progress("load"))
     note = load_into_database(options.cache)

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from mmn.figures.wording import k_text
-from mmn.names import RANDOM, TOP
+from mmn.names import INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import percent, why_none
 from mmn.statistics.intervals import ANYWHERE, SHARE, Range, mean_intervals, ratio_intervals
 
-QUANTITIES: Final[dict[str, tuple[str, Range]]] = {  # name -> column, and what its interval cannot leave
+MEASURES: Final[dict[str, tuple[str, Range]]] = {  # name -> column, and what its interval cannot leave
     "prob": ("prob", SHARE),
     "baseline_prob": ("baseline_prob", SHARE),
     "relative": ("prob", ANYWHERE),
@@ -30,15 +30,29 @@ QUANTITIES: Final[dict[str, tuple[str, Range]]] = {  # name -> column, and what 
     "similarity": ("similarity", SHARE),
     "lost": ("lost", SHARE),
 }
-TO_UNTOUCHED: Final = ("relative", "similarity", "lost")  # the untouched model's own are so by definition
+TO_UNTOUCHED: Final = ("relative", "similarity", "lost")  # the untouched model's own are known by definition
+SELECTION_WORDS: Final = {
+    TOP: "top",
+    INTERPRETABLE: "interpretable",
+    RANDOM: "random",
+    RANDOM_PICTURE: "random, one draw a picture",
+}
+_NO_NOISE: Final = -1.0  # instead of a missing sigma: rows without a value drop out of tables by picture
 COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
 
 
 @dataclass(frozen=True)
-class Fall:
-    """What ablation does to a probability: `drop` at `k`, the largest one measured, as a share of the untouched
-    model's, with its 95 % interval (NaN where `n` pictures are too few); `control` is the drop by random units (NaN
-    without); `halved_at` is the k that leaves half of it, linear between the measured ones, None if none does.
+class ProbabilityDrop:
+    """What ablation does to a probability.
+
+    Attributes:
+        k: the largest one measured.
+        drop: there, as a share of the untouched model's probability.
+        low: lower end of its 95 % interval; NaN where `n` pictures are too few.
+        high: upper end.
+        control: the drop by random units; NaN without.
+        halved_at: the k that leaves half of the probability, linear between the measured ones; None if none does.
+        n: pictures.
     """
 
     k: int
@@ -50,36 +64,33 @@ class Fall:
     n: int
 
 
-def curves(means: pd.DataFrame, quantity: str) -> pd.DataFrame:
+def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Returns the points of all curves: method, selection, k, sigma, mean, low, high, n (pictures), n_draws.
 
     Args:
-        means: `Store.effect_means`: one row per picture, draw and setting.
-        quantity: a key of `QUANTITIES`. Pictures where it was not measured are left out; those of the untouched model
-            that compare it with itself have no interval.
+        means: `EffectQueries.means`: one row per picture, draw and setting.
+        measure: a key of `MEASURES`. Pictures where it was not measured are left out; points that compare the untouched
+            model with itself have no interval.
     """
-    column, within = QUANTITIES[quantity]
+    column, within = MEASURES[measure]
     rows = means.dropna(subset=[column])
     if rows.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     by = ["method", "selection", "k", "sigma"]
     rows = rows.assign(sigma=rows["sigma"].astype(float).fillna(_NO_NOISE))
     wide = _by_picture(rows, column, by)
-    if quantity == "relative":
+    if measure == "relative":
         mean, low, high = ratio_intervals(*_parts(wide, _by_picture(rows, "baseline_prob", by)), within)
     else:
         mean, low, high = mean_intervals(wide.to_numpy(dtype=float), within)
     found = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum().to_numpy()}, wide.columns)
     found = found.join(rows.groupby(by)["draw"].nunique().rename("n_draws")).reset_index()
     found["sigma"] = found["sigma"].where(found["sigma"] != _NO_NOISE)
-    if quantity in TO_UNTOUCHED:
+    if measure in TO_UNTOUCHED:
         found.loc[(found["k"] == 0) | (found["sigma"] == 0), ["low", "high"]] = np.nan
     order = {method: place for place, method in enumerate(dict.fromkeys(means["method"]))}
     found["method_place"] = found["method"].map(order)
     return found.sort_values(["method_place", "selection", "k", "sigma"], ignore_index=True)[list(COLUMNS)]
-
-
-_NO_NOISE: Final = -1.0  # instead of a sigma: rows without a value drop out of tables by picture
 
 
 def _by_picture(rows: pd.DataFrame, column: str, by: list[str]) -> pd.DataFrame:
@@ -93,7 +104,7 @@ def _parts(values: pd.DataFrame, weights: pd.DataFrame) -> tuple[np.ndarray, np.
     return values.fillna(0.0).to_numpy(dtype=float), weights.fillna(0.0).to_numpy(dtype=float)
 
 
-def fall(relative: pd.DataFrame, method: str, selection: str = TOP) -> Fall:
+def probability_drop(relative: pd.DataFrame, method: str, selection: str = TOP) -> ProbabilityDrop:
     """Returns how far the probability falls by ablating a selection of a method's units.
 
     Args:
@@ -106,7 +117,7 @@ def fall(relative: pd.DataFrame, method: str, selection: str = TOP) -> Fall:
     assert len(ours), f"no curve of {method}, {selection}"
     last = ours.iloc[-1]
     control = of_method[(of_method["selection"] == RANDOM) & (of_method["k"] == last["k"])]["mean"]
-    return Fall(
+    return ProbabilityDrop(
         k=int(last["k"]),
         drop=1 - float(last["mean"]),
         low=1 - float(last["high"]),
@@ -127,7 +138,7 @@ def half_at(ks: Sequence[int], probs: Sequence[float]) -> float | None:
     return None
 
 
-def told(found: Fall, n_units: int) -> str:
+def describe_drop(found: ProbabilityDrop, n_units: int) -> str:
     """`At k = 768 (25 %) the probability falls by 53 % (95 % interval 49 to 57 %; random units: 4 %); half of it
     is gone at k = 92 (3 %).`
     """
@@ -148,6 +159,6 @@ def told(found: Fall, n_units: int) -> str:
     )
 
 
-def counted(means: pd.DataFrame) -> tuple[int, int]:
+def count_sample(means: pd.DataFrame) -> tuple[int, int]:
     """How many pictures, and how many of their nouns, the means are of."""
     return means["image_id"].nunique(), int(means.groupby("image_id")["n_nouns"].max().sum())

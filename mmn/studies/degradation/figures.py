@@ -17,35 +17,30 @@ from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours, ordered_colo
 from mmn.figures.wording import k_text, of_run, require, sample
 from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import interval_note, with_words
+from mmn.studies.degradation.curves import COLUMNS, SELECTION_WORDS
 
-COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
-QUANTITIES: Final[Mapping[str, tuple[str, str, str]]] = {  # quantity -> title, vertical axis, number format
+MEASURES: Final[Mapping[str, tuple[str, str, str]]] = {  # measure -> title, vertical axis, number format
     "prob": ("Probability of the noun", "probability of the noun", ".2~f"),
     "relative": ("Probability of the noun", "share of the untouched probability", "~%"),
     "logit": ("Logit of the noun", "logit of the noun", "~g"),
     "similarity": ("Similarity of the new caption", "similarity", ".2~f"),
     "lost": ("Captions that lose the noun", "share of captions without it", "~%"),
 }
-SELECTIONS: Final[Mapping[str, tuple[str, str]]] = {  # selection -> words, colour
-    TOP: ("top", FIRST),
-    INTERPRETABLE: ("interpretable", SECOND),
-    RANDOM: ("random", MUTED),
-    RANDOM_PICTURE: ("random, one draw a picture", MUTED),
-}
+COLOURS: Final = {TOP: FIRST, INTERPRETABLE: SECOND, RANDOM: MUTED, RANDOM_PICTURE: MUTED}  # of one method's lines
 LAYER_COLUMNS: Final = ("layer", "n_units", "share")
 _BOUNDED: Final = ("prob", "lost")  # from 0 to 1 on every page
 
 
 def degradation(
-    data: pd.DataFrame, run: Mapping[str, Any], quantity: str = "prob", subset: str = "all concepts", metric: str = ""
+    data: pd.DataFrame, run: Mapping[str, Any], measure: str = "prob", subset: str = "all concepts", metric: str = ""
 ) -> alt.TopLevelMixin:
-    """Curves of a quantity against the number of zeroed units, with their bands; random units are the control.
+    """Curves of a measure against the number of zeroed units, with their bands; random units are the control.
 
     Args:
         data: `curves.curves` of an ablation. One method: a line for each selection; several: a line for each
             method's top units, and one for each one's random units.
         run: the run's row: model, images, n_layers, d_mlp; n_images and n_concepts that enter.
-        quantity: a key of `QUANTITIES`.
+        measure: a key of `MEASURES`.
         subset: which concepts, as words for the subtitle.
         metric: of the similarity, with its version.
     """
@@ -53,30 +48,30 @@ def degradation(
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     methods = list(dict.fromkeys(data["method"]))
     rows, colours = _labelled(data, methods)
-    rows = _with_words(rows, n_units, quantity)
+    rows = _with_words(rows, n_units, measure)
     base = alt.Chart(rows).encode(
         _k_axis(rows["k"], n_units, "zeroed units"), _colour("label", colours), alt.Detail("line:N")
     )
-    title = QUANTITIES[quantity][0] + f" after ablation, {methods[0] if len(methods) == 1 else 'top units'}"
-    layers = _curve(base, quantity, metric, _tooltip(quantity))
+    title = MEASURES[measure][0] + f" after ablation, {methods[0] if len(methods) == 1 else 'top units'}"
+    layers = _curve(base, measure, metric, _tooltip(measure))
     return layers.properties(height=210, title=_title(title, rows, run, subset))
 
 
 def perturbation(
     data: pd.DataFrame,
     run: Mapping[str, Any],
-    quantity: str = "lost",
+    measure: str = "lost",
     against: str = "sigma",
     unit: str = COLUMN_NORM,
     subset: str = "all concepts",
     metric: str = "",
 ) -> alt.TopLevelMixin:
-    """Curves of a quantity against the size of the noise for each k, or against k for each size; dashed: random units.
+    """Curves of a measure against the size of the noise for each k, or against k for each size; dashed: random units.
 
     Args:
-        data: `mmn.studies.degradation.curves.curves` of a perturbation by one method.
+        data: `curves.curves` of a perturbation by one method.
         run: as `degradation`.
-        quantity: a key of `QUANTITIES`.
+        measure: a key of `MEASURES`.
         against: `sigma` or `k`; the other one is the colour.
         unit: of sigma, as `effect.sigma_unit`.
         subset: which concepts, as words for the subtitle.
@@ -85,7 +80,7 @@ def perturbation(
     require(data, COLUMNS)
     assert against in ("sigma", "k"), against
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
-    rows = _with_words(data if against == "sigma" else _from_no_units(data), n_units, quantity)
+    rows = _with_words(data if against == "sigma" else _from_no_units(data), n_units, measure)
     rows = rows.assign(label=rows["selected"])
     if against == "sigma":
         axis, other, field, legend = _sigma_axis(rows["sigma"], unit), "k", "k_label", "k"
@@ -97,8 +92,8 @@ def perturbation(
         axis, _colour(field, colours, legend), alt.Detail("line:N")
     )
     (method,) = set(rows["method"])
-    layers = _curve(base, quantity, metric, _tooltip(quantity), _dash(rows))
-    title = f"{QUANTITIES[quantity][0]} under noise, {method}"
+    layers = _curve(base, measure, metric, _tooltip(measure), _dash(rows))
+    title = f"{MEASURES[measure][0]} under noise, {method}"
     return layers.properties(height=210, title=_title(title, rows, run, subset))
 
 
@@ -142,16 +137,16 @@ def ablated_layers(
 def _labelled(data: pd.DataFrame, methods: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
     """`data` with `line` and `label`, and each label's colour: by selection for one method, else by method."""
     if len(methods) == 1:
-        known = {words: colour for name, (words, colour) in SELECTIONS.items() if name in set(data["selection"])}
-        rows = data.assign(label=[SELECTIONS[one][0] for one in data["selection"]], line=data["selection"])
-        return rows, known
+        there = set(data["selection"])
+        known = {words: COLOURS[name] for name, words in SELECTION_WORDS.items() if name in there}
+        return data.assign(label=data["selection"].map(SELECTION_WORDS), line=data["selection"]), known
     rows = data[data["selection"].isin([TOP, RANDOM])]
-    random = SELECTIONS[RANDOM]
+    random = SELECTION_WORDS[RANDOM]
     is_random = rows["selection"] == RANDOM
     known = dict(zip(methods, method_colours(methods), strict=True))
     return (
-        rows.assign(label=rows["method"].where(~is_random, random[0]), line=rows["method"] + " " + rows["selection"]),
-        known | ({random[0]: random[1]} if is_random.any() else {}),
+        rows.assign(label=rows["method"].where(~is_random, random), line=rows["method"] + " " + rows["selection"]),
+        known | ({random: COLOURS[RANDOM]} if is_random.any() else {}),
     )
 
 
@@ -165,18 +160,18 @@ def _from_no_units(data: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, noisy], ignore_index=True)
 
 
-def _with_words(rows: pd.DataFrame, n_units: int, quantity: str) -> pd.DataFrame:
-    form = ".1%" if QUANTITIES[quantity][2] == "~%" else ".3f"
+def _with_words(rows: pd.DataFrame, n_units: int, measure: str) -> pd.DataFrame:
+    form = ".1%" if MEASURES[measure][2] == "~%" else ".3f"
     return with_words(rows, form, n="n").assign(
         k_label=[k_text(int(k), n_units) for k in rows["k"]],
         sigma_label=["" if pd.isna(sigma) else f"{sigma:g}" for sigma in rows["sigma"]],
-        selected=[SELECTIONS[one][0] for one in rows["selection"]],
+        selected=rows["selection"].map(SELECTION_WORDS),
     )
 
 
-def _curve(base: alt.Chart, quantity: str, metric: str, tooltip: list[alt.Tooltip], *dash: alt.StrokeDash) -> Any:
-    _, title, form = QUANTITIES[quantity]
-    scale = alt.Scale(domain=[0, 1]) if quantity in _BOUNDED else alt.Scale(zero=quantity == "relative", nice=True)
+def _curve(base: alt.Chart, measure: str, metric: str, tooltip: list[alt.Tooltip], *dash: alt.StrokeDash) -> Any:
+    _, title, form = MEASURES[measure]
+    scale = alt.Scale(domain=[0, 1]) if measure in _BOUNDED else alt.Scale(zero=measure == "relative", nice=True)
     axis = alt.Axis(format=form, tickCount=5)
     y = alt.Y("mean:Q", title=f"{title}, {metric}" if metric else title, axis=axis, scale=scale)
     band = base.mark_area(opacity=0.16, line=False).encode(
@@ -189,8 +184,8 @@ def _curve(base: alt.Chart, quantity: str, metric: str, tooltip: list[alt.Toolti
 def _dash(rows: pd.DataFrame) -> alt.StrokeDash:
     """Solid for the top units, dashed for random ones."""
     dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
-    there = [one for one in SELECTIONS if one in set(rows["selection"])]
-    scale = alt.Scale(domain=[SELECTIONS[one][0] for one in there], range=[dashes[one] for one in there])
+    there = [one for one in SELECTION_WORDS if one in set(rows["selection"])]
+    scale = alt.Scale(domain=[SELECTION_WORDS[one] for one in there], range=[dashes[one] for one in there])
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
     return alt.StrokeDash("label:N", scale=scale, legend=legend)
 
@@ -229,8 +224,8 @@ def _sigma_axis(sigmas: pd.Series, unit: str) -> alt.X:
     )
 
 
-def _tooltip(quantity: str) -> list[alt.Tooltip]:
-    _, title, form = QUANTITIES[quantity]
+def _tooltip(measure: str) -> list[alt.Tooltip]:
+    _, title, form = MEASURES[measure]
     form = ".1%" if form == "~%" else ".3f"
     return [
         alt.Tooltip("method:N"),

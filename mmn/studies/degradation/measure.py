@@ -7,9 +7,9 @@
 The caption's own tokens are given (teacher forcing), so a probability is that of the same word after the same words.
 The untouched model (k = 0) is measured like the rest, once for each selection (and σ), as draw 0.
 
-`ablate` zeroes units at every position, prompt and picture included; its control are random units of the same layers.
-`perturb` adds noise to their columns of W_out; its control are random units of all layers, and every selection is drawn
-several times, since the noise is. P2's own code draws the random units once for each picture, whatever its nouns
+`ablate` zeroes units at every position, prompt and picture included; its controls are random units of the same layers.
+`perturb` adds noise to their columns of W_out; its controls are random units of all layers, and every selection is
+drawn several times, since the noise is. P2's own code draws the random units once for each picture, whatever its nouns
 (`random-picture`), and sizes the noise by the weight: `presets.PRESETS["p2"].noise`.
 
 Left out: variants other than the original picture, words that the user chose; a k beyond what a ranking has.
@@ -59,8 +59,8 @@ PICTURES_AT_ONCE: Final = 4  # in one shard, of a model of few units; of a large
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be measured. `ks` are numbers of units; 0, the untouched model, is always among them."""
+class InterventionPlan:
+    """What to measure. `ks` are numbers of units; 0, the untouched model, is always among them."""
 
     kind: str
     methods: tuple[str, ...]
@@ -74,7 +74,7 @@ class Asked:
 def degrade(
     model: Model,
     run_path: Path,
-    asked: Asked,
+    plan: InterventionPlan,
     metric: TextMetric | None = None,
     progress: ProgressCallback = lambda _progress: None,
     limit: int | None = None,
@@ -84,59 +84,59 @@ def degrade(
     Args:
         model: the one that the run was scored with.
         run_path: the run's folder.
-        asked: what is to be measured.
+        plan: what to measure.
         metric: compares new captions with the original ones; None measures no captions, which is many times faster.
-        progress: told in pictures.
+        progress: is called with the number of pictures done.
         limit: only the first so many pictures of the run.
 
     Returns:
         The names of the shards that hold the answer, those that earlier calls wrote included.
 
     Raises:
-        UsageError: another model than the run's, or something asked that there is not.
+        UsageError: another model than the run's, or a method, selection or number of units that does not exist.
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
     scored = reopen.open_run(model, run_path)
-    asked = _checked(asked, scored)
+    plan = _checked(plan, scored)
     interpretable = Interpretable.of(scored)
 
     def answer(tables: Tables, tell: Callable[[], None]) -> Tables:
-        return _answer(scored, asked, metric, interpretable, tables, tell)
+        return _answer(scored, plan, metric, interpretable, tables, tell)
 
     size = PICTURES_AT_ONCE if model.facts.n_units <= MANY_UNITS else 1
-    plain = [asdict(asked), metric.name if metric else None]
-    return reopen.for_each_part(scored, f"{STAGE}-{asked.kind}", plain, answer, progress, STAGE, limit, size)
+    plain = [asdict(plan), metric.name if metric else None]
+    return reopen.for_each_part(scored, f"{STAGE}-{plan.kind}", plain, answer, progress, STAGE, limit, size)
 
 
-def _checked(asked: Asked, scored: ScoredRun) -> Asked:
-    """What is asked, in order and without repeats."""
+def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
+    """The plan in order and without repeats."""
     n_units = scored.model.facts.n_units
-    for word, known in [(asked.kind, names.INTERVENTIONS), *((one, names.ALL_SELECTIONS) for one in asked.selections)]:
+    for word, known in [(plan.kind, names.INTERVENTIONS), *((one, names.ALL_SELECTIONS) for one in plan.selections)]:
         if word not in known:
             raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
-    for method in asked.methods:
+    for method in plan.methods:
         if method not in names.METHODS or method == names.RANDOM_MATCHED:
             possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
             raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
-    if wrong := [k for k in asked.ks if not 0 <= k <= n_units]:
+    if wrong := [k for k in plan.ks if not 0 <= k <= n_units]:
         raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units}")
-    has_noise = asked.kind == names.PERTURB
-    if has_noise and not (asked.sigmas and min(asked.sigmas) > 0 and asked.sigma_unit in names.SIGMA_UNITS):
-        raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {asked.sigmas}")
-    return Asked(
-        asked.kind,
-        tuple(dict.fromkeys(asked.methods)),
-        tuple(sorted({0, *asked.ks})),
-        tuple(one for one in names.ALL_SELECTIONS if one in asked.selections),
-        asked.n_draws,
-        tuple(sorted(set(asked.sigmas))) if has_noise else (),
-        asked.sigma_unit if has_noise else None,
+    has_noise = plan.kind == names.PERTURB
+    if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):
+        raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigmas}")
+    return InterventionPlan(
+        plan.kind,
+        tuple(dict.fromkeys(plan.methods)),
+        tuple(sorted({0, *plan.ks})),
+        tuple(one for one in names.ALL_SELECTIONS if one in plan.selections),
+        plan.n_draws,
+        tuple(sorted(set(plan.sigmas))) if has_noise else (),
+        plan.sigma_unit if has_noise else None,
     )
 
 
 def _answer(
     scored: ScoredRun,
-    asked: Asked,
+    plan: InterventionPlan,
     metric: TextMetric | None,
     interpretable: Interpretable,
     tables: Tables,
@@ -146,12 +146,12 @@ def _answer(
     there, images, failures = reopen.open_all(tables, STAGE)
     for _ in failures:
         tell()
-    choices = _choices(scored, asked, interpretable, tables, there, images)
+    choices = _choices(scored, plan, interpretable, tables, there, images)
     captions = stored_captions(scored.model, tables, there)
     rows: list[dict[str, Any]] = []
     for number, image in enumerate(images):
-        asked_rows = list(_rows(asked, choices[number]))
-        rows += _measure_picture(scored, asked, metric, image, captions[number], asked_rows)
+        picture_rows = list(_rows(plan, choices[number]))
+        rows += _measure_picture(scored, plan, metric, image, captions[number], picture_rows)
         tell()
     found = {"effect": pa.Table.from_pylist(rows, schema=TABLES["effect"])}
     return found | ({"failure": failure_table(failures)} if failures else {})
@@ -159,7 +159,7 @@ def _answer(
 
 def _choices(
     scored: ScoredRun,
-    asked: Asked,
+    plan: InterventionPlan,
     interpretable: Interpretable,
     tables: Tables,
     there: Sequence[Example],
@@ -169,31 +169,31 @@ def _choices(
     found: list[list[Choice]] = [[] for _ in images]
     if not images:
         return found
-    control, draws = _controls(asked)
-    for measured, by_method in reread(scored, tables, there, images, asked.methods):
-        for one in choose(measured, by_method, asked.selections, asked.ks[-1], interpretable, control, draws):
+    control, draws = _controls(plan)
+    for measured, by_method in reread(scored, tables, there, images, plan.methods):
+        for one in choose(measured, by_method, plan.selections, plan.ks[-1], interpretable, control, draws):
             found[one.said.row].append(one)
     return found
 
 
-def _controls(asked: Asked) -> tuple[Control, Mapping[str, int]]:
+def _controls(plan: InterventionPlan) -> tuple[Control, Mapping[str, int]]:
     """How random units are drawn, and how often each selection is: noise is drawn for all of them."""
-    if asked.kind == names.PERTURB:
-        return all_layers, dict.fromkeys(names.ALL_SELECTIONS, asked.n_draws)
+    if plan.kind == names.PERTURB:
+        return all_layers, dict.fromkeys(names.ALL_SELECTIONS, plan.n_draws)
     drawn = (names.RANDOM, names.RANDOM_PICTURE)
-    return same_layers, dict.fromkeys(names.ALL_SELECTIONS, 1) | dict.fromkeys(drawn, asked.n_draws)
+    return same_layers, dict.fromkeys(names.ALL_SELECTIONS, 1) | dict.fromkeys(drawn, plan.n_draws)
 
 
-def _rows(asked: Asked, choices: Sequence[Choice]) -> Iterator[Row]:
+def _rows(plan: InterventionPlan, choices: Sequence[Choice]) -> Iterator[Row]:
     for choice in choices:
-        for k in asked.ks:
+        for k in plan.ks:
             if k <= len(choice.units) and (k > 0 or choice.draw == 0):
-                yield from (Row(choice, k, sigma) for sigma in asked.sigmas or (None,))
+                yield from (Row(choice, k, sigma) for sigma in plan.sigmas or (None,))
 
 
 def _measure_picture(
     scored: ScoredRun,
-    asked: Asked,
+    plan: InterventionPlan,
     metric: TextMetric | None,
     image: Image.Image,
     caption: GeneratedCaption,
@@ -206,23 +206,25 @@ def _measure_picture(
     new: list[str] = []
     for start in range(0, len(rows), settings.batch_size):
         some = rows[start : start + settings.batch_size]
-        with _intervene(model, some, asked, settings.seed):
-            told = predict(model, inputs, caption.token_ids, [row.choice.said.concept for row in some])
-            outcomes += [{"logit": logit, "prob": prob} for logit, prob in told]
+        with _intervene(model, some, plan, settings.seed):
+            predicted = predict(model, inputs, caption.token_ids, [row.choice.said.concept for row in some])
+            outcomes += [{"logit": logit, "prob": prob} for logit, prob in predicted]
             if metric is not None:
                 written, _ = write_captions(model, repeated(inputs, len(some)), settings.max_new_tokens)
                 new += [one.text for one in written]
     if metric is not None:
-        retold = _compare(metric, caption, new, [row.choice.said.concept.lemma for row in rows])
-        outcomes = [outcome | more for outcome, more in zip(outcomes, retold, strict=True)]
-    return [_key(asked, row) | outcome for row, outcome in zip(rows, outcomes, strict=True)]
+        changes = _compare(metric, caption, new, [row.choice.said.concept.lemma for row in rows])
+        outcomes = [outcome | more for outcome, more in zip(outcomes, changes, strict=True)]
+    return [_key(plan, row) | outcome for row, outcome in zip(rows, outcomes, strict=True)]
 
 
-def _intervene(model: Model, rows: Sequence[Row], asked: Asked, seed: int) -> AbstractContextManager[None, bool | None]:
-    if asked.kind == names.ABLATE:
+def _intervene(
+    model: Model, rows: Sequence[Row], plan: InterventionPlan, seed: int
+) -> AbstractContextManager[None, bool | None]:
+    if plan.kind == names.ABLATE:
         return ablate(model, unit_mask(model, rows))
-    assert asked.sigma_unit is not None, asked
-    return perturb_rows(model, rows, seed, asked.sigma_unit)
+    assert plan.sigma_unit is not None, plan
+    return perturb_rows(model, rows, seed, plan.sigma_unit)
 
 
 def _compare(
@@ -238,17 +240,17 @@ def _compare(
     ]
 
 
-def _key(asked: Asked, row: Row) -> dict[str, Any]:
+def _key(plan: InterventionPlan, row: Row) -> dict[str, Any]:
     choice = row.choice
     return {
         "image_id": choice.said.example.image_id,
         "variant": names.ORIGINAL,
         "noun": choice.said.concept.noun,
-        "kind": asked.kind,
+        "kind": plan.kind,
         "selection": choice.selection,
         "method": choice.method,
         "k": row.k,
         "sigma": row.sigma,
-        "sigma_unit": asked.sigma_unit,
+        "sigma_unit": plan.sigma_unit,
         "draw": choice.draw,
     }

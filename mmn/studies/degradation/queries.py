@@ -8,7 +8,7 @@ It is repeated for every line as its first point.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import duckdb
 import pandas as pd
@@ -17,14 +17,21 @@ from mmn.errors import UsageError
 from mmn.names import ABLATE, ALL_SELECTIONS, PERTURB
 from mmn.store.cells import distinct, led_by
 from mmn.store.reader import Reader
+from mmn.view import View
 
 
 @dataclass(frozen=True)
-class Which:
-    """The effects that are meant.
+class EffectFilter:
+    """Which effects to look at.
 
-    `layers` keeps the nouns whose first unit by the method lies in them (first and last layer); `only_first` the first
-    noun of each caption (P1); `metric` names the similarity; `sigma_unit` is of `perturb` only.
+    Attributes:
+        kind: `ablate` or `perturb`.
+        methods: scores that selected the units.
+        lemmas: only these nouns; all if empty.
+        layers: only nouns whose first unit by the method lies in these, first and last.
+        only_first: only the first noun of each caption (P1).
+        metric: of the similarity; None for any.
+        sigma_unit: of `perturb`; None for any.
     """
 
     kind: str
@@ -39,6 +46,19 @@ class Which:
         """Raises `UsageError` for another kind."""
         if self.kind not in (ABLATE, PERTURB):
             raise UsageError(f"no effects of kind {self.kind!r}; the kinds are {ABLATE}, {PERTURB}")
+
+    @classmethod
+    def of(cls, view: View, kind: str) -> Self:
+        """The effects of a kind that a view chooses."""
+        return cls(
+            kind,
+            view.methods,
+            view.concepts,
+            view.layers,
+            only_first=view.nouns == "first",
+            metric=next(iter(view.metric), None),
+            sigma_unit=view.sigma_unit or None,
+        )
 
 
 _SETTINGS: Final = """
@@ -60,7 +80,7 @@ _MEANT: Final = """
         AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
 """
 
-# One row for each noun and setting: another metric, or captions asked for later, tell the same probability again.
+# One row for each noun and setting: another metric, or captions asked for later, repeat the same probability.
 # Nouns and settings are counted as numbers, four times as fast as by their words.
 _MEANS: Final = """
     WITH {nouns}, numbered AS (SELECT *, row_number() OVER () AS concept FROM nouns),
@@ -107,9 +127,9 @@ _START: Final = {ABLATE: "0 AS k, NULL::DOUBLE AS sigma", PERTURB: "k, 0.0 AS si
 
 _PICTURES: Final = """
     WITH {nouns}, meant AS ({meant}),
-    told AS (SELECT image_id, noun, count(caption) AS n_captions FROM meant GROUP BY ALL)
+    measured AS (SELECT image_id, noun, count(caption) AS n_captions FROM meant GROUP BY ALL)
     SELECT image_id, noun, lemma, source, text, prob, n_captions
-    FROM told JOIN nouns USING (image_id, noun)
+    FROM measured JOIN nouns USING (image_id, noun)
     JOIN (SELECT image_id, source FROM image WHERE run_id = $run_id) USING (image_id)
     JOIN (SELECT image_id, text FROM caption WHERE run_id = $run_id AND variant = 'original') USING (image_id)
     ORDER BY source, image_id, position
@@ -141,10 +161,9 @@ class EffectQueries(Reader):
     """Questions about ablated and perturbed units."""
 
     def settings(self, run_id: str) -> pd.DataFrame:
-        """Returns what was measured, one row per setting.
+        """Returns what was measured, one row per setting; empty if nothing was.
 
-        Columns: kind, method, selection, k, sigma, sigma_unit, metric, n_captions. Empty where
-        nothing was.
+        Columns: kind, method, selection, k, sigma, sigma_unit, metric, n_captions.
 
         Raises:
             RunNotFoundError: no such run.
@@ -152,7 +171,7 @@ class EffectQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             return cursor.sql(_SETTINGS, params={"run_id": run["run_id"]}).df()
 
-    def means(self, run_id: str, which: Which) -> pd.DataFrame:
+    def means(self, run_id: str, effects: EffectFilter) -> pd.DataFrame:
         """Returns the mean effect on each picture's nouns, one row per picture and setting.
 
         Columns: image_id, method, selection, draw, k, sigma, prob, logit, baseline_prob (of the same nouns in the
@@ -162,33 +181,33 @@ class EffectQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: layers that the model does not have.
         """
-        return self._means(run_id, which, "image_id")
+        return self._means(run_id, effects, "image_id")
 
-    def by_concept(self, run_id: str, which: Which) -> pd.DataFrame:
+    def by_concept(self, run_id: str, effects: EffectFilter) -> pd.DataFrame:
         """Returns the same for each lemma instead of each picture: the mean over the captions that say it.
 
-        Columns: lemma, then as `effect_means`; n_nouns is the number of its captions.
+        Columns: lemma, then as `means`; n_nouns is the number of its captions.
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: as `effect_means`.
+            UsageError: as `means`.
         """
-        return self._means(run_id, which, "lemma")
+        return self._means(run_id, effects, "lemma")
 
-    def pictures(self, run_id: str, which: Which) -> pd.DataFrame:
+    def pictures(self, run_id: str, effects: EffectFilter) -> pd.DataFrame:
         """Returns the nouns with effects, by source and position.
 
         Columns: image_id, noun, lemma, source, text (the caption), prob (untouched), n_captions (new ones kept).
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: as `effect_means`.
+            UsageError: as `means`.
         """
         with self._of_run(run_id) as (cursor, run):
-            return _ask(cursor, run, which, _PICTURES, {})
+            return _ask(cursor, run, effects, _PICTURES, {})
 
-    def captions(self, run_id: str, which: Which, image_id: str, noun: str) -> pd.DataFrame:
-        """Returns all that was measured of one noun of one picture, by the first of `which.methods`.
+    def captions(self, run_id: str, effects: EffectFilter, image_id: str, noun: str) -> pd.DataFrame:
+        """Returns all that was measured of one noun of one picture, by the first of `effects.methods`.
 
         Columns: selection, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit; by k, then sigma.
 
@@ -196,44 +215,57 @@ class EffectQueries(Reader):
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (cursor, run):
-            key = {"run_id": run["run_id"], "kind": which.kind, "image_id": image_id, "noun": noun}
-            more = {"method": which.methods[0], "metric": which.metric, "sigma_unit": which.sigma_unit}
+            key = {"run_id": run["run_id"], "kind": effects.kind, "image_id": image_id, "noun": noun}
+            more = {"method": effects.methods[0], "metric": effects.metric, "sigma_unit": effects.sigma_unit}
             return cursor.sql(_CAPTIONS, params=key | more | {"selections": list(ALL_SELECTIONS)}).df()
 
-    def ablated_layers(self, run_id: str, which: Which, k: int) -> pd.DataFrame:
+    def ablated_layers(self, run_id: str, effects: EffectFilter, k: int) -> pd.DataFrame:
         """Returns in which layers a noun's top k units lie: layer, n_units (mean over nouns with effects), share.
 
         Raises:
             RunNotFoundError: no such run.
-            UsageError: as `effect_means`; a k beyond what the run stored, where the ranking is not known.
+            UsageError: as `means`; a k beyond what the run stored, where the ranking is not known.
         """
         with self._of_run(run_id) as (cursor, run):
             stored = min(run["settings"]["top_k"], run["n_layers"] * run["d_mlp"])
             if not 1 <= k <= stored:
                 raise UsageError(f"k = {k} is not in 1 … {stored}, the units per noun that this run stored")
-            return _ask(cursor, run, which, _LAYERS, {"k": k, "n_layers": run["n_layers"]})
+            return _ask(cursor, run, effects, _LAYERS, {"k": k, "n_layers": run["n_layers"]})
 
-    def _means(self, run_id: str, which: Which, of: str) -> pd.DataFrame:
-        with self._of_run(run_id) as (cursor, run):
-            return _ask(cursor, run, which, _MEANS, {"metric": which.metric}, start=_START[which.kind], of=of)
+    def _means(self, run_id: str, effects: EffectFilter, of: str) -> pd.DataFrame:
+        """The last answer is kept: a page draws several figures of the same means."""
+        kept = self._database.remember(("effects", of), dict)
+        found = kept.get((run_id, effects))
+        if found is None:
+            with self._of_run(run_id) as (cursor, run):
+                values = {"metric": effects.metric}
+                found = _ask(cursor, run, effects, _MEANS, values, start=_START[effects.kind], of=of)
+            kept.clear()
+            kept[run_id, effects] = found
+        return found.copy()
 
 
 def _ask(
-    cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], which: Which, sql: str, values: dict[str, Any], **parts: str
+    cursor: duckdb.DuckDBPyConnection,
+    run: dict[str, Any],
+    effects: EffectFilter,
+    sql: str,
+    values: dict[str, Any],
+    **parts: str,
 ) -> pd.DataFrame:
-    """The rows of a question about what is meant by `which`.
+    """The rows that answer a question about some effects.
 
     Raises:
         UsageError: layers that the model does not have.
     """
-    led, layers = led_by(run, which.layers)
+    led, layers = led_by(run, effects.layers)
     meant = {
         "run_id": run["run_id"],
-        "kind": which.kind,
-        "methods": distinct(which.methods),
-        "lemmas": distinct(which.lemmas),
-        "only_first": which.only_first,
-        "sigma_unit": which.sigma_unit,
+        "kind": effects.kind,
+        "methods": distinct(effects.methods),
+        "lemmas": distinct(effects.lemmas),
+        "only_first": effects.only_first,
+        "sigma_unit": effects.sigma_unit,
     }
     question = sql.format(nouns=_NOUNS, meant=_MEANT.format(led=led), **parts)
     return cursor.sql(question, params=meant | layers | values).df()

@@ -84,8 +84,8 @@ class Interpretable:
     def _learn(self, units: Int[np.ndarray, " n"]) -> None:
         """Of a model of few units all are decoded at once: a vocabulary takes longer to read than they do."""
         few = self._model.facts.n_units <= MANY_UNITS
-        asked = np.arange(len(self._known)) if few and (self._known[units] < 0).any() else units
-        missing = asked[self._known[asked] < 0]
+        wanted = np.arange(len(self._known)) if few and (self._known[units] < 0).any() else units
+        missing = wanted[self._known[wanted] < 0]
         if len(missing):
             d_mlp = self._model.facts.d_mlp
             self._note(decode_units(self._model, [Neuron(*divmod(int(one), d_mlp)) for one in missing]))

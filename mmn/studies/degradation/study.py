@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.studies.study import Page, Study
+from mmn.figures.figure import Figure
+from mmn.names import ABLATE, PERTURB
+from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "What is left of a noun, and of its caption, when units are switched off or put under noise?"
+_OF_NOUNS: Final = ("methods", "concepts", "layers", "nouns")
 
 STUDY: Final = Study(
     "degradation",
@@ -14,5 +17,50 @@ STUDY: Final = Study(
     command="mmn.studies.degradation.command",
     stages={"degrade": "intervening on units"},
     tables="mmn.studies.degradation.tables:TABLES",
+    figures=(
+        Figure(
+            "degradation",
+            "what is left of a noun as more of its units are zeroed",
+            (*_OF_NOUNS, "measure", "metric"),
+            "mmn.studies.degradation.rows:degradation",
+            "mmn.studies.degradation.figures:degradation",
+            height=lambda _data: 420,
+        ),
+        Figure(
+            "perturbation",
+            "what is left of a noun as its units are put under noise",
+            (*_OF_NOUNS, "measure", "metric", "against", "sigma_unit"),
+            "mmn.studies.degradation.rows:perturbation",
+            "mmn.studies.degradation.figures:perturbation",
+            height=lambda _data: 440,
+        ),
+        Figure(
+            "ablated-layers",
+            "in which layers the zeroed units lie",
+            (*_OF_NOUNS, "ks"),
+            "mmn.studies.degradation.rows:ablated_layers",
+            "mmn.studies.degradation.figures:ablated_layers",
+            height=lambda _data: 260,
+        ),
+    ),
     pages=(Page("degradation", "Degradation", ":material/trending_down:", QUESTION),),
+    measurements={
+        ABLATE: Measurement(
+            ("degrade", "--kind", ABLATE),
+            "Sets each noun's top units to 0, more and more of them, beside random units of the same layers, and lets "
+            "the model caption again. The bundled model takes about five seconds for each picture.",
+            "effect",
+            ABLATE,
+        ),
+        PERTURB: Measurement(
+            ("degrade", "--kind", PERTURB),
+            "Adds noise to the weights of each noun's top units, beside random units, and lets the model caption "
+            "again. The bundled model takes about five seconds for each picture.",
+            "effect",
+            PERTURB,
+        ),
+    },
+    bundled=(
+        "degrade latest --kind ablate --no-captions --draws 1 --limit 32 --method contribution-folded,attribution",
+    ),
 )

@@ -52,7 +52,7 @@ def summarise(effects: pd.DataFrame, n_units: int) -> list[dict[str, Any]]:
 
 
 def picture_means(effects: pd.DataFrame) -> pd.DataFrame:
-    """Returns what `Store.effect_means` returns, from rows of `effect` of one kind: the mean effect on each picture's
+    """Returns what `EffectQueries.means` returns, from rows of `effect` of one kind: the mean effect on each picture's
     nouns, and the untouched model's probability of these as the first point (k = 0) of every line.
 
     Columns: image_id, method, selection, draw, k, sigma, prob, baseline_prob, lost, n_nouns.
@@ -83,7 +83,7 @@ def _lines(means: pd.DataFrame) -> list[tuple[str, str, float | None]]:
 def _entry(
     means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: tuple[str, str, float | None], n_units: int
 ) -> dict[str, Any]:
-    """What is told of one line, at its largest k."""
+    """The numbers of one line, at its largest k."""
     relative = _of(drawn["relative"], line)
     k = int(relative["k"].iloc[-1])
     here = {name: _of(rows, line).set_index("k").reindex([k]).iloc[0] for name, rows in drawn.items()}

@@ -136,12 +136,16 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print_json(result)
         return
     for edit in result["edits"]:
-        told = edit["settings"]
-        shares = ", ".join(_told(edit, name) for name in COLUMNS)
-        what = f"{told['n_units']} {edit['selection']} units" if edit["algorithm"] == "p2" else f"layer {told['layer']}"
+        settings = edit["settings"]
+        shares = ", ".join(_share_text(edit, name) for name in COLUMNS)
+        what = (
+            f"{settings['n_units']} {edit['selection']} units"
+            if edit["algorithm"] == "p2"
+            else f"layer {settings['layer']}"
+        )
         print(
             f"{edit['edit_id']} {edit['noun']} -> {edit['target']}, {edit['algorithm']}, {what}: {shares}; "
-            f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {told['stopped_by']}"
+            f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {settings['stopped_by']}"
         )
     from mmn.statistics.interval_words import few_note  # pandas is slow to import
 
@@ -156,7 +160,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(f"the database is {result['database']}")
 
 
-def _told(edit: dict[str, Any], name: str) -> str:
+def _share_text(edit: dict[str, Any], name: str) -> str:
     """`efficacy 0.90 [0.55, 1.00] of 10`: a share of pictures, its 95 % interval and their number; or a mean."""
     from mmn.statistics.interval_words import bracket
 

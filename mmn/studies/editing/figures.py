@@ -19,43 +19,16 @@ from mmn.figures.axes import interval_tip
 from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import of_run, require
 from mmn.statistics.interval_words import interval_note, with_words
-from mmn.studies.editing.shares import MEASURES, edit_shares
+from mmn.studies.editing.shares import COLUMNS, MEASURES
 
-COLUMNS: Final = ("edit_id", "label", "role", "mean", "low", "high", "n")
 _FURTHER: Final = (SECOND, THIRD, "#009E73", "#D55E00", "#56B4E9")  # the first edit is FIRST, random ones are grey
-
-
-def edit_label(edit: Mapping[str, Any]) -> str:
-    """What was edited and how: `p2, top 5 units by contribution`."""
-    n = len(edit["units"])
-    if edit["algorithm"] == "rank-one":
-        layers = sorted({unit.layer for unit in edit["units"]})
-        return "rank-one" + (f", layer {layers[0]}" if len(layers) == 1 else "")
-    by = f" by {edit['method']}" if edit["method"] and edit["selection"] != "random" else ""
-    return f"{edit['algorithm']}, {edit['selection']} {n} {'unit' if n == 1 else 'units'}{by}"
-
-
-def success(edits: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
-    """Returns each edit's shares with their 95 % intervals by picture: edit_id, label, role, mean, low, high, n.
-
-    Args:
-        edits: rows of `Store.edits`, in the order in which they are shown.
-        captions: `Store.edited_captions` of them.
-    """
-    if captions.empty:
-        return pd.DataFrame(columns=list(COLUMNS))
-    table = edit_shares(captions)
-    labels = _distinct_labels(edits)
-    order = {edit_id: place for place, edit_id in enumerate(edits["edit_id"])}
-    table = table[table["n"] > 0].assign(label=lambda rows: rows["edit_id"].map(labels))
-    return table.sort_values("edit_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
 
 
 def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLevelMixin:
     """Dots with intervals: efficacy, generalisation and locality of edits of one noun, side by side.
 
     Args:
-        data: `success`: one row per edit and role, in the order of the legend.
+        data: `labelled_shares`: one row per edit and role, in the order of the legend.
         run: the run's row: model, images.
         pair: the noun and the new word, as words for the title.
     """
@@ -92,13 +65,6 @@ def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLev
         height=max(140, 16 * len(labels) * len(measures)),
         title=alt.TitleParams(f"Edits of {pair}, and their controls", subtitle=subtitle),
     )
-
-
-def _distinct_labels(edits: pd.DataFrame) -> dict[str, str]:
-    """The label of each edit; with the beginning of its id where several have the same."""
-    plain = {row["edit_id"]: edit_label(row) for row in edits.to_dict("records")}
-    counts = pd.Series(list(plain.values())).value_counts()
-    return {edit_id: f"{label} ({edit_id[:6]})" if counts[label] > 1 else label for edit_id, label in plain.items()}
 
 
 def _colours(labels: Sequence[str]) -> list[str]:

@@ -1,10 +1,10 @@
 """Can a noun be rewritten into another word by changing a few units? P2's edit (arXiv 2311.07470), and its controls.
 
-    pictures of a scored run, split (`edit_pictures`)
+    pictures of a scored run, split (`pictures`)
       ─► the units with the highest score for the noun's token t0, mean over the edited pictures
-      ─► a change of their columns of W_out, stopped on success or at the cap (`edit_objective`)
+      ─► a change of their columns of W_out, stopped on success or at the cap (`objective`)
       ─► its delta as a file, whole or not at all (`deltas`)
-      ─► captions before and after, by role (`edit_report`)      `edit`, `edited_caption`
+      ─► captions before and after, by role (`report`)      `edit`, `edited_caption`
 
 t0 is what the unedited model says at p(c): the units are chosen for the source, not for the target. FiNE, the same
 first author's later method, does so at each position of the target; here it is one position and one token.
@@ -44,7 +44,7 @@ from mmn.runs.teacher_forcing import reread
 from mmn.scores.batch import check_methods
 from mmn.scores.equations import rank_units, uniform_draw
 from mmn.scores.rows import Tables
-from mmn.studies.editing import objective as objective
+from mmn.studies.editing import objective
 from mmn.studies.editing.objective import Adam, Aim, Solution
 from mmn.studies.editing.pictures import (
     EDITED,
@@ -126,10 +126,10 @@ def edit(
         run_path: the run's folder.
         edits_path: where the deltas are written, `<edit_id>.safetensors`.
         wishes: of the same noun and target.
-        progress: told in stage `edit`, in pictures judged over all wishes.
+        progress: is called in stage `edit`, with the pictures judged over all wishes.
 
     Raises:
-        UsageError: a wish that cannot be: see `split_pictures`; an unknown method, more units than the model has,
+        UsageError: an edit that cannot be made: see `split_pictures`; an unknown method, more units than the model has,
             `stepped` with a rank-one update.
         ImageError: none of the edited pictures opens any more.
         CacheError: no run there, or no space left; finished edits are kept.
@@ -204,7 +204,7 @@ def _check(model: Model, wish: Wish) -> None:
 
 
 def _carry_out(one: _Editing, edits_path: Path, progress: Callable[[int], None]) -> Tables:
-    """The shard of one edit. Its delta's file is written first: a row never speaks of a file that is not there."""
+    """The shard of one edit. Its delta's file is written first: a row never names a file that is not there."""
     model, wish = one.model, one.wish
     before = deltas.checksum(model)
     pictures, images, failures = open_pictures(one.split.roles[EDITED], one.edit_id)

@@ -89,10 +89,10 @@ def grow(model: Model, direction: Sequence[Part], max_norm: float, is_success: C
     """The smallest tried size of `direction` (of relative size 1) that succeeds, or its size at the cap.
 
     Args:
-        model: is edited while `is_success` is asked.
+        model: is edited while `is_success` is called.
         direction: parts whose largest ‖Δ_i‖ / ‖w_i‖ is 1.
         max_norm: the cap; the last size that is tried.
-        is_success: asked of the edited model.
+        is_success: called under the edited model.
     """
     sizes = [SMALLEST * GROWTH**power for power in range(1000) if SMALLEST * GROWTH**power < max_norm] + [max_norm]
     for n_tries, size in enumerate(sizes, start=1):

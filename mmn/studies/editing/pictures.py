@@ -42,7 +42,7 @@ N_LISTED: Final = 12  # nouns that an error message names
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption as the run has it; `concept` is the noun there, None of an unrelated picture."""
+    """A picture with its caption as the run has it; `concept` is the noun there, None for an unrelated picture."""
 
     example: Example
     caption: GeneratedCaption
@@ -73,7 +73,7 @@ def split_pictures(scored: ScoredRun, noun: str, target: str, n_edited: int, n_u
         noun: what the edited pictures say, any form of it.
         target: one word.
         n_edited: at most half of the pictures of the noun, at least one.
-        n_unrelated: at most so many.
+        n_unrelated: at most.
         seed: of the split.
 
     Raises:
@@ -83,15 +83,19 @@ def split_pictures(scored: ScoredRun, noun: str, target: str, n_edited: int, n_u
     lemma = lemma_of(noun.strip())
     _check_words(lemma, noun, target)
     tables = _stored(scored)
-    told = tuple(reopen.examples(tables))
-    said = {one.example.image_id: one.concept for one in stored_concepts(tables, told) if one.concept.lemma == lemma}
+    examples = tuple(reopen.examples(tables))
+    said = {
+        one.example.image_id: one.concept for one in stored_concepts(tables, examples) if one.concept.lemma == lemma
+    }
     if not said:
         raise UsageError(f"no caption of run {scored.run.run_id} says {noun!r}; often said are {_often(tables)}")
     token_id = Counter(concept.token_id for concept in said.values()).most_common(1)[0][0]
-    captions = dict(zip((one.image_id for one in told), stored_captions(scored.model, tables, told), strict=True))
+    captions = dict(
+        zip((one.image_id for one in examples), stored_captions(scored.model, tables, examples), strict=True)
+    )
 
-    def drawn(examples: Iterator[Example]) -> list[Picture]:
-        ordered = sorted(examples, key=lambda one: _draw(seed, lemma, one.image_id))
+    def drawn(chosen: Iterator[Example]) -> list[Picture]:
+        ordered = sorted(chosen, key=lambda one: _draw(seed, lemma, one.image_id))
         return [Picture(one, captions[one.image_id], said.get(one.image_id)) for one in ordered]
 
     wanted = {
@@ -99,11 +103,11 @@ def split_pictures(scored: ScoredRun, noun: str, target: str, n_edited: int, n_u
         for image_id, concept in said.items()
         if concept.token_id == token_id and not says(captions[image_id].text, target)
     }
-    of_noun = drawn(one for one in told if one.image_id in wanted)
+    of_noun = drawn(one for one in examples if one.image_id in wanted)
     if not of_noun:
         raise UsageError(f"every caption of run {scored.run.run_id} that says {noun!r} says {target!r}, too")
     n_made_on = max(1, min(n_edited, len(of_noun) // 2))
-    unrelated = drawn(one for one in told if one.image_id not in said)[:n_unrelated]
+    unrelated = drawn(one for one in examples if one.image_id not in said)[:n_unrelated]
     source = of_noun[0].concept
     assert source is not None, of_noun[0]
     wish = target_concept(target, source, _encoder(scored.model))

@@ -53,7 +53,7 @@ class EditedCaption:
 def caption_again(
     scored: ScoredRun, split: Split, delta: Delta, progress: Callable[[int], None]
 ) -> tuple[list[EditedCaption], list[Failure]]:
-    """Every picture's caption before and after `delta`, in batches by role; `progress` is told how many are done."""
+    """Every picture's caption before and after `delta`, in batches by role; `progress` gets how many are done."""
     size = scored.run.settings.batch_size
     rows: list[EditedCaption] = []
     failures: list[Failure] = []
@@ -70,7 +70,7 @@ def caption_again(
 
 
 def report(rows: Sequence[EditedCaption]) -> dict[str, float | None]:
-    """efficacy, generalisation, locality, fluency and fluency_before; None where there are no pictures to tell."""
+    """efficacy, generalisation, locality, fluency and fluency_before; None where there are no such pictures."""
     of_noun = [row for row in rows if row.role in (EDITED, OTHER)]
     return {
         "efficacy": _share(rows, EDITED),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.studies.study import Page, Study
+from mmn.figures.figure import Figure
+from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "Can a few units be changed so that the model says another word, and what else changes then?"
 
@@ -14,5 +15,24 @@ STUDY: Final = Study(
     command="mmn.studies.editing.command",
     stages={"edit": "editing, and captioning again"},
     tables="mmn.studies.editing.tables:TABLES",
+    figures=(
+        Figure(
+            "edit",
+            "whether an edit did what it should and nothing else, beside its controls",
+            ("edit",),
+            "mmn.studies.editing.rows:edit",
+            "mmn.studies.editing.figures:editing",
+            height=lambda _data: 380,
+        ),
+    ),
     pages=(Page("edit", "Edit", ":material/edit:", QUESTION),),
+    measurements={
+        "": Measurement(
+            ("edit",),
+            "Finds the change, then lets the edited copy caption pictures of the noun and unrelated ones. On the "
+            "bundled model this takes a few minutes; no model is changed on disk.",
+            "edit",
+            button="Make this edit",
+        )
+    },
 )

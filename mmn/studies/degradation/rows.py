@@ -1,0 +1,147 @@
+"""The rows of the figures of changed units: curves after ablation or under noise, and the layers of zeroed units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from mmn.errors import UsageError
+from mmn.figures.figure import Asked, Rows
+from mmn.figures.wording import led_concepts
+from mmn.names import ABLATE, PERTURB
+from mmn.store import Store
+from mmn.studies.degradation.curves import count_sample, curves
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+
+
+def degradation(store: Store, asked: Asked) -> Rows:
+    """Curves of an ablation by one or several scores.
+
+    Raises:
+        UsageError: nothing such was measured; the message says what makes it.
+    """
+    measure = asked.view.measure or "prob"
+    effects = _chosen(asked, _settings(store, asked, ABLATE), ABLATE, measure)
+    return _curves(store, asked, effects, measure)
+
+
+def perturbation(store: Store, asked: Asked) -> Rows:
+    """Curves of a perturbation by one score.
+
+    Raises:
+        UsageError: nothing such was measured; several scores or units of sigma were, and none was chosen.
+    """
+    measure = asked.view.measure or "lost"
+    effects = _chosen(asked, _settings(store, asked, PERTURB), PERTURB, measure)
+    if len(effects.methods) > 1:
+        raise UsageError(f"perturbation draws one score; give --methods with one of {', '.join(effects.methods)}")
+    return _curves(store, asked, effects, measure, against=asked.view.against or "sigma", unit=effects.sigma_unit or "")
+
+
+def ablated_layers(store: Store, asked: Asked) -> Rows:
+    """Layers of the units that an ablation zeroed, for one score and one number of units.
+
+    Raises:
+        UsageError: nothing such was measured; several scores or numbers of units.
+    """
+    settings = _settings(store, asked, ABLATE)
+    effects = _chosen(asked, settings, ABLATE)
+    ks = list(asked.view.ks) or _measured_ks(settings[settings["method"].isin(effects.methods)], asked)
+    if len(effects.methods) > 1 or not ks or len(asked.view.ks) > 1:
+        raise UsageError("ablated-layers wants one score and one number of units, as --methods A --ks 43")
+    k = asked.one("ks", "k", ks, None, ks[-1])
+    data = store.ask(EffectQueries).ablated_layers(asked.run_id, effects, k)
+    if data["n_units"].isna().all():
+        raise _nothing_fits(asked, effects)
+    return Rows(data, asked.run, {"k": k, "method": effects.methods[0], "subset": _subset(effects)})
+
+
+def _settings(store: Store, asked: Asked, kind: str) -> pd.DataFrame:
+    settings = store.ask(EffectQueries).settings(asked.run_id)
+    return settings[settings["kind"] == kind]
+
+
+def _chosen(asked: Asked, settings: pd.DataFrame, kind: str, measure: str = "") -> EffectFilter:
+    """The effects of the scores asked for, of all that were measured where none were.
+
+    Raises:
+        UsageError: not measured, with the command that measures it; several units of sigma, and none was chosen.
+    """
+    there = list(dict.fromkeys(settings["method"]))
+    methods = asked.view.methods or tuple(there)
+    missing = [method for method in methods if method not in there]
+    if missing or not there:
+        wanted = f" by {missing[0]}" if missing else ""
+        raise UsageError(
+            f"run {asked.run_id} has no measurements of kind {kind}{wanted}; there are: {', '.join(there) or 'none'}; "
+            f"mmn degrade {asked.run_id} --kind {kind} makes them"
+        )
+    return replace(
+        EffectFilter.of(asked.view, kind),
+        methods=methods,
+        metric=_metric(asked, list(settings["metric"].dropna().unique()), measure),
+        sigma_unit=_sigma_unit(asked, sorted(settings["sigma_unit"].dropna().unique())) if kind == PERTURB else None,
+    )
+
+
+def _metric(asked: Asked, there: list[str], measure: str) -> str | None:
+    """The similarity of captions; None if none was measured.
+
+    Raises:
+        UsageError: one was asked for that was not measured, several were, or one for a figure of something else.
+    """
+    metrics = asked.view.metric
+    if measure != "similarity":
+        if metrics:
+            raise UsageError("--metric names the similarity of captions: give --measure similarity with it")
+        return there[0] if there else None
+    if len(metrics) > 1:
+        raise UsageError(f"{asked.figure} draws one similarity; --metric names {len(metrics)}")
+    if not there and not metrics:
+        return None
+    return asked.one("metric", "similarity", there, metrics[0] if metrics else None)
+
+
+def _sigma_unit(asked: Asked, there: list[str]) -> str | None:
+    """The unit of sigma; noise relative to a unit's weights and noise in their own unit are not one curve.
+
+    Raises:
+        UsageError: both were measured and none was chosen; one was asked for that was not measured.
+    """
+    if not asked.view.sigma_unit and len(there) > 1:
+        units = " or ".join(f"--sigma-unit '{unit}'" for unit in there)
+        raise UsageError(f"sigma was measured in {len(there)} units, which are not one axis; give {units}")
+    return asked.one("sigma_unit", "unit of sigma", there, asked.view.sigma_unit) if there else None
+
+
+def _curves(store: Store, asked: Asked, effects: EffectFilter, measure: str, **words: Any) -> Rows:
+    """The points of all curves, and what the chart says of them.
+
+    Raises:
+        UsageError: no noun fits the filters; the measure was not taken.
+    """
+    means = store.ask(EffectQueries).means(asked.run_id, effects)
+    if means.empty:
+        raise _nothing_fits(asked, effects)
+    data = curves(means, measure)
+    if not ((data["k"] > 0) & (data["sigma"] != 0)).any():
+        raise UsageError(f"{measure} was not measured: mmn degrade --captions lets the model write again")
+    n_images, n_concepts = count_sample(means)
+    metric = effects.metric or "" if measure == "similarity" else ""
+    run = asked.run | {"n_images": n_images, "n_concepts": n_concepts}
+    return Rows(data, run, words | {"measure": measure, "subset": _subset(effects), "metric": metric})
+
+
+def _measured_ks(settings: pd.DataFrame, asked: Asked) -> list[int]:
+    """Numbers of units that were zeroed and whose layers the run kept."""
+    return [int(k) for k in sorted(settings["k"].unique()) if 0 < k <= asked.stored_k]
+
+
+def _nothing_fits(asked: Asked, effects: EffectFilter) -> UsageError:
+    return UsageError(f"no noun of run {asked.run_id} fits {_subset(effects)}")
+
+
+def _subset(effects: EffectFilter) -> str:
+    return led_concepts(effects.lemmas, effects.layers) + (", first nouns only" if effects.only_first else "")
