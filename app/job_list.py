@@ -41,9 +41,9 @@ def watch(running: list[jobs.Job]) -> None:
     """The progress of jobs, to be run again every second; the page begins anew when one of them has ended."""
     with error_boundary():
         for job in running:
-            now = jobs.look(job)
+            now = jobs.state_of(job)
             if now.status != RUNNING:
-                resources.look_again()
+                resources.refresh()
                 st.rerun()  # the whole page, which then has no timer, or a shorter list to watch
             _show_running(job, now)
 
@@ -74,7 +74,7 @@ def progress_text(now: jobs.JobState) -> str:
 
 
 def _show_ended(job: jobs.Job) -> None:
-    now = jobs.look(job)
+    now = jobs.state_of(job)
     icon = {COMPLETE: ":material/check_circle:", CANCELLED: ":material/stop_circle:"}.get(
         now.status, ":material/error:"
     )

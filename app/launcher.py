@@ -33,7 +33,7 @@ def offer(run: dict[str, Any], words: Sequence[str], label: str, note: str) -> N
         return
     ended = _like(words)
     if ended:
-        now = jobs.look(ended[0])
+        now = jobs.state_of(ended[0])
         with st.container(border=True):
             st.caption(f"The last job of this kind: {plain(now.status)}")
             job_list.tell(now)

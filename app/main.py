@@ -21,7 +21,9 @@ from app.startup import loading_libraries  # noqa: E402
 def pages() -> list[st.Page]:
     """The page table: those of the studies, and the one that scores; the first page opens."""
     return [
-        st.Page(ROOT / "pages" / f"{page.name}.py", title=page.title, icon=page.icon, default=number == 0)
+        st.Page(
+            ROOT / "pages" / Path(page.name).with_suffix(".py"), title=page.title, icon=page.icon, default=number == 0
+        )
         for number, page in enumerate(overview.PAGES)
     ]
 

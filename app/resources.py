@@ -38,7 +38,7 @@ def look_for_results() -> tuple[SetAside, ...]:
     return _load_new(cache_path())
 
 
-def look_again() -> None:
+def refresh() -> None:
     """Lets the next look happen at once: a job has just ended."""
     _load_new.clear()
 

@@ -134,7 +134,7 @@ class _Clock:
 def _use(cache: Path, quiet: dict[str, Counter[str]], clock: _Clock) -> tuple[bool, str]:
     """Loads a cache, lists and deletes its runs; returns whether anything was refused, and what came out wrong."""
     for job in jobs.list_jobs(cache / "jobs"):
-        jobs.look(job)
+        jobs.state_of(job)
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
         values, text = _runs(store, argparse.Namespace())

@@ -7,7 +7,7 @@ Every method names its definition: P1 is Schwettmann et al. 2023 (arXiv 2308.015
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 CONTRIBUTION: Final = "contribution"
@@ -22,39 +22,82 @@ RANDOM_MATCHED: Final = "random-matched"
 
 @dataclass(frozen=True)
 class Method:
-    """How a score is written, where it is read, and who defined it."""
+    """A score: how it is written, where it is read, who defined it, and what computes it.
+
+    Attributes:
+        name: that people script against.
+        equation: in plain text.
+        position: that it is read at.
+        source: the paper, or OURS.
+        score: `module:function` of (scores.methods.Measured) -> Scored; "" for a draw that follows another ranking.
+        colour: on every chart.
+        reads_act: needs act(gate) captured, too.
+        ranks_last_layer: nothing follows the last layer at an image token, so scores read there leave it out.
+    """
 
     name: str
     equation: str
     position: str
     source: str
+    score: str
+    colour: str
+    reads_act: bool = False
+    ranks_last_layer: bool = True
 
 
+_NOUN: Final = "the pass that predicts the noun"
+_IMAGE: Final = "image tokens"
+_SCORES: Final = "mmn.scores.methods"
+
+# Colours: seven of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys.
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
-        Method(CONTRIBUTION, "a · (W_U[t] · W_out[:, i])", "the pass that predicts the noun", "P2"),
+        Method(CONTRIBUTION, "a · (W_U[t] · W_out[:, i])", _NOUN, "P2", f"{_SCORES}:score_contribution", "#0072B2"),
         Method(
             CONTRIBUTION_FOLDED,
             "a · (W_U[t]·γ/rms · W_out[:, i]): the final norm folded in, so that all terms add up to the logit",
-            "the pass that predicts the noun",
+            _NOUN,
             "OURS",
+            f"{_SCORES}:score_contribution_folded",
+            "#56B4E9",
         ),
         Method(
             CONTRIBUTION_ACTFN,
             "act(gate) · (W_U[t] · W_out[:, i]): the gated FFN's up factor left out",
-            "the pass that predicts the noun",
+            _NOUN,
             "P2's released code, May 2024 to May 2025 and since August 2025",
+            f"{_SCORES}:score_contribution_actfn",
+            "#009E73",
+            reads_act=True,
         ),
-        Method(ACTIVATION, "a", "the pass that predicts the noun", "activation baseline"),
-        Method(ATTRIBUTION, "z · ∂y/∂z, its signed maximum over image tokens", "image tokens", "P1 (maximum: OURS)"),
-        Method(ATTRIBUTION_ACT, "a · ∂y/∂a, its signed maximum over image tokens", "image tokens", "OURS"),
-        Method(RANDOM, "a seeded uniform draw", "none", "P2's control"),
+        Method(ACTIVATION, "a", _NOUN, "activation baseline", f"{_SCORES}:score_activation", "#E69F00"),
+        Method(
+            ATTRIBUTION,
+            "z · ∂y/∂z, its signed maximum over image tokens",
+            _IMAGE,
+            "P1 (maximum: OURS)",
+            f"{_SCORES}:score_attribution",
+            "#D55E00",
+            ranks_last_layer=False,
+        ),
+        Method(
+            ATTRIBUTION_ACT,
+            "a · ∂y/∂a, its signed maximum over image tokens",
+            _IMAGE,
+            "OURS",
+            f"{_SCORES}:score_attribution_act",
+            "#CC79A7",
+            ranks_last_layer=False,
+        ),
+        Method(RANDOM, "a seeded uniform draw", "none", "P2's control", f"{_SCORES}:score_random", "#8c8c8c"),
         Method(
             RANDOM_MATCHED,
             "a seeded uniform draw whose units lie, rank for rank, in the layers of another ranking's",
             "none",
             "P1's control",
+            "",
+            "#6b6054",
         ),
     )
 }
@@ -93,7 +136,12 @@ def _minus_blank(method: Method) -> Method:
     if method.name.startswith(RANDOM):
         raise KeyError(method.name + MINUS_BLANK)
     equation = f"{method.equation}, minus the same over a uniform grey picture"
-    return Method(method.name + MINUS_BLANK, equation, method.position, "OURS")
+    return replace(method, name=method.name + MINUS_BLANK, equation=equation, source="OURS")
+
+
+def reads_act(methods: Collection[str]) -> bool:
+    """Whether any of the methods needs act(gate) captured."""
+    return any(method in METHODS and METHODS[method].reads_act for method in methods)
 
 
 def reference_of(method: str) -> str:
@@ -107,7 +155,8 @@ def n_ranked_layers(method: str, n_layers: int) -> int:
     Nothing follows the last layer at an image token, so attribution there leaves it out, and a control with its layers.
     """
     stem = reference_of(method) if method.startswith(RANDOM_MATCHED) else method.removesuffix(MINUS_BLANK)
-    return n_layers - 1 if stem in (ATTRIBUTION, ATTRIBUTION_ACT) else n_layers
+    is_whole = stem not in METHODS or METHODS[stem].ranks_last_layer
+    return n_layers if is_whole else n_layers - 1
 
 
 def chance_overlap(k: int, methods: Collection[str], n_layers: int, d_mlp: int) -> float:

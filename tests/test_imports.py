@@ -170,7 +170,7 @@ ORDER = (  # of the rooms: a module imports from its own room and from those bef
     "studies",
     "top",
 )
-GROUND = {"names", "errors", "printable", "core", "view", "no_nouns"}
+GROUND = {"names", "errors", "lazily", "printable", "core", "view", "no_nouns"}
 
 
 def room(module: str) -> str:

@@ -24,7 +24,7 @@ from mmn.core import Outcome
 from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
-from mmn.reading.captions import caption_encoded, undisturbed, with_captions
+from mmn.reading.captions import caption_encoded, no_context, with_captions
 from mmn.reading.hooks import permuted
 from mmn.runs import shards
 from mmn.runs.plan import Progress
@@ -95,7 +95,7 @@ def test_image_tokens_trade_places_and_nothing_else_changes(name: str) -> None:
 def test_a_caption_read_in_one_pass_is_the_one_that_was_written(name: str, shuffles: bool) -> None:
     """Shuffled: the prompt is, once, and what is generated after it is not. PaliGemma read captions both ways once."""
     model, inputs = build_family(name)
-    around = shuffling(model, inputs, SEEDS) if shuffles else undisturbed
+    around = shuffling(model, inputs, SEEDS) if shuffles else no_context
     with torch.inference_mode(), around([0]):
         output = model.module.generate(
             **inputs, do_sample=False, min_new_tokens=4, max_new_tokens=4, output_logits=True, return_dict_in_generate=1

@@ -44,7 +44,7 @@ def command(step_s: float = 0.0, n: int = 2, end: str = "ok") -> list[str]:
 
 def wait_for(job: jobs.Job, is_met, timeout_s: float = 10.0) -> jobs.JobState:
     give_up = time.monotonic() + timeout_s
-    while not is_met(state := jobs.look(job)):
+    while not is_met(state := jobs.state_of(job)):
         assert time.monotonic() < give_up, state
         time.sleep(0.02)
     return state
@@ -102,7 +102,7 @@ def test_second_cancel_ends_a_job_that_ignores_the_first(tmp_path: Path):
         time.sleep(0.02)
     jobs.cancel(job)
     time.sleep(0.1)
-    state = jobs.look(job)
+    state = jobs.state_of(job)
     assert (state.status, state.is_stopping) == ("running", True)
     jobs.cancel(job)
     assert wait_for(job, ended).status == "cancelled"
@@ -149,7 +149,7 @@ def test_half_written_report_and_long_log_do_not_matter(tmp_path: Path):
     wait_for(job, ended)
     report = json.dumps({"stage": "score", "done": 5, "total": 9, "new_field": 1})
     (job.path / "progress").write_text("noise\n" * 20_000 + report + '\n{"stage": "sco')
-    state = jobs.look(job)
+    state = jobs.state_of(job)
     assert (state.progress.done, state.progress.total) == (5, 9)
     assert len(state.tail) == 30
 

@@ -16,7 +16,7 @@ from mmn.models.adapters import find_anatomy
 from mmn.reading.captions import caption_encoded
 from mmn.runs.engines.local import open_batch
 from mmn.runs.plan import Batch
-from mmn.scores import batch
+from mmn.scores import batch, methods
 from mmn.scores.batch import check_methods, score_batch
 
 METHODS = (
@@ -280,7 +280,7 @@ def test_pixels_are_freed_before_the_model_writes(tiny, examples, monkeypatch):
 
 
 def test_a_score_that_is_not_finite_is_our_bug(tiny, examples, monkeypatch):
-    monkeypatch.setattr(batch, "contribution", lambda _anatomy, a, _rows: a * float("nan"))
+    monkeypatch.setattr(methods, "contribution", lambda _anatomy, a, _rows: a * float("nan"))
     with pytest.raises(AssertionError, match="contribution is not finite"):
         score(tiny, examples, replace(SETTINGS, methods=(names.CONTRIBUTION,)))
 

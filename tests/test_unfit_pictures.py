@@ -20,7 +20,7 @@ from mmn.runs.engines.local import carry_out
 from mmn.runs.plan import Plan, Progress, count, plan
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.shards import finished_shards, read_run, read_shard
-from mmn.scores import batch
+from mmn.scores import batch, methods
 from mmn.scores.exactness import inexact
 from mmn.store import Store
 from mmn.studies.invariance import shuffled
@@ -126,13 +126,13 @@ def test_nan_weights_of_a_loaded_model_fail_every_picture(tiny, folder, tmp_path
 
 
 def test_gradients_that_overflow_fail_their_pictures_and_not_the_run(tiny, folder, tmp_path, monkeypatch):
-    def overflowing(measured: batch.Measured) -> batch.Scored:
+    def overflowing(measured: methods.Measured) -> methods.Scored:
         scored = attribution(measured)
         scored.score[[index for index, one in enumerate(measured.said) if one.row == 0]] = torch.inf
         return scored
 
-    attribution = batch.SCORES[names.ATTRIBUTION]
-    monkeypatch.setitem(batch.SCORES, names.ATTRIBUTION, overflowing)
+    attribution = methods.score_attribution
+    monkeypatch.setattr(methods, "score_attribution", overflowing)
     one_by_one = planned(tiny, folder, methods=(names.ATTRIBUTION,), batch_size=1)
     run_path, _ = carry_out(one_by_one, tiny, tmp_path / "runs", quiet)
     rows = rows_of(run_path)

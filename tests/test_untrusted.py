@@ -418,7 +418,7 @@ def test_a_strangers_jobs_are_no_jobs(tmp_path: Path) -> None:
         assert jobs.list_jobs(tmp_path) == [], change
     (path / "job.json").write_text(json.dumps(whole))
     (job,) = jobs.list_jobs(tmp_path)
-    assert jobs.look(job).status == "failed"
+    assert jobs.state_of(job).status == "failed"
     (path / "job.json").unlink()
     os.mkfifo(path / "job.json")
     assert jobs.list_jobs(tmp_path) == []

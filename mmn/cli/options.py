@@ -1,4 +1,4 @@
-"""What the words of an option mean: lists, numbers, sizes as numbers or shares of all units, ranges of layers.
+"""Reads the values of options: lists, numbers, sizes as numbers or shares of all units, ranges of layers.
 
 Every function says of a wrong value which option it was given to, and what was expected.
 """
@@ -20,7 +20,7 @@ def words(text: str, option: str, example: str = "contribution") -> tuple[str, .
     """The distinct words of `A,B`.
 
     Raises:
-        UsageError: there are none.
+        UsageError: the list is empty.
     """
     found = tuple(split(text))
     if not found:
@@ -32,7 +32,7 @@ def number(text: str, option: str) -> float:
     """A number.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a number.
     """
     try:
         return float(text)

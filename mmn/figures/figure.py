@@ -8,13 +8,13 @@ as `module:function`: the registry (`studies.FIGURES`) is read without Altair.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmn.errors import UsageError
+from mmn.lazily import load
 from mmn.names import default_method
 from mmn.no_nouns import require_nouns
 from mmn.view import SPELLINGS, View, flag_of
@@ -249,12 +249,6 @@ def require_taken(figure: Figure, view: View) -> None:
     if unread := [name for name in view.given() if name not in {*figure.takes, "run"}]:
         those = ", ".join(flag_of(name) for name in SPELLINGS if name in figure.takes) or "no filter"
         raise UsageError(f"figure {figure.name} does not read {flag_of(unread[0])}; it reads {those}")
-
-
-def load(place: str) -> Any:
-    """The object that `module:name` names."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which characters can an exported chart draw? What no font here has is written out and said, never left to boxes.
+"""Which characters an exported chart can draw; those that no font here has are written out and named.
 
 A PNG or PDF holds the shapes of its letters, taken from the fonts of this machine; where none has a character, the
 renderer draws a box or nothing, and the text inside a PDF is another one. The renderer itself is asked, a character at

@@ -10,17 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mmn.names import (
-    ACTIVATION,
-    ATTRIBUTION,
-    ATTRIBUTION_ACT,
-    CONTRIBUTION,
-    CONTRIBUTION_ACTFN,
-    CONTRIBUTION_FOLDED,
-    MINUS_BLANK,
-    RANDOM,
-    RANDOM_MATCHED,
-)
+from mmn.names import METHODS, MINUS_BLANK
 
 # The list must end in a generic family: an unknown font alone gives a chart without any text.
 FONT: Final = "Helvetica, Liberation Sans, Arial, sans-serif"
@@ -40,17 +30,6 @@ NUMBERS: Final = {
     }
 }
 
-# The same colour for a score on every page: seven of Okabe and Ito's eight, draws in greys.
-_METHOD_COLOURS: Final = {
-    CONTRIBUTION: FIRST,
-    CONTRIBUTION_FOLDED: "#56B4E9",
-    CONTRIBUTION_ACTFN: "#009E73",
-    ACTIVATION: SECOND,
-    ATTRIBUTION: "#D55E00",
-    ATTRIBUTION_ACT: THIRD,
-    RANDOM: MUTED,
-    RANDOM_MATCHED: "#6b6054",
-}
 _OTHER_METHOD: Final = "#b8a900"
 
 # Viridis from 25 % to 85 %, its dark end a little lighter: ordered by lightness for every kind of colour vision, and
@@ -73,7 +52,7 @@ def method_colours(methods: Sequence[str]) -> list[str]:
 
 def _method_colour(method: str) -> str:
     plain = method.removesuffix(MINUS_BLANK).partition(":")[0]
-    colour = _METHOD_COLOURS.get(plain, _OTHER_METHOD)
+    colour = METHODS[plain].colour if plain in METHODS else _OTHER_METHOD
     if not method.endswith(MINUS_BLANK):
         return colour
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

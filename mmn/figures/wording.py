@@ -1,4 +1,4 @@
-"""Words that charts, tables and pages share. No chart library here: pages without charts import it, too."""
+"""Words that charts, tables and pages share. No chart library here."""
 
 from __future__ import annotations
 

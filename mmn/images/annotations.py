@@ -1,4 +1,4 @@
-"""Files that say of pictures what they are called and what people said of them: COCO, SBU, tables of rows, plain lists.
+"""Annotation files that name pictures and their captions: COCO, SBU, tables of rows, plain lists.
 
 Each is read into `Named` rows. Which file a name means is for `naming` to find.
 """

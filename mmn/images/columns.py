@@ -1,4 +1,4 @@
-"""Which columns of a row name pictures, and which hold what people said of them?
+"""Which columns of a row name pictures, and which hold captions.
 
 Rows come from annotation files, metadata beside pictures, lists and saved data sets. Pictures are named as in Hugging
 Face's ImageFolder (`file_name`, `*_file_name`, `file_names`, …) or in LLaVA's files (`image`, `images`). Captions are

@@ -1,4 +1,4 @@
-"""What do the libraries that decode pictures say meanwhile? Kept off the terminal, and told where a picture fails.
+"""Keeps what image decoders print off the terminal, and reports it where a picture fails.
 
 Pillow warns through Python; libtiff writes to standard error by itself, unless somebody else takes its messages.
 """

@@ -1,4 +1,4 @@
-"""Which pictures of a run do the rows of an annotation file speak of, given after the run was scored?
+"""Matches the rows of an annotation file with the pictures of a run that is scored already.
 
 A file that is named or found is a picture of the run where its path is, or its bytes are. Where an annotation file
 comes without a folder, its names are compared with the paths of the run's pictures, as `naming` compares all names.

@@ -1,4 +1,4 @@
-r"""Which file, or which picture of a run, does a name in an annotation file mean? The one place that compares names.
+r"""Matches names in annotation files with files, or with a run's pictures: the one place that compares names.
 
     a name ─► its parts: NFC, `\` as `/`, no `.` and `..`
       ─► paths with the same last part ─► the one that shares the longest end with the name

@@ -1,4 +1,4 @@
-"""Where a picture is and what people said of it, before anything was opened; and reading the files that say so."""
+"""Where a picture lies and its captions, before it is opened; and reading the files that say so."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def cannot_list(error: OSError) -> SourceError:
-    """What a folder that may not be read is told as."""
+    """The message for a folder that may not be read."""
     return SourceError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions or leave it out")
 
 

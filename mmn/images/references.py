@@ -1,4 +1,4 @@
-"""Which captions does a source have of pictures that are known already? Any source, or its file alone."""
+"""The captions that a source has of pictures that are known already; any source, or its file alone."""
 
 from __future__ import annotations
 

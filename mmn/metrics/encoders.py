@@ -1,4 +1,4 @@
-"""What metrics with a model of their own share: which checkpoint it is, and each text encoded only once."""
+"""What metrics with a model of their own share: the checkpoint, and each text encoded only once."""
 
 from __future__ import annotations
 

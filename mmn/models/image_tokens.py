@@ -1,4 +1,4 @@
-"""Which positions of a prompt are the picture's? Those of the placeholder that its tokens are put in place of."""
+"""The positions of a prompt that hold the picture: those of the placeholder token."""
 
 from __future__ import annotations
 

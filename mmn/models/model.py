@@ -87,7 +87,7 @@ class Model:
     def exact_prompt(self, prompt: str, answer_prefix: str = "") -> str:
         """The user's words as this model expects them: in its chat template if it has one, image placeholder included.
 
-        `answer_prefix` is put into the model's mouth: the caption goes on from there.
+        `answer_prefix` begins the answer; the caption goes on from there.
         """
         wrapped = self._wrapped(prompt)
         gap = "" if not answer_prefix or wrapped[-1:].isspace() else " "

@@ -1,4 +1,4 @@
-"""A checkpoint's processor: loaded, and what an older one lacks filled in from the model's config, with a word of it.
+"""Loads a checkpoint's processor; fills in from the model's config what an older one lacks, and says so.
 
 Older processors left it to the model how many tokens a picture takes. Without these numbers newer ones raise, or, as
 BLIP-2's, leave the picture out of the prompt and say nothing.

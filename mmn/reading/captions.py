@@ -24,10 +24,10 @@ from mmn.models.model import Model
 from mmn.reading.concepts import GeneratedCaption, n_whole_tokens, token_ends_of
 from mmn.reading.hooks import Captured, capture, first_not_finite, weight_not_finite
 
-Around = Callable[[Sequence[int]], AbstractContextManager[None]]  # what a pass over these rows of a batch runs in
+PassContext = Callable[[Sequence[int]], AbstractContextManager[None]]  # what a pass over these rows of a batch runs in
 
 
-def undisturbed(_rows: Sequence[int]) -> AbstractContextManager[None]:
+def no_context(_rows: Sequence[int]) -> AbstractContextManager[None]:
     """The model as it is."""
     return nullcontext()
 
@@ -44,7 +44,7 @@ class CaptionBatch:
     captions: tuple[GeneratedCaption, ...]
     captured: Captured
     logits: tuple[Float[Tensor, "batch V"], ...]
-    around: Around = undisturbed
+    around: PassContext = no_context
 
     def logits_at(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Float[Tensor, "n V"]:
         """Row `rows[i]` of forward pass `steps[i]`, in float32."""
@@ -65,7 +65,11 @@ def caption_batch(
 
 @torch.inference_mode()
 def caption_encoded(
-    model: Model, inputs: dict[str, Tensor], max_new_tokens: int, with_act: bool = False, around: Around = undisturbed
+    model: Model,
+    inputs: dict[str, Tensor],
+    max_new_tokens: int,
+    with_act: bool = False,
+    around: PassContext = no_context,
 ) -> CaptionBatch:
     """`caption_batch` of pictures that are model inputs already, and inside `around`, where that changes the model."""
     with around(range(len(inputs["input_ids"]))), capture(model, with_act) as captured:

@@ -1,4 +1,4 @@
-"""Is a text English? The tagger of nouns is, and of another language it would make nouns out of anything.
+"""Tells whether a text is English: the noun tagger is, and would find nouns in any other language, too.
 
 Three signs of another language, all OURS, none of which needs a model:
 

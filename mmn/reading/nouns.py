@@ -1,4 +1,4 @@
-"""Which words of an English text are nouns, and what is the lemma of each?
+"""The nouns of an English text, and the lemma of each.
 
 The default tagger is HanTa with lemminflect's lemmas: HanTa's own are bad (skis -> sky), and words that it leaves
 unclassified or takes for another open class (giraffe) are nouns when the lexicon knows them as nothing else.

@@ -1,6 +1,6 @@
-"""What was given of a run's pictures after it was scored? Masks of their objects, and references, as shards of the run.
+"""Masks of objects, and references, that are given to a run after it was scored, as shards of the run.
 
-    source ─► which pictures of the run it speaks of (`images.known`)
+    source ─► which pictures of the run it names (`images.known`)
       references ─► `reference`: all captions of a picture, those of scoring and those added, and their nouns' lemmas
       masks      ─► remembered only; `annotate` draws them, and measures again where they changed
       ─► `added_source`: what was added, in order
@@ -107,7 +107,7 @@ def mask_specs(run_path: Path) -> tuple[str, ...]:
 
 
 def open_run_masks(specs: Sequence[str], run: Run, examples: Sequence[Example]) -> tuple[list[MaskSource], str]:
-    """The sources of a run's masks, `specs` and last its pictures' own; and why there are none where there are none.
+    """The sources of a run's masks, `specs` and last its pictures' own; and, where there are none, why.
 
     Raises:
         UsageError, SourceError: one of `specs` cannot be read any more.

@@ -1,4 +1,4 @@
-"""Is what a shard holds what a run may hold? Checked column by column before it is written, and before it is loaded.
+"""Checks what a shard holds, column by column, before it is written and before it is loaded.
 
 The schema (`tables.TABLES`) says which columns there are, of which type, and which may be empty; the run says how many
 layers, units and ranks there are. Every check runs over whole columns: 5 million scores take about two seconds.

@@ -1,4 +1,4 @@
-"""A unit is chosen on one picture of a noun and judged on another: what was chosen to be high there need not be here.
+"""Chooses a unit on one picture of a noun to judge it on another: what was chosen as high need not be high there.
 
     nouns of the run's captions, by lemma ─► for each picture of a lemma another picture of it (`partners`)
       ─► that picture's top units for the noun (`top_units`), to be judged on this one
@@ -93,7 +93,7 @@ def _number(seed: int, lemma: str, image_id: str) -> int:
 
 
 def _said(shard_path: Path) -> list[tuple[str, str, str]]:
-    """Picture, noun and lemma of a shard's own captions; words that the user chose are none."""
+    """Picture, noun and lemma of a shard's own captions; words that the user chose do not count."""
     if "concept" not in shards.row_counts(shard_path):
         return []
     rows = shards.read_columns(shard_path, "concept", ["image_id", "variant", "noun", "lemma", "target_at"])

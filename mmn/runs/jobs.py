@@ -1,4 +1,4 @@
-"""Which jobs are there, how far is each, and how does one start or stop them?
+"""Starts, finds and stops the app's jobs, each a command in a process of its own.
 
 A job is the command line in a process of its own, in a session of its own: Ctrl-C on the app, a browser reload and
 even a restart of the app leave it alone. All that is known of it lies in `cache/jobs/<job id>/`:
@@ -95,7 +95,7 @@ class Progress:
 @dataclass(frozen=True)
 class JobState:
     """How a job stands: `status` is one of `names.RUN_STATES`, `result` what it printed at the end, `tail` its last
-    lines that are not reports (empty unless something went wrong or a library was talkative).
+    lines that are not reports (empty unless something went wrong or a library printed messages).
     """
 
     status: str
@@ -194,7 +194,7 @@ def _read_job(path: Path) -> Job | None:
     return job if is_ours and all(isinstance(text, str) for text in texts) and job.task.split() else None
 
 
-def look(job: Job) -> JobState:
+def state_of(job: Job) -> JobState:
     """How `job` stands now, read from its files alone."""
     alive = is_alive(job)  # before the result is read: a job may end in between, never begin
     progress, tail = _read_progress(job.path / "progress")

@@ -1,4 +1,4 @@
-"""What do the JSON files of a run say, and is it what they may say?
+"""Reads the JSON files of a run, and checks what they say.
 
     run.json        a `core.Run`: every input that can change a number; and the digest of all that
     outcome.json    a `core.Outcome`: how and when it ended; and its digest

@@ -1,4 +1,4 @@
-"""The pictures of a scored run, met again: what annotating and every experiment begin with.
+"""The pictures of a scored run, opened again: where annotating and every study begin.
 
 A run's folder holds what was scored batch by batch. `open_run` pairs it with the model that it was scored with (no
 other will do), `batches` lists what is to be gone through, `examples` and `open_again` give the pictures, as they were.

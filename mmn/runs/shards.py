@@ -1,4 +1,4 @@
-"""What did a scoring run find? Its answer as Parquet: one folder per run, one sub-folder per finished batch.
+"""A run on disk: one folder per run, one sub-folder of Parquet files per finished batch.
 
     <runs>/<run id>/run.json                every input that can change a number
     <runs>/<run id>/<shard>/*.parquet       one file per table of `tables.TABLES`; the folder's name gives the run

@@ -18,7 +18,8 @@ from mmn.models.model import Model
 from mmn.reading.captions import read_captions
 from mmn.reading.concepts import GeneratedCaption, token_ends_of
 from mmn.runs.reopen import ScoredRun
-from mmn.scores.batch import UNITS_AT_ONCE, Measured, Scored, all_scores, measure
+from mmn.scores.batch import UNITS_AT_ONCE, all_scores, measure
+from mmn.scores.methods import Measured, Scored
 from mmn.scores.rows import Said
 
 _CONCEPT_FIELDS = tuple(Concept.__dataclass_fields__)
@@ -78,12 +79,11 @@ def reread(
     if not said:
         return
     model = scored.model
-    with_act = names.CONTRIBUTION_ACTFN in methods
+    with_act = names.reads_act(methods)
     captions = stored_captions(model, tables, examples)
     batch = read_captions(model, images, scored.run.prompt, captions, with_act)
     settings = replace(scored.run.settings, methods=tuple(methods))
     size = max(1, UNITS_AT_ONCE // model.facts.n_units)
     for start in range(0, len(said), size):
         measured = measure(model, batch, names.ORIGINAL, said[start : start + size], settings)
-        folded = measured.folded_scores()
-        yield measured, all_scores(measured, folded)
+        yield measured, all_scores(measured)

@@ -1,4 +1,4 @@
-"""What a library raises over somebody's files becomes one line: caught at one boundary, and none of our own with it."""
+"""Errors that a library raises over a user's files, translated once into one-line errors of ours."""
 
 from __future__ import annotations
 

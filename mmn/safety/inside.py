@@ -1,4 +1,4 @@
-"""The one way from a name to a path: a name that a file, a database or a request brought never leaves its folder."""
+"""Turns a name from a file, a database or a request into a path that stays inside its folder."""
 
 from __future__ import annotations
 

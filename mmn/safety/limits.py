@@ -1,4 +1,4 @@
-"""Work over a stranger's files in a process of its own, which is killed when it takes too much time or memory.
+"""Runs work on a stranger's files in a process of its own, which is killed when it takes too much time or memory.
 
 A chat template is a program, a tokenizer a set of patterns, a config a list of sizes: each can ask for hours or for all
 of the memory. A forked copy of this process tries it first, and only its answer, a text, comes back. Forking costs

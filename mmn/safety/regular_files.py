@@ -1,4 +1,4 @@
-"""Files that strangers may have made, read without a surprise: no link followed, no pipe waited for, no end of it."""
+"""Reads files that strangers may have made: no links followed, no pipes waited for, no endless reads."""
 
 from __future__ import annotations
 

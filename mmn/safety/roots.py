@@ -1,4 +1,4 @@
-"""Which folders may be read? Where the dashboard serves others than this machine, only those that its owner names.
+"""Which folders may be read when the dashboard serves other machines: only those that its owner names.
 
 A confined process, and every job that it starts, reads pictures, lists, masks, models and deltas from some folders
 alone (`confine`; the environment carries it into jobs). Paths are judged as what they really are, links followed. Any

@@ -11,62 +11,32 @@ the picture brought; that difference is a ranking of its own, `METHOD-minus-blan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from mmn import names
 from mmn.core import Concept, Example, Failure, ScoreSettings
 from mmn.errors import BatchError, LanguageError, UsageError
+from mmn.lazily import load
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept
-from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE
+from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
 from mmn.reading.language import is_english
 from mmn.scores import rows
 from mmn.scores.budget import Reading, logit_budget
-from mmn.scores.equations import Ranked, contribution, folded_rows, rank_matched, rank_units, uniform_draw
+from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units
 from mmn.scores.exactness import inexact, sentence
-from mmn.scores.gradients import Question, attribute
-from mmn.scores.rows import Said, Tables, Variant, of_each
+from mmn.scores.methods import Measured, Scored, draws
+from mmn.scores.rows import Said, Tables, Variant
 from mmn.studies.tables import failure_table
 
 STAGE = "score"  # of a failure: the concept was found, and its logit does not add up
 INEXACT = "InexactLogit"
 UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
 GREY = (128, 128, 128)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A method's scores of n concepts. Where it reads image tokens, the token of each unit's score and a there."""
-
-    score: Float[Tensor, "n L m"]
-    activation: Float[Tensor, "n L m"]
-    token_position: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the methods read at the positions of n concepts in one variant. Float32, on the model's device."""
-
-    model: Model
-    batch: CaptionBatch
-    variant: Variant
-    said: Sequence[Said]
-    reading: Reading
-    a: Float[Tensor, "n L m"]
-    rows: Float[Tensor, "n d"]
-    folded: Float[Tensor, "n d"]
-    settings: ScoreSettings
-
-    def folded_scores(self) -> Float[Tensor, "n L m"]:
-        """`contribution-folded`, which the budget needs whatever the methods are."""
-        return contribution(self.model.anatomy, self.a, self.folded)
 
 
 def score_batch(
@@ -85,7 +55,7 @@ def score_batch(
         EncodingError: the processor fails.
         BatchError: logits or scores that are not finite, by row.
     """
-    with_act = names.CONTRIBUTION_ACTFN in settings.methods
+    with_act = names.reads_act(settings.methods)
     sizes = [image.size for image in images]
     inputs = model.encode_and_close(images, exact_prompt)
     original = caption_encoded(model, inputs, settings.max_new_tokens, with_act)
@@ -215,10 +185,10 @@ def _score_variant(
     """The tables of concepts of one captured batch, and every unit's scores."""
     with torch.inference_mode():
         measured = measure(model, batch, variant, said, settings)
-        folded_scores = measured.folded_scores()
+        folded_scores = measured.folded_scores
         budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
         logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
-    scores = all_scores(measured, folded_scores)
+    scores = all_scores(measured)
     tables = {
         "concept": rows.concept_table(said, variant, measured.reading.token_ids, logits, budget),
         "score": pa.concat_tables(_rank_all(measured, scores)),
@@ -243,7 +213,7 @@ def measure(
     return Measured(model, batch, variant, said, reading, a, rows, folded, settings)
 
 
-def all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dict[str, Scored]:
+def all_scores(measured: Measured) -> dict[str, Scored]:
     """Scores of every method that was asked for, or that a matched control follows; not the controls' own."""
     wanted = [
         names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
@@ -251,10 +221,7 @@ def all_scores(measured: Measured, folded_scores: Float[Tensor, "n L m"]) -> dic
     ]
     scored = {}
     for method in dict.fromkeys(wanted):
-        if method == names.CONTRIBUTION_FOLDED:
-            scored[method] = Scored(folded_scores, measured.a)
-        else:
-            scored[method] = SCORES[method](measured)
+        scored[method] = load(names.METHODS[method].score)(measured)
         _require_finite(measured, method, scored[method])
     return scored
 
@@ -285,7 +252,7 @@ def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
 
 def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
     ranked = rank_units(reference.score, measured.settings.top_k)
-    return rank_matched(_draws(measured, method), ranked.unit)
+    return rank_matched(draws(measured, method), ranked.unit)
 
 
 def _rank_differences(
@@ -310,58 +277,3 @@ def _score_table(
     token = None if scored.token_position is None else scored.token_position.flatten(1).gather(1, at)
     activation = scored.activation.flatten(1).gather(1, at)
     return rows.score_table(said, variant, method, ranked, activation, token, d_mlp)
-
-
-def _score_contribution(measured: Measured) -> Scored:
-    return Scored(contribution(measured.model.anatomy, measured.a, measured.rows), measured.a)
-
-
-def _score_contribution_actfn(measured: Measured) -> Scored:
-    """A plain FFN has no up factor to leave out: act(z) is the activation itself."""
-    if not measured.model.anatomy.is_gated:
-        return _score_contribution(measured)
-    act = measured.batch.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
-    return Scored(contribution(measured.model.anatomy, act, measured.rows), measured.a)
-
-
-def _score_activation(measured: Measured) -> Scored:
-    return Scored(measured.a, measured.a)
-
-
-def _score_attribution(measured: Measured) -> Scored:
-    return _attributed(measured, of_activation=False)
-
-
-def _score_attribution_act(measured: Measured) -> Scored:
-    return _attributed(measured, of_activation=True)
-
-
-def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
-    questions = [Question(one.row, one.concept.position, one.concept.token_id) for one in measured.said]
-    captions = [caption.token_ids for caption in measured.batch.captions]
-    batch = measured.batch
-    found = attribute(measured.model, batch.inputs, captions, questions, of_activation, batch.around)
-    return Scored(found.score, found.activation, found.token_position)
-
-
-def _score_random(measured: Measured) -> Scored:
-    return Scored(_draws(measured, names.RANDOM), measured.a)
-
-
-def _draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
-    n_units, seed = measured.a[0].numel(), measured.settings.seed
-    draws = [
-        uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units)
-        for one, variant in zip(measured.said, of_each(measured.variant, len(measured.said)), strict=True)
-    ]
-    return torch.stack(draws).to(measured.a.device).view_as(measured.a)
-
-
-SCORES: dict[str, Callable[[Measured], Scored]] = {
-    names.CONTRIBUTION: _score_contribution,
-    names.CONTRIBUTION_ACTFN: _score_contribution_actfn,
-    names.ACTIVATION: _score_activation,
-    names.ATTRIBUTION: _score_attribution,
-    names.ATTRIBUTION_ACT: _score_attribution_act,
-    names.RANDOM: _score_random,
-}

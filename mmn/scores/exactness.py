@@ -1,4 +1,4 @@
-"""How much of a logit may the terms of its budget miss? What the number format explains, and no more (OURS).
+"""How much of a logit its terms may miss: what the number format explains, and no more (OURS).
 
 A residual beyond that means that a matrix, a norm or a position is not what the adapter takes it for: the scores are
 then no parts of the logit, whatever they look like.

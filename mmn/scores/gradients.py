@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
-from mmn.reading.captions import Around, undisturbed, with_captions
+from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph
 from mmn.scores.equations import attribution
 
@@ -59,7 +59,7 @@ def attribute(
     captions: Sequence[Sequence[int]],
     questions: Sequence[Question],
     of_activation: bool = False,
-    around: Around = undisturbed,
+    around: PassContext = no_context,
 ) -> Attributed:
     """Attribution scores of all `questions`, in their order.
 

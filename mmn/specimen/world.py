@@ -1,4 +1,4 @@
-"""What the specimen's world contains, and what is said about it.
+"""What the specimen's world contains, and the captions that describe it.
 
 A scene is one to three objects (emoji glyphs) on one of eight places. Its caption follows from the scene
 alone, objects named from left to right, so the truth about every picture is known exactly:

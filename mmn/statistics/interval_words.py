@@ -1,4 +1,4 @@
-"""Intervals in words: for subtitles, tooltips and the terminal. Where there is none, why. No chart library here."""
+"""Intervals in words, for subtitles, tooltips and the terminal; where there is none, why. No chart library here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure is a mean over pictures? 95 % intervals by picture, never by concept, that cover 95 % (METHODS: Intervals).
+"""95 % intervals of means over pictures, by picture, never by concept, that cover 95 % (METHODS: Intervals).
 
     a share of pictures (every picture 0 or 1)   Clopper and Pearson (1934): exact, covers 95 % at least
     any other mean                               Student's t, or t with Hall's correction for skewness, whichever end

@@ -1,4 +1,4 @@
-"""Do two samples come from one distribution? The two-sample test of Kolmogorov and Smirnov, without SciPy."""
+"""The two-sample test of Kolmogorov and Smirnov, without SciPy."""
 
 from __future__ import annotations
 

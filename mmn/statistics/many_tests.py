@@ -1,4 +1,4 @@
-"""Which of many comparisons would chance not give? A test for each row of a table, and Benjamini-Hochberg over all.
+"""A test for each row of a table, and Benjamini-Hochberg over all rows.
 
 A row compares something with its control on the same pictures, so its test is paired by picture: under no difference,
 each picture's difference could as well have the other sign (`sign_flip`; Fisher 1935), or be another picture's

@@ -1,4 +1,4 @@
-"""What the readers of experiments share: the nouns that are meant, and rows as arrays of pictures for intervals."""
+"""What the queries of studies share: the chosen nouns, and rows as arrays of pictures for intervals."""
 
 from __future__ import annotations
 

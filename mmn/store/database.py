@@ -1,4 +1,4 @@
-"""What stops the database from opening? DuckDB's errors, said in words that help; and a cursor per use.
+"""Opens the database, gives out cursors, and explains DuckDB's errors in words that help.
 
 DuckDB locks its file per process: while one holds it nobody else can even read it. Within a process every use takes a
 cursor of its own, because a connection shared by threads mixes up their answers.

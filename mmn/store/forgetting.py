@@ -1,4 +1,4 @@
-"""How do rows leave? Whole runs, which are remembered as deleted, and single edits. Folders are the store's work."""
+"""Removes the rows of a run, which is remembered as deleted, or of an edit. Their folders are the store's work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does what was given of pictures after scoring reach rows that are loaded once? In any order, with one result.
+"""Applies masks and references that came after scoring to rows that are loaded once: in any order, one result.
 
 Masks: an annotation says in `outline` which revision of a picture's masks its overlaps are held against (none: 0). Of a
 picture only the rows of the latest revision are kept; those of an earlier one make room, or are passed over.

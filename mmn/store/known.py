@@ -1,4 +1,4 @@
-"""What does the database know of a run already, that a new shard must agree with?
+"""What the database knows of a run, and a new shard must agree with.
 
 A shard by itself may be faultless and still be none of the run's: one of another run, or one copied under another name.
 Its pictures must be told of by a shard of the run; a caption of a picture is told once; no two shards say the same.

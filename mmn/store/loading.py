@@ -1,4 +1,4 @@
-"""How do shards become rows? One transaction each: the rows, their image-level ranks, and the mark that they are in.
+"""Loads shards, each in one transaction: its rows, their image-level ranks, and the mark that it is loaded.
 
 A run is known by its id wherever its folder lies. A run that was deleted leaves its id in `deleted_run`, so that a
 folder that ships with the program does not bring it back; a new scoring in `<cache>/runs` does.
@@ -38,7 +38,7 @@ from mmn.store.given import apply_references, of_latest_masks
 from mmn.store.known import Known, check_same, known_of
 from mmn.studies.tables import ADDED_KEYS
 
-_TOLD_AGAIN: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
+_REPEATABLE_KEYS: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it
 _OF_A_MODEL: Final = ("neuron",)  # tables without a run_id
 ROWS_AT_ONCE: Final = 1_000_000  # that one transaction adds, or more where a single shard has more
 
@@ -281,7 +281,7 @@ def _insertion(table: str) -> str:
     if table not in _OF_A_MODEL:
         rows = f"SELECT $run_id AS run_id, * FROM shard_{table}"  # noqa: S608 - names are our own
         there += " WHERE run_id = $run_id"
-    if keys := _TOLD_AGAIN.get(table, ()):
+    if keys := _REPEATABLE_KEYS.get(table, ()):
         same = " AND ".join(f"told.{key} IS NOT DISTINCT FROM shard_{table}.{key}" for key in keys)
         rows += f" ANTI JOIN (SELECT {', '.join(keys)} {there}) AS told ON {same}"
     return f"INSERT INTO {table} BY NAME {rows}"

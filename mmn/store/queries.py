@@ -1,4 +1,4 @@
-"""What do the tables say? One function per question: a cursor and values in, a data frame out, nothing left open."""
+"""Questions about runs: a cursor and values in, a data frame out, nothing left open."""
 
 from __future__ import annotations
 

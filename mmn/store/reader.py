@@ -1,4 +1,4 @@
-"""What every answer of the store begins with: a cursor of its own, the run that is meant, and what is not there."""
+"""What all queries share: the open database, the run that is meant, and checks of what is asked for."""
 
 from __future__ import annotations
 

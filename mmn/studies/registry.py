@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from mmn.errors import UsageError
-from mmn.figures.figure import Figure, load
+from mmn.figures.figure import Figure
+from mmn.lazily import load
 from mmn.studies import MODULES
 from mmn.studies.study import Study
 

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from mmn.core import Failure
-from mmn.figures.figure import load
+from mmn.lazily import load
 from mmn.studies.registry import STUDIES
 from mmn.studies.table import Table
 

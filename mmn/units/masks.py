@@ -1,4 +1,4 @@
-"""Object masks of a picture, by the lemma of what they show: the truth that fields are held against.
+"""Object masks of a picture, by the lemma of what they show: the truth that receptive fields are compared with.
 
 Two kinds of source, those in which the pictures themselves come, or given later (`mmn annotate --masks`):
 

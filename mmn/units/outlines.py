@@ -1,4 +1,4 @@
-"""How is one object of a COCO file drawn? Polygons, run lengths plain or packed, as a boolean mask.
+"""Draws one object of a COCO file as a boolean mask: polygons, run lengths plain or packed.
 
 What cannot be drawn costs itself alone: a broken polygon of several leaves the others.
 """

@@ -126,7 +126,7 @@ def test_job_moves_survives_a_reload_and_is_cancelled(page, address, cache_path:
     page.get_by_role("button", name="Cancel").click()
     sync_api.expect(page.get_by_text(re.compile("specimen on gallery: cancelled"))).to_be_visible()
     (job,) = jobs.list_jobs(cache_path / "jobs")
-    assert jobs.look(job).status == "cancelled"
+    assert jobs.state_of(job).status == "cancelled"
     page.get_by_text(re.compile("specimen on gallery: cancelled")).click()
     page.get_by_text("Layers of this run").click()
     chart(page).wait_for()

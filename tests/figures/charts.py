@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmn.figures.figure import load
+from mmn.lazily import load
 from mmn.studies.registry import FIGURES
 
 CHARTS = {name: load(figure.chart) for name, figure in FIGURES.items()}

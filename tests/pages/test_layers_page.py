@@ -130,7 +130,7 @@ def test_results_of_a_job_appear_on_the_next_look(empty_cache, open_app):
     fill(empty_cache)
     from app import resources
 
-    resources.look_again()
+    resources.refresh()
     at.run()
     assert len(charts(at)) == 1
 

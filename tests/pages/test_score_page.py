@@ -55,7 +55,7 @@ def wait_for_end(cache: Path) -> jobs.JobState:
     while jobs.is_alive(job):
         assert time.monotonic() < give_up
         time.sleep(0.05)
-    return jobs.look(job)
+    return jobs.state_of(job)
 
 
 def test_methods_explain_themselves(empty_cache, open_app):

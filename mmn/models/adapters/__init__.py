@@ -1,7 +1,7 @@
-"""What differs between model families, and nothing else: declared, not coded.
+"""What differs between model families: declared, not coded.
 
-`find_adapter` matches a loaded model with its family (`families.py`) and its text decoder (`decoders.py`) and
-returns its `Anatomy`: the very modules that scores are read from.
+`find_family` and `find_decoder` look up a model's family (`families.py`) and text decoder (`decoders.py`);
+`find_anatomy` resolves them in a loaded model as its `Anatomy`: the very modules that scores are read from.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def find_decoder(text_config: Any, family: Family) -> Decoder:
     if decoder_type not in DECODERS:
         form = ", an encoder and a decoder" if getattr(text_config, "is_encoder_decoder", False) else ""
         raise UnsupportedModelError(
-            f"this {family.model_type} model speaks through a {decoder_type!r} decoder{form}, for which there is no "
+            f"this {family.model_type} model uses a {decoder_type!r} text decoder{form}, for which there is no "
             f"adapter; supported are {', '.join(DECODERS)}"
         )
     return DECODERS[decoder_type]

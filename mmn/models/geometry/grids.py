@@ -1,4 +1,4 @@
-"""What is a grid of image tokens? Rows and columns of spans in the picture's pixels, and the place of each token.
+"""A grid of image tokens: rows and columns of spans in the picture's pixels, and the place of each token.
 
 Plain values, without torch: the store keeps them and the pages draw them.
 """

@@ -1,4 +1,4 @@
-"""Which kind of grid does a family have? The one table of them, and the way in: `image_grid`."""
+"""The kinds of grids of image tokens, and the way in: `image_grid`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from mmn.errors import UsageError
 from mmn.models.geometry.any_resolution import any_resolution, any_resolution_with_class_token
 from mmn.models.geometry.crops import canvas_and_whole, split
+from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
-from mmn.models.geometry.seen import Seen
 from mmn.models.geometry.whole import merged, patches
 
 if TYPE_CHECKING:
     from mmn.models.model import Model  # torch, which geometry itself does without
 
-GRIDS: Final[dict[str, Callable[[Seen], Grids]]] = {
+GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "patches": patches,
     "merged": merged,
     "canvas": canvas_and_whole,
@@ -44,11 +44,11 @@ def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int,
     if family.grid not in GRIDS:
         reason = WITHOUT_GRID.get(family.grid, f"no geometry is declared for them ({family.grid!r})")
         raise UsageError(f"where units of a {family.model_type} model look cannot be shown: {reason}")
-    from mmn.models.image_tokens import image_positions  # it speaks of tensors, so torch comes with it
+    from mmn.models.image_tokens import image_positions  # imports torch
 
     n_tokens = int(image_positions(model, inputs).sum())
-    seen = Seen(model.module.config, model.processor.image_processor, inputs, picture_size, n_tokens)
-    grids = GRIDS[family.grid](seen)
+    asked = GridInputs(model.module.config, model.processor.image_processor, inputs, picture_size, n_tokens)
+    grids = GRIDS[family.grid](asked)
     if len(grids.cells) != n_tokens:
-        raise seen.refusal(f"its grids have {len(grids.cells)} tokens and the prompt has {n_tokens}")
+        raise asked.refusal(f"its grids have {len(grids.cells)} tokens and the prompt has {n_tokens}")
     return grids

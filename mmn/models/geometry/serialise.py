@@ -1,4 +1,4 @@
-"""How is a picture's grid of image tokens kept in one cell of a table? As JSON, from which it reads back equal.
+"""A picture's grid of image tokens as JSON, for one cell of a table, and back.
 
     {"tiles": [{"rows": [[from, to], …], "columns": [[from, to], …]}, …], "cells": [[tile, row, column], null, …]}
 

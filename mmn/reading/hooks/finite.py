@@ -1,4 +1,4 @@
-"""Where in a model do numbers stop being numbers? Asked when its logits are not finite, and not before."""
+"""Finds where in a model numbers stop being finite; asked only when its logits are not."""
 
 from __future__ import annotations
 

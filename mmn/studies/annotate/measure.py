@@ -142,7 +142,7 @@ def annotate(
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
     asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
     _decode_stored(asked, progress)
-    blind = _why_blind(asked)
+    blind = _why_no_grid(asked)
     if blind:
         progress(Progress(STAGE, message=f"units were decoded; {blind}"))
         return
@@ -260,7 +260,7 @@ def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCal
     shards.write_shard(scored.path, name, {"neuron": decode_units(scored.model, units)})
 
 
-def _why_blind(asked: _Asked) -> str:
+def _why_no_grid(asked: _Asked) -> str:
     """Why the model's image tokens have no place in a picture; empty where they have one. Tried on one picture."""
     for batch in reopen.batches(asked.scored):
         for example in reopen.examples(shards.read_shard(asked.run_path / batch)):

@@ -25,8 +25,8 @@ from mmn.core import Neuron
 from mmn.models.model import Model
 from mmn.runs import shards
 from mmn.runs.reopen import ScoredRun
-from mmn.scores.batch import Measured, Scored
 from mmn.scores.equations import rank_matched, rank_units, uniform_draw
+from mmn.scores.methods import Measured, Scored
 from mmn.scores.rows import Said
 from mmn.studies.annotate.measure import MANY_UNITS, NEURONS_SHARD
 from mmn.units.decoding import decode_units

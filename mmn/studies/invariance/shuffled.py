@@ -35,7 +35,7 @@ from mmn import names
 from mmn.core import Example, ScoreSettings
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
-from mmn.reading.captions import Around, caption_encoded
+from mmn.reading.captions import PassContext, caption_encoded
 from mmn.reading.hooks import permuted
 from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback
@@ -163,12 +163,12 @@ def _score_shuffled(
     shown = [example for _, example, _ in rows]
     seeds = [(settings.seed, example.image_id, variant) for example, variant in zip(shown, variants, strict=True)]
     around = shuffling(model, inputs, seeds)
-    with_act = names.CONTRIBUTION_ACTFN in settings.methods
+    with_act = names.reads_act(settings.methods)
     captioned = caption_encoded(model, inputs, settings.max_new_tokens, with_act, around)
     return score_captions(model, captioned, shown, variants, settings)
 
 
-def shuffling(model: Model, inputs: dict[str, Tensor], seeds: Sequence[tuple[int, str, str]]) -> Around:
+def shuffling(model: Model, inputs: dict[str, Tensor], seeds: Sequence[tuple[int, str, str]]) -> PassContext:
     """Runs the model on rows of `inputs` with each row's image tokens in the order that its seed gives.
 
     Args:

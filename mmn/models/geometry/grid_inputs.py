@@ -1,4 +1,4 @@
-"""What is a kind of grid worked out from? The configuration, the image processor, and what it made of the picture."""
+"""The inputs of a grid of image tokens: the config, the image processor, and what it made of the picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmn.models.geometry.grids import Axis, Box
 
 
 @dataclass(frozen=True)
-class Seen:
+class GridInputs:
     """What a kind of grid is worked out from."""
 
     config: Any
