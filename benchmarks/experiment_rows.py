@@ -48,23 +48,21 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
     """What the three pages ask at once, each with its intervals."""
     lemma = ["noun07"]
     return {
-        "invariance: 6 methods, 8 k, intervals": lambda: store.ask(InvarianceQueries).shuffled("latest", METHODS, KS),
-        "invariance: 1 noun": lambda: store.ask(InvarianceQueries).shuffled("latest", METHODS, KS, lemma),
-        "invariance: led by layers 8–23": lambda: store.ask(InvarianceQueries).shuffled(
+        "invariance: 6 methods, 8 k, intervals": lambda: store.ask(InvarianceQueries).curves("latest", METHODS, KS),
+        "invariance: 1 noun": lambda: store.ask(InvarianceQueries).curves("latest", METHODS, KS, lemma),
+        "invariance: led by layers 8–23": lambda: store.ask(InvarianceQueries).curves(
             "latest", METHODS, KS, layers=(8, 23)
         ),
         "invariance: by concept": lambda: store.ask(InvarianceQueries).by_concept("latest", CONTRIBUTION, 100),
-        "invariance: by layer, k 100": lambda: store.ask(InvarianceQueries).kept_by_layer("latest", CONTRIBUTION, 100),
-        "invariance: by layer, k 1000": lambda: store.ask(InvarianceQueries).kept_by_layer(
-            "latest", CONTRIBUTION, 1000
-        ),
-        "invariance: nouns that survive": lambda: store.ask(InvarianceQueries).surviving_concepts("latest"),
+        "invariance: by layer, k 100": lambda: store.ask(InvarianceQueries).by_layer("latest", CONTRIBUTION, 100),
+        "invariance: by layer, k 1000": lambda: store.ask(InvarianceQueries).by_layer("latest", CONTRIBUTION, 1000),
+        "invariance: nouns that survive": lambda: store.ask(InvarianceQueries).survival("latest"),
         "invariance: what was measured": lambda: store.ask(InvarianceQueries).measured("latest"),
-        "across: 80 nouns": lambda: store.ask(CrossImageQueries).across_pictures("latest", CONTRIBUTION, 100, 5),
-        "across: layers 8–23": lambda: store.ask(CrossImageQueries).across_pictures(
+        "across: 80 nouns": lambda: store.ask(CrossImageQueries).by_concept("latest", CONTRIBUTION, 100, 5),
+        "across: layers 8–23": lambda: store.ask(CrossImageQueries).by_concept(
             "latest", CONTRIBUTION, 100, 5, layers=(8, 23)
         ),
-        "across: by layer": lambda: store.ask(CrossImageQueries).shared_by_layer("latest", CONTRIBUTION, 100, 5),
+        "across: by layer": lambda: store.ask(CrossImageQueries).by_layer("latest", CONTRIBUTION, 100, 5),
         "specificity: heat map of 12 concepts": lambda: store.ask(SpecificityQueries).by_concept(
             "latest", CONTRIBUTION
         ),

@@ -184,7 +184,7 @@ def selectivity(store: Store, run: dict[str, Any]) -> None:
 
 def invariance(store: Store, run: dict[str, Any]) -> None:
     methods, ks = store.score_methods(run["run_id"]), [units_of(run, 0.014), 100, units_of(run, 0.25)]
-    found = store.ask(InvarianceQueries).shuffled(run["run_id"], methods, ks)
+    found = store.ask(InvarianceQueries).curves(run["run_id"], methods, ks)
     rows = [
         (
             o.method,
@@ -204,7 +204,7 @@ def cross_image(store: Store, run: dict[str, Any]) -> None:
     measured = measured[measured["kind"] == "cross-image"]
     rows = []
     for method in dict.fromkeys(measured["method"]):
-        of = store.ask(CrossImageQueries).across_pictures(run["run_id"], method, 100, 5)
+        of = store.ask(CrossImageQueries).by_concept(run["run_id"], method, 100, 5)
         several = of["n_draws"] > 1
         rows.append(
             (

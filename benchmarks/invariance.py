@@ -32,7 +32,7 @@ from mmn.models.model import Model
 from mmn.runs.engines.local import carry_out
 from mmn.runs.plan import Plan, plan
 from mmn.runs.reopen import open_run
-from mmn.studies.invariance.shuffled import measure_region
+from mmn.studies.invariance.region import measure_region
 
 GOAL: Final = 5.5
 N_DRAWS: Final = 5

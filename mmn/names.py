@@ -170,6 +170,8 @@ def chance_overlap(k: int, methods: Collection[str], n_layers: int, d_mlp: int) 
 ABLATE: Final = "ablate"  # an intervention: units set to 0 (P1)
 PERTURB: Final = "perturb"  # an intervention: noise on what units write (P2)
 INTERVENTIONS: Final = (ABLATE, PERTURB)
+REGION: Final = "region"  # an invariance: one picture before and after its tokens are shuffled (P2, figure 3)
+CROSS_IMAGE: Final = "cross-image"  # an invariance: several pictures whose captions share a noun (P2, figure 4)
 TOP: Final = "top"  # a selection of units: the first of a ranking
 INTERPRETABLE: Final = "interpretable"  # the first interpretable units of a ranking
 SELECTIONS: Final = (TOP, INTERPRETABLE, RANDOM)  # the last one is the control

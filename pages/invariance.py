@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from app import experiments, invariance_charts, resources, widgets
+from app import charts, experiments, invariance_tables, resources, study_page, widgets
 from app.text import plain
 from mmn.errors import UsageError
-from mmn.studies.invariance.queries import CROSS_IMAGE, REGION, InvarianceQueries
+from mmn.names import CROSS_IMAGE, REGION
+from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.view import View
 
 VIEWS = {"Shuffled": REGION, "Across pictures": CROSS_IMAGE}
 TOLD = {
@@ -18,43 +22,68 @@ TOLD = {
     CROSS_IMAGE: "Several pictures whose captions share a noun, drawn at random. Here: which share of the noun's top "
     "units all of them have in common, beside random units in the same layers.",
 }
-NOTES = {
-    REGION: "Captions and scores every picture again under each of five permutations of its image tokens: about five "
-    "times as long as scoring the run.",
-    CROSS_IMAGE: "Compares the rankings that the run has; no model is needed. Only nouns that the captions of at least "
-    "five pictures say enter: a run of few pictures may have none.",
-}
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
+    run = study_page.chosen_run()
     view = st.segmented_control(
         "What changes", list(VIEWS), default="Shuffled", required=True, key="view", bind="query-params"
     )
     kind = VIEWS[view]
     st.markdown(TOLD[kind])
-    words = ["invariance", run["run_id"][:8], "--kind", kind]
-    measured = resources.store().ask(InvarianceQueries).measured(run["run_id"])
-    measured = measured[measured["kind"] == kind]
-    if measured.empty:
-        experiments.nothing_yet(run, words, "Measure", NOTES[kind])
+    job = study_page.measurement("invariance", kind)
+    if not study_page.is_measured(run, job):
         return
+    measured = resources.store().ask(InvarianceQueries).measured(run["run_id"], kind)
     concepts = resources.store().concepts(run["run_id"])
     widgets.tidy_filters(run, list(dict.fromkeys(measured["method"])), concepts)
-    lemmas = widgets.concept_picker(concepts)
-    show(run, kind, measured, lemmas)
-    experiments.measure_again(run, words, NOTES[kind])
+    lemmas = tuple(widgets.concept_picker(concepts))
+    show = shuffled if kind == REGION else across
+    study_page.guarded(lambda: show(run, measured, View(run["run_id"], concepts=lemmas)))
+    study_page.measure_again(run, job)
 
 
-def show(run: dict[str, Any], kind: str, measured: Any, lemmas: list[str]) -> None:
-    """The charts, or what the filters leave nothing of."""
+def shuffled(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
+    """Curves against k, and at one k layers and concepts."""
+    methods = experiments.methods_picker(list(dict.fromkeys(measured["method"])))
+    view = replace(view, methods=tuple(methods), layers=experiments.leading_layers(run))
+    if not methods:
+        st.info("Choose at least one score above.", icon=":material/tune:")
+        return
+    if view.layers is None:
+        invariance_tables.survival(view)
+    else:
+        invariance_tables.survival_by_score(view)
+    charts.show("invariance", view)
+    st.subheader("At one k")
+    left, right = st.columns([3, 2])
+    with left:
+        method = widgets.ranking_picker(methods)
+    with right:
+        k = experiments.one_k_picker(run, sorted(set(measured["k"].tolist())))
+    view = replace(view, methods=(method,), ks=(k,))
+    charts.show("invariance-layers", view)
+    figure = charts.show("invariance-concepts", view)
+    invariance_tables.by_concept(run, figure.rows.data)
+
+
+def across(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
+    """The layers of the units that several pictures of a concept share, and the concepts one by one."""
+    left, middle, right = st.columns([3, 2, 2])
+    with left:
+        method = widgets.ranking_picker(list(dict.fromkeys(measured["method"])))
+    rows = measured[measured["method"] == method]
+    sizes = sorted(set(rows["n"].tolist()))
+    n = right.selectbox("Pictures of each concept", sizes, key="pictures", bind="query-params")
+    with middle:
+        k = experiments.one_k_picker(run, sorted(set(rows.loc[rows["n"] == n, "k"].tolist())))
+    view = replace(view, methods=(method,), ks=(k,), pictures=n, layers=experiments.chosen_layers(run))
     try:
-        (invariance_charts.region if kind == REGION else invariance_charts.across)(run, measured, lemmas)
-    except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
+        charts.show("cross-image-layers", view)
+    except UsageError as error:  # an older version counted shared units without their layers
+        st.info(f"{plain(error)}.", icon=":material/update:")
+    figure = charts.show("cross-image", view)
+    invariance_tables.by_concept(run, figure.rows.data)
 
 
 page()

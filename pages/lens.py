@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import experiments, image_words, lens_charts, links, picture_strip, pictures, resources, state, widgets
+from app import charts, image_words, links, picture_strip, pictures, resources, state, study_page
 from app.text import plain
-from mmn.errors import ImageError
+from mmn.errors import UsageError
+from mmn.figures.figure import Drawn
+from mmn.statistics.interval_words import percent
 from mmn.store.pictures import PictureQueries
 from mmn.studies.lens.queries import LensQueries
+from mmn.studies.lens.rows import nearest_result
+from mmn.view import View
 
 INPUT, LIKELIEST = "input", "the likeliest word"
-NOTE = (
-    "Reads 50 pictures of the run once more and writes down the words that each of their image tokens is nearest to, "
-    "and those that it would say after every layer. Seconds with the bundled model, minutes with a large one."
-)
 TOLD = (
     "A picture enters the decoder as image tokens. **Input**: the vocabulary's embeddings nearest to each of them. "
     "**After a layer**: what the model would say there at once (logit lens). Point at a token for its other words."
@@ -26,24 +26,22 @@ TOLD = (
 
 
 def page() -> None:
-    run = widgets.chosen_run()
-    if run is None:
-        widgets.no_runs()
-        return
+    run = study_page.chosen_run()
     st.markdown(TOLD)
-    words = ["lens", run["run_id"][:8]]
-    read = resources.store().ask(LensQueries).pictures(run["run_id"])
-    if read.empty:
-        experiments.nothing_yet(run, words, "Read image tokens", NOTE)
+    job = study_page.measurement("lens")
+    if not study_page.is_measured(run, job):
         return
+    read = resources.store().ask(LensQueries).pictures(run["run_id"])
     found = resources.store().ask(PictureQueries).pictures(run["run_id"])
     found = found[found["image_id"].isin(read["image_id"])]
     picture = picture_strip.chosen_picture(run, found)
     picture_strip.show(run, found, picture)
     if picture is not None:
         one_picture(run, picture, read)
-    lens_charts.show(run)
-    experiments.measure_again(run, words, NOTE)
+    st.subheader("Over all pictures that were read")
+    nearest(View(run["run_id"]))
+    after_layers(run["run_id"], len(read))
+    study_page.measure_again(run, job)
 
 
 def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame) -> None:
@@ -60,33 +58,33 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
     values = of_noun["prob"].to_numpy(np.float64) if len(of_noun) else best
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     with row.container(width=420):
-        drawn(run, picture, words, values)
+        image_words.show(run["run_id"], picture, words, list(values))
         measure = "cosine of the nearest word" if layer is None else f"probability of {noun}"
         pictures.legend(0.0, 1.0, f"{measure}; here {values.min():.3f} to {values.max():.3f}")
     with row.container(width="stretch"):
         st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
         links.image_link(run, picture["image_id"])
-        lens_charts.word_table(image_words.frequent(words), is_cosine=layer is None)
+        image_words.table(words, is_cosine=layer is None)
 
 
 def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
     """The layer of the slider, None for the decoder's input, and the noun whose probability is coloured."""
     layers = [INPUT] * bool(known["has_nearest"]) + [str(int(layer)) for layer in known["layers"]]
-    said = {plain(noun): noun for noun in nouns} | {LIKELIEST: LIKELIEST}  # as the pills show them
-    words = list(said)
+    labels = {plain(noun): noun for noun in nouns} | {LIKELIEST: LIKELIEST}  # as the pills show them
+    words = list(labels)
     for key, options in (("layer", layers), ("word", words)):
         if st.session_state.get(key) not in (None, *options):  # of another run or picture
             del st.session_state[key]
     state.tidy_address(
         {
             "layer": lambda text: text if text in layers else None,
-            "word": lambda text: next((one for one in words if text in (one, said[one])), None),
+            "word": lambda text: next((one for one in words if text in (one, labels[one])), None),
         }
     )
     row = st.container(horizontal=True, gap="large", vertical_alignment="bottom")
     layer = layers[0]
     if len(layers) > 1:
-        most = lens_charts.says_most(run)  # the last layer often says little of the picture
+        most = says_most(run)  # the last layer often says little of the picture
         usual = most if most in layers else layers[-1]
         layer = row.select_slider("After layer", layers, usual, key="layer", bind="query-params", width=420)
     if layer == INPUT:
@@ -94,22 +92,43 @@ def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int
     noun = row.pills(
         "Colour: the probability of", words, default=words[0], required=True, key="word", bind="query-params"
     )
-    return int(layer), said[noun]
+    return int(layer), labels[noun]
 
 
-def drawn(run: dict[str, Any], picture: dict[str, Any], words: pd.DataFrame, values: np.ndarray) -> None:
-    """The overlay, or why there is none."""
-    grids = resources.store().ask(PictureQueries).grid(run["run_id"], picture["image_id"])
+def says_most(run: dict[str, Any]) -> str:
+    """The layer after which most image tokens say a noun of their caption, by the mean over pictures; "" if none do."""
+    shares = resources.store().ask(LensQueries).noun_shares(run["run_id"]).groupby("layer")["share"].mean()
+    return str(shares.idxmax()) if len(shares) and shares.max() > 0 else ""
+
+
+def nearest(view: View) -> None:
+    """Nearest words of image tokens against those of random vectors, or why there are none."""
     try:
-        image = pictures.displayed(picture["source"], picture["image_id"])
-    except ImageError as error:
-        st.info(f"The picture cannot be shown: {plain(error)}", icon=":material/broken_image:")
+        figure = charts.show("lens", view)
+    except UsageError:
+        st.caption("This model adds something to its input embeddings, so its image tokens have no nearest words.")
         return
-    if grids is None:
-        st.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
-        st.caption("This model's image tokens have no place in the picture, so their words are only listed.")
+    found = nearest_result(figure.rows.data)
+    assert found is not None, "drawn without random vectors"
+    st.caption(
+        f"English words among the nearest: {percent(found.word_share)}; {percent(found.word_share_random)} for random "
+        "vectors. P1 (Table 2) finds no difference between image tokens and random vectors: D = .037, p > .5."
+    )
+
+
+def after_layers(run_id: str, n_images: int) -> None:
+    """The layers after which image tokens say a noun of the caption; nothing where no noun was looked for."""
+    try:
+        figure = layers_figure(run_id, n_images)
+    except UsageError:
         return
-    image_words.show(image, grids, (picture["width"], picture["height"]), words, list(values))
+    charts.show_drawn(figure)
+    st.caption("An image token says the noun whose token is its most probable one after that layer.")
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing image tokens with objects")
+def layers_figure(run_id: str, n_images: int) -> Drawn:  # noqa: ARG001 - more pictures, other shares
+    return charts.drawn("lens-layers", View(run_id))
 
 
 page()

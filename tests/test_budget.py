@@ -8,8 +8,8 @@ import torch
 
 from mmn.models.adapters import DECODERS, FAMILIES, Anatomy, Norm
 from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE, capture
-from mmn.scores.budget import Budget, Reading, logit_budget
-from mmn.scores.equations import contribution, folded_rows
+from mmn.scores.budget import Budget, Reading, ffn_outputs, logit_budget
+from mmn.scores.equations import contribution, folded_rows, written_rows
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 N_STEPS = 4
@@ -37,9 +37,10 @@ def measure(model, inputs, anatomy=None, shift=0, site=ACTIVATION):
     reading = Reading(torch.zeros_like(steps), steps + shift, tokens)
     read = (reading.rows, reading.steps)
     folded = folded_rows(model.anatomy, model.anatomy.w_u(tokens), captured.read(FINAL, ONCE, *read))
-    scores = contribution(model.anatomy, captured.read_layers(site, *read), folded)
-    budget = logit_budget(model.anatomy, captured, reading, folded, scores)
-    logit = logits.gather(1, tokens[:, None])[:, 0].double()
+    written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, captured, reading))
+    scores = contribution(model.anatomy, captured.read_layers(site, *read), written)
+    budget = logit_budget(model.anatomy, captured, reading, folded, written, scores)
+    logit = model.anatomy.uncapped(logits.gather(1, tokens[:, None])[:, 0].double())
     return ((logit - budget.total()).abs() / logit.abs().clamp(min=1)).max().item(), budget
 
 

@@ -14,7 +14,7 @@ from mmn.scores.equations import rank_units
 
 ROOT = Path(__file__).parents[1]
 USE_ALL = """
-import tests.conftest, mmn.scores.batch, mmn.studies.lens.results
+import tests.conftest, mmn.scores.batch, mmn.studies.lens.rows
 from mmn.store import Store
 with Store.open(__import__("pathlib").Path(r"{cache}")) as store:
     store.runs()

@@ -20,27 +20,42 @@ from tests.tiny import FAMILY_BUILDERS, build_family
 CAPTION = [11, 12, 13, 14]
 QUESTIONS = [Question(0, 1, 17), Question(0, 2, 30)]
 STEP = 1e-4
-# Norms that compute in float32 whatever they are given: their rounding would drown a small difference.
-FLOAT64_NORMS = [("llama", "LlamaRMSNorm"), ("mistral", "MistralRMSNorm"), ("qwen2", "Qwen2RMSNorm")]
-IN_FLOAT32 = ("paligemma", "qwen2_vl", "qwen2_5_vl", "limber")  # norms, or GPT-J's attention, that cannot be helped so
-FAMILIES = [name for name in FAMILY_BUILDERS if name not in IN_FLOAT32]
+# Rotations, or the attention's softmax, that are computed in float32.
+IN_FLOAT32 = ("qwen2_vl", "qwen2_5_vl", "limber", "gemma2", "cohere")
+InFloat64 = Callable[[str], tuple[Model, dict[str, Tensor]]]
+FAMILIES = [name for name in FAMILY_BUILDERS if not any(one in name for one in IN_FLOAT32)]
 
 
-@pytest.fixture(autouse=True)
-def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+def norms_in_float64(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms that compute in float32 whatever they are given would drown a small difference in their rounding."""
+
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        scale = torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * hidden_states * scale
+        name, epsilon = type(self).__name__, getattr(self, "variance_epsilon", None) or self.eps
+        centred = hidden_states - hidden_states.mean(-1, keepdim=True) if "Layer" in name else hidden_states
+        scale = torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + epsilon)
+        return (self.weight + 1 if "Gemma" in name else self.weight) * centred * scale
 
-    for family, name in FLOAT64_NORMS:
-        module = __import__(f"transformers.models.{family}.modeling_{family}", fromlist=[name])
-        monkeypatch.setattr(getattr(module, name), "forward", forward)
+    for kind in {type(part) for part in module.modules() if type(part).__module__.startswith("transformers")}:
+        if kind.__name__.endswith(("RMSNorm", "CohereLayerNorm", "Cohere2LayerNorm")):
+            monkeypatch.setattr(kind, "forward", forward)
+
+
+@pytest.fixture
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> InFloat64:
+    """Builds a tiny model that computes in float64 throughout."""
+
+    def build(name: str) -> tuple[Model, dict[str, Tensor]]:
+        model, inputs = build_family(name)
+        norms_in_float64(model.module.double(), monkeypatch)
+        return model, {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+
+    return build
 
 
 @pytest.mark.parametrize("of_activation", [False, True], ids=["attribution", "attribution-act"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_attribution_equals_a_finite_difference(name: str, of_activation: bool) -> None:
-    model, inputs = _in_float64(name)
+def test_attribution_equals_a_finite_difference(in_float64: InFloat64, name: str, of_activation: bool) -> None:
+    model, inputs = in_float64(name)
     found = attribute(model, inputs, [CAPTION], QUESTIONS, of_activation)
     modules = model.anatomy.ffn_outs if of_activation else model.anatomy.activations
     positions = image_positions(model, inputs)[0].nonzero()[:, 0]
@@ -52,8 +67,8 @@ def test_attribution_equals_a_finite_difference(name: str, of_activation: bool) 
         assert found.score[1, layer, unit].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_score_is_the_maximum_over_image_tokens_and_its_token_is_kept() -> None:
-    model, inputs = _in_float64("llava")
+def test_the_score_is_the_maximum_over_image_tokens_and_its_token_is_kept(in_float64: InFloat64) -> None:
+    model, inputs = in_float64("llava")
     found = attribute(model, inputs, [CAPTION], QUESTIONS)
     with torch.enable_grad():
         with capture_graph(model) as graph:
@@ -65,16 +80,16 @@ def test_the_score_is_the_maximum_over_image_tokens_and_its_token_is_kept() -> N
     assert torch.equal(found.token_position[1, 1], product.argmax(0))
 
 
-def test_concepts_of_one_caption_do_not_disturb_each_other() -> None:
-    model, inputs = _in_float64("llava")
+def test_concepts_of_one_caption_do_not_disturb_each_other(in_float64: InFloat64) -> None:
+    model, inputs = in_float64("llava")
     together = attribute(model, inputs, [CAPTION], QUESTIONS)
     for index, question in enumerate(QUESTIONS):
         alone = attribute(model, inputs, [CAPTION], [question])
         assert torch.allclose(together.score[index], alone.score[0])
 
 
-def test_rows_of_a_batch_do_not_disturb_each_other() -> None:
-    model, inputs = _in_float64("llava")
+def test_rows_of_a_batch_do_not_disturb_each_other(in_float64: InFloat64) -> None:
+    model, inputs = in_float64("llava")
     other = {name: torch.cat([value, value.flip(-1) if value.ndim == 4 else value]) for name, value in inputs.items()}
     captions = [CAPTION, [21, 22]]
     both = attribute(model, other, captions, [Question(1, 1, 9), Question(0, 2, 30), Question(0, 0, 8)])
@@ -83,22 +98,16 @@ def test_rows_of_a_batch_do_not_disturb_each_other() -> None:
     assert not torch.allclose(both.score[0], both.score[1])
 
 
-def test_the_last_layer_is_left_out() -> None:
-    model, inputs = _in_float64("llava")
+def test_the_last_layer_is_left_out(in_float64: InFloat64) -> None:
+    model, inputs = in_float64("llava")
     assert attribute(model, inputs, [CAPTION], QUESTIONS).score.shape[1] == model.facts.n_layers - 1
 
 
-def test_a_family_without_image_tokens_is_refused() -> None:
-    model, inputs = _in_float64("llava")
+def test_a_family_without_image_tokens_is_refused(in_float64: InFloat64) -> None:
+    model, inputs = in_float64("llava")
     text_only = inputs | {"input_ids": torch.full_like(inputs["input_ids"], 5)}
     with pytest.raises(UsageError, match="no image tokens"):
         attribute(model, text_only, [CAPTION], QUESTIONS)
-
-
-def _in_float64(name: str) -> tuple[Model, dict[str, Tensor]]:
-    model, inputs = build_family(name)
-    model.module.double()
-    return model, {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
 
 
 def _logit(
@@ -111,7 +120,8 @@ def _logit(
             logits = model.module(**with_captions(model, inputs, [CAPTION])).logits[0]
     finally:
         handle.remove()
-    return logits[inputs["input_ids"].shape[1] - 1 + QUESTIONS[1].position, QUESTIONS[1].token_id].item()
+    place = inputs["input_ids"].shape[1] - 1 + QUESTIONS[1].position
+    return model.anatomy.uncapped(logits[place, QUESTIONS[1].token_id]).item()
 
 
 def _multiplied(position: int, unit: int, factor: float) -> Callable[..., Any]:

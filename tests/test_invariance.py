@@ -30,10 +30,12 @@ from mmn.runs import shards
 from mmn.runs.plan import Progress
 from mmn.runs.reopen import open_run
 from mmn.scores.gradients import Question, attribute
-from mmn.studies.invariance import cross_image, measure, shuffled
+from mmn.studies.invariance import cross_image, rankings
+from mmn.studies.invariance import region as measuring
 from mmn.studies.invariance.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
-from mmn.studies.invariance.measure import common_units, shared_units, summarize
-from mmn.studies.invariance.shuffled import Region, measure_region, permutation, shuffling
+from mmn.studies.invariance.rankings import CaptionNoun, common_units, shared_units
+from mmn.studies.invariance.region import Region, measure_region, permutation, shuffling
+from mmn.studies.invariance.summary import summarize
 from tests.scored import run_path_of, tables_of
 from tests.tiny import FAMILY_BUILDERS, build_family
 
@@ -165,7 +167,7 @@ def test_large_models_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
     rng = np.random.default_rng(0)
     ranked = np.stack([[rng.permutation(40)[:20] for _ in range(3)] for _ in range(7)])
     whole = common_units(ranked, (5, 20), 40)
-    monkeypatch.setattr(measure, "RANKS_AT_ONCE", 80)
+    monkeypatch.setattr(rankings, "RANKS_AT_ONCE", 80)
     assert common_units(ranked, (5, 20), 40).tolist() == whole.tolist()
 
 
@@ -359,7 +361,7 @@ def test_more_draws_and_other_ks_add_only_what_is_missing(
     methods = shards.read_shard(next(run_path.glob("shuffled-0-batch-00000-*")))["score"]["method"].to_pylist()
     assert set(methods) == set(METHODS.split(","))  # all of the run's, whatever was compared
     assert len(list(run_path.glob("shuffled-*"))) == 3 * 3
-    monkeypatch.setattr(shuffled, "caption_encoded", None)  # nothing is captioned from here on
+    monkeypatch.setattr(measuring, "caption_encoded", None)  # nothing is captioned from here on
     measure_region(open_again, 2, None, (5,))
     again = measure_region(open_again, 3, None, KS)
     assert again.rows.equals(region.rows)
@@ -383,7 +385,7 @@ def test_the_draws_of_one_picture_are_one_batch(cache: Path, tiny: Model, monkey
         sizes.append(len(inputs["input_ids"]))
         return caption_encoded(model, inputs, *more)
 
-    monkeypatch.setattr(shuffled, "caption_encoded", noted)
+    monkeypatch.setattr(measuring, "caption_encoded", noted)
     measure_region(open_run(tiny, run_path_of(cache)), 3, ["contribution"], KS)
     assert sizes == [2, 2, 2, 2, 2, 2, 3]
 
@@ -460,7 +462,7 @@ def test_cross_image_ratios_are_those_counted_by_hand(cache: Path) -> None:
 
 def test_draws_are_the_same_in_other_batches_and_for_all_methods() -> None:
     run, _ = shards.read_run(invariance_run())
-    places = [(measure.Spoken(f"{n:03d}", "dog", "dog"), f"batch-{n % 3}") for n in range(20)]
+    places = [(CaptionNoun(f"{n:03d}", "dog", "dog"), f"batch-{n % 3}") for n in range(20)]
     moved = [(one, "batch-9") for one, _ in places]
     first, second = (cross_image._draws(run, "dog", some, 5, 3) for some in (places, moved))
     assert [[one for one, _ in draw.pictures] for draw in first] == [

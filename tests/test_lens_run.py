@@ -26,7 +26,7 @@ from mmn.store.pictures import PictureQueries
 from mmn.studies.lens import measure as reading
 from mmn.studies.lens.measure import read_image_tokens
 from mmn.studies.lens.queries import LensQueries
-from mmn.studies.lens.results import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
+from mmn.studies.lens.rows import CAPTION, ELSEWHERE, ON_OBJECT, layer_shares, nearest_result
 from mmn.studies.lens.stream import normed_stream, read_stream
 from mmn.studies.tables import TABLES
 from mmn.units.decoding import token_text

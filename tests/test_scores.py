@@ -1,6 +1,5 @@
 """Scores by hand, against an intervention on the model, and the ranking's properties."""
 
-import inspect
 import math
 from dataclasses import replace
 from typing import Any
@@ -33,7 +32,6 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
     for weight in W_OUT:
         outs.append(nn.Linear(3, 2, bias=False).requires_grad_(False))
         outs[-1].weight.copy_(torch.tensor(weight))
-    names = set(inspect.signature(Anatomy).parameters)
     known: dict[str, Any] = {
         "decoder": nn.Identity(),
         "layers": tuple(outs),
@@ -45,7 +43,7 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
         "norm": norm,
         "unembedding": nn.Linear(2, 4),
     }
-    return Anatomy(**{name: known[name] for name in names})
+    return Anatomy(**known)
 
 
 RMS = anatomy(Rms([1.0, 2.0]), Norm.RMS)

@@ -173,7 +173,7 @@ def filled(path: Path) -> Iterator[Store]:
 
 
 def test_region_is_the_mean_over_concepts_then_pictures_then_seeds(store: Store) -> None:
-    [row] = store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2, 99]).to_dict("records")
+    [row] = store.ask(InvarianceQueries).curves("latest", ["contribution"], [2, 99]).to_dict("records")
     assert row["ratio"] == pytest.approx(((1.0 + 0.5) / 2 + (0.5 + 0.0) / 2) / 2)
     assert row["floor_other_noun"] == pytest.approx((0.2 + (0.0 + 0.4) / 2) / 2)
     assert (row["floor_random"], row["n_images"], row["n_concepts"]) == (pytest.approx(0.1), 2, 3)
@@ -186,22 +186,22 @@ def test_concepts_filter_by_lemma_and_count_a_lemma_s_forms_together(store: Stor
     assert rows.loc["dog", "n_images"] == 2
     assert rows.loc["cat", ["ratio", "difference"]].tolist() == pytest.approx([0.0, -0.4])
     assert rows.loc["dog", "difference"] == pytest.approx((0.8 + 0.5) / 2), "b has no other noun, so no difference"
-    assert store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], ["cat"])["n_concepts"].tolist() == [1]
+    assert store.ask(InvarianceQueries).curves("latest", ["contribution"], [2], ["cat"])["n_concepts"].tolist() == [1]
     with pytest.raises(UsageError, match=r"mmn invariance e+ --kind region"):
-        store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], ["bus"])
+        store.ask(InvarianceQueries).curves("latest", ["contribution"], [2], ["bus"])
 
 
 def test_layers_keep_the_nouns_whose_first_unit_lies_there(store: Store) -> None:
     """Layer 1 leads b's dog, layer 0 both nouns of a."""
     high = (1, 1)
-    [row] = store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], layers=high).to_dict("records")
+    [row] = store.ask(InvarianceQueries).curves("latest", ["contribution"], [2], layers=high).to_dict("records")
     assert (row["ratio"], row["n_images"], row["n_concepts"]) == (0.5, 1, 1)
-    assert store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], layers=(0, 0))[
+    assert store.ask(InvarianceQueries).curves("latest", ["contribution"], [2], layers=(0, 0))[
         "n_concepts"
     ].tolist() == [2]
     [dog] = store.ask(InvarianceQueries).by_concept("latest", "contribution", 2, layers=high).to_dict("records")
     assert (dog["lemma"], dog["ratio"], dog["n_images"]) == ("dog", 0.5, 1)
-    assert store.ask(InvarianceQueries).kept_by_layer("latest", "contribution", 4, layers=high)["n_units"].tolist() == [
+    assert store.ask(InvarianceQueries).by_layer("latest", "contribution", 4, layers=high)["n_units"].tolist() == [
         1,
         3,
     ]
@@ -209,29 +209,27 @@ def test_layers_keep_the_nouns_whose_first_unit_lies_there(store: Store) -> None
         "value"
     ].tolist() == [0.2]
     with pytest.raises(UsageError, match="for the nouns cat led by layers 1 to 1"):
-        store.ask(InvarianceQueries).shuffled("latest", ["contribution"], [2], ["cat"], high)
+        store.ask(InvarianceQueries).curves("latest", ["contribution"], [2], ["cat"], high)
     with pytest.raises(UsageError, match="layers 1 … 2 are not in 0 … 1"):
         store.ask(SensitivityQueries).summary("latest", ["contribution"], ["word-f1-v1"], layers=(1, 2))
 
 
 def test_nouns_that_survive_are_found_by_lemma(store: Store) -> None:
-    found = store.ask(InvarianceQueries).surviving_concepts("latest")
+    found = store.ask(InvarianceQueries).survival("latest")
     assert found["share"] == pytest.approx(((0.5 + 1) / 2 + (1 + 0) / 2) / 2)
     assert (found["n_concepts"], found["n_kept"], found["n_images"], found["n_draws"]) == (6, 4, 2, 2)
-    assert store.ask(InvarianceQueries).surviving_concepts("latest", ["bus"])["n_images"] == 0
+    assert store.ask(InvarianceQueries).survival("latest", ["bus"])["n_images"] == 0
 
 
 def test_nouns_that_survive_are_those_led_by_the_layers(store: Store) -> None:
     """By contribution the dog of b alone has its first unit in layer 1; shuffling 0 keeps it, 1 does not."""
-    found = store.ask(InvarianceQueries).surviving_concepts("latest", method="contribution", layers=(1, 1))
+    found = store.ask(InvarianceQueries).survival("latest", method="contribution", layers=(1, 1))
     assert (found["share"], found["n_concepts"], found["n_kept"], found["n_images"]) == (0.5, 2, 1, 1)
-    assert (
-        store.ask(InvarianceQueries).surviving_concepts("latest", method="activation", layers=(0, 1))["n_images"] == 0
-    )
+    assert store.ask(InvarianceQueries).survival("latest", method="activation", layers=(0, 1))["n_images"] == 0
 
 
 def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
-    rows = store.ask(InvarianceQueries).kept_by_layer("latest", "contribution", 4).set_index("layer")
+    rows = store.ask(InvarianceQueries).by_layer("latest", "contribution", 4).set_index("layer")
     # Layer 0: a's 1, 2 stay under shuffling 0, 2 under 1; b's 1 stays. Layer 1: a's 1 under 0, b's 2 of 2, 3, 4.
     assert rows["share"].tolist() == pytest.approx([4 / 5, 2 / 7])
     assert rows["n_units"].tolist() == [5, 7]
@@ -239,21 +237,21 @@ def test_layers_tell_which_share_of_their_top_units_stays(store: Store) -> None:
         [(2 * 2 + 2 * 2 + 1 * 3) / D_MLP / 5, (2 * 2 + 2 * 2 + 3) / D_MLP / 7]
     )
     assert rows["n_images"].tolist() == [2, 2]
-    top = store.ask(InvarianceQueries).kept_by_layer("latest", "contribution", 2, ["dog"]).set_index("layer")
+    top = store.ask(InvarianceQueries).by_layer("latest", "contribution", 2, ["dog"]).set_index("layer")
     assert top["share"].tolist() == pytest.approx([2 / 5, 1.0])
     with pytest.raises(UsageError):
-        store.ask(InvarianceQueries).kept_by_layer("latest", "activation", 2)
+        store.ask(InvarianceQueries).by_layer("latest", "activation", 2)
 
 
 def test_across_pictures_the_range_is_of_draws_and_a_single_draw_has_none(store: Store) -> None:
-    rows = store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 5)
+    rows = store.ask(CrossImageQueries).by_concept("latest", "contribution", 2, 5)
     assert rows["noun"].tolist() == ["cat", "dog"]
     dog = rows.set_index("noun").loc["dog"]
     assert dog[["ratio", "ratio_low", "ratio_high", "n_draws"]].tolist() == pytest.approx([0.5, 0, 1, 3])
     cat = rows.set_index("noun").loc["cat"]
     assert cat["n_draws"] == 1
     assert cat[["ratio_low", "ratio_high"]].isna().all()
-    assert store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 3)["ratio"].tolist() == [0.25]
+    assert store.ask(CrossImageQueries).by_concept("latest", "contribution", 2, 3)["ratio"].tolist() == [0.25]
     measured = store.ask(InvarianceQueries).measured("latest").to_dict("records")
     assert {(row["kind"], row["k"], row["n"], row["n_draws"]) for row in measured} == {
         ("region", 2, 1, 2), ("cross-image", 2, 5, 3), ("cross-image", 2, 3, 1)
@@ -263,28 +261,28 @@ def test_across_pictures_the_range_is_of_draws_and_a_single_draw_has_none(store:
 def test_across_pictures_layers_show_their_part_of_the_whole(store: Store) -> None:
     """Dog's three draws share none, one unit of layer 1, and one of each layer, of k = 2."""
     ask = ("latest", "contribution", 2, 5, ["dog"])
-    [whole] = store.ask(CrossImageQueries).across_pictures(*ask).to_dict("records")
+    [whole] = store.ask(CrossImageQueries).by_concept(*ask).to_dict("records")
     [low], [high] = (
-        store.ask(CrossImageQueries).across_pictures(*ask, layers).to_dict("records") for layers in ((0, 0), (1, 1))
+        store.ask(CrossImageQueries).by_concept(*ask, layers).to_dict("records") for layers in ((0, 0), (1, 1))
     )
     assert (low["ratio"], high["ratio"]) == (pytest.approx(1 / 6), pytest.approx(1 / 3))
     assert low["ratio"] + high["ratio"] == pytest.approx(whole["ratio"])
     assert (low["floor_random"], high["floor_random"]) == (pytest.approx(0.02 / 6), pytest.approx(0.04 / 6))
     assert (low["n_draws"], low["ratio_high"]) == (3, pytest.approx(0.5))
-    rows = store.ask(CrossImageQueries).shared_by_layer(*ask)
+    rows = store.ask(CrossImageQueries).by_layer(*ask)
     assert rows["layer"].tolist() == [0, 1]
     assert rows["share"].tolist() == pytest.approx([1 / 6, 1 / 3])
     assert rows["floor_random"].tolist() == pytest.approx([0.02 / 6, 0.04 / 6])
     assert rows["n_concepts"].tolist() == [1, 1]
     with pytest.raises(UsageError, match="not in 0 … 1"):
-        store.ask(CrossImageQueries).across_pictures(*ask, (1, 2))
+        store.ask(CrossImageQueries).by_concept(*ask, (1, 2))
 
 
 def test_draws_counted_without_layers_are_to_be_counted_again(store: Store) -> None:
     """The cat's draw has units that chance would share, and no rows that tell in which layers they lie."""
     for ask in (
-        lambda: store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 5, ["cat"], (0, 1)),
-        lambda: store.ask(CrossImageQueries).shared_by_layer("latest", "contribution", 2, 5),
+        lambda: store.ask(CrossImageQueries).by_concept("latest", "contribution", 2, 5, ["cat"], (0, 1)),
+        lambda: store.ask(CrossImageQueries).by_layer("latest", "contribution", 2, 5),
     ):
         with pytest.raises(UsageError, match=r"count them again with `mmn invariance .* --kind cross-image"):
             ask()
@@ -403,7 +401,7 @@ def test_sensitivity_averages_concepts_before_pictures(store: Store) -> None:
 
 def test_tables_of_many_comparisons_are_tested(store: Store) -> None:
     """Of a hundred concepts some differ from their control by chance, and none said so."""
-    across = store.ask(CrossImageQueries).across_pictures("latest", "contribution", 2, 5).set_index("noun")
+    across = store.ask(CrossImageQueries).by_concept("latest", "contribution", 2, 5).set_index("noun")
     assert across["p"].to_dict() == pytest.approx({"cat": 0.01 / 0.75, "dog": 0.01 / 0.5})
     assert across["is_discovery"].all()  # .0133 ≤ .05 / 2 and .02 ≤ .05
     shuffled = store.ask(InvarianceQueries).by_concept("latest", "contribution", 2).set_index("lemma")
@@ -422,7 +420,7 @@ def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
         assert store.ask(InvarianceQueries).measured("latest").empty
-        assert store.ask(InvarianceQueries).surviving_concepts("latest")["n_images"] == 0
+        assert store.ask(InvarianceQueries).survival("latest")["n_images"] == 0
         assert (
             store.ask(SpecificityQueries).methods("latest")
             == store.ask(SpecificityQueries).selectivity_methods("latest")

@@ -16,8 +16,8 @@ from mmn.studies.editing.figures import success
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import MEASURES, edit_shares
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
-from mmn.studies.invariance.measure import summarize
 from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.invariance.summary import summarize
 from mmn.studies.sensitivity.measure import summarize_sensitivity
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.measure import summarize_specificity
@@ -94,7 +94,7 @@ def test_invariance_prints_what_its_figure_draws(store: Store, tables: dict[str,
     frame = rows.to_pandas()
     printed = summarize(rows.filter(pa.array(frame["kind"] == "region")))
     methods, ks = list(dict.fromkeys(printed["method"])), sorted(set(printed["k"]))
-    drawn = store.ask(InvarianceQueries).shuffled("5e6f", methods, ks).set_index(["method", "k"])
+    drawn = store.ask(InvarianceQueries).curves("5e6f", methods, ks).set_index(["method", "k"])
     theirs = drawn.loc[pd.MultiIndex.from_frame(printed[["method", "k"]])]
     for name in ("ratio", "floor_other_noun"):
         for end in ("", "_low", "_high"):
@@ -108,7 +108,7 @@ def test_cross_image_prints_the_mean_of_what_its_figure_draws(store: Store, tabl
     rows = tables["invariance"]
     printed = summarize(rows.filter(pa.array(rows.to_pandas()["kind"] == "cross-image")))
     for row in printed.itertuples():
-        drawn = store.ask(CrossImageQueries).across_pictures("5e6f", row.method, row.k, 5)
+        drawn = store.ask(CrossImageQueries).by_concept("5e6f", row.method, row.k, 5)
         assert (row.ratio, row.n_concepts) == (pytest.approx(drawn["ratio"].mean()), len(drawn))
 
 

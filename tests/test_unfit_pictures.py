@@ -23,7 +23,7 @@ from mmn.runs.shards import finished_shards, read_run, read_shard
 from mmn.scores import batch, methods
 from mmn.scores.exactness import inexact
 from mmn.store import Store
-from mmn.studies.invariance import shuffled
+from mmn.studies.invariance import region
 
 WIDE = (150, 40)  # the picture that something is wrong with
 
@@ -198,7 +198,7 @@ def test_a_shuffled_captions_concept_that_does_not_add_up_is_a_failure_of_its_dr
 ):
     run_path, _ = carry_out(planned(tiny, folder), tiny, tmp_path / "runs", quiet)
     run, _ = read_run(run_path)
-    shuffled.measure_region(ScoredRun(tiny, run, run_path), n_draws=2)
+    region.measure_region(ScoredRun(tiny, run, run_path), n_draws=2)
     draws = [read_shard(run_path / name) for name in finished_shards(run_path) if name.startswith("shuffled")]
     assert len(draws) == 2
     assert all(inexact_noun not in tables["concept"]["noun"].to_pylist() for tables in draws if "concept" in tables)

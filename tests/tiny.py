@@ -202,10 +202,10 @@ def _idefics(config_type: Any, vision_type: Any, model_type: Any) -> Built:
     return model_type(config), _text(4) | {"pixel_values": torch.randn(1, 1, 3, 56, 56)}
 
 
-def _paligemma() -> Built:
+def _paligemma(text: Any) -> Built:
     config = hf.PaliGemmaConfig(
         vision_config=hf.SiglipVisionConfig(**TOWER),
-        text_config=hf.GemmaConfig(**LLAMA, head_dim=8),
+        text_config=text,
         image_token_index=IMAGE_ID,
         vocab_size=VOCABULARY,
         projection_dim=WIDTH,
@@ -283,6 +283,15 @@ def _limber() -> Built:
 FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "llava": lambda: _llava(hf.LlamaConfig(**LLAMA)),
     "llava on mistral": lambda: _llava(hf.MistralConfig(head_dim=8, sliding_window=None, **LLAMA)),
+    "llava on qwen3": lambda: _llava(hf.Qwen3Config(head_dim=8, **LLAMA)),
+    "llava on phi3": lambda: _llava(hf.Phi3Config(**LLAMA)),
+    "llava on gemma2": lambda: _llava(hf.Gemma2Config(head_dim=8, **LLAMA)),
+    "llava on gemma3": lambda: _llava(hf.Gemma3TextConfig(head_dim=8, **LLAMA)),
+    "llava on granite": lambda: _llava(hf.GraniteConfig(residual_multiplier=0.22, embedding_multiplier=12.0, **LLAMA)),
+    "llava on cohere": lambda: _llava(hf.CohereConfig(**LLAMA)),
+    "llava on cohere2": lambda: _llava(hf.Cohere2Config(**LLAMA)),
+    "llava on glm4": lambda: _llava(hf.Glm4Config(head_dim=8, **LLAMA)),
+    "llava on ministral3": lambda: _llava(hf.Ministral3Config(head_dim=8, **LLAMA)),
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "qwen2_vl": _qwen2_vl,
@@ -290,7 +299,8 @@ FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "internvl": _internvl,
     "idefics3": lambda: _idefics(hf.Idefics3Config, hf.Idefics3VisionConfig, hf.Idefics3ForConditionalGeneration),
     "smolvlm": lambda: _idefics(hf.SmolVLMConfig, hf.SmolVLMVisionConfig, hf.SmolVLMForConditionalGeneration),
-    "paligemma": _paligemma,
+    "paligemma": lambda: _paligemma(hf.GemmaConfig(head_dim=8, **LLAMA)),
+    "paligemma on gemma2": lambda: _paligemma(hf.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, **LLAMA)),
     "instructblip": _instructblip,
     "blip-2": _blip2,
     "limber": _limber,

@@ -23,8 +23,8 @@ from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_encoded
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
 from mmn.safety.boundary import Translated
-from mmn.scores.budget import Reading, logit_budget
-from mmn.scores.equations import contribution, folded_rows
+from mmn.scores.budget import Reading, ffn_outputs, logit_budget
+from mmn.scores.equations import contribution, folded_rows, written_rows
 from mmn.scores.exactness import limit_of, sentence
 
 PICTURE_SIDE = 336
@@ -151,9 +151,11 @@ def _require_exact(model: Model, batch: CaptionBatch) -> float:
     logits = batch.logits_at(rows, steps)
     tokens = logits.argmax(-1)
     folded = folded_rows(model.anatomy, model.anatomy.w_u(tokens), batch.captured.read(FINAL, ONCE, rows, steps))
-    scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), folded)
-    budget = logit_budget(model.anatomy, batch.captured, Reading(rows, steps, tokens), folded, scores)
-    logit = logits.gather(1, tokens[:, None])[:, 0].double()
+    reading = Reading(rows, steps, tokens)
+    written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, batch.captured, reading))
+    scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), written)
+    budget = logit_budget(model.anatomy, batch.captured, reading, folded, written, scores)
+    logit = model.anatomy.uncapped(logits.gather(1, tokens[:, None])[:, 0].double())
     missed = (logit - budget.total()).abs() / logit.abs().clamp(min=1)
     largest = missed.max().item()
     if not largest <= limit_of(model.dtype):

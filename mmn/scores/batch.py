@@ -26,8 +26,8 @@ from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
 from mmn.reading.language import is_english
 from mmn.scores import rows
-from mmn.scores.budget import Reading, logit_budget
-from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units
+from mmn.scores.budget import Reading, ffn_outputs, logit_budget
+from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units, written_rows
 from mmn.scores.exactness import inexact, sentence
 from mmn.scores.methods import Measured, Scored, draws
 from mmn.scores.rows import Said, Tables, Variant
@@ -186,11 +186,15 @@ def _score_variant(
     with torch.inference_mode():
         measured = measure(model, batch, variant, said, settings)
         folded_scores = measured.folded_scores
-        budget = logit_budget(model.anatomy, batch.captured, measured.reading, measured.folded, folded_scores)
+        budget = logit_budget(
+            model.anatomy, batch.captured, measured.reading, measured.folded, measured.written, folded_scores
+        )
         logits = batch.logits_at(measured.reading.rows, measured.reading.steps)
     scores = all_scores(measured)
     tables = {
-        "concept": rows.concept_table(said, variant, measured.reading.token_ids, logits, budget),
+        "concept": rows.concept_table(
+            said, variant, measured.reading.token_ids, logits, budget, model.anatomy.uncapped
+        ),
         "score": pa.concat_tables(_rank_all(measured, scores)),
         "budget": rows.budget_table(said, variant, budget),
     }
@@ -210,7 +214,8 @@ def measure(
     final = batch.captured.read(FINAL, ONCE, reading.rows, reading.steps)
     a = batch.captured.read_layers(ACTIVATION, reading.rows, reading.steps)
     folded = folded_rows(model.anatomy, rows, final)
-    return Measured(model, batch, variant, said, reading, a, rows, folded, settings)
+    written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, batch.captured, reading))
+    return Measured(model, batch, variant, said, reading, a, rows, folded, written, settings)
 
 
 def all_scores(measured: Measured) -> dict[str, Scored]:

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.models.adapters import Anatomy
-from mmn.reading.hooks import ATTENTION, EMBEDDING, ONCE, Captured
-from mmn.scores.equations import norm_bias
+from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, ONCE, Captured
+from mmn.scores.equations import Rows, norm_bias
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,29 @@ class Reading:
     token_ids: Int[Tensor, " n"]
 
 
+def ffn_outputs(anatomy: Anatomy, captured: Captured, reading: Reading) -> Float[Tensor, "n L d"] | None:
+    """What each layer's W_out wrote, where a norm follows it (`equations.written_rows`); None where none does."""
+    return captured.read_layers(FFN, reading.rows, reading.steps) if anatomy.post_ffns else None
+
+
 def logit_budget(
     anatomy: Anatomy,
     captured: Captured,
     reading: Reading,
     folded: Float[Tensor, "n d"],
+    written: Rows,
     folded_scores: Float[Tensor, "n L m"],
 ) -> Budget:
-    """Splits the concepts' logits; `folded` are `scores.folded_rows`, `folded_scores` their contributions."""
+    """Splits the concepts' logits.
+
+    Args:
+        anatomy: of the model.
+        captured: of the passes that predict them.
+        reading: where.
+        folded: `folded_rows`.
+        written: `written_rows`.
+        folded_scores: the units' contributions by them.
+    """
     folded64 = folded.double()
 
     def share(values: Tensor) -> Tensor:
@@ -59,10 +74,14 @@ def logit_budget(
 
     attention = captured.read_layers(ATTENTION, reading.rows, reading.steps)
     biases = [anatomy.ffn_bias(layer) for layer in range(anatomy.n_layers)]
-    bias = [folded64.new_zeros(len(folded)) if b is None else folded64 @ b.double() for b in biases]
+    by_layer = written if written.ndim == 3 else written[:, None].expand(-1, anatomy.n_layers, -1)
+    bias = [
+        folded64.new_zeros(len(folded)) if b is None else by_layer[:, layer].double() @ b.double()
+        for layer, b in enumerate(biases)
+    ]
     return Budget(
         embedding=share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
-        attention=share(attention),
+        attention=anatomy.multiplier * share(attention),
         ffn=folded_scores.double().sum(dim=2),
         bias=torch.stack(bias, dim=1),
         last_bias=(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)).double(),

@@ -17,16 +17,20 @@ from torch import Tensor, nn
 
 from mmn.models.adapters import Anatomy, Norm
 
+Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"]  # for all layers, or for each
 
-def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Float[Tensor, "n d"]) -> Float[Tensor, "n L m"]:
+
+def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Rows) -> Float[Tensor, "n L m"]:
     """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
 
-    With plain rows of W_U the final norm is left out, as in P2. With `folded_rows` the scores of all units and the
-    other terms add up to the logit. With act(gate) for `a` it is what P2's released code computed at publication.
+    With plain rows of W_U all norms are left out, as in P2, and so are the factors of a decoder that has some. With
+    `written_rows` the scores of all units and the other terms add up to the logit. With act(gate) for `a` it is what
+    P2's released code computed at publication.
     """
     scores = torch.empty_like(a)
     for layer in range(anatomy.n_layers):
-        torch.mul(rows @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
+        row = rows if rows.ndim == 2 else rows[:, layer]
+        torch.mul(row @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
     return scores
 
 
@@ -34,22 +38,34 @@ def folded_rows(anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tenso
     """W_U[t] with the final norm at residual `final` folded in: γ and 1/rms (LayerNorm: centred, too).
 
     OURS. Linear in the residual stream once its rms (or deviation) is fixed at what it was, so that
-    logit = folded_row · final + `norm_bias`.
+    logit = folded_row · final + `norm_bias`. The factor of the head is in it, too.
     """
-    gain = _gain(anatomy)
-    if anatomy.norm is Norm.LAYER:
-        scaled = rows * gain
-        deviation = final.var(dim=-1, correction=0, keepdim=True).add(_epsilon(anatomy.final_norm)).sqrt()
-        return (scaled - scaled.mean(dim=-1, keepdim=True)) / deviation
-    rms = final.square().mean(dim=-1, keepdim=True).add(_epsilon(anatomy.final_norm)).sqrt()
-    return rows * gain / rms
+    return _behind(anatomy.final_norm, anatomy.norm, rows, final) * anatomy.head_factor
+
+
+def written_rows(anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tensor, "n L d"] | None) -> Rows:
+    """What a unit's output is multiplied by to give its part of the logit: `folded_rows` behind what follows W_out.
+
+    OURS. A norm after the FFN is folded as the final norm is, at the scale that it had for `ffn`, what W_out wrote.
+
+    Args:
+        anatomy: of the model.
+        folded: `folded_rows`.
+        ffn: each layer's FFN output before the norm after it; None where there is no such norm.
+    """
+    folded = folded * anatomy.multiplier
+    if not anatomy.post_ffns:
+        return folded
+    assert ffn is not None, "a norm follows the FFN, and its input was not captured"
+    layers = [_behind(norm, anatomy.norm, folded, ffn[:, layer]) for layer, norm in enumerate(anatomy.post_ffns)]
+    return torch.stack(layers, dim=1)
 
 
 def norm_bias(anatomy: Anatomy, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """What the final norm's own bias β adds to each logit: W_U[t] · β; zero for an RMS norm."""
-    if anatomy.norm is Norm.LAYER:
-        bias: Tensor = anatomy.final_norm.bias.float()  # type: ignore[assignment]
-        return rows @ bias
+    """What the final norm's own bias β adds to each logit: W_U[t] · β; zero for a norm without one."""
+    bias = getattr(anatomy.final_norm, "bias", None)
+    if anatomy.norm is Norm.LAYER and bias is not None:
+        return anatomy.head_factor * (rows @ bias.float())
     return torch.zeros(len(rows), device=rows.device)
 
 
@@ -126,9 +142,14 @@ def rank_matched(draws: Float[Tensor, "n L m"], reference: Int[Tensor, "n k"]) -
     return Ranked(torch.arange(1, unit.shape[1] + 1), unit, draws.flatten(1).gather(1, unit))
 
 
-def _gain(anatomy: Anatomy) -> Float[Tensor, " d"]:
-    weight: Tensor = anatomy.final_norm.weight.float()  # type: ignore[assignment]
-    return weight + 1 if anatomy.norm is Norm.RMS_PLUS_ONE else weight
+def _behind(norm: nn.Module, kind: Norm, rows: Float[Tensor, "n d"], at: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Rows that read a norm's output, as rows that read its input `at`: its gain, and its scale as it was there."""
+    weight: Tensor = norm.weight.float()  # type: ignore[assignment]
+    scaled = rows * (weight + 1 if kind is Norm.RMS_PLUS_ONE else weight)
+    if kind is Norm.LAYER:
+        deviation = at.var(dim=-1, correction=0, keepdim=True).add(_epsilon(norm)).sqrt()
+        return (scaled - scaled.mean(dim=-1, keepdim=True)) / deviation
+    return scaled / at.square().mean(dim=-1, keepdim=True).add(_epsilon(norm)).sqrt()
 
 
 def _epsilon(norm: nn.Module) -> float:

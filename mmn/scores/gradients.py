@@ -148,12 +148,13 @@ def _by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
 
 
 def _logits(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
-    """The logit y of each concept, differentiable: the final norm and one row of W_U, at the concept's own position."""
+    """The logit y of each concept, before a soft cap, differentiable: the final norm and one row of W_U."""
     rows = torch.tensor([question.row for question in questions])
     places = torch.tensor([n_prompt - 1 + question.position for question in questions])
     tokens = torch.tensor([question.token_id for question in questions], device=model.device)
     normed = model.anatomy.final_norm(graph.final[rows, places])
-    return (normed.float() * model.anatomy.w_u(tokens)).sum(-1) + model.anatomy.logit_bias(tokens)
+    anatomy = model.anatomy
+    return anatomy.head_factor * (normed.float() * anatomy.w_u(tokens)).sum(-1) + anatomy.logit_bias(tokens)
 
 
 def _rounds(questions: Sequence[Question]) -> list[list[int]]:

@@ -20,7 +20,7 @@ from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
 from mmn.reading.hooks import ACT
 from mmn.scores.budget import Reading
-from mmn.scores.equations import contribution, uniform_draw
+from mmn.scores.equations import Rows, contribution, uniform_draw
 from mmn.scores.gradients import Question, attribute
 from mmn.scores.rows import Said, Variant, of_each
 
@@ -46,12 +46,13 @@ class Measured:
     a: Float[Tensor, "n L m"]
     rows: Float[Tensor, "n d"]
     folded: Float[Tensor, "n d"]
+    written: Rows
     settings: ScoreSettings
 
     @cached_property
     def folded_scores(self) -> Float[Tensor, "n L m"]:
         """`contribution-folded`, which the budget needs whatever the methods are."""
-        return contribution(self.model.anatomy, self.a, self.folded)
+        return contribution(self.model.anatomy, self.a, self.written)
 
 
 def score_contribution(measured: Measured) -> Scored:

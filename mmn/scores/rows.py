@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,10 +61,14 @@ def concept_table(
     token_ids: Int[Tensor, " n"],
     logits: Float[Tensor, "n V"],
     budget: Budget,
+    uncapped: Callable[[Tensor], Tensor],
 ) -> pa.Table:
-    """One row for each concept: its token's raw logit and probability, and what the budget misses of the logit."""
-    logit = logits.gather(1, token_ids[:, None])[:, 0].double()
-    prob = (logit - logits.double().logsumexp(-1)).exp()
+    """One row for each concept: its token's probability, its logit before a soft cap, and what the budget misses of
+    that.
+    """
+    said_logit = logits.gather(1, token_ids[:, None])[:, 0].double()
+    prob = (said_logit - logits.double().logsumexp(-1)).exp()
+    logit = uncapped(said_logit)
     columns: dict[str, object] = {
         "image_id": [one.example.image_id for one in said],
         "variant": of_each(variant, len(said)),

@@ -14,7 +14,6 @@ from mmn.figures.wording import sample_of_each
 from mmn.names import METHODS
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
-from mmn.studies.registry import FIGURES
 from mmn.studies.specificity.queries import SpecificityQueries
 from tests.figures.charts import CHARTS
 from tests.pages.filled import fill_whole
@@ -47,7 +46,7 @@ def draw(cache: Path, words: str, out: Path) -> int:
     return main(f"figure {words} --run 5e6f --out {out} --cache {cache}".split())
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", SAYS)
 def test_figure_from_a_terminal_tells_n_and_its_control(name: str, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.json"
     assert draw(cache, name, out) == DONE
@@ -109,7 +108,7 @@ def test_what_is_missing_is_said(
     assert why in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", SAYS)
 def test_missing_column_is_an_error_and_not_an_empty_chart(name: str) -> None:
     rest: dict[str, tuple[str | int, ...]] = {"cross-image": ("a", 1), "cross-image-layers": ("a", 1, 5)}
     rest |= {"invariance-concepts": ("a", 1), "invariance-layers": ("a", 1)}

@@ -141,9 +141,9 @@ def test_survival_is_told_score_by_score_of_the_nouns_that_the_layers_lead(whole
     assert {"contribution", "activation"} <= set(rows["score"])
     store = resources.store()
     for row in rows.to_dict("records"):
-        told = store.ask(InvarianceQueries).surviving_concepts("5e6f", method=row["score"], layers=(0, 1))
+        told = store.ask(InvarianceQueries).survival("5e6f", method=row["score"], layers=(0, 1))
         assert (row["share"], row["n_kept"]) == (100 * told["share"], told["n_kept"]), "in percent"
-    assert rows["n_concepts"].max() < store.ask(InvarianceQueries).surviving_concepts("5e6f")["n_concepts"]
+    assert rows["n_concepts"].max() < store.ask(InvarianceQueries).survival("5e6f")["n_concepts"]
 
 
 def test_filters_that_leave_nothing_are_said_and_are_no_error(whole_cache, open_app):

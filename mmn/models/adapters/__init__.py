@@ -34,7 +34,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The modules of one model that scores are read from; lists are by layer. `decoder` is the whole text decoder."""
+    """The modules of one model that scores are read from; lists are by layer. `decoder` is the whole text decoder.
+
+    Attributes:
+        attentions: the module whose output is added to the residual stream: the attention, or the norm behind it.
+        post_ffns: the norms between W_out and the residual stream, () where there are none.
+        multiplier: that both blocks are multiplied by before they are added.
+        head_factor: that the product with W_U is multiplied by.
+        soft_cap: c of logits = c · tanh(x / c), None without.
+    """
 
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
@@ -45,6 +53,10 @@ class Anatomy:
     final_norm: nn.Module
     norm: Norm
     unembedding: nn.Linear
+    post_ffns: tuple[nn.Module, ...] = ()
+    multiplier: float = 1.0
+    head_factor: float = 1.0
+    soft_cap: float | None = None
 
     @property
     def n_layers(self) -> int:
@@ -66,8 +78,17 @@ class Anatomy:
         return self.unembedding.weight[token_ids].float()
 
     def logit_bias(self, token_ids: Tensor) -> Float[Tensor, " n"]:
+        """The unembedding's own part of the logits of some tokens."""
         bias = self.unembedding.bias
-        return torch.zeros(len(token_ids), device=token_ids.device) if bias is None else bias[token_ids].float()
+        if bias is None:
+            return torch.zeros(len(token_ids), device=token_ids.device)
+        return self.head_factor * bias[token_ids].float()
+
+    def uncapped(self, logits: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """The logits before the soft cap, which scores are of: they are what the terms of the budget add up to."""
+        if self.soft_cap is None:
+            return logits
+        return self.soft_cap * torch.atanh(logits.double() / self.soft_cap).to(logits.dtype)
 
 
 def find_family(model_type: str) -> Family:
@@ -99,19 +120,24 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         UnsupportedModelError: the decoder is not known, or this form of it lacks a part, or a part is no plain matrix
             of floats: what scores are read from must be what is multiplied.
     """
-    declared = find_decoder(model.config.text_config, family)
+    text_config = model.config.text_config
+    declared = find_decoder(text_config, family)
     decoder_module = _get(model, family.decoder)
     layers = tuple(_get(decoder_module, declared.layers))
     anatomy = Anatomy(
         decoder=decoder_module,
         layers=layers,
-        attentions=tuple(_get(layer, declared.attention) for layer in layers),
+        attentions=tuple(_get(layer, declared.post_attention or declared.attention) for layer in layers),
         ffn_outs=tuple(_get(layer, declared.ffn_out) for layer in layers),
         activations=tuple(_get(layer, declared.activation) for layer in layers),
         is_gated=declared.is_gated,
         final_norm=_get(decoder_module, declared.final_norm),
         norm=declared.norm,
         unembedding=_get(model, family.unembedding),
+        post_ffns=tuple(_get(layer, declared.post_ffn) for layer in layers) if declared.post_ffn else (),
+        multiplier=float(getattr(layers[0], declared.multiplier)) if declared.multiplier and layers else 1.0,
+        head_factor=_head_factor(text_config, family),
+        soft_cap=getattr(text_config, family.soft_cap, None) if family.soft_cap else None,
     )
     _require_plain(anatomy, declared, family)
     return anatomy
@@ -158,7 +184,16 @@ def _require_sizes(anatomy: Anatomy, declared: Decoder, family: Family) -> None:
             )
 
 
-def _get(module: nn.Module, path: str) -> Any:
+def _head_factor(text_config: Any, family: Family) -> float:
+    factor = getattr(text_config, family.head_factor) if family.head_factor else 1.0
+    return float(factor) / float(getattr(text_config, family.head_divisor) if family.head_divisor else 1.0)
+
+
+def _get(module: nn.Module, path: str | tuple[str, ...]) -> Any:
+    """The part of a module at a path; of several paths, at the first that is there."""
+    if isinstance(path, tuple):
+        there = [one for one in path if getattr(module, one.partition(".")[0], None) is not None]
+        return _get(module, there[0] if there else path[0])
     for name in path.split("."):
         if getattr(module, name, None) is None:
             raise UnsupportedModelError(

@@ -17,6 +17,10 @@ class Family:
         decoder: path of the text decoder in the model, `unembedding` that of the matrix W_U.
         bare_prompt: the exact prompt where the processor has no chat template; `{image}` is its image placeholder.
         nests_images: the processor wants one list of pictures for each text.
+        head_factor: the text config's number that logits are multiplied by, "" for none. It is the family's, not the
+            decoder's: most families put W_U straight behind the final norm, whatever their text decoder does alone.
+        head_divisor: that they are divided by.
+        soft_cap: c of logits = c · tanh(x / c), "" for none. Scores are of x, before the cap.
         grid: how image tokens map to the picture, a key of `geometry.GRIDS`, or why they do not (`WITHOUT_GRID`).
     """
 
@@ -26,6 +30,9 @@ class Family:
     unembedding: str = "lm_head"
     bare_prompt: str = "{image}\n{prompt}"
     nests_images: bool = False
+    head_factor: str = ""
+    head_divisor: str = ""
+    soft_cap: str = ""
     grid: str = "unchecked"
 
 
@@ -57,7 +64,13 @@ FAMILIES: dict[str, Family] = {
             nests_images=True,
             grid="split",
         ),
-        Family("paligemma", "google/paligemma-3b-mix-224", bare_prompt="{image}{prompt}", grid="patches"),
+        Family(
+            "paligemma",
+            "google/paligemma2-3b-mix-224",
+            bare_prompt="{image}{prompt}",
+            soft_cap="final_logit_softcapping",
+            grid="patches",
+        ),
         Family(
             "instructblip",
             "Salesforce/instructblip-vicuna-7b",

@@ -8,7 +8,8 @@ that predicts the next token (with left padding it is no padding in any row):
 
     activation   a, the input of the FFN's output matrix (m)
     act          act(gate) of a gated FFN, without the up factor (m); only on request
-    attention    what the attention adds to the residual stream (d)
+    attention    what the attention adds to the residual stream, before a multiplier (d)
+    ffn          what W_out wrote, before the norm after it (d); only where there is one
     embedding    the residual stream before the first layer (d), once
     final        the residual stream before the final norm (d), once
 """
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 from mmn.core import Neuron
 from mmn.models.model import Model
 
-ACTIVATION, ACT, ATTENTION, EMBEDDING, FINAL = "activation", "act", "attention", "embedding", "final"
+ACTIVATION, ACT, ATTENTION, FFN = "activation", "act", "attention", "ffn"
+EMBEDDING, FINAL = "embedding", "final"
 ONCE = 0  # the layer under which the sites that exist once are kept
 STEPS_AT_ONCE = 16  # that room is made for
 
@@ -107,6 +109,8 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
             for layer in range(anatomy.n_layers):
                 watch(ACTIVATION, layer, anatomy.ffn_outs[layer], reads_input=True)
                 watch(ATTENTION, layer, anatomy.attentions[layer], reads_input=False)
+                if anatomy.post_ffns:
+                    watch(FFN, layer, anatomy.post_ffns[layer], reads_input=True)
                 if with_act and anatomy.is_gated:
                     watch(ACT, layer, anatomy.activations[layer], reads_input=False)
             yield captured

@@ -10,8 +10,9 @@ from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, sizes, words
 from mmn.cli.running import Again, add_run_options, go_back, load_into_database
 from mmn.errors import UsageError
+from mmn.names import CROSS_IMAGE, REGION
 from mmn.runs.plan import Progress
-from mmn.studies.invariance.measure import CROSS_IMAGE, KINDS, P2_K, REGION, summarize
+from mmn.studies.invariance.rankings import P2_K
 
 N_IMAGES = 5  # P2's N
 
@@ -19,7 +20,9 @@ N_IMAGES = 5  # P2's N
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("invariance", help="the top units that stay in a shuffled picture, or across pictures")
     add_run_options(parser)
-    parser.add_argument("--kind", required=True, choices=KINDS, help="shuffled image tokens, or pictures of one noun")
+    parser.add_argument(
+        "--kind", required=True, choices=(REGION, CROSS_IMAGE), help="shuffled image tokens, or pictures of one noun"
+    )
     parser.add_argument("--draws", type=at_least(1), default=5, metavar="N", help="permutations, or draws of pictures")
     parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all, random ones as a control")
     sizes = parser.add_mutually_exclusive_group()
@@ -62,8 +65,8 @@ def _region(
     """Shuffled captions, ended by SIGINT or SIGTERM as scoring is: with what was finished kept."""
     from mmn.runs.engines.local import stoppable
     from mmn.runs.reopen import open_run
-    from mmn.studies.invariance.measure import checked_ks, checked_methods
-    from mmn.studies.invariance.shuffled import measure_region
+    from mmn.studies.invariance.rankings import checked_ks, checked_methods
+    from mmn.studies.invariance.region import measure_region
 
     checked_ks(again.run, ks)  # before the model is loaded, which takes longer
     checked_methods(again.run, methods, again.run.settings.methods)
@@ -88,7 +91,9 @@ def _cross_image(
 
 
 def _means(rows: Any) -> list[dict[str, Any]]:
-    """The means by method and k; what there is none of is null."""
+    """The means by method and k; a missing one is null."""
+    from mmn.studies.invariance.summary import summarize  # pandas is slow to import
+
     means = summarize(rows)
     return means.astype(object).where(means.notna(), None).to_dict("records")
 
@@ -96,39 +101,39 @@ def _means(rows: Any) -> list[dict[str, Any]]:
 def _print_result(result: dict[str, Any]) -> None:
     """Counts, and the means at P2's k or the next above it."""
     if result["kind"] == REGION:
-        said = f"{result['n_survived']:g} of {result['n_concepts']} nouns are said of the shuffled picture, too"
+        counts = f"{result['n_survived']:g} of {result['n_concepts']} nouns are said of the shuffled picture, too"
     else:
         n_there = result["n_concepts"] - result["n_left_out"]
-        said = f"{n_there} of {result['n_concepts']} nouns are in {result['n_images']} pictures or more"
-        said += f", {result['n_single_draw']} of them with a single draw"
+        counts = f"{n_there} of {result['n_concepts']} nouns are in {result['n_images']} pictures or more"
+        counts += f", {result['n_single_draw']} of them with a single draw"
     draws = f"{'' if result['kind'] == REGION else 'up to '}{result['n_draws']} draws"
     failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
     print(
-        f"{result['run_id']}: {result['kind']}, {draws}, {said}"
+        f"{result['run_id']}: {result['kind']}, {draws}, {counts}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     ks = sorted({row["k"] for row in result["means"]})
     shown = next((k for k in ks if k >= P2_K), ks[-1] if ks else None)
-    there = [row for row in result["means"] if row["k"] == shown]
-    for row in there:
-        print(f"k = {shown}, {_told(row)}")
+    printed = [row for row in result["means"] if row["k"] == shown]
+    for row in printed:
+        print(f"k = {shown}, {_line(row)}")
     from mmn.statistics.interval_words import few_note  # pandas is slow to import
 
-    if note := few_note(row["n_images"] for row in there if "n_images" in row):
+    if note := few_note(row["n_images"] for row in printed if "n_images" in row):
         print(note)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
 
 
-def _told(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any]) -> str:
     """`contribution: 0.803 [0.79, 0.82] stay, another noun 0.131 [0.12, 0.14], chance 0.014, 200 pictures`."""
     from mmn.statistics.interval_words import bracket
 
-    told = {}
+    texts = {}
     for name in ("ratio", "floor_other_noun"):
         low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
         ends = "" if low is None or high is None else bracket(low, high, ".3f")
-        told[name] = "" if row[name] is None else f"{row[name]:.3f}{ends}"
+        texts[name] = "" if row[name] is None else f"{row[name]:.3f}{ends}"
     of = f"{row['n_images']} pictures" if "n_images" in row else f"{row['n_concepts']} concepts"
-    floor = f", another noun {told['floor_other_noun']}" if told["floor_other_noun"] else ""
-    return f"{row['method']}: {told['ratio']} stay{floor}, chance {row['floor_random']:.2g}, {of}"
+    floor = f", another noun {texts['floor_other_noun']}" if texts["floor_other_noun"] else ""
+    return f"{row['method']}: {texts['ratio']} stay{floor}, chance {row['floor_random']:.2g}, {of}"

@@ -29,8 +29,8 @@ from mmn.names import COMPLETE
 from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import shard_name
-from mmn.studies.invariance import measure
-from mmn.studies.invariance.measure import Spoken, lowest_places, spoken
+from mmn.studies.invariance import rankings
+from mmn.studies.invariance.rankings import CaptionNoun, lowest_places
 from mmn.studies.tables import TABLES
 
 PREFIX: Final = "invariance"
@@ -52,7 +52,7 @@ class _Draw:
 
     lemma: str
     number: int
-    pictures: tuple[tuple[Spoken, str], ...]
+    pictures: tuple[tuple[CaptionNoun, str], ...]
 
 
 def measure_cross_image(
@@ -74,7 +74,7 @@ def measure_cross_image(
         progress: told in pictures whose rankings were read.
 
     Raises:
-        UsageError: a method or k that the run has not, fewer than 2 pictures, a run that is not complete.
+        UsageError: a method or k that the run does not have, fewer than 2 pictures, a run that is not complete.
         CacheError: no run there, or a broken shard.
     """
     run, outcome = shards.read_run(run_path)
@@ -85,17 +85,17 @@ def measure_cross_image(
         )
     if n_images < 2 or n_draws < 1:
         raise UsageError(f"{n_draws} draws of {n_images} pictures: it takes at least 1 draw of 2")
-    methods = measure.checked_methods(run, methods, stored_methods(run))
-    ks = measure.checked_ks(run, ks)
+    methods = rankings.checked_methods(run, methods, stored_methods(run))
+    ks = rankings.checked_ks(run, ks)
     asked = {"n": n_images, "draws": n_draws, "methods": sorted(methods), "ks": ks, "seed": run.settings.seed}
     name = shard_name(PREFIX, STAGE, asked | {"by": "layer"})  # earlier shards do not tell of layers
-    said = _said(run_path)
-    enough = {lemma: found for lemma, found in said.items() if len(found) >= n_images}
+    by_lemma = _by_lemma(run_path)
+    enough = {lemma: found for lemma, found in by_lemma.items() if len(found) >= n_images}
     if name not in shards.finished_shards(run_path):
         draws = [draw for lemma in sorted(enough) for draw in _draws(run, lemma, enough[lemma], n_images, n_draws)]
         shards.write_shard(run_path, name, _compare(run, run_path, draws, methods, ks, progress))
     rows = shards.read_shard(run_path / name)["invariance"]
-    return CrossImage(rows, len(said), len(said) - len(enough))
+    return CrossImage(rows, len(by_lemma), len(by_lemma) - len(enough))
 
 
 def stored_methods(run: Run) -> tuple[str, ...]:
@@ -106,16 +106,16 @@ def stored_methods(run: Run) -> tuple[str, ...]:
     return tuple(stored)
 
 
-def _said(run_path: Path) -> dict[str, list[tuple[Spoken, str]]]:
-    """By lemma, who says it in which shard, in the order of the pictures' ids: batches change nothing."""
-    found: dict[str, list[tuple[Spoken, str]]] = {}
+def _by_lemma(run_path: Path) -> dict[str, list[tuple[CaptionNoun, str]]]:
+    """Lemma -> its nouns, each with its shard, by picture id: the batches that they were scored in change nothing."""
+    found: dict[str, list[tuple[CaptionNoun, str]]] = {}
     for name in sorted(shards.finished_shards(run_path)):
-        for one in spoken(run_path / name, names.ORIGINAL):
+        for one in rankings.caption_nouns(run_path / name, names.ORIGINAL):
             found.setdefault(one.lemma, []).append((one, name))
     return {lemma: sorted(places, key=lambda place: place[0].image_id) for lemma, places in found.items()}
 
 
-def _draws(run: Run, lemma: str, places: Sequence[tuple[Spoken, str]], n_images: int, n_draws: int) -> list[_Draw]:
+def _draws(run: Run, lemma: str, places: Sequence[tuple[CaptionNoun, str]], n_images: int, n_draws: int) -> list[_Draw]:
     """The distinct sets among `n_draws` draws, each under the number it was drawn by first."""
     found: dict[tuple[int, ...], _Draw] = {}
     for number in range(n_draws):
@@ -147,9 +147,9 @@ def _compare(
             found["shared_layer"].append(_layer_rows(method, draws, usable, shared, expected))
             ratio, floor = (counts.sum(axis=2) / np.array(usable) for counts in (shared, expected))
             for index, draw in enumerate(draws):
-                key = {"kind": measure.CROSS_IMAGE, "method": method, "draw": draw.number, "n": len(draw.pictures)}
+                key = {"kind": names.CROSS_IMAGE, "method": method, "draw": draw.number, "n": len(draw.pictures)}
                 values = ratio[[index]], np.full((1, len(usable)), np.nan), floor[[index]]
-                found["invariance"].append(measure.rows_table(key, [(None, draw.lemma)], usable, *values))
+                found["invariance"].append(rankings.result_rows(key, [(None, draw.lemma)], usable, *values))
     return {name: pa.concat_tables(tables) for name, tables in found.items()}
 
 
@@ -183,19 +183,19 @@ def _units(
     methods: Sequence[str],
     longest: int,
     progress: Callable[[Progress], None],
-) -> dict[tuple[str, Spoken], Int[np.ndarray, " K"]]:
+) -> dict[tuple[str, CaptionNoun], Int[np.ndarray, " K"]]:
     """The top units of everything that was drawn, by method; each shard is read once."""
-    by_shard: dict[str, dict[Spoken, None]] = {}
+    by_shard: dict[str, dict[CaptionNoun, None]] = {}
     for draw in draws:
         for one, name in draw.pictures:
             by_shard.setdefault(name, {})[one] = None
-    units: dict[tuple[str, Spoken], Int[np.ndarray, " K"]] = {}
+    units: dict[tuple[str, CaptionNoun], Int[np.ndarray, " K"]] = {}
     done = 0
     total = sum(len(drawn) for drawn in by_shard.values())
     progress(Progress(STAGE, 0, total))
     for name, drawn in sorted(by_shard.items()):
         image_ids = {one.image_id for one in drawn}
-        ranked = measure.rankings(run_path / name, names.ORIGINAL, methods, run.model.d_mlp, image_ids)
+        ranked = rankings.stored_rankings(run_path / name, names.ORIGINAL, methods, run.model.d_mlp, image_ids)
         for method in methods:
             found = ranked[method].of([(one.image_id, one.noun) for one in drawn])[:, :longest].copy()
             units |= {(method, one): ranking for one, ranking in zip(drawn, found, strict=True)}

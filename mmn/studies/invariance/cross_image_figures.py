@@ -11,56 +11,51 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import BAR, FLAT_TICK, key, layer_axis
-from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import counted, k_text, of_run, require, span
+from mmn.figures.wording import counted, of_run, require, span
 from mmn.statistics.interval_words import percent
 from mmn.statistics.many_tests import told as told_tests
-from mmn.studies.invariance.figures import SHARE_AXIS, dots
+from mmn.studies.invariance.marks import SHARE_AXIS, concept_dots, k_words, layer_bars, titled
 
-CROSS_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
-CROSS_LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
+CONCEPT_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
+LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
+RANDOM_UNITS: Final = "random units, same layers"
 
 
-def cross_image_invariance(
+def by_concept(
     data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, layers: tuple[int, int] | None = None
 ) -> alt.TopLevelMixin:
     """Dots per concept: the share of the top k units that several pictures of it have in common, over random units.
 
     Args:
-        data: `Store.cross_image_invariance`, in the order to draw.
+        data: `CrossImageQueries.by_concept`, in the order to draw.
         run: the run's row: model, images, n_layers, d_mlp.
         method: the ranking.
         k: units compared.
         layers: the layers that the data is of, first and last; None for all.
     """
-    require(data.columns, CROSS_COLUMNS)
+    require(data.columns, CONCEPT_COLUMNS)
     n_pictures = int(data["n"].max())
     rows = _with_range(data).rename(columns={"noun": "concept", "floor_random": "floor"})
-    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    title = alt.TitleParams(
-        frame="bounds",
-        text=f"Top units that {n_pictures} pictures of a concept share: {method}, k = {size}",
-        subtitle=[
-            f"{of_run(run)}, {_draws_told(data['n_draws'], n_pictures)}",
-            *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
-            "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
-            + ("; no line: a single draw" if (data["n_draws"] == 1).any() else ""),
-            "tick: expected of random units in the same layers",
-            *(f"{line}; others hollow" for line in told_tests(data)),
-        ],
+    title = titled(
+        f"Top units that {n_pictures} pictures of a concept share: {method}, {k_words(k, run)}",
+        f"{of_run(run)}, {_draws_text(data['n_draws'], n_pictures)}",
+        *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
+        "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
+        + ("; no line: a single draw" if (data["n_draws"] == 1).any() else ""),
+        "tick: expected of random units in the same layers",
+        *(f"{line}; others hollow" for line in told_tests(data)),
     )
     tips = [
         alt.Tooltip("range:N", title="draws from"),
-        alt.Tooltip("floor:Q", title="random units, same layers", format=".2~%"),
+        alt.Tooltip("floor:Q", title=RANDOM_UNITS, format=".2~%"),
         alt.Tooltip("n_draws:Q", title="draws"),
         alt.Tooltip("n:Q", title="pictures in common"),
     ]
-    there = "" if layers is None else ", in these layers"
-    return dots(rows, f"share of the top k common to all {n_pictures}{there}", method, tips).properties(title=title)
+    x_title = f"share of the top k common to all {n_pictures}" + ("" if layers is None else ", in these layers")
+    return concept_dots(rows, x_title, method, tips, "top units in common", RANDOM_UNITS).properties(title=title)
 
 
-def shared_by_layer(
+def by_layer(
     data: pd.DataFrame,
     run: Mapping[str, Any],
     method: str,
@@ -72,7 +67,7 @@ def shared_by_layer(
     """Bars per layer: where the top k units lie that n pictures of a concept share, over random units.
 
     Args:
-        data: `Store.shared_by_layer`.
+        data: `CrossImageQueries.by_layer`.
         run: the run's row: model, images, n_layers, d_mlp.
         method: the ranking.
         k: units compared.
@@ -80,46 +75,35 @@ def shared_by_layer(
         subset: which concepts were compared, as words for the subtitle.
         layers: drawn in full colour, first and last; None for all.
     """
-    require(data.columns, CROSS_LAYER_COLUMNS)
+    require(data.columns, LAYER_COLUMNS)
     first, last = layers or (0, int(run["n_layers"]) - 1)
-    tips = [alt.Tooltip("share:Q", title="share of k", format=".2~%"), alt.Tooltip("n_concepts:Q", title="concepts")]
-    chance = alt.Tooltip("floor_random:Q", title="random units, same layers", format=".2~%")
-    base = alt.Chart(data).encode(
-        layer_axis(),
-        tooltip=[alt.Tooltip("layer:O"), *tips, chance],
-    )
-    y: dict[str, Any] = {"axis": SHARE_AXIS, "title": "shared units of the layer, of k"}
+    tips = [
+        alt.Tooltip("share:Q", title="share of k", format=".2~%"),
+        alt.Tooltip("n_concepts:Q", title="concepts"),
+        alt.Tooltip("floor_random:Q", title=RANDOM_UNITS, format=".2~%"),
+    ]
     is_meant = (alt.datum.layer >= first) & (alt.datum.layer <= last)
-    bars = base.mark_bar(color=method_colours([method])[0]).encode(
-        alt.Y("share:Q", **y), opacity=alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
-    )
-    ticks = base.mark_tick(thickness=2, color=MUTED, opacity=1).encode(alt.Y("floor_random:Q", **y))
-    size = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
-    told = f"n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; k = {size}"
+    opacity = alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
     chosen = "" if layers is None else f"; full colour: layers {first} to {last}"
-    named = {"shared units": (BAR, method_colours([method])[0]), "random units, same layers": (FLAT_TICK, MUTED)}
-    return alt.layer(bars, ticks, key(base, named)).properties(
-        height=200,
-        title=alt.TitleParams(
-            frame="bounds",
-            text=f"Where the units lie that {n} pictures of a concept share: {method}",
-            subtitle=[
-                f"{of_run(run)}, {told}",
-                f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
-            ],
-        ),
+    title = titled(
+        f"Where the units lie that {n} pictures of a concept share: {method}",
+        f"{of_run(run)}, n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; {k_words(k, run)}",
+        f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
     )
+    y = {"axis": SHARE_AXIS, "title": "shared units of the layer, of k"}
+    names = ("shared units", RANDOM_UNITS)
+    return layer_bars(data, method, "floor_random", y, tips, opacity, names).properties(title=title)
 
 
-def _draws_told(n_draws: pd.Series, n_pictures: int) -> str:
+def _draws_text(n_draws: pd.Series, n_pictures: int) -> str:
     """`100 concepts: 30 with 2–5 draws of 5 pictures, 70 with a single draw`."""
     several, n_single = n_draws[n_draws > 1], int((n_draws == 1).sum())
-    told, of = counted(len(n_draws), "concept"), f"of {n_pictures} pictures"
+    concepts, of = counted(len(n_draws), "concept"), f"of {n_pictures} pictures"
     if several.empty:
-        return f"{told}, each with a single draw {of}"
+        return f"{concepts}, each with a single draw {of}"
     if not n_single:
-        return f"{told}, each with {span(several, 'draw')} {of}"
-    return f"{told}: {len(several):,} with {span(several, 'draw')} {of}, {n_single:,} with a single draw"
+        return f"{concepts}, each with {span(several, 'draw')} {of}"
+    return f"{concepts}: {len(several):,} with {span(several, 'draw')} {of}, {n_single:,} with a single draw"
 
 
 def _with_range(data: pd.DataFrame) -> pd.DataFrame:

@@ -13,10 +13,11 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
+from mmn.names import CROSS_IMAGE
 from mmn.statistics.many_tests import at_least_by_chance, marked
 from mmn.store.cells import checked_layers, distinct
 from mmn.store.reader import Reader
-from mmn.studies.invariance.queries import CROSS_IMAGE, Layers, nothing_measured
+from mmn.studies.invariance.queries import Layers, nothing_measured
 
 _DRAWS: Final = """
     draws AS (
@@ -68,7 +69,7 @@ _WITHOUT_LAYERS: Final = f"""
 class CrossImageQueries(Reader):
     """Questions about units that several pictures of a concept share."""
 
-    def across_pictures(
+    def by_concept(
         self, run_id: str, method: str, k: int, n: int, lemmas: Sequence[str] = (), layers: Layers = None
     ) -> pd.DataFrame:
         """Returns the share of the top k units that n pictures of a concept have in common, the largest first.
@@ -97,7 +98,7 @@ class CrossImageQueries(Reader):
             raise nothing_measured(run, CROSS_IMAGE, [method], lemmas)
         return marked(found, at_least_by_chance(found["ratio"].to_numpy(), found["floor_random"].to_numpy()))
 
-    def shared_by_layer(self, run_id: str, method: str, k: int, n: int, lemmas: Sequence[str] = ()) -> pd.DataFrame:
+    def by_layer(self, run_id: str, method: str, k: int, n: int, lemmas: Sequence[str] = ()) -> pd.DataFrame:
         """Returns where the top k units lie that n pictures of a concept have in common: one row per layer.
 
         Columns: layer, share (of k; mean over draws, then concepts: it adds up to the mean ratio), floor_random (random

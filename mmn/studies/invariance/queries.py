@@ -14,19 +14,19 @@ import numpy as np
 import pandas as pd
 
 from mmn.errors import UsageError
+from mmn.names import REGION
 from mmn.statistics.intervals import ANYWHERE, draw_intervals, ratio_intervals
 from mmn.statistics.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
 from mmn.store.reader import Reader
 
-REGION: Final = "region"
-CROSS_IMAGE: Final = "cross-image"
 MOST_CONCEPTS: Final = 60
 Layers = tuple[int, int] | None  # first and last, in which a noun's first unit lies; None for all
 _RATIOS: Final = ("ratio", "floor_other_noun")
 
 _MEASURED: Final = """
-    SELECT kind, method, k, n, count(DISTINCT draw) AS n_draws FROM invariance WHERE run_id = $run_id
+    SELECT kind, method, k, n, count(DISTINCT draw) AS n_draws FROM invariance
+    WHERE run_id = $run_id AND ($kind = '' OR kind = $kind)
     GROUP BY ALL ORDER BY ALL
 """
 
@@ -120,18 +120,18 @@ _BY_LAYER: Final = f"""
 class InvarianceQueries(Reader):
     """Questions about units that stay the same."""
 
-    def measured(self, run_id: str) -> pd.DataFrame:
-        """Returns what of a run was measured: kind, method, k, n, n_draws; methods in the order of `names.METHODS`.
+    def measured(self, run_id: str, kind: str = "") -> pd.DataFrame:
+        """Returns what was measured of a run, of one kind or all: kind, method, k, n, n_draws, in `METHODS`' order.
 
         Raises:
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (cursor, run):
-            found = cursor.sql(_MEASURED, params={"run_id": run["run_id"]}).df()
+            found = cursor.sql(_MEASURED, params={"run_id": run["run_id"], "kind": kind}).df()
         place = {method: number for number, method in enumerate(in_order(found["method"]))}
         return found.sort_values("method", key=lambda names: names.map(place), kind="stable").reset_index(drop=True)
 
-    def shuffled(
+    def curves(
         self,
         run_id: str,
         methods: Sequence[str],
@@ -206,7 +206,7 @@ class InvarianceQueries(Reader):
         )
         return found.sort_values(["difference", "ratio"], ascending=False, kind="stable").reset_index(drop=True)
 
-    def surviving_concepts(
+    def survival(
         self, run_id: str, lemmas: Sequence[str] = (), method: str = "", layers: Layers = None
     ) -> dict[str, Any]:
         """Returns how many nouns of the original captions the shuffled ones say, too; with `layers` only nouns whose
@@ -228,7 +228,7 @@ class InvarianceQueries(Reader):
         counts = {"n_images": int(found["n_images"]), "n_draws": rows["draw"].nunique()}
         return told | counts | {"n_concepts": int(rows["n"].sum()), "n_kept": int(rows["n_kept"].sum())}
 
-    def kept_by_layer(
+    def by_layer(
         self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), layers: Layers = None
     ) -> pd.DataFrame:
         """Returns which share of the top k units of each layer is among the top k under shuffling, too: one row per
@@ -261,6 +261,7 @@ class InvarianceQueries(Reader):
 def nothing_measured(
     run: dict[str, Any], kind: str, methods: Sequence[str], lemmas: Sequence[str], layers: Layers = None
 ) -> UsageError:
+    """What to tell where the filters leave nothing: it was not measured, or not of these."""
     of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
     of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
     return UsageError(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.studies.study import Page, Study
+from mmn.figures.figure import Figure
+from mmn.names import CROSS_IMAGE, REGION
+from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "Do the same units write a noun when the picture is shuffled, and in other pictures of it?"
+ROW: Final = 19  # pixels of a concept
+_TAKES: Final = ("methods", "ks", "concepts", "layers")
 
 STUDY: Final = Study(
     "invariance",
@@ -14,5 +18,64 @@ STUDY: Final = Study(
     command="mmn.studies.invariance.command",
     stages={"invariance": "captioning shuffled pictures", "cross-image": "comparing pictures of a noun"},
     tables="mmn.studies.invariance.tables:TABLES",
+    figures=(
+        Figure(
+            "invariance",
+            "top units that stay under shuffling",
+            _TAKES,
+            "mmn.studies.invariance.rows:curves",
+            "mmn.studies.invariance.figures:curves",
+            height=lambda _data: 480,
+        ),
+        Figure(
+            "invariance-concepts",
+            "the same at one k, concept by concept",
+            _TAKES,
+            "mmn.studies.invariance.rows:by_concept",
+            "mmn.studies.invariance.figures:by_concept",
+            height=lambda data: 220 + ROW * len(data),
+        ),
+        Figure(
+            "invariance-layers",
+            "the same at one k, layer by layer",
+            _TAKES,
+            "mmn.studies.invariance.rows:by_layer",
+            "mmn.studies.invariance.figures:by_layer",
+            height=lambda _data: 380,
+        ),
+        Figure(
+            "cross-image",
+            "top units that pictures of a noun share",
+            (*_TAKES, "pictures"),
+            "mmn.studies.invariance.rows:cross_image",
+            "mmn.studies.invariance.cross_image_figures:by_concept",
+            height=lambda data: 190 + ROW * len(data),
+        ),
+        Figure(
+            "cross-image-layers",
+            "where they lie",
+            (*_TAKES, "pictures"),
+            "mmn.studies.invariance.rows:cross_image_by_layer",
+            "mmn.studies.invariance.cross_image_figures:by_layer",
+            height=lambda _data: 380,
+        ),
+    ),
     pages=(Page("invariance", "Invariance", ":material/shuffle:", QUESTION),),
+    measurements={
+        REGION: Measurement(
+            ("invariance", "--kind", REGION),
+            "Captions and scores every picture again under each of five permutations of its image tokens: about five "
+            "times as long as scoring the run.",
+            "invariance",
+            REGION,
+        ),
+        CROSS_IMAGE: Measurement(
+            ("invariance", "--kind", CROSS_IMAGE),
+            "Compares the rankings that the run has; no model is needed. Only nouns that the captions of at least five "
+            "pictures say enter: a run of few pictures may have none.",
+            "invariance",
+            CROSS_IMAGE,
+        ),
+    },
+    bundled=("invariance latest --kind cross-image", "invariance latest --kind region --draws 1 --limit 64"),
 )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Image tokens read as words, before the first layer and after every one."""

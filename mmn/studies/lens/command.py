@@ -62,7 +62,7 @@ def read_stoppably(
 def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
     """What the run's lens found so far, by name; of a model whose tokens have no nearest words, the layers only."""
     from mmn.store import Store
-    from mmn.studies.lens.results import layer_shares, nearest_result
+    from mmn.studies.lens.rows import layer_shares, nearest_result
 
     with Store.open(cache_path) as store:
         tokens, failed = store.ask(LensQueries).nearest_tokens(run_id), store.table(run_id, "failure")
@@ -103,8 +103,8 @@ def _print_result(result: dict[str, Any]) -> None:
             f"vectors; {share} are English words (random: {random})"
         )
     for layer, rows in groupby(result["layers"], key=itemgetter("layer")):
-        told = [f"{percent(row['mean'], 1)}{bracket(row['low'], row['high'], '.1%')} {row['line']}" for row in rows]
-        print(f"after layer {layer}: {'; '.join(told)}")
+        shares = [f"{percent(row['mean'], 1)}{bracket(row['low'], row['high'], '.1%')} {row['line']}" for row in rows]
+        print(f"after layer {layer}: {'; '.join(shares)}")
     if note := few_note(row["n"] for row in result["layers"]):
         print(note)
     if result["n_failed"]:

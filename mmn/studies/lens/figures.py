@@ -14,6 +14,7 @@ import pandas as pd
 
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import FIRST, MUTED, SECOND
+from mmn.figures.wording import counted, of_run, require
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.statistics.kolmogorov_smirnov import kolmogorov_smirnov
 
@@ -27,10 +28,10 @@ def nearest_cosines(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelM
     """Two distributions of the cosine with the nearest embedding: of image tokens, and of random vectors.
 
     Args:
-        data: kind (`nearest`, `random`), image_id, cosine: `Store.nearest_tokens`, both kinds present.
+        data: kind (`nearest`, `random`), image_id, cosine: `LensQueries.nearest_tokens`, both kinds present.
         run: the run's row: model, images.
     """
-    assert set(COSINE_COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COSINE_COLUMNS) - set(data))}"
+    require(data.columns, COSINE_COLUMNS)
     cosines = {kind: data.loc[data["kind"] == kind, "cosine"].to_numpy(np.float64) for kind in _KINDS}
     test = kolmogorov_smirnov(cosines["nearest"], cosines["random"])
     names = list(_KINDS.values())
@@ -49,11 +50,11 @@ def nearest_cosines(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelM
         ],
     )
     n_images = data.loc[data["kind"] == "nearest", "image_id"].nunique()
-    counted = f"n = {test.n_first:,} image tokens of {_pictures(n_images)}, {test.n_second:,} random vectors"
+    n = f"n = {test.n_first:,} image tokens of {counted(n_images, 'picture')}, {test.n_second:,} random vectors"
     caveat = "p as if image tokens were independent, which those of a picture are not"
     title = alt.TitleParams(
         f"Nearest word of each image token: D = {test.statistic:.3f}, p\u00a0{test.p_text}",
-        subtitle=[f"{run['model']} on {run['images']}, {counted}", caveat],
+        subtitle=[f"{of_run(run)}, {n}", caveat],
     )
     area = base.mark_area(interpolate="step-after", opacity=0.15)
     return alt.layer(area, base.mark_line(interpolate="step-after", strokeWidth=1.3)).properties(
@@ -65,10 +66,10 @@ def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin
     """After each layer, the share of image tokens whose most probable token is a noun of the caption.
 
     Args:
-        data: `lens_results.layer_shares`: layer, line (what is counted of which image tokens), mean, low, high, n.
+        data: `rows.layer_shares`: layer, line (what is counted of which image tokens), mean, low, high, n.
         run: the run's row: model, images.
     """
-    assert set(SHARE_COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(SHARE_COLUMNS) - set(data))}"
+    require(data.columns, SHARE_COLUMNS)
     lines = list(dict.fromkeys(data.sort_values("line")["line"]))
     scale = alt.Scale(domain=lines, range=[FIRST, MUTED, SECOND] if len(lines) > 1 else [FIRST])
     base = alt.Chart(with_words(data, ".1%", n="n")).encode(
@@ -88,12 +89,12 @@ def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin
         alt.Tooltip("n:Q", title="pictures", format=",d"),
     ]
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q", title="share of image tokens"), alt.Y2("high:Q"))
-    told = f"{run['model']} on {run['images']}, n = {_counts(data, lines)}"
+    sample = f"{of_run(run)}, n = {_counts(data, lines)}"
     means = f"{interval_note('band', data['n'])}; means over a picture's image tokens, then pictures"
     return alt.layer(
         band, base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(share, tooltip=tooltip)
     ).properties(
-        height=200, title=alt.TitleParams("Image tokens that say a noun of the caption", subtitle=[told, means])
+        height=200, title=alt.TitleParams("Image tokens that say a noun of the caption", subtitle=[sample, means])
     )
 
 
@@ -113,9 +114,5 @@ def _binned(cosines: Mapping[str, np.ndarray]) -> pd.DataFrame:
 def _counts(data: pd.DataFrame, lines: list[str]) -> str:
     counts = [int(data.loc[data["line"] == line, "n"].max()) for line in lines]
     if len(set(counts)) == 1:
-        return _pictures(counts[0])
-    return f"{_pictures(max(counts))}, {min(counts):,} with known objects"
-
-
-def _pictures(n: int) -> str:
-    return f"{n:,} {'picture' if n == 1 else 'pictures'}"
+        return counted(counts[0], "picture")
+    return f"{counted(max(counts), 'picture')}, {min(counts):,} with known objects"

@@ -1,6 +1,6 @@
 """What do the image tokens of a scored run's pictures say, read as words, before and after every layer?
 
-    pictures of a run ─► one pass over each one's prompt (`lens.read_stream`), and for each image token
+    pictures of a run ─► one pass over each one's prompt (`stream.read_stream`), and for each image token
       ─► `nearest`     the vocabulary's embeddings nearest to it as it enters the decoder   P1 (2308.01544), Table 2
       ─► `random`      the same for random vectors: the control
       ─► `logit-lens`  after every layer, the tokens that the model would say at once       nostalgebraist 2020
@@ -9,7 +9,7 @@
 
 Random vectors are drawn once for a run: as many as the image tokens of its first `N_SPREAD` pictures, normal in each
 dimension with their mean and deviation. P1 does not say how it drew its own; ours share what all image tokens share, so
-that a direction common to all is no finding. `lens_results` sums up, without a model.
+that a direction common to all is no finding. `rows` sums up, without a model.
 
 Left out: the grey variant, words that the user chose, and families whose picture has no positions of its own.
 """
@@ -98,7 +98,8 @@ def read_image_tokens(
         progress: told after each batch, and once of what this model cannot tell.
 
     Raises:
-        UsageError: another model, one without image tokens in its prompt, a layer that it has not, no picture left.
+        UsageError: another model, or one without image tokens in its prompt; a layer that it does not have; no picture
+            is left.
     """
     scored = reopen.open_run(model, run_path)
     chosen = _layers(model, layers)

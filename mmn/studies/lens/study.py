@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.studies.study import Page, Study
+from mmn.figures.figure import Figure
+from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "What do a picture's image tokens say, read as words?"
 
@@ -14,5 +15,34 @@ STUDY: Final = Study(
     command="mmn.studies.lens.command",
     stages={"lens": "reading image tokens as words"},
     tables="mmn.studies.lens.tables:TABLES",
+    figures=(
+        Figure(
+            "lens",
+            "nearest words of image tokens and random vectors",
+            (),
+            "mmn.studies.lens.rows:lens",
+            "mmn.studies.lens.figures:nearest_cosines",
+        ),
+        Figure(
+            "lens-layers",
+            "image tokens that say a noun, after each layer",
+            (),
+            "mmn.studies.lens.rows:lens_layers",
+            "mmn.studies.lens.figures:noun_shares",
+            height=lambda _data: 400,
+        ),
+    ),
     pages=(Page("lens", "Lens", ":material/search:", QUESTION),),
+    measurements={
+        "": Measurement(
+            ("lens",),
+            "Reads 50 pictures of the run once more and writes down the words that each of their image tokens is "
+            "nearest to, and those that it would say after every layer. Seconds with the bundled model, minutes with "
+            "a large one.",
+            "lens",
+            "logit-lens",  # the rows of random vectors are not a picture's
+            "Read image tokens",
+        )
+    },
+    bundled=("lens latest --limit 64 --top 3",),
 )

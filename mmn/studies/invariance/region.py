@@ -19,11 +19,13 @@ Left out: words that the user chose, and `-minus-blank` rankings, since there is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -32,7 +34,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmn import names
-from mmn.core import Example, ScoreSettings
+from mmn.core import Example, Run, ScoreSettings
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, caption_encoded
@@ -43,8 +45,8 @@ from mmn.runs.reopen import ScoredRun, shard_name
 from mmn.scores.batch import score_captions
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Tables, joined
-from mmn.studies.invariance import measure
-from mmn.studies.invariance.measure import Rankings, Spoken
+from mmn.studies.invariance import rankings
+from mmn.studies.invariance.rankings import CaptionNoun, Rankings
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 
 PREFIX: Final = "invariance-region"
@@ -106,12 +108,12 @@ def measure_region(
         limit: only the first batches, until that many pictures are reached.
 
     Raises:
-        UsageError: a method or k that the run has not; the family has no image tokens in its decoder.
+        UsageError: a method or k that the run does not have; a family without image tokens in its decoder.
         CacheError: a broken shard, or no space left; what was finished is kept.
     """
     run = scored.run
-    checked = measure.checked_methods(run, methods, run.settings.methods)
-    asked = _Asked(scored, n_draws, checked, measure.checked_ks(run, ks))
+    checked = rankings.checked_methods(run, methods, run.settings.methods)
+    asked = _Asked(scored, n_draws, checked, rankings.checked_ks(run, ks))
     reopen.for_each_batch(scored, PREFIX, asked.key(), lambda batch: _answer(asked, batch), progress, STAGE, limit)
     return _summary(asked)
 
@@ -126,12 +128,75 @@ def _answer(asked: _Asked, batch: str) -> Tables:
         draw: _ranked(asked, asked.draw_path(batch, draw), names.SHUFFLED + str(draw)) for draw in range(asked.n_draws)
     }
     before = _ranked(asked, asked.scored.path / batch, names.ORIGINAL)
-    return {"invariance": measure.region_table(asked.scored.run, before, after, asked.methods, asked.ks)}
+    return {"invariance": compare(asked.scored.run, before, after, asked.methods, asked.ks)}
 
 
-def _ranked(asked: _Asked, path: Path, variant: str) -> tuple[list[Spoken], dict[str, Rankings]]:
-    ranked = measure.rankings(path, variant, asked.methods, asked.scored.run.model.d_mlp)
-    return measure.spoken(path, variant), ranked
+def _ranked(asked: _Asked, path: Path, variant: str) -> tuple[list[CaptionNoun], dict[str, Rankings]]:
+    ranked = rankings.stored_rankings(path, variant, asked.methods, asked.scored.run.model.d_mlp)
+    return rankings.caption_nouns(path, variant), ranked
+
+
+def compare(
+    run: Run,
+    original: tuple[Sequence[CaptionNoun], Mapping[str, Rankings]],
+    shuffled: Mapping[int, tuple[Sequence[CaptionNoun], Mapping[str, Rankings]]],
+    methods: Sequence[str],
+    ks: Sequence[int],
+) -> pa.Table:
+    """`invariance` of one batch: each noun that a picture's caption says before and after shuffling, by lemma.
+
+    Args:
+        run: for L and m.
+        original: the nouns of the captions and their rankings, by method.
+        shuffled: the same of each draw.
+        methods: of the rankings.
+        ks: how many units are compared.
+    """
+    tables = [TABLES["invariance"].empty_table()]
+    said, before = original
+    for method in [method for method in methods if method in before]:
+        usable = [k for k in ks if k <= before[method].units.shape[1]]
+        floors = _other_noun_floors(said, before[method], usable, run.model.n_units)
+        for draw, (again, after) in sorted(shuffled.items()):
+            pairs = _in_both(said, again)
+            if pairs and usable:
+                who = [(image_id, noun) for image_id, noun, _ in pairs]
+                second = after[method].of([(image_id, noun) for image_id, _, noun in pairs])
+                ratio = rankings.shared_units(before[method].of(who), second, usable, run.model.n_units) / np.array(
+                    usable
+                )
+                floor = np.stack([floors[one] for one in who])
+                shape = (run.model.n_layers, run.model.d_mlp)
+                floors_random = [names.chance_overlap(k, [method], *shape) for k in usable]
+                chance = np.broadcast_to(np.array(floors_random), ratio.shape)
+                key = {"kind": names.REGION, "method": method, "draw": draw, "n": 1}
+                tables.append(rankings.result_rows(key, who, usable, ratio, floor, chance))
+    return pa.concat_tables(tables)
+
+
+def _in_both(said: Sequence[CaptionNoun], again: Sequence[CaptionNoun]) -> list[tuple[str, str, str]]:
+    """Picture, noun before and noun after of each lemma that is in both captions of a picture."""
+    after = {(one.image_id, one.lemma): one.noun for one in again}
+    both = [one for one in said if (one.image_id, one.lemma) in after]
+    return [(one.image_id, one.noun, after[one.image_id, one.lemma]) for one in both]
+
+
+def _other_noun_floors(
+    said: Sequence[CaptionNoun], ranked: Rankings, ks: Sequence[int], n_units: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """For each noun of a picture the mean over its other nouns of |A ∩ A'| / k; NaN where it has no other."""
+    by_image: dict[str, list[tuple[str, str]]] = {}
+    for one in said:
+        by_image.setdefault(one.image_id, []).append((one.image_id, one.noun))
+    pairs = [pair for keys in by_image.values() for pair in itertools.combinations(keys, 2)]
+    found: dict[tuple[str, str], list[np.ndarray]] = {key: [] for keys in by_image.values() for key in keys}
+    if pairs and ks:
+        first, second = (ranked.of(list(side)) for side in zip(*pairs, strict=True))
+        shares = rankings.shared_units(first, second, ks, n_units) / np.array(ks)
+        for pair, share in zip(pairs, shares, strict=True):
+            for key in pair:
+                found[key].append(share)
+    return {key: np.mean(shares, axis=0) if shares else np.full(len(ks), np.nan) for key, shares in found.items()}
 
 
 def _shuffle(asked: _Asked, batch: str, draws: Sequence[int]) -> Iterator[tuple[int, Tables]]:
@@ -205,11 +270,11 @@ def _summary(asked: _Asked) -> Region:
     failed: set[str] = set()
     for batch in batches:
         tables.append(shards.read_shard(run_path / shard_name(PREFIX, batch, asked.key()))["invariance"])
-        original = {(one.image_id, one.lemma) for one in measure.spoken(run_path / batch, names.ORIGINAL)}
+        original = {(one.image_id, one.lemma) for one in rankings.caption_nouns(run_path / batch, names.ORIGINAL)}
         shuffled: set[str] = set()
         for draw in range(asked.n_draws):
             path = asked.draw_path(batch, draw)
-            said = measure.spoken(path, names.SHUFFLED + str(draw))
+            said = rankings.caption_nouns(path, names.SHUFFLED + str(draw))
             n_survived += len(original & {(one.image_id, one.lemma) for one in said})
             shuffled |= set(shards.read_columns(path, "caption", ["image_id"])["image_id"].to_pylist())
             if "failure" in shards.row_counts(path):

@@ -1,12 +1,12 @@
-"""Are image tokens words? What `mmn lens` found in a run, summed up with its controls; torch-free, for pages too.
+"""Are image tokens words? The rows of the lens's two figures, each with its control.
 
-    before the first layer   the cosine with the nearest embedding, image tokens against random vectors: the largest
-                             distance D of the two distributions (P1, Table 2: D = .037, p > .5), and how many of the
-                             nearest tokens are English words
-    after every layer        the share of image tokens whose most probable token is a noun of the caption; and of the
-                             image tokens on a noun's object, the share that say this noun, against those elsewhere
+    lens          before the first layer, the cosine with the nearest embedding, of image tokens and random vectors:
+                  the largest distance D of the two distributions (P1, Table 2: D = .037, p > .5), and how many of
+                  the nearest tokens are English words (`nearest_result`)
+    lens-layers   after every layer, the share of image tokens whose most probable token is a noun of the caption; and
+                  of the image tokens on a noun's object, the share that say this noun, against those elsewhere
 
-Shares are means over pictures, with intervals by picture (METHODS: Intervals). p takes the image tokens for
+Shares are means over pictures, with intervals by picture (METHODS: Intervals). p assumes that image tokens are
 independent, which those of one picture are not: it is too small, and D is what to compare.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from mmn.errors import ImageError, SourceError
+from mmn.errors import ImageError, SourceError, UsageError
+from mmn.figures.figure import Asked, Rows
 from mmn.models.geometry import Grids, serialise
 from mmn.names import ORIGINAL
 from mmn.reading.nouns import lemma_of
@@ -39,9 +40,37 @@ LINES: Final = (CAPTION, ON_OBJECT, ELSEWHERE)
 N_MASKED: Final = 200  # pictures whose objects are looked up: their outlines are read from files
 
 
+def lens(store: Store, asked: Asked) -> Rows:
+    """The cosine of each image token, and of each random vector, with the nearest embedding.
+
+    Raises:
+        UsageError: there are none, as in a model that adds something to its input embeddings.
+    """
+    data = store.ask(LensQueries).nearest_tokens(asked.run_id)
+    if data["kind"].nunique() < 2:
+        raise UsageError(
+            f"the image tokens of {asked.run_id} have no nearest words; mmn lens {asked.run_id} finds them"
+        )
+    return Rows(data, asked.run)
+
+
+def lens_layers(store: Store, asked: Asked) -> Rows:
+    """After each layer, the share of image tokens that say a noun of the caption.
+
+    Raises:
+        UsageError: no image tokens were read.
+    """
+    data = layer_shares(store, asked.run_id)
+    if data.empty:
+        raise UsageError(f"the image tokens of {asked.run_id} were not read; mmn lens {asked.run_id} does that")
+    return Rows(data, asked.run)
+
+
 @dataclass(frozen=True)
 class NearestResult:
-    """`test` compares cosines of image tokens with those of random vectors; shares of nearest tokens that are words."""
+    """How image tokens compare with random vectors: `test` of their cosines, and the shares whose nearest token is a
+    word.
+    """
 
     test: KolmogorovSmirnov
     word_share: float
@@ -49,7 +78,7 @@ class NearestResult:
 
 
 def nearest_result(tokens: pd.DataFrame) -> NearestResult | None:
-    """Of `Store.nearest_tokens`; None where the model's image tokens were not compared with its vocabulary."""
+    """Of `LensQueries.nearest_tokens`; None where the model's image tokens were not compared with its vocabulary."""
     image, drawn = tokens[tokens["kind"] == "nearest"], tokens[tokens["kind"] == "random"]
     if image.empty or drawn.empty:
         return None

@@ -1,36 +1,26 @@
-"""How many top units do two rankings share? |A ∩ B| / k, against k, with what chance gives (METHODS: Region ratio).
+"""The stored rankings of a run's nouns, and how many of their top k units several of them share.
 
-    region        `shuffled`: one noun of a picture, before and after its tokens are shuffled (P2, figure 3)
-    cross-image   `cross_image`: N pictures whose captions share a noun (P2, figure 4; arXiv 2311.07470)
-
-Rankings are the stored ones, so a k reaches no further than the run's top k. This reads shards alone, without a model.
-Left out: words that the user chose, and suppressors.
+Both measurements of invariance (`region`, `cross_image`) compare rankings so: |A ∩ B| / k against k, where no k reaches
+beyond the run's top k. Only shards are read, without a model. Left out: words that the user chose, and suppressors.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int
 
-from mmn import names
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs import shards
-from mmn.statistics.intervals import draw_intervals
-from mmn.store.cells import by_picture, with_intervals
 from mmn.studies.tables import TABLES
 
-REGION, CROSS_IMAGE = "region", "cross-image"
-KINDS: Final = (REGION, CROSS_IMAGE)
 SHARES: Final = (0.001, 0.003, 0.01, 0.014, 0.03, 0.05, 0.1, 0.25)  # of all units (METHODS: k)
 P2_K: Final = 100
 RANKS_AT_ONCE: Final = 1 << 24  # numbers held while rankings are compared: pairs × L·m
@@ -49,7 +39,7 @@ class Rankings:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class CaptionNoun:
     """A noun of a caption."""
 
     image_id: str
@@ -89,7 +79,7 @@ def checked_methods(run: Run, methods: Sequence[str] | None, stored: Sequence[st
     """`methods` if the run has them, or all that are `stored`.
 
     Raises:
-        UsageError: one that it has not.
+        UsageError: one that it does not have.
     """
     for method in methods or ():
         if method not in stored:
@@ -97,16 +87,16 @@ def checked_methods(run: Run, methods: Sequence[str] | None, stored: Sequence[st
     return tuple(dict.fromkeys(methods)) if methods is not None else tuple(stored)
 
 
-def spoken(shard_path: Path, variant: str) -> list[Spoken]:
-    """The nouns of a shard's captions of one variant; words that the user chose are none."""
+def caption_nouns(shard_path: Path, variant: str) -> list[CaptionNoun]:
+    """The nouns of a shard's captions of one variant, without the words that the user chose."""
     if "concept" not in shards.row_counts(shard_path):
         return []
     rows = shards.read_columns(shard_path, "concept", ["image_id", "variant", "lemma", "noun", "target_at"])
     rows = rows.filter(pc.and_(pc.equal(rows["variant"], variant), pc.is_null(rows["target_at"])))
-    return [Spoken(row["image_id"], row["lemma"], row["noun"]) for row in rows.to_pylist()]
+    return [CaptionNoun(row["image_id"], row["lemma"], row["noun"]) for row in rows.to_pylist()]
 
 
-def rankings(
+def stored_rankings(
     shard_path: Path, variant: str, methods: Collection[str], d_mlp: int, image_ids: Collection[str] | None = None
 ) -> dict[str, Rankings]:
     """The top units of every noun of a shard, by method; of `image_ids` alone, where given."""
@@ -186,68 +176,7 @@ def _places(units: Int[np.ndarray, "n K"], n_units: int) -> Int[np.ndarray, "n u
     return places
 
 
-def region_table(
-    run: Run,
-    original: tuple[Sequence[Spoken], Mapping[str, Rankings]],
-    shuffled: Mapping[int, tuple[Sequence[Spoken], Mapping[str, Rankings]]],
-    methods: Sequence[str],
-    ks: Sequence[int],
-) -> pa.Table:
-    """`invariance` of one batch: each noun that a picture's caption says before and after shuffling, by lemma.
-
-    Args:
-        run: for L and m.
-        original: the nouns of the captions and their rankings, by method.
-        shuffled: the same of each draw.
-        methods: of the rankings.
-        ks: how many units are compared.
-    """
-    tables = [TABLES["invariance"].empty_table()]
-    said, before = original
-    for method in [method for method in methods if method in before]:
-        usable = [k for k in ks if k <= before[method].units.shape[1]]
-        floors = _other_noun_floors(said, before[method], usable, run.model.n_units)
-        for draw, (again, after) in sorted(shuffled.items()):
-            pairs = _in_both(said, again)
-            if pairs and usable:
-                who = [(image_id, noun) for image_id, noun, _ in pairs]
-                second = after[method].of([(image_id, noun) for image_id, _, noun in pairs])
-                ratio = shared_units(before[method].of(who), second, usable, run.model.n_units) / np.array(usable)
-                floor = np.stack([floors[one] for one in who])
-                shape = (run.model.n_layers, run.model.d_mlp)
-                floors_random = [names.chance_overlap(k, [method], *shape) for k in usable]
-                chance = np.broadcast_to(np.array(floors_random), ratio.shape)
-                key = {"kind": REGION, "method": method, "draw": draw, "n": 1}
-                tables.append(rows_table(key, who, usable, ratio, floor, chance))
-    return pa.concat_tables(tables)
-
-
-def _in_both(said: Sequence[Spoken], again: Sequence[Spoken]) -> list[tuple[str, str, str]]:
-    """Picture, noun before and noun after of each lemma that is in both captions of a picture."""
-    after = {(one.image_id, one.lemma): one.noun for one in again}
-    both = [one for one in said if (one.image_id, one.lemma) in after]
-    return [(one.image_id, one.noun, after[one.image_id, one.lemma]) for one in both]
-
-
-def _other_noun_floors(
-    said: Sequence[Spoken], ranked: Rankings, ks: Sequence[int], n_units: int
-) -> dict[tuple[str, str], np.ndarray]:
-    """For each noun of a picture the mean over its other nouns of |A ∩ A'| / k; NaN where it has no other."""
-    by_image: dict[str, list[tuple[str, str]]] = {}
-    for one in said:
-        by_image.setdefault(one.image_id, []).append((one.image_id, one.noun))
-    pairs = [pair for keys in by_image.values() for pair in itertools.combinations(keys, 2)]
-    found: dict[tuple[str, str], list[np.ndarray]] = {key: [] for keys in by_image.values() for key in keys}
-    if pairs and ks:
-        first, second = (ranked.of(list(side)) for side in zip(*pairs, strict=True))
-        shares = shared_units(first, second, ks, n_units) / np.array(ks)
-        for pair, share in zip(pairs, shares, strict=True):
-            for key in pair:
-                found[key].append(share)
-    return {key: np.mean(shares, axis=0) if shares else np.full(len(ks), np.nan) for key, shares in found.items()}
-
-
-def rows_table(
+def result_rows(
     key: Mapping[str, Any],
     who: Sequence[tuple[str | None, str]],
     ks: Sequence[int],
@@ -266,31 +195,3 @@ def rows_table(
     columns["floor_random"] = floor_random.flatten()
     schema = TABLES["invariance"]
     return pa.table({name: columns[name] for name in schema.names}).cast(schema)
-
-
-def summarize(rows: pa.Table) -> pd.DataFrame:
-    """Means of `invariance` rows of one kind by method and k: `ratio`, `floor_other_noun`, `floor_random`.
-
-    Region: over nouns, then pictures, then draws (METHODS), with 95 % intervals by picture of the first two (`_low`,
-    `_high`) and n_images: what `Store.region_invariance` gives the page. Cross-image: over draws, then nouns, which all
-    count the same, and n_concepts; no intervals, since nouns have pictures in common.
-    """
-    frame = rows.to_pandas()
-    if len(frame) and frame["kind"].iloc[0] == REGION:
-        return _region_means(frame)
-    values = ["ratio", "floor_other_noun", "floor_random"]
-    nouns = frame.groupby(["noun", "method", "k"], as_index=False, observed=True)[values].mean()
-    by = nouns.groupby(["method", "k"], observed=True)
-    return by[values].mean().assign(n_concepts=by.size()).reset_index()
-
-
-def _region_means(frame: pd.DataFrame) -> pd.DataFrame:
-    cells = frame[["method", "k"]].drop_duplicates().sort_values(["method", "k"], ignore_index=True)
-    pictures = frame.groupby(["image_id", "draw", "method", "k"], as_index=False, observed=True)[
-        ["ratio", "floor_other_noun", "floor_random"]
-    ].mean()
-    pictures = pictures.merge(cells.assign(cell=cells.index), on=["method", "k"])
-    pictures["place"] = pictures.groupby("image_id").ngroup()
-    quantities = ["ratio", "floor_other_noun"]
-    found = with_intervals(cells, quantities, by_picture(pictures, quantities, len(cells)), draw_intervals)
-    return found.assign(floor_random=pictures.groupby("cell")["floor_random"].mean())
