@@ -38,12 +38,12 @@ def _figure(figure: Figure) -> Iterator[str]:
 
 
 def _filters() -> Iterator[str]:
-    yield from ("## Filters", "", "One value as a flag, a parameter of a page's address, and a field of `View`.", "")
+    yield from ("## Filters", "", "Each is a field of `View`, a flag, and a parameter of a page's address.", "")
     yield from ("| field | flag | address | meaning |", "|---|---|---|---|")
     for name, spelling in SPELLINGS.items():
         kind = spelling.kind
         value = "" if spelling.is_switch else f" {kind.metavar or 'WORD'}"
-        meaning = spelling.help.replace("%%", "%") + (f"; {', '.join(kind.options)}" if kind.options else "")
+        meaning = spelling.help.replace("%%", "%") + (f". One of {', '.join(kind.options)}" if kind.options else "")
         yield f"| `{name}` | `{flag_of(name)}{value}` | `?{spelling.parameter or name}=` | {meaning} |"
 
 

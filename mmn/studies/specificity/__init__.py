@@ -1,1 +1,1 @@
-"""TODO."""
+"""A noun's top unit, scored for other nouns."""
