@@ -9,10 +9,11 @@ from typing import Final
 import streamlit as st
 
 from mmn.errors import SetAside
+from mmn.specimen import RUN_PATH
 from mmn.store import Store
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-BUNDLED_RUN: Final = ROOT / "mmn" / "specimen" / "run"
+BUNDLED_RUN: Final = RUN_PATH
 
 
 def cache_path() -> Path:

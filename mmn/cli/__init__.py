@@ -27,6 +27,7 @@ MODULES = (
     "mmn.cli.cache",
     "mmn.cli.figure",
     "mmn.cli.model",
+    "mmn.cli.app",
 )  # in the order of `mmn --help`
 
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = build_parser().parse_args(words)
+        options = parse(words)
         return importlib.import_module(options.module).run(options)
     except (Cancelled, KeyboardInterrupt) as error:
         _report(words, "Cancelled", str(error) or "cancelled; what was finished is kept")
@@ -54,6 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
 
 
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. What a command does not know is an error, unless it passes that on (`app`)."""
+    parser = build_parser()
+    options, others = parser.parse_known_args(words)
+    if others and "passed_on" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.passed_on = others
+    return options
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmn", description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mmn {__version__}")
@@ -64,11 +75,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_common(parser: argparse.ArgumentParser, module: str) -> None:
-    """The options that every command has; `module` is the one that runs it."""
+    """The options of every command that prints something; `module` is the one that runs it."""
+    add_cache(parser, module)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
+
+
+def add_cache(parser: argparse.ArgumentParser, module: str) -> None:
+    """The option that every command has; `module` is the one that runs it."""
     parser.allow_abbrev = False
     usual = Path(os.environ.get("MMN_CACHE") or "cache")  # as the dashboard's
     parser.add_argument("--cache", type=Path, default=usual, metavar="DIR", help="default: $MMN_CACHE, else cache/")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
     parser.set_defaults(module=module)
 
 

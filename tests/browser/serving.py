@@ -28,9 +28,7 @@ FLAGS = [
 @contextmanager
 def served(entry: Path, cache_path: Path, listen: str = "127.0.0.1", **environment: str) -> Iterator[str]:
     """The address of `entry` served by Streamlit, at `listen`, from another working directory than the repository."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["--server.port", str(port), "--server.headless", "true", "--server.address", listen]
     with (cache_path / "server.log").open("w") as log:
         server = subprocess.Popen(
@@ -41,14 +39,20 @@ def served(entry: Path, cache_path: Path, listen: str = "127.0.0.1", **environme
             stderr=log,
         )
         try:
-            _wait_for_health(f"http://127.0.0.1:{port}/_stcore/health", server)
+            wait_for_health(f"http://127.0.0.1:{port}/_stcore/health", server)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(timeout=20)
 
 
-def _wait_for_health(address: str, server: subprocess.Popen, timeout_s: float = 40.0) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_health(address: str, server: subprocess.Popen, timeout_s: float = 40.0) -> None:
     give_up = time.monotonic() + timeout_s
     while time.monotonic() < give_up:
         assert server.poll() is None, f"the server ended with {server.returncode}"

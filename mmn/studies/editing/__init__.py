@@ -1,1 +1,1 @@
-"""TODO."""
+"""A few units changed so that the model says another word, and what else changes."""

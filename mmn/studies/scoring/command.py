@@ -60,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
     from mmn.cli.progress import reporter
     from mmn.images import list_source
     from mmn.models.loading import with_delta
-    from mmn.runs.doctor import check
     from mmn.runs.engines.local import carry_out
-    from mmn.runs.plan import Progress, count, plan
+    from mmn.runs.plan import Progress, count
+    from mmn.runs.prepare import prepare
     from mmn.scores.batch import check_methods
     from mmn.studies.annotate.command import annotate_stoppably
 
@@ -82,10 +82,7 @@ def run(options: argparse.Namespace) -> int:
     name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
     model = load_quietly(name, options.dtype, options.device)
-    settings = _settings(options, model, methods)
-    exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
-    check(model, exact_prompt)
-    planned = plan(model.facts, listing, options.images, exact_prompt, settings)
+    planned = prepare(model, listing, options.images, _settings(options, model, methods))
     if first := first_source(options.cache / "runs" / planned.run.run_id, options.images):
         progress(Progress("score", message=first))
     engine = ENGINES[options.engine]()
@@ -136,20 +133,19 @@ def _fill_from_preset(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...]) -> Any:
-    from mmn.core import ScoreSettings
+    from mmn.runs.prepare import settings_of
 
-    return ScoreSettings(
-        prompt=model.default_prompt if options.prompt is None else options.prompt,
+    return settings_of(
+        model,
+        prompt=options.prompt,
         methods=methods,
-        top_k=min(options.top_k, model.facts.n_units),
-        bottom_k=min(options.bottom_k, model.facts.n_units),
+        top_k=options.top_k,
+        bottom_k=options.bottom_k,
         targets=tuple(options.target),
         variants=(names.ORIGINAL, names.BLANK) if options.blank else (names.ORIGINAL,),
         answer_prefix=options.answer_prefix,
         max_new_tokens=options.max_new_tokens,
-        batch_size=options.batch_size or model.usual_batch_size,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=model.device.type,
+        batch_size=options.batch_size,
         seed=options.seed,
     )
 

@@ -1,0 +1,36 @@
+"""A model, pictures and settings -> the plan of a scoring run, after the model was checked.
+
+`mmn score` and the Python API both begin here; `engines.local.carry_out` does what the plan says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mmn.core import ScoreSettings
+from mmn.images import Listing
+from mmn.models.model import Model
+from mmn.runs.doctor import check
+from mmn.runs.plan import Plan, plan
+
+
+def settings_of(model: Model, **asked: Any) -> ScoreSettings:
+    """The settings of a run of `model`: `asked` holds fields of `ScoreSettings`; what is None is the model's usual."""
+    usual: dict[str, Any] = {"prompt": model.default_prompt, "batch_size": model.usual_batch_size}
+    given = {name: value for name, value in asked.items() if value is not None}
+    dtype = str(model.dtype).removeprefix("torch.")
+    settings = ScoreSettings(**(usual | given), dtype=dtype, device=model.device.type)
+    n_units = model.facts.n_units
+    return replace(settings, top_k=min(settings.top_k, n_units), bottom_k=min(settings.bottom_k, n_units))
+
+
+def prepare(model: Model, listing: Listing, images: str, settings: ScoreSettings) -> Plan:
+    """The plan of a run on the pictures of `listing`, which the source `images` names.
+
+    Raises:
+        ModelError: the model does not see pictures, or its logits do not add up (`doctor.check`).
+    """
+    exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
+    check(model, exact_prompt)
+    return plan(model.facts, listing, images, exact_prompt, settings)
