@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, links, resources, state, widgets
+from app import charts, filters, links, resources, state
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.names import CONTRIBUTION_FOLDED
@@ -62,5 +62,5 @@ def _share(run: dict[str, Any], view: View, logits: pd.Series) -> None:
     if not nouns:
         st.caption("The logit is not above zero, so a share of it means nothing.")
         return
-    ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
+    ks = state.k_options(filters.n_units(run), filters.stored_k(run))
     charts.show("top-share", replace(view, ks=tuple(ks), noun=nouns[0], rival="".join(nouns[1:])))

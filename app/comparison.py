@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import charts, resources, state, widgets
+from app import charts, filters, resources, state
 from app.text import plain
 from mmn.names import MINUS_BLANK, RANDOM
 from mmn.store.rankings import RankingQueries
@@ -28,7 +28,7 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
     others = [method for method in methods if method != first]
     usual = [method for method in others if not method.startswith((first, RANDOM)) and not method.endswith(MINUS_BLANK)]
     other = right.selectbox("The other", others, index=others.index((usual or others)[-1]), key=f"other-{first}")
-    ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
+    ks = state.k_options(filters.n_units(run), filters.stored_k(run))
     with beside:
         _correlation(run, first, other, lemmas)
     charts.show("comparison", View(run["run_id"], (first, other), tuple(ks), concepts=tuple(lemmas)))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import charts, links, resources, widgets
+from app import charts, filters, links, resources
 from app.text import plain
 from mmn.figures.figure import Drawn
 from mmn.figures.wording import k_text
@@ -76,7 +76,7 @@ def _sentences(run: dict[str, Any], view: View, relative: pd.DataFrame) -> None:
         if (is_top & (relative["method"] == method)).any():
             of = f"{plain(method)}: " if len(view.methods) > 1 else ""
             drop = probability_drop(relative, method)
-            st.markdown(f"**{of}{describe_drop(drop, widgets.n_units(run))}**")
+            st.markdown(f"**{of}{describe_drop(drop, filters.n_units(run))}**")
 
 
 def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
@@ -88,12 +88,12 @@ def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
         method = left.selectbox("Units selected by", view.methods, key="one-method")
     ks = sorted({int(k) for k in curves.loc[(curves["method"] == method) & (curves["k"] > 0), "k"]})
     k = right.select_slider(
-        "Units set to 0", ks, value=ks[-1], format_func=lambda k: k_text(k, widgets.n_units(run)), key=f"at-{len(ks)}"
+        "Units set to 0", ks, value=ks[-1], format_func=lambda k: k_text(k, filters.n_units(run)), key=f"at-{len(ks)}"
     )
     one = replace(view, methods=(method,), ks=(k,))
     _concepts(run, resources.store().ask(EffectQueries).by_concept(run["run_id"], EffectFilter.of(one, ABLATE)), k)
-    if k > widgets.stored_k(run):
-        st.caption(f"In which layers they lie is known up to k = {widgets.stored_k(run):,}: the run kept no more.")
+    if k > filters.stored_k(run):
+        st.caption(f"In which layers they lie is known up to k = {filters.stored_k(run):,}: the run kept no more.")
         return
     charts.show("ablated-layers", one)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import launcher, resources, study_page, widgets
+from app import filters, launcher, resources, study_page
 from app.text import plain
 from mmn.names import METHODS, RANDOM, default_method
 
@@ -16,7 +16,7 @@ UNTIL: Final = {"likelier than the noun": "likelier", "the likeliest of all word
 
 def show(run: dict[str, Any]) -> None:
     """The inputs, and the button that starts the job once they say what is wanted."""
-    labels = widgets.concept_labels(resources.store().concepts(run["run_id"]))
+    labels = filters.concept_labels(resources.store().concepts(run["run_id"]))
     if not labels:
         st.caption("No caption of this run says a noun, so there is nothing to edit.")
         return
@@ -53,7 +53,7 @@ def _solver(run: dict[str, Any]) -> list[str]:
     usual = methods.index(default_method(methods)) if methods else 0
     columns = st.columns([3, 2, 3, 2, 2], vertical_alignment="bottom")
     method = columns[0].selectbox("Units selected by", methods, index=usual, key="edit-method")
-    n = columns[1].number_input("Units", 1, widgets.n_units(run), min(20, widgets.n_units(run)), key="edit-units")
+    n = columns[1].number_input("Units", 1, filters.n_units(run), min(20, filters.n_units(run)), key="edit-units")
     until = columns[2].selectbox("Until the new word is", list(UNTIL), key="edit-until")
     cap = columns[3].number_input(
         "Largest ‖Δ‖/‖w‖", 0.05, 10.0, 2.0, 0.05, key="edit-norm", help="The change grows no further, done or not"

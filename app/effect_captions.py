@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import links, pictures, resources, widgets
+from app import filters, links, pictures, resources
 from app.text import plain
 from mmn.errors import ImageError
 from mmn.figures.wording import k_text
@@ -69,7 +69,7 @@ def _thumbnail(picture: dict[str, Any]) -> None:
 
 def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
     """One row for each setting. Several draws of random units are rows of their own."""
-    n_units = widgets.n_units(run)
+    n_units = filters.n_units(run)
     shown = rows.assign(
         units=rows["selection"].map(SELECTION_WORDS),
         size=[k_text(int(k), n_units) if k else "0" for k in rows["k"]],

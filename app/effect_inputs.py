@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import experiments, launcher, resources, widgets
+from app import filters, launcher, resources
 from mmn.names import ABLATE, METHODS, RANDOM, default_method
 from mmn.store.cells import in_order
 from mmn.studies.study import Measurement
@@ -24,7 +24,7 @@ def nouns_picker() -> str:
     return NOUNS[nouns]
 
 
-def filters(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame, kind: str, nouns: str) -> View:
+def chosen_view(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame, kind: str, nouns: str) -> View:
     """The scores, concepts and layers to look at, which are also the address.
 
     Args:
@@ -37,12 +37,12 @@ def filters(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame,
     measured = in_order(settings["method"])
     left, right = st.columns(2, gap="medium")
     with left:
-        methods = widgets.method_picker(measured) if kind == ABLATE else [widgets.ranking_picker(measured)]
+        methods = filters.method_picker(measured) if kind == ABLATE else [filters.ranking_picker(measured)]
     with right:
-        lemmas = widgets.concept_picker(concepts)
+        lemmas = filters.concept_picker(concepts)
     left, right = st.columns(2, gap="medium")
     with left:
-        layers = experiments.leading_layers(run)
+        layers = filters.leading_layers(run)
     with right:
         metric = _choice("Similarity of captions by", settings["metric"], "similarity")
         unit = _choice("σ in units of the", settings["sigma_unit"], "sigma-unit")

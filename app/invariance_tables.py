@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import experiments, links, resources, state
+from app import links, resources, state
 from mmn.statistics.interval_words import TOO_FEW, interval_words, percent
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.view import View
@@ -64,7 +64,7 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
         "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k over the units ranked"),
     }
     number = st.column_config.NumberColumn
-    columns: dict[str, Any] = {"concept": experiments.concept_column()}
+    columns: dict[str, Any] = {"concept": links.concept_column()}
     columns |= {name: number(title, format="%.1f %%", help=told or None) for name, (title, told) in shares.items()}
     columns |= {"n_images": number("Pictures", help="With the noun in both captions"), "n_draws": number("Draws")}
     survives = "Benjamini–Hochberg, q = .05, of all rows, against " + ("random units" if cross else "another noun")

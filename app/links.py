@@ -58,3 +58,11 @@ def _url(page: str, view: View) -> str:
 
 def _of_picture(run: dict[str, Any], image_id: str) -> dict[str, list[str]]:
     return View(state.run_label(run), image=image_id[:ID_LENGTH]).to_address()
+
+
+def concept_column() -> Any:
+    return st.column_config.LinkColumn(
+        "Concept",
+        display_text=CONCEPT_IN_URL,
+        help="Opens the pictures whose caption says it in a new tab.",
+    )

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import charts, experiments, links, pictures, resources, state, unit_tables, widgets
+from app import charts, filters, links, pictures, resources, state, unit_tables
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn
@@ -27,7 +27,7 @@ FOUND: Final = {"Found on another picture": "another", "Chosen on this picture (
 def whole(run: dict[str, Any], view: View, methods: Sequence[str]) -> None:
     """Means over pictures: every score's summary, and the heat map of one score's concepts."""
     with st.columns([2, 1])[0]:
-        view = replace(view, layers=experiments.chosen_layers(run))
+        view = replace(view, layers=filters.chosen_layers(run))
     highest, shares = charts.drawn("specificity-highest", view), charts.drawn("specificity-summary", view)
     st.markdown(_headline(highest.rows.data, methods))
     with charts.grid("specificity"):
@@ -37,7 +37,7 @@ def whole(run: dict[str, Any], view: View, methods: Sequence[str]) -> None:
     found_on = _found_picker(run["run_id"])
     left, middle, right = st.columns([4, 3, 3])
     with left:
-        method = widgets.ranking_picker(methods)
+        method = filters.ranking_picker(methods)
     with middle:
         most = _most_picker()
     with right:
@@ -50,10 +50,10 @@ def one_picture(run: dict[str, Any], view: View, methods: Sequence[str]) -> None
     """The heat map of P2's figure 5, and the way to its units."""
     left, right = st.columns([5, 3], vertical_alignment="center")
     with left:
-        method = widgets.ranking_picker(methods)
+        method = filters.ranking_picker(methods)
     with right:
         is_control = _control_toggle()
-    layers = experiments.chosen_layers(run)
+    layers = filters.chosen_layers(run)
     found_on = _found_picker(run["run_id"])
     image_id = _picture_picker(view, method, found_on)
     chosen = View(view.run, (method,), layers=layers, image=image_id, found_on=found_on)
@@ -80,7 +80,7 @@ def classes(run: dict[str, Any], view: View, _methods: Sequence[str]) -> None:
         return
     left, right = st.columns(2)
     with left:
-        method = widgets.ranking_picker(methods)
+        method = filters.ranking_picker(methods)
     with right:
         most = _most_picker()
     figure = charts.drawn("selectivity", replace(view, methods=(method,), most=most))

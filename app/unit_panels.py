@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import charts, links, looks, pictures, resources, state, unit_tables, widgets
+from app import charts, filters, links, looks, pictures, resources, state, unit_tables, widgets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import clipped, counted
@@ -38,7 +38,7 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     st.subheader("Rank under every score")
     found = resources.store().ask(NeuronQueries).ranks(run["run_id"], neuron)
     if found.empty:
-        st.info(f"No score has {neuron} among the top {widgets.stored_k(run):,} units of any noun.")
+        st.info(f"No score has {neuron} among the top {filters.stored_k(run):,} units of any noun.")
         return
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
@@ -47,7 +47,7 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
         for chance, some in by_chance.items()
     )
     st.caption(
-        f"Kept: among a noun's top {widgets.stored_k(run):,} of {widgets.n_units(run):,} units; "
+        f"Kept: among a noun's top {filters.stored_k(run):,} of {filters.n_units(run):,} units; "
         f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {shares} of them."
     )
 
@@ -79,7 +79,7 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
 def concepts(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     """The nouns it serves, each with its pictures."""
     st.subheader("Nouns it serves")
-    ks = state.k_options(widgets.n_units(run), widgets.stored_k(run))
+    ks = state.k_options(filters.n_units(run), filters.stored_k(run))
     k = st.select_slider("Among the top k of a noun", ks, value=min(ks, key=lambda one: abs(one - 100)), key="among")
     found = resources.store().ask(NeuronQueries).concepts(run["run_id"], neuron, method, k)
     if found.empty:

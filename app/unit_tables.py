@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import links, resources, widgets
+from app import filters, links, resources
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import counted, k_text
@@ -126,7 +126,7 @@ def layer_table(run: dict[str, Any], bar: View) -> None:
         rows = rows[rows["is_interpretable"] == INTERPRETABLE[bar.units]]
     st.subheader(f"Layer {layer:d}: {counted(len(rows), 'unit')}{cap}")
     concepts = plain(", ".join(bar.concepts)) or "all concepts"
-    st.caption(f"{plain(method)}, k = {k_text(k, widgets.n_units(run))}, {concepts}")
+    st.caption(f"{plain(method)}, k = {k_text(k, filters.n_units(run))}, {concepts}")
     shown = with_links(rows, run)
     order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
     st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())

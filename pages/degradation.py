@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import degradation_charts, effect_captions, effect_inputs, resources, study_page, widgets
+from app import degradation_charts, effect_captions, effect_inputs, filters, resources, study_page
 from mmn.names import ABLATE, PERTURB
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.view import View
@@ -24,7 +24,7 @@ def page() -> None:
     )
     settings = resources.store().ask(EffectQueries).settings(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
-    widgets.tidy_filters(run, list(settings["method"].unique()), concepts)
+    filters.tidy_filters(run, list(settings["method"].unique()), concepts)
     with st.container(horizontal=True, gap="large"):
         asked = st.segmented_control(
             "Intervention",
@@ -43,7 +43,7 @@ def page() -> None:
         st.info(f"No unit of this run has been {UNCHANGED[kind]} yet.", icon=":material/science:")
         effect_inputs.offer(run, job)
         return
-    view = effect_inputs.filters(run, settings, concepts, kind, nouns)
+    view = effect_inputs.chosen_view(run, settings, concepts, kind, nouns)
     if not view.methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return

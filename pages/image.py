@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import budget_panel, links, looks, nouns, picture_strip, resources, unit_tables, widgets
+from app import budget_panel, filters, links, looks, nouns, picture_strip, resources, unit_tables, widgets
 from app.text import plain
 from mmn.store.pictures import PictureQueries
 
@@ -45,10 +45,10 @@ def page() -> None:
 def filtered(run: dict[str, Any]) -> pd.DataFrame:
     """The pictures that the filters leave, which are also the address."""
     concepts = resources.store().concepts(run["run_id"])
-    widgets.tidy_filters(run, resources.store().score_methods(run["run_id"]), concepts)
+    filters.tidy_filters(run, resources.store().score_methods(run["run_id"]), concepts)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row.container(width=420):
-        lemmas = widgets.concept_picker(concepts)
+        lemmas = filters.concept_picker(concepts)
     has_references = bool(concepts["n_with_reference"].sum())
     only = has_references and row.toggle(
         "Only possible hallucinations", key="unsaid", bind="query-params", help=nouns.HALLUCINATION
@@ -59,7 +59,7 @@ def filtered(run: dict[str, Any]) -> pd.DataFrame:
 def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd.DataFrame, Any]:
     """The noun's units by the chosen score, and the one whose row is selected."""
     store = resources.store()
-    method = widgets.ranking_picker(store.score_methods(run["run_id"]))
+    method = filters.ranking_picker(store.score_methods(run["run_id"]))
     has_bottom = run["settings"].get("bottom_k", 0) > 0
     sign = "Top"
     if has_bottom:

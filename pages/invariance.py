@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, experiments, invariance_tables, resources, study_page, widgets
+from app import charts, filters, invariance_tables, resources, study_page
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.names import CROSS_IMAGE, REGION
@@ -36,8 +36,8 @@ def page() -> None:
         return
     measured = resources.store().ask(InvarianceQueries).measured(run["run_id"], kind)
     concepts = resources.store().concepts(run["run_id"])
-    widgets.tidy_filters(run, list(dict.fromkeys(measured["method"])), concepts)
-    lemmas = tuple(widgets.concept_picker(concepts))
+    filters.tidy_filters(run, list(dict.fromkeys(measured["method"])), concepts)
+    lemmas = tuple(filters.concept_picker(concepts))
     show = shuffled if kind == REGION else across
     study_page.guarded(lambda: show(run, measured, View(run["run_id"], concepts=lemmas)))
     study_page.measure_again(run, job)
@@ -45,8 +45,8 @@ def page() -> None:
 
 def shuffled(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
     """Curves against k, and at one k layers and concepts."""
-    methods = experiments.methods_picker(list(dict.fromkeys(measured["method"])))
-    view = replace(view, methods=tuple(methods), layers=experiments.leading_layers(run))
+    methods = filters.methods_picker(list(dict.fromkeys(measured["method"])))
+    view = replace(view, methods=tuple(methods), layers=filters.leading_layers(run))
     if not methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
@@ -58,9 +58,9 @@ def shuffled(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
     st.subheader("At one k")
     left, right = st.columns([3, 2])
     with left:
-        method = widgets.ranking_picker(methods)
+        method = filters.ranking_picker(methods)
     with right:
-        k = experiments.one_k_picker(run, sorted(set(measured["k"].tolist())))
+        k = filters.one_k_picker(run, sorted(set(measured["k"].tolist())))
     view = replace(view, methods=(method,), ks=(k,))
     charts.show("invariance-layers", view)
     figure = charts.show("invariance-concepts", view)
@@ -71,13 +71,13 @@ def across(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
     """The layers of the units that several pictures of a concept share, and the concepts one by one."""
     left, middle, right = st.columns([3, 2, 2])
     with left:
-        method = widgets.ranking_picker(list(dict.fromkeys(measured["method"])))
+        method = filters.ranking_picker(list(dict.fromkeys(measured["method"])))
     rows = measured[measured["method"] == method]
     sizes = sorted(set(rows["n"].tolist()))
     n = right.selectbox("Pictures of each concept", sizes, key="pictures", bind="query-params")
     with middle:
-        k = experiments.one_k_picker(run, sorted(set(rows.loc[rows["n"] == n, "k"].tolist())))
-    view = replace(view, methods=(method,), ks=(k,), pictures=n, layers=experiments.chosen_layers(run))
+        k = filters.one_k_picker(run, sorted(set(rows.loc[rows["n"] == n, "k"].tolist())))
+    view = replace(view, methods=(method,), ks=(k,), pictures=n, layers=filters.chosen_layers(run))
     try:
         charts.show("cross-image-layers", view)
     except UsageError as error:  # an older version counted shared units without their layers

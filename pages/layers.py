@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import charts, comparison, experiments, overlaps, resources, state, study_page, unit_tables, widgets
+from app import charts, comparison, filters, overlaps, resources, state, study_page, unit_tables
 from mmn.figures.figure import Drawn
 from mmn.names import RANDOM
 from mmn.view import QUANTITIES, SPELLINGS, UNITS, View
@@ -25,7 +25,7 @@ SHOW_HELP: Final = (
 def page() -> None:
     run = study_page.chosen_run()
     st.markdown(TOLD)
-    view = filters(run)
+    view = chosen_view(run)
     if not view.methods or not view.ks:
         st.info(f"Choose at least one {'method' if not view.methods else 'k'} above.", icon=":material/tune:")
         return
@@ -35,24 +35,24 @@ def page() -> None:
     comparison.show(run, resources.store().score_methods(run["run_id"]), view.concepts)
 
 
-def filters(run: dict[str, Any]) -> View:
+def chosen_view(run: dict[str, Any]) -> View:
     """What is counted and how it is shown, which is also the address."""
     stored = resources.store().score_methods(run["run_id"])
     scores = [method for method in stored if method != RANDOM] or stored
     concepts = resources.store().concepts(run["run_id"])
     state.tidy_address({"show": _quantity})
-    widgets.tidy_filters(run, scores, concepts)
+    filters.tidy_filters(run, scores, concepts)
     top = st.container(horizontal=True)  # wraps where columns would cut off
     with top.container(width=260):
-        methods = widgets.method_picker(scores)
+        methods = filters.method_picker(scores)
     with top.container(width=310):
-        ks = widgets.k_picker(run)
+        ks = filters.k_picker(run)
     with top.container(width=215):
-        lemmas = widgets.concept_picker(concepts)
+        lemmas = filters.concept_picker(concepts)
     has_control = RANDOM in stored and scores != [RANDOM]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         with st.container(width=300):
-            layers = experiments.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
+            layers = filters.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
         quantities = [one.replace("-", " ") for one in QUANTITIES]
         quantity = st.segmented_control(
             "Show",
@@ -63,7 +63,7 @@ def filters(run: dict[str, Any]) -> View:
             bind="query-params",
             help=SHOW_HELP,
         )
-        kind = widgets.kind_picker(run, [one.replace("-", " ") for one in UNITS])
+        kind = filters.kind_picker(run, [one.replace("-", " ") for one in UNITS])
         is_shown = not has_control or st.toggle("Random control", value=True, key="control", bind="query-params")
     return View(
         run["run_id"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import resources, study_page, unit_panels, widgets
+from app import filters, resources, study_page, unit_panels
 from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import UsageError
@@ -24,7 +24,7 @@ def page() -> None:
     if neuron is None:
         return
     with right:
-        method = widgets.ranking_picker(methods)
+        method = filters.ranking_picker(methods)
     try:
         known = resources.store().ask(NeuronQueries).neuron(run["run_id"], neuron)
     except UsageError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, experiments, resources, state, study_page, widgets
+from app import charts, filters, resources, state, study_page
 from mmn.figures.wording import metric_words
 from mmn.statistics.interval_words import TOO_FEW
 from mmn.studies.sensitivity.queries import SensitivityQueries
@@ -27,7 +27,7 @@ def page() -> None:
     st.markdown(TOLD)
     job = study_page.measurement("sensitivity")
     if study_page.is_measured(run, job):
-        view = filters(run)
+        view = chosen_view(run)
         if not view.methods or not view.metric:
             st.info(f"Choose at least one {'measure' if view.methods else 'score'} above.", icon=":material/tune:")
             return
@@ -35,18 +35,18 @@ def page() -> None:
         study_page.measure_again(run, job)
 
 
-def filters(run: dict[str, Any]) -> View:
+def chosen_view(run: dict[str, Any]) -> View:
     """The scores, measures, concepts and layers to look at, which are also the address."""
     methods, metrics = resources.store().ask(SensitivityQueries).measured(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
-    widgets.tidy_filters(run, methods, concepts)
-    chosen = experiments.methods_picker(methods, MOST_METHODS)
+    filters.tidy_filters(run, methods, concepts)
+    chosen = filters.methods_picker(methods, MOST_METHODS)
     left, right = st.columns(2)
     with left:
         by = measures_picker(metrics)
     with right:
-        lemmas = widgets.concept_picker(concepts)
-    layers = experiments.leading_layers(run)
+        lemmas = filters.concept_picker(concepts)
+    layers = filters.leading_layers(run)
     return View(run["run_id"], tuple(chosen), metric=tuple(by), concepts=tuple(lemmas), layers=layers)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import resources, specificity_charts, study_page, widgets
+from app import filters, resources, specificity_charts, study_page
 from mmn.studies.specificity.queries import SpecificityQueries
 from mmn.view import View
 
@@ -30,14 +30,14 @@ def page() -> None:
     st.markdown(TOLD[chosen])
     job = study_page.measurement("specificity")
     if study_page.is_measured(run, job):
-        concepts = widgets.concept_picker(resources.store().concepts(run["run_id"]))
+        concepts = filters.concept_picker(resources.store().concepts(run["run_id"]))
         view = View(run["run_id"], concepts=tuple(concepts))
         study_page.guarded(lambda: MAPS[chosen](run, view, methods))
         study_page.measure_again(run, job)
 
 
 def chosen_map(run: dict[str, Any], methods: list[str]) -> str:
-    widgets.tidy_filters(run, methods, resources.store().concepts(run["run_id"]))
+    filters.tidy_filters(run, methods, resources.store().concepts(run["run_id"]))
     return st.segmented_control("Look at", list(MAPS), default=ALL, required=True, key="map", bind="query-params")
 
 

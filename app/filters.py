@@ -1,0 +1,175 @@
+"""The filters that pages share, which are also the address (`mmn.view`): each a widget whose key is the parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, state, widgets
+from app.text import plain
+from mmn.figures.wording import k_text
+from mmn.names import default_method, definition
+from mmn.store.neurons import NeuronQueries
+
+MOST_METHODS: Final = 6  # curves that can be told apart
+
+
+def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataFrame) -> None:
+    """Lets hand-written and foreign values of the filters below mean what they can (`state.tidy_address`)."""
+    labels = concept_labels(concepts)
+    state.rename_address({"led": "layers"})  # as it was called on three of the pages
+    state.tidy_address(
+        {
+            "method": lambda text: text if text in methods else None,
+            "k": lambda text: _k_label(run, text),
+            "concept": lambda text: labels.get(text.partition(" (")[0]),
+        }
+    )
+    for key, known in (("concept", labels.values()), ("method", methods)):  # chosen in another run
+        chosen = st.session_state.get(key, [])
+        if any(text not in known for text in chosen):
+            meant = [labels.get(text.partition(" (")[0], text) for text in chosen]
+            st.session_state[key] = [text for text in meant if text in known]
+
+
+def method_picker(methods: Sequence[str]) -> list[str]:
+    """Scores of the run; at first the default one."""
+    usual = state.usual("method", [default_method(methods)] if methods else [])
+    return st.multiselect("Scores", methods, default=usual, key="method", bind="query-params", wrap=True)
+
+
+def methods_picker(methods: Sequence[str], most: int = MOST_METHODS) -> list[str]:
+    """Scores that were measured, at first all of them up to the `most` that a chart can hold (`?method=`)."""
+    return st.multiselect(
+        "Scores",
+        methods,
+        default=state.usual("method", list(methods[:most])),
+        max_selections=most,
+        key="method",
+        bind="query-params",
+        wrap=True,
+    )
+
+
+def ranking_picker(methods: Sequence[str]) -> str:
+    """One score of the run (`?ranking=`), with every score's equation and source to look up."""
+    if st.session_state.get("ranking") not in (None, *methods):
+        del st.session_state["ranking"]  # of another run
+    told = "\n".join(f"- **{plain(method)}**: {_defined(method)}" for method in methods)
+    usual = methods.index(state.usual("ranking", default_method(methods)))
+    method = st.selectbox("Ranked by", methods, index=usual, key="ranking", bind="query-params", help=told)
+    st.caption(_defined(method))
+    return method
+
+
+def concept_picker(concepts: pd.DataFrame) -> list[str]:
+    """Lemmas to filter by, each with the number of pictures whose caption says it; none means all."""
+    labels = list(concept_labels(concepts).values())
+    state.usual("concept", [])
+    chosen = st.multiselect(
+        "Concepts (pictures)", labels, key="concept", bind="query-params", placeholder="All", wrap=True
+    )
+    return [text.partition(" (")[0] for text in chosen]
+
+
+def k_picker(run: dict[str, Any]) -> list[int]:
+    """Several k, as numbers or shares of all units, at most what the run stored; sorted, without what means nothing."""
+    n, top_k = n_units(run), stored_k(run)
+    given = st.multiselect(
+        "Units per picture, k (share of all units)",
+        [k_text(k, n) for k in state.k_options(n, top_k)],
+        default=[k_text(k, n) for k in state.default_ks(n, top_k)],
+        key="k",
+        bind="query-params",
+        accept_new_options=True,
+        wrap=True,
+        help=f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.",
+    )
+    ks = {text: state.parse_k(text, n, top_k) for text in given}
+    if ignored := [text for text, k in ks.items() if k is None]:
+        st.caption(f":orange[Left out: {plain(', '.join(ignored), 200)}] (k is from 1 to {top_k:,} in this run)")
+    return sorted({k for k in ks.values() if k is not None})
+
+
+def one_k_picker(run: dict[str, Any], ks: Sequence[int]) -> int:
+    """One of the measured k (`?size=`), at first the one next to 1.4 % of all units."""
+    n = n_units(run)
+    labels = {k_text(k, n): k for k in ks}
+    if st.session_state.get("size") not in (None, *labels):
+        del st.session_state["size"]  # of another run
+    state.tidy_address({"size": lambda text: next((s for s, k in labels.items() if text in (s, str(k))), None)})
+    usual = min(range(len(ks)), key=lambda place: abs(ks[place] - 0.014 * n))
+    told = "Units compared, and their share of all units"
+    return labels[st.selectbox("k", list(labels), index=usual, key="size", bind="query-params", help=told)]
+
+
+def layer_picker(n_layers: int, told: str | None = None) -> tuple[int, int]:
+    """First and last layer (`?layers=`), kept from page to page; `told` says what a page keeps by them."""
+    if n_layers == 1:
+        return 0, 0
+    whole = (0, n_layers - 1)
+    state.usual("layers", whole)
+    if st.session_state.get("layers", whole)[1] > whole[1]:
+        del st.session_state["layers"]  # of a deeper run
+    return st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)
+
+
+def chosen_layers(run: dict[str, Any], told: str | None = None) -> tuple[int, int] | None:
+    """The layers chosen with the slider, None for all; `told` says what the page keeps by them."""
+    layers = layer_picker(run["n_layers"], told or "Keeps the units that lie in these layers.")
+    return None if layers == (0, run["n_layers"] - 1) else layers
+
+
+def leading_layers(run: dict[str, Any]) -> tuple[int, int] | None:
+    """First and last layer in which a noun's first unit may lie; None for all."""
+    return chosen_layers(
+        run,
+        "Keeps the nouns whose highest-ranked unit, by the score, lies in these layers. Their other units may lie "
+        "anywhere.",
+    )
+
+
+def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
+    """All units, or those whose decoded tokens are words, or the others; only once units of the run are decoded."""
+    if not resources.store().ask(NeuronQueries).are_top_units_decoded(run["run_id"]):
+        st.session_state.pop("units", None)
+        st.caption(f"To split units into interpretable and not: {widgets.annotate(run)}")
+        return kinds[0]
+    return st.segmented_control(
+        "Units",
+        kinds,
+        default=kinds[0],
+        required=True,
+        key="units",
+        bind="query-params",
+        help="Interpretable: at least 7 of the 10 tokens that it raises most are English words of 3 letters or more "
+        "(P1). In models of many units only the top ones are decoded; the others are in neither part.",
+    )
+
+
+def concept_labels(concepts: pd.DataFrame) -> dict[str, str]:
+    """Lemma to `dog (12)`."""
+    return {row.lemma: f"{row.lemma} ({row.n_images:,})" for row in concepts.itertuples()}
+
+
+def n_units(run: dict[str, Any]) -> int:
+    """The units that a ranking of this run runs over, L·m."""
+    return int(run["n_layers"]) * int(run["d_mlp"])
+
+
+def stored_k(run: dict[str, Any]) -> int:
+    """The largest k that the run's rankings hold."""
+    return min(int(run["settings"]["top_k"]), n_units(run))
+
+
+def _defined(method: str) -> str:
+    known = definition(method)
+    return plain(f"{known.equation} (read at: {known.position}; {known.source})")
+
+
+def _k_label(run: dict[str, Any], text: str) -> str | None:
+    k = state.parse_k(text, n_units(run), stored_k(run))
+    return None if k is None else k_text(k, n_units(run))
