@@ -108,11 +108,6 @@ def short(name: str) -> str:
     return f"upload-{last[:8]}" if re.fullmatch(r"[0-9a-f]{64}", last) else last
 
 
-def clipped(text: str, n_letters: int) -> str:
-    """`text`, or its beginning and an ellipsis."""
-    return text if len(text) <= n_letters else text[: n_letters - 1].rstrip() + "…"
-
-
 def parse_k(text: str, n_units: int, top_k: int) -> int | None:
     """The k that `43`, `43 (1.4 %)` or `1.4 %` means; None if that is no number from 1 to `top_k`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.partition("(")[0].strip().replace(",", ""))

@@ -106,4 +106,4 @@ print(at.title[0].value, "|", at.get("vega_lite_chart")[0].proto.spec)
 def test_the_docs_list_it(package: Path) -> None:
     listed = run(package, "from mmn.studies.describe import figures_page\nprint(figures_page())")
     assert "noun-place" in listed
-    assert "the layer of a noun's top unit, by its place in the caption" in listed
+    assert "The layer of a noun's top unit, by its place in the caption" in listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,6 +73,7 @@ def test_mmn_app_serves_the_dashboard_of_the_wheel(installed: Path, tmp_path: Pa
 
 
 def test_the_first_page_of_the_wheel_opens(installed: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / ".streamlit", tmp_path / ".streamlit")  # which `mmn app` finds beside its own main.py
     (tmp_path / "app.py").write_text("raise RuntimeError('not this one')")
     program = (
         "from streamlit.testing.v1 import AppTest\nfrom mmn.cli.app import entry\n"
@@ -82,7 +84,7 @@ def test_the_first_page_of_the_wheel_opens(installed: Path, tmp_path: Path) -> N
     ended = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
-        env=environment(installed) | {"MMN_CACHE": str(tmp_path / "cache"), "STREAMLIT_SERVER_ADDRESS": "localhost"},
+        env=environment(installed) | {"MMN_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
         check=False,

@@ -38,7 +38,8 @@ def add_parsers(commands: Any) -> None:
     show.add_argument("run", help=LATEST)
     delete.add_argument("run", help=LATEST)
     load.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or one that holds several")
-    export.add_argument("--run", required=True, help=LATEST)
+    export.add_argument("of", nargs="?", metavar="RUN", help=LATEST)
+    export.add_argument("--run", help="the same, as of figure")
     export.add_argument("--table", required=True, metavar="T")
     export.add_argument("--out", required=True, type=Path, metavar="F.csv|parquet")
     for parser in (runs, show, delete, load, export):
@@ -153,10 +154,13 @@ def _restored(store: Store, run_path: Path) -> str | None:
 
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     out: Path = options.out
-    table = store.table(options.run, options.table)
+    named = options.of or options.run
+    if named is None or None not in (options.of, options.run):
+        raise UsageError("export wants one run, as mmn export latest --table T --out F.csv")
+    table = store.table(named, options.table)
     if table.empty and options.table not in WITHOUT_NOUNS:
-        run = store.summary(options.run)
-        require_nouns(store.run(options.run)["run_id"], run["n_images"], run["n_concepts"])
+        run = store.summary(named)
+        require_nouns(store.run(named)["run_id"], run["n_images"], run["n_concepts"])
     if out.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
     with writing(out):

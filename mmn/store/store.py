@@ -224,4 +224,5 @@ class Store(Reader):
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (cursor, run):
-            return queries.summary(cursor, run)
+            question = ("summary", run["run_id"])
+            return dict(self._database.remember(question, lambda: queries.summary(cursor, run)))

@@ -17,8 +17,8 @@ from typing import Final
 
 MODULES: Final[list[str]] = [
     "mmn.studies.scoring.study",
-    "mmn.studies.annotate.study",
     "mmn.studies.lens.study",
+    "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",
     "mmn.studies.selectivity.study",
