@@ -101,6 +101,7 @@ def name_of(figure: Drawn) -> str:
         view.measure,
         view.against,
         view.found_on,
+        view.edit[:8],
         *map(str, view.ks[:1] if len(view.ks) == 1 else ()),
     ]
     panels = figure.figure.panels
