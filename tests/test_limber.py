@@ -153,5 +153,5 @@ def test_another_text_decoder_is_refused(file: Path) -> None:
     hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=WIDTH, n_layer=1, n_head=2)).save_pretrained(file.parent / "gpt2")
     changed = file.with_name("gpt2.json")
     changed.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "gpt2"}))
-    with pytest.raises(UnsupportedModelError, match=r"'gpt2' decoder.*gptj"):
+    with pytest.raises(UnsupportedModelError, match=r"'gpt2' text decoder.*gptj"):
         load_model(f"limber:{changed}")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmn.core import Neuron
@@ -13,6 +13,9 @@ from mmn.view import AGAINST, FOUND_ON, MEASURES, NOUNS, QUANTITIES, SPELLINGS, 
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyzäß:-0123456789", min_size=1, max_size=12)
 SHARES = st.integers(1, 1000).map(lambda n: n / 1000)
+
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 
 
 def several(one: st.SearchStrategy) -> st.SearchStrategy:
@@ -51,6 +54,7 @@ VIEWS = st.builds(
 )
 
 
+@UNHURRIED
 @given(VIEWS)
 def test_a_view_is_the_same_in_all_three_spellings(view: View) -> None:
     assert View.from_address(view.to_address()) == view
@@ -64,6 +68,7 @@ def test_a_view_is_the_same_in_all_three_spellings(view: View) -> None:
     assert View.from_flags(flags) == view
 
 
+@UNHURRIED
 @given(VIEWS)
 def test_nothing_that_was_not_chosen_is_written(view: View) -> None:
     assert set(json.loads(view.to_json())) == set(view.given())
@@ -72,6 +77,7 @@ def test_nothing_that_was_not_chosen_is_written(view: View) -> None:
     assert View().to_flags() == []
 
 
+@UNHURRIED
 @given(st.dictionaries(st.sampled_from([*SPELLINGS, "method", "k", "show", "ranking", "led"]), st.lists(st.text())))
 def test_an_address_of_anything_means_something_or_nothing(parameters: dict[str, list[str]]) -> None:
     view = View.from_address(parameters)

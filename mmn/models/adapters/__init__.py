@@ -84,6 +84,11 @@ class Anatomy:
             return torch.zeros(len(token_ids), device=token_ids.device)
         return self.head_factor * bias[token_ids].float()
 
+    def logits(self, products: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """What the model makes of products with its unembedding: its factor, then its soft cap."""
+        logits = self.head_factor * products if self.head_factor != 1 else products
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
     def uncapped(self, logits: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """The logits before the soft cap, which scores are of: they are what the terms of the budget add up to."""
         if self.soft_cap is None:

@@ -50,9 +50,10 @@ def project_to_words(
     bias = model.anatomy.unembedding.bias
     columns = torch.tensor(list(token_ids), dtype=torch.long, device=normed.device)
     tops, asked = [], []
-    for _, block in vocabulary.project(normed, vocabulary.memory(len(normed), block_bytes)):
+    for _, products in vocabulary.project(normed, vocabulary.memory(len(normed), block_bytes)):
         if bias is not None:
-            block += bias[: len(vocabulary.rows)].float()
+            products += bias[: len(vocabulary.rows)].float()
+        block = model.anatomy.logits(products)
         total = block.logsumexp(dim=1, keepdim=True)
         top = top_tokens(block, k)
         tops.append(TopTokens(top.token_ids, (top.scores - total).exp()))
