@@ -32,8 +32,9 @@ def test_the_last_layer_is_the_models_own_prediction_in_every_family(name: str) 
     stream = read_stream(model, inputs)
     with torch.inference_mode():
         logits = model.module(**inputs).logits[0]
-        last, before = (model.anatomy.unembedding(normed_stream(model, stream, layer)) for layer in (2, 1))
-        twice = model.anatomy.unembedding(model.anatomy.final_norm(stream.after[2]))
+        normed = [normed_stream(model, stream, 2), normed_stream(model, stream, 1)]
+        normed.append(model.anatomy.final_norm(stream.after[2]))
+        last, before, twice = (model.anatomy.logits(model.anatomy.unembedding(one)) for one in normed)
     torch.testing.assert_close(last, logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(before, logits, atol=1e-2)
     assert not torch.allclose(twice, logits, atol=1e-3)

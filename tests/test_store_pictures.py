@@ -498,13 +498,12 @@ def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path, monkeypat
     (tmp_path / "late").rename(run_path)
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
-        with Store.open(tmp_path) as old:
-            with old._cursor() as cursor:
-                for table in ("look", "grid"):  # of version 2
-                    cursor.execute(f"DROP TABLE {table}")
-                for column in ("selection", "found_on", "iou_best"):  # of version 5
-                    cursor.execute(f"ALTER TABLE field DROP COLUMN {column}")
-                cursor.execute("INSERT INTO field VALUES ('old', 'a', 'dog', 'random', 1, 0, 0, NULL, NULL, NULL)")
+        with Store.open(tmp_path) as old, old._cursor() as cursor:
+            for table in ("look", "grid"):  # of version 2
+                cursor.execute(f"DROP TABLE {table}")
+            for column in ("selection", "found_on", "iou_best"):  # of version 5
+                cursor.execute(f"ALTER TABLE field DROP COLUMN {column}")
+            cursor.execute("INSERT INTO field VALUES ('old', 'a', 'dog', 'random', 1, 0, 0, NULL, NULL, NULL)")
     kept.rename(run_path / "annotation")
     with Store.open(tmp_path) as store:
         assert in_database(store).keys() == documented().keys()
