@@ -46,7 +46,7 @@ def test_layers_filter_lives_in_the_address_and_figures_download(page, address, 
     page.get_by_role("button", name="Export").first.click()
     with page.expect_download() as download:
         page.get_by_role("button", name="PDF", exact=True).click()
-    assert download.value.suggested_filename == "3f2a9c1b-layers-contribution-single.pdf"
+    assert download.value.suggested_filename == "3f2a9c1b-layers-contribution-43-single.pdf"
     download.value.save_as(tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
