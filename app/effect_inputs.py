@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import filters, launcher, resources
+from app.text import plain
 from mmn.names import ABLATE, METHODS, RANDOM, default_method
 from mmn.store.cells import in_order
 from mmn.studies.study import Measurement
@@ -64,7 +65,7 @@ def _choice(label: str, column: pd.Series, key: str) -> str:
         return ""
     if st.session_state.get(key) not in (None, *there):
         del st.session_state[key]  # of another run
-    return st.selectbox(label, there, key=key, bind="query-params")
+    return st.selectbox(plain(label), there, key=key, bind="query-params")
 
 
 def offer(run: dict[str, Any], job: Measurement) -> None:
