@@ -43,8 +43,8 @@ PASSED_ON = {
 GIVING = _names("annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none")
 # Elsewhere, and giving nothing but numbers and words of ours.
 OURS = _names(
-    """count counted duration pace percent interval_words why k_text k_options describe_drop neuron_url len int round bool
-    strftime b64encode"""
+    """count counted duration pace percent interval_words why k_text k_options describe_drop neuron_url len int round
+    bool strftime b64encode"""
 )
 REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
