@@ -96,14 +96,8 @@ def name_of(figure: Drawn) -> str:
     """What its file is called, without the ending: run, figure, and what tells it from others of the page."""
     view = figure.asked.view
     parts = [figure.asked.run_id[:8], view.image[:8], view.noun, str(view.neuron or ""), figure.figure.name]
-    parts += [
-        *view.methods,
-        view.measure,
-        view.against,
-        view.found_on,
-        view.edit[:8],
-        *map(str, view.ks[:1] if len(view.ks) == 1 else ()),
-    ]
+    parts += [*view.methods, view.measure, view.against, view.found_on, view.edit[:8]]
+    parts += [str(view.ks[0])] if len(view.ks) == 1 else []
     panels = figure.figure.panels
     if panels and figure.rows.data[panels].nunique() == 1:
         value = figure.rows.data[panels].iloc[0]

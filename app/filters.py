@@ -106,21 +106,18 @@ def one_k_picker(run: dict[str, Any], ks: Sequence[int]) -> int:
     return labels[st.selectbox("k", list(labels), index=usual, key="size", bind="query-params", help=told)]
 
 
-def layer_picker(n_layers: int, told: str | None = None) -> tuple[int, int]:
-    """First and last layer (`?layers=`), kept from page to page; `told` says what a page keeps by them."""
-    if n_layers == 1:
-        return 0, 0
-    whole = (0, n_layers - 1)
+def chosen_layers(
+    run: dict[str, Any], told: str = "Keeps the units that lie in these layers."
+) -> tuple[int, int] | None:
+    """First and last layer (`?layers=`), kept from page to page; None for all. `told`: what the page keeps by them."""
+    whole = (0, run["n_layers"] - 1)
+    if whole == (0, 0):
+        return None
     state.usual("layers", whole)
     if st.session_state.get("layers", whole)[1] > whole[1]:
         del st.session_state["layers"]  # of a deeper run
-    return st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)
-
-
-def chosen_layers(run: dict[str, Any], told: str | None = None) -> tuple[int, int] | None:
-    """The layers chosen with the slider, None for all; `told` says what the page keeps by them."""
-    layers = layer_picker(run["n_layers"], told or "Keeps the units that lie in these layers.")
-    return None if layers == (0, run["n_layers"] - 1) else layers
+    layers = st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)
+    return None if layers == whole else layers
 
 
 def leading_layers(run: dict[str, Any]) -> tuple[int, int] | None:

@@ -1,7 +1,4 @@
-"""What the pages of studies share: the run, whether it was measured, the filters, and measuring again.
-
-study_page.show("sensitivity", body)    body(run, filters) draws what is the page's own
-"""
+"""What the pages of studies share: the run, whether it was measured, and measuring (again)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from mmn.reading.concepts import find_concepts
 from mmn.reading.hooks import ablate
 from mmn.runs.engines.local import open_batch
 from mmn.runs.plan import Batch
-from mmn.scores.rows import Said
+from mmn.scores.rows import ConceptAt
 from mmn.studies.degradation.command import SHARES
 from mmn.studies.degradation.interventions import Inputs, predict, repeated, unit_mask
 from mmn.studies.degradation.selections import Choice, Row
@@ -55,7 +55,7 @@ def main() -> None:
     caption = batch.captions[0]
     concept = find_concepts(caption, ())[-1]
     ks = [round(float(share) * model.facts.n_units) for share in SHARES.split(",")]
-    said = Said(0, opened.examples[0], concept)
+    said = ConceptAt(0, opened.examples[0], concept)
     chosen = [
         Choice(said, selection, names.CONTRIBUTION, 0, torch.randperm(model.facts.n_units)[: ks[-1]])
         for selection in names.SELECTIONS

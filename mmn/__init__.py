@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmn.api import Scored, draw, open_cache, save, score
+    from mmn.api import RunSummary, draw, open_cache, save, score
     from mmn.core import Neuron
     from mmn.errors import MmnError
     from mmn.models.loading import load_model
@@ -22,7 +22,7 @@ __all__ = [
     "STUDIES",
     "MmnError",
     "Neuron",
-    "Scored",
+    "RunSummary",
     "View",
     "__version__",
     "draw",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "mmn.api": ("Scored", "draw", "open_cache", "save", "score"),
+    "mmn.api": ("RunSummary", "draw", "open_cache", "save", "score"),
     "mmn.core": ("Neuron",),
     "mmn.errors": ("MmnError",),
     "mmn.models.loading": ("load_model",),

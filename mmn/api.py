@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scored:
+class RunSummary:
     """A scoring run: its id and status (`complete` or `failed`), and what it holds.
 
     `max_residual` is the largest |residual| / max(|logit|, 1) (METHODS: exactness), None without concepts.
@@ -50,7 +50,7 @@ def score(
     limit: int | None = None,
     progress: ProgressCallback | None = None,
     **settings: Any,
-) -> Scored:
+) -> RunSummary:
     """Captions pictures and ranks the units that write each noun, into a cache; the same call again resumes.
 
     Args:
@@ -81,7 +81,7 @@ def score(
     listing = list_source(str(images), limit, cache_path / "images")
     plan = prepare(model, listing, str(images), settings_of(model, methods=methods, **settings))
     run_path, outcome = carry_out(plan, model, cache_path / "runs", progress or (lambda _progress: None))
-    return Scored(plan.run.run_id, outcome.status, **vars(count(run_path)))
+    return RunSummary(plan.run.run_id, outcome.status, **vars(count(run_path)))
 
 
 def open_cache(cache: str | Path | None = None) -> Store:

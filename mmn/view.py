@@ -2,7 +2,7 @@
 
 A page's filters, the options of `mmn figure` and a recipe are this value. A field is declared once, in `View`: its
 name, what reads and writes it, its flag, its parameter in an address, its help. `()`, `""` and None are not chosen: a
-figure then takes all there is, or its usual one and says so (`figures.choice`).
+figure then takes all there is, or its usual one and says so (`figures.figure.Asked`).
 
     to_address, to_flags, to_json   write what was chosen, and nothing else
     from_address                    never fails: what means nothing is left out, as a page leaves it out

@@ -16,7 +16,7 @@ from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.view import View
 
 VIEWS = {"Shuffled": REGION, "Across pictures": CROSS_IMAGE}
-TOLD = {
+INTRODUCTION = {
     REGION: "The picture's image tokens are put in another order and it is captioned again. Here: which share of a "
     "noun's top units is among its top units then, too. The floor is what another noun of the same picture shares.",
     CROSS_IMAGE: "Several pictures whose captions share a noun, drawn at random. Here: which share of the noun's top "
@@ -30,7 +30,7 @@ def page() -> None:
         "What changes", list(VIEWS), default="Shuffled", required=True, key="view", bind="query-params"
     )
     kind = VIEWS[view]
-    st.markdown(TOLD[kind])
+    st.markdown(INTRODUCTION[kind])
     job = study_page.measurement("invariance", kind)
     if not study_page.is_measured(run, job):
         return

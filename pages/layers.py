@@ -11,7 +11,7 @@ from mmn.figures.figure import Drawn
 from mmn.names import RANDOM
 from mmn.view import QUANTITIES, SPELLINGS, UNITS, View
 
-TOLD: Final = (
+INTRODUCTION: Final = (
     "Each picture ranks all units by how much they push its caption's nouns. Here: how many of its top k each layer "
     "holds, or how many different ones all pictures together."
 )
@@ -24,7 +24,7 @@ SHOW_HELP: Final = (
 
 def page() -> None:
     run = study_page.chosen_run()
-    st.markdown(TOLD)
+    st.markdown(INTRODUCTION)
     view = chosen_view(run)
     if not view.methods or not view.ks:
         st.info(f"Choose at least one {'method' if not view.methods else 'k'} above.", icon=":material/tune:")

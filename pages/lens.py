@@ -19,7 +19,7 @@ from mmn.studies.lens.rows import nearest_result
 from mmn.view import View
 
 INPUT, LIKELIEST = "input", "the likeliest word"
-TOLD = (
+INTRODUCTION = (
     "A picture enters the decoder as image tokens. **Input**: the vocabulary's embeddings nearest to each of them. "
     "**After a layer**: what the model would say there at once (logit lens). Point at a token for its other words."
 )
@@ -27,7 +27,7 @@ TOLD = (
 
 def page() -> None:
     run = study_page.chosen_run()
-    st.markdown(TOLD)
+    st.markdown(INTRODUCTION)
     job = study_page.measurement("lens")
     if not study_page.is_measured(run, job):
         return

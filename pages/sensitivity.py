@@ -15,7 +15,7 @@ from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.view import View
 
 MOST_METHODS = 10  # each has a line of its own
-TOLD = (
+INTRODUCTION = (
     "Each top unit writes some words. Here: how well they fit, by several measures, and how well the words of another "
     "picture's units do (P1, table 1). Only the difference tells something: pictures of one collection have much in "
     "common."
@@ -24,7 +24,7 @@ TOLD = (
 
 def page() -> None:
     run = study_page.chosen_run()
-    st.markdown(TOLD)
+    st.markdown(INTRODUCTION)
     job = study_page.measurement("sensitivity")
     if study_page.is_measured(run, job):
         view = chosen_view(run)

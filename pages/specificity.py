@@ -12,7 +12,7 @@ from mmn.view import View
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
 MAPS = {ALL: specificity_charts.whole, ONE: specificity_charts.one_picture, CLASSES: specificity_charts.classes}
-TOLD = {
+INTRODUCTION = {
     ALL: "A noun's top unit is found on one picture and scored for every noun of another one that says it, too. A unit "
     "that is specific scores highest for its own noun there, and near 0 for the others. Chosen on the picture itself "
     "(P2), that holds by selection: see the null beside it.",
@@ -27,7 +27,7 @@ def page() -> None:
     run = study_page.chosen_run()
     methods = resources.store().ask(SpecificityQueries).methods(run["run_id"])
     chosen = chosen_map(run, methods) if methods else ALL
-    st.markdown(TOLD[chosen])
+    st.markdown(INTRODUCTION[chosen])
     job = study_page.measurement("specificity")
     if study_page.is_measured(run, job):
         concepts = filters.concept_picker(resources.store().concepts(run["run_id"]))

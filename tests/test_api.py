@@ -39,7 +39,7 @@ def test_the_script_of_the_page_runs(tmp_path: Path) -> None:
     assert (tmp_path / "cache" / "mmn.duckdb").is_file()
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, "Scored", "Neuron"])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "RunSummary", "Neuron"])
 def test_the_page_has_every_signature(name: str) -> None:
     told = f"{name}{inspect.signature(getattr(mmn, name))}"
     told = re.sub(r"(: |-> )'([^']*)'", r"\1\2", told).removesuffix(" -> None")

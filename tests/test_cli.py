@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 METHODS = "contribution,contribution-folded,random"
 
 
-class Said:
+class ConceptAt:
     """What one command said: `out` and `err` as a whole, `json` if that was asked for."""
 
     def __init__(self, code: int, out: str, err: str):
@@ -41,12 +41,12 @@ class Said:
 def mmn(capfd):
     """Runs a command in this process; what any library prints to the terminal is seen, too."""
 
-    def run(*words: object) -> Said:
+    def run(*words: object) -> ConceptAt:
         capfd.readouterr()
         code = main([str(word) for word in words])
         out, err = capfd.readouterr()
         assert "Traceback" not in err
-        return Said(code, out, err)
+        return ConceptAt(code, out, err)
 
     return run
 
@@ -93,7 +93,7 @@ def is_one_line(text: str) -> bool:
     return text.startswith("mmn: ") and text.count("\n") == 1 and len(text) > 20
 
 
-def assert_refused(said: Said, message: str) -> None:
+def assert_refused(said: ConceptAt, message: str) -> None:
     """Exit 2, one line on standard error, and with --json the same in one object."""
     last = said.err.splitlines(keepends=True)[-1]
     assert said.code == 2
@@ -282,7 +282,7 @@ def test_an_interrupted_job_says_so_and_the_same_command_resumes(mmn, checkpoint
         job.send_signal(signal.SIGINT)
         out, err = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert Said(130, out, err).json["error"] == "Cancelled"
+    assert ConceptAt(130, out, err).json["error"] == "Cancelled"
     assert is_one_line(err), err
     (run_path,) = (tmp_path / "cache" / "runs").iterdir()
     n_before = len(finished_shards(run_path))
@@ -457,7 +457,7 @@ def test_a_whole_process_prints_one_json_object_and_nothing_else(checkpoint, pic
     """Standard output of the real thing, whatever a library writes to it while it is loaded."""
     words = [sys.executable, "-m", "mmn", *score_words(checkpoint, pictures, own_cache, "--json", "--seed", "5")]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert Said(result.returncode, result.stdout, result.stderr).json["status"] == "complete"
+    assert ConceptAt(result.returncode, result.stdout, result.stderr).json["status"] == "complete"
     assert (result.returncode, result.stderr) == (0, "")
 
 

@@ -26,7 +26,7 @@ from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress
 from mmn.runs.teacher_forcing import reread
 from mmn.scores.equations import contribution, folded_rows
-from mmn.scores.rows import Said
+from mmn.scores.rows import ConceptAt
 from mmn.studies.degradation.curves import half_at
 from mmn.studies.degradation.interventions import logits_at, repeated
 from mmn.studies.degradation.measure import InterventionPlan, degrade
@@ -196,7 +196,7 @@ def test_no_hook_survives_an_exception_and_other_rows_are_refused() -> None:
 
 def choice_of(units: list[int], draw: int = 0) -> Choice:
     concept = Concept("dog", "dog", 1, TOKEN, 0, True, False, False, None)
-    said = Said(0, Example("0" * 64, "a.png", ("a.png",), 8, 8), concept)
+    said = ConceptAt(0, Example("0" * 64, "a.png", ("a.png",), 8, 8), concept)
     return Choice(said, names.TOP, names.CONTRIBUTION, draw, torch.tensor(units))
 
 

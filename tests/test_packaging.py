@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -29,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
+        archive.extractall(folder / "site")  # noqa: S202 - our own wheel
     return folder / "site"
 
 
@@ -49,6 +50,17 @@ def test_the_wheel_holds_library_and_dashboard(installed: Path) -> None:
     assert config == (ROOT / ".streamlit" / "config.toml").read_bytes()
     assert files(installed / "mmn") >= files(ROOT / "mmn")
     assert {path.name for path in installed.iterdir()} == {"mmn", next(installed.glob("*.dist-info")).name}
+
+
+def test_a_source_archive_holds_what_the_wheel_is_made_of(tmp_path: Path) -> None:
+    """Its configuration is a link in the repository; without it the server would listen on every network."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2]: opened.getmember(name) for name in opened.getnames()}
+    assert names["app/.streamlit/config.toml"].size == (ROOT / ".streamlit" / "config.toml").stat().st_size
+    assert {f"{folder}/{one}" for folder in ("app", "pages", "mmn") for one in files(ROOT / folder)} <= set(names)
 
 
 def test_mmn_app_serves_the_dashboard_of_the_wheel(installed: Path, tmp_path: Path) -> None:

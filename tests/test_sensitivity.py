@@ -34,8 +34,8 @@ KEY = ["image_id", "noun", "method", "metric"]
 FILLER = ["of", "the", "and", ".", ",", "<0xE2>", "a", "in", "on"]
 
 # picture -> noun -> what each of its units writes beside filler, best first
-Said = Mapping[str, Mapping[str, list[str]]]
-SAID: Said = {
+ConceptAt = Mapping[str, Mapping[str, list[str]]]
+SAID: ConceptAt = {
     "one": {"dogs": ["dog", "cat"], "beach": ["sand", "beach"]},
     "two": {"cat": ["camel", "cat"]},
     "three": {"camels": ["rocket", "sea"], "dog": ["dogs", "dog"], "sea": ["dog", "sea"]},
@@ -86,7 +86,7 @@ class Width:
 
 
 def write_run(
-    path: Path, said: Said = SAID, ids: Mapping[str, str] | None = None, variants: tuple[str, ...] = (ORIGINAL,)
+    path: Path, said: ConceptAt = SAID, ids: Mapping[str, str] | None = None, variants: tuple[str, ...] = (ORIGINAL,)
 ) -> Path:
     """A scored run in two batches: `contribution` ranks the units given, `random` their reverse; over grey the other
     way round.

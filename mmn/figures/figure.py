@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.lazily import load
 from mmn.names import default_method
@@ -31,7 +32,7 @@ One = TypeVar("One", str, int)
 class Click:
     """What a click on a mark means: the chart's selection, and the columns of the mark that choose fields of a view.
 
-    A mark with `layer` and `unit` chooses a unit; others choose the field that a column is named for (`k`: ks).
+    A mark with `layer` and `unit` chooses a unit; other columns choose their fields (`_FIELD_OF`).
     """
 
     selection: str
@@ -209,18 +210,16 @@ class Drawn:
     def parts(self, *always: Any) -> Iterator[tuple[Any, Drawn]]:
         """Each value of the figure's `panels` column, and the figure of its rows alone.
 
-        Rows of `always` are in every panel, and have one of their own only where there are no others. A panel of one
-        method is also the figure of a view with that method alone.
+        Rows of `always` are in every panel, and have one of their own only where there are no others. A panel by a
+        column that is a field of a view (a method, a metric) is the figure of a view with that value alone.
         """
         name = self.figure.panels
         column = self.rows.data[name]
         values = list(dict.fromkeys(column))
         for value in [one for one in values if one not in always] or values:
+            view = replace(self.asked.view, **_fields_of({name: value}))
             part = self.where(column.isin([value, *always]))
-            if name == "method":
-                view = replace(self.asked.view, methods=(str(value),))
-                part = replace(part, asked=replace(self.asked, view=view))
-            yield value, part
+            yield value, replace(part, asked=replace(self.asked, view=view))
 
     def where(self, is_kept: Any) -> Drawn:
         """The same figure of some of its rows."""
@@ -233,7 +232,7 @@ class Drawn:
         is_there = [data[column] == point.get(column) for column in click.columns if column in data]
         if not is_there or not all(each.any() for each in is_there) or not bool(_all(is_there).any()):
             return None
-        return replace(self.asked.view, **_chosen({column: point[column] for column in click.columns}))
+        return replace(self.asked.view, **_fields_of({column: point[column] for column in click.columns}))
 
 
 def draw(figure: Figure, store: Store, view: View) -> Drawn:
@@ -261,23 +260,20 @@ def require_taken(figure: Figure, view: View) -> None:
         raise UsageError(f"figure {figure.name} does not read {flag_of(unread[0])}; it reads {those}")
 
 
-def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a view from a mark's columns."""
-    from mmn.core import Neuron
+_FIELD_OF: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {  # a column -> what its value chooses of a view
+    "k": lambda k: {"ks": (int(k),)},
+    "layer": lambda layer: {"layers": (int(layer), int(layer))},
+    "method": lambda method: {"methods": (str(method),)},
+    "metric": lambda metric: {"metric": (str(metric),)},
+}
 
+
+def _fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the columns of a mark, or of a panel, choose of a view; a layer and a unit are a neuron."""
     if "unit" in values:
         return {"neuron": Neuron(int(values["layer"]), int(values["unit"]))}
-    found: dict[str, Any] = {}
-    for column, value in values.items():
-        if column == "k":
-            found["ks"] = (int(value),)
-        elif column == "layer":
-            found["layers"] = (int(value), int(value))
-        elif column == "method":
-            found["methods"] = (str(value),)
-        else:
-            found[column] = value
-    return found
+    known = [_FIELD_OF[column](value) for column, value in values.items() if column in _FIELD_OF]
+    return {name: value for fields in known for name, value in fields.items()}
 
 
 def _all(columns: Sequence[Any]) -> Any:

@@ -89,7 +89,7 @@ def in_layers(layers: tuple[int, int] | None) -> str:
     return "" if layers is None else f", top units of layers {layers[0]}–{layers[1]}"
 
 
-def led_concepts(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
+def concepts_in_words(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
     """Which nouns were looked at, as words for a subtitle; `layers` are those in which their first units lie."""
     said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"
     return said if layers is None else f"{said}, led by layers {layers[0]} to {layers[1]}"

@@ -20,7 +20,7 @@ from mmn.reading.concepts import GeneratedCaption, token_ends_of
 from mmn.runs.reopen import ScoredRun
 from mmn.scores.batch import UNITS_AT_ONCE, all_scores, measure
 from mmn.scores.methods import Measured, Scored
-from mmn.scores.rows import Said
+from mmn.scores.rows import ConceptAt
 
 _CONCEPT_FIELDS = tuple(Concept.__dataclass_fields__)
 
@@ -47,7 +47,7 @@ def stored_concepts(
     examples: Sequence[Example],
     variant: str = names.ORIGINAL,
     with_targets: bool = False,
-) -> list[Said]:
+) -> list[ConceptAt]:
     """The concepts of `examples` in a shard, by picture and position; words that the user chose only on request."""
     if "concept" not in tables:
         return []
@@ -57,7 +57,7 @@ def stored_concepts(
             concept = Concept(**{name: row[name] for name in _CONCEPT_FIELDS})
             found.setdefault(row["image_id"], []).append(concept)
     return [
-        Said(number, example, concept)
+        ConceptAt(number, example, concept)
         for number, example in enumerate(examples)
         for concept in sorted(found.get(example.image_id, []), key=lambda one: (one.position, one.noun))
     ]

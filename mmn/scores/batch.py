@@ -30,7 +30,7 @@ from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units, written_rows
 from mmn.scores.exactness import inexact, sentence
 from mmn.scores.methods import Measured, Scored, draws
-from mmn.scores.rows import Said, Tables, Variant
+from mmn.scores.rows import ConceptAt, Tables, Variant
 from mmn.studies.tables import failure_table
 
 STAGE = "score"  # of a failure: the concept was found, and its logit does not add up
@@ -65,7 +65,7 @@ def score_batch(
         grey_inputs = model.encode_and_close(grey, exact_prompt)
         batches[names.BLANK] = read_encoded(model, grey_inputs, original.captions, with_act)
     said = [
-        Said(row, example, concept)
+        ConceptAt(row, example, concept)
         for row, example in enumerate(examples)
         for concept in concepts_of(model, original, row, example, settings.targets)
     ]
@@ -90,13 +90,13 @@ def score_captions(
         settings: As for `score_batch`, but for `variants`, and with the nouns of the captions alone.
     """
     said = [
-        Said(row, example, concept)
+        ConceptAt(row, example, concept)
         for row, example in enumerate(examples)
         for concept in concepts_of(model, batch, row, example, ())
     ]
     captions = rows.caption_table(examples, batch.captions, variants)
 
-    def score(some: Sequence[Said]) -> Tables:
+    def score(some: Sequence[ConceptAt]) -> Tables:
         return _score_variant(model, batch, [variants[one.row] for one in some], some, settings)[0]
 
     return {"caption": captions} | _some_at_a_time(model, said, score)
@@ -145,14 +145,14 @@ def concepts_of(
             yield target_concept(word, places[0], encode, example.references)
 
 
-def _some_at_a_time(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
+def _some_at_a_time(model: Model, said: Sequence[ConceptAt], score: Callable[[Sequence[ConceptAt]], Tables]) -> Tables:
     """The tables `concept`, `score` and `budget` of all concepts, and `failure`; those of them that have rows."""
     size = max(1, UNITS_AT_ONCE // model.facts.n_units)
     parts = [_score_exact(model, said[start : start + size], score) for start in range(0, len(said), size)]
     return rows.joined(parts)
 
 
-def _score_exact(model: Model, said: Sequence[Said], score: Callable[[Sequence[Said]], Tables]) -> Tables:
+def _score_exact(model: Model, said: Sequence[ConceptAt], score: Callable[[Sequence[ConceptAt]], Tables]) -> Tables:
     """The tables of the concepts whose logits add up, and a row of `failure` for each other one."""
     tables = score(said)
     wrong = inexact(tables["concept"], len(said), model.dtype)
@@ -167,7 +167,7 @@ def _score_exact(model: Model, said: Sequence[Said], score: Callable[[Sequence[S
 
 
 def _score_concepts(
-    model: Model, batches: dict[str, CaptionBatch], said: Sequence[Said], settings: ScoreSettings
+    model: Model, batches: dict[str, CaptionBatch], said: Sequence[ConceptAt], settings: ScoreSettings
 ) -> Tables:
     parts: list[Tables] = []
     scores: dict[str, dict[str, Scored]] = {}
@@ -180,7 +180,7 @@ def _score_concepts(
 
 
 def _score_variant(
-    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[Said], settings: ScoreSettings
+    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[ConceptAt], settings: ScoreSettings
 ) -> tuple[Tables, dict[str, Scored]]:
     """The tables of concepts of one captured batch, and every unit's scores."""
     with torch.inference_mode():
@@ -202,7 +202,7 @@ def _score_variant(
 
 
 def measure(
-    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[Said], settings: ScoreSettings
+    model: Model, batch: CaptionBatch, variant: Variant, said: Sequence[ConceptAt], settings: ScoreSettings
 ) -> Measured:
     """What every method reads of the concepts `said`, from a captured batch; `variant` is theirs, or each one's."""
     reading = Reading(
@@ -261,7 +261,7 @@ def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
 
 
 def _rank_differences(
-    model: Model, said: Sequence[Said], scores: dict[str, dict[str, Scored]], settings: ScoreSettings
+    model: Model, said: Sequence[ConceptAt], scores: dict[str, dict[str, Scored]], settings: ScoreSettings
 ) -> list[pa.Table]:
     """Rankings by how much of a unit's score the picture brought; a draw has no such thing."""
     tables = []
@@ -275,7 +275,7 @@ def _rank_differences(
 
 
 def _score_table(
-    said: Sequence[Said], variant: Variant, method: str, ranked: Ranked, scored: Scored, d_mlp: int
+    said: Sequence[ConceptAt], variant: Variant, method: str, ranked: Ranked, scored: Scored, d_mlp: int
 ) -> pa.Table:
     """The chosen units with the activation, and where it applies the image token, that their score was read at."""
     at = ranked.unit.clamp(min=0)

@@ -22,7 +22,7 @@ from mmn.reading.hooks import ACT
 from mmn.scores.budget import Reading
 from mmn.scores.equations import Rows, contribution, uniform_draw
 from mmn.scores.gradients import Question, attribute
-from mmn.scores.rows import Said, Variant, of_each
+from mmn.scores.rows import ConceptAt, Variant, one_for_each
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Measured:
     model: Model
     batch: CaptionBatch
     variant: Variant
-    said: Sequence[Said]
+    said: Sequence[ConceptAt]
     reading: Reading
     a: Float[Tensor, "n L m"]
     rows: Float[Tensor, "n d"]
@@ -106,6 +106,6 @@ def draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
     n_units, seed = measured.a[0].numel(), measured.settings.seed
     drawn = [
         uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units)
-        for one, variant in zip(measured.said, of_each(measured.variant, len(measured.said)), strict=True)
+        for one, variant in zip(measured.said, one_for_each(measured.variant, len(measured.said)), strict=True)
     ]
     return torch.stack(drawn).to(measured.a.device).view_as(measured.a)

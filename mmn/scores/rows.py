@@ -21,7 +21,7 @@ Variant = str | Sequence[str]  # of all rows that are given, or of each
 
 
 @dataclass(frozen=True)
-class Said:
+class ConceptAt:
     """A concept of one picture of the batch: what is scored."""
 
     row: int
@@ -47,7 +47,7 @@ def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCapti
     return pa.table(
         {
             "image_id": [example.image_id for example in examples],
-            "variant": of_each(variant, len(examples)),
+            "variant": one_for_each(variant, len(examples)),
             "text": [caption.text for caption in captions],
             "tokens": pa.array([list(caption.token_ids) for caption in captions], pa.list_(pa.int32())),
             "is_cut": pa.array([caption.is_cut for caption in captions], pa.bool_()),
@@ -56,7 +56,7 @@ def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCapti
 
 
 def concept_table(
-    said: Sequence[Said],
+    said: Sequence[ConceptAt],
     variant: Variant,
     token_ids: Int[Tensor, " n"],
     logits: Float[Tensor, "n V"],
@@ -71,7 +71,7 @@ def concept_table(
     logit = uncapped(said_logit)
     columns: dict[str, object] = {
         "image_id": [one.example.image_id for one in said],
-        "variant": of_each(variant, len(said)),
+        "variant": one_for_each(variant, len(said)),
     }
     for column in ("lemma", "noun", "n_mentions", "token_id", "position"):
         columns[column] = [getattr(one.concept, column) for one in said]
@@ -87,7 +87,7 @@ def concept_table(
 
 
 def score_table(
-    said: Sequence[Said],
+    said: Sequence[ConceptAt],
     variant: Variant,
     method: str,
     ranked: Ranked,
@@ -112,7 +112,7 @@ def score_table(
     return table if is_unit.all() else table.filter(pa.array(is_unit.numpy()))
 
 
-def budget_table(said: Sequence[Said], variant: Variant, budget: Budget) -> pa.Table:
+def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) -> pa.Table:
     """One row for each term of each concept; `layer` is empty for the embedding and the last biases."""
     layers, none = np.arange(budget.attention.shape[1]), np.array([-1])
     terms = [
@@ -131,7 +131,7 @@ def budget_table(said: Sequence[Said], variant: Variant, budget: Budget) -> pa.T
     return pa.table(columns)
 
 
-def _keys(said: Sequence[Said], variant: Variant, n: int) -> dict[str, object]:
+def _keys(said: Sequence[ConceptAt], variant: Variant, n: int) -> dict[str, object]:
     """The columns image_id, variant and noun, each concept's repeated n times; by dictionary, since they are long."""
     index = np.repeat(np.arange(len(said), dtype=np.int32), n)
 
@@ -152,7 +152,7 @@ def joined(parts: Sequence[Tables]) -> Tables:
     return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
 
 
-def of_each(variant: Variant, n: int) -> list[str]:
+def one_for_each(variant: Variant, n: int) -> list[str]:
     return [variant] * n if isinstance(variant, str) else list(variant)
 
 

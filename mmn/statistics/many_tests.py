@@ -95,7 +95,7 @@ def at_least_by_chance(found: Float[np.ndarray, " m"], expected: Float[np.ndarra
         return np.where(found > expected, expected / found, 1.0)
 
 
-def told(table: pd.DataFrame) -> list[str]:
+def survivors_line(table: pd.DataFrame) -> list[str]:
     """`survivors` as a line of a subtitle; none where nothing was tested."""
     return [survivors(table)] if "p" in table and table["p"].notna().any() else []
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import led_concepts
+from mmn.figures.wording import concepts_in_words
 from mmn.names import ABLATE, PERTURB
 from mmn.store import Store
 from mmn.studies.degradation.curves import count_sample, curves
@@ -144,4 +144,4 @@ def _nothing_fits(asked: Asked, effects: EffectFilter) -> UsageError:
 
 
 def _subset(effects: EffectFilter) -> str:
-    return led_concepts(effects.lemmas, effects.layers) + (", first nouns only" if effects.only_first else "")
+    return concepts_in_words(effects.lemmas, effects.layers) + (", first nouns only" if effects.only_first else "")

@@ -27,7 +27,7 @@ from mmn.runs import shards
 from mmn.runs.reopen import ScoredRun
 from mmn.scores.equations import rank_matched, rank_units, uniform_draw
 from mmn.scores.methods import Measured, Scored
-from mmn.scores.rows import Said
+from mmn.scores.rows import ConceptAt
 from mmn.studies.annotate.measure import MANY_UNITS, NEURONS_SHARD
 from mmn.units.decoding import decode_units
 
@@ -38,7 +38,7 @@ BLOCK: Final = 4096  # units of a ranking that are decoded at a time, where not 
 class Choice:
     """Units that one concept's intervention takes, best first; each is a flat index, layer · m + i."""
 
-    said: Said
+    said: ConceptAt
     selection: str
     method: str
     draw: int

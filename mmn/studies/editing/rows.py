@@ -23,7 +23,8 @@ def edit(store: Store, asked: Asked) -> Rows:
     if found.empty:
         there = ", ".join(edits["edit_id"]) or "none; mmn edit makes one"
         raise UsageError(f"no edit {wanted!r} of run {asked.run_id}; there are: {there}")
-    chosen = found.iloc[0]
+    ids = list(found["edit_id"])
+    chosen = found.iloc[ids.index(asked.one("edit", "edit", ids, None))]
     of_pair = edits[(edits["noun"] == chosen["noun"]) & (edits["target"] == chosen["target"])]
     rows = pd.concat([of_pair[of_pair["edit_id"] == chosen["edit_id"]], of_pair]).drop_duplicates("edit_id")
     data = labelled_shares(rows, queries.captions(asked.run_id, *rows["edit_id"]))

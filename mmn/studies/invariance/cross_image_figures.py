@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmn.figures.wording import counted, of_run, require, span
 from mmn.statistics.interval_words import percent
-from mmn.statistics.many_tests import told as told_tests
+from mmn.statistics.many_tests import survivors_line
 from mmn.studies.invariance.marks import SHARE_AXIS, concept_dots, k_words, layer_bars, titled
 
 CONCEPT_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
@@ -43,7 +43,7 @@ def by_concept(
         "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
         + ("; no line: a single draw" if (data["n_draws"] == 1).any() else ""),
         "tick: expected of random units in the same layers",
-        *(f"{line}; others hollow" for line in told_tests(data)),
+        *(f"{line}; others hollow" for line in survivors_line(data)),
     )
     tips = [
         alt.Tooltip("range:N", title="draws from"),

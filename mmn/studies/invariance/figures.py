@@ -17,7 +17,7 @@ from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each, span
 from mmn.statistics.interval_words import interval_note, interval_words, with_words
 from mmn.statistics.intervals import N_LEAST
-from mmn.statistics.many_tests import told as told_tests
+from mmn.statistics.many_tests import survivors_line
 from mmn.studies.invariance.marks import SHARE_AXIS, concept_dots, k_words, layer_bars, titled
 
 CURVE_COLUMNS: Final = (
@@ -99,7 +99,7 @@ def by_concept(
         f"{of_run(run)}, {counted(len(rows), 'concept')} in {span(data['n_images'], 'picture')} each; {subset}",
         f"{interval_note('line', data['n_images'])}; means over pictures, then permutations",
         f"dot: {SAME}; tick: {OTHER}; dotted: {CHANCE}",
-        *(f"{line}; others hollow" for line in told_tests(data)),
+        *(f"{line}; others hollow" for line in survivors_line(data)),
     )
     tips = [
         interval_tip("ratio_"),

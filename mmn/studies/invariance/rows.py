@@ -9,7 +9,7 @@ import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import led_concepts
+from mmn.figures.wording import concepts_in_words
 from mmn.names import CROSS_IMAGE, REGION
 from mmn.store import Store
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
@@ -26,7 +26,7 @@ def curves(store: Store, asked: Asked) -> Rows:
     ks = asked.measured_ks(measured["k"].tolist())
     methods = view.methods or _methods(measured)
     data = store.ask(InvarianceQueries).curves(asked.run_id, methods, ks, view.concepts, view.layers)
-    return Rows(data, asked.run, {"subset": led_concepts(view.concepts, view.layers)})
+    return Rows(data, asked.run, {"subset": concepts_in_words(view.concepts, view.layers)})
 
 
 def by_concept(store: Store, asked: Asked) -> Rows:
@@ -50,14 +50,14 @@ def cross_image_by_layer(store: Store, asked: Asked) -> Rows:
     """The layers in which these units lie (raises as `curves`; or they were counted without their layers)."""
     view, words = asked.view, _across(store, asked)
     data = store.ask(CrossImageQueries).by_layer(asked.run_id, **words, lemmas=view.concepts)
-    return Rows(data, asked.run, words | {"subset": led_concepts(view.concepts), "layers": view.layers})
+    return Rows(data, asked.run, words | {"subset": concepts_in_words(view.concepts), "layers": view.layers})
 
 
 def _at_one_k(store: Store, asked: Asked, query: Callable[..., pd.DataFrame]) -> Rows:
     view, measured = asked.view, _measured(store, asked, REGION)
     method, k = asked.one_method(_methods(measured)), asked.one_k(measured["k"].tolist())
     data = query(asked.run_id, method, k, view.concepts, view.layers)
-    return Rows(data, asked.run, {"method": method, "k": k, "subset": led_concepts(view.concepts, view.layers)})
+    return Rows(data, asked.run, {"method": method, "k": k, "subset": concepts_in_words(view.concepts, view.layers)})
 
 
 def _across(store: Store, asked: Asked) -> dict[str, Any]:

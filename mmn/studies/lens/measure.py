@@ -40,7 +40,7 @@ from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import stored_concepts
-from mmn.scores.rows import Said, Tables
+from mmn.scores.rows import ConceptAt, Tables
 from mmn.studies.lens.neighbours import nearest, random_like, require_bare_embeddings
 from mmn.studies.lens.projection import project_to_words
 from mmn.studies.lens.stream import Stream, normed_stream, read_stream
@@ -195,7 +195,7 @@ def _answer(asked: _Asked, batch: str) -> Tables:
 
 
 @torch.inference_mode()
-def _picture_tables(asked: _Asked, example: Example, stream: Stream, said: Sequence[Said]) -> list[pa.Table]:
+def _picture_tables(asked: _Asked, example: Example, stream: Stream, said: Sequence[ConceptAt]) -> list[pa.Table]:
     """Rows of `lens` of one picture."""
     parts = []
     if not asked.why_no_neighbours:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import clipped, led_concepts
+from mmn.figures.wording import clipped, concepts_in_words
 from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
 from mmn.store import Store
 from mmn.store.neurons import NeuronQueries
@@ -44,7 +44,7 @@ def layers(store: Store, asked: Asked) -> Rows:
         interpretable=INTERPRETABLE.get(view.units),
     )
     kind = f", {view.units.replace('-', ' ')} units only" if view.units in INTERPRETABLE else ""
-    words: dict[str, Any] = {"subset": led_concepts(view.concepts) + kind}
+    words: dict[str, Any] = {"subset": concepts_in_words(view.concepts) + kind}
     words["quantity"] = QUANTITIES[view.quantity or "per-picture"]
     if len({*methods} - {RANDOM}) > 1:
         words["y_max"] = highest(data, asked.run["d_mlp"], words["quantity"])
@@ -64,7 +64,7 @@ def comparison(store: Store, asked: Asked) -> Rows:
     data = store.ask(RankingQueries).overlap(asked.run_id, *pair, asked.ks(USUAL_SHARES), lemmas)
     pictures = store.ask(PictureQueries).pictures(asked.run_id, lemmas)
     run = asked.run | {"n_images": int((pictures["n_concepts"] > 0).sum())}
-    return Rows(data, run, {"pair": " and ".join(pair), "subset": led_concepts(lemmas)})
+    return Rows(data, run, {"pair": " and ".join(pair), "subset": concepts_in_words(lemmas)})
 
 
 def budget(store: Store, asked: Asked) -> Rows:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mmn.figures.heat_map import share_maps
 from mmn.figures.wording import counted, of_run, require
-from mmn.statistics.many_tests import told
+from mmn.statistics.many_tests import survivors_line
 
 COLUMNS: Final = ("unit_noun", "noun", "is_control", "value", "share", "n_units", "n_images", "p", "is_discovery")
 
@@ -43,7 +43,7 @@ def selectivity(data: pd.DataFrame, run: Mapping[str, Any], method: str) -> alt.
         subtitle=[
             f"{of_run(run)}, {counted(data['n_units'].max(), 'unit')} a class, {held_out} each at most",
             "mean over units, image tokens and pictures ÷ its largest over the classes (P1); empty: no such picture",
-            *(f"bold: {line}" for line in told(data)),
+            *(f"bold: {line}" for line in survivors_line(data)),
         ],
     )
     return share_maps(rows, ("class of the pictures", "whose units"), tips, ["row", "column"]).properties(title=title)

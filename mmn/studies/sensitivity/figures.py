@@ -14,7 +14,7 @@ from mmn.figures.axes import DOT, TICK, interval_tip, key
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import metric_words, of_run, require, sample_of_each
 from mmn.statistics.interval_words import interval_note, with_words
-from mmn.statistics.many_tests import told
+from mmn.statistics.many_tests import survivors_line
 
 COLUMNS: Final = (
     "method",
@@ -60,7 +60,7 @@ def sensitivity(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
             f"dot: top units; grey: words of another picture's units; {interval_note('lines', data['n_images'])}",
             "means over a picture's concepts, then pictures",
             *(["diamond: the same noun's units over a grey picture, chosen likewise"] if _has_blank(data) else []),
-            *told(data),
+            *survivors_line(data),
         ],
     )
     if one:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import led_concepts, metric_words
+from mmn.figures.wording import concepts_in_words, metric_words
 from mmn.store import Store
 from mmn.studies.sensitivity.queries import SensitivityQueries
 
@@ -19,7 +19,7 @@ def sensitivity(store: Store, asked: Asked) -> Rows:
     methods, there = queries.measured(asked.run_id)
     metrics = [_metric(text, there) for text in view.metric] or there
     data = queries.summary(asked.run_id, view.methods or methods, metrics, view.concepts, view.layers)
-    return Rows(data, asked.run, {"subset": led_concepts(view.concepts, view.layers)})
+    return Rows(data, asked.run, {"subset": concepts_in_words(view.concepts, view.layers)})
 
 
 def _metric(text: str, there: list[str]) -> str:

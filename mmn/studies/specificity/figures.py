@@ -17,7 +17,7 @@ from mmn.figures.wording import counted, of_run, require, sample_of_each, span
 from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.statistics.intervals import N_LEAST
-from mmn.statistics.many_tests import told
+from mmn.statistics.many_tests import survivors_line
 
 PICTURE_COLUMNS: Final = ("unit_noun", "noun", "layer", "unit", "score", "share", "is_control", "selection")
 CONCEPT_COLUMNS: Final = ("unit_lemma", "lemma", "share", "n_images", "is_control", "p", "is_discovery")
@@ -120,7 +120,7 @@ def _by_concept(
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
             f"units {FOUND_ON[selection]}; {_legend_of(data)}; empty: no picture says both",
             f"means over the {span(data['n_images'], 'picture')} that say both (on hover); pale: under {N_LEAST}",
-            *(f"bold: {line}" for line in told(data)),
+            *(f"bold: {line}" for line in survivors_line(data)),
         ],
     )
     pale = alt.condition(alt.datum.n_images < N_LEAST, alt.value(0.4), alt.value(1))

@@ -46,7 +46,7 @@ from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import reread, stored_concepts
 from mmn.scores.equations import uniform_draw
-from mmn.scores.rows import Said, Tables
+from mmn.scores.rows import ConceptAt, Tables
 from mmn.statistics.intervals import interval_table
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 
@@ -203,7 +203,7 @@ def _measure_batch(
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 
-def _numbered(said: Sequence[Said]) -> Iterator[tuple[int, Said]]:
+def _numbered(said: Sequence[ConceptAt]) -> Iterator[tuple[int, ConceptAt]]:
     """Each concept with its number among those of its picture."""
     counts: dict[str, int] = {}
     for one in said:
@@ -213,7 +213,7 @@ def _numbered(said: Sequence[Said]) -> Iterator[tuple[int, Said]]:
 
 
 def _choose(
-    scored: ScoredRun, methods: Sequence[str], elsewhere: HeldOut, scores: pa.Table, said: Sequence[Said]
+    scored: ScoredRun, methods: Sequence[str], elsewhere: HeldOut, scores: pa.Table, said: Sequence[ConceptAt]
 ) -> dict[tuple[str, str], list[_Chosen]]:
     """By picture and method what is scored in the name of each noun."""
     is_top = pc.and_(pc.equal(scores["rank"], 1), pc.equal(scores["variant"], names.ORIGINAL))
@@ -236,7 +236,7 @@ def _choose(
 
 
 def _on_this_picture(
-    scored: ScoredRun, said: Said, method: str, top: Neuron, nouns: Sequence[str]
+    scored: ScoredRun, said: ConceptAt, method: str, top: Neuron, nouns: Sequence[str]
 ) -> tuple[_Chosen, _Chosen]:
     """The noun's top unit of this picture, and what the same choice finds once unit identities are shuffled."""
     image_id, noun = said.example.image_id, said.concept.noun
@@ -247,7 +247,7 @@ def _on_this_picture(
     )
 
 
-def _held_out(scored: ScoredRun, said: Said, method: str, found: Found, n_nouns: int) -> tuple[_Chosen, _Chosen]:
+def _held_out(scored: ScoredRun, said: ConceptAt, method: str, found: Found, n_nouns: int) -> tuple[_Chosen, _Chosen]:
     """The noun's top unit of another picture, and a random unit of its layer."""
     image_id, noun, unit = said.example.image_id, said.concept.noun, found.units[0]
     control = _control(scored, said, method, unit)
@@ -278,7 +278,7 @@ def _order(seed: int, d_mlp: int, image_id: str, noun: str, layer: int) -> Int[T
     )
 
 
-def _control(scored: ScoredRun, said: Said, method: str, top: Neuron) -> Neuron:
+def _control(scored: ScoredRun, said: ConceptAt, method: str, top: Neuron) -> Neuron:
     """A random unit of `top`'s layer that is not `top`."""
     key = (said.example.image_id, names.ORIGINAL, said.concept.lemma, f"{PREFIX} {method}")
     draws = uniform_draw(scored.run.settings.seed, *key, n_units=scored.model.facts.d_mlp)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import clipped, in_layers, led_concepts
+from mmn.figures.wording import clipped, concepts_in_words, in_layers
 from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
@@ -98,4 +98,4 @@ def _with_lone_nouns(queries: SpecificityQueries, asked: Asked) -> dict[str, Any
 
 
 def _subset(asked: Asked) -> str:
-    return led_concepts(asked.view.concepts) + in_layers(asked.view.layers)
+    return concepts_in_words(asked.view.concepts) + in_layers(asked.view.layers)
