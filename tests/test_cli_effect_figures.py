@@ -46,6 +46,16 @@ def test_figure(line: str, title: str, cache: Path, tmp_path: Path) -> None:
     assert any(len(rows) > 1 for rows in spec["datasets"].values())
 
 
+def test_of_several_edits_it_is_said_which_one_is_drawn(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"figure edit --run {RUN_ID} --out {tmp_path / 'f.json'} --cache {cache}"
+    assert main(line.split()) == DONE
+    assert f"edit {EDIT_IDS[0]}; there are also {EDIT_IDS[1]}, {EDIT_IDS[2]} (--edit)" in capsys.readouterr().err
+    assert main([*line.split(), "--edit", EDIT_IDS[1][:2]]) == DONE
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from mmn.cli import BAD_INPUT, DONE, main
+from mmn.figures.figure import draw
+from mmn.names import RANDOM
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
 from mmn.studies.registry import FIGURES
 from mmn.studies.sensitivity.queries import SensitivityQueries
-from mmn.view import flag_of
+from mmn.view import View, flag_of
 from tests.pages.filled import fill_whole
 
 RUN = "5e6f"
@@ -104,6 +106,18 @@ def test_a_filter_that_a_figure_does_not_read_is_refused_instead_of_ignored(
     for line, flag in (("fields --concepts dog", "--concepts"), ("invariance --shares .1", "--shares")):
         assert main(f"figure {line} --run {RUN} --out {tmp_path / 'f.svg'} --cache {cache}".split()) == BAD_INPUT
         assert f"does not read {flag}" in capsys.readouterr().err
+
+
+def test_a_panel_is_the_figure_of_a_view_with_its_value_alone(cache: Path) -> None:
+    with Store.open(cache) as store:
+        for name, field in (("sensitivity", "metric"), ("layers", "methods")):
+            whole = draw(FIGURES[name], store, View(run=RUN))
+            parts = dict(whole.parts(RANDOM))
+            assert len(parts) > 1
+            for value, part in parts.items():
+                assert getattr(part.asked.view, field) == (value,)
+                alone = draw(FIGURES[name], store, part.asked.view)
+                assert alone.rows.data.reset_index(drop=True).equals(part.rows.data.reset_index(drop=True))
 
 
 def test_help_names_every_figure_its_question_and_its_filters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,17 @@ def test_the_last_layer_is_the_models_own_prediction_in_every_family(name: str) 
     assert not torch.allclose(twice, logits, atol=1e-3)
 
 
+def test_words_of_a_model_with_a_soft_cap_have_the_probabilities_that_it_gives_them() -> None:
+    model, inputs = build_family("paligemma on gemma2")
+    assert model.anatomy.soft_cap is not None
+    with torch.inference_mode():
+        probs = model.module(**inputs).logits[0].softmax(-1)
+    normed = normed_stream(model, read_stream(model, inputs), 2)
+    vocabulary = Vocabulary(model.anatomy.unembedding.weight, torch.tensor([], dtype=torch.long))
+    found = project_to_words(model, vocabulary, normed, 1, [3, 5])
+    torch.testing.assert_close(found.asked, probs[:, [3, 5]], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", FAMILY_BUILDERS)
 def test_image_positions_are_those_of_the_placeholder(name: str) -> None:
     model, inputs = build_family(name)

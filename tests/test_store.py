@@ -366,6 +366,17 @@ def test_an_older_database_is_brought_up_to_date(store: Store, monkeypatch: pyte
         assert newer.load_new_shards([newer.runs_path]) == 1  # a shard of the old program
 
 
+def test_a_study_that_was_added_finds_its_table_in_an_older_database(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    monkeypatch.setitem(migrations.PUBLIC_TABLES, "toy", "run_id VARCHAR NOT NULL, value DOUBLE")
+    with Store.open(store.cache_path) as newer:
+        assert newer.has_rows("latest", "concept")
+        assert not newer.has_rows("latest", "toy")
+        assert list(newer.table("latest", "toy").columns) == ["run_id", "value"]
+
+
 def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_of_them(store: Store) -> None:
     with store._cursor() as cursor:
         for table, column in (("caption", "is_cut"), ("concept", "is_compound"), ("concept", "is_modifier")):

@@ -413,6 +413,14 @@ def test_tables_of_many_comparisons_are_tested(store: Store) -> None:
     assert not rows["is_discovery"].any()
 
 
+def test_a_table_has_rows_of_the_kinds_that_were_measured(store: Store) -> None:
+    assert store.has_rows("latest", "invariance", "region")
+    assert not store.has_rows("latest", "invariance", "sideways")
+    assert not store.has_rows("latest", "effect")
+    with pytest.raises(UsageError, match="no table 'nowhere'"):
+        store.has_rows("latest", "nowhere")
+
+
 def test_a_run_without_experiments_has_empty_answers(tmp_path: Path) -> None:
     facts = ModelFacts("tiny", "f" * 16, "llava", 2, D_MLP)
     settings = ScoreSettings(prompt="A", methods=("contribution",), top_k=4)

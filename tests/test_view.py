@@ -84,6 +84,17 @@ def test_an_address_of_anything_means_something_or_nothing(parameters: dict[str,
     assert View.from_address(view.to_address()) == view
 
 
+def test_an_address_is_spelled_as_the_widgets_of_pages_read_it() -> None:
+    view = View(methods=("a", "b"), ks=(43,), shares=(0.014,), concepts=("dog",), layers=(1, 3), quantity="share")
+    assert view.to_address() == {
+        "method": ["a", "b"],
+        "k": ["43", "1.4 %"],
+        "concept": ["dog"],
+        "layers": ["1", "3"],
+        "show": ["share"],
+    }
+
+
 def test_the_labels_of_pages_and_of_old_addresses_mean_the_same() -> None:
     old = {
         "run": ["specimen gallery 69e7f985"],
