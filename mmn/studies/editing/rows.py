@@ -20,9 +20,10 @@ def edit(store: Store, asked: Asked) -> Rows:
     queries, wanted = store.ask(EditQueries), asked.view.edit
     edits = queries.edits(asked.run_id)
     found = edits[edits["edit_id"].str.startswith(wanted)]
+    if edits.empty:
+        raise UsageError(f"run {asked.run_id} has no edits; mmn edit {asked.run_id} makes one")
     if found.empty:
-        there = ", ".join(edits["edit_id"]) or "none; mmn edit makes one"
-        raise UsageError(f"no edit {wanted!r} of run {asked.run_id}; there are: {there}")
+        raise UsageError(f"no edit {wanted!r} of run {asked.run_id}; there are: {', '.join(edits['edit_id'])}")
     ids = list(found["edit_id"])
     chosen = found.iloc[ids.index(asked.one("edit", "edit", ids, None))]
     of_pair = edits[(edits["noun"] == chosen["noun"]) & (edits["target"] == chosen["target"])]
