@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmn.models.adapters import DECODERS, FAMILIES, Anatomy, Norm
+from mmn.models.adapters import FAMILIES, Anatomy, Norm
 from mmn.reading.hooks import ACT, ACTIVATION, FINAL, ONCE, capture
 from mmn.scores.budget import Budget, Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import contribution, folded_rows, written_rows

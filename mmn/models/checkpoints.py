@@ -88,19 +88,19 @@ def judge_family(path: Path) -> tuple[Any, Family]:
         ModelError: no config, a broken one, one of another layout; an adapter, quantised weights.
         UnsupportedModelError: no adapter for its family, its decoder, or this form of its decoder.
     """
+    from transformers import AutoModelForImageTextToText
+
     raw = _read_raw_config(path)
     family = find_family(str(raw.get("model_type")))
     config = read_config(path)
-    find_anatomy(_without_weights(path, config), family)
+    find_anatomy(without_weights(AutoModelForImageTextToText, path, config), family)
     return config, family
 
 
-def _without_weights(path: Path, config: Any) -> Any:
+def without_weights(auto_class: Any, path: Path, config: Any) -> Any:
     """The module that a config describes, its tensors without values: milliseconds, whatever its size."""
-    from transformers import AutoModelForImageTextToText
-
     with Translated(f"{path}/config.json describes no model that can be put together"), torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        return auto_class.from_config(config)
 
 
 def read_config(path: Path) -> Any:

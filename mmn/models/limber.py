@@ -38,8 +38,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmn.errors import ModelError
-from mmn.models.adapters import FAMILIES, find_decoder
-from mmn.models.checkpoints import fingerprint, load_weights, local_folder, read_config
+from mmn.models.adapters import FAMILIES, find_anatomy
+from mmn.models.checkpoints import fingerprint, load_weights, local_folder, read_config, without_weights
 from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 
@@ -129,7 +129,7 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
         ModelError: no such file, a part of it missing or not whole, a projection that does not fit.
     """
     parts = _read_parts(file)
-    text_path = local_folder(parts[PARTS[0]], lambda path: find_decoder(read_config(path), FAMILIES["limber"]))
+    text_path = local_folder(parts[PARTS[0]], judge_decoder)
     vision_path = local_folder(parts[PARTS[1]], read_config)
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
     vision_model = load_weights(AutoModel, vision_path, dtype, unused=("pooler",))
@@ -144,6 +144,11 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
         digest.update(part.encode())
     digest.update(hashlib.sha256(projection_path.read_bytes()).digest())
     return module.to(dtype), processor, digest.hexdigest()
+
+
+def judge_decoder(path: Path) -> None:
+    """Raises `UnsupportedModelError` where scores cannot be read from a text model, by its config alone."""
+    find_anatomy(without_weights(AutoModelForCausalLM, path, read_config(path)), FAMILIES["limber"])
 
 
 def _read_parts(file: Path) -> dict[str, str]:

@@ -73,6 +73,7 @@ def logit_budget(
         return torch.einsum("nd,n...d->n...", folded64, values.double())
 
     attention = captured.read_layers(ATTENTION, reading.rows, reading.steps)
+    gains = anatomy.gains
     biases = [anatomy.ffn_bias(layer) for layer in range(anatomy.n_layers)]
     by_layer = written if written.ndim == 3 else written[:, None].expand(-1, anatomy.n_layers, -1)
     bias = [
@@ -80,8 +81,8 @@ def logit_budget(
         for layer, b in enumerate(biases)
     ]
     return Budget(
-        embedding=share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
-        attention=anatomy.multiplier * share(attention),
+        embedding=gains.embedding * share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
+        attention=share(attention) * folded64.new_tensor(gains.attention),
         ffn=folded_scores.double().sum(dim=2),
         bias=torch.stack(bias, dim=1),
         last_bias=(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)).double(),

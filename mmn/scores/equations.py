@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmn.models.adapters import Anatomy, Norm
+from mmn.models.adapters import Anatomy, Norm, norms
 
 Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"]  # for all layers, or for each
 
@@ -53,11 +53,15 @@ def written_rows(anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tens
         folded: `folded_rows`.
         ffn: each layer's FFN output before the norm after it; None where there is no such norm.
     """
-    folded = folded * anatomy.multiplier
+    gains = anatomy.gains.ffn
     if not anatomy.post_ffns:
-        return folded
+        same = len(set(gains)) == 1
+        return folded * gains[0] if same else folded[:, None] * torch.tensor(gains, device=folded.device)[:, None]
     assert ffn is not None, "a norm follows the FFN, and its input was not captured"
-    layers = [_behind(norm, anatomy.norm, folded, ffn[:, layer]) for layer, norm in enumerate(anatomy.post_ffns)]
+    layers = [
+        _behind(norm, anatomy.norm, folded * gains[layer], ffn[:, layer])
+        for layer, norm in enumerate(anatomy.post_ffns)
+    ]
     return torch.stack(layers, dim=1)
 
 
@@ -142,18 +146,9 @@ def rank_matched(draws: Float[Tensor, "n L m"], reference: Int[Tensor, "n k"]) -
     return Ranked(torch.arange(1, unit.shape[1] + 1), unit, draws.flatten(1).gather(1, unit))
 
 
-def _behind(norm: nn.Module, kind: Norm, rows: Float[Tensor, "n d"], at: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def _behind(norm: nn.Module, form: Norm, rows: Float[Tensor, "n d"], at: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Rows that read a norm's output, as rows that read its input `at`: its gain, and its scale as it was there."""
-    weight: Tensor = norm.weight.float()  # type: ignore[assignment]
-    scaled = rows * (weight + 1 if kind is Norm.RMS_PLUS_ONE else weight)
-    if kind is Norm.LAYER:
-        deviation = at.var(dim=-1, correction=0, keepdim=True).add(_epsilon(norm)).sqrt()
-        return (scaled - scaled.mean(dim=-1, keepdim=True)) / deviation
-    return scaled / at.square().mean(dim=-1, keepdim=True).add(_epsilon(norm)).sqrt()
-
-
-def _epsilon(norm: nn.Module) -> float:
-    for name in ("variance_epsilon", "eps"):
-        if hasattr(norm, name):
-            return float(getattr(norm, name))
-    raise AssertionError(f"{type(norm).__name__} has no epsilon under a known name")
+    scaled = rows * norms.gain(form, norm)
+    if form is Norm.LAYER:
+        scaled = scaled - scaled.mean(dim=-1, keepdim=True)
+    return scaled / norms.scale(form, norm, at)

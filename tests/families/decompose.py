@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.families.structure import Structure, is_norm
+from mmn.models.adapters.structure import Structure, is_norm
 
 TOLERANCE = 2e-5  # of the largest value of what is made up, in float32
 

@@ -30,7 +30,7 @@ from tests.families.decompose import (
     recording,
 )
 from tests.families.inputs import image_id
-from tests.families.structure import Layer, Structure, find_structure, is_norm, matrix_of
+from mmn.models.adapters.structure import Layer, Structure, find_structure, is_norm, matrix_of
 from tests.families.tiny import REFUSED, TYPES, build
 
 COLUMNS = (

@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 
 from tests.families.inputs import image_id
-from tests.families.structure import find_head, find_structure
+from mmn.models.adapters.structure import find_head, find_structure
 from tests.families.survey import PAGE, page, survey
 from tests.families.tiny import REFUSED, TIMM, TYPES, build
 

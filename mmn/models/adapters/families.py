@@ -1,12 +1,26 @@
-"""Vision-language families: where the decoder and the unembedding are, and how pictures and prompts are handed over.
+"""Vision-language families: how pictures and prompts are handed over, and what follows the unembedding.
 
-To add a family, add a row here (and its decoder to `decoders.py` if that is new), and its tiny model to
-`tests/tiny.py`: the exactness test then says whether the row is right.
+Where the text decoder, its layers and its unembedding are is found by structure. A family without a row is tried with
+the usual answers; a row says what differs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from mmn.errors import UnsupportedModelError
+
+REFUSED: dict[str, str] = {
+    "diffusion_gemma": "it writes all words of a text at once, so no forward pass predicts a noun alone",
+    "evolla": "it reads proteins, not pictures",
+    "glm5_next": "it has several residual streams, mixed anew for each token",
+    "inkling2": "what its FFN writes goes through a convolution over positions",
+    "inkling_mm_model": "what its FFN writes goes through a convolution over positions",
+    "mistral4": "it reads no pictures: the type is a text decoder alone",
+    "muse_spark": "its experts write to a narrower stream, with a norm behind each",
+    "pi0": "it gives a robot's actions, not text",
+    "qwen4_exp": "it has several residual streams, mixed anew for each token",
+}
 
 
 @dataclass(frozen=True)
@@ -14,25 +28,22 @@ class Family:
     """One family, named by its config's `model_type`.
 
     Attributes:
-        decoder: path of the text decoder in the model, `unembedding` that of the matrix W_U.
         bare_prompt: the exact prompt where the processor has no chat template; `{image}` is its image placeholder.
         nests_images: the processor wants one list of pictures for each text.
         head_factor: the text config's number that logits are multiplied by, "" for none. It is the family's, not the
             decoder's: most families put W_U straight behind the final norm, whatever their text decoder does alone.
         head_divisor: that they are divided by.
-        soft_cap: c of logits = c · tanh(x / c), "" for none. Scores are of x, before the cap.
+        has_soft_cap: whether logits = c · tanh(x / c), with the text config's c. Scores are of x, before the cap.
         grid: how image tokens map to the picture, a key of `geometry.GRIDS`, or why they do not (`WITHOUT_GRID`).
     """
 
     model_type: str
-    example: str
-    decoder: str = "model.language_model"
-    unembedding: str = "lm_head"
+    example: str = ""
     bare_prompt: str = "{image}\n{prompt}"
     nests_images: bool = False
     head_factor: str = ""
     head_divisor: str = ""
-    soft_cap: str = ""
+    has_soft_cap: bool = False
     grid: str = "unchecked"
 
 
@@ -53,14 +64,12 @@ FAMILIES: dict[str, Family] = {
         Family(
             "idefics3",
             "HuggingFaceM4/Idefics3-8B-Llama3",
-            decoder="model.text_model",
             nests_images=True,
             grid="split",
         ),
         Family(
             "smolvlm",
             "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
-            decoder="model.text_model",
             nests_images=True,
             grid="split",
         ),
@@ -68,35 +77,56 @@ FAMILIES: dict[str, Family] = {
             "paligemma",
             "google/paligemma2-3b-mix-224",
             bare_prompt="{image}{prompt}",
-            soft_cap="final_logit_softcapping",
+            has_soft_cap=True,
             grid="patches",
         ),
         Family(
             "instructblip",
             "Salesforce/instructblip-vicuna-7b",
-            decoder="language_model.model",
-            unembedding="language_model.lm_head",
             bare_prompt="{prompt}",
             grid="queries",
         ),
         Family(
             "blip-2",
             "Salesforce/blip2-opt-2.7b",
-            decoder="language_model.model.decoder",
-            unembedding="language_model.lm_head",
             bare_prompt="{prompt}",
             grid="queries",
         ),
+        Family("gemma3", "google/gemma-3-4b-it", has_soft_cap=True),
+        Family("gemma4_unified", has_soft_cap=True),
+        Family("granite4_vision", "ibm-granite/granite-vision-4.0-3b", head_divisor="logits_scaling"),
+        Family("granite_docling", head_divisor="logits_scaling"),
+        Family("muse_glimmer", head_factor="output_multiplier", has_soft_cap=True),
         Family(
             "limber",
             "limber:FILE.json (EleutherAI/gpt-j-6b reading microsoft/beit-large-patch16-224-pt22k)",
-            decoder="language_model.transformer",
-            unembedding="language_model.lm_head",
             bare_prompt="{image}{prompt}",
             grid="patches",
         ),
     )
 }
+
+
+
+def find_family(model_type: str) -> Family:
+    """The family of a checkpoint: its row, or the usual answers for a type that transformers knows.
+
+    Raises:
+        UnsupportedModelError: transformers has no such vision-language model, or no scores are known for it, and why.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    if model_type in REFUSED:
+        raise UnsupportedModelError(f"models of type {model_type!r} are not supported: {REFUSED[model_type]}")
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    if model_type not in KNOWN:
+        raise UnsupportedModelError(
+            f"{model_type!r} is no vision-language model of transformers: it reads no picture or says no text; "
+            "supported are those of `mmn models`"
+        )
+    return Family(model_type)
+
 
 # Image encoders whose features hold more than the patches: a class token. `num_additional_image_tokens` of processors.
 CLASS_TOKENS: dict[str, int] = {"clip_vision_model": 1}

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from mmn.core import Neuron
 from mmn.models.model import Model
@@ -99,7 +100,8 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
         if reads_input:
             handles.append(module.register_forward_pre_hook(_record_input(captured, steps), with_kwargs=True))
         else:
-            handles.append(module.register_forward_hook(_record_output(captured, steps)))
+            then = silu if site == ACT and makes_z(module) else _unchanged
+            handles.append(module.register_forward_hook(_record_output(captured, steps, then)))
 
     with model.lock:
         try:
@@ -136,11 +138,20 @@ def _record_input(captured: Captured, steps: list[Tensor]) -> Callable[..., None
     return hook
 
 
-def _record_output(captured: Captured, steps: list[Tensor]) -> Callable[..., None]:
+def _record_output(captured: Captured, steps: list[Tensor], then: Callable[..., Tensor]) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        steps.extend(_last_positions(output[0] if isinstance(output, tuple) else output, captured))
+        steps.extend(_last_positions(then(output[0] if isinstance(output, tuple) else output), captured))
 
     return hook
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
+def makes_z(activation: nn.Module) -> bool:
+    """Whether the module is the matrix whose output is z: where SiLU is a function (LFM2), there is no module of it."""
+    return isinstance(activation, nn.Linear)
 
 
 def first_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -181,20 +192,29 @@ def capture_graph(model: Model) -> Iterator[Graph]:
     graph = Graph()
     handles: list[Any] = []
 
+    def note(values: list[Tensor], value: Tensor) -> None:
+        if not value.requires_grad:
+            value.requires_grad_(True)
+        values.append(value)
+
     def keep(values: list[Tensor]) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            value = first_given(args, kwargs)
-            if not value.requires_grad:
-                value.requires_grad_(True)
-            values.append(value)
+            note(values, first_given(args, kwargs))
 
         return hook
+
+    def keep_output(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        note(graph.z, output)
 
     final: list[Tensor] = []
     with model.lock:
         try:
             for layer in range(anatomy.n_layers):
-                handles.append(anatomy.activations[layer].register_forward_pre_hook(keep(graph.z), with_kwargs=True))
+                activation = anatomy.activations[layer]
+                if makes_z(activation):
+                    handles.append(activation.register_forward_hook(keep_output))
+                else:
+                    handles.append(activation.register_forward_pre_hook(keep(graph.z), with_kwargs=True))
                 handles.append(anatomy.ffn_outs[layer].register_forward_pre_hook(keep(graph.a), with_kwargs=True))
             handles.append(anatomy.final_norm.register_forward_pre_hook(keep(final), with_kwargs=True))
             yield graph

@@ -1,8 +1,9 @@
 """Where a vision-language model's text decoder keeps what writes to its residual stream: found by shape and role.
 
-Nothing here knows a family. `find_structure` looks at modules only; `decompose.py` proves what it found on one forward
-pass. Roles go by the names that modules have for what they do (`down_proj`, `fc2`, `wo`, ...) and by shapes: an FFN
-output matrix has the decoder's width on its output side.
+Nothing here knows a family. `find_structure` looks at modules only, so that a model without weights (on torch's `meta`
+device) will do; whether it found the right ones is proved on a forward pass (`runs.doctor`). Roles go by the names that
+modules have for what they do (`down_proj`, `fc2`, `wo`, ...) and by shapes: an FFN output matrix has the decoder's
+width on its output side.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ FFN_OUT = (
 GATES = ("gate_proj", "w1", "wi_0", "gate", "ff_gate")
 UPS = ("up_proj", "w3", "wi_1", "fc1", "wi", "c_fc", "fc_in", "linear1", "dense_h_to_4h")
 FUSED = ("gate_up_proj", "gate_and_up_proj", "ff_proj", "w13", "w13_dn_proj", "linear_fc1")
+ACTIVATIONS = ("act_fn", "activation_fn", "act", "activation", "intermediate_act_fn")
+POST_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffn_norm", "post_norm2")
+POST_ATTENTION = ("post_self_attn_layernorm", "post_operator_norm", "post_norm1", "post_attention_layernorm")
 NOT_TEXT = re.compile(r"vision|visual|image|audio|qformer|vq|perceiver|resampler|protein|tower|vit|projector|merger")
 _FFN_PART = re.compile(r"mlp|ffn|feed_?forward|experts|moe|densere|ff\b|\bfc|dense|mixer|intermediate", re.IGNORECASE)
 _ATTENTION_PART = re.compile(r"attn|attention|conv\b|mamba|mixer|delta|shortconv", re.IGNORECASE)
@@ -53,15 +57,26 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the decoder: paths from the layer."""
+    """One layer of the decoder: paths from the layer.
+
+    Attributes:
+        path: of the layer.
+        activation: the FFN's non-linearity, or where that is no module the matrix whose output it is given; "" for
+            neither.
+        mixers: what mixes positions: attention, linear attention, a convolution.
+        post_attention: norm between a mixer and the residual stream, "" for none.
+        post_ffn: norm between W_out and the residual stream, "" for none.
+    """
 
     path: str
     ffn_outs: tuple[Matrix, ...]
+    activation: str
     is_gated: bool
     is_fused: bool
     norms: tuple[str, ...]
-    scalars: tuple[tuple[str, float], ...]
     mixers: tuple[str, ...]
+    post_attention: str
+    post_ffn: str
 
 
 @dataclass(frozen=True)
@@ -181,7 +196,7 @@ def _is_ffn(layer: nn.Module, path: str) -> bool:
 
 def _layer_lists(module: nn.Module, d_model: int) -> Iterator[tuple[str, nn.ModuleList]]:
     for path, part in module.named_modules():
-        is_outer = isinstance(part, nn.ModuleList) and len(part) > 1 and not re.search(r"\.\d+\.", f"{path}.")
+        is_outer = isinstance(part, nn.ModuleList) and len(part) > 0 and not re.search(r"\.\d+\.", f"{path}.")
         if is_outer:
             assert isinstance(part, nn.ModuleList)
             if sum(bool(ffn_matrices(layer, d_model)) for layer in part) * 3 > len(part):
@@ -202,15 +217,23 @@ def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
     mixers = tuple(name for name, _ in layer.named_children() if _ATTENTION_PART.search(name) and "norm" not in name)
     matrices = ffn_matrices(layer, d_model)
     is_fused = bool(names & set(FUSED))
+    post_ffn = next((name for name in POST_FFN if name in norms), "")
     return Layer(
-        path, matrices, is_fused or bool(names & {"gate_proj", "w3", "wi_1"}), is_fused, norms, scalars(layer), mixers
+        path=path,
+        ffn_outs=matrices,
+        activation=_activation(layer, matrices[0].path) if matrices else "",
+        is_gated=is_fused or bool(names & {"gate_proj", "w3", "wi_1"}),
+        is_fused=is_fused,
+        norms=norms,
+        mixers=mixers,
+        post_attention=next((name for name in POST_ATTENTION if post_ffn and name in norms), ""),
+        post_ffn=post_ffn,
     )
 
 
-def scalars(layer: nn.Module) -> tuple[tuple[str, float], ...]:
-    """Single numbers that a layer may multiply with: parameters, buffers, and floats in its attributes."""
-    held = [*layer.named_parameters(), *layer.named_buffers()]
-    found = {name: float(value) for name, value in held if value.numel() == 1 and value.is_floating_point()}
-    own: dict[str, Any] = {k: v for k, v in vars(layer).items() if isinstance(v, float) and not k.startswith("_")}
-    own = {k: v for k, v in own.items() if not re.search(r"eps|dropout|layerdrop", k)}
-    return tuple(sorted((found | own).items()))
+def _activation(layer: nn.Module, ffn_out: str) -> str:
+    """The non-linearity beside an FFN's output matrix, else the matrix that feeds it."""
+    parent = ffn_out.rpartition(".")[0]
+    beside = [name for name, _ in layer.get_submodule(parent).named_children()]
+    found = next((name for name in (*ACTIVATIONS, *GATES, *UPS) if name in beside), "")
+    return f"{parent}.{found}".lstrip(".") if found else ""

@@ -1,0 +1,237 @@
+"""The very modules of a loaded model that scores are read from, found by structure.
+
+    unit i of layer l, at p(c):   a_i ─► W_out[:, i] ─► norm after the FFN? ─► gain ─► residual stream
+    residual stream ─► final norm ─► W_U ─► factor? ─► soft cap? ─► logits
+
+What follows W_out is part of it, so that a unit's part of the logit is exact: Gemma 2 and 3 and GLM-4 norm what each
+block writes, Granite multiplies it, Mllama gates it, Gemma 4 multiplies the stream after each layer. Mixtures of experts
+have no single matrix of a layer, and are left out: the score a · (W_U · W_out) would be wrong for them and still look
+right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmn.errors import UnsupportedModelError
+from mmn.models.adapters.families import Family
+from mmn.models.adapters.norms import Norm, norm_form
+from mmn.models.adapters.structure import Structure, find_structure
+
+MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by
+LAYER_SCALAR = "layer_scalar"  # a layer's number that the residual stream is multiplied by behind it
+GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")  # whose tanh the two blocks of a cross-attention layer have
+SOFT_CAP = "final_logit_softcapping"
+ENCODER_DECODER = "has an encoder and a decoder: its prompt is read by the one, its caption written by the other"
+POST_NORM = "norms the residual stream itself behind each block, so that no unit's part of the logit can be told"
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What is multiplied with what each part writes until it reaches the final norm: gates, multipliers, scalars."""
+
+    embedding: float
+    attention: tuple[float, ...]
+    ffn: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The modules of one model that scores are read from; lists are by layer. `decoder` is the whole text decoder.
+
+    Attributes:
+        attentions: the module whose output is added to the residual stream: the attention (or linear attention, or
+            convolution), or the norm behind it.
+        activations: the FFN's non-linearity: its input is z, its output act(z). A gated FFN multiplies that by `up`;
+            in a plain one it is the activation a itself. Where it is no module, the matrix whose output is z.
+        post_ffns: the norms between W_out and the residual stream, () where there are none; of the form of `norm`.
+        gains: see there.
+        head_factor: that the product with W_U is multiplied by.
+        soft_cap: c of logits = c · tanh(x / c), None without.
+    """
+
+    decoder: nn.Module
+    layers: tuple[nn.Module, ...]
+    attentions: tuple[nn.Module, ...]
+    ffn_outs: tuple[nn.Linear, ...]
+    activations: tuple[nn.Module, ...]
+    is_gated: bool
+    final_norm: nn.Module
+    norm: Norm
+    unembedding: nn.Linear
+    gains: Gains
+    post_ffns: tuple[nn.Module, ...] = ()
+    head_factor: float = 1.0
+    soft_cap: float | None = None
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def d_mlp(self) -> int:
+        return self.w_out(0).shape[1]
+
+    def w_out(self, layer: int) -> Float[Tensor, "d m"]:
+        """W_out of a layer; column i is what unit i writes into the residual stream."""
+        return self.ffn_outs[layer].weight
+
+    def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
+        return self.ffn_outs[layer].bias
+
+    def w_u(self, token_ids: Tensor) -> Float[Tensor, "n d"]:
+        """Rows of the unembedding, in float32; never the whole matrix."""
+        return self.unembedding.weight[token_ids].float()
+
+    def logit_bias(self, token_ids: Tensor) -> Float[Tensor, " n"]:
+        """The unembedding's own part of the logits of some tokens."""
+        bias = self.unembedding.bias
+        if bias is None:
+            return torch.zeros(len(token_ids), device=token_ids.device)
+        return self.head_factor * bias[token_ids].float()
+
+    def logits(self, products: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """What the model makes of products with its unembedding: its factor, then its soft cap."""
+        logits = self.head_factor * products if self.head_factor != 1 else products
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+    def uncapped(self, logits: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """The logits before the soft cap, which scores are of: they are what the terms of the budget add up to."""
+        if self.soft_cap is None:
+            return logits
+        return self.soft_cap * torch.atanh(logits.double() / self.soft_cap).to(logits.dtype)
+
+
+def find_anatomy(model: Any, family: Family) -> Anatomy:
+    """Finds the parts in a model, with its weights or on the `meta` device without them.
+
+    Raises:
+        UnsupportedModelError: a part is not there, or is no plain matrix of floats (what scores are read from must be
+            what is multiplied), or the decoder is of a form that no scores are known for.
+    """
+    text_config = model.config.get_text_config(decoder=True)
+    _refuse_encoder_decoder(model, family, text_config)
+    try:
+        found = find_structure(model)
+    except LookupError as error:
+        raise UnsupportedModelError(f"this {family.model_type} model cannot be read: {error}") from error
+    _require_understood(family, text_config, found)
+    layers = [model.get_submodule(layer.path) for layer in found.layers]
+    final_norm = model.get_submodule(found.final_norm)
+    anatomy = Anatomy(
+        decoder=model.get_submodule(found.decoder),
+        layers=tuple(layers),
+        attentions=_parts(layers, [layer.post_attention or layer.mixers[0] for layer in found.layers]),
+        ffn_outs=_parts(layers, [layer.ffn_outs[0].path for layer in found.layers]),
+        activations=_parts(layers, [layer.activation for layer in found.layers]),
+        is_gated=found.layers[0].is_gated,
+        final_norm=final_norm,
+        norm=norm_form(str(found.final_norm), final_norm),
+        unembedding=model.get_submodule(found.head),
+        gains=_gains(layers),
+        post_ffns=_parts(layers, [layer.post_ffn for layer in found.layers]) if found.layers[0].post_ffn else (),
+        head_factor=_head_factor(text_config, family),
+        soft_cap=getattr(text_config, SOFT_CAP, None) if family.has_soft_cap else None,
+    )
+    _require_plain(anatomy, found)
+    return anatomy
+
+
+def _parts(layers: Sequence[nn.Module], paths: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(layer.get_submodule(path) for layer, path in zip(layers, paths, strict=True))
+
+
+def _refuse_encoder_decoder(model: Any, family: Family, text_config: Any) -> None:
+    if getattr(model.config, "is_encoder_decoder", False) or getattr(text_config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(f"this {family.model_type} model ({text_config.model_type}) {ENCODER_DECODER}")
+
+
+def _require_understood(family: Family, text_config: Any, found: Structure) -> None:
+    """One FFN, one mixer and the same norms in each layer, no experts, and a final norm."""
+    what = f"this {family.model_type} model uses a {text_config.model_type!r} text decoder"
+    if found.final_norm is None:
+        raise UnsupportedModelError(f"{what} that {POST_NORM}")
+    for number, layer in enumerate(found.layers):
+        kinds = {matrix.kind for matrix in layer.ffn_outs}
+        if "experts" in kinds:
+            raise UnsupportedModelError(f"{what}, whose layer {number} is a mixture of experts: not supported yet")
+        if len(layer.ffn_outs) != 1 or kinds != {"linear"}:
+            matrices = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in layer.ffn_outs) or "none"
+            raise UnsupportedModelError(f"{what}; layer {number} should have one FFN output matrix, found {matrices}")
+        if len(layer.mixers) != 1 or not layer.activation:
+            mixers = ", ".join(layer.mixers) or "none"
+            raise UnsupportedModelError(f"{what}; layer {number} should have one attention, found {mixers}")
+        if (layer.post_ffn, layer.is_gated) != (found.layers[0].post_ffn, found.layers[0].is_gated):
+            raise UnsupportedModelError(f"{what}; layer {number} has another FFN than layer 0")
+
+
+def _gains(layers: Sequence[nn.Module]) -> Gains:
+    """Each layer's own factors times the scalars of all layers from it on."""
+    kept = [_number(getattr(layer, LAYER_SCALAR, None)) for layer in layers]
+    behind = [math.prod(kept[number:]) for number in range(len(layers) + 1)]
+    own = [float(getattr(layer, MULTIPLIER, 1.0)) for layer in layers]
+    attention, ffn = ([_gate(getattr(layer, name, None)) for layer in layers] for name in GATES)
+    return Gains(
+        embedding=behind[0],
+        attention=tuple(map(math.prod, zip(own, attention, behind, strict=False))),
+        ffn=tuple(map(math.prod, zip(own, ffn, behind, strict=False))),
+    )
+
+
+def _number(held: Tensor | None) -> float:
+    """A tensor's only value; 1 for none, and on the `meta` device, where there are no values."""
+    return 1.0 if held is None or held.is_meta else float(held)
+
+
+def _gate(held: Tensor | None) -> float:
+    return 1.0 if held is None else math.tanh(_number(held))
+
+
+def _require_plain(anatomy: Anatomy, found: Structure) -> None:
+    """One nn.Linear of one size for W_out of each layer and for W_U, and all of them, and the norm, in plain floats."""
+    matrices: dict[str, nn.Module] = {
+        f"{layer.ffn_outs[0].path} of layer {number}": anatomy.ffn_outs[number]
+        for number, layer in enumerate(found.layers)
+    }
+    matrices[found.head] = anatomy.unembedding
+    for name, module in matrices.items():
+        if type(module) is not nn.Linear:  # quantised and LoRA layers are subclasses, or wrap one
+            raise UnsupportedModelError(
+                f"{name} is a {type(module).__module__}.{type(module).__name__}, no plain nn.Linear (quantised, or "
+                "with an adapter?); scores are read from plain float matrices"
+            )
+    for name, module in (matrices | {str(found.final_norm): anatomy.final_norm}).items():
+        _require_floats(name, module)
+    _require_sizes(anatomy, found)
+
+
+def _require_floats(name: str, module: nn.Module) -> None:
+    for part, parameter in module.named_parameters():
+        if type(parameter) is not nn.Parameter or not parameter.is_floating_point() or parameter.element_size() < 2:
+            raise UnsupportedModelError(
+                f"{name}.{part} is a {type(parameter).__name__} of {parameter.dtype} (quantised?); scores are read "
+                "from plain float matrices"
+            )
+
+
+def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
+    """Every FFN reads m units and writes to the stream that the unembedding reads: no projection in between."""
+    d, m = anatomy.unembedding.in_features, anatomy.d_mlp
+    for layer, out in enumerate(anatomy.ffn_outs):
+        if (out.in_features, out.out_features) != (m, d):
+            raise UnsupportedModelError(
+                f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {out.out_features} × {out.in_features}, expected "
+                f"{d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
+            )
+
+
+def _head_factor(text_config: Any, family: Family) -> float:
+    factor = getattr(text_config, family.head_factor) if family.head_factor else 1.0
+    return float(factor) / float(getattr(text_config, family.head_divisor) if family.head_divisor else 1.0)
