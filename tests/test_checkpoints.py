@@ -130,22 +130,22 @@ REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
     "BLIP-2 on T5": (
         blip2_on(hf.T5Config(d_model=WIDTH, num_layers=2)),
         UnsupportedModelError,
-        "'t5' text decoder, an encoder and a decoder",
+        r"blip-2 model \(t5\) has an encoder and a decoder",
     ),
     "OPT that norms after": (
         blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=WIDTH, do_layer_norm_before=False, **OPT)),
         UnsupportedModelError,
-        "no 'final_layer_norm'",
+        "norms the residual stream itself",
     ),
     "OPT without a final norm": (
         blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=WIDTH, _remove_final_layer_norm=True, **OPT)),
         UnsupportedModelError,
-        "no 'final_layer_norm'",
+        "norms the residual stream itself",
     ),
     "OPT with a projection": (
         blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=16, **OPT)),
         UnsupportedModelError,
-        "a projection in between is not supported",
+        "no list of layers has an FFN that writes 16 values",
     ),
     "a model type that is no text": (config(model_type=["llava"]), ModelError, "names no model_type"),
     "a deep config": (write("config.json", deep), ModelError, "config.json cannot be read: RecursionError"),

@@ -212,7 +212,7 @@ def test_an_adapter_that_misreads_the_model_is_refused(wrong, tiny):
 def test_rounding_is_no_misreading(name, dtype, checkpoint):
     """The specimen is trained: its logits are large, and what is far from being said has the largest residual."""
     model = load_model(name if name == "specimen" else str(checkpoint), str(dtype).removeprefix("torch."), "cpu")
-    assert checked(model).exactness_residual < LIMITS[dtype] / 2
+    assert checked(model).proof.exact < LIMITS[dtype] / 2
 
 
 def test_float16_that_overflows_names_the_layer_and_the_remedy(copy):

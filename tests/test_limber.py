@@ -149,9 +149,10 @@ def test_a_projection_of_other_widths_is_refused(file: Path) -> None:
         load_model(f"limber:{changed}")
 
 
-def test_another_text_decoder_is_refused(file: Path) -> None:
-    hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=WIDTH, n_layer=1, n_head=2)).save_pretrained(file.parent / "gpt2")
-    changed = file.with_name("gpt2.json")
-    changed.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "gpt2"}))
-    with pytest.raises(UnsupportedModelError, match=r"'gpt2' text decoder.*gptj"):
+def test_a_text_decoder_with_experts_is_refused(file: Path) -> None:
+    config = hf.MixtralConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    config.save_pretrained(file.parent / "mixtral")
+    changed = file.with_name("mixtral.json")
+    changed.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "mixtral"}))
+    with pytest.raises(UnsupportedModelError, match=r"'mixtral' text decoder.*mixture of experts"):
         load_model(f"limber:{changed}")

@@ -217,12 +217,12 @@ def test_a_library_that_a_processor_lacks_is_named_with_its_command(told, remedy
         load_model(str(copy), device="cpu")
 
 
-@pytest.mark.parametrize("model_type", ["gemma3", "mllama", "gpt2"])
+@pytest.mark.parametrize("model_type", ["kimi_k25", "florence2", "gpt2"])
 def test_an_unsupported_family_is_refused_before_its_weights_are_read(model_type, tmp_path):
     import transformers as hf
 
     hf.AutoConfig.for_model(model_type).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match=f"'{model_type}'"):
+    with pytest.raises(UnsupportedModelError, match=model_type):
         load_model(str(tmp_path))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmn.models.adapters import Anatomy, Norm
+from mmn.models.adapters import Anatomy, Gains, Norm
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, capture
 from mmn.scores.equations import contribution, folded_rows, norm_bias, rank_units, uniform_draw
 from tests.tiny import N_LAYERS, build_family
@@ -42,6 +42,7 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
         "final_norm": final_norm,
         "norm": norm,
         "unembedding": nn.Linear(2, 4),
+        "gains": Gains(1.0, (1.0,) * len(outs), (1.0,) * len(outs)),
     }
     return Anatomy(**known)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.running import load_quietly
+
+if TYPE_CHECKING:
+    from mmn.models.tried import Tried
 
 
 def add_parsers(commands: Any) -> None:
@@ -15,7 +18,9 @@ def add_parsers(commands: Any) -> None:
     doctor.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     doctor.add_argument("--device", default="auto")
     add_common(doctor, __name__)
-    models = commands.add_parser("models", help="the supported families, from the adapters themselves")
+    models = commands.add_parser(
+        "models", help="every type of vision-language model: what it gives here, or why it gives nothing"
+    )
     add_common(models, __name__)
 
 
@@ -31,12 +36,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _families() -> list[dict[str, str]]:
-    from mmn.models.adapters.families import FAMILIES
+    """Every type of vision-language model that transformers knows: what it gives here, or why it gives nothing."""
+    from mmn.models.tried import all_tried
 
     return [
-        {"family": f.model_type, "example": f.example, "decoder": f.decoder, "unembedding": f.unembedding}
-        for f in FAMILIES.values()
+        {
+            "family": row.model_type,
+            "supported": "no" if row.reason else "yes",
+            "maps": "" if row.reason else "yes" if row.maps == "yes" else "no",
+            "decoder": row.decoder,
+            "example": row.example,
+            "note": row.reason or _less_than_all(row),
+        }
+        for row in all_tried()
     ]
+
+
+def _less_than_all(row: Tried) -> str:
+    """What a supported type lacks."""
+    lacks = {"attribution": row.attribution, "maps": row.maps, "batch": row.batch}
+    return "; ".join(f"{name}: {why}" for name, why in lacks.items() if why != "yes")
 
 
 def _examine(options: argparse.Namespace) -> dict[str, Any]:

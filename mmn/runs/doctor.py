@@ -5,7 +5,7 @@
     image tokens     in the prompt, as many as the projector gives features
     finite           logits, at every step
     pixels           other pixels, other logits: the picture is seen
-    exact            the terms of the logits add up to them
+    proof            the model is what its anatomy says (`proof`)
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ from torch import Tensor
 from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_encoded
-from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
+from mmn.runs.proof import Proof, prove
 from mmn.safety.boundary import Translated
-from mmn.scores.budget import Reading, ffn_outputs, logit_budget
-from mmn.scores.equations import contribution, folded_rows, written_rows
-from mmn.scores.exactness import limit_of, sentence
 
 PICTURE_SIDE = 336
 N_TOKENS = 8
@@ -35,7 +32,7 @@ _NO_PICTURE = "its chat template leaves the picture out of the prompt: give it i
 @dataclass(frozen=True)
 class Checked:
     """What a check found. `pixel_effect` is the largest change of a logit, over the vocabulary, from one test picture
-    to the other; `exactness_residual` the largest |residual| / max(|logit|, 1) over the tokens of both captions.
+    to the other.
 
     Numbers of image tokens and of features are those of one picture, None where the family has no placeholder token.
     """
@@ -44,7 +41,7 @@ class Checked:
     n_image_tokens: int | None
     n_image_features: int | None
     pixel_effect: float
-    exactness_residual: float
+    proof: Proof
 
 
 def examine(model: Model) -> dict[str, Any]:
@@ -69,11 +66,19 @@ def examine(model: Model) -> dict[str, Any]:
         "fingerprint": model.facts.fingerprint,
         "filled": list(model.filled),
         "prompt": prompt,
-        **asdict(check(model, prompt)),
+        **_facts_of(check(model, prompt)),
     }
 
 
-@torch.inference_mode()
+def _facts_of(checked: Checked) -> dict[str, Any]:
+    """What was found, each number under one name: the proof's behind what it proves."""
+    facts = asdict(checked)
+    proof = facts.pop("proof")
+    return (
+        facts | {"exactness_residual": proof.pop("exact")} | {f"{name}_error": error for name, error in proof.items()}
+    )
+
+
 def check(model: Model, exact_prompt: str) -> Checked:
     """Captions two test pictures and checks all that scores rest on.
 
@@ -90,8 +95,7 @@ def check(model: Model, exact_prompt: str) -> Checked:
     except BatchError as error:
         raise ModelError(f"{model.facts.name}: {error}") from error
     effect = _require_sight(model, batch)
-    residual = _require_exact(model, batch)
-    return Checked(batch.captions[0].text, n_tokens, n_features, effect, residual)
+    return Checked(batch.captions[0].text, n_tokens, n_features, effect, prove(model, batch))
 
 
 def _encode(model: Model, exact_prompt: str) -> dict[str, Tensor]:
@@ -104,6 +108,7 @@ def _encode(model: Model, exact_prompt: str) -> dict[str, Tensor]:
         raise
 
 
+@torch.inference_mode()
 def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int | None, int | None]:
     """The numbers of placeholders and of features of the first picture; equal, unless the family has no placeholder."""
     if model.image_token_id is None:
@@ -142,28 +147,6 @@ def _require_sight(model: Model, batch: CaptionBatch) -> float:
             "its weights or its processor are not whole"
         )
     return effect
-
-
-def _require_exact(model: Model, batch: CaptionBatch) -> float:
-    """The largest |residual| / max(|logit|, 1) of the tokens that were written, at every step of both captions."""
-    n_rows, n_steps = len(batch.captions), len(batch.logits)
-    rows, steps = torch.arange(n_rows).repeat_interleave(n_steps), torch.arange(n_steps).repeat(n_rows)
-    logits = batch.logits_at(rows, steps)
-    tokens = logits.argmax(-1)
-    folded = folded_rows(model.anatomy, model.anatomy.w_u(tokens), batch.captured.read(FINAL, ONCE, rows, steps))
-    reading = Reading(rows, steps, tokens)
-    written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, batch.captured, reading))
-    scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), written)
-    budget = logit_budget(model.anatomy, batch.captured, reading, folded, written, scores)
-    logit = model.anatomy.uncapped(logits.gather(1, tokens[:, None])[:, 0].double())
-    missed = (logit - budget.total()).abs() / logit.abs().clamp(min=1)
-    largest = missed.max().item()
-    if not largest <= limit_of(model.dtype):
-        word = model.tokenizer.decode([int(tokens[missed.argmax()])])
-        raise UnsupportedModelError(
-            f"the adapter does not understand {model.facts.name}: {sentence([word], largest, model.dtype)}"
-        )
-    return largest
 
 
 def _test_pictures() -> list[Image.Image]:

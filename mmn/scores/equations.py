@@ -59,7 +59,7 @@ def written_rows(anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tens
         return folded * gains[0] if same else folded[:, None] * torch.tensor(gains, device=folded.device)[:, None]
     assert ffn is not None, "a norm follows the FFN, and its input was not captured"
     layers = [
-        _behind(norm, anatomy.norm, folded * gains[layer], ffn[:, layer])
+        _behind(norm, anatomy.post_norm, folded * gains[layer], ffn[:, layer])
         for layer, norm in enumerate(anatomy.post_ffns)
     ]
     return torch.stack(layers, dim=1)

@@ -10,6 +10,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 
+from mmn.models.adapters.structure import Layer, Structure, find_structure, is_norm, matrix_of
 from tests.families.decompose import (
     TOLERANCE,
     Recorded,
@@ -30,7 +32,6 @@ from tests.families.decompose import (
     recording,
 )
 from tests.families.inputs import image_id
-from mmn.models.adapters.structure import Layer, Structure, find_structure, is_norm, matrix_of
 from tests.families.tiny import REFUSED, TYPES, build
 
 COLUMNS = (
@@ -92,7 +93,7 @@ def survey(model_type: str) -> Row:
         _layer_kinds(structure, sums),
         _ffn_kinds(structure),
         _post_norms(vlm.module, structure, sums),
-        _multipliers(structure, sums),
+        _multipliers(vlm.module, structure, sums),
         _experts(structure),
         norm,
         head,
@@ -139,23 +140,36 @@ def _post_norms(module: nn.Module, structure: Structure, sums: list[list[Sum]]) 
     return ", ".join(norms) or "-"
 
 
-def _multipliers(structure: Structure, sums: list[list[Sum]]) -> str:
+def _multipliers(module: nn.Module, structure: Structure, sums: list[list[Sum]]) -> str:
     """Numbers other than 1, each with the scalar of the layer that has its value, if one has."""
     found = []
     for layer, layer_sums in zip(structure.layers, sums, strict=True):
         for one in layer_sums:
             if one.per == "all" and abs(one.kept - 1) > 1e-4 and abs(one.kept) > 1e-4:
-                found.append(f"stream × {one.kept:.3g}{_source(one.kept, layer)}")
+                found.append(f"stream × {one.kept:.3g}{_source(one.kept, module.get_submodule(layer.path))}")
             if one.per in ("channel", "token"):
                 found.append(f"one number for each {one.per}")
                 continue
             scaled = [term for term in one.terms if abs(term.factor - 1) > 1e-4]
-            found += [f"{_short(term.path)} × {term.factor:.3g}{_source(term.factor, layer)}" for term in scaled]
+            found += [
+                f"{_short(term.path)} × {term.factor:.3g}{_source(term.factor, module.get_submodule(layer.path))}"
+                for term in scaled
+            ]
     return ", ".join(dict.fromkeys(found)) or "-"
 
 
-def _source(factor: float, layer: Layer) -> str:
-    named = dict(layer.scalars) | {f"tanh({n})": float(np.tanh(v)) for n, v in layer.scalars}
+def scalars(layer: nn.Module) -> tuple[tuple[str, float], ...]:
+    """Single numbers that a layer may multiply with: parameters, buffers, and floats in its attributes."""
+    held = [*layer.named_parameters(), *layer.named_buffers()]
+    found = {name: float(value) for name, value in held if value.numel() == 1 and value.is_floating_point()}
+    own: dict[str, Any] = {k: v for k, v in vars(layer).items() if isinstance(v, float) and not k.startswith("_")}
+    own = {k: v for k, v in own.items() if not re.search(r"eps|dropout|layerdrop", k)}
+    return tuple(sorted((found | own).items()))
+
+
+def _source(factor: float, layer: nn.Module) -> str:
+    held = scalars(layer)
+    named = dict(held) | {f"tanh({n})": float(np.tanh(v)) for n, v in held}
     name = min(named, key=lambda key: abs(named[key] - factor), default="")
     return f" = {name}" if name and abs(named[name] - factor) < 1e-4 else ""
 

@@ -11,8 +11,8 @@ import torch
 import transformers
 from PIL import Image
 
-from tests.families.inputs import image_id
 from mmn.models.adapters.structure import find_head, find_structure
+from tests.families.inputs import image_id
 from tests.families.survey import PAGE, page, survey
 from tests.families.tiny import REFUSED, TIMM, TYPES, build
 

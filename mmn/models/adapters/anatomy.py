@@ -4,9 +4,9 @@
     residual stream ─► final norm ─► W_U ─► factor? ─► soft cap? ─► logits
 
 What follows W_out is part of it, so that a unit's part of the logit is exact: Gemma 2 and 3 and GLM-4 norm what each
-block writes, Granite multiplies it, Mllama gates it, Gemma 4 multiplies the stream after each layer. Mixtures of experts
-have no single matrix of a layer, and are left out: the score a · (W_U · W_out) would be wrong for them and still look
-right.
+block writes, Granite multiplies it, Mllama gates it, Gemma 4 multiplies the stream after each layer. Mixtures of
+experts have no single matrix of a layer, and are left out: the score a · (W_U · W_out) would be wrong for them and
+still look right.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from mmn.errors import UnsupportedModelError
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
-from mmn.models.adapters.structure import Structure, find_structure
+from mmn.models.adapters.structure import Structure, find_structure, matrix_of
 
+PLAIN = (nn.Linear, Conv1D)
 MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by
 LAYER_SCALAR = "layer_scalar"  # a layer's number that the residual stream is multiplied by behind it
 GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")  # whose tanh the two blocks of a cross-attention layer have
@@ -51,7 +53,7 @@ class Anatomy:
             convolution), or the norm behind it.
         activations: the FFN's non-linearity: its input is z, its output act(z). A gated FFN multiplies that by `up`;
             in a plain one it is the activation a itself. Where it is no module, the matrix whose output is z.
-        post_ffns: the norms between W_out and the residual stream, () where there are none; of the form of `norm`.
+        post_ffns: the norms between W_out and the residual stream, () where there are none; of the form `post_norm`.
         gains: see there.
         head_factor: that the product with W_U is multiplied by.
         soft_cap: c of logits = c · tanh(x / c), None without.
@@ -60,7 +62,7 @@ class Anatomy:
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
-    ffn_outs: tuple[nn.Linear, ...]
+    ffn_outs: tuple[nn.Linear | Conv1D, ...]
     activations: tuple[nn.Module, ...]
     is_gated: bool
     final_norm: nn.Module
@@ -68,6 +70,7 @@ class Anatomy:
     unembedding: nn.Linear
     gains: Gains
     post_ffns: tuple[nn.Module, ...] = ()
+    post_norm: Norm = Norm.RMS
     head_factor: float = 1.0
     soft_cap: float | None = None
 
@@ -80,8 +83,8 @@ class Anatomy:
         return self.w_out(0).shape[1]
 
     def w_out(self, layer: int) -> Float[Tensor, "d m"]:
-        """W_out of a layer; column i is what unit i writes into the residual stream."""
-        return self.ffn_outs[layer].weight
+        """W_out of a layer; column i is what unit i writes into the residual stream. A view of the weights."""
+        return matrix_of(self.ffn_outs[layer])
 
     def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
         return self.ffn_outs[layer].bias
@@ -125,6 +128,7 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
     _require_understood(family, text_config, found)
     layers = [model.get_submodule(layer.path) for layer in found.layers]
     final_norm = model.get_submodule(found.final_norm)
+    post_ffns = _parts(layers, [layer.post_ffn for layer in found.layers]) if found.layers[0].post_ffn else ()
     anatomy = Anatomy(
         decoder=model.get_submodule(found.decoder),
         layers=tuple(layers),
@@ -136,7 +140,8 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         norm=norm_form(str(found.final_norm), final_norm),
         unembedding=model.get_submodule(found.head),
         gains=_gains(layers),
-        post_ffns=_parts(layers, [layer.post_ffn for layer in found.layers]) if found.layers[0].post_ffn else (),
+        post_ffns=post_ffns,
+        post_norm=norm_form(found.layers[0].post_ffn, post_ffns[0]) if post_ffns else Norm.RMS,
         head_factor=_head_factor(text_config, family),
         soft_cap=getattr(text_config, SOFT_CAP, None) if family.has_soft_cap else None,
     )
@@ -162,7 +167,7 @@ def _require_understood(family: Family, text_config: Any, found: Structure) -> N
         kinds = {matrix.kind for matrix in layer.ffn_outs}
         if "experts" in kinds:
             raise UnsupportedModelError(f"{what}, whose layer {number} is a mixture of experts: not supported yet")
-        if len(layer.ffn_outs) != 1 or kinds != {"linear"}:
+        if len(layer.ffn_outs) != 1 or not kinds <= {"linear", "conv1d"}:
             matrices = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in layer.ffn_outs) or "none"
             raise UnsupportedModelError(f"{what}; layer {number} should have one FFN output matrix, found {matrices}")
         if len(layer.mixers) != 1 or not layer.activation:
@@ -202,7 +207,7 @@ def _require_plain(anatomy: Anatomy, found: Structure) -> None:
     }
     matrices[found.head] = anatomy.unembedding
     for name, module in matrices.items():
-        if type(module) is not nn.Linear:  # quantised and LoRA layers are subclasses, or wrap one
+        if type(module) not in PLAIN:  # quantised and LoRA layers are subclasses, or wrap one
             raise UnsupportedModelError(
                 f"{name} is a {type(module).__module__}.{type(module).__name__}, no plain nn.Linear (quantised, or "
                 "with an adapter?); scores are read from plain float matrices"
@@ -224,11 +229,12 @@ def _require_floats(name: str, module: nn.Module) -> None:
 def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
     """Every FFN reads m units and writes to the stream that the unembedding reads: no projection in between."""
     d, m = anatomy.unembedding.in_features, anatomy.d_mlp
-    for layer, out in enumerate(anatomy.ffn_outs):
-        if (out.in_features, out.out_features) != (m, d):
+    for layer in range(anatomy.n_layers):
+        n_out, n_in = anatomy.w_out(layer).shape
+        if (n_out, n_in) != (d, m):
             raise UnsupportedModelError(
-                f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {out.out_features} × {out.in_features}, expected "
-                f"{d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
+                f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {n_out} × {n_in}, "
+                f"expected {d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
             )
 
 

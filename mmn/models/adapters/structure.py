@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -214,7 +213,11 @@ def _closeness(module: nn.Module, path: str, head_path: str) -> tuple[int, int, 
 def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
     names = {name.rpartition(".")[2] for name, _ in [*layer.named_modules(), *layer.named_parameters()]}
     norms = tuple(name for name, part in layer.named_modules() if name.count(".") < 2 and is_norm(part, d_model))
-    mixers = tuple(name for name, _ in layer.named_children() if _ATTENTION_PART.search(name) and "norm" not in name)
+    mixers = tuple(
+        name
+        for name, part in layer.named_children()
+        if _ATTENTION_PART.search(name) and "norm" not in name and list(part.parameters())  # no dropout
+    )
     matrices = ffn_matrices(layer, d_model)
     is_fused = bool(names & set(FUSED))
     post_ffn = next((name for name in POST_FFN if name in norms), "")

@@ -1,0 +1,96 @@
+"""What each type of transformers' image-text-to-text mapping gives: `docs/models.md`, and what `mmn models` prints.
+
+python -m tests.families.models_page
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import transformers
+
+from mmn.errors import UnsupportedModelError
+from mmn.models.adapters import FAMILIES, find_anatomy, find_family
+from mmn.models.geometry.kinds import GRIDS, WITHOUT_GRID
+from mmn.models.tried import FILE, Tried
+from mmn.reading.captions import caption_encoded
+from mmn.runs.proof import prove
+from tests.families.bare import N_TOKENS, bare_model
+from tests.families.test_build import BATCH_MIXES, pictures
+from tests.families.tiny import REFUSED, TYPES, build
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+HEAD = f"""# Models
+
+Written by `python -m tests.families.models_page` (transformers {transformers.__version__}), which builds a tiny random
+model of each type of transformers' image-text-to-text mapping, saves and loads it, captions two pictures and proves
+what scores rest on ([methods](methods.md#proof)). Any checkpoint of these types is proved again when it is loaded.
+`mmn models` prints this table.
+
+`found`: the type has a row of its own in `mmn/models/adapters/families.py`, or nothing but its structure was needed.
+`error`: the largest of how far the logits' terms, the head and an ablation are from what the model computes.
+`maps`: whether units can be shown on the picture; `batch`: whether pictures can share one.
+
+| type | example | text decoder | found | error | attribution | maps | batch |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def tried(model_type: str) -> Tried:
+    """What one type gives."""
+    example = FAMILIES[model_type].example if model_type in FAMILIES else ""
+    if model_type in REFUSED and model_type not in _refused_by_us():
+        return Tried(model_type, example, reason=REFUSED[model_type])
+    try:
+        family = find_family(model_type)
+        vlm = build(model_type)
+        anatomy = find_anatomy(vlm.module, family)
+    except UnsupportedModelError as error:
+        return Tried(model_type, example, reason=_reason(str(error)))
+    model = bare_model(model_type, vlm.module, anatomy)
+    proof = prove(model, caption_encoded(model, vlm.encode(pictures()), N_TOKENS))
+    return Tried(
+        model_type,
+        example,
+        decoder=vlm.module.config.get_text_config(decoder=True).model_type,
+        found="row" if model_type in FAMILIES else "structure",
+        error=float(f"{max(proof.exact, proof.head, proof.ablation):.0e}"),
+        attribution="yes" if proof.attribution is not None else "no image tokens in the prompt",
+        maps="yes" if family.grid in GRIDS else WITHOUT_GRID.get(family.grid, "not checked"),
+        batch=BATCH_MIXES.get(model_type, "yes"),
+    )
+
+
+def _refused_by_us() -> set[str]:
+    from mmn.models.adapters.families import REFUSED as OURS
+
+    return set(OURS)
+
+
+def _reason(message: str) -> str:
+    """Without what names the type and its decoder."""
+    return message.partition("supported: ")[2] or message.removeprefix("this ")
+
+
+def page(rows: Iterable[Tried]) -> str:
+    accepted = [row for row in rows if not row.reason]
+    refused = [row for row in rows if row.reason]
+    lines = [
+        f"| {row.model_type} | {row.example or '-'} | {row.decoder} | {row.found} | {row.error:.0e} | "
+        f"{row.attribution} | {row.maps} | {row.batch} |"
+        for row in accepted
+    ]
+    reasons = [f"- `{row.model_type}`: {row.reason}" for row in refused]
+    return HEAD + "\n".join(lines) + f"\n\n{len(accepted)} types.\n\n## Not supported\n\n" + "\n".join(reasons) + "\n"
+
+
+def main() -> None:
+    rows = [tried(model_type) for model_type in TYPES]
+    PAGE.write_text(page(rows))
+    FILE.write_text(json.dumps([row.__dict__ for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

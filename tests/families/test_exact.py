@@ -1,0 +1,96 @@
+"""Every type of transformers' image-text-to-text mapping: proved to be scored exactly, or refused with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from mmn.errors import UnsupportedModelError
+from mmn.models.adapters import families, find_anatomy, find_family
+from mmn.models.model import Model
+from mmn.models.tried import all_tried
+from mmn.reading.captions import caption_encoded
+from mmn.runs.proof import n_hooks, prove
+from tests.families import tiny
+from tests.families.bare import N_TOKENS, bare_model
+from tests.families.models_page import PAGE, page, tried
+from tests.families.test_build import pictures
+
+ROUNDING = 1e-5  # measured at most 4e-7
+EXPERTS = "is a mixture of experts"
+ENCODER = "has an encoder and a decoder"
+POST_NORM = "norms the residual stream itself"
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("aria", "deepseek_ocr2", "dots3_note", "ernie4_5_vl_moe", "gemma4", "glm4v_moe"), EXPERTS),
+    **dict.fromkeys(("kimi_k25", "llama4", "minimax_m3_vl", "mistral_large4", "qwen3_5_moe"), EXPERTS),
+    **dict.fromkeys(("qwen3_omni_moe_thinker", "qwen3_vl_moe", "step3p7", "unlimited_ocr"), EXPERTS),
+    **dict.fromkeys(("florence2", "pix2struct", "pp_formulanet", "t5gemma2", "udop"), ENCODER),
+    "vision-encoder-decoder": ENCODER,
+    **dict.fromkeys(("blip", "git"), POST_NORM),
+    "idefics": "no plain nn.Linear",
+    "nemotron_h_omni": "layer 0 should have one FFN output matrix, found none",
+}
+BY_NAME = families.REFUSED
+NOT_TRIED = {name for name, reason in tiny.REFUSED.items() if reason == tiny.TIMM}
+EXACT = [name for name in tiny.TYPES if name not in REFUSED and name not in BY_NAME and name not in NOT_TRIED]
+
+
+def load(name: str) -> tuple[Model, dict[str, torch.Tensor]]:
+    """The tiny model of a type, and two pictures for it."""
+    vlm = tiny.build(name)
+    return bare_model(name, vlm.module, find_anatomy(vlm.module, find_family(name))), vlm.encode(pictures())
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_type_is_scored_exactly(name):
+    model, inputs = load(name)
+    proof = prove(model, caption_encoded(model, inputs, N_TOKENS))
+    assert max(proof.head, proof.exact, proof.ablation) <= ROUNDING
+    assert (proof.attribution is None) == (model.image_token_id is None)
+    assert n_hooks(model) == 0
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_type_is_refused_with_its_reason(name):
+    family = find_family(name)
+    with pytest.raises(UnsupportedModelError, match=REFUSED[name]):
+        find_anatomy(tiny.build(name).module, family)
+
+
+def test_sixty_types_are_exact_and_all_others_have_their_reason():
+    assert len(EXACT) == 60
+    assert set(EXACT) | set(REFUSED) | set(BY_NAME) | NOT_TRIED == set(tiny.TYPES)
+
+
+WRONG: dict[str, Any] = {
+    "gemma3": lambda _: {"post_ffns": ()},
+    "mllama": lambda a: {"gains": replace(a.gains, ffn=(1.0,) * 3, attention=(1.0,) * 3)},
+    "granite4_vision": lambda a: {"gains": replace(a.gains, ffn=(1.0,) * 3)},
+    "muse_glimmer": lambda _: {"head_factor": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_anatomy_that_leaves_out_a_norm_gate_or_factor_is_caught(name):
+    model, inputs = load(name)
+    wrong = replace(model, anatomy=replace(model.anatomy, **WRONG[name](model.anatomy)))
+    batch = caption_encoded(wrong, inputs, N_TOKENS)
+    with pytest.raises(UnsupportedModelError, match="not understand"):
+        prove(wrong, batch)
+
+
+def test_the_page_of_models_says_what_mmn_models_prints():
+    assert PAGE.read_text() == page(all_tried())
+    assert [row.model_type for row in all_tried()] == list(tiny.TYPES)
+    assert {row.model_type for row in all_tried() if not row.reason} == set(EXACT)
+
+
+@pytest.mark.parametrize("name", ["llava", "mllama", "qwen3_vl", "florence2", "kimi_k25", "pi0", "evolla"])
+def test_the_page_of_models_is_not_stale(name):
+    """All but the error, whose size depends on the machine; it is small."""
+    (row,) = [row for row in all_tried() if row.model_type == name]
+    assert replace(tried(name), error=0.0) == replace(row, error=0.0)
+    assert row.error < ROUNDING
