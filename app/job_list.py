@@ -16,6 +16,7 @@ from app.text import plain
 from mmn.errors import RunNotFoundError
 from mmn.names import CANCELLED, COMPLETE, RUNNING
 from mmn.runs import jobs
+from mmn.runs.proved import told
 from mmn.studies.registry import STAGES
 
 
@@ -126,6 +127,8 @@ def _link_run(run_id: str) -> None:
         icon=":material/stacked_bar_chart:",
         query_params={"run": state.run_label(run)},
     )
+    if proof := told(run["proof"]):
+        st.markdown(f":green[:material/verified: {proof}]")
     failures = resources.store().table(run_id, "failure")
     if len(failures):
         st.markdown(f"**{state.count(len(failures), 'picture')} could not be used**")

@@ -118,7 +118,8 @@ class Run:
     """A scoring run: its id is the hash of every input that can change a number (`runs.plan`).
 
     `images` is the source as the user wrote it, `prompt` the exact string given to the processor, image placeholder
-    included; `created_at` is an ISO 8601 time in UTC.
+    included; `created_at` is an ISO 8601 time in UTC. `proof` holds the errors of the checks that the model passed
+    before it was scored (`runs.proof`), by name; runs of before there were such are without.
     """
 
     run_id: str
@@ -128,6 +129,7 @@ class Run:
     prompt: str
     settings: ScoreSettings
     versions: dict[str, str] = field(hash=False)
+    proof: dict[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

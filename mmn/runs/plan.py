@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -76,7 +76,14 @@ class Counts:
     max_residual: float | None
 
 
-def plan(model: ModelFacts, listing: Listing, images: str, exact_prompt: str, settings: ScoreSettings) -> Plan:
+def plan(
+    model: ModelFacts,
+    listing: Listing,
+    images: str,
+    exact_prompt: str,
+    settings: ScoreSettings,
+    proof: Mapping[str, float] | None = None,
+) -> Plan:
     """Splits the pictures into batches, in the source's order, and names the run."""
     versions = {name: version(name) for name in _PACKAGES} | {"scoring": str(SCORING_VERSION)}
     run = Run(
@@ -87,6 +94,7 @@ def plan(model: ModelFacts, listing: Listing, images: str, exact_prompt: str, se
         prompt=exact_prompt,
         settings=settings,
         versions=versions,
+        proof=dict(proof or {}),
     )
     size = settings.batch_size
     batches = tuple(

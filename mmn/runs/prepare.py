@@ -32,5 +32,5 @@ def prepare(model: Model, listing: Listing, images: str, settings: ScoreSettings
         ModelError: the model does not see pictures, or its logits do not add up (`doctor.check`).
     """
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
-    check(model, exact_prompt)
-    return plan(model.facts, listing, images, exact_prompt, settings)
+    proof = check(model, exact_prompt).proof
+    return plan(model.facts, listing, images, exact_prompt, settings, proof.errors())

@@ -11,7 +11,7 @@ Each is a number, an error, and a limit above what rounding explains; a model th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,10 @@ class Proof:
     exact: float
     ablation: float
     attribution: float | None
+
+    def errors(self) -> dict[str, float]:
+        """Those that were measured, by name."""
+        return {name: error for name, error in asdict(self).items() if error is not None}
 
 
 def prove(model: Model, batch: CaptionBatch) -> Proof:

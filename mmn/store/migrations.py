@@ -20,7 +20,7 @@ _RUN: Final = """
         model VARCHAR NOT NULL, model_fingerprint VARCHAR NOT NULL, family VARCHAR NOT NULL,
         n_layers INTEGER NOT NULL, d_mlp INTEGER NOT NULL, images VARCHAR NOT NULL, prompt VARCHAR NOT NULL,
         settings JSON NOT NULL, versions JSON NOT NULL, device VARCHAR NOT NULL, dtype VARCHAR NOT NULL,
-        seconds DOUBLE, seed BIGINT NOT NULL"""
+        seconds DOUBLE, seed BIGINT NOT NULL, proof JSON"""
 
 PUBLIC_TABLES: Final[dict[str, str]] = {"run": _RUN} | {name: table.ddl for name, table in DECLARED.items()}
 
@@ -88,12 +88,18 @@ def _to_version_5(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_words_of_units_over_grey(cursor)
 
 
+def _add_proofs(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Of runs that are loaded from now on; a database that is made new has the column already."""
+    cursor.execute("ALTER TABLE run ADD COLUMN IF NOT EXISTS proof JSON")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
     _drop_tables_without_rows,
     _create_missing,
     _to_version_5,
+    _add_proofs,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

@@ -64,7 +64,7 @@ def find_run(cursor: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
     matching = [r for r in matching if r["run_id"] == run_id] or matching
     if len(matching) == 1:
         row = matching[0]
-        return row | {"settings": json.loads(row["settings"]), "versions": json.loads(row["versions"])}
+        return row | {name: json.loads(row[name] or "{}") for name in ("settings", "versions", "proof")}
     if not found:
         raise RunNotFoundError(f"no run {run_id!r}: the cache holds none yet; make one with `mmn score`")
     raise RunNotFoundError(

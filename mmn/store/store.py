@@ -163,7 +163,7 @@ class Store(Reader):
             return queries.runs(cursor)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Returns the row of a run; `settings` and `versions` as dicts, times in UTC.
+        """Returns the row of a run; `settings`, `versions` and `proof` as dicts, times in UTC.
 
         Args:
             run_id: the id, a beginning of it that no other run has, or `latest`.
