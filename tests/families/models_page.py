@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -46,15 +47,16 @@ def tried(model_type: str) -> Tried:
     try:
         family = find_family(model_type)
         vlm = build(model_type)
-        anatomy = find_anatomy(vlm.module, family)
+        module: Any = vlm.module
+        anatomy = find_anatomy(module, family)
     except UnsupportedModelError as error:
         return Tried(model_type, example, reason=_reason(str(error)))
-    model = bare_model(model_type, vlm.module, anatomy)
+    model = bare_model(model_type, module, anatomy)
     proof = prove(model, caption_encoded(model, vlm.encode(pictures()), N_TOKENS))
     return Tried(
         model_type,
         example,
-        decoder=vlm.module.config.get_text_config(decoder=True).model_type,
+        decoder=module.config.get_text_config(decoder=True).model_type,
         found="row" if model_type in FAMILIES else "structure",
         error=float(f"{max(proof.exact, proof.head, proof.ablation):.0e}"),
         attribution="yes" if proof.attribution is not None else "no image tokens in the prompt",
