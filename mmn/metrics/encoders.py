@@ -10,7 +10,8 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 
-from mmn.models.checkpoints import fingerprint, load_weights, local_folder
+from mmn.models.checkpoints import fingerprint, load_weights
+from mmn.models.hub import find_checkpoint
 from mmn.models.loading import resolve_device
 from mmn.safety.boundary import Translated
 
@@ -35,7 +36,7 @@ class Checkpoint:
         Raises:
             ModelError: nothing there.
         """
-        path = local_folder(name)
+        path = find_checkpoint(name).path
         shown = path.resolve().name if Path(name).expanduser().is_dir() else name
         return cls(path, f"{shown}@{fingerprint(path)[:12]}")
 

@@ -1,4 +1,4 @@
-"""A checkpoint's folder: found or fetched, judged by its small files, then its weights, all of them from the file.
+"""A checkpoint's folder: judged by its small files, then its weights, all of them from the file; `hub` finds it.
 
     name ─► config.json (fetched first) ─► family, decoder, layout, number format: refused here, in one line
       ─► weights (fetched only now) ─► the module
@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,8 @@ import torch
 
 from mmn.errors import ModelError, UnsupportedModelError
 from mmn.models.adapters import OTHER_LAYOUTS, Family, find_anatomy, find_family
-from mmn.safety.boundary import Translated, first_line
-from mmn.safety.roots import require_model
-from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
+from mmn.models.hub import ALL_FILES
+from mmn.safety.boundary import Translated
 
 HASH_BLOCK: Final = 1 << 22
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -33,52 +32,10 @@ MOST_CONFIG_BYTES: Final = 1 << 24
 MOST_SMALL_BYTES: Final = 1 << 28  # of a file beside the weights: the largest vocabularies take an eighth of it
 MOST_LAYERS: Final = 300  # of any part of a model; the deepest there are have about 130
 MOST_HEADER_BYTES: Final = 1 << 24  # of a safetensors file: of the largest shards there are, less than a MiB
-_FINGERPRINTED: Final = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "adapter_model.*")
-_JUDGED_BY: Final = ("config.json", ADAPTER_CONFIG)
 _QUANTISED_BESIDE: Final = ("quantize_config.json", "quant_config.json")  # where GPTQ and AWQ said so at first
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 _PLAIN_ATTENTION: Final = (None, "eager", "sdpa")
 _MERGE: Final = "merge it: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER)"
-
-
-def local_folder(name: str, judge: Callable[[Path], object] = lambda _path: None) -> Path:
-    """The folder of a checkpoint; a hub id is fetched first (safetensors and configuration only).
-
-    Args:
-        name: bundled, a folder or a hub id.
-        judge: is given the folder when it holds at least `config.json`, before anything large is fetched; what it
-            raises ends the matter.
-
-    Raises:
-        ModelError: neither a folder nor to be had from the hub.
-        OutsideRootsError: it is outside the folders that this process may read.
-    """
-    if name in BUNDLED_PATHS:
-        return BUNDLED_PATHS[name]
-    require_model(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        judge(path)
-        return path
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(
-            f"{name!r} is no folder; give a folder in Hugging Face format, a hub id, or {' or '.join(BUNDLED_PATHS)}"
-        )
-    small = _fetch(name, _JUDGED_BY)
-    judge(small)
-    return _fetch(name, _FINGERPRINTED, revision=small.name)  # a snapshot's folder is called by its commit
-
-
-def _fetch(name: str, patterns: tuple[str, ...], revision: str | None = None) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"{name!r} is neither a folder here nor to be had from the hub: {first_line(error)}"
-        ) from error
 
 
 def judge_family(path: Path) -> tuple[Any, Family]:
@@ -313,7 +270,7 @@ def fingerprint(path: Path) -> str:
 
 def _fingerprinted(path: Path) -> list[Path]:
     """The files that count, by name; each is a file, and no pipe, device or folder that would never end."""
-    files = sorted({file for pattern in _FINGERPRINTED for file in path.glob(pattern)})
+    files = sorted({file for pattern in ALL_FILES for file in path.glob(pattern)})
     for file in files:
         if not file.is_file():
             raise ModelError(f"{file} is no regular file; a checkpoint is made of files")

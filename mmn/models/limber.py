@@ -39,7 +39,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmn.errors import ModelError
 from mmn.models.adapters import FAMILIES, find_decoder
-from mmn.models.checkpoints import fingerprint, load_weights, local_folder, read_config
+from mmn.models.checkpoints import fingerprint, load_weights, read_config
+from mmn.models.hub import find_checkpoint
 from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 
@@ -129,8 +130,8 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
         ModelError: no such file, a part of it missing or not whole, a projection that does not fit.
     """
     parts = _read_parts(file)
-    text_path = local_folder(parts[PARTS[0]], lambda path: find_decoder(read_config(path), FAMILIES["limber"]))
-    vision_path = local_folder(parts[PARTS[1]], read_config)
+    text_path = find_checkpoint(parts[PARTS[0]], lambda path: find_decoder(read_config(path), FAMILIES["limber"])).path
+    vision_path = find_checkpoint(parts[PARTS[1]], read_config).path
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
     vision_model = load_weights(AutoModel, vision_path, dtype, unused=("pooler",))
     processor = _load_processor(text_path, vision_path, vision_model.config)
