@@ -35,7 +35,6 @@ MOST_HEADER_BYTES: Final = 1 << 24  # of a safetensors file: of the largest shar
 _QUANTISED_BESIDE: Final = ("quantize_config.json", "quant_config.json")  # where GPTQ and AWQ said so at first
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 _PLAIN_ATTENTION: Final = (None, "eager", "sdpa")
-_MERGE: Final = "merge it: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER)"
 
 
 def judge_family(path: Path) -> tuple[Any, Family]:
@@ -48,11 +47,11 @@ def judge_family(path: Path) -> tuple[Any, Family]:
     raw = _read_raw_config(path)
     family = find_family(str(raw.get("model_type")))
     config = read_config(path)
-    find_anatomy(_without_weights(path, config), family)
+    find_anatomy(module_without_weights(path, config), family)
     return config, family
 
 
-def _without_weights(path: Path, config: Any) -> Any:
+def module_without_weights(path: Path, config: Any) -> Any:
     """The module that a config describes, its tensors without values: milliseconds, whatever its size."""
     from transformers import AutoModelForImageTextToText
 
@@ -113,7 +112,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _refuse_adapter(path: Path) -> None:
-    """An adapter's weights are neither applied nor, as yet, merged: with them or without, the scores would be wrong."""
+    """An adapter beside weights may be in them already, or not: merged or left out, scores could be wrong."""
     found = [
         file.name for file in sorted(path.glob("adapter_*")) if file.name.startswith((ADAPTER_CONFIG, "adapter_model."))
     ]
@@ -121,12 +120,11 @@ def _refuse_adapter(path: Path) -> None:
         return
     if (path / "config.json").is_file():
         raise ModelError(
-            f"{path} holds an adapter ({found[0]}) beside the weights, which would be left out of the scores; "
-            f"{_MERGE}, or remove the adapter's files to score the weights alone"
+            f"{path} holds an adapter ({found[0]}) beside config.json, and weights there may hold it already: move the "
+            f"adapter's files to a folder of their own to have them merged into the base that {ADAPTER_CONFIG} names, "
+            "or remove them to score the weights alone"
         )
-    file = path / ADAPTER_CONFIG
-    base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
-    raise ModelError(f"{path} is an adapter of {base or 'a model that it does not name'}, not a whole model; {_MERGE}")
+    raise ModelError(f"{path} is an adapter, not a whole model; give the folder of a whole one")
 
 
 def _refuse_other_layout(path: Path, raw: Mapping[str, Any]) -> None:

@@ -18,9 +18,10 @@ from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
 from mmn.models import deltas
 from mmn.models.adapters import Family, find_anatomy, find_family
-from mmn.models.checkpoints import fingerprint, judge_family, load_weights, require_safetensors
-from mmn.models.hub import find_checkpoint, refuse_revision
+from mmn.models.checkpoints import judge_family, load_weights, require_safetensors
+from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
+from mmn.models.merging import find_parts, merge
 from mmn.models.model import DEFAULT_PROMPT, Model, is_small
 from mmn.models.processors import fill_image_token, load_processor
 from mmn.safety.boundary import first_line
@@ -88,15 +89,17 @@ def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None) -
     if name.startswith(LIMBER):
         refuse_revision(name, revision)
         return _load_limber(name, dtype, device)
-    place = find_checkpoint(name, judge_family, revision)
-    path = place.path
+    parts = find_parts(name, revision)
+    path = parts.base.path
     config, family = judge_family(path)
     require_safetensors(path)
-    processor, filled = _load_processor(name, path, config, family)
+    processor, filled = _load_processor(name, parts.processor_path, config, family)
     device = resolve_device(device)
     module = load_weights(AutoModelForImageTextToText, path, _resolve_dtype(dtype, device, config))
+    if parts.adapter:
+        filled += merge(module, parts.adapter.path, config)
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
-    return _put_together(name, module.to(device), processor, family, fingerprint(path), filled, place.commit)
+    return _put_together(name, module.to(device), processor, family, parts.fingerprint, filled, parts.commit)
 
 
 def _load_processor(name: str, path: Path, config: Any, family: Family) -> tuple[Any, tuple[str, ...]]:

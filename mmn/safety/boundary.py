@@ -34,9 +34,8 @@ class Translated(AbstractContextManager[None]):
 
 def reason(error: BaseException) -> str:
     """What a library's error says in one line; a library that it asks for with the command that installs it."""
-    needed = _LIBRARY.search(str(error))
-    if isinstance(error, ImportError) and needed:
-        return f"it needs {_how_to_get(needed['library'])}"
+    if isinstance(error, ImportError) and (needed := _missing_library(error)):
+        return f"it needs {_how_to_get(needed)}"
     line = first_line(error)
     is_mute = isinstance(error, _MUTE) and line != type(error).__name__
     return f"{type(error).__name__}: {line}" if is_mute else line
@@ -63,6 +62,14 @@ def _libraries_own() -> Iterator[type[BaseException]]:
     from safetensors import SafetensorError
 
     yield from (StrictDataclassError, TemplateError, SafetensorError)
+
+
+def _missing_library(error: ImportError) -> str | None:
+    """The library that is not installed: the one that an error asks for, or whose import failed."""
+    asked = _LIBRARY.search(str(error))
+    if asked:
+        return asked["library"]
+    return error.name if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name else None
 
 
 def _how_to_get(library: str) -> str:
