@@ -110,10 +110,15 @@ def no_tokenizer(folder: Path) -> None:
 
 deep = "[" * 100_000 + "]" * 100_000
 REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
-    "bitsandbytes": (
+    "bitsandbytes of plain weights": (
         config(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        ModelError,
+        r"says bitsandbytes of its weights, and none in the files is quantised; remove quantization_config",
+    ),
+    "hqq": (
+        config(quantization_config={"quant_method": "hqq"}),
         UnsupportedModelError,
-        r"quantised \(bitsandbytes, by config.json\).*dequantize",
+        r"quantised \(hqq, by config.json\).*dequantize",
     ),
     "awq": (config(quantization_config={"quant_method": "awq", "bits": 4}), UnsupportedModelError, r"quantised \(awq"),
     "gptq": (config(quantization_config={"quant_method": "gptq"}), UnsupportedModelError, r"quantised \(gptq"),
@@ -201,7 +206,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(name, copy):
     assert len(str(caught.value)) < 700
 
 
-@pytest.mark.parametrize("name", ["bitsandbytes", "BLIP-2 on T5", "OPT with a projection", "llava_llama"])
+@pytest.mark.parametrize("name", ["hqq", "BLIP-2 on T5", "OPT with a projection", "llava_llama"])
 def test_a_decoder_is_judged_before_the_weights_are_looked_at(name, copy):
     break_it, error, message = REFUSED[name]
     break_it(copy)

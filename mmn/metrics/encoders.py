@@ -10,9 +10,10 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 
-from mmn.models.checkpoints import fingerprint, load_weights
+from mmn.models.checkpoints import fingerprint
 from mmn.models.hub import find_checkpoint
 from mmn.models.loading import resolve_device
+from mmn.models.weights import load_weights
 from mmn.safety.boundary import Translated
 
 TEXTS_AT_ONCE: Final = 64
@@ -44,7 +45,7 @@ class Checkpoint:
         """The weights, in float32 on every device, so that a metric of one name gives one number.
 
         Raises:
-            ModelError: as `checkpoints.load_weights`.
+            ModelError: as `weights.load_weights`.
             UsageError: no such device.
         """
         from transformers import AutoModel

@@ -39,8 +39,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmn.errors import ModelError
 from mmn.models.adapters import FAMILIES, find_decoder
-from mmn.models.checkpoints import fingerprint, load_weights, read_config
+from mmn.models.checkpoints import fingerprint, read_config
 from mmn.models.hub import find_checkpoint
+from mmn.models.weights import load_weights
 from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 

@@ -18,12 +18,14 @@ from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
 from mmn.models import deltas
 from mmn.models.adapters import Family, find_anatomy, find_family
-from mmn.models.checkpoints import judge_family, load_weights, require_safetensors
+from mmn.models.checkpoints import judge_family, require_safetensors
 from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
 from mmn.models.merging import find_parts, merge
 from mmn.models.model import DEFAULT_PROMPT, Model, is_small
 from mmn.models.processors import fill_image_token, load_processor
+from mmn.models.quantised import sentence
+from mmn.models.weights import load_weights
 from mmn.safety.boundary import first_line
 from mmn.safety.limits import Limits, apart
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
@@ -95,7 +97,9 @@ def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None) -
     require_safetensors(path)
     processor, filled = _load_processor(name, parts.processor_path, config, family)
     device = resolve_device(device)
-    module = load_weights(AutoModelForImageTextToText, path, _resolve_dtype(dtype, device, config))
+    wanted = _resolve_dtype(dtype, device, config)
+    module = load_weights(AutoModelForImageTextToText, path, wanted, config=config)
+    filled += sentence(config, wanted)
     if parts.adapter:
         filled += merge(module, parts.adapter.path, config)
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
