@@ -45,7 +45,7 @@ def _examine(options: argparse.Namespace) -> dict[str, Any]:
     """Facts of a model, and the checks that `score` makes of it, on two pictures."""
     from mmn.runs.doctor import examine
 
-    model = load_quietly(options.name, options.dtype, options.device, options.revision)
+    model = load_quietly(options.name, options.dtype, options.device, options.revision, options.device_map)
     commit = {"revision": model.facts.revision} if model.facts.revision else {}
     return examine(model) | commit
 

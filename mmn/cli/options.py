@@ -16,6 +16,9 @@ def add_loading_options(
 ) -> None:
     """How a model is loaded; `revision` says which one is meant without the option."""
     parser.add_argument("--revision", metavar="REV", help=f"branch, tag or commit {revision}")
+    parser.add_argument(
+        "--device-map", choices=("auto",), help="parts on several devices; wants pip install accelerate"
+    )
 
 
 def entries(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:

@@ -63,12 +63,14 @@ def open_scored_run(options: argparse.Namespace) -> RunToExtend:
         name = options.model or run.model.name
         progress(Progress("model", message=name))
         revision = options.revision or (None if options.model else run.model.revision or None)
-        return load_quietly(name, run.settings.dtype, options.device, revision)  # the run's dtype and commit
+        return load_quietly(
+            name, run.settings.dtype, options.device, revision, options.device_map
+        )  # the run's dtype and commit
 
     return RunToExtend(run, path, progress, load)
 
 
-def load_quietly(name: str, dtype: str, device: str, revision: str | None = None) -> Any:
+def load_quietly(name: str, dtype: str, device: str, revision: str | None = None, device_map: str | None = None) -> Any:
     """The model, without the libraries' own progress bars and advice: standard error is for our progress.
 
     What was filled in for an older checkpoint is reported there, too.
@@ -76,7 +78,7 @@ def load_quietly(name: str, dtype: str, device: str, revision: str | None = None
     from mmn.models.loading import load_model
 
     quieten()
-    model = load_model(name, dtype, device, revision=revision)
+    model = load_model(name, dtype, device, revision=revision, device_map=device_map)
     for sentence in model.filled:
         print(f"mmn: note: {sentence}", file=sys.stderr)
     return model

@@ -23,6 +23,7 @@ from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
 from mmn.models.merging import find_parts, merge
 from mmn.models.model import DEFAULT_PROMPT, Model, is_small
+from mmn.models.placement import DeviceMap, asked_map, require_together
 from mmn.models.processors import fill_image_token, load_processor
 from mmn.models.quantised import sentence
 from mmn.models.weights import load_weights
@@ -42,6 +43,7 @@ def load_model(
     device: str = "auto",
     delta: Path | None = None,
     revision: str | None = None,
+    device_map: DeviceMap | None = None,
 ) -> Model:
     """Loads a bundled model, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited.
 
@@ -53,19 +55,22 @@ def load_model(
         device: `auto` is the first GPU, else the CPU.
         delta: a file that `mmn edit` wrote; it changes the loaded weights, never the checkpoint.
         revision: branch, tag or commit of a hub id; its commit is in the model's facts.
+        device_map: `auto`, or accelerate's own: parts of the model on several devices, instead of `device`.
 
     Raises:
         ModelError: nothing there, no weights, pickled weights only, weights missing, no processor; a delta that is not
             there, damaged, or made for another model.
         UnsupportedModelError: no adapter for its family or its decoder.
-        UsageError: no such dtype or device; a revision of what is not on the hub.
+        UsageError: no such dtype or device; a revision of what is not on the hub; a map that scores cannot be read by.
     """
     base, named = split_delta(name)
     path = delta or named
     if path is None:
-        return _load_checkpoint(name, dtype, device, revision)
+        return _load_checkpoint(name, dtype, device, revision, device_map)
     wanted = deltas.load(path)  # before the model, which takes longer
-    return deltas.add_for_good(_load_checkpoint(base, dtype, device, revision), wanted, with_delta(base, path))
+    return deltas.add_for_good(
+        _load_checkpoint(base, dtype, device, revision, device_map), wanted, with_delta(base, path)
+    )
 
 
 def with_delta(name: str, delta: Path) -> str:
@@ -85,25 +90,33 @@ def split_delta(name: str) -> tuple[str, Path | None]:
     return name[:place], Path(name[place + 1 :])
 
 
-def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None) -> Model:
+def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None, device_map: DeviceMap | None) -> Model:
     from transformers import AutoModelForImageTextToText
 
     if name.startswith(LIMBER):
         refuse_revision(name, revision)
+        if device_map:
+            raise UsageError(f"--device-map {device_map}: {name} is of three parts; leave --device-map out")
         return _load_limber(name, dtype, device)
     parts = find_parts(name, revision)
     path = parts.base.path
     config, family = judge_family(path)
     require_safetensors(path)
     processor, filled = _load_processor(name, parts.processor_path, config, family)
+    spread = asked_map(device_map, device) if device_map else None
     device = resolve_device(device)
     wanted = _resolve_dtype(dtype, device, config)
-    module = load_weights(AutoModelForImageTextToText, path, wanted, config=config)
+    module = load_weights(AutoModelForImageTextToText, path, wanted, config=config, device_map=spread)
     filled += sentence(config, wanted)
     if parts.adapter:
         filled += merge(module, parts.adapter.path, config)
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
-    return _put_together(name, module.to(device), processor, family, parts.fingerprint, filled, parts.commit)
+    if spread is None:
+        module = module.to(device)
+    model = _put_together(name, module, processor, family, parts.fingerprint, filled, parts.commit)
+    if spread is not None:
+        require_together(module, model.anatomy, name)
+    return model
 
 
 def _load_processor(name: str, path: Path, config: Any, family: Family) -> tuple[Any, tuple[str, ...]]:

@@ -27,7 +27,12 @@ _COUNTERS: Final = ("I64", "BOOL")  # of buffers such as position_ids, never of 
 
 
 def load_weights(
-    auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[str, ...] = (), config: Any = None
+    auto_class: Any,
+    path: Path,
+    dtype: torch.dtype,
+    unused: tuple[str, ...] = (),
+    config: Any = None,
+    device_map: Any = None,
 ) -> Any:
     """The weights of a folder as `auto_class` puts them together, all of them from the file, quantised ones as floats.
 
@@ -37,6 +42,7 @@ def load_weights(
         dtype: to load them in.
         unused: prefixes of weights that may be missing, since nothing is read from them.
         config: as `judge_family` gave it; without, quantised weights are refused.
+        device_map: accelerate's, where parts are to be put; None leaves all on the CPU.
 
     Raises:
         ModelError: no weights, pickled weights only, quantised ones, weights that do not fit, weights missing.
@@ -47,7 +53,7 @@ def load_weights(
     failed = f"{path}: the weights cannot be loaded, perhaps since the download is not whole"
     with Translated(failed):
         _require_enough(path, auto_class, config, is_quantised=quantised is not None)
-        module, report = _from_files(auto_class, path, config, dtype)
+        module, report = _from_files(auto_class, path, config, dtype, device_map)
     missing = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
     missing = [name for name in missing if not unused or not name.startswith(unused)]
     if missing:
@@ -58,13 +64,16 @@ def load_weights(
     return module
 
 
-def _from_files(auto_class: Any, path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _from_files(
+    auto_class: Any, path: Path, config: Any, dtype: torch.dtype, device_map: Any
+) -> tuple[Any, dict[str, Any]]:
     """What `from_pretrained` makes of a folder, and its report; what it asserts is said as other errors."""
     try:
         return auto_class.from_pretrained(
             path,
             config=config,
             dtype=dtype,
+            device_map=device_map,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
