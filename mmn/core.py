@@ -82,13 +82,17 @@ class Concept:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a run must know of its model, and a reader of its tables too."""
+    """What a run must know of its model, and a reader of its tables too.
+
+    `revision` is the commit that a hub's repository was fetched at, empty for any other model.
+    """
 
     name: str
     fingerprint: str
     family: str
     n_layers: int
     d_mlp: int
+    revision: str = ""
 
     @property
     def n_units(self) -> int:

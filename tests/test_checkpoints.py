@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmn.errors import ModelError, UnsupportedModelError
+from mmn.cli import main
+from mmn.errors import ModelError, UnsupportedModelError, UsageError
 from mmn.models.adapters import find_anatomy
-from mmn.models.checkpoints import fingerprint, judge_family, local_folder
+from mmn.models.checkpoints import fingerprint, judge_family
+from mmn.models.hub import Place, find_checkpoint
 from mmn.models.loading import load_model
+from mmn.runs.shards import find_runs, read_run
+from mmn.store import Store
 from tests.tiny import FAMILY_BUILDERS, FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
 
 Break = Callable[[Path], object]
@@ -104,10 +110,15 @@ def no_tokenizer(folder: Path) -> None:
 
 deep = "[" * 100_000 + "]" * 100_000
 REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
-    "bitsandbytes": (
+    "bitsandbytes of plain weights": (
         config(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        ModelError,
+        r"says bitsandbytes of its weights, and none in the files is quantised; remove quantization_config",
+    ),
+    "hqq": (
+        config(quantization_config={"quant_method": "hqq"}),
         UnsupportedModelError,
-        r"quantised \(bitsandbytes, by config.json\).*dequantize",
+        r"quantised \(hqq, by config.json\).*dequantize",
     ),
     "awq": (config(quantization_config={"quant_method": "awq", "bits": 4}), UnsupportedModelError, r"quantised \(awq"),
     "gptq": (config(quantization_config={"quant_method": "gptq"}), UnsupportedModelError, r"quantised \(gptq"),
@@ -118,8 +129,12 @@ REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
     ),
     "gptq of old": (write("quantize_config.json", {"bits": 4}), UnsupportedModelError, r"by quantize_config.json"),
     "int8 weights": (int8, UnsupportedModelError, r"layers.1.mlp.down_proj.weight in model.safetensors is I8"),
-    "a LoRA beside the weights": (adapter_beside, ModelError, r"adapter \(adapter_config.json\).*merge_and_unload"),
-    "a LoRA alone": (adapter_alone, ModelError, r"is an adapter of some/base, .*merge_and_unload"),
+    "a LoRA beside the weights": (
+        adapter_beside,
+        ModelError,
+        r"adapter \(adapter_config.json\).*a folder of their own",
+    ),
+    "a LoRA whose base is not there": (adapter_alone, ModelError, r"'some/base' is neither a folder here nor"),
     "LLaVA as its authors save it": (
         config(mm_vision_tower="openai/clip"),
         UnsupportedModelError,
@@ -191,7 +206,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(name, copy):
     assert len(str(caught.value)) < 700
 
 
-@pytest.mark.parametrize("name", ["bitsandbytes", "BLIP-2 on T5", "OPT with a projection", "llava_llama"])
+@pytest.mark.parametrize("name", ["hqq", "BLIP-2 on T5", "OPT with a projection", "llava_llama"])
 def test_a_decoder_is_judged_before_the_weights_are_looked_at(name, copy):
     break_it, error, message = REFUSED[name]
     break_it(copy)
@@ -209,6 +224,12 @@ def test_every_family_can_be_judged_by_its_config_alone(name, tmp_path):
     assert (found.model_type, family.model_type) == (module.config.model_type, module.config.model_type)
 
 
+def refusal(kind: type[HfHubHTTPError], message: str) -> HfHubHTTPError:
+    error = kind.__new__(kind)  # whose own __init__ wants the answer of a server
+    Exception.__init__(error, message)
+    return error
+
+
 class Hub:
     """A hub of one repository: what was asked for, and a snapshot that grows by it."""
 
@@ -219,6 +240,8 @@ class Hub:
 
     def fetch(self, _name: str, revision: str | None, allow_patterns: list[str]) -> str:
         self.asked.append((revision, allow_patterns))
+        if revision not in (None, "main", "v1.5", "abc123"):
+            raise refusal(RevisionNotFoundError, "404 Client Error. (Request ID: 1)")
         for pattern in allow_patterns:
             for file in self.repository.glob(pattern):
                 shutil.copy(file, self.snapshot)
@@ -245,15 +268,72 @@ def test_a_hub_model_is_fetched_whole_at_the_commit_that_was_judged(hub):
     assert [revision for revision, _ in hub.asked] == [None, "abc123"]
 
 
+def test_a_hub_model_of_a_tag_is_fetched_at_it_and_known_by_its_commit(hub):
+    model = load_model("some-body/some-model", device="cpu", revision="v1.5")
+    assert model.facts.revision == "abc123"
+    assert [revision for revision, _ in hub.asked] == ["v1.5", "abc123"]
+
+
+def test_a_run_keeps_the_commit_of_its_model_and_later_commands_load_that(hub, tmp_path):
+    words = ["--cache", str(tmp_path / "cache"), "--device", "cpu", "--progress", "none", "--json"]
+    score = ["score", "--model", "some-body/some-model", "--revision", "v1.5", "--images", "gallery", "--limit", "2"]
+    assert main([*score, *words]) == 0
+    (path,) = find_runs([tmp_path / "cache" / "runs"])
+    assert read_run(path)[0].model.revision == "abc123"
+    with Store.open(tmp_path / "cache") as store:
+        versions = store.runs()["versions"].item()
+    assert json.loads(versions)["model"] == "abc123"
+    del hub.asked[:]
+    assert main(["annotate", "latest", *words]) == 0
+    assert {revision for revision, _ in hub.asked} == {"abc123"}
+
+
+@pytest.mark.parametrize("name", ["specimen", "folder", "limber:parts.json"])
+def test_what_is_not_on_the_hub_has_no_revision(name, checkpoint):
+    named = str(checkpoint) if name == "folder" else name
+    with pytest.raises(UsageError, match=f"--revision v1.5: {re.escape(named)} is not on the hub"):
+        load_model(named, device="cpu", revision="v1.5")
+
+
+def test_a_revision_in_a_hub_id_is_told_to_be_given_apart(hub):
+    with pytest.raises(ModelError, match=r"'a/b@v1' is no hub id; .*a/b with --revision v1$"):
+        load_model("a/b@v1", device="cpu")
+    assert not hub.asked
+
+
+def test_a_revision_that_is_not_there_is_named(hub):
+    with pytest.raises(ModelError, match="it has no revision 'v9'; give a branch, a tag or a commit of it"):
+        load_model("some-body/some-model", device="cpu", revision="v9")
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        (
+            GatedRepoError,
+            r"gated; accept its terms at https://huggingface.co/some-body/some-model, then `hf auth login`",
+        ),
+        (RepositoryNotFoundError, "no such repository, or a private one; check the name, or `hf auth login`"),
+    ],
+)
+def test_a_hub_that_says_no_is_told_with_what_to_do(kind, remedy, monkeypatch):
+    def refuse(*_arguments, **_more):
+        raise refusal(kind, "401 Client Error. (Request ID: 1)")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelError, match=remedy):
+        load_model("some-body/some-model", device="cpu")
+
+
 def test_an_adapter_on_the_hub_is_refused_before_anything_large_is_fetched(hub):
     adapter_beside(hub.repository)
-    with pytest.raises(ModelError, match="merge_and_unload"):
+    with pytest.raises(ModelError, match="a folder of their own"):
         load_model("some-body/some-model", device="cpu")
     assert not list(hub.snapshot.glob("*.safetensors"))
 
 
 def test_a_folder_that_is_not_judged_is_only_found(copy):
-    assert local_folder(str(copy)) == copy
+    assert find_checkpoint(str(copy)) == Place(copy)
 
 
 def test_flash_attention_in_a_config_is_not_needed(copy, checkpoint):

@@ -203,6 +203,11 @@ def test_a_broken_checkpoint_is_refused_with_its_path_and_a_reason(name, copy):
             "Package `num2words` is required to run SmolVLM processor. Install it.",
             "it needs num2words: `pip install num2",
         ),
+        ("TimmWrapperModel requires the timm library but it was not found.\nMore", "it needs timm: `pip install timm`"),
+        (
+            "A requires the Torchvision library but it was not found.\nB requires the timm library but it was not.",
+            "it needs torchvision and timm .the build for torch.*: `pip install torchvision timm`",
+        ),
         ("cannot import name 'this'\nMore", "cannot import name 'this'$"),
     ],
 )
@@ -215,6 +220,58 @@ def test_a_library_that_a_processor_lacks_is_named_with_its_command(told, remedy
     monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
     with pytest.raises(ModelError, match=f"its processor cannot be loaded: .*{remedy}"):
         load_model(str(copy), device="cpu")
+
+
+def test_a_tokenizer_of_sentencepiece_alone_asks_for_sentencepiece(copy, monkeypatch):
+    monkeypatch.setattr("mmn.models.processors.find_spec", lambda _name: None)
+    (copy / "tokenizer.json").rename(copy / "tokenizer.model")
+    with pytest.raises(ModelError, match=r"its tokenizer is tokenizer.model alone; .*`pip install sentencepiece`"):
+        load_model(str(copy), device="cpu")
+
+
+def test_an_embedding_that_was_resized_for_other_words_is_scored_exactly(checkpoint, tmp_path):
+    import transformers as hf
+
+    module = hf.AutoModelForImageTextToText.from_pretrained(checkpoint)
+    processor = hf.AutoProcessor.from_pretrained(checkpoint)
+    n_before = len(processor.tokenizer)
+    processor.tokenizer.add_tokens(["platypus", "wombat"])
+    module.resize_token_embeddings(n_before + 2, pad_to_multiple_of=64)
+    module.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    assert len(model.anatomy.unembedding.weight) % 64 == 0
+    assert len(model.anatomy.unembedding.weight) > n_before + 2
+    assert model.tokenizer.convert_tokens_to_ids("wombat") == n_before + 1
+    assert examine(model)["exactness_residual"] <= 1e-5
+
+
+def test_another_vocabulary_is_scored_exactly(checkpoint, tmp_path):
+    """Fewer words, and every one with another number, the placeholder and the end of a caption among them."""
+    import transformers as hf
+
+    module = hf.AutoModelForImageTextToText.from_pretrained(checkpoint)
+    hf.AutoProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    spec = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocabulary = [one for at, one in enumerate(spec["model"]["vocab"]) if at % 5 or not one[0].startswith("▁")][::-1]
+    number = {word: at for at, (word, _) in enumerate(vocabulary)}
+    spec["model"] |= {"vocab": vocabulary, "unk_id": number["<unk>"]}
+    for token in spec["added_tokens"]:
+        token["id"] = number[token["content"]]
+    spec["added_tokens"].sort(key=lambda token: token["id"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    module.resize_token_embeddings(len(vocabulary))
+    module.config.image_token_id = number["<image>"]
+    module.generation_config.eos_token_id = number["</s>"]
+    module.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    assert (
+        len(model.anatomy.unembedding.weight)
+        == len(vocabulary)
+        < load_model(str(checkpoint)).module.lm_head.out_features
+    )
+    assert model.image_token_id == model.tokenizer.convert_tokens_to_ids("<image>") == number["<image>"]
+    assert examine(model)["exactness_residual"] <= 1e-5
 
 
 @pytest.mark.parametrize("model_type", ["kimi_k25", "florence2", "gpt2"])

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from mmn.cli import main
 from mmn.cli.app import entry
+from mmn.models.quantised import FORMATS
 from tests.browser.serving import free_port, wait_for_health
 
 ROOT = Path(__file__).parents[1]
@@ -142,3 +143,19 @@ def test_a_commit_is_checked_as_in_ci() -> None:
     hooks = re.findall(r"entry: ([^,]+),", (ROOT / ".pre-commit-config.yaml").read_text())
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert hooks == [line for line in lines if line.split(" ")[0] in ("ruff", "mypy")]
+
+
+def test_what_is_optional_for_models_is_pinned_and_as_the_tests_have_it() -> None:
+    """`peft` and the like, in the file that README names, at the versions that `requirements-dev.txt` tests."""
+    read = {
+        name: requirements([line for line in (ROOT / name).read_text().splitlines() if not line.startswith("-r")])
+        for name in ("requirements-models.txt", "requirements-dev.txt")
+    }
+    models, dev = read.values()
+    named_in_messages = {"torchvision", "timm", "num2words", "sentencepiece", "peft", "accelerate"}
+    assert named_in_messages | {package for one in FORMATS.values() for package in one.packages} <= set(models)
+    assert all(re.fullmatch(r"==[\d.]+", str(pin.specifier)) for pin in models.values())
+    assert {name: str(dev[name].specifier) for name in set(models) & set(dev)} == {
+        name: str(models[name].specifier) for name in set(models) & set(dev)
+    }
+    assert "pip install -r requirements-models.txt" in (ROOT / "README.md").read_text()

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, add_common, print_json
+from mmn.cli.options import add_loading_options
 from mmn.cli.running import load_quietly
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def add_parsers(commands: Any) -> None:
     doctor.add_argument("name", metavar="M")
     doctor.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     doctor.add_argument("--device", default="auto")
+    add_loading_options(doctor)
     add_common(doctor, __name__)
     models = commands.add_parser(
         "models", help="every type of vision-language model: what it gives here, or why it gives nothing"
@@ -62,7 +64,9 @@ def _examine(options: argparse.Namespace) -> dict[str, Any]:
     """Facts of a model, and the checks that `score` makes of it, on two pictures."""
     from mmn.runs.doctor import examine
 
-    return examine(load_quietly(options.name, options.dtype, options.device))
+    model = load_quietly(options.name, options.dtype, options.device, options.revision, options.device_map)
+    commit = {"revision": model.facts.revision} if model.facts.revision else {}
+    return examine(model) | commit
 
 
 def _print_table(rows: list[dict[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Reads the values of options: lists, numbers, sizes as numbers or shares of all units.
+"""Options that several commands have, and their values: lists, numbers, sizes as numbers or shares of all units.
 
 Every function says of a wrong value which option it was given to, and what was expected.
 """
@@ -9,6 +9,16 @@ import argparse
 from collections.abc import Callable
 
 from mmn.errors import UsageError
+
+
+def add_loading_options(
+    parser: argparse.ArgumentParser, revision: str = "of a hub id; default: its main branch"
+) -> None:
+    """How a model is loaded; `revision` says which one is meant without the option."""
+    parser.add_argument("--revision", metavar="REV", help=f"branch, tag or commit {revision}")
+    parser.add_argument(
+        "--device-map", choices=("auto",), help="parts on several devices; wants pip install accelerate"
+    )
 
 
 def entries(text: str, option: str, example: str = "contribution") -> tuple[str, ...]:

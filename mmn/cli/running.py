@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmn.cli.cache import LATEST
+from mmn.cli.options import add_loading_options
 from mmn.core import Run
 from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
 from mmn.runs.plan import Progress, ProgressCallback
@@ -36,6 +37,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options of a command that measures more of a scored run."""
     parser.add_argument("run", help=LATEST)
     parser.add_argument("--model", metavar="M", help="default: the run's, as it was named")
+    add_loading_options(parser, revision="of --model; default: the run's commit")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
 
@@ -60,12 +62,15 @@ def open_scored_run(options: argparse.Namespace) -> RunToExtend:
     def load() -> Any:
         name = options.model or run.model.name
         progress(Progress("model", message=name))
-        return load_quietly(name, run.settings.dtype, options.device)  # the run's dtype: other digits, other numbers
+        revision = options.revision or (None if options.model else run.model.revision or None)
+        return load_quietly(
+            name, run.settings.dtype, options.device, revision, options.device_map
+        )  # the run's dtype and commit
 
     return RunToExtend(run, path, progress, load)
 
 
-def load_quietly(name: str, dtype: str, device: str) -> Any:
+def load_quietly(name: str, dtype: str, device: str, revision: str | None = None, device_map: str | None = None) -> Any:
     """The model, without the libraries' own progress bars and advice: standard error is for our progress.
 
     What was filled in for an older checkpoint is reported there, too.
@@ -73,7 +78,7 @@ def load_quietly(name: str, dtype: str, device: str) -> Any:
     from mmn.models.loading import load_model
 
     quieten()
-    model = load_model(name, dtype, device)
+    model = load_model(name, dtype, device, revision=revision, device_map=device_map)
     for sentence in model.filled:
         print(f"mmn: note: {sentence}", file=sys.stderr)
     return model

@@ -10,8 +10,10 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 
-from mmn.models.checkpoints import fingerprint, load_weights, local_folder
+from mmn.models.checkpoints import fingerprint
+from mmn.models.hub import find_checkpoint
 from mmn.models.loading import resolve_device
+from mmn.models.weights import load_weights
 from mmn.safety.boundary import Translated
 
 TEXTS_AT_ONCE: Final = 64
@@ -35,7 +37,7 @@ class Checkpoint:
         Raises:
             ModelError: nothing there.
         """
-        path = local_folder(name)
+        path = find_checkpoint(name).path
         shown = path.resolve().name if Path(name).expanduser().is_dir() else name
         return cls(path, f"{shown}@{fingerprint(path)[:12]}")
 
@@ -43,7 +45,7 @@ class Checkpoint:
         """The weights, in float32 on every device, so that a metric of one name gives one number.
 
         Raises:
-            ModelError: as `checkpoints.load_weights`.
+            ModelError: as `weights.load_weights`.
             UsageError: no such device.
         """
         from transformers import AutoModel

@@ -39,7 +39,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmn.errors import ModelError
 from mmn.models.adapters import FAMILIES, find_anatomy
-from mmn.models.checkpoints import fingerprint, load_weights, local_folder, read_config, without_weights
+from mmn.models.checkpoints import fingerprint, module_without_weights, read_config
+from mmn.models.hub import find_checkpoint
+from mmn.models.weights import load_weights
 from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 
@@ -129,8 +131,8 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
         ModelError: no such file, a part of it missing or not whole, a projection that does not fit.
     """
     parts = _read_parts(file)
-    text_path = local_folder(parts[PARTS[0]], judge_decoder)
-    vision_path = local_folder(parts[PARTS[1]], read_config)
+    text_path = find_checkpoint(parts[PARTS[0]], judge_decoder).path
+    vision_path = find_checkpoint(parts[PARTS[1]], read_config).path
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
     vision_model = load_weights(AutoModel, vision_path, dtype, unused=("pooler",))
     processor = _load_processor(text_path, vision_path, vision_model.config)
@@ -148,7 +150,7 @@ def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGen
 
 def judge_decoder(path: Path) -> None:
     """Raises `UnsupportedModelError` where scores cannot be read from a text model, by its config alone."""
-    find_anatomy(without_weights(AutoModelForCausalLM, path, read_config(path)), FAMILIES["limber"])
+    find_anatomy(module_without_weights(AutoModelForCausalLM, path, read_config(path)), FAMILIES["limber"])
 
 
 def _read_parts(file: Path) -> dict[str, str]:

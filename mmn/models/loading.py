@@ -18,10 +18,15 @@ from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
 from mmn.models import deltas
 from mmn.models.adapters import Family, find_anatomy, find_family
-from mmn.models.checkpoints import fingerprint, judge_family, load_weights, local_folder, require_safetensors
+from mmn.models.checkpoints import judge_family, require_safetensors
+from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
+from mmn.models.merging import find_parts, merge
 from mmn.models.model import DEFAULT_PROMPT, Model, is_small
+from mmn.models.placement import DeviceMap, asked_map, require_together
 from mmn.models.processors import fill_image_token, load_processor
+from mmn.models.quantised import sentence
+from mmn.models.weights import load_weights
 from mmn.safety.boundary import first_line
 from mmn.safety.limits import Limits, apart
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
@@ -32,7 +37,14 @@ LIMBER = "limber:"
 LOADING, ENCODING = Limits(seconds=60), Limits(seconds=4)
 
 
-def load_model(name: str, dtype: str = "auto", device: str = "auto", delta: Path | None = None) -> Model:
+def load_model(
+    name: str,
+    dtype: str = "auto",
+    device: str = "auto",
+    delta: Path | None = None,
+    revision: str | None = None,
+    device_map: DeviceMap | None = None,
+) -> Model:
     """Loads a bundled model, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited.
 
     Args:
@@ -42,18 +54,23 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto", delta: Path
         dtype: `auto` is float32 on a CPU, elsewhere what the checkpoint was saved in.
         device: `auto` is the first GPU, else the CPU.
         delta: a file that `mmn edit` wrote; it changes the loaded weights, never the checkpoint.
+        revision: branch, tag or commit of a hub id; its commit is in the model's facts.
+        device_map: `auto`, or accelerate's own: parts of the model on several devices, instead of `device`.
 
     Raises:
         ModelError: nothing there, no weights, pickled weights only, weights missing, no processor; a delta that is not
             there, damaged, or made for another model.
         UnsupportedModelError: no adapter for its family or its decoder.
+        UsageError: no such dtype or device; a revision of what is not on the hub; a map that scores cannot be read by.
     """
     base, named = split_delta(name)
     path = delta or named
     if path is None:
-        return _load_checkpoint(name, dtype, device)
+        return _load_checkpoint(name, dtype, device, revision, device_map)
     wanted = deltas.load(path)  # before the model, which takes longer
-    return deltas.add_for_good(_load_checkpoint(base, dtype, device), wanted, with_delta(base, path))
+    return deltas.add_for_good(
+        _load_checkpoint(base, dtype, device, revision, device_map), wanted, with_delta(base, path)
+    )
 
 
 def with_delta(name: str, delta: Path) -> str:
@@ -73,19 +90,33 @@ def split_delta(name: str) -> tuple[str, Path | None]:
     return name[:place], Path(name[place + 1 :])
 
 
-def _load_checkpoint(name: str, dtype: str, device: str) -> Model:
+def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None, device_map: DeviceMap | None) -> Model:
     from transformers import AutoModelForImageTextToText
 
     if name.startswith(LIMBER):
+        refuse_revision(name, revision)
+        if device_map:
+            raise UsageError(f"--device-map {device_map}: {name} is of three parts; leave --device-map out")
         return _load_limber(name, dtype, device)
-    path = local_folder(name, judge_family)
+    parts = find_parts(name, revision)
+    path = parts.base.path
     config, family = judge_family(path)
     require_safetensors(path)
-    processor, filled = _load_processor(name, path, config, family)
+    processor, filled = _load_processor(name, parts.processor_path, config, family)
+    spread = asked_map(device_map, device) if device_map else None
     device = resolve_device(device)
-    module = load_weights(AutoModelForImageTextToText, path, _resolve_dtype(dtype, device, config))
+    wanted = _resolve_dtype(dtype, device, config)
+    module = load_weights(AutoModelForImageTextToText, path, wanted, config=config, device_map=spread)
+    filled += sentence(config, wanted)
+    if parts.adapter:
+        filled += merge(module, parts.adapter.path, config)
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
-    return _put_together(name, module.to(device), processor, family, fingerprint(path), filled)
+    if spread is None:
+        module = module.to(device)
+    model = _put_together(name, module, processor, family, parts.fingerprint, filled, parts.commit)
+    if spread is not None:
+        require_together(module, model.anatomy, name)
+    return model
 
 
 def _load_processor(name: str, path: Path, config: Any, family: Family) -> tuple[Any, tuple[str, ...]]:
@@ -123,7 +154,13 @@ def _load_limber(name: str, dtype: str, device: str) -> Model:
 
 
 def _put_together(
-    name: str, module: Any, processor: Any, family: Family, digest: str, filled: tuple[str, ...] = ()
+    name: str,
+    module: Any,
+    processor: Any,
+    family: Family,
+    digest: str,
+    filled: tuple[str, ...] = (),
+    commit: str = "",
 ) -> Model:
     """The parts as one. What was filled in changes what the model sees, so it is part of the fingerprint."""
     anatomy = find_anatomy(module, family)
@@ -131,7 +168,7 @@ def _put_together(
     _limit_threads(module)
     if filled:
         digest = hashlib.sha256("\0".join([digest, *filled]).encode()).hexdigest()
-    facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp)
+    facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp, commit)
     return Model(module, processor, family, anatomy, facts, filled)
 
 

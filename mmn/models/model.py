@@ -17,6 +17,7 @@ from torch import nn
 from mmn.core import ModelFacts
 from mmn.errors import EncodingError
 from mmn.models.adapters import Anatomy, Family
+from mmn.models.placement import device_of
 from mmn.safety.boundary import Translated
 from mmn.safety.limits import Limits, apart
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
@@ -43,7 +44,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.module.device
+        return device_of(self.module)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,6 +7,7 @@ BLIP-2's, leave the picture out of the prompt and say nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from tokenizers import AddedToken
 from mmn.errors import ModelError
 from mmn.models.adapters import CLASS_TOKENS
 from mmn.models.checkpoints import read_json
-from mmn.safety.boundary import Translated
+from mmn.safety.boundary import Translated, how_to_get
 
 SAVED_IN: Final = ("processor_config.json", "preprocessor_config.json")
 N_CLASS_TOKENS: Final = "num_additional_image_tokens"
@@ -29,6 +30,7 @@ def load_processor(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
     """
     from transformers import AutoProcessor
 
+    _require_sentencepiece(path)
     with Translated(f"{path}: its processor cannot be loaded"):
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if getattr(processor, "image_processor", None) is None:
@@ -38,6 +40,13 @@ def load_processor(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
     processor.tokenizer.padding_side = "left"
     with Translated(f"{path}: its processor lacks what its config cannot tell"):
         return processor, tuple(_fill(path, processor, config))
+
+
+def _require_sentencepiece(path: Path) -> None:
+    """Says what a tokenizer that was saved by sentencepiece alone needs; transformers asks for tiktoken then."""
+    alone = next(path.glob("*.model"), None) if not (path / "tokenizer.json").is_file() else None
+    if alone and find_spec("sentencepiece") is None:
+        raise ModelError(f"{path}: its tokenizer is {alone.name} alone; {how_to_get('sentencepiece')}")
 
 
 def fill_image_token(config: Any, processor: Any, n_embeddings: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mmn.errors import MmnError, ModelError
 # The name of what is amiss is in the text of these; of others (`KeyError: 'size'`) the type is said, too.
 _SPEAKING = (OSError, ValueError, ImportError, RuntimeError)
 _MUTE = (TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, EOFError, RecursionError)
-_LIBRARY = re.compile(r"(?:requires the |Package `)(?P<library>\w+)")  # that transformers asks for in an error
+_LIBRARY = re.compile(r"(?:requires the |Package `)(\w+)")  # that transformers asks for in an error
 
 
 class Translated(AbstractContextManager[None]):
@@ -34,9 +34,8 @@ class Translated(AbstractContextManager[None]):
 
 def reason(error: BaseException) -> str:
     """What a library's error says in one line; a library that it asks for with the command that installs it."""
-    needed = _LIBRARY.search(str(error))
-    if isinstance(error, ImportError) and needed:
-        return f"it needs {_how_to_get(needed['library'])}"
+    if isinstance(error, ImportError) and (needed := _missing_libraries(error)):
+        return how_to_get(*needed)
     line = first_line(error)
     is_mute = isinstance(error, _MUTE) and line != type(error).__name__
     return f"{type(error).__name__}: {line}" if is_mute else line
@@ -65,10 +64,18 @@ def _libraries_own() -> Iterator[type[BaseException]]:
     yield from (StrictDataclassError, TemplateError, SafetensorError)
 
 
-def _how_to_get(library: str) -> str:
-    """The library and the command that installs it."""
+def how_to_get(*libraries: str) -> str:
+    """That libraries are needed, with the command that installs them."""
     import torch
 
-    library = library.lower()
-    beside = f" (the build for torch {torch.__version__})" if library == "torchvision" else ""
-    return f"{library}{beside}: `pip install {library}`, then try again"
+    names = list(dict.fromkeys(library.lower() for library in libraries))
+    beside = f" (the build for torch {torch.__version__})" if "torchvision" in names else ""
+    return f"it needs {' and '.join(names)}{beside}: `pip install {' '.join(names)}`, then try again"
+
+
+def _missing_libraries(error: ImportError) -> list[str]:
+    """The libraries that are not installed: those that an error asks for, or the one whose import failed."""
+    if asked := _LIBRARY.findall(str(error)):
+        return asked
+    is_whole = isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name
+    return [error.name] if is_whole and error.name else []

@@ -206,7 +206,7 @@ def _save_run(cursor: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | No
         "images": run.images,
         "prompt": run.prompt,
         "settings": json.dumps(asdict(run.settings), ensure_ascii=False),
-        "versions": json.dumps(run.versions, ensure_ascii=False),
+        "versions": json.dumps(_versions(run), ensure_ascii=False),
         "device": run.settings.device,
         "dtype": run.settings.dtype,
         "seconds": seconds,
@@ -220,6 +220,11 @@ def _save_run(cursor: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | No
         "status = excluded.status, finished_at = excluded.finished_at, seconds = excluded.seconds",
         values,
     )
+
+
+def _versions(run: Run) -> dict[str, str]:
+    """What was used in which version; of a model from the hub the commit."""
+    return run.versions | ({"model": run.model.revision} if run.model.revision else {})
 
 
 def _load_some(looking: _Loading, waiting: deque[_Waiting]) -> Iterator[None]:

@@ -232,7 +232,7 @@ def _work(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     try:
-        model = load_model(name, run.settings.dtype, device)
+        model = load_model(name, run.settings.dtype, device, revision=run.model.revision or None)
         for batch in _in_this_process(run, model, batches, run_path, 1):
             finished.put(batch)
     except MmnError as error:

@@ -75,7 +75,7 @@ class _Worker:
 
     def __init__(self, run: Run, model_name: str, device: str, run_path: str) -> None:
         self.run, self.run_path = run, Path(run_path)
-        self.model = load_model(model_name, run.settings.dtype, device)
+        self.model = load_model(model_name, run.settings.dtype, device, revision=run.model.revision or None)
 
     def do(self, batch: Batch) -> None:
         shards.write_shard(self.run_path, batch.name, score_opened(self.run, self.model, open_batch(batch)))

@@ -9,8 +9,9 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, entries
+from mmn.cli.options import add_loading_options, at_least, entries
 from mmn.cli.running import load_into_database, load_quietly
+from mmn.errors import UsageError
 from mmn.no_nouns import why
 from mmn.runs.presets import PRESETS
 from mmn.runs.shards import RUN_FILE, read_run
@@ -48,6 +49,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    add_loading_options(parser)
     parser.add_argument("--engine", default="local", choices=tuple(ENGINES), help="ray wants pip install ray==2.60.0")
     parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")
     parser.add_argument("--seed", type=int, default=0)
@@ -66,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     from mmn.scores.batch import check_methods
     from mmn.studies.annotate.command import annotate_stoppably
 
+    if options.device_map and (options.workers > 1 or options.engine != "local"):
+        raise UsageError("--device-map: one process has all devices; leave --workers and --engine out")
     _fill_from_preset(options)
     methods = entries(options.methods, "--methods")
     check_methods(methods)
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         progress(Progress("list", message=listing.note))
     name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
-    model = load_quietly(name, options.dtype, options.device)
+    model = load_quietly(name, options.dtype, options.device, options.revision, options.device_map)
     planned = prepare(model, listing, options.images, _settings(options, model, methods))
     if first := first_source(options.cache / "runs" / planned.run.run_id, options.images):
         progress(Progress("score", message=first))
