@@ -20,6 +20,7 @@ from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
 from mmn.models.model import Model
 from mmn.specimen.build import build_processor
 from mmn.specimen.tokenizer import IMAGE, build_tokenizer
+from tests.tiny_owl import N_QUERIES, SIDE, tiny_config
 
 VOCABULARY, IMAGE_ID, VIDEO_ID = 128, 120, 121
 WIDTH, FFN, N_LAYERS = 32, 48, 3  # FFN is no multiple of WIDTH, so that a mistaken matrix shows
@@ -263,6 +264,12 @@ def _blip2(n_words: int = VOCABULARY, image_id: int = IMAGE_ID, special: dict[st
     return hf.Blip2ForConditionalGeneration(config), _text(5) | {"pixel_values": torch.randn(1, 3, 28, 28)}
 
 
+def _mplug_owl2() -> Built:
+    config = tiny_config(vocab_size=VOCABULARY, image_token_id=IMAGE_ID, **SPECIAL)
+    picture = {"pixel_values": torch.randn(1, 3, SIDE, SIDE)}
+    return hf.AutoModelForImageTextToText.from_config(config), _text(N_QUERIES + 1) | picture
+
+
 def _limber() -> Built:
     text = hf.GPTJConfig(
         n_embd=WIDTH,
@@ -303,5 +310,6 @@ FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "paligemma on gemma2": lambda: _paligemma(hf.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, **LLAMA)),
     "instructblip": _instructblip,
     "blip-2": _blip2,
+    "mplug_owl2": _mplug_owl2,
     "limber": _limber,
 }

@@ -113,7 +113,10 @@ def read_config(path: Path) -> Any:
     """
     from transformers import AutoConfig
 
+    from mmn.models import mplug_owl2
+
     _read_raw_config(path)
+    mplug_owl2.register()
     with Translated(f"{path}/config.json cannot be read"):
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         for part in _parts_of(config):
@@ -297,8 +300,8 @@ def require_safetensors(path: Path) -> None:
     pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
     if pickled:
         raise ModelError(
-            f"{path} has only pickled weights ({pickled[0]}), which can run code when opened; convert them with "
-            "save_pretrained(safe_serialization=True) where you trust them"
+            f"{path} has only pickled weights ({pickled[0]}), which can run code when opened; turn them into "
+            f"safetensors with `python -m mmn.models.convert {path}`, which reads tensors and runs nothing"
         )
     raise ModelError(f"{path} has a config.json but no weights; expected model.safetensors")
 

@@ -88,6 +88,13 @@ FAMILIES: dict[str, Family] = {
             grid="queries",
         ),
         Family(
+            "mplug_owl2",
+            "MAGAer13/mplug-owl2-llama2-7b (converted: docs/methods.md)",
+            decoder="model",
+            bare_prompt="USER: {image}{prompt} ASSISTANT:",
+            grid="queries",
+        ),
+        Family(
             "limber",
             "limber:FILE.json (EleutherAI/gpt-j-6b reading microsoft/beit-large-patch16-224-pt22k)",
             decoder="language_model.transformer",

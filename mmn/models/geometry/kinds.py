@@ -24,7 +24,7 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "any-resolution with class token": any_resolution_with_class_token,
 }
 WITHOUT_GRID: Final = {
-    "queries": "its image tokens are a Q-Former's queries, each of which sees the whole picture",
+    "queries": "its image tokens are queries (a Q-Former's, an abstractor's), each of which sees the whole picture",
 }
 
 
