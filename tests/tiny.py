@@ -16,7 +16,8 @@ import transformers as hf
 
 from mmn.core import ModelFacts
 from mmn.models.adapters import find_anatomy, find_family
-from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
+from mmn.models.encoders import Layout
+from mmn.models.limber import put_together
 from mmn.models.model import Model
 from mmn.specimen.build import build_processor
 from mmn.specimen.tokenizer import IMAGE, build_tokenizer
@@ -282,8 +283,8 @@ def _limber() -> Built:
         **SPECIAL,
     )
     vision = hf.BeitConfig(**TOWER, vocab_size=16)
-    parts = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
-    module = LimberForConditionalGeneration(LimberConfig(text, vision, IMAGE_ID), *parts)
+    encoder, language_model = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
+    module = put_together(language_model, encoder, Layout(2, 2, 1, TOWER["hidden_size"], "the test"), IMAGE_ID)
     return module, _text(4, prefix=()) | {"pixel_values": torch.randn(1, 3, 28, 28)}
 
 

@@ -32,7 +32,7 @@ ABSTRACTOR = {
 def tiny_config(**more: Any) -> Any:
     """A text decoder of 3 × 48 units, 32 wide; `more` are settings of Llama's."""
     mplug_owl2.register()
-    usual = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    usual: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
     usual |= {"num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
     parts = {"visual_model": VISION, "visual_abstractor": ABSTRACTOR}
     return hf.AutoConfig.for_model("mplug_owl2", visual_config=parts, **usual | more)

@@ -139,7 +139,7 @@ def _read_raw_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{path} has no config.json; give the folder that save_pretrained wrote")
     raw = read_json(file)
-    model_type = raw.get("model_type")
+    model_type = raw.get("model_type", "timm_wrapper" if "pretrained_cfg" in raw else None)  # timm's files name none
     if not isinstance(model_type, str):
         raise ModelError(f"{file} cannot be read: it names no model_type (found {str(model_type)[:80]!r})")
     _refuse_other_layout(path, raw)
@@ -176,7 +176,7 @@ def _refuse_adapter(path: Path) -> None:
 
 
 def _refuse_other_layout(path: Path, raw: Mapping[str, Any]) -> None:
-    named = [raw["model_type"], *[key for key in ("mm_vision_tower",) if key in raw]]
+    named = [raw.get("model_type"), *[key for key in ("mm_vision_tower",) if key in raw]]
     for mark, remedy in OTHER_LAYOUTS.items():
         if mark in named:
             raise UnsupportedModelError(f"{path} is in the layout of its authors ({mark!r} in config.json): {remedy}")
@@ -216,7 +216,7 @@ def _objects(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             waiting += [one for one in value if isinstance(one, dict | list)]
 
 
-def load_weights(auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> Any:
+def load_weights(auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[str, ...] = (), half: str = "") -> Any:
     """The weights of a folder as `auto_class` puts them together, all of them from the file.
 
     Args:
@@ -224,11 +224,12 @@ def load_weights(auto_class: Any, path: Path, dtype: torch.dtype, unused: tuple[
         path: the folder.
         dtype: to load them in.
         unused: prefixes of weights that may be missing, since nothing is read from them.
+        half: the name in the config of the part that is wanted alone, "" for the whole model.
 
     Raises:
         ModelError: no weights, pickled weights only, quantised ones, weights that do not fit, weights missing.
     """
-    config = read_config(path)
+    config = getattr(read_config(path), half) if half else read_config(path)
     require_safetensors(path)
     failed = f"{path}: the weights cannot be loaded, perhaps since the download is not whole"
     with Translated(failed):

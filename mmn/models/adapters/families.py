@@ -100,7 +100,7 @@ FAMILIES: dict[str, Family] = {
             decoder="language_model.transformer",
             unembedding="language_model.lm_head",
             bare_prompt="{image}{prompt}",
-            grid="patches",
+            grid="encoder",
         ),
     )
 }

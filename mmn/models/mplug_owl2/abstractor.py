@@ -21,15 +21,15 @@ class VisualAbstractor(nn.Module):
 
     def __init__(self, settings: AbstractorSettings, d_text: int) -> None:
         super().__init__()
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList([AbstractorLayer(settings) for _ in range(settings.num_hidden_layers)])
+        layers = nn.ModuleList([AbstractorLayer(settings) for _ in range(settings.num_hidden_layers)])
+        self.encoder = nn.ModuleDict({"layers": layers})
         self.visual_fc = nn.Linear(settings.hidden_size, d_text)
         self.query_embeds = nn.Parameter(torch.zeros(1, settings.num_learnable_queries, settings.hidden_size))
         self.vit_eos = nn.Parameter(torch.zeros(1, 1, d_text))
 
     def forward(self, states: Float[Tensor, "batch states d"]) -> Float[Tensor, "batch tokens d_text"]:
         queries = self.query_embeds.expand(len(states), -1, -1)
-        for layer in self.encoder.layers:
+        for layer in self.encoder["layers"].children():
             queries = layer.crossattention(queries, states)
         end = self.vit_eos.expand(len(states), -1, -1)
         return torch.cat([self.visual_fc(queries), end], dim=1)
@@ -94,8 +94,9 @@ class AbstractorAttention(nn.Module):
     ) -> Float[Tensor, "batch queries d"]:
         places = torch.cat([self.q_pos_embed, self.k_pos_embed]).to(read.dtype)
         query = self.query(queries + self.q_pos_embed.to(queries.dtype))
-        heads = (self._by_head(each) for each in (query, self.key(read + places), self.value(read)))
-        return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        key, value = self.key(read + places), self.value(read)
+        mixed = F.scaled_dot_product_attention(self._by_head(query), self._by_head(key), self._by_head(value))
+        return mixed.transpose(1, 2).flatten(2)
 
     def _by_head(self, values: Float[Tensor, "batch n d"]) -> Float[Tensor, "batch heads n d_head"]:
         return values.unflatten(-1, (self.settings.num_attention_heads, -1)).transpose(1, 2)

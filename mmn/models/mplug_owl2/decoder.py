@@ -146,7 +146,7 @@ class MplugOwl2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens
 
-    def set_input_embeddings(self, embeddings: nn.Module) -> None:
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
         self.model.embed_tokens = embeddings
 
     def get_output_embeddings(self) -> nn.Module:

@@ -17,13 +17,13 @@ class VisionModel(nn.Module):
     def __init__(self, settings: VisionSettings) -> None:
         super().__init__()
         self.embeddings = VisionEmbeddings(settings)
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList([VisionLayer(settings) for _ in range(settings.num_hidden_layers)])
+        layers = nn.ModuleList([VisionLayer(settings) for _ in range(settings.num_hidden_layers)])
+        self.encoder = nn.ModuleDict({"layers": layers})
         self.post_layernorm = nn.LayerNorm(settings.hidden_size, eps=settings.layer_norm_eps)
 
     def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch states d"]:
         states = self.embeddings(pixel_values)
-        for layer in self.encoder.layers:
+        for layer in self.encoder["layers"].children():
             states = layer(states)
         return self.post_layernorm(states)
 
