@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -404,7 +405,7 @@ def test_an_encoder_of_unknown_kind_is_asked_about(file: Path, tmp_path: Path) -
         (clip, {"class_tokens": 0}, "a clip_vision_model has class_tokens 1, the file says 0"),
         (clip, {"class_tokens": "one"}, "class_tokens is 'one', expected a number"),
         (lambda: (vit()[0], hf.CLIPImageProcessor(size={"shortest_edge": 56}, do_center_crop=False)), {}, "one size"),
-        (lambda: (hf.ViTMAEModel(hf.ViTMAEConfig(**TOWER)), vit()[1]), {}, "at random; take another"),
+        (lambda: (hf.ViTMAEModel(hf.ViTMAEConfig(**TOWER)), vit()[1]), {}, "at random; take another encoder"),
         (lambda: (clip()[0], hf.ViTImageProcessor(size=square(70))), {}, "cannot read a picture"),
     ],
 )
@@ -455,8 +456,7 @@ def test_a_timm_encoder_is_read(
     file: Path,
     tmp_path: Path,
 ) -> None:
-    import timm
-
+    timm = importlib.import_module("timm")
     encoder = timm_folder(tmp_path / "encoder", architecture, 64)
     config = json.loads((encoder / "config.json").read_text()) | {"model_args": settings}
     (encoder / "config.json").write_text(json.dumps(config))

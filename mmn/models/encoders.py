@@ -46,7 +46,7 @@ MAPS: Final[dict[str, str]] = {
     **dict.fromkeys(("convnext", "convnextv2"), MIDDLE),
     **dict.fromkeys(("resnet", "regnet"), FIRST_PIXEL),
 }
-MASKING: Final = ("vit_mae",)  # leave most of a picture out, at random
+UNFIT: Final = {"vit_mae": "leaves most of a picture out, at random"}
 _SHAPES: Final = ((320, 200), (200, 320))  # of the pictures that are tried: wide, high
 
 
@@ -85,11 +85,11 @@ def find_layout(encoder: Any, image_processor: Any, declared: int | None, name: 
         name: of the encoder, for messages.
 
     Raises:
-        ModelError: nobody knows how many states come first, or two disagree; states that are no grid; pictures that
+        ModelError: an encoder that is unfit by its type; nobody knows how many states come first, or two disagree; states that are no grid; pictures that
             are not all made one size.
     """
-    if encoder.config.model_type in MASKING:
-        raise ModelError(f"{name}: a {encoder.config.model_type} leaves parts of a picture out at random; take another")
+    if reason := UNFIT.get(encoder.config.model_type):
+        raise ModelError(f"{name}: a {encoder.config.model_type} {reason}; take another encoder")
     with Translated(f"{name}: its image processor cannot prepare a picture"):
         pixels = [image_processor(images=[Image.new("RGB", size)], return_tensors="pt") for size in _SHAPES]
         wide, high = (one["pixel_values"] for one in pixels)

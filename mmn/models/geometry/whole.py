@@ -48,8 +48,7 @@ def _stretches(n: int, n_pixels: int, patch: object, is_shifted: bool) -> Axis:
 
     Shifted, each has its first pixel in its middle: it begins half a stretch earlier.
     """
-    is_patched = isinstance(patch, int) and n == n_pixels // patch
-    end = float(n * patch if is_patched else n_pixels)
+    end = float(n * patch if isinstance(patch, int) and n == n_pixels // patch else n_pixels)
     shift = (end / n - 1) / 2 if is_shifted else 0.0
     return even(n, -shift, end - shift)
 

@@ -30,7 +30,7 @@ class VisualAbstractor(nn.Module):
     def forward(self, states: Float[Tensor, "batch states d"]) -> Float[Tensor, "batch tokens d_text"]:
         queries = self.query_embeds.expand(len(states), -1, -1)
         for layer in self.encoder["layers"].children():
-            queries = layer.crossattention(queries, states)
+            queries = layer(queries, states)
         end = self.vit_eos.expand(len(states), -1, -1)
         return torch.cat([self.visual_fc(queries), end], dim=1)
 
@@ -41,6 +41,11 @@ class AbstractorLayer(nn.Module):
     def __init__(self, settings: AbstractorSettings) -> None:
         super().__init__()
         self.crossattention = CrossAttention(settings)
+
+    def forward(
+        self, queries: Float[Tensor, "batch queries d"], states: Float[Tensor, "batch states d"]
+    ) -> Float[Tensor, "batch queries d"]:
+        return self.crossattention(queries, states)
 
 
 class CrossAttention(nn.Module):
