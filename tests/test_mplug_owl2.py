@@ -29,6 +29,7 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.loading import load_model
 from mmn.models.model import Model
 from mmn.reading.captions import caption_batch
+from mmn.reading.hooks import permuted
 from mmn.runs.doctor import examine
 from mmn.runs.engines.local import open_batch
 from mmn.runs.plan import Batch
@@ -336,6 +337,26 @@ def test_generation_with_a_cache_is_generation_without(model: Model) -> None:
     assert cached.sequences.tolist() == plain.sequences.tolist()
     for one, other in zip(cached.logits, plain.logits, strict=True):
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+def test_in_half_precision_the_terms_add_up_as_far_as_it_reaches(folder: Path) -> None:
+    half = load_model(str(folder), dtype="bfloat16", device="cpu")
+    assert {value.dtype for value in half.module.parameters()} == {torch.bfloat16}
+    assert 1e-5 < examine(half)["exactness_residual"] <= 8e-2
+
+
+@torch.inference_mode()
+def test_image_tokens_in_another_order_are_handed_to_the_decoder(model: Model) -> None:
+    """What the invariance study permutes: the embeddings, while each position keeps its modality."""
+    inputs = model.encode([pictures()[0]], model.exact_prompt("A picture of"))
+    places = image_positions(model, inputs)[0].nonzero()[:, 0]
+    sources = torch.arange(inputs["input_ids"].shape[1])[None].clone()
+    plain = model.module(**inputs).logits
+    with permuted(model, sources):
+        assert torch.equal(model.module(**inputs).logits, plain)
+    sources[0, places] = places.flip(0)
+    with permuted(model, sources):
+        assert (model.module(**inputs).logits - plain).abs().max() > 1e-3
 
 
 def test_image_tokens_have_no_places(model: Model) -> None:

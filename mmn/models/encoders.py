@@ -85,8 +85,8 @@ def find_layout(encoder: Any, image_processor: Any, declared: int | None, name: 
         name: of the encoder, for messages.
 
     Raises:
-        ModelError: an encoder that is unfit by its type; nobody knows how many states come first, or two disagree; states that are no grid; pictures that
-            are not all made one size.
+        ModelError: an encoder that is unfit by its type; nobody knows how many states come first, or two disagree;
+            states that are no grid; pictures that are not all made one size.
     """
     if reason := UNFIT.get(encoder.config.model_type):
         raise ModelError(f"{name}: a {encoder.config.model_type} {reason}; take another encoder")
