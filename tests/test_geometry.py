@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -28,12 +30,14 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from mmn.core import ModelFacts
 from mmn.errors import UsageError
 from mmn.models.adapters import FAMILIES, find_anatomy, find_family
+from mmn.models.encoders import Layout
 from mmn.models.geometry import GRIDS, WITHOUT_GRID, Cell, Grid, Grids, image_grid
-from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
+from mmn.models.limber import put_together
 from mmn.models.model import Model
 from tests.tiny import IMAGE_ID, LLAMA, MROPE, TOWER, VIDEO_ID, WIDTH, build_family
 
@@ -221,12 +225,37 @@ def idefics(names: tuple[Any, Any, Any, Any], is_split: bool) -> Case:
     return case(model_type(config), processor, is_nested=True)
 
 
-def limber() -> Case:
-    vision = hf.BeitConfig(**TOWER_56, vocab_size=16)
+def limber(encoder: Any, image_processor: Any, n_first: int, side: int = SIDE // PATCH) -> Case:
     text = hf.GPTJConfig(n_embd=WIDTH, n_inner=48, n_layer=2, n_head=4, rotary_dim=4, vocab_size=128)
-    parts = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
-    module = LimberForConditionalGeneration(LimberConfig(text, vision, IMAGE_ID), *parts)
-    return case(module, BeitImageProcessorPil(size={"height": SIDE, "width": SIDE}, do_center_crop=False))
+    layout = Layout(side, side, n_first, TOWER["hidden_size"], "the test")
+    return case(put_together(hf.GPTJForCausalLM(text), encoder, layout, IMAGE_ID), image_processor)
+
+
+def beit() -> Case:
+    vision = hf.BeitConfig(**TOWER_56, vocab_size=16)
+    processor = BeitImageProcessorPil(size={"height": SIDE, "width": SIDE}, do_center_crop=False)
+    return limber(hf.BeitModel(vision, add_pooling_layer=False), processor, 1)
+
+
+def dinov2() -> Case:
+    vision = hf.Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=60, patch_size=PATCH
+    )
+    crop = {"height": 60, "width": 60}  # 8 patches and 4 pixels that make none
+    return limber(hf.Dinov2Model(vision), BitImageProcessorPil(size={"shortest_edge": 70}, crop_size=crop), 1)
+
+
+def vit() -> Case:
+    vision = hf.ViTConfig(**TOWER_56)
+    processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    return limber(hf.ViTModel(vision, add_pooling_layer=False), processor, 1)
+
+
+def patchified(shortest: int) -> Case:
+    """A convolutional network whose places do not overlap: patches, merged 2 × 2 by the next stage."""
+    vision = hf.ConvNextConfig(patch_size=4, hidden_sizes=[16, 32], depths=[0, 0], num_stages=2)
+    processor = ConvNextImageProcessorPil(size={"shortest_edge": shortest}, crop_pct=0.8)
+    return limber(hf.ConvNextModel(vision), processor, 0, side=shortest // 8)
 
 
 IDEFICS3 = (
@@ -243,7 +272,11 @@ CASES: dict[str, Callable[[], Case]] = {
     "llava, squeezed": lambda: llava(SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})),
     "llava, padded": lambda: llava(llava_padded()),
     "llava on siglip, pixels left over": llava_on_siglip,
-    "limber, squeezed": limber,
+    "limber, squeezed": beit,
+    "limber on dinov2, cropped, pixels left over": dinov2,
+    "limber on vit, squeezed": vit,
+    "limber on convnext, cropped": lambda: patchified(64),
+    "limber on convnext, squeezed": lambda: patchified(384),
     "llava_next": llava_next,
     "llava_onevision": lambda: llava_onevision(9),
     "llava_onevision, over budget": lambda: llava_onevision(2),
@@ -262,6 +295,8 @@ N_SEEN = {  # of 120 planted squares, where it is not all: some lie outside the 
     "llava, narrow middle crop": 30,
     "llava, class token kept": 72,
     "llava on siglip, pixels left over": 80,
+    "limber on dinov2, cropped, pixels left over": 30,
+    "limber on convnext, cropped": 36,
     "llava_onevision": 84,
     "llava_onevision, over budget": 86,
 }
@@ -353,7 +388,7 @@ def test_what_was_not_checked_is_refused():
     inputs = looking.inputs(size)
     with pytest.raises(UsageError, match=r"64 tokens and the prompt has 63"):
         image_grid(looking.model, inputs | {"input_ids": inputs["input_ids"][:, :-2]}, size)
-    with pytest.raises(UsageError, match=r"checked are those of Beit, CLIP"):
+    with pytest.raises(UsageError, match=r"checked are those of Beit, Bit, CLIP"):
         image_grid(llava(Qwen2VLImageProcessorPil()).model, inputs, size)
     other = llava(SiglipImageProcessorPil(size={"height": 84, "width": 84})).model
     with pytest.raises(UsageError, match=r"it gave the model \(56, 56\) pixels"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +15,8 @@ import transformers as hf
 from PIL import Image
 from safetensors.torch import save_file
 
-from mmn.errors import ModelError, UnsupportedModelError
+from mmn.errors import ModelError, UnsupportedModelError, UsageError
+from mmn.models.encoders import FIRST
 from mmn.models.geometry import image_grid
 from mmn.models.limber import PLACEHOLDER
 from mmn.models.loading import load_model
@@ -156,3 +161,315 @@ def test_a_text_decoder_with_experts_is_refused(file: Path) -> None:
     changed.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "mixtral"}))
     with pytest.raises(UnsupportedModelError, match=r"'mixtral' text decoder.*mixture of experts"):
         load_model(f"limber:{changed}")
+
+
+# --- any text decoder, any image encoder ------------------------------------------------------------------------------
+
+TEXT: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+TEXTS: dict[str, Callable[..., Any]] = {
+    "opt": lambda **more: hf.OPTConfig(
+        hidden_size=WIDTH, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=WIDTH, **more
+    ),
+    "llama": lambda **more: hf.LlamaConfig(**TEXT, **more),
+    "mistral": lambda **more: hf.MistralConfig(**TEXT, head_dim=8, **more),
+    "ministral3": lambda **more: hf.Ministral3Config(**TEXT, head_dim=8, **more),
+    "qwen2": lambda **more: hf.Qwen2Config(**TEXT, **more),
+    "qwen3": lambda **more: hf.Qwen3Config(**TEXT, head_dim=8, **more),
+    "phi3": lambda **more: hf.Phi3Config(**TEXT, **more),
+    "gemma": lambda **more: hf.GemmaConfig(**TEXT, head_dim=8, **more),
+    "gemma2": lambda **more: hf.Gemma2Config(**TEXT, head_dim=8, final_logit_softcapping=5.0, **more),
+    "gemma3_text": lambda **more: hf.Gemma3TextConfig(**TEXT, head_dim=8, final_logit_softcapping=5.0, **more),
+    "granite": lambda **more: hf.GraniteConfig(
+        **TEXT, residual_multiplier=0.22, embedding_multiplier=12.0, logits_scaling=4.0, **more
+    ),
+    "cohere": lambda **more: hf.CohereConfig(**TEXT, logit_scale=0.25, **more),
+    "cohere2": lambda **more: hf.Cohere2Config(**TEXT, logit_scale=0.25, **more),
+    "glm4": lambda **more: hf.Glm4Config(**TEXT, head_dim=8, **more),
+}
+TOWER: dict[str, Any] = {
+    "hidden_size": VISION_WIDTH,
+    "intermediate_size": 37,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+}
+
+
+def shaken(module: Any, scale: float = 4) -> Any:
+    """Weights scaled up, and norms and biases moved from 1 and 0, which hide mistakes."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(scale if parameter.ndim > 1 else 1).add_(torch.randn_like(parameter) * 0.05)
+    return module
+
+
+def with_text(file: Path, target: Path, kind: str) -> Path:
+    """The three parts with another text decoder."""
+    torch.manual_seed(0)
+    words = build_tokenizer()
+    special = {name: getattr(words, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = TEXTS[kind](vocab_size=len(words) + 8, max_position_embeddings=128, **special)
+    assert config.model_type == kind
+    shaken(hf.AutoModelForCausalLM.from_config(config)).save_pretrained(target / "text")
+    words.save_pretrained(target / "text")
+    return described(file, target, language_model=str(target / "text"))
+
+
+def described(file: Path, target: Path, **parts: Any) -> Path:
+    """`file` with other parts, written to `target`."""
+    whole = {name: str(file.parent / part) for name, part in json.loads(file.read_text()).items()} | parts
+    (target / "limber.json").write_text(json.dumps(whole))
+    return target / "limber.json"
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_any_text_decoder_reads_the_picture_and_is_exact(kind: str, file: Path, tmp_path: Path) -> None:
+    model = load_model(f"limber:{with_text(file, tmp_path, kind)}", device="cpu")
+    found = examine(model)
+    assert found["exactness_residual"] <= 1e-5
+    assert (found["n_image_tokens"], found["n_layers"], found["d_mlp"]) == (N_PATCHES, 3, 48)
+    prompt = model.exact_prompt(model.default_prompt)
+    together = caption_batch(model, [picture(), picture(200)], prompt, 5)
+    alone = caption_batch(model, [picture()], prompt, 5)
+    assert alone.captions[0] == together.captions[0]
+
+
+def clip() -> tuple[Any, Any]:
+    vision = hf.CLIPVisionConfig(**TOWER, projection_dim=16)
+    return hf.CLIPVisionModel(vision), clip_pixels()
+
+
+def clip_pixels() -> Any:
+    return hf.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+
+
+def whole_clip() -> tuple[Any, Any]:
+    text = hf.CLIPTextConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    parts = {"vision_config": hf.CLIPVisionConfig(**TOWER).to_dict(), "text_config": text.to_dict()}
+    return hf.CLIPModel(hf.CLIPConfig(projection_dim=16, **parts)), clip_pixels()
+
+
+def siglip() -> tuple[Any, Any]:
+    return hf.SiglipVisionModel(hf.SiglipVisionConfig(**TOWER)), hf.SiglipImageProcessor(size=square(56))
+
+
+def dinov2() -> tuple[Any, Any]:
+    config = hf.Dinov2Config(**TOWER)
+    return hf.Dinov2Model(config), hf.BitImageProcessor(size={"shortest_edge": 60}, crop_size=square(56))
+
+
+def registers() -> tuple[Any, Any]:
+    config = hf.Dinov2WithRegistersConfig(num_register_tokens=3, **TOWER)
+    return hf.Dinov2WithRegistersModel(config), dinov2()[1]
+
+
+def vit() -> tuple[Any, Any]:
+    return hf.ViTModel(hf.ViTConfig(**TOWER)), hf.ViTImageProcessor(size=square(56))
+
+
+def swin() -> tuple[Any, Any]:
+    config = hf.SwinConfig(image_size=64, patch_size=4, embed_dim=12, depths=[1, 1], num_heads=[2, 4], window_size=2)
+    return hf.SwinModel(config), hf.ViTImageProcessor(size=square(64))
+
+
+def resnet() -> tuple[Any, Any]:
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[12, VISION_WIDTH], depths=[1, 1], layer_type="basic")
+    return hf.ResNetModel(config), hf.ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.9)
+
+
+def square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+# name: (encoder and image processor, rows and columns, states that come first)
+ENCODERS: dict[str, tuple[Callable[[], tuple[Any, Any]], tuple[int, int], int]] = {
+    "clip": (clip, (4, 4), 1),
+    "clip, both halves": (whole_clip, (4, 4), 1),
+    "siglip": (siglip, (4, 4), 0),
+    "dinov2": (dinov2, (4, 4), 1),
+    "dinov2 with registers": (registers, (4, 4), 4),
+    "vit": (vit, (4, 4), 1),
+    "swin": (swin, (8, 8), 0),
+    "resnet": (resnet, (8, 8), 0),
+}
+
+
+def with_encoder(file: Path, target: Path, made: tuple[Any, Any], seed: int = 0, **parts: Any) -> Path:
+    """The three parts with another image encoder."""
+    torch.manual_seed(seed)
+    encoder, image_processor = made
+    shaken(encoder, 2).save_pretrained(target / "encoder")
+    image_processor.save_pretrained(target / "encoder")
+    return described(file, target, vision_model=str(target / "encoder"), **parts)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_any_encoder_gives_a_grid_of_image_tokens(name: str, file: Path, tmp_path: Path) -> None:
+    make, grid, n_first = ENCODERS[name]
+    encoder, _ = made = make()
+    model = load_model(f"limber:{with_encoder(file, tmp_path, made)}", device="cpu")
+    facts = examine(model)
+    assert facts["exactness_residual"] <= 1e-5
+    assert facts["n_image_tokens"] == grid[0] * grid[1]
+    (told,) = facts["filled"]
+    assert told.startswith(f"of the encoder's states {n_first} come first and are left out (class_tokens, by the enc")
+    assert told.endswith(f"{grid[0]} × {grid[1]} are the image tokens")
+    inputs = model.encode([picture()], model.exact_prompt("A picture of"))
+    with torch.inference_mode():
+        alone = getattr(encoder, "vision_model", encoder) if name == "clip, both halves" else encoder
+        states = alone.eval()(inputs["pixel_values"]).last_hidden_state
+        if states.ndim == 4:
+            states = states.flatten(2).transpose(1, 2)
+        expected = model.module.projection(states[:, n_first:])
+        assert torch.allclose(
+            model.module.get_image_features(inputs["pixel_values"]).pooler_output, expected, atol=1e-4
+        )
+    assert image_grid(model, inputs, (80, 60)).tiles[0].shape == grid
+
+
+@torch.inference_mode()
+def test_the_places_of_a_map_lie_where_its_convolutions_look(file: Path, tmp_path: Path) -> None:
+    """The mean place of what changes with a spot is the spot's, on the average over spots and weights.
+
+    Half a place to the right and below, where equal stretches would put them, is six pixels.
+    """
+    plain = Image.new("RGB", (100, 100), (30, 30, 30))
+    spots = [(left, top) for left in (30, 40, 50, 60) for top in (30, 40, 50, 60)]
+    missed = []
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        torch.manual_seed(seed)
+        model = load_model(f"limber:{with_encoder(file, tmp_path / str(seed), resnet(), seed=seed)}", device="cpu")
+        grids = image_grid(model, model.encode([plain], model.exact_prompt("A")), plain.size)
+        centres = torch.tensor([middle(grids.box_of(token)) for token in range(64)])
+        for left, top in spots:
+            spotted = plain.copy()
+            spotted.paste((255, 255, 255), (left, top, left + 6, top + 6))
+            pixels = model.encode([plain, spotted], model.exact_prompt("A"))["pixel_values"]
+            before, after = model.module.get_image_features(pixels).pooler_output
+            change = (after - before).square().sum(-1)
+            found = (change[:, None] * centres).sum(0) / change.sum()
+            missed.append(found - torch.tensor([left + 3.0, top + 3.0]))
+    assert torch.stack(missed).mean(0).abs().max() < 2.5
+
+
+def middle(box: tuple[float, float, float, float] | None) -> tuple[float, float]:
+    assert box is not None
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def test_a_map_that_nobody_looked_at_has_no_places(file: Path, tmp_path: Path) -> None:
+    config = hf.PoolFormerConfig(hidden_sizes=[8, 8, 8, VISION_WIDTH], depths=[1, 1, 1, 1])
+    made = hf.PoolFormerModel(config), hf.ViTImageProcessor(size=square(64))
+    model = load_model(f"limber:{with_encoder(file, tmp_path, made)}", device="cpu")
+    assert examine(model)["n_image_tokens"] == 4
+    inputs = model.encode([picture()], model.exact_prompt("A picture of"))
+    with pytest.raises(UsageError, match="nobody looked where the places of a poolformer's map lie"):
+        image_grid(model, inputs, (80, 60))
+
+
+def mlcd() -> tuple[Any, Any]:
+    """A transformer whose type is not in the table of those known; it has a class token."""
+    config = hf.MLCDVisionConfig(**TOWER | {"hidden_size": 32})
+    return hf.MLCDVisionModel(config), clip_pixels()
+
+
+def test_an_encoder_of_unknown_kind_is_asked_about(file: Path, tmp_path: Path) -> None:
+    assert "mlcd_vision_model" not in FIRST
+    save_file({"weight": torch.randn(WIDTH, 32), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
+    wide = str(tmp_path / "wide.safetensors")
+    with pytest.raises(ModelError, match=r'17 states .* not known of a mlcd_vision_model; say it: "class_tokens": 1'):
+        load_model(f"limber:{with_encoder(file, tmp_path, mlcd(), projection=wide)}", device="cpu")
+    with pytest.raises(ModelError, match=r"17 states without the first 0 are no grid over 56 × 56 pixels"):
+        load_model(f"limber:{with_encoder(file, tmp_path, mlcd(), projection=wide, class_tokens=0)}", device="cpu")
+    model = load_model(f"limber:{with_encoder(file, tmp_path, mlcd(), projection=wide, class_tokens=1)}", device="cpu")
+    assert examine(model)["n_image_tokens"] == N_PATCHES
+    assert "1 come first and are left out (class_tokens, by the file)" in model.filled[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "parts", "message"),
+    [
+        (clip, {"class_tokens": 0}, "a clip_vision_model has class_tokens 1, the file says 0"),
+        (clip, {"class_tokens": "one"}, "class_tokens is 'one', expected a number"),
+        (lambda: (vit()[0], hf.CLIPImageProcessor(size={"shortest_edge": 56}, do_center_crop=False)), {}, "one size"),
+        (lambda: (hf.ViTMAEModel(hf.ViTMAEConfig(**TOWER)), vit()[1]), {}, "at random; take another encoder"),
+        (lambda: (clip()[0], hf.ViTImageProcessor(size=square(70))), {}, "cannot read a picture"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused(
+    make: Callable[[], tuple[Any, Any]], parts: dict[str, Any], message: str, file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(f"limber:{with_encoder(file, tmp_path, make(), **parts)}", device="cpu")
+
+
+# --- timm -------------------------------------------------------------------------------------------------------------
+
+HAS_TIMM = importlib.util.find_spec("timm") is not None
+
+
+def timm_folder(target: Path, architecture: str, side: int) -> Path:
+    """config.json as timm's own checkpoints have it: it names no model_type."""
+    about = {"input_size": [3, side, side], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0, "num_classes": 0}
+    config = {"architecture": architecture, "num_classes": 0, "label_names": [], "pretrained_cfg": about}
+    target.mkdir()
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+@pytest.mark.skipif(HAS_TIMM, reason="timm is installed: the test below is run instead")
+def test_a_timm_encoder_without_timm_is_told_how_to_get_it(file: Path, tmp_path: Path) -> None:
+    encoder = timm_folder(tmp_path / "encoder", "resnet10t", 64)
+    save_file({"weight": torch.zeros(1)}, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="it needs timm: `pip install timm`"):
+        load_model(f"limber:{described(file, tmp_path, vision_model=str(encoder))}", device="cpu")
+
+
+@pytest.mark.skipif(not HAS_TIMM, reason="needs timm and torchvision, which nothing else here does: pip install timm")
+@pytest.mark.parametrize(
+    ("architecture", "settings", "grid", "n_first", "width"),
+    [
+        ("efficientnet_lite0", {}, (2, 2), 0, 1280),
+        ("vit_tiny_patch16_224", {"img_size": 64}, (4, 4), 1, 192),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2, "depths": (1, 1)}, (8, 8), 0, 192),
+    ],
+)
+def test_a_timm_encoder_is_read(
+    architecture: str,
+    settings: dict[str, Any],
+    grid: tuple[int, int],
+    n_first: int,
+    width: int,
+    file: Path,
+    tmp_path: Path,
+) -> None:
+    timm = importlib.import_module("timm")
+    encoder = timm_folder(tmp_path / "encoder", architecture, 64)
+    config = json.loads((encoder / "config.json").read_text()) | {"model_args": settings}
+    (encoder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    made = timm.create_model(architecture, num_classes=0, **settings)
+    save_file(made.state_dict(), encoder / "model.safetensors", {"format": "pt"})
+    save_file({"weight": torch.randn(WIDTH, width), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
+    parts = {"vision_model": str(encoder), "projection": str(tmp_path / "wide.safetensors")}
+    model = load_model(f"limber:{described(file, tmp_path, **parts)}", device="cpu")
+    found = examine(model)
+    assert found["exactness_residual"] <= 1e-5
+    assert found["n_image_tokens"] == grid[0] * grid[1]
+    assert f"states {n_first} come first" in model.filled[0]
+    pixels = model.encode([picture()], model.exact_prompt("A picture of"))["pixel_values"]
+    with torch.inference_mode():
+        states = made.eval().forward_features(pixels)
+    if states.ndim == 4:
+        states = states if states.shape[-1] == width else states.permute(0, 2, 3, 1)
+        states = states.flatten(1, 2)
+    expected = model.module.projection(states[:, n_first:])
+    assert torch.allclose(model.module.get_image_features(pixels).pooler_output, expected, atol=1e-4)

@@ -16,10 +16,12 @@ import transformers as hf
 
 from mmn.core import ModelFacts
 from mmn.models.adapters import find_anatomy, find_family
-from mmn.models.limber import LimberConfig, LimberForConditionalGeneration
+from mmn.models.encoders import Layout
+from mmn.models.limber import put_together
 from mmn.models.model import Model
 from mmn.specimen.build import build_processor
 from mmn.specimen.tokenizer import IMAGE, build_tokenizer
+from tests.tiny_owl import N_QUERIES, SIDE, tiny_config
 
 VOCABULARY, IMAGE_ID, VIDEO_ID = 128, 120, 121
 WIDTH, FFN, N_LAYERS = 32, 48, 3  # FFN is no multiple of WIDTH, so that a mistaken matrix shows
@@ -263,6 +265,12 @@ def _blip2(n_words: int = VOCABULARY, image_id: int = IMAGE_ID, special: dict[st
     return hf.Blip2ForConditionalGeneration(config), _text(5) | {"pixel_values": torch.randn(1, 3, 28, 28)}
 
 
+def _mplug_owl2() -> Built:
+    config = tiny_config(vocab_size=VOCABULARY, image_token_id=IMAGE_ID, **SPECIAL)
+    picture = {"pixel_values": torch.randn(1, 3, SIDE, SIDE)}
+    return hf.AutoModelForImageTextToText.from_config(config), _text(N_QUERIES + 1) | picture
+
+
 def _limber() -> Built:
     text = hf.GPTJConfig(
         n_embd=WIDTH,
@@ -275,8 +283,8 @@ def _limber() -> Built:
         **SPECIAL,
     )
     vision = hf.BeitConfig(**TOWER, vocab_size=16)
-    parts = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
-    module = LimberForConditionalGeneration(LimberConfig(text, vision, IMAGE_ID), *parts)
+    encoder, language_model = hf.BeitModel(vision, add_pooling_layer=False), hf.GPTJForCausalLM(text)
+    module = put_together(language_model, encoder, Layout(2, 2, 1, TOWER["hidden_size"], "the test"), IMAGE_ID)
     return module, _text(4, prefix=()) | {"pixel_values": torch.randn(1, 3, 28, 28)}
 
 
@@ -303,5 +311,6 @@ FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "paligemma on gemma2": lambda: _paligemma(hf.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, **LLAMA)),
     "instructblip": _instructblip,
     "blip-2": _blip2,
+    "mplug_owl2": _mplug_owl2,
     "limber": _limber,
 }

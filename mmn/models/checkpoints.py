@@ -78,6 +78,9 @@ def _plain_config(path: Path) -> Any:
     """
     from transformers import AutoConfig
 
+    from mmn.models import mplug_owl2
+
+    mplug_owl2.register()
     with Translated(f"{path}/config.json cannot be read"):
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         for part in _parts_of(config):
@@ -100,7 +103,7 @@ def _read_raw_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{path} has no config.json; give the folder that save_pretrained wrote")
     raw = read_json(file)
-    model_type = raw.get("model_type")
+    model_type = raw.get("model_type", "timm_wrapper" if "pretrained_cfg" in raw else None)  # timm's files name none
     if not isinstance(model_type, str):
         raise ModelError(f"{file} cannot be read: it names no model_type (found {str(model_type)[:80]!r})")
     _refuse_other_layout(path, raw)
@@ -136,7 +139,7 @@ def _refuse_adapter(path: Path) -> None:
 
 
 def _refuse_other_layout(path: Path, raw: Mapping[str, Any]) -> None:
-    named = [raw["model_type"], *[key for key in ("mm_vision_tower",) if key in raw]]
+    named = [raw.get("model_type"), *[key for key in ("mm_vision_tower",) if key in raw]]
     for mark, remedy in OTHER_LAYOUTS.items():
         if mark in named:
             raise UnsupportedModelError(f"{path} is in the layout of its authors ({mark!r} in config.json): {remedy}")
@@ -202,8 +205,8 @@ def require_safetensors(path: Path) -> None:
     pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
     if pickled:
         raise ModelError(
-            f"{path} has only pickled weights ({pickled[0]}), which can run code when opened; convert them with "
-            "save_pretrained(safe_serialization=True) where you trust them"
+            f"{path} has only pickled weights ({pickled[0]}), which can run code when opened; turn them into "
+            f"safetensors with `python -m mmn.models.convert {path}`, which reads tensors and runs nothing"
         )
     raise ModelError(f"{path} has a config.json but no weights; expected model.safetensors")
 

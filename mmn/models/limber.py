@@ -4,12 +4,16 @@ Merullo et al. 2022, arXiv 2209.15162; P1 (arXiv 2308.01544) reads BEiT's 196 pa
 parts are checkpoints of their own, so a small file says which they are (`limber:FILE.json`):
 
     {"language_model": "EleutherAI/gpt-j-6b", "vision_model": "microsoft/beit-large-patch16-224-pt22k",
-     "projection": "projection.safetensors"}
+     "projection": "projection.safetensors", "class_tokens": 1}
 
 Folders and files count from where that file is; the projection is safetensors with `weight` (text width × image width)
-and `bias`. Each patch state (without BEiT's class token) becomes one image token, before the words, as in P1.
+and `bias`. Any text decoder whose parts are found and any image encoder of transformers or timm will do; of a CLIP or
+SigLIP the image half is taken. Each of the encoder's last states that has a place becomes one image token, before the
+words, as in P1; `class_tokens`, how many states come first that have none, may be left out where the encoder's type
+says it (`encoders`). Image tokens enter where the words' embeddings do: what a decoder does to those (Gemma's factor,
+Granite's multiplier) is done to them, too.
 
-Left out: LiMBeR's other encoders (CLIP's ResNet, NF-ResNet), and projections as pickled `.ckpt`: convert those first.
+Left out: projections as pickled `.ckpt`: convert those first.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,24 +43,52 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmn.errors import ModelError
-from mmn.models.adapters import FAMILIES, find_anatomy
+from mmn.models.adapters import FAMILIES, Family, find_anatomy, find_family
 from mmn.models.checkpoints import fingerprint, module_without_weights, read_config
+from mmn.models.encoders import UNKNOWN, Layout, find_layout, placed_states
 from mmn.models.hub import find_checkpoint
 from mmn.models.weights import load_weights
 from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 
 PARTS: Final = ("language_model", "vision_model", "projection")
+CLASS_TOKENS: Final = "class_tokens"
 PLACEHOLDER: Final = "<image>"
+# What text models do with the logits, by `model_type`; of other families it is declared in their own rows.
+_CAPPED: Final = {"has_soft_cap": True}
+_SCALED: Final = {"head_factor": "logit_scale"}
+_HEADS: Final[dict[str, dict[str, Any]]] = {
+    "gemma2": _CAPPED,
+    "gemma3_text": _CAPPED,
+    "cohere": _SCALED,
+    "cohere2": _SCALED,
+    "granite": {"head_divisor": "logits_scaling"},
+}
 
 
 class LimberConfig(PretrainedConfig):  # type: ignore[misc]
-    """What the two halves are, and the placeholder that stands for an image token in `input_ids`."""
+    """What the two halves are, and the placeholder that stands for an image token in `input_ids`.
+
+    `image_grid` is (rows, columns) of image tokens, each at `centre` of its stretch; `n_class_tokens` of the encoder's
+    states come before them, and `d_image` is how wide these are.
+    """
 
     model_type = "limber"
 
-    def __init__(self, text_config: Any = None, vision_config: Any = None, image_token_id: int = -1, **more: Any):
+    def __init__(
+        self,
+        text_config: Any = None,
+        vision_config: Any = None,
+        image_token_id: int = -1,
+        image_grid: tuple[int, int] = (0, 0),
+        n_class_tokens: int = 0,
+        d_image: int = 0,
+        centre: str = UNKNOWN,
+        **more: Any,
+    ):
         self.text_config, self.vision_config, self.image_token_id = text_config, vision_config, image_token_id
+        self.image_grid, self.n_class_tokens, self.d_image = image_grid, n_class_tokens, d_image
+        self.centre = centre
         self.default_prompt = "A picture of"  # P1's
         super().__init__(**more)
 
@@ -71,7 +104,7 @@ class LimberForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
     def __init__(self, config: LimberConfig, vision_model: Any, language_model: Any) -> None:
         super().__init__(config)
         self.vision_model, self.language_model = vision_model, language_model
-        self.projection = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.projection = nn.Linear(config.d_image, config.text_config.hidden_size)
         self.generation_config = language_model.generation_config
 
     def get_input_embeddings(self) -> Any:
@@ -97,55 +130,101 @@ class LimberForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         return self.language_model(inputs_embeds=embeddings, logits_to_keep=logits_to_keep, **more)
 
     def get_image_features(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> BaseModelOutputWithPooling:
-        """`pooler_output` are the image tokens (batch, patches, text width), as in transformers' own families."""
-        states = self.vision_model(pixel_values=pixel_values).last_hidden_state
-        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.projection(states[:, 1:]))
+        """`pooler_output` are the image tokens (batch, places, text width), as in transformers' own families."""
+        states = placed_states(self.vision_model, pixel_values, self.config.n_class_tokens)
+        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.projection(states))
 
 
 class LimberProcessor:
-    """Pictures and prompts to model inputs; each placeholder of the prompt becomes one for every patch."""
+    """Pictures and prompts to model inputs; each placeholder of the prompt becomes one for every image token."""
 
     chat_template = None
     image_token = PLACEHOLDER
 
-    def __init__(self, image_processor: Any, tokenizer: Any, n_patches: int) -> None:
-        self.image_processor, self.tokenizer, self.n_patches = image_processor, tokenizer, n_patches
+    def __init__(self, image_processor: Any, tokenizer: Any, n_places: int) -> None:
+        self.image_processor, self.tokenizer, self.n_places = image_processor, tokenizer, n_places
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         tokenizer.add_tokens([PLACEHOLDER], special_tokens=True)
 
     def __call__(self, images: Sequence[Image.Image], text: Sequence[str], **more: Any) -> dict[str, Tensor]:
-        whole = [one.replace(PLACEHOLDER, PLACEHOLDER * self.n_patches) for one in text]
-        more.pop("add_special_tokens", None)  # GPT-J has none before a text
+        whole = [one.replace(PLACEHOLDER, PLACEHOLDER * self.n_places) for one in text]
+        more.pop("add_special_tokens", None)  # no prompt here begins with the tokenizer's own
         pixels = self.image_processor(images=list(images), return_tensors="pt")
         words = self.tokenizer(whole, **more)
         named = {name: words[name] for name in ("input_ids", "attention_mask")}
         return named | {"pixel_values": pixels["pixel_values"]}
 
 
-def load_limber(file: Path, dtype: torch.dtype) -> tuple[LimberForConditionalGeneration, LimberProcessor, str]:
-    """The model that a `limber:` file describes, its processor, and a fingerprint of all three parts.
+@dataclass(frozen=True)
+class Limber:
+    """The parts together; `family` is where they are in `module`, `digest` of all three, `layout` the encoder's."""
+
+    module: LimberForConditionalGeneration
+    processor: LimberProcessor
+    family: Family
+    digest: str
+    layout: Layout
+
+
+def load_limber(file: Path, dtype: torch.dtype) -> Limber:
+    """The model that a `limber:` file describes.
 
     Raises:
-        ModelError: no such file, a part of it missing or not whole, a projection that does not fit.
+        ModelError: no such file, a part of it missing or not whole, a projection that does not fit, an encoder whose
+            states are no grid or not known to be one.
+        UnsupportedModelError: no adapter for the text decoder.
     """
-    parts = _read_parts(file)
+    parts, class_tokens = _read_parts(file)
     text_path = find_checkpoint(parts[PARTS[0]], judge_decoder).path
     vision_path = find_checkpoint(parts[PARTS[1]], read_config).path
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
-    vision_model = load_weights(AutoModel, vision_path, dtype, unused=("pooler",))
-    processor = _load_processor(text_path, vision_path, vision_model.config)
-    image_token_id = processor.tokenizer.convert_tokens_to_ids(PLACEHOLDER)
-    config = LimberConfig(language_model.config, vision_model.config, image_token_id)
-    module = LimberForConditionalGeneration(config, vision_model, language_model)
-    projection_path = Path(parts["projection"])
-    _load_projection(module.projection, projection_path)
+    vision_model = _load_encoder(vision_path, dtype)
+    tokenizer, image_processor = _load_processors(text_path, vision_path)
+    layout = find_layout(vision_model, image_processor, class_tokens, parts[PARTS[1]])
+    processor = LimberProcessor(image_processor, tokenizer, layout.n_places)
+    module = put_together(language_model, vision_model, layout, tokenizer.convert_tokens_to_ids(PLACEHOLDER))
+    _load_projection(module.projection, Path(parts["projection"]))
+    digest = _digest(text_path, vision_path, Path(parts["projection"]))
+    return Limber(module.to(dtype), processor, family_of(language_model), digest, layout)
+
+
+def put_together(
+    language_model: Any, vision_model: Any, layout: Layout, image_token_id: int
+) -> LimberForConditionalGeneration:
+    """The whole model, its projection at random."""
+    config = LimberConfig(
+        language_model.config,
+        vision_model.config,
+        image_token_id,
+        (layout.rows, layout.columns),
+        layout.n_first,
+        layout.width,
+        layout.centre,
+    )
+    return LimberForConditionalGeneration(config, vision_model, language_model)
+
+
+def family_of(language_model: Any) -> Family:
+    """The row of `limber` with what this text model does with its logits."""
+    return replace(find_family("limber"), **_HEADS.get(language_model.config.model_type, {}))
+
+
+def _load_encoder(path: Path, dtype: torch.dtype) -> Any:
+    """The image encoder of a folder; of a model of two halves, as CLIP's checkpoints are, the image half."""
+    config = read_config(path)
+    config = getattr(config, "vision_config", config)
+    return load_weights(AutoModel, path, dtype, unused=("pooler", "head"), config=config).eval()
+
+
+def _digest(text_path: Path, vision_path: Path, projection: Path) -> str:
+    """A fingerprint of all three parts."""
     digest = hashlib.sha256()
     for part in (fingerprint(text_path), fingerprint(vision_path)):
         digest.update(part.encode())
-    digest.update(hashlib.sha256(projection_path.read_bytes()).digest())
-    return module.to(dtype), processor, digest.hexdigest()
+    digest.update(hashlib.sha256(projection.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def judge_decoder(path: Path) -> None:
@@ -153,8 +232,8 @@ def judge_decoder(path: Path) -> None:
     find_anatomy(module_without_weights(AutoModelForCausalLM, path, read_config(path)), FAMILIES["limber"])
 
 
-def _read_parts(file: Path) -> dict[str, str]:
-    """The three parts; those that are there beside the file, with their whole path."""
+def _read_parts(file: Path) -> tuple[dict[str, str], int | None]:
+    """The three parts, those that are there beside the file with their whole path; and `class_tokens`, if said."""
     require_inside(file)
     try:
         parts = json.loads(file.read_text(encoding="utf-8"))
@@ -163,17 +242,20 @@ def _read_parts(file: Path) -> dict[str, str]:
     missing = [name for name in PARTS if not isinstance(parts, dict) or not isinstance(parts.get(name), str)]
     if missing:
         raise ModelError(f"limber:{file} lacks {', '.join(missing)}; it is JSON with {', '.join(PARTS)}")
+    class_tokens = parts.get(CLASS_TOKENS)
+    if class_tokens is not None and (type(class_tokens) is not int or class_tokens < 0):
+        raise ModelError(f"limber:{file}: {CLASS_TOKENS} is {class_tokens!r}, expected a number of states: 0, 1, …")
     beside = {name: (file.parent / parts[name]).absolute() for name in PARTS}
-    return {name: str(beside[name]) if beside[name].exists() else parts[name] for name in PARTS}
+    return {name: str(beside[name]) if beside[name].exists() else parts[name] for name in PARTS}, class_tokens
 
 
-def _load_processor(text_path: Path, vision_path: Path, vision: Any) -> LimberProcessor:
+def _load_processors(text_path: Path, vision_path: Path) -> tuple[Any, Any]:
+    """The tokenizer of one, the image processor of the other."""
     with Translated(f"{text_path}: its tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(text_path, local_files_only=True, trust_remote_code=False)
     with Translated(f"{vision_path}: its image processor cannot be loaded"):
         images = AutoImageProcessor.from_pretrained(vision_path, local_files_only=True, trust_remote_code=False)
-    with Translated(f"{vision_path}: its config tells no number of patches"):
-        return LimberProcessor(images, tokenizer, (vision.image_size // vision.patch_size) ** 2)
+    return tokenizer, images
 
 
 def _load_projection(projection: nn.Linear, path: Path) -> None:

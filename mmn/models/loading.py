@@ -17,7 +17,7 @@ from PIL import Image
 from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
 from mmn.models import deltas
-from mmn.models.adapters import Family, find_anatomy, find_family
+from mmn.models.adapters import Family, find_anatomy
 from mmn.models.checkpoints import judge_family, require_safetensors
 from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
@@ -149,8 +149,9 @@ def _load_limber(name: str, dtype: str, device: str) -> Model:
     """The model that the file of `limber:FILE.json` describes."""
     device = resolve_device(device)
     usual = torch.float32 if device == "cpu" else torch.float16
-    module, processor, digest = load_limber(Path(name.removeprefix(LIMBER)).expanduser(), DTYPES.get(dtype, usual))
-    return _put_together(name, module.to(device), processor, find_family("limber"), digest)
+    made = load_limber(Path(name.removeprefix(LIMBER)).expanduser(), DTYPES.get(dtype, usual))
+    told = (made.layout.sentence(),)
+    return _put_together(name, made.module.to(device), made.processor, made.family, made.digest, told)
 
 
 def _put_together(

@@ -98,10 +98,16 @@ FAMILIES: dict[str, Family] = {
         Family("granite_docling", head_divisor="logits_scaling"),
         Family("muse_glimmer", head_factor="output_multiplier", has_soft_cap=True),
         Family(
+            "mplug_owl2",
+            "MAGAer13/mplug-owl2-llama2-7b (converted: docs/methods.md)",
+            bare_prompt="USER: {image}{prompt} ASSISTANT:",
+            grid="queries",
+        ),
+        Family(
             "limber",
             "limber:FILE.json (EleutherAI/gpt-j-6b reading microsoft/beit-large-patch16-224-pt22k)",
             bare_prompt="{image}{prompt}",
-            grid="patches",
+            grid="encoder",
         ),
     )
 }

@@ -10,13 +10,14 @@ from mmn.models.geometry.any_resolution import any_resolution, any_resolution_wi
 from mmn.models.geometry.crops import canvas_and_whole, split
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
-from mmn.models.geometry.whole import merged, patches
+from mmn.models.geometry.whole import encoder, merged, patches
 
 if TYPE_CHECKING:
     from mmn.models.model import Model  # torch, which geometry itself does without
 
 GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "patches": patches,
+    "encoder": encoder,
     "merged": merged,
     "canvas": canvas_and_whole,
     "split": split,
@@ -24,7 +25,7 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "any-resolution with class token": any_resolution_with_class_token,
 }
 WITHOUT_GRID: Final = {
-    "queries": "its image tokens are a Q-Former's queries, each of which sees the whole picture",
+    "queries": "its image tokens are queries (a Q-Former's, an abstractor's), each of which sees the whole picture",
 }
 
 

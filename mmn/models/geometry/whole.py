@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
-from mmn.models.geometry.grids import Cell, Grid, Grids, cells_of
+from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of, even
 
-_CHECKED_PROCESSORS: Final = ("Beit", "CLIP", "Llava", "Siglip")  # for `patches`: resize, pad, crop, no more
+_CHECKED_PROCESSORS: Final = ("Beit", "Bit", "CLIP", "ConvNext", "Llava", "Siglip", "ViT")  # resize, pad, crop, no more
+_SHIFTED: Final = {"middle": False, "first pixel": True}  # `encoders.Layout.centre`
+_CONVNEXT_CROPS_BELOW: Final = 384  # pixels; from there on pictures are squeezed
 
 
 def patches(inputs: GridInputs) -> Grids:
@@ -22,6 +24,33 @@ def patches(inputs: GridInputs) -> Grids:
     if n_more == 1 and getattr(inputs.config, "vision_feature_select_strategy", None) == "full":
         cells.insert(0, None)  # the tower's class token comes first
     return Grids((grid,), tuple(cells))
+
+
+def encoder(inputs: GridInputs) -> Grids:
+    """As many rows and columns as an encoder of any kind gives, equal stretches of what it sees (`limber`).
+
+    The places of a convolutional network see more than their stretch, and lie in it where `config.centre` says.
+    """
+    config = inputs.config
+    if config.centre not in _SHIFTED:
+        raise inputs.refusal(f"nobody looked where the places of a {config.vision_config.model_type}'s map lie")
+    patch = getattr(config.vision_config, "patch_size", None)
+    rows, columns = (
+        tuple(map(line.to_picture, _stretches(n, length, patch, _SHIFTED[config.centre])))
+        for line, n, length in zip(_lines(inputs), config.image_grid, inputs.canvas, strict=True)
+    )
+    grid = Grid(rows, columns)
+    return Grids((grid,), tuple(cells_of(0, grid)))
+
+
+def _stretches(n: int, n_pixels: int, patch: object, is_shifted: bool) -> Axis:
+    """Equal stretches of a canvas; pixels at its end that make no whole patch are left out.
+
+    Shifted, each has its first pixel in its middle: it begins half a stretch earlier.
+    """
+    end = float(n * patch if isinstance(patch, int) and n == n_pixels // patch else n_pixels)
+    shift = (end / n - 1) / 2 if is_shifted else 0.0
+    return even(n, -shift, end - shift)
 
 
 def merged(inputs: GridInputs) -> Grids:
@@ -47,9 +76,7 @@ def _lines(inputs: GridInputs) -> tuple[Line, Line]:
     if is_padded and kind != "Llava":
         raise inputs.refusal("it pads pictures in a way that was not checked")
     padded = (max(inputs.lengths),) * 2 if is_padded else inputs.lengths
-    resized = _resized(inputs, padded)
-    crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
-    canvas = resized if crop is None else (int(crop["height"]), int(crop["width"]))
+    resized, canvas = _convnext(inputs) if kind == "ConvNext" else _resized_and_cropped(inputs, padded)
     if any(kept > length for kept, length in zip(canvas, resized, strict=True)):
         raise inputs.refusal(f"it crops {canvas} pixels (height, width) from a picture of only {resized}")
     inputs.require_canvas(canvas)
@@ -60,12 +87,37 @@ def _lines(inputs: GridInputs) -> tuple[Line, Line]:
     return row, column
 
 
+def _resized_and_cropped(inputs: GridInputs, lengths: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) after resizing, and of the middle that is kept."""
+    processor = inputs.processor
+    resized = _resized(inputs, lengths)
+    crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
+    return resized, resized if crop is None else (int(crop["height"]), int(crop["width"]))
+
+
+def _convnext(inputs: GridInputs) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Small pictures are enlarged by 1 / crop_pct and cropped back, large ones squeezed into a square."""
+    processor = inputs.processor
+    short = int(dict(processor.size).get("shortest_edge") or 0)
+    if not short or getattr(processor, "do_center_crop", False):
+        raise inputs.refusal(f"it resizes to {dict(processor.size)}, or crops once more")
+    square = (short, short)
+    if short >= _CONVNEXT_CROPS_BELOW:
+        return square, square
+    return _shortest(int(short / processor.crop_pct), inputs.lengths), square
+
+
 def _resized(inputs: GridInputs, lengths: tuple[int, int]) -> tuple[int, int]:
     """(height, width) after resizing: to a size, or with the shorter side to a length."""
     size = dict(inputs.processor.size)
     if set(size) == {"height", "width"}:
         return int(size["height"]), int(size["width"])
     if set(size) == {"shortest_edge"}:
-        short, long = int(size["shortest_edge"]), int(size["shortest_edge"] * max(lengths) / min(lengths))
-        return (long, short) if lengths[1] <= lengths[0] else (short, long)
+        return _shortest(int(size["shortest_edge"]), lengths)
     raise inputs.refusal(f"it resizes to {size}")
+
+
+def _shortest(short: int, lengths: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture whose shorter side becomes `short`."""
+    long = int(short * max(lengths) / min(lengths))
+    return (long, short) if lengths[1] <= lengths[0] else (short, long)
