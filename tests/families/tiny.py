@@ -63,14 +63,19 @@ def build(model_type: str, seed: int = 0) -> TinyVLM:
     Raises:
         ImportError: when the type needs a package that is not installed.
     """
-    torch.manual_seed(seed)
-    config = tiny_config(model_type)
-    module = getattr(transformers, BUILT_BY[model_type])(config).float()
-    _roughen(module)
+    module = new_model(model_type, seed)
     with tempfile.TemporaryDirectory() as folder:
         module.save_pretrained(folder)
         module = load(Path(folder))
     return TinyVLM(model_type, module, None, lambda images: encode_bare(module, images))
+
+
+def new_model(model_type: str, seed: int = 0) -> Any:
+    """The tiny model of a type as it is made, with norm scales, biases and gates that are not trivial."""
+    torch.manual_seed(seed)
+    module = getattr(transformers, BUILT_BY[model_type])(tiny_config(model_type)).float()
+    _roughen(module)
+    return module
 
 
 def load(folder: Path) -> Any:
