@@ -14,6 +14,7 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
@@ -30,7 +31,7 @@ FIRST_FREE_ID = 520  # above the ids that tiny configs give to their own special
 
 def save_checkpoint(model_type: str, folder: Path, seed: int = 0) -> Path:
     """Writes the tiny model of a type and its processor; returns the folder."""
-    module = new_model(model_type, seed)
+    module = new_model(model_type, seed, RECIPES[model_type].model)
     module.save_pretrained(folder)
     build_processor(model_type, module.config).save_pretrained(folder)
     return folder
@@ -42,15 +43,22 @@ def build_processor(model_type: str, config: Any) -> Any:
     tokenizer = tokenizer_of(config, recipe, picture)
     kind = getattr(transformers, recipe.processor or PROCESSOR_MAPPING_NAMES[model_type])
     parts = {name: _part(name, model_type, recipe, tokenizer) for name in kind.get_attributes()}
-    template = {"chat_template": chat_template(picture)} if picture.has_template else {}
+    template = {"chat_template": chat_template(picture, recipe)} if picture.has_template else {}
     return kind(**parts, **recipe.numbers(config), **template)
 
 
-def chat_template(picture: Picture) -> str:
+def placeholder(model_type: str) -> str:
+    """What stands for a picture in a prompt at the tiny model's size."""
+    return RECIPES[model_type].placeholder or PICTURES[model_type].placeholder
+
+
+def chat_template(picture: Picture, recipe: Recipe) -> str:
     """A template of one turn that writes `picture.prompt`: the picture's part, then the words' part."""
     before, _, after = picture.prompt.partition("{image}")
     between, _, end = after.partition("{prompt}")
-    image, text = (json.dumps(part)[1:-1] for part in (picture.placeholder + between, "{{ part['text'] }}"))
+    image, text = (
+        json.dumps(part)[1:-1] for part in ((recipe.placeholder or picture.placeholder) + between, "{{ part['text'] }}")
+    )
     return (
         f"{before}{{% for message in messages %}}{{% for part in message['content'] %}}"
         f"{{% if part['type'] == 'image' %}}{{{{ \"{image}\" }}}}{{% else %}}{text}{{% endif %}}"
@@ -73,6 +81,7 @@ def tokenizer_of(config: Any, recipe: Recipe, picture: Picture) -> PreTrainedTok
         {"id": number, "content": token, "special": True}
         | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         for token, number in sorted(_all_special(ids), key=lambda item: item[1])
+        if token not in recipe.plain
     ]
     state["post_processor"] = _adds_start()
     return PreTrainedTokenizerFast(
@@ -126,8 +135,8 @@ def _part(name: str, model_type: str, recipe: Recipe, tokenizer: Any) -> Any:
         kind = recipe.image_processor or _listed(IMAGE_PROCESSOR_MAPPING_NAMES, recipe.kin or model_type)
         return getattr(transformers, kind)(**recipe.images)
     if name == "video_processor":
-        return getattr(transformers, _listed(VIDEO_PROCESSOR_MAPPING_NAMES, recipe.kin or model_type))()
-    return getattr(transformers, recipe.feature_extractor)()
+        return getattr(transformers, _listed(VIDEO_PROCESSOR_MAPPING_NAMES, recipe.kin or model_type))(**recipe.videos)
+    return getattr(transformers, recipe.feature_extractor or FEATURE_EXTRACTOR_MAPPING_NAMES[model_type])()
 
 
 def _listed(table: dict[str, dict[str, str | None]], model_type: str) -> str:

@@ -10,6 +10,7 @@ own (`pip install --no-deps --target FOLDER torchvision==0.28.0`) and name the f
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -31,7 +32,7 @@ def has_torchvision() -> bool:
     if spec is None or spec.origin is None:
         return False
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -46,4 +47,4 @@ def _declare(descriptions: Path) -> None:
     for name in sorted(set(_DESCRIBED.findall(descriptions.read_text(encoding="utf-8")))):
         library.define(f"{name}(Tensor x) -> Tensor")
     _libraries.append(library)
-    import torchvision  # noqa: F401
+    importlib.import_module("torchvision")
