@@ -13,7 +13,7 @@ from typing import Any
 
 import transformers
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoProcessor, PreTrainedTokenizerFast
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
@@ -24,9 +24,10 @@ from tests.families.inputs import image_id
 from tests.families.pictures import PICTURES, Picture
 from tests.families.recipes import RECIPES, Recipe
 from tests.families.shrink import VOCABULARY
-from tests.families.tiny import new_model
+from tests.families.tiny import load, new_model
 
 FIRST_FREE_ID = 520  # above the ids that tiny configs give to their own special tokens
+STANDARD = ("sep_token", "cls_token", "mask_token")  # attributes that every tokenizer has
 
 
 def save_checkpoint(model_type: str, folder: Path, seed: int = 0) -> Path:
@@ -35,6 +36,14 @@ def save_checkpoint(model_type: str, folder: Path, seed: int = 0) -> Path:
     module.save_pretrained(folder)
     build_processor(model_type, module.config).save_pretrained(folder)
     return folder
+
+
+def load_checkpoint(model_type: str, folder: Path) -> tuple[Any, Any]:
+    """A type's processor, padding on the left, and its tiny model: saved to a folder and loaded as a user does."""
+    save_checkpoint(model_type, folder)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    processor.tokenizer.padding_side = "left"
+    return processor, load(folder)
 
 
 def build_processor(model_type: str, config: Any) -> Any:
@@ -91,7 +100,8 @@ def tokenizer_of(config: Any, recipe: Recipe, picture: Picture) -> PreTrainedTok
         eos_token=EOS,
         unk_token=UNKNOWN,
         padding_side="left",
-        extra_special_tokens=recipe.named,
+        extra_special_tokens={name: token for name, token in recipe.named.items() if name not in STANDARD},
+        **{name: token for name, token in recipe.named.items() if name in STANDARD},
     )
 
 

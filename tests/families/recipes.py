@@ -350,6 +350,7 @@ RECIPES: dict[str, Recipe] = {
         images={"size": {"shortest_edge": SIDE}, "crop_size": SQUARE},
         numbers=lambda _: {"image_seq_length": 49},
         tokens=dict.fromkeys(("<racm3:break>", "<eoss>", "<reserved08706>"), ""),
+        named={"sep_token": "<reserved08706>"},
     ),
     "emu3": Recipe(
         images={"min_pixels": 32**2, "max_pixels": SIDE**2},
