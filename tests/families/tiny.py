@@ -7,7 +7,7 @@ saves and loads the model as a user does. Nothing is downloaded. `REFUSED` says 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,19 @@ def build(model_type: str, seed: int = 0) -> TinyVLM:
     Raises:
         ImportError: when the type needs a package that is not installed.
     """
-    torch.manual_seed(seed)
-    config = tiny_config(model_type)
-    module = getattr(transformers, BUILT_BY[model_type])(config).float()
-    _roughen(module)
+    module = new_model(model_type, seed)
     with tempfile.TemporaryDirectory() as folder:
         module.save_pretrained(folder)
         module = load(Path(folder))
     return TinyVLM(model_type, module, None, lambda images: encode_bare(module, images))
+
+
+def new_model(model_type: str, seed: int = 0, more: Mapping[str, Any] | None = None) -> Any:
+    """The tiny model of a type as it is made, with norm scales, biases and gates that are not trivial."""
+    torch.manual_seed(seed)
+    module = getattr(transformers, BUILT_BY[model_type])(tiny_config(model_type, more)).float()
+    _roughen(module)
+    return module
 
 
 def load(folder: Path) -> Any:
@@ -79,11 +84,14 @@ def load(folder: Path) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def tiny_config(model_type: str) -> Any:
-    """The default config of a type, small, with token ids inside the small vocabulary and this type's overrides."""
+def tiny_config(model_type: str, more: Mapping[str, Any] | None = None) -> Any:
+    """The default config of a type, small, with token ids inside the small vocabulary and this type's overrides.
+
+    `more` are settings by dotted path on top of `OVERRIDES`.
+    """
     config_type = CONFIG_MAPPING[model_type]
     settings = shrink(config_type().to_dict())
-    for path, value in OVERRIDES.get(model_type, {}).items():
+    for path, value in (OVERRIDES.get(model_type, {}) | dict(more or {})).items():
         _set(settings, path, value)
     _renumber_tokens(settings, _other_ids(settings))
     for key in ("transformers_version", "architectures", "model_type"):
