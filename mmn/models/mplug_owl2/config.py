@@ -54,8 +54,8 @@ class AbstractorSettings:
 class MplugOwl2Config(LlamaConfig):  # type: ignore[misc]
     """Llama's config with `visual_config` ({"visual_model": …, "visual_abstractor": …}).
 
-    `image_token_index` stands in `input_ids` for an image token: the first number that is no word's, unless the file says
-    another.
+    `image_token_index` stands in `input_ids` for an image token: the first number that is no word's, unless the file
+    says another.
     """
 
     model_type = "mplug_owl2"
