@@ -134,9 +134,9 @@ class Plain:
         image = self.image_tokens(pixels)
         table = self.weights["model.embed_tokens.weight"]
         queue = list(image)
-        stream = [queue.pop(0) if one == self.config.image_token_id else table[one] for one in ids]
+        stream = [queue.pop(0) if one == self.config.image_token_index else table[one] for one in ids]
         assert not queue
-        ways = [int(one == self.config.image_token_id) for one in ids]
+        ways = [int(one == self.config.image_token_index) for one in ids]
         states = torch.stack(stream)
         for layer in range(self.config.num_hidden_layers):
             at = f"model.layers.{layer}"
@@ -253,7 +253,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
 def test_logits_are_those_of_a_plain_computation() -> None:
     module = tiny_module(tiny_config(), scale=3.0)
     plain = Plain(dict(module.state_dict()), module.config)
-    ids = [1, 7, *[module.config.image_token_id] * (N_QUERIES + 1), 9, 4, 30]
+    ids = [1, 7, *[module.config.image_token_index] * (N_QUERIES + 1), 9, 4, 30]
     pixels = torch.randn(3, SIDE, SIDE)
     found = module(input_ids=torch.tensor([ids]), pixel_values=pixels[None]).logits[0]
     expected = plain.logits(ids, pixels)
@@ -437,8 +437,8 @@ def test_parts_that_do_not_fit_are_refused(change: dict, message: str, folder: P
 
 
 def test_a_word_in_the_place_of_the_placeholder_is_refused(folder: Path, tmp_path: Path) -> None:
-    copy_with(folder, tmp_path, image_token_id=5)
-    with pytest.raises(ModelError, match="set image_token_id"):
+    copy_with(folder, tmp_path, image_token_index=5)
+    with pytest.raises(ModelError, match="set image_token_index"):
         load_model(str(tmp_path), device="cpu")
 
 

@@ -266,7 +266,7 @@ def _blip2(n_words: int = VOCABULARY, image_id: int = IMAGE_ID, special: dict[st
 
 
 def _mplug_owl2() -> Built:
-    config = tiny_config(vocab_size=VOCABULARY, image_token_id=IMAGE_ID, **SPECIAL)
+    config = tiny_config(vocab_size=VOCABULARY, image_token_index=IMAGE_ID, **SPECIAL)
     picture = {"pixel_values": torch.randn(1, 3, SIDE, SIDE)}
     return hf.AutoModelForImageTextToText.from_config(config), _text(N_QUERIES + 1) | picture
 

@@ -54,19 +54,19 @@ class AbstractorSettings:
 class MplugOwl2Config(LlamaConfig):  # type: ignore[misc]
     """Llama's config with `visual_config` ({"visual_model": …, "visual_abstractor": …}).
 
-    `image_token_id` stands in `input_ids` for an image token: the first number that is no word's, unless the file says
-    another.
+    `image_token_index` stands in `input_ids` for an image token: the first number that is no word's, unless the file
+    says another.
     """
 
     model_type = "mplug_owl2"
 
     visual_config: dict | None = None
-    image_token_id: int | None = None
+    image_token_index: int | None = None
 
     def __post_init__(self, **more: Any) -> None:
         super().__post_init__(**more)
-        if self.image_token_id is None:
-            self.image_token_id = self.vocab_size
+        if self.image_token_index is None:
+            self.image_token_index = self.vocab_size
         vision, abstractor = self.vision, self.abstractor
         if abstractor.grid_size**2 + 1 != vision.n_states:
             raise ValueError(

@@ -187,7 +187,7 @@ class MplugOwl2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
     ) -> tuple[Float[Tensor, "batch n d"], IsImage]:
         if pixel_values is None:
             return self.model.embed_tokens(input_ids), None
-        is_image = input_ids == self.config.image_token_id
+        is_image = input_ids == self.config.image_token_index
         embeddings = self.model.embed_tokens(input_ids.masked_fill(is_image, 0))
         tokens = self.get_image_features(pixel_values).pooler_output.to(embeddings.dtype)
         assert is_image.sum() == tokens[..., 0].numel(), (is_image.sum(), tokens.shape)

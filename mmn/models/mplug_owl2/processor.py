@@ -51,7 +51,7 @@ class MplugOwl2Processor:
         if image_token_id < len(tokenizer):
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens, so that {image_token_id}, which stands for the picture, "
-                "is a word's: set image_token_id in config.json"
+                "is a word's: set image_token_index in config.json"
             )
         if image_aspect_ratio not in (STRETCH, PAD):
             raise ValueError(f"image_aspect_ratio is {image_aspect_ratio!r}, expected {STRETCH} or {PAD}")
@@ -65,7 +65,7 @@ class MplugOwl2Processor:
         images = AutoImageProcessor.from_pretrained(path, **more)
         tokenizer = AutoTokenizer.from_pretrained(path, **more)
         ratio = getattr(config, "image_aspect_ratio", None) or STRETCH
-        return cls(images, tokenizer, config.image_token_id, config.abstractor.n_image_tokens, ratio)
+        return cls(images, tokenizer, config.image_token_index, config.abstractor.n_image_tokens, ratio)
 
     def save_pretrained(self, path: str | Path) -> None:
         """What the model's own config.json does not hold."""
