@@ -8,28 +8,42 @@ tokens t of the concepts at hand, never for the vocabulary.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mmn.models.adapters import Anatomy, Norm, norms
 
 Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"]  # for all layers, or for each
 
 
-def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Rows) -> Float[Tensor, "n L m"]:
+def contribution(
+    anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Rows, chosen: Sequence[Int[Tensor, "n k"]] = ()
+) -> Float[Tensor, "n L m"]:
     """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
 
     With plain rows of W_U all norms are left out, as in P2, and so are the factors of a decoder that has some. With
     `written_rows` the scores of all units and the other terms add up to the logit. With act(gate) for `a` it is what
     P2's released code computed at publication.
+
+    Args:
+        anatomy: of the model.
+        a: activations; compact in a model with experts (`adapters/experts.py`), and so are the scores.
+        rows: of W_U, for all layers or for each.
+        chosen: of each layer the experts that a is of, in a model with experts.
     """
     scores = torch.empty_like(a)
     for layer in range(anatomy.n_layers):
         row = rows if rows.ndim == 2 else rows[:, layer]
+        if anatomy.mixtures:
+            product = anatomy.mixtures[layer].products(row, chosen[layer])
+            scores[:, layer] = pad(product, (0, a.shape[2] - product.shape[1])) * a[:, layer]
+            continue
         torch.mul(row @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
     return scores
 

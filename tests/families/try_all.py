@@ -16,7 +16,7 @@ def forward_residual(model, inputs):
     read = (reading.rows, reading.steps)
     folded = folded_rows(model.anatomy, model.anatomy.w_u(tokens), captured.read(FINAL, ONCE, *read))
     written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, captured, reading))
-    scores = contribution(model.anatomy, captured.read_layers(ACTIVATION, *read), written)
+    scores = contribution(model.anatomy, captured.read_layers(ACTIVATION, *read), written, captured.chosen(*read))
     budget = logit_budget(model.anatomy, captured, reading, folded, written, scores)
     logit = model.anatomy.uncapped(logits.gather(1, tokens[:, None])[:, 0].double())
     return ((logit - budget.total()).abs() / logit.abs().clamp(min=1)).max().item()
@@ -31,7 +31,7 @@ for t in sys.argv[1:] or TYPES:
         model = Model(vlm.module, None, family, anatomy, facts)
         r = forward_residual(model, vlm.encode(pictures()))
         ok += r < 1e-5
-        print(t, f"{r:.2g}", anatomy.norm.name, "post" if anatomy.post_ffns else "", "gated" if anatomy.is_gated else "", type(anatomy.activations[0]).__name__, flush=True)
+        print(t, f"{r:.2g}", anatomy.norm.name, "post" if anatomy.post_ffns else "", "gated" if anatomy.is_gated else "", type(anatomy.activations[0]).__name__ if anatomy.activations else "experts", flush=True)
     except Exception as e:
         print(t, "XX", type(e).__name__, str(e)[:200], flush=True)
         if "AttributeError" in type(e).__name__ or "Assert" in type(e).__name__: traceback.print_exc(limit=-3)
