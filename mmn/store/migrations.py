@@ -88,12 +88,17 @@ def _to_version_5(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_words_of_units_over_grey(cursor)
 
 
+def _add_experts(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute("ALTER TABLE score ADD COLUMN IF NOT EXISTS expert SMALLINT")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
     _drop_tables_without_rows,
     _create_missing,
     _to_version_5,
+    _add_experts,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

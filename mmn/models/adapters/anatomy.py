@@ -84,9 +84,19 @@ class Anatomy:
         return max(mixture.n_units for mixture in self.mixtures) if self.mixtures else self.w_out(0).shape[1]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Units by layer."""
+        return tuple(mixture.n_units for mixture in self.mixtures) or (self.d_mlp,) * self.n_layers
+
+    @property
     def d_expert(self) -> int:
         """Units of a routed expert, 0 without: of unit u of a layer with experts, u // d_expert is the expert."""
         return max((one.routed.d_expert for one in self.mixtures if one.routed is not None), default=0)
+
+    @property
+    def n_awake(self) -> int:
+        """Units of all layers that one token's ranking holds: all, but for experts that it does not go through."""
+        return sum(one.n_compact for one in self.mixtures) if self.mixtures else self.n_layers * self.d_mlp
 
     def w_out(self, layer: int) -> Float[Tensor, "d m"]:
         """W_out of a layer; column i is what unit i writes into the residual stream. Of experts it is a copy."""

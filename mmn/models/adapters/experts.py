@@ -31,6 +31,7 @@ from mmn.models.adapters.structure import Layer, Matrix
 EXPERTS = "experts"  # the kind of a stacked matrix (`structure.Matrix`)
 FACTOR = "routed_scaling_factor"  # of a block: what its routed experts wrote is multiplied by it
 SHARED_GATE = "shared_expert_gate"  # of a block: whose sigmoid the shared expert's output is multiplied by
+ROUTERS = ("gate", "router")  # of a block: what chooses the experts
 OF_IMAGES = "vision"  # in the path of experts that image tokens alone go through
 
 
@@ -42,7 +43,7 @@ class Routed:
         module: called with tokens, the numbers of each one's experts and the router's weights of them; where the
             weight is on the input (Llama 4), with as many copies of all tokens as there are experts, weighed.
         layout: of its output matrices: "e d m" or "e m d".
-        n_chosen: experts that a token goes through, where the module is not told; 0 where it is.
+        n_chosen: experts that a token goes through.
         factor: what it wrote is multiplied by.
         block: what is told which tokens are an image's, where others go through experts of their own.
     """
@@ -51,7 +52,7 @@ class Routed:
     n_experts: int
     d_expert: int
     layout: str
-    n_chosen: int = 0
+    n_chosen: int
     factor: float = 1.0
     block: nn.Module | None = None
 
@@ -94,6 +95,12 @@ class Mixture:
     def start(self) -> int:
         """The first unit of `plain`."""
         return 0 if self.routed is None else self.routed.n_experts * self.routed.d_expert
+
+    @property
+    def n_compact(self) -> int:
+        """Units that one token's activations are of."""
+        n_routed = 0 if self.routed is None else self.routed.n_chosen * self.routed.d_expert
+        return n_routed + (0 if self.plain is None else self.plain.in_features)
 
     @property
     def n_units(self) -> int:
@@ -185,17 +192,18 @@ def _routed(layer: nn.Module, found: Layer, matrix: Matrix) -> Routed:
         matrix.n_experts,
         matrix.d_mlp,
         matrix.layout,
-        n_chosen=0 if _is_told(experts) else int(block.top_k),  # type: ignore[arg-type]
+        n_chosen=_n_chosen(f"{found.path}.{path}", block),
         factor=float(getattr(block, FACTOR, 1.0)),
         block=layer.get_submodule(path.split(".")[0]) if others else None,
     )
 
 
-def _is_told(experts: nn.Module) -> bool:
-    """Whether a module of experts is given the router's choice."""
-    import inspect
-
-    return len(inspect.signature(experts.forward).parameters) > 1
+def _n_chosen(name: str, block: nn.Module) -> int:
+    """What the block or its router calls k."""
+    for holder in (block, *(getattr(block, router, None) for router in ROUTERS)):
+        if isinstance(found := getattr(holder, "top_k", None), int):
+            return found
+    raise UnsupportedModelError(f"{name}: how many experts a token goes through is not told by it or its router")
 
 
 def _require_known(name: str, experts: nn.Module, matrix: Matrix) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
@@ -47,10 +47,10 @@ class Captured:
     n_last: int = 1
     n_rows: int = 0
     mixtures: tuple[Mixture, ...] = ()
-    steps: dict[tuple[str, int], list[Float[Tensor, "batch width"]]] = field(default_factory=dict)
+    steps: dict[tuple[str, int], list[Shaped[Tensor, "batch width"]]] = field(default_factory=dict)
     room: dict[tuple[int, int, torch.dtype], list[Tensor]] = field(default_factory=dict, repr=False)
 
-    def keep(self, values: Float[Tensor, "batch n width"]) -> list[Float[Tensor, "batch width"]]:
+    def keep(self, values: Shaped[Tensor, "batch n width"]) -> list[Shaped[Tensor, "batch width"]]:
         """Copies of one pass's last positions, each in a slot of a large block.
 
         Kept one by one, among the temporaries of the pass, they would split the free memory into pieces too small to
@@ -81,9 +81,9 @@ class Captured:
 
     def read_layers(self, site: str, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Float[Tensor, "n L width"]:
         """Those of all layers; where they differ in width, with zeros behind the narrower ones."""
-        return _side_by_side([self.read(site, layer, rows, steps) for layer in range(self.n_layers)], 0.0)
+        return _side_by_side([self.read(site, layer, rows, steps) for layer in range(self.n_layers)], 0)
 
-    def chosen(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> tuple[Int[Tensor, "n k"], ...]:
+    def chosen(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> tuple[Int[Tensor, "n _"], ...]:
         """By layer the routed experts that were chosen; () in a model that has none."""
         return tuple(self._chosen(layer, rows, steps) for layer in range(len(self.mixtures)))
 
@@ -101,7 +101,7 @@ class Captured:
         return _side_by_side([mixture.flat_units(chosen) for mixture, chosen in pairs], -1)
 
 
-def _side_by_side(layers: Sequence[Tensor], filler: float) -> Tensor:
+def _side_by_side(layers: Sequence[Tensor], filler: int) -> Tensor:
     width = max(values.shape[1] for values in layers)
     missing = [width - values.shape[1] for values in layers]
     return torch.stack(
@@ -328,7 +328,8 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
     assert units, "no units to capture"
     for one in units:
         assert one < Neuron(anatomy.n_layers, 0), f"{one} of a model of {anatomy.n_layers} layers"
-        assert one.unit < anatomy.d_mlp, f"{one} of a model of {anatomy.d_mlp} units a layer"
+        n_units = anatomy.mixtures[one.layer].n_units if anatomy.mixtures else anatomy.d_mlp
+        assert one.unit < n_units, f"{one} of a layer of {n_units} units"
     layers = sorted({one.layer for one in units})
     columns = {layer: tuple(sorted({one.unit for one in units if one.layer == layer})) for layer in layers}
     captured = CapturedUnits(tuple(units), columns, passes={layer: [] for layer in layers})
@@ -349,6 +350,9 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
         try:
             handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
             for layer in layers:
+                if anatomy.mixtures:
+                    handles += _watch_units(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+                    continue
                 out = anatomy.ffn_outs[layer]
                 handles.append(out.register_forward_pre_hook(record(layer), with_kwargs=True))
             yield captured
@@ -358,3 +362,43 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
     counts = {layer: len(passes) for layer, passes in captured.passes.items()}
     assert min(counts.values()) > 0, f"no forward pass ran inside the block, or a hook never fired: {counts}"
     assert len(set(counts.values())) == 1, f"hooks fired unevenly: {counts}"
+
+
+def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
+    """Hooks that record a of chosen units of a layer with experts, 0 where a token did not go through the unit's own."""
+    seen: dict[str, Tensor] = {}
+    units = torch.tensor(captured.columns[layer])
+    plain_units = units[units >= mixture.start] - mixture.start
+    handles: list[Any] = []
+
+    def by_row(values: Tensor) -> Tensor:
+        return values.detach().reshape(captured.n_rows, -1, values.shape[-1])
+
+    def note_call(call: Call, _output: Tensor) -> None:
+        n_positions = int(call.position.max()) + 1
+        found = call.x.new_zeros(captured.n_rows, n_positions, int((units < mixture.start).sum()))
+        for expert, at, within in mixture.by_expert(units):
+            token, _, a = call.of(expert)
+            where = (call.row[token][:, None], call.position[token][:, None], at.to(found.device))
+            found[where] = (a[:, within] * call.routed.factor).to(found.dtype)
+        seen["routed"] = found
+
+    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen["plain"] = by_row(first_given(args, kwargs)[..., plain_units])
+
+    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen["gate"] = by_row(output).sigmoid()
+
+    def put_together(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        if "plain" in seen:
+            seen["plain"] = seen["plain"] * seen.pop("gate", 1)
+        captured.passes[layer].append(torch.cat([seen[name] for name in ("routed", "plain") if name in seen], dim=-1))
+        seen.clear()
+
+    if mixture.routed is not None and (units < mixture.start).any():
+        handles += watch_calls(mixture.routed, lambda: captured.n_rows, note_call)
+    if mixture.plain is not None and len(plain_units):
+        handles.append(mixture.plain.register_forward_pre_hook(note_plain, with_kwargs=True))
+        if mixture.gate is not None:
+            handles.append(mixture.gate.register_forward_hook(note_gate))
+    return [*handles, module.register_forward_hook(put_together)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmn.models.adapters.experts import Routed
 
-IS_IMAGE = "moe_mm_token_type_ids"  # what tells a block which tokens are an image's: not 0
+IS_IMAGE = "moe_mm_token_type_ids"  # of a block, its second argument: which tokens are an image's (not 0)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def watch_calls(routed: Routed, n_rows: Callable[[], int], then: Callable[[Call,
     """Hooks that hand each call and the module's output to `then`; what it returns replaces the output."""
     is_image: list[Bool[Tensor, "batch n"] | None] = [None]
 
-    def note(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = kwargs.get(IS_IMAGE)
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = kwargs.get(IS_IMAGE, args[1] if len(args) > 1 else None)
         is_image[0] = given.bool() if given is not None and given.any() else None
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
@@ -90,6 +90,7 @@ def _call(routed: Routed, n_rows: int, given: list[Tensor], is_image: Bool[Tenso
         x = x.reshape(-1, d)
         chosen, order = given[1].reshape(len(x), -1).sort(dim=-1)
         weight = given[2].detach().reshape(len(x), -1).gather(1, order)
+    assert chosen.shape[1] == routed.n_chosen, f"{chosen.shape[1]} experts of a token, {routed.n_chosen} expected"
     if is_image is None:
         n = len(chosen) // n_rows
         token = torch.arange(len(chosen), device=x.device)
