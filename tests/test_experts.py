@@ -1,4 +1,4 @@
-"""Mixtures of experts: scores of the routed experts' units alone, exact, against plain computations over all experts."""
+"""Mixtures of experts: scores of the routed experts' units alone, exact, against plain computations over all."""
 
 from __future__ import annotations
 
@@ -204,7 +204,8 @@ def test_chosen_units_at_every_position_are_those_of_the_last_one_and_of_no_othe
     expected = torch.stack([a[:, one.layer, one.unit] for one in units], dim=1)
     assert read.shape[:2] == inputs["input_ids"].shape
     torch.testing.assert_close(read[:, -1], expected, rtol=1e-5, atol=1e-6)
-    assert (expected == 0).any() and (read[:, :-1] != 0).any()
+    assert (expected == 0).any()
+    assert (read[:, :-1] != 0).any()
 
 
 @pytest.mark.parametrize("model_type", STYLES)
@@ -246,7 +247,8 @@ def test_what_the_picture_brought_counts_experts_that_are_awake_in_one_of_the_tw
     original = Scored(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), torch.ones(1, 1, 4), units=units)
     blank = Scored(torch.tensor([[[0.5, 0.5, 7.0, -9.0]]]), torch.ones(1, 1, 4), units=blank_units)
     wider, difference = brought(original, blank)
-    assert wider.units is not None and wider.is_unit is not None
+    assert wider.units is not None
+    assert wider.is_unit is not None
     found = dict(zip(wider.units[wider.is_unit].tolist(), difference[wider.is_unit].tolist(), strict=True))
     assert found == {0: 0.5, 1: 1.5, 2: -7.0, 3: 9.0, 4: 3.0, 5: 4.0}
     assert wider.activation[0, 0, 6] == 0

@@ -266,8 +266,8 @@ def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
     for layer, out in enumerate(anatomy.ffn_outs):
         if (out.in_features, out.out_features) != (m, d):
             raise UnsupportedModelError(
-                f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {out.out_features} × {out.in_features}, expected "
-                f"{d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
+                f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {out.out_features} × {out.in_features}, "
+                f"expected {d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
             )
 
 
@@ -277,7 +277,7 @@ def _require_experts_sizes(anatomy: Anatomy, found: Structure) -> None:
     sizes = {(one.w_out(0).shape[0], one.d_expert) for one in routed}
     if sizes - {(found.d_model, anatomy.d_expert)}:
         raise UnsupportedModelError(
-            f"its experts are of several sizes, or write elsewhere than to the stream of {found.d_model}: {sorted(sizes)}"
+            f"experts of several sizes, or that write elsewhere than to the stream of {found.d_model}: {sorted(sizes)}"
         )
 
 

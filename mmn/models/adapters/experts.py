@@ -118,7 +118,7 @@ class Mixture:
         return torch.cat(parts, dim=1)
 
     def products(self, rows: Float[Tensor, "n d"], chosen: Int[Tensor, "n k"]) -> Float[Tensor, "n w"]:
-        """rows · W_out of the compact units."""
+        """Returns rows · W_out of the compact units."""
         parts = []
         if self.routed is not None:
             found = rows.new_empty(*chosen.shape, self.routed.d_expert)

@@ -108,7 +108,6 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-
 def find_family(model_type: str) -> Family:
     """The family of a checkpoint: its row, or the usual answers for a type that transformers knows.
 

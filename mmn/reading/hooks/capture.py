@@ -94,7 +94,7 @@ class Captured:
         return torch.stack([recorded[step][row] for row, step in zip(rows.tolist(), steps.tolist(), strict=True)])
 
     def flat_units(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n L w"] | None:
-        """Which unit of its layer each value of `activation` is of, -1 behind the last; None where it is in its place."""
+        """Which unit of its layer each value of `activation` is of, -1 behind the last; None without experts."""
         if not self.mixtures:
             return None
         pairs = zip(self.mixtures, self.chosen(rows, steps), strict=True)
@@ -365,7 +365,7 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
 
 
 def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
-    """Hooks that record a of chosen units of a layer with experts, 0 where a token did not go through the unit's own."""
+    """Hooks that record a of chosen units of a layer with experts, 0 where a token did not go through a unit's own."""
     seen: dict[str, Tensor] = {}
     units = torch.tensor(captured.columns[layer])
     plain_units = units[units >= mixture.start] - mixture.start
@@ -375,13 +375,7 @@ def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture
         return values.detach().reshape(captured.n_rows, -1, values.shape[-1])
 
     def note_call(call: Call, _output: Tensor) -> None:
-        n_positions = int(call.position.max()) + 1
-        found = call.x.new_zeros(captured.n_rows, n_positions, int((units < mixture.start).sum()))
-        for expert, at, within in mixture.by_expert(units):
-            token, _, a = call.of(expert)
-            where = (call.row[token][:, None], call.position[token][:, None], at.to(found.device))
-            found[where] = (a[:, within] * call.routed.factor).to(found.dtype)
-        seen["routed"] = found
+        seen["routed"] = _of_units(call, mixture, units[units < mixture.start], captured.n_rows)
 
     def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen["plain"] = by_row(first_given(args, kwargs)[..., plain_units])
@@ -402,3 +396,14 @@ def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture
         if mixture.gate is not None:
             handles.append(mixture.gate.register_forward_hook(note_gate))
     return [*handles, module.register_forward_hook(put_together)]
+
+
+def _of_units(
+    call: Call, mixture: Mixture, units: Int[Tensor, " n"], n_rows: int
+) -> Float[Tensor, "batch positions n"]:
+    found = call.x.new_zeros(n_rows, int(call.position.max()) + 1, len(units))
+    for expert, at, within in mixture.by_expert(units):
+        token, _, a = call.of(expert)
+        where = (call.row[token][:, None], call.position[token][:, None], at.to(found.device))
+        found[where] = (a[:, within] * call.routed.factor).to(found.dtype)
+    return found

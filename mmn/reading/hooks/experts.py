@@ -52,7 +52,7 @@ class Call:
         return Call(self.routed, x, self.chosen[token], weight, self.row[token], self.position[token])
 
     def activations(self) -> Float[Tensor, "t w"]:
-        """a of the units of each token's own experts, the factor of what they write in it."""
+        """Returns a of the units of each token's own experts, the factor of what they write in it."""
         found = self.x.new_empty(*self.chosen.shape, self.routed.d_expert)
         for expert in self.chosen.unique().tolist():
             token, slot, a = self.of(expert)

@@ -39,6 +39,7 @@ from mmn.runs import reopen
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import reread, stored_captions
+from mmn.scores.methods import require_method
 from mmn.scores.rows import Tables
 from mmn.studies.annotate.measure import MANY_UNITS
 from mmn.studies.degradation.interventions import predict, repeated, unit_mask
