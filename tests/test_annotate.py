@@ -132,7 +132,7 @@ def test_looks_words_and_overlaps_are_what_the_library_computes(cache: Path, tin
     masks = open_masks(str(gallery), [example]).find(example)
     assert set(masks) == {lemma_of(noun), "zebra"}
     of = (picture["image_id"], noun, names.CONTRIBUTION)
-    controls = control_units(units, tiny.facts.d_mlp, (str(run.settings.seed), *of))
+    controls = control_units(units, tiny.anatomy.widths, (str(run.settings.seed), *of))
     maps = unit_maps(tiny, image, run.prompt, sorted({*units, *controls}))
     rows = list(field_rows(maps, *of, units, controls, masks))
     for name in ("iou", "iou_other", "iou_random"):

@@ -165,16 +165,16 @@ def test_an_object_outside_the_crop_has_no_rows_and_one_across_its_edge_counts_i
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.builds(Neuron, st.integers(0, 3), st.integers(0, 19)), unique=True, min_size=1, max_size=20))
 def test_controls_have_the_layers_of_the_units_and_no_unit_twice(units):
-    controls = control_units(units, 20, ("0", "image", "dog", "contribution"))
+    controls = control_units(units, [20] * 4, ("0", "image", "dog", "contribution"))
     assert sorted(one.layer for one in controls) == sorted(one.layer for one in units)
     assert len(set(controls)) == len(controls)
     assert all(0 <= one.unit < 20 for one in controls)
-    assert controls == control_units(units, 20, ("0", "image", "dog", "contribution"))
+    assert controls == control_units(units, [20] * 4, ("0", "image", "dog", "contribution"))
 
 
 def test_another_draw_for_another_noun():
     units = [Neuron(0, unit) for unit in range(10)]
-    assert control_units(units, 500, ("0", "dog")) != control_units(units, 500, ("0", "cat"))
+    assert control_units(units, [500] * 20, ("0", "dog")) != control_units(units, [500] * 20, ("0", "cat"))
 
 
 def test_maps_are_the_activations_of_the_captioning_pass(tiny):
@@ -228,7 +228,7 @@ def test_a_picture_gives_rows_for_the_nouns_that_have_masks(tiny):
 
     def rows_of(nouns: dict[str, list[Neuron]]) -> list[FieldRow]:
         """As annotating does it: the units and random ones in one pass."""
-        controls = {noun: control_units(units, 48, ("0", "image", noun)) for noun, units in nouns.items()}
+        controls = {noun: control_units(units, [48] * 20, ("0", "image", noun)) for noun, units in nouns.items()}
         needed = sorted({one for units in (*nouns.values(), *controls.values()) for one in units})
         maps = unit_maps(tiny, picture_of(), prompt, needed)
         of = [("image", noun, "contribution", units, controls[noun], masks) for noun, units in nouns.items()]

@@ -292,7 +292,7 @@ def test_pixels_are_freed_before_the_model_writes(tiny, examples, monkeypatch):
 
 
 def test_a_score_that_is_not_finite_is_our_bug(tiny, examples, monkeypatch):
-    monkeypatch.setattr(methods, "contribution", lambda _anatomy, a, _rows: a * float("nan"))
+    monkeypatch.setattr(methods, "contribution", lambda _anatomy, a, _rows, _chosen: a * float("nan"))
     with pytest.raises(AssertionError, match="contribution is not finite"):
         score(tiny, examples, replace(SETTINGS, methods=(names.CONTRIBUTION,)))
 

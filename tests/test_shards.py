@@ -51,6 +51,7 @@ def score_rows(image_id: str, noun: str, method: str, scores: np.ndarray, top_k:
             "score": float(scores[flat]),
             "activation": 0.5,
             "token_position": None,
+            "expert": None,
         }
         for rank, flat in enumerate(order, 1)
     ]
@@ -354,6 +355,7 @@ def test_score_shards_stay_small(tmp_path: Path) -> None:
         "score": score.ravel(),
         "activation": rng.standard_normal(n).astype(np.float32),
         "token_position": pa.nulls(n, pa.int32()),
+        "expert": pa.nulls(n, pa.int16()),
     }
     tables = {"concept": pa.Table.from_pylist(concept, schema=SCHEMAS["concept"]), "score": pa.table(columns)}
     large = replace(RUN, model=replace(MODEL, n_layers=6, d_mlp=512), settings=replace(RUN.settings, top_k=k))

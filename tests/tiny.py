@@ -7,7 +7,7 @@ that need no processor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,21 @@ MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_s
 Built = tuple[Any, dict[str, torch.Tensor]]
 
 
-def save_tiny_llava(path: Path, seed: int = 0, scale: float = 6.0) -> Path:
-    """A LLaVA of 3 × 48 units; weights are scaled up so that pictures differ in what is said of them."""
+def save_tiny_llava(
+    path: Path,
+    seed: int = 0,
+    scale: float = 6.0,
+    text_type: Any = hf.LlamaConfig,
+    more: Mapping[str, Any] | None = None,
+) -> Path:
+    """A LLaVA of 3 × 48 units; weights are scaled up so that pictures differ in what is said of them.
+
+    `text_type` is its decoder's config, made with `more`.
+    """
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     vision = hf.CLIPVisionConfig(**TOWER | {"image_size": 112}, projection_dim=32)
-    text = hf.LlamaConfig(**LLAMA | {"vocab_size": len(tokenizer)} | _ids(tokenizer))
+    text = text_type(**LLAMA | {"vocab_size": len(tokenizer)} | _ids(tokenizer) | dict(more or {}))
     config = hf.LlavaConfig(
         vision_config=vision,
         text_config=text,

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from mmn.core import ModelFacts
-from mmn.errors import EncodingError
+from mmn.errors import EncodingError, UsageError
 from mmn.models.adapters import Anatomy, Family
 from mmn.models.placement import device_of
 from mmn.safety.boundary import Translated
@@ -53,6 +53,11 @@ class Model:
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
+
+    def require_one_ffn(self, what: str) -> None:
+        """Raises `UsageError` for a mixture of experts: what is not there for them."""
+        if self.anatomy.mixtures:
+            raise UsageError(f"{what} is not there for mixtures of experts, and {self.facts.name} is one")
 
     @property
     def end_token_ids(self) -> frozenset[int]:

@@ -13,6 +13,7 @@ from mmn.images import Listing
 from mmn.models.model import Model
 from mmn.runs.doctor import check
 from mmn.runs.plan import Plan, plan
+from mmn.scores.methods import require_method
 
 
 def settings_of(model: Model, **asked: Any) -> ScoreSettings:
@@ -21,7 +22,7 @@ def settings_of(model: Model, **asked: Any) -> ScoreSettings:
     given = {name: value for name, value in asked.items() if value is not None}
     dtype = str(model.dtype).removeprefix("torch.")
     settings = ScoreSettings(**(usual | given), dtype=dtype, device=model.device.type)
-    n_units = model.facts.n_units
+    n_units = model.anatomy.n_awake
     return replace(settings, top_k=min(settings.top_k, n_units), bottom_k=min(settings.bottom_k, n_units))
 
 
@@ -29,8 +30,11 @@ def prepare(model: Model, listing: Listing, images: str, settings: ScoreSettings
     """The plan of a run on the pictures of `listing`, which the source `images` names.
 
     Raises:
+        UsageError: a method that there is none of for this model.
         ModelError: the model does not see pictures, or its logits do not add up (`doctor.check`).
     """
+    for method in settings.methods:
+        require_method(model, method)
     exact_prompt = model.exact_prompt(settings.prompt, settings.answer_prefix)
     proof = check(model, exact_prompt).proof
     return plan(model.facts, listing, images, exact_prompt, settings, proof.errors())

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.core import Neuron
@@ -38,8 +38,8 @@ class Proof:
         head: of the logits of the first token of both captions.
         exact: the largest |residual| / max(|logit|, 1) over the tokens of both captions.
         ablation: of the change of the residual stream before the final norm.
-        attribution: of a slope. It is tried in float32, where a slope can be told from rounding, and where there are
-            image tokens.
+        attribution: of a slope. It is tried in float32, where a slope can be told from rounding, where there are image
+            tokens, and where there are no experts.
     """
 
     head: float
@@ -111,7 +111,8 @@ def _exact(model: Model, batch: CaptionBatch) -> float:
     folded = folded_rows(model.anatomy, model.anatomy.w_u(tokens), batch.captured.read(FINAL, ONCE, rows, steps))
     reading = Reading(rows, steps, tokens)
     written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, batch.captured, reading))
-    scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), written)
+    chosen = batch.captured.chosen(rows, steps)
+    scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), written, chosen)
     budget = logit_budget(model.anatomy, batch.captured, reading, folded, written, scores)
     logit = model.anatomy.uncapped(logits.gather(1, tokens[:, None])[:, 0].double())
     missed = (logit - budget.total()).abs() / logit.abs().clamp(min=1)
@@ -126,11 +127,12 @@ def _exact(model: Model, batch: CaptionBatch) -> float:
 
 @torch.inference_mode()
 def _ablation(model: Model, batch: CaptionBatch) -> float:
-    """Zeroes, in each row, the unit of the last layer that writes most, in one pass over the prompt."""
+    """Zeroes, in each row, the unit of the last layer whose activation is largest, in one pass over the prompt."""
     anatomy, (rows, steps) = model.anatomy, _first(batch)
     last = anatomy.n_layers - 1
     a = batch.captured.read(ACTIVATION, last, rows, steps)
-    unit = (a.abs() * anatomy.w_out(last).float().norm(dim=0)).argmax(dim=1)
+    largest = a.abs().argmax(dim=1, keepdim=True)
+    unit = _units_of_last(model, batch).expand_as(a).gather(1, largest)[:, 0]
     mask = torch.zeros(len(rows), anatomy.n_layers, anatomy.d_mlp, dtype=torch.bool, device=model.device)
     mask[rows, last, unit] = True
     with batch.around(range(len(rows))), capture(model) as without:
@@ -138,11 +140,19 @@ def _ablation(model: Model, batch: CaptionBatch) -> float:
     with batch.around(range(len(rows))), ablate(model, mask), capture(model) as zeroed:
         model.module(**batch.inputs, use_cache=False)
     found = zeroed.read(FINAL, ONCE, rows, steps) - without.read(FINAL, ONCE, rows, steps)
-    wrote = anatomy.w_out(last)[:, unit].T.float() * a.gather(1, unit[:, None])
+    wrote = anatomy.columns(last, unit).T.float() * a.gather(1, largest)
     expected = _without(model, without.read(FFN, last, rows, steps) if anatomy.post_ffns else None, wrote)
     stream = without.read(FINAL, ONCE, rows, steps).abs().max()
     error = ((found - expected).abs().max() / torch.maximum(stream, expected.abs().max())).item()
     return _require(model, "zeroing a unit misses what it was said to write", error, limit_of(model.dtype))
+
+
+def _units_of_last(model: Model, batch: CaptionBatch) -> Int[Tensor, "n w"]:
+    """Which units of the last layer the captured activations of every caption's first token are of."""
+    anatomy = model.anatomy
+    if not anatomy.mixtures:
+        return torch.arange(anatomy.d_mlp, device=model.device)[None]
+    return anatomy.mixtures[-1].flat_units(batch.captured.chosen(*_first(batch))[-1])
 
 
 def _without(model: Model, ffn: Float[Tensor, "n d"] | None, wrote: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -158,7 +168,7 @@ def _without(model: Model, ffn: Float[Tensor, "n d"] | None, wrote: Float[Tensor
 
 def _attribution(model: Model, batch: CaptionBatch) -> float | None:
     """The slope of the first row's first token along the activation of the middle layer's unit that matters most."""
-    if model.dtype != torch.float32 or model.image_token_id is None:
+    if model.dtype != torch.float32 or model.image_token_id is None or model.anatomy.mixtures:
         return None
     layer, n_rows = (model.anatomy.n_layers - 1) // 2, len(batch.captions)
     token = batch.logits_at(*_first(batch)).argmax(-1)[:1]

@@ -83,7 +83,7 @@ def reread(
     captions = stored_captions(model, tables, examples)
     batch = read_captions(model, images, scored.run.prompt, captions, with_act)
     settings = replace(scored.run.settings, methods=tuple(methods))
-    size = max(1, UNITS_AT_ONCE // model.facts.n_units)
+    size = max(1, UNITS_AT_ONCE // model.anatomy.n_awake)
     for start in range(0, len(said), size):
         measured = measure(model, batch, names.ORIGINAL, said[start : start + size], settings)
         yield measured, all_scores(measured)

@@ -11,6 +11,7 @@ the picture brought; that difference is a ranking of its own, `METHOD-minus-blan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import torch
@@ -20,6 +21,7 @@ from mmn import names
 from mmn.core import Concept, Example, Failure, ScoreSettings
 from mmn.errors import BatchError, LanguageError, UsageError
 from mmn.lazily import load
+from mmn.models.adapters import Anatomy
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept
@@ -29,7 +31,7 @@ from mmn.scores import rows
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units, written_rows
 from mmn.scores.exactness import inexact, sentence
-from mmn.scores.methods import Measured, Scored, draws
+from mmn.scores.methods import Measured, Scored, brought, draws
 from mmn.scores.rows import ConceptAt, Tables, Variant
 from mmn.studies.tables import failure_table
 
@@ -147,7 +149,7 @@ def concepts_of(
 
 def _some_at_a_time(model: Model, said: Sequence[ConceptAt], score: Callable[[Sequence[ConceptAt]], Tables]) -> Tables:
     """The tables `concept`, `score` and `budget` of all concepts, and `failure`; those of them that have rows."""
-    size = max(1, UNITS_AT_ONCE // model.facts.n_units)
+    size = max(1, UNITS_AT_ONCE // model.anatomy.n_awake)
     parts = [_score_exact(model, said[start : start + size], score) for start in range(0, len(said), size)]
     return rows.joined(parts)
 
@@ -212,10 +214,12 @@ def measure(
     )
     rows = model.anatomy.w_u(reading.token_ids)
     final = batch.captured.read(FINAL, ONCE, reading.rows, reading.steps)
-    a = batch.captured.read_layers(ACTIVATION, reading.rows, reading.steps)
+    read = (reading.rows, reading.steps)
+    a, chosen = batch.captured.read_layers(ACTIVATION, *read), batch.captured.chosen(*read)
+    units = batch.captured.flat_units(*read)
     folded = folded_rows(model.anatomy, rows, final)
     written = written_rows(model.anatomy, folded, ffn_outputs(model.anatomy, batch.captured, reading))
-    return Measured(model, batch, variant, said, reading, a, rows, folded, written, settings)
+    return Measured(model, batch, variant, said, reading, a, rows, folded, written, settings, chosen, units)
 
 
 def all_scores(measured: Measured) -> dict[str, Scored]:
@@ -226,7 +230,7 @@ def all_scores(measured: Measured) -> dict[str, Scored]:
     ]
     scored = {}
     for method in dict.fromkeys(wanted):
-        scored[method] = load(names.METHODS[method].score)(measured)
+        scored[method] = replace(load(names.METHODS[method].score)(measured), units=measured.units)
         _require_finite(measured, method, scored[method])
     return scored
 
@@ -248,15 +252,17 @@ def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
     settings, tables = measured.settings, []
     for method in settings.methods:
         if method.startswith(names.RANDOM_MATCHED):
-            ranked, of = _matched(measured, method, scored[names.reference_of(method)]), Scored(measured.a, measured.a)
+            of = Scored(measured.a, measured.a, units=measured.units)
+            ranked = _matched(measured, method, scored[names.reference_of(method)])
         else:
-            ranked, of = rank_units(scored[method].score, settings.top_k, settings.bottom_k), scored[method]
-        tables.append(_score_table(measured.said, measured.variant, method, ranked, of, measured.model.facts.d_mlp))
+            of = scored[method]
+            ranked = rank_units(of.score, settings.top_k, settings.bottom_k, of.is_unit)
+        tables.append(_score_table(measured.said, measured.variant, method, ranked, of, measured.model.anatomy))
     return tables
 
 
 def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
-    ranked = rank_units(reference.score, measured.settings.top_k)
+    ranked = rank_units(reference.score, measured.settings.top_k, is_unit=reference.is_unit)
     return rank_matched(draws(measured, method), ranked.unit)
 
 
@@ -267,18 +273,19 @@ def _rank_differences(
     tables = []
     for method in settings.methods:
         if not method.startswith(names.RANDOM):
-            original, blank = scores[names.ORIGINAL][method], scores[names.BLANK][method]
-            ranked = rank_units(original.score - blank.score, settings.top_k, settings.bottom_k)
+            original, difference = brought(scores[names.ORIGINAL][method], scores[names.BLANK][method])
+            ranked = rank_units(difference, settings.top_k, settings.bottom_k, original.is_unit)
             name = method + names.MINUS_BLANK
-            tables.append(_score_table(said, names.ORIGINAL, name, ranked, original, model.facts.d_mlp))
+            tables.append(_score_table(said, names.ORIGINAL, name, ranked, original, model.anatomy))
     return tables
 
 
 def _score_table(
-    said: Sequence[ConceptAt], variant: Variant, method: str, ranked: Ranked, scored: Scored, d_mlp: int
+    said: Sequence[ConceptAt], variant: Variant, method: str, ranked: Ranked, scored: Scored, anatomy: Anatomy
 ) -> pa.Table:
     """The chosen units with the activation, and where it applies the image token, that their score was read at."""
     at = ranked.unit.clamp(min=0)
     token = None if scored.token_position is None else scored.token_position.flatten(1).gather(1, at)
     activation = scored.activation.flatten(1).gather(1, at)
-    return rows.score_table(said, variant, method, ranked, activation, token, d_mlp)
+    ranked = replace(ranked, unit=scored.flat(ranked.unit, anatomy.d_mlp))
+    return rows.score_table(said, variant, method, ranked, activation, token, anatomy)

@@ -8,28 +8,42 @@ tokens t of the concepts at hand, never for the vocabulary.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mmn.models.adapters import Anatomy, Norm, norms
 
 Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"]  # for all layers, or for each
 
 
-def contribution(anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Rows) -> Float[Tensor, "n L m"]:
+def contribution(
+    anatomy: Anatomy, a: Float[Tensor, "n L m"], rows: Rows, chosen: Sequence[Int[Tensor, "n _"]] = ()
+) -> Float[Tensor, "n L m"]:
     """What each unit adds to the logit of its concept: a_i · (W_U[t] · W_out[:, i]). P2's equation; signed, in logits.
 
     With plain rows of W_U all norms are left out, as in P2, and so are the factors of a decoder that has some. With
     `written_rows` the scores of all units and the other terms add up to the logit. With act(gate) for `a` it is what
     P2's released code computed at publication.
+
+    Args:
+        anatomy: of the model.
+        a: activations; compact in a model with experts (`adapters/experts.py`), and so are the scores.
+        rows: of W_U, for all layers or for each.
+        chosen: of each layer the experts that a is of, in a model with experts.
     """
     scores = torch.empty_like(a)
     for layer in range(anatomy.n_layers):
         row = rows if rows.ndim == 2 else rows[:, layer]
+        if anatomy.mixtures:
+            product = anatomy.mixtures[layer].products(row, chosen[layer])
+            scores[:, layer] = pad(product, (0, a.shape[2] - product.shape[1])) * a[:, layer]
+            continue
         torch.mul(row @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
     return scores
 
@@ -104,18 +118,31 @@ class Ranked:
     score: Float[Tensor, "n k"]
 
 
-def rank_units(scores: Float[Tensor, "n L m"], top_k: int, bottom_k: int = 0) -> Ranked:
+def rank_units(
+    scores: Float[Tensor, "n L m"], top_k: int, bottom_k: int = 0, is_unit: Bool[Tensor, "n L m"] | None = None
+) -> Ranked:
     """The `top_k` highest and the `bottom_k` most negative of all L·m units, both cut to how many there are.
 
     Ties go to the lower layer, then the lower unit. Suppressors are negative: there may be none, so a rank is only
     given to units with a score below 0, and missing ones have index -1.
+
+    Args:
+        scores: of all units, or of those of a concept that are awake (`Scored.units`).
+        top_k: how many of the highest.
+        bottom_k: how many of the most negative.
+        is_unit: where there is one, if not everywhere; no concept has other numbers of them than the next.
     """
     flat = scores.flatten(1)
-    top_k, bottom_k = min(top_k, flat.shape[1]), min(bottom_k, flat.shape[1])
-    unit = torch.cat([_best(flat, top_k), _best(-flat, bottom_k)], dim=1)
+    n_units = flat.shape[1] if is_unit is None else int(is_unit.flatten(1).sum(1).min())
+    top_k, bottom_k = min(top_k, n_units), min(bottom_k, n_units)
+    unit = torch.cat([_best(_of_units(flat, is_unit), top_k), _best(_of_units(-flat, is_unit), bottom_k)], dim=1)
     score = flat.gather(1, unit)
     unit[:, top_k:] = unit[:, top_k:].where(score[:, top_k:] < 0, -1)
     return Ranked(torch.cat([torch.arange(1, top_k + 1), -torch.arange(1, bottom_k + 1)]), unit, score)
+
+
+def _of_units(flat: Float[Tensor, "n units"], is_unit: Bool[Tensor, "n L m"] | None) -> Float[Tensor, "n units"]:
+    return flat if is_unit is None else flat.masked_fill(~is_unit.flatten(1), -torch.inf)
 
 
 def _best(flat: Float[Tensor, "n units"], k: int) -> Int[Tensor, "n k"]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn import names
@@ -32,11 +32,28 @@ class Scored:
     score: Float[Tensor, "n L m"]
     activation: Float[Tensor, "n L m"]
     token_position: Tensor | None = None
+    units: Int[Tensor, "n L m"] | None = None  # as in `Measured`
+
+    @property
+    def is_unit(self) -> Bool[Tensor, "n L m"] | None:
+        return None if self.units is None else self.units >= 0
+
+    def flat(self, places: Int[Tensor, "n k"], d_mlp: int) -> Int[Tensor, "n k"]:
+        """Places in a concept's scores as flat indices of the model's units, layer · m + i; -1 stays."""
+        if self.units is None:
+            return places
+        at = places.clamp(min=0)
+        unit = self.units.flatten(1).gather(1, at) + at // self.units.shape[2] * d_mlp
+        return unit.where(places >= 0, -1)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the methods read at the positions of n concepts in one variant. Float32, on the model's device."""
+    """What the methods read at the positions of n concepts in one variant. Float32, on the model's device.
+
+    In a model with experts `a` and all scores are compact: `units` tells which unit of its layer each is of (-1: of
+    none), and `chosen`, by layer, which routed experts that are. Elsewhere `units` is None.
+    """
 
     model: Model
     batch: CaptionBatch
@@ -48,16 +65,18 @@ class Measured:
     folded: Float[Tensor, "n d"]
     written: Rows
     settings: ScoreSettings
+    chosen: tuple[Int[Tensor, "n _"], ...] = ()
+    units: Int[Tensor, "n L m"] | None = None
 
     @cached_property
     def folded_scores(self) -> Float[Tensor, "n L m"]:
         """`contribution-folded`, which the budget needs whatever the methods are."""
-        return contribution(self.model.anatomy, self.a, self.written)
+        return contribution(self.model.anatomy, self.a, self.written, self.chosen)
 
 
 def score_contribution(measured: Measured) -> Scored:
     """`contribution`."""
-    return Scored(contribution(measured.model.anatomy, measured.a, measured.rows), measured.a)
+    return Scored(contribution(measured.model.anatomy, measured.a, measured.rows, measured.chosen), measured.a)
 
 
 def score_contribution_folded(measured: Measured) -> Scored:
@@ -67,6 +86,7 @@ def score_contribution_folded(measured: Measured) -> Scored:
 
 def score_contribution_actfn(measured: Measured) -> Scored:
     """`contribution-actfn`; a plain FFN has no up factor to leave out: act(z) is the activation itself."""
+    require_method(measured.model, names.CONTRIBUTION_ACTFN)
     if not measured.model.anatomy.is_gated:
         return score_contribution(measured)
     act = measured.batch.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
@@ -88,7 +108,18 @@ def score_attribution_act(measured: Measured) -> Scored:
     return _attributed(measured, of_activation=True)
 
 
+OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, names.ATTRIBUTION, names.ATTRIBUTION_ACT)
+
+
+def require_method(model: Model, method: str) -> None:
+    """Raises `UsageError` for a method that is not there for a model with experts, or that follows one."""
+    of = names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
+    if of in OF_ONE_FFN:
+        model.require_one_ffn(f"--methods {method}")
+
+
 def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
+    require_method(measured.model, names.ATTRIBUTION)
     questions = [Question(one.row, one.concept.position, one.concept.token_id) for one in measured.said]
     captions = [caption.token_ids for caption in measured.batch.captions]
     batch = measured.batch
@@ -102,10 +133,42 @@ def score_random(measured: Measured) -> Scored:
 
 
 def draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
-    """A seeded uniform draw for each concept, of its own by picture, variant, lemma and method."""
+    """A seeded uniform draw for each concept, of its own by picture, variant, lemma and method.
+
+    Of experts that sleep at a concept nothing is drawn: a ranking does not hold them, either.
+    """
     n_units, seed = measured.a[0].numel(), measured.settings.seed
     drawn = [
         uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units)
         for one, variant in zip(measured.said, one_for_each(measured.variant, len(measured.said)), strict=True)
     ]
-    return torch.stack(drawn).to(measured.a.device).view_as(measured.a)
+    values = torch.stack(drawn).to(measured.a.device).view_as(measured.a)
+    return values if measured.units is None else values.masked_fill(measured.units < 0, -1)
+
+
+def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L m"]]:
+    """How much of each unit's score the picture brought, with the original's scores in the same places.
+
+    Of experts that are awake in one of the two alone the other's score is 0: its units' places follow the original's.
+    """
+    if original.units is None or blank.units is None:
+        return original, original.score - blank.score
+    units, others = original.units, blank.units
+    of_blank = _looked_up(others, units, blank.score)
+    more = others.masked_fill(_looked_up(units, others, torch.ones_like(original.score)) > 0, -1)
+    zeros = torch.zeros_like(original.score)
+    wider = Scored(
+        torch.cat([original.score, zeros], dim=2),
+        torch.cat([original.activation, zeros], dim=2),
+        units=torch.cat([units, more], dim=2),
+    )
+    return wider, torch.cat([original.score - of_blank, -blank.score], dim=2)
+
+
+def _looked_up(
+    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L m"], values: Float[Tensor, "n L m"]
+) -> Float[Tensor, "n L m"]:
+    """The value of each wanted unit among those of `units` (ascending, -1 behind the last), 0 where it is not there."""
+    ascending = units.masked_fill(units < 0, torch.iinfo(units.dtype).max)
+    place = torch.searchsorted(ascending, wanted.contiguous()).clamp(max=units.shape[2] - 1)
+    return values.gather(2, place).where(units.gather(2, place) == wanted, 0.0)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.core import Concept, Example
+from mmn.models.adapters import Anatomy
 from mmn.reading.concepts import GeneratedCaption
 from mmn.scores.budget import Budget
 from mmn.scores.equations import Ranked
@@ -93,10 +94,13 @@ def score_table(
     ranked: Ranked,
     activation: Float[Tensor, "n k"],
     token_position: Int[Tensor, "n k"] | None,
-    d_mlp: int,
+    anatomy: Anatomy,
 ) -> pa.Table:
-    """One row for each chosen unit of each concept; places without a suppressor (unit -1) are left out."""
-    unit = ranked.unit.cpu()
+    """One row for each chosen unit of each concept; places without a suppressor (unit -1) are left out.
+
+    `expert` is the unit's own, where its layer has some.
+    """
+    unit, d_mlp = ranked.unit.cpu(), anatomy.d_mlp
     n_concepts, k = unit.shape
     token = None if token_position is None else token_position.cpu().flatten().numpy()
     columns = _keys(said, variant, k) | {
@@ -107,9 +111,19 @@ def score_table(
         "score": ranked.score.cpu().flatten().numpy(),
         "activation": activation.cpu().flatten().numpy(),
         "token_position": pa.nulls(n_concepts * k, pa.int32()) if token is None else pa.array(token, pa.int32()),
+        "expert": expert_column(anatomy, (unit // d_mlp).flatten(), (unit % d_mlp).flatten()),
     }
     table, is_unit = pa.table(columns), (unit >= 0).flatten()
     return table if is_unit.all() else table.filter(pa.array(is_unit.numpy()))
+
+
+def expert_column(anatomy: Anatomy, layer: Int[Tensor, " n"], unit: Int[Tensor, " n"]) -> pa.Array:
+    """The expert of each unit; empty where its layer has none."""
+    if not anatomy.mixtures:
+        return pa.nulls(len(unit), pa.int16())
+    is_mixed = torch.tensor([one.routed is not None for one in anatomy.mixtures])
+    experts = (unit // anatomy.d_expert).numpy().astype(np.int16)
+    return pa.array(experts, mask=~is_mixed[layer].numpy())
 
 
 def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) -> pa.Table:

@@ -93,13 +93,22 @@ def _add_proofs(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE run ADD COLUMN IF NOT EXISTS proof JSON")
 
 
+def _add_experts(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute("ALTER TABLE score ADD COLUMN IF NOT EXISTS expert SMALLINT")
+
+
+def _to_version_6(cursor: duckdb.DuckDBPyConnection) -> None:
+    _add_proofs(cursor)
+    _add_experts(cursor)
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
     _drop_tables_without_rows,
     _create_missing,
     _to_version_5,
-    _add_proofs,
+    _to_version_6,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

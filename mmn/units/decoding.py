@@ -201,10 +201,11 @@ def _spell(values: Iterable[int]) -> str:
 def _by_layer(model: Model, units: Sequence[Neuron] | None) -> dict[int, Int[np.ndarray, " n"]]:
     facts = model.facts
     if units is None:
-        return {layer: np.arange(facts.d_mlp) for layer in range(facts.n_layers)}
+        return {layer: np.arange(width) for layer, width in enumerate(model.anatomy.widths)}
     by_layer: dict[int, list[int]] = {}
     for neuron in sorted(set(units)):
-        if not (0 <= neuron.layer < facts.n_layers and 0 <= neuron.unit < facts.d_mlp):
+        is_there = 0 <= neuron.layer < facts.n_layers and 0 <= neuron.unit < model.anatomy.widths[neuron.layer]
+        if not is_there:
             raise UsageError(
                 f"{facts.name} has no unit {neuron}: its layers are 0–{facts.n_layers - 1}, "
                 f"its units 0–{facts.d_mlp - 1}"
@@ -217,9 +218,10 @@ def _decode_layer(
     model: Model, vocabulary: Vocabulary, layer: int, units: Int[np.ndarray, " n"], memory: Float[Tensor, "block V"]
 ) -> TopTokens:
     with model.lock:  # an intervention of another session must not change the weights half way
-        vectors = model.anatomy.w_out(layer).T
-        if len(units) < vectors.shape[0]:
-            vectors = vectors[torch.from_numpy(units).to(model.device)]
+        if len(units) < model.anatomy.widths[layer]:
+            vectors = model.anatomy.columns(layer, torch.from_numpy(units).to(model.device)).T
+        else:
+            vectors = model.anatomy.w_out(layer).T
         return joined([top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, memory)])
 
 

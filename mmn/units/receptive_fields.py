@@ -134,9 +134,10 @@ def field_rows(
         )
 
 
-def control_units(units: Sequence[Neuron], d_mlp: int, key: Sequence[str]) -> tuple[Neuron, ...]:
+def control_units(units: Sequence[Neuron], widths: Sequence[int], key: Sequence[str]) -> tuple[Neuron, ...]:
     """Random units, as many of each layer as `units` has; drawn without replacement, the top units not excluded.
 
+    `widths` are the numbers of units by layer;
     `key` says what the draw is for: the same key gives the same units, whatever else is drawn before or beside it.
     """
     digest = hashlib.sha256("\0".join(key).encode()).digest()
@@ -145,7 +146,7 @@ def control_units(units: Sequence[Neuron], d_mlp: int, key: Sequence[str]) -> tu
     return tuple(
         Neuron(layer, int(unit))
         for layer in sorted(set(layers))
-        for unit in generator.choice(d_mlp, layers.count(layer), replace=False)
+        for unit in generator.choice(widths[layer], layers.count(layer), replace=False)
     )
 
 

@@ -6,6 +6,7 @@ python -m tests.families.models_page
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import transformers
 from mmn.errors import UnsupportedModelError
 from mmn.models.adapters import FAMILIES, find_anatomy, find_family
 from mmn.models.geometry.kinds import GRIDS, WITHOUT_GRID
+from mmn.models.model import Model
 from mmn.models.tried import FILE, Tried
 from mmn.reading.captions import caption_encoded
 from mmn.runs.proof import prove
@@ -59,10 +61,16 @@ def tried(model_type: str) -> Tried:
         decoder=module.config.get_text_config(decoder=True).model_type,
         found="row" if model_type in FAMILIES else "structure",
         error=float(f"{max(proof.exact, proof.head, proof.ablation):.0e}"),
-        attribution="yes" if proof.attribution is not None else "no image tokens in the prompt",
+        attribution=_attribution(model),
         maps="yes" if family.grid in GRIDS else WITHOUT_GRID.get(family.grid, "not checked"),
         batch=BATCH_MIXES.get(model_type, "yes"),
     )
+
+
+def _attribution(model: Model) -> str:
+    if model.anatomy.mixtures:
+        return "no: mixture of experts"
+    return "no image tokens in the prompt" if model.image_token_id is None else "yes"
 
 
 def _refused_by_us() -> set[str]:
@@ -73,7 +81,8 @@ def _refused_by_us() -> set[str]:
 
 def _reason(message: str) -> str:
     """Without what names the type and its decoder."""
-    return message.partition("supported: ")[2] or message.removeprefix("this ")
+    said = message.partition("supported: ")[2] or message
+    return re.sub(r"^this \S+ model (\(\S+\) |cannot be read: |uses an? )?", "", said)
 
 
 def page(rows: Iterable[Tried]) -> str:

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from mmn.models.adapters.structure import find_structure
 from mmn.models.geometry import GRIDS
 from mmn.models.geometry.grid_inputs import GridInputs
 from tests.families.inputs import image_id
 from tests.families.pictures import PICTURES, PLACES, READ_ONLY
 from tests.families.processors import load_checkpoint, placeholder
-from mmn.models.adapters.structure import find_structure
 from tests.families.test_processors import encode, skip_without_packages
 
 SIZES = [(120, 84), (70, 100)]

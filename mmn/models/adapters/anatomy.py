@@ -4,9 +4,8 @@
     residual stream ─► final norm ─► W_U ─► factor? ─► soft cap? ─► logits
 
 What follows W_out is part of it, so that a unit's part of the logit is exact: Gemma 2 and 3 and GLM-4 norm what each
-block writes, Granite multiplies it, Mllama gates it, Gemma 4 multiplies the stream after each layer. Mixtures of
-experts have no single matrix of a layer, and are left out: the score a · (W_U · W_out) would be wrong for them and
-still look right.
+block writes, Granite multiplies it, Mllama gates it, Gemma 4 multiplies the stream after each layer. In a mixture of
+experts (`experts.py`) the matrix is the unit's own expert's, and a carries the router's weight.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmn.errors import UnsupportedModelError
+from mmn.models.adapters.experts import EXPERTS, Mixture, find_mixture, has_experts
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
 from mmn.models.adapters.structure import Structure, find_structure, matrix_of
@@ -57,6 +57,8 @@ class Anatomy:
         gains: see there.
         head_factor: that the product with W_U is multiplied by.
         soft_cap: c of logits = c · tanh(x / c), None without.
+        mixtures: the FFN of each layer where some have a mixture of experts, and `ffn_outs`, `activations` and
+            `post_ffns` are empty; () in other models.
     """
 
     decoder: nn.Module
@@ -73,6 +75,7 @@ class Anatomy:
     post_norm: Norm = Norm.RMS
     head_factor: float = 1.0
     soft_cap: float | None = None
+    mixtures: tuple[Mixture, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -80,14 +83,35 @@ class Anatomy:
 
     @property
     def d_mlp(self) -> int:
-        return self.w_out(0).shape[1]
+        """Units of a layer; of the widest one, where layers differ."""
+        return max(mixture.n_units for mixture in self.mixtures) if self.mixtures else self.w_out(0).shape[1]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units by layer."""
+        return tuple(mixture.n_units for mixture in self.mixtures) or (self.d_mlp,) * self.n_layers
+
+    @property
+    def d_expert(self) -> int:
+        """Units of a routed expert, 0 without: of unit u of a layer with experts, u // d_expert is the expert."""
+        return max((one.routed.d_expert for one in self.mixtures if one.routed is not None), default=0)
+
+    @property
+    def n_awake(self) -> int:
+        """Units of all layers that one token's ranking holds: all, but for experts that it does not go through."""
+        return sum(one.n_compact for one in self.mixtures) if self.mixtures else self.n_layers * self.d_mlp
 
     def w_out(self, layer: int) -> Float[Tensor, "d m"]:
-        """W_out of a layer; column i is what unit i writes into the residual stream. A view of the weights."""
-        return matrix_of(self.ffn_outs[layer])
+        """W_out of a layer; column i is what unit i writes into the residual stream. A view; of experts a copy."""
+        return self.mixtures[layer].w_out() if self.mixtures else matrix_of(self.ffn_outs[layer])
+
+    def columns(self, layer: int, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
+        """Columns of W_out of some units."""
+        return self.mixtures[layer].columns(units) if self.mixtures else self.w_out(layer)[:, units]
 
     def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
-        return self.ffn_outs[layer].bias
+        plain = self.mixtures[layer].plain if self.mixtures else self.ffn_outs[layer]
+        return None if plain is None else plain.bias
 
     def w_u(self, token_ids: Tensor) -> Float[Tensor, "n d"]:
         """Rows of the unembedding, in float32; never the whole matrix."""
@@ -125,6 +149,7 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         found = find_structure(model)
     except LookupError as error:
         raise UnsupportedModelError(f"this {family.model_type} model cannot be read: {error}") from error
+    is_mixed = has_experts(found.layers)
     _require_understood(family, text_config, found)
     layers = [model.get_submodule(layer.path) for layer in found.layers]
     final_norm = model.get_submodule(found.final_norm)
@@ -133,8 +158,8 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         decoder=model.get_submodule(found.decoder),
         layers=tuple(layers),
         attentions=_parts(layers, [layer.post_attention or layer.mixers[0] for layer in found.layers]),
-        ffn_outs=_parts(layers, [layer.ffn_outs[0].path for layer in found.layers]),
-        activations=_parts(layers, [layer.activation for layer in found.layers]),
+        ffn_outs=() if is_mixed else _parts(layers, [layer.ffn_outs[0].path for layer in found.layers]),
+        activations=() if is_mixed else _parts(layers, [layer.activation for layer in found.layers]),
         is_gated=found.layers[0].is_gated,
         final_norm=final_norm,
         norm=norm_form(str(found.final_norm), final_norm),
@@ -144,6 +169,7 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         post_norm=norm_form(found.layers[0].post_ffn, post_ffns[0]) if post_ffns else Norm.RMS,
         head_factor=_head_factor(text_config, family),
         soft_cap=getattr(text_config, SOFT_CAP, None) if family.has_soft_cap else None,
+        mixtures=tuple(map(find_mixture, layers, found.layers)) if is_mixed else (),
     )
     _require_plain(anatomy, found)
     return anatomy
@@ -159,14 +185,19 @@ def _refuse_encoder_decoder(model: Any, family: Family, text_config: Any) -> Non
 
 
 def _require_understood(family: Family, text_config: Any, found: Structure) -> None:
-    """One FFN, one mixer and the same norms in each layer, no experts, and a final norm."""
+    """One FFN or mixture of experts, one mixer and the same norms in each layer, and a final norm."""
     what = f"this {family.model_type} model uses a {text_config.model_type!r} text decoder"
     if found.final_norm is None:
         raise UnsupportedModelError(f"{what} that {POST_NORM}")
+    is_mixed = has_experts(found.layers)
     for number, layer in enumerate(found.layers):
         kinds = {matrix.kind for matrix in layer.ffn_outs}
-        if "experts" in kinds:
-            raise UnsupportedModelError(f"{what}, whose layer {number} is a mixture of experts: not supported yet")
+        if is_mixed and layer.post_ffn:
+            raise UnsupportedModelError(f"{what}, whose layer {number} has norms of its own behind its experts")
+        if is_mixed and (not kinds or len(layer.mixers) != 1):
+            raise UnsupportedModelError(f"{what} with experts, whose layer {number} has no FFN, or no attention")
+        if is_mixed:
+            continue
         if len(layer.ffn_outs) != 1 or not kinds <= {"linear", "conv1d"}:
             matrices = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in layer.ffn_outs) or "none"
             raise UnsupportedModelError(f"{what}; layer {number} should have one FFN output matrix, found {matrices}")
@@ -202,8 +233,10 @@ def _gate(held: Tensor | None) -> float:
 def _require_plain(anatomy: Anatomy, found: Structure) -> None:
     """One nn.Linear of one size for W_out of each layer and for W_U, and all of them, and the norm, in plain floats."""
     matrices: dict[str, nn.Module] = {
-        f"{layer.ffn_outs[0].path} of layer {number}": anatomy.ffn_outs[number]
+        f"{matrix.path} of layer {number}": anatomy.layers[number].get_submodule(matrix.path)
         for number, layer in enumerate(found.layers)
+        for matrix in layer.ffn_outs
+        if matrix.kind != EXPERTS
     }
     matrices[found.head] = anatomy.unembedding
     for name, module in matrices.items():
@@ -212,7 +245,12 @@ def _require_plain(anatomy: Anatomy, found: Structure) -> None:
                 f"{name} is a {type(module).__module__}.{type(module).__name__}, no plain nn.Linear (quantised, or "
                 "with an adapter?); scores are read from plain float matrices"
             )
-    for name, module in (matrices | {str(found.final_norm): anatomy.final_norm}).items():
+    experts = {
+        f"the experts of layer {number}": mixture.routed.module
+        for number, mixture in enumerate(anatomy.mixtures)
+        if mixture.routed is not None
+    }
+    for name, module in (matrices | experts | {str(found.final_norm): anatomy.final_norm}).items():
         _require_floats(name, module)
     _require_sizes(anatomy, found)
 
@@ -229,13 +267,24 @@ def _require_floats(name: str, module: nn.Module) -> None:
 def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
     """Every FFN reads m units and writes to the stream that the unembedding reads: no projection in between."""
     d, m = anatomy.unembedding.in_features, anatomy.d_mlp
-    for layer in range(anatomy.n_layers):
+    _require_experts_sizes(anatomy, found)
+    for layer in range(len(anatomy.ffn_outs)):
         n_out, n_in = anatomy.w_out(layer).shape
         if (n_out, n_in) != (d, m):
             raise UnsupportedModelError(
                 f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {n_out} × {n_in}, "
                 f"expected {d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
             )
+
+
+def _require_experts_sizes(anatomy: Anatomy, found: Structure) -> None:
+    """Experts of one size in all layers, which write to the stream themselves."""
+    routed = [one.routed for one in anatomy.mixtures if one.routed is not None]
+    sizes = {(one.w_out(0).shape[0], one.d_expert) for one in routed}
+    if sizes - {(found.d_model, anatomy.d_expert)}:
+        raise UnsupportedModelError(
+            f"experts of several sizes, or that write elsewhere than to the stream of {found.d_model}: {sorted(sizes)}"
+        )
 
 
 def _head_factor(text_config: Any, family: Family) -> float:

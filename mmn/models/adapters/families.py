@@ -96,6 +96,7 @@ FAMILIES: dict[str, Family] = {
         Family("gemma4_unified", has_soft_cap=True),
         Family("granite4_vision", "ibm-granite/granite-vision-4.0-3b", head_divisor="logits_scaling"),
         Family("granite_docling", head_divisor="logits_scaling"),
+        Family("mistral_large4", has_soft_cap=True),
         Family("muse_glimmer", head_factor="output_multiplier", has_soft_cap=True),
         Family(
             "mplug_owl2",

@@ -6,7 +6,9 @@ an error, not a warning: a chart drawn from a site that does not exist would sti
 Sites, per decoder layer where not said otherwise, each at the last position of every forward pass, which is the one
 that predicts the next token (with left padding it is no padding in any row):
 
-    activation   a, the input of the FFN's output matrix (m)
+    activation   a, the input of the FFN's output matrix (m); of experts the units of those that the token went
+                 through and of the shared ones (`adapters/experts.py`), the router's weight in them
+    experts      which routed experts the token went through; only in a layer that has some
     act          act(gate) of a gated FFN, without the up factor (m); only on request
     attention    what the attention adds to the residual stream, before a multiplier (d)
     ffn          what W_out wrote, before the norm after it (d); only where there is one
@@ -22,14 +24,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 from mmn.core import Neuron
+from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
+from mmn.reading.hooks.experts import Call, watch_calls
 
-ACTIVATION, ACT, ATTENTION, FFN = "activation", "act", "attention", "ffn"
+ACTIVATION, ACT, ATTENTION, FFN, EXPERTS = "activation", "act", "attention", "ffn", "experts"
 EMBEDDING, FINAL = "embedding", "final"
 ONCE = 0  # the layer under which the sites that exist once are kept
 STEPS_AT_ONCE = 16  # that room is made for
@@ -42,17 +46,18 @@ class Captured:
     n_layers: int
     n_last: int = 1
     n_rows: int = 0
-    steps: dict[tuple[str, int], list[Float[Tensor, "batch width"]]] = field(default_factory=dict)
-    room: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict, repr=False)
+    mixtures: tuple[Mixture, ...] = ()
+    steps: dict[tuple[str, int], list[Shaped[Tensor, "batch width"]]] = field(default_factory=dict)
+    room: dict[tuple[int, int, torch.dtype], list[Tensor]] = field(default_factory=dict, repr=False)
 
-    def keep(self, values: Float[Tensor, "batch n width"]) -> list[Float[Tensor, "batch width"]]:
+    def keep(self, values: Shaped[Tensor, "batch n width"]) -> list[Shaped[Tensor, "batch width"]]:
         """Copies of one pass's last positions, each in a slot of a large block.
 
         Kept one by one, among the temporaries of the pass, they would split the free memory into pieces too small to
         be used again: 190 MB more on a CPU where 20 MB are kept.
         """
         n_rows, n, width = values.shape
-        slots = self.room.setdefault((n_rows, width), [])
+        slots = self.room.setdefault((n_rows, width, values.dtype), [])
         if len(slots) < n:
             n_slots = max(n, STEPS_AT_ONCE) * (self.n_layers + 2)  # the widest has two sites that exist once
             slots += values.new_empty(n_slots, n_rows, width).unbind()
@@ -75,7 +80,33 @@ class Captured:
         ).float()
 
     def read_layers(self, site: str, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Float[Tensor, "n L width"]:
-        return torch.stack([self.read(site, layer, rows, steps) for layer in range(self.n_layers)], dim=1)
+        """Those of all layers; where they differ in width, with zeros behind the narrower ones."""
+        return _side_by_side([self.read(site, layer, rows, steps) for layer in range(self.n_layers)], 0)
+
+    def chosen(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> tuple[Int[Tensor, "n _"], ...]:
+        """By layer the routed experts that were chosen; () in a model that has none."""
+        return tuple(self._chosen(layer, rows, steps) for layer in range(len(self.mixtures)))
+
+    def _chosen(self, layer: int, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n k"]:
+        recorded = self.steps.get((EXPERTS, layer))
+        if recorded is None:
+            return torch.zeros(len(rows), 0, dtype=torch.long, device=self.steps[FINAL, ONCE][0].device)
+        return torch.stack([recorded[step][row] for row, step in zip(rows.tolist(), steps.tolist(), strict=True)])
+
+    def flat_units(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n L w"] | None:
+        """Which unit of its layer each value of `activation` is of, -1 behind the last; None without experts."""
+        if not self.mixtures:
+            return None
+        pairs = zip(self.mixtures, self.chosen(rows, steps), strict=True)
+        return _side_by_side([mixture.flat_units(chosen) for mixture, chosen in pairs], -1)
+
+
+def _side_by_side(layers: Sequence[Tensor], filler: int) -> Tensor:
+    width = max(values.shape[1] for values in layers)
+    missing = [width - values.shape[1] for values in layers]
+    return torch.stack(
+        [pad(values, (0, n), value=filler) if n else values for values, n in zip(layers, missing, strict=True)], dim=1
+    )
 
 
 @contextmanager
@@ -92,7 +123,7 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
         AssertionError: a hook never fired, or the sites saw different numbers of passes.
     """
     anatomy = model.anatomy
-    captured = Captured(anatomy.n_layers, n_last)
+    captured = Captured(anatomy.n_layers, n_last, mixtures=anatomy.mixtures)
     handles: list[Any] = []
 
     def watch(site: str, layer: int, module: nn.Module, *, reads_input: bool) -> None:
@@ -109,11 +140,14 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
             watch(EMBEDDING, ONCE, anatomy.layers[0], reads_input=True)
             watch(FINAL, ONCE, anatomy.final_norm, reads_input=True)
             for layer in range(anatomy.n_layers):
-                watch(ACTIVATION, layer, anatomy.ffn_outs[layer], reads_input=True)
+                if anatomy.mixtures:
+                    handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+                else:
+                    watch(ACTIVATION, layer, anatomy.ffn_outs[layer], reads_input=True)
                 watch(ATTENTION, layer, anatomy.attentions[layer], reads_input=False)
                 if anatomy.post_ffns:
                     watch(FFN, layer, anatomy.post_ffns[layer], reads_input=True)
-                if with_act and anatomy.is_gated:
+                if with_act and anatomy.is_gated and anatomy.activations:
                     watch(ACT, layer, anatomy.activations[layer], reads_input=False)
             yield captured
         finally:
@@ -122,6 +156,39 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
     counts = {f"{site} {layer}": len(steps) for (site, layer), steps in captured.steps.items()}
     assert captured.n_steps > 0, "no forward pass ran inside the block, or the hook of the final norm never fired"
     assert set(counts.values()) == {captured.n_steps}, f"hooks fired unevenly: {counts}"
+
+
+def _watch_mixture(captured: Captured, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
+    """Hooks that put a layer's compact activations together at its end, from what its parts were given."""
+    seen: dict[str, Tensor] = {}
+    steps = captured.steps[ACTIVATION, layer] = []
+    handles: list[Any] = []
+
+    def note_call(call: Call, _output: Tensor) -> None:
+        last = call.at_last(captured.n_rows, captured.n_last)
+        seen["routed"] = last.activations().unflatten(0, (captured.n_rows, -1))
+        chosen = last.chosen.unflatten(0, (captured.n_rows, -1))
+        captured.steps[EXPERTS, layer] += captured.keep(chosen)
+
+    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen["plain"] = _last_values(first_given(args, kwargs), captured)
+
+    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen["gate"] = _last_values(output, captured).sigmoid()
+
+    def put_together(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        plain = [seen["plain"] * seen.get("gate", 1)] if "plain" in seen else []
+        steps.extend(captured.keep(torch.cat([seen[name] for name in ("routed",) if name in seen] + plain, dim=-1)))
+        seen.clear()
+
+    if mixture.routed is not None:
+        captured.steps[EXPERTS, layer] = []
+        handles += watch_calls(mixture.routed, lambda: captured.n_rows, note_call)
+    if mixture.plain is not None:
+        handles.append(mixture.plain.register_forward_pre_hook(note_plain, with_kwargs=True))
+    if mixture.gate is not None:
+        handles.append(mixture.gate.register_forward_hook(note_gate))
+    return [*handles, module.register_forward_hook(put_together)]
 
 
 def _note_rows(captured: Captured) -> Callable[..., None]:
@@ -163,9 +230,13 @@ def _last_positions(values: Tensor, captured: Captured) -> list[Float[Tensor, "b
 
     OPT hands its FFN all rows' positions as one list, so the shape is taken from the number of rows.
     """
+    return captured.keep(_last_values(values, captured))
+
+
+def _last_values(values: Tensor, captured: Captured) -> Float[Tensor, "batch n width"]:
     assert captured.n_rows > 0, "a site fired before the first decoder layer: it is no part of the text decoder"
     by_row = values.detach().reshape(captured.n_rows, -1, values.shape[-1])
-    return captured.keep(by_row[:, -captured.n_last :])
+    return by_row[:, -captured.n_last :]
 
 
 @dataclass
@@ -257,7 +328,8 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
     assert units, "no units to capture"
     for one in units:
         assert one < Neuron(anatomy.n_layers, 0), f"{one} of a model of {anatomy.n_layers} layers"
-        assert one.unit < anatomy.d_mlp, f"{one} of a model of {anatomy.d_mlp} units a layer"
+        n_units = anatomy.mixtures[one.layer].n_units if anatomy.mixtures else anatomy.d_mlp
+        assert one.unit < n_units, f"{one} of a layer of {n_units} units"
     layers = sorted({one.layer for one in units})
     columns = {layer: tuple(sorted({one.unit for one in units if one.layer == layer})) for layer in layers}
     captured = CapturedUnits(tuple(units), columns, passes={layer: [] for layer in layers})
@@ -278,6 +350,9 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
         try:
             handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
             for layer in layers:
+                if anatomy.mixtures:
+                    handles += _watch_units(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+                    continue
                 out = anatomy.ffn_outs[layer]
                 handles.append(out.register_forward_pre_hook(record(layer), with_kwargs=True))
             yield captured
@@ -287,3 +362,48 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
     counts = {layer: len(passes) for layer, passes in captured.passes.items()}
     assert min(counts.values()) > 0, f"no forward pass ran inside the block, or a hook never fired: {counts}"
     assert len(set(counts.values())) == 1, f"hooks fired unevenly: {counts}"
+
+
+def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
+    """Hooks that record a of chosen units of a layer with experts, 0 where a token did not go through a unit's own."""
+    seen: dict[str, Tensor] = {}
+    units = torch.tensor(captured.columns[layer])
+    plain_units = units[units >= mixture.start] - mixture.start
+    handles: list[Any] = []
+
+    def by_row(values: Tensor) -> Tensor:
+        return values.detach().reshape(captured.n_rows, -1, values.shape[-1])
+
+    def note_call(call: Call, _output: Tensor) -> None:
+        seen["routed"] = _of_units(call, mixture, units[units < mixture.start], captured.n_rows)
+
+    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen["plain"] = by_row(first_given(args, kwargs)[..., plain_units])
+
+    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen["gate"] = by_row(output).sigmoid()
+
+    def put_together(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        if "plain" in seen:
+            seen["plain"] = seen["plain"] * seen.pop("gate", 1)
+        captured.passes[layer].append(torch.cat([seen[name] for name in ("routed", "plain") if name in seen], dim=-1))
+        seen.clear()
+
+    if mixture.routed is not None and (units < mixture.start).any():
+        handles += watch_calls(mixture.routed, lambda: captured.n_rows, note_call)
+    if mixture.plain is not None and len(plain_units):
+        handles.append(mixture.plain.register_forward_pre_hook(note_plain, with_kwargs=True))
+        if mixture.gate is not None:
+            handles.append(mixture.gate.register_forward_hook(note_gate))
+    return [*handles, module.register_forward_hook(put_together)]
+
+
+def _of_units(
+    call: Call, mixture: Mixture, units: Int[Tensor, " n"], n_rows: int
+) -> Float[Tensor, "batch positions n"]:
+    found = call.x.new_zeros(n_rows, int(call.position.max()) + 1, len(units))
+    for expert, at, within in mixture.by_expert(units):
+        token, _, a = call.of(expert)
+        where = (call.row[token][:, None], call.position[token][:, None], at.to(found.device))
+        found[where] = (a[:, within] * call.routed.factor).to(found.dtype)
+    return found

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.experts import Call, watch_calls
 
 
 @contextmanager
@@ -24,6 +26,7 @@ def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) ->
 
     At 0 they are zeroed: what they write, in the prompt and in the picture's tokens too, is gone (P1, figure 6).
     Rows do not touch each other, and a row without masked units computes what the plain model does, bit for bit.
+    Of routed experts what the units wrote is taken away again behind them: equal up to rounding.
 
     Args:
         model: Its lock is held inside the block.
@@ -39,18 +42,65 @@ def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) ->
         for layer in layers
     }
 
-    def multiply(layer: int) -> Callable[..., Any]:
+    def multiply(layer: int, units: slice = slice(None)) -> Callable[..., Any]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = args[0]
-            return ((a.reshape(len(mask), -1, a.shape[-1]) * kept[layer]).reshape(a.shape), *args[1:])
+            share = kept[layer][..., units]
+            return ((a.reshape(len(mask), -1, a.shape[-1]) * share).reshape(a.shape), *args[1:])
 
         return hook
 
     with _borrowed(model, len(mask)) as borrowed:
         for layer in layers:
-            module = model.anatomy.ffn_outs[layer]
-            borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, multiply(layer))))
+            if not model.anatomy.mixtures:
+                module = model.anatomy.ffn_outs[layer]
+                borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, multiply(layer))))
+                continue
+            mixture = model.anatomy.mixtures[layer]
+            _without_routed(borrowed, mixture, len(mask), mask[:, layer], factor)
+            if mixture.plain is not None and mask[:, layer, mixture.start :].any():
+                of_plain = multiply(layer, slice(mixture.start, mixture.n_units))
+                borrowed.add(mixture.plain.register_forward_pre_hook(of_plain))
         yield
+
+
+def _without_routed(
+    borrowed: _Borrowed, mixture: Mixture, n_rows: int, mask: Bool[Tensor, "rows m"], factor: float
+) -> None:
+    """Takes what masked units of routed experts wrote away from their output, where a token went through them."""
+    units = mask[:, : mixture.start].any(0).nonzero()[:, 0]
+    if mixture.routed is None or not len(units):
+        return
+    taken = (factor - 1) * mask[:, units]
+    _write_more(borrowed, mixture, n_rows, units, taken, mixture.columns(units).T)
+
+
+def _write_more(
+    borrowed: _Borrowed,
+    mixture: Mixture,
+    n_rows: int,
+    units: Int[Tensor, " n"],
+    scale: Float[Tensor, "rows n"],
+    delta: Float[Tensor, "n d"],
+) -> None:
+    """Adds scale · a · delta of routed experts' units to what the experts wrote, row by row of the batch."""
+    by_expert = list(mixture.by_expert(units))
+    has_more = (scale != 0).any(1)
+
+    def then(call: Call, output: Tensor) -> Tensor:
+        more = output.new_zeros(output.shape).flatten(0, -2)
+        for expert, at, within in by_expert:
+            token, _, a = call.of(expert)
+            row = call.row[token]
+            written = (a[:, within] * scale[:, at].to(a.dtype)[row]) @ delta[at].to(a.dtype)
+            more.index_add_(0, call.in_output(expert, token), written.to(more.dtype))
+        is_touched = has_more[call.row].repeat(len(more) // len(call.row))
+        changed = output.flatten(0, -2) + more
+        return torch.where(is_touched[:, None], changed, output.flatten(0, -2)).view_as(output)
+
+    assert mixture.routed is not None, "no routed experts"
+    for handle in watch_calls(mixture.routed, lambda: n_rows, then):
+        borrowed.add(handle)
 
 
 @dataclass(frozen=True)
@@ -94,9 +144,31 @@ def add_to_columns(model: Model, n_rows: int, added: Sequence[AddedColumns]) -> 
 
     with _borrowed(model, n_rows) as borrowed:
         for number, one in enumerate(added):
+            if model.anatomy.mixtures:
+                _add_to_experts(borrowed, model.anatomy.mixtures[one.layer], n_rows, one, write_more)
+                continue
             module = model.anatomy.ffn_outs[one.layer]
             borrowed.add(module.register_forward_hook(borrowed.counted(number, write_more(one))))
         yield
+
+
+def _add_to_experts(
+    borrowed: _Borrowed,
+    mixture: Mixture,
+    n_rows: int,
+    one: AddedColumns,
+    write_more: Callable[[AddedColumns], Callable[..., Any]],
+) -> None:
+    is_routed = one.units < mixture.start
+    if is_routed.any():
+        scale = torch.zeros(n_rows, int(is_routed.sum()), device=one.scale.device, dtype=one.scale.dtype)
+        scale[one.rows] = one.scale[:, is_routed]
+        _write_more(borrowed, mixture, n_rows, one.units[is_routed], scale, one.delta[is_routed])
+    if not is_routed.all():
+        assert mixture.plain is not None, one.units
+        own = ~is_routed
+        plain = replace(one, units=one.units[own] - mixture.start, delta=one.delta[own], scale=one.scale[:, own])
+        borrowed.add(mixture.plain.register_forward_hook(write_more(plain)))
 
 
 @dataclass

@@ -346,7 +346,7 @@ def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> l
 def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
     found_on = () if ranking.found_on is None else (ranking.found_on,)
     key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method, *found_on)
-    return control_units(ranking.units, asked.model.facts.d_mlp, key)
+    return control_units(ranking.units, asked.model.anatomy.widths, key)
 
 
 def _field(

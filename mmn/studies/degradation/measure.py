@@ -39,6 +39,7 @@ from mmn.runs import reopen
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import reread, stored_captions
+from mmn.scores.methods import require_method
 from mmn.scores.rows import Tables
 from mmn.studies.annotate.measure import MANY_UNITS
 from mmn.studies.degradation.interventions import predict, repeated, unit_mask
@@ -110,7 +111,7 @@ def degrade(
 
 def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
     """The plan in order and without repeats."""
-    n_units = scored.model.facts.n_units
+    n_units = scored.model.anatomy.n_awake
     for word, known in [(plan.kind, names.INTERVENTIONS), *((one, names.ALL_SELECTIONS) for one in plan.selections)]:
         if word not in known:
             raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
@@ -118,8 +119,11 @@ def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
         if method not in names.METHODS or method == names.RANDOM_MATCHED:
             possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
             raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
+        require_method(scored.model, method)
+    if names.RANDOM_PICTURE in plan.selections:
+        scored.model.require_one_ffn(f"--selection {names.RANDOM_PICTURE}")
     if wrong := [k for k in plan.ks if not 0 <= k <= n_units]:
-        raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units}")
+        raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units} at a token")
     has_noise = plan.kind == names.PERTURB
     if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):
         raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigmas}")

@@ -53,7 +53,7 @@ def column_sizes(model: Model, units: Sequence[int], sigma_unit: str) -> Float[T
         return torch.ones(len(units), device=model.device)
     assert sigma_unit == names.COLUMN_NORM, sigma_unit
     placed = [divmod(one, model.facts.d_mlp) for one in units]
-    columns = [model.anatomy.w_out(layer)[:, unit].float() for layer, unit in placed]
+    columns = [model.anatomy.columns(layer, torch.tensor([unit]))[:, 0].float() for layer, unit in placed]
     return torch.stack(columns).norm(dim=1) / columns[0].numel() ** 0.5
 
 
@@ -64,7 +64,7 @@ def _added(
     choice = rows[numbers[0]].choice
     n_units = max(rows[number].k for number in numbers)
     units = choice.units[:n_units].cpu()
-    noise = unit_noise(choice, n_units, model.anatomy.w_out(0).shape[0], seed).to(model.device)
+    noise = unit_noise(choice, n_units, model.anatomy.unembedding.in_features, seed).to(model.device)
     rank = torch.arange(n_units)
     scale = torch.stack([(rank < rows[number].k) * (rows[number].sigma or 0.0) for number in numbers])
     scale = scale.to(model.device) * column_sizes(model, units.tolist(), sigma_unit)

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn import names
@@ -95,7 +95,7 @@ class Interpretable:
         self._known[flat] = table["is_interpretable"].to_numpy()
 
 
-Control = Callable[[Measured, Int[Tensor, "n k"], str, int], Int[Tensor, "n k"]]
+Control = Callable[[Measured, Int[Tensor, "n k"], str, int], Int[Tensor, "n k"]]  # of and to places in the scores
 
 
 def choose(
@@ -121,10 +121,12 @@ def choose(
     found: list[list[Choice]] = [[] for _ in measured.said]
     for method, of_method in scored.items():
         n_ranked = of_method.score[0].numel() if names.INTERPRETABLE in selections else n_most
-        ranked = rank_units(of_method.score, n_ranked).unit
+        places = rank_units(of_method.score, n_ranked, is_unit=of_method.is_unit).unit
+        ranked = of_method.flat(places, measured.model.facts.d_mlp)
         for selection in selections:
             for draw in range(draws[selection]):
-                drawn = _drawn(selection, control)(measured, ranked[:, :n_most], method, draw)
+                drawn = _drawn(selection, control)(measured, places[:, :n_most], method, draw)
+                drawn = of_method.flat(drawn, measured.model.facts.d_mlp)
                 for index, said in enumerate(measured.said):
                     units = drawn[index, :n_most]
                     if selection == names.INTERPRETABLE:
@@ -147,18 +149,24 @@ def same_layers(measured: Measured, ranked: Int[Tensor, "n k"], method: str, dra
 
 def all_layers(measured: Measured, ranked: Int[Tensor, "n k"], _method: str, draw: int) -> Int[Tensor, "n k"]:
     """P2's control: a uniform draw over all layers, whatever the ranking."""
-    return rank_units(_draws(measured, names.RANDOM, draw), ranked.shape[1]).unit
+    return rank_units(_draws(measured, names.RANDOM, draw), ranked.shape[1], is_unit=_is_unit(measured)).unit
 
 
 def one_for_the_picture(measured: Measured, ranked: Int[Tensor, "n k"], _method: str, draw: int) -> Int[Tensor, "n k"]:
     """P2's control as its code draws it: the same units of all layers for every noun of a picture, whatever its top."""
+    assert measured.units is None, "at each noun other experts are awake"
     return rank_units(_draws(measured, names.RANDOM, draw, [""] * len(measured.said)), ranked.shape[1]).unit
 
 
+def _is_unit(measured: Measured) -> Bool[Tensor, "n L m"] | None:
+    return None if measured.units is None else measured.units >= 0
+
+
 def _draws(measured: Measured, method: str, draw: int, lemmas: Sequence[str] | None = None) -> Float[Tensor, "n L m"]:
-    n_units, seed = measured.model.facts.n_units, measured.settings.seed
+    n_units, seed = measured.a[0].numel(), measured.settings.seed
     drawn = [
         uniform_draw(seed, one.example.image_id, names.ORIGINAL, lemma, method, n_units, draw)
         for one, lemma in zip(measured.said, lemmas or [one.concept.lemma for one in measured.said], strict=True)
     ]
-    return torch.stack(drawn).to(measured.a.device).view_as(measured.a)
+    values = torch.stack(drawn).to(measured.a.device).view_as(measured.a)
+    return values if measured.units is None else values.masked_fill(measured.units < 0, -1)

@@ -188,6 +188,7 @@ def _begin(scored: ScoredRun, wish: Wish) -> _Editing:
 
 
 def _check(model: Model, wish: Wish) -> None:
+    model.require_one_ffn("mmn edit")
     assert wish.algorithm in (P2, RANK_ONE), wish
     assert wish.selection in (TOP, RANDOM), wish
     assert wish.solver in (CLOSED, STEPPED), wish

@@ -31,9 +31,10 @@ TABLES: Final = (
     Table(
         "score",
         "image_id text, variant text, noun text, method text, rank int32, layer int16, unit int32, score float, "
-        "activation float?, token_position int32?",
+        "activation float?, token_position int32?, expert int16?",
         key=("image_id", "variant", "noun", "method", "rank"),
         is_added=False,
+        later={"expert": None},
         check={"score": "isfinite(score)"},
     ),
     Table(

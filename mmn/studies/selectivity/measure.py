@@ -281,9 +281,9 @@ def _top_rows(scores: pa.Table, methods: Sequence[str]) -> pd.DataFrame:
 
 def _with_controls(scored: ScoredRun, units: Sequence[ClassUnits]) -> tuple[ClassUnits, ...]:
     """`units`, each with its control."""
-    seed, d_mlp = str(scored.run.settings.seed), scored.model.facts.d_mlp
+    seed, widths = str(scored.run.settings.seed), scored.model.anatomy.widths
     controls = [
-        ClassUnits(of.lemma, of.method, True, control_units(of.units, d_mlp, (seed, PREFIX, of.lemma, of.method)))
+        ClassUnits(of.lemma, of.method, True, control_units(of.units, widths, (seed, PREFIX, of.lemma, of.method)))
         for of in units
     ]
     return (*units, *controls)

@@ -92,6 +92,7 @@ def measure_specificity(
         All that the run's shards say of just these methods: `specificity`, and `failure`, one row for each picture
         that does not open any more.
     """
+    scored.model.require_one_ffn("mmn specificity")
     elsewhere = read_held_out(scored.path, methods, 1, scored.run.settings.seed)
     asked = {"methods": sorted(methods), "held out": elsewhere.digest()}
 

@@ -1,0 +1,214 @@
+"""A layer's FFN where it is a mixture of experts: whose units they are, and what each of them writes.
+
+    router ─► g_e of the few experts that a token goes through      a_i = g_e · act(gate · x)_i · (up · x)_i
+    unit i of expert e:   a_i ─► W_out[e][:, i] ─► residual stream;   0 for a token that does not go through e
+
+Units of a layer lie flat, one expert's after the other's: unit = e · `d_expert` + i. A shared expert, which every token
+goes through, follows the routed ones; a matrix as wide as several of them counts as several. A layer of such a
+model without a mixture has one matrix and no experts.
+
+What is stored and ranked is compact: for each token the units of the experts that it went through, in the order of
+their numbers, then the shared ones. Nothing here holds a number for each unit of an expert that is asleep.
+
+Left out: experts that only image tokens go through (Ernie) write nothing at a position that predicts a word, and
+are no units here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from mmn.errors import UnsupportedModelError
+from mmn.models.adapters.structure import Layer, Matrix
+
+EXPERTS = "experts"  # the kind of a stacked matrix (`structure.Matrix`)
+FACTOR = "routed_scaling_factor"  # of a block: what its routed experts wrote is multiplied by it
+SHARED_GATE = "shared_expert_gate"  # of a block: whose sigmoid the shared expert's output is multiplied by
+ROUTERS = ("gate", "router")  # of a block: what chooses the experts
+OF_IMAGES = "vision"  # in the path of experts that image tokens alone go through
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The routed experts of one layer: one module that holds all their matrices.
+
+    Attributes:
+        module: called with tokens, the numbers of each one's experts and the router's weights of them; where the
+            weight is on the input (Llama 4), with as many copies of all tokens as there are experts, weighed.
+        layout: of its output matrices: "e d m" or "e m d".
+        n_chosen: experts that a token goes through.
+        factor: what it wrote is multiplied by.
+        block: what is told which tokens are an image's, where others go through experts of their own.
+    """
+
+    module: Any
+    n_experts: int
+    d_expert: int
+    layout: str
+    n_chosen: int
+    factor: float = 1.0
+    block: nn.Module | None = None
+
+    def w_out(self, expert: int) -> Float[Tensor, "d m"]:
+        weight = self.module.down_proj[expert]
+        return weight if self.layout == "e d m" else weight.T
+
+    def units(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
+        """act(gate) · up of one expert, before the router's weight; by the module's own rule where it has one."""
+        experts = self.module
+        is_turned = self.layout == "e m d"
+
+        def through(weight: Tensor) -> Tensor:
+            return x @ weight[expert] if is_turned else linear(x, weight[expert])
+
+        if not hasattr(experts, "gate_up_proj"):
+            return experts.act_fn(through(experts.up_proj))
+        made = through(experts.gate_up_proj)
+        if hasattr(experts, "_apply_gate"):
+            return experts._apply_gate(made)
+        gate, up = made.chunk(2, dim=-1)
+        return experts.act_fn(gate) * up
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One layer's FFN in a model that has mixtures of experts.
+
+    Attributes:
+        routed: None in a layer that has none.
+        plain: W_out of the shared experts, or of a layer without a mixture; None where neither is.
+        gate: whose sigmoid, one number for each token, `plain`'s output is multiplied by.
+    """
+
+    routed: Routed | None
+    plain: nn.Linear | None
+    gate: nn.Module | None = None
+
+    @property
+    def start(self) -> int:
+        """The first unit of `plain`."""
+        return 0 if self.routed is None else self.routed.n_experts * self.routed.d_expert
+
+    @property
+    def n_compact(self) -> int:
+        """Units that one token's activations are of."""
+        n_routed = 0 if self.routed is None else self.routed.n_chosen * self.routed.d_expert
+        return n_routed + (0 if self.plain is None else self.plain.in_features)
+
+    @property
+    def n_units(self) -> int:
+        return self.start + (0 if self.plain is None else self.plain.in_features)
+
+    def flat_units(self, chosen: Int[Tensor, "n k"]) -> Int[Tensor, "n w"]:
+        """The units that are compact for tokens that went through these experts."""
+        parts = []
+        if self.routed is not None:
+            within = torch.arange(self.routed.d_expert, device=chosen.device)
+            parts.append((chosen[..., None] * self.routed.d_expert + within).flatten(1))
+        if self.plain is not None:
+            plain = torch.arange(self.start, self.n_units, device=chosen.device)
+            parts.append(plain.expand(len(chosen), -1))
+        return torch.cat(parts, dim=1)
+
+    def products(self, rows: Float[Tensor, "n d"], chosen: Int[Tensor, "n k"]) -> Float[Tensor, "n w"]:
+        """Returns rows · W_out of the compact units."""
+        parts = []
+        if self.routed is not None:
+            found = rows.new_empty(*chosen.shape, self.routed.d_expert)
+            for expert in chosen.unique().tolist():
+                row, slot = (chosen == expert).nonzero(as_tuple=True)
+                found[row, slot] = rows[row] @ self.routed.w_out(expert).to(rows.dtype)
+            parts.append(found.flatten(1))
+        if self.plain is not None:
+            parts.append(rows @ self.plain.weight.to(rows.dtype))
+        return torch.cat(parts, dim=1)
+
+    def columns(self, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
+        """Columns of W_out of some units."""
+        return torch.stack([self._column(unit) for unit in units.tolist()], dim=1)
+
+    def w_out(self) -> Float[Tensor, "d m"]:
+        """All columns of all experts side by side: a copy, as large as the layer's experts are."""
+        matrices = [] if self.routed is None else [self.routed.w_out(e) for e in range(self.routed.n_experts)]
+        return torch.cat([*matrices, *([] if self.plain is None else [self.plain.weight])], dim=1)
+
+    def by_expert(self, units: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " i"], Int[Tensor, " i"]]]:
+        """Routed units by expert: its number, where in `units` its own are, and their numbers within it."""
+        assert self.routed is not None, "no routed experts"
+        expert, within = units // self.routed.d_expert, units % self.routed.d_expert
+        for number in expert[units < self.start].unique().tolist():
+            at = (expert == number).nonzero()[:, 0]
+            yield number, at, within[at]
+
+    def _column(self, unit: int) -> Float[Tensor, " d"]:
+        if self.routed is not None and unit < self.start:
+            return self.routed.w_out(unit // self.routed.d_expert)[:, unit % self.routed.d_expert]
+        assert self.plain is not None, unit
+        return self.plain.weight[:, unit - self.start]
+
+
+def has_experts(layers: tuple[Layer, ...]) -> bool:
+    return any(matrix.kind == EXPERTS for layer in layers for matrix in layer.ffn_outs)
+
+
+def find_mixture(module: nn.Module, found: Layer) -> Mixture:
+    """The experts of one layer.
+
+    Raises:
+        UnsupportedModelError: experts of a form that no units are known for.
+    """
+    stacked = [matrix for matrix in found.ffn_outs if matrix.kind == EXPERTS and OF_IMAGES not in matrix.path]
+    plain = [matrix for matrix in found.ffn_outs if matrix.kind != EXPERTS]
+    if len(stacked) > 1 or len(plain) > 1 or not (stacked or plain) or any(one.kind != "linear" for one in plain):
+        paths = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in found.ffn_outs) or "none"
+        raise UnsupportedModelError(f"{found.path} should have routed experts and shared ones, or one FFN: {paths}")
+    out = module.get_submodule(plain[0].path) if plain else None
+    assert out is None or isinstance(out, nn.Linear), type(out)
+    if not stacked:
+        return Mixture(None, out)
+    routed = _routed(module, found, stacked[0])
+    block = module.get_submodule(stacked[0].path.split(f".{EXPERTS}")[0])
+    gate = getattr(block, SHARED_GATE, None)
+    if gate is not None and out is not None and out.bias is not None:
+        raise UnsupportedModelError(f"{found.path}: a shared expert with a gate and a bias is not supported")
+    return Mixture(routed, out, gate)
+
+
+def _routed(layer: nn.Module, found: Layer, matrix: Matrix) -> Routed:
+    path = matrix.path.rpartition(".")[0]
+    experts = layer.get_submodule(path)
+    _require_known(f"{found.path}.{path}", experts, matrix)
+    block = layer.get_submodule(path.rpartition(".")[0])
+    others = [one for one in found.ffn_outs if one.kind == EXPERTS and one is not matrix]
+    return Routed(
+        experts,
+        matrix.n_experts,
+        matrix.d_mlp,
+        matrix.layout,
+        n_chosen=_n_chosen(f"{found.path}.{path}", block),
+        factor=float(getattr(block, FACTOR, 1.0)),
+        block=layer.get_submodule(path.split(".")[0]) if others else None,
+    )
+
+
+def _n_chosen(name: str, block: nn.Module) -> int:
+    """What the block or its router calls k."""
+    for holder in (block, *(getattr(block, router, None) for router in ROUTERS)):
+        if isinstance(found := getattr(holder, "top_k", None), int):
+            return found
+    raise UnsupportedModelError(f"{name}: how many experts a token goes through is not told by it or its router")
+
+
+def _require_known(name: str, experts: nn.Module, matrix: Matrix) -> None:
+    """No biases, no norm behind each, matrices under the names that are read."""
+    parts = {name for name, _ in experts.named_parameters()}
+    known = parts in ({"gate_up_proj", "down_proj"}, {"up_proj", "down_proj"})
+    if not known or matrix.path.rpartition(".")[2] != "down_proj":
+        raise UnsupportedModelError(f"{name} ({type(experts).__name__}) holds {', '.join(sorted(parts))}: unknown")
