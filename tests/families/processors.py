@@ -24,7 +24,7 @@ from mmn.specimen.tokenizer import BOS, EOS, IMAGE, PAD, SPACE, SPLIT, UNKNOWN, 
 from mmn.specimen.world import GLYPHS, NOUNS, PLACES, plural
 from tests.families.inputs import image_id
 from tests.families.pictures import PICTURES, Picture
-from tests.families.recipes import RECIPES, Recipe
+from tests.families.recipes import RECIPES, SEEDS, Recipe
 from tests.families.shrink import VOCABULARY
 from tests.families.tiny import load, new_model
 
@@ -33,8 +33,9 @@ FIRST_FREE_ID = 520  # above the ids that tiny configs give to their own special
 STANDARD = ("sep_token", "cls_token", "mask_token")  # attributes that every tokenizer has
 
 
-def save_checkpoint(model_type: str, folder: Path, seed: int = 0) -> Path:
-    """Writes the tiny model of a type and its processor; returns the folder."""
+def save_checkpoint(model_type: str, folder: Path, seed: int | None = None) -> Path:
+    """Writes the tiny model of a type and its processor; returns the folder. The usual seed is one of `SEEDS`, or 0."""
+    seed = SEEDS.get(model_type, 0) if seed is None else seed
     module = new_model(model_type, seed, RECIPES[model_type].model)
     module.save_pretrained(folder)
     build_processor(model_type, module.config).save_pretrained(folder)
