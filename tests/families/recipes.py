@@ -537,6 +537,6 @@ RECIPES: dict[str, Recipe] = {
 SEEDS: dict[str, int] = {
     **dict.fromkeys(("cohere_compass", "deepseek_ocr2", "glm4v_moe", "llava_next_video", "mistral3", "ovis2"), 1),
     **dict.fromkeys(("lfm2_vl", "lighton_ocr", "minicpm_ocr", "t5gemma2"), 2),
-    "kimi_k25": 1,
+    "kimi_k25": 2,
     "video_llama_3": 1,
 }
