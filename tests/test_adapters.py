@@ -80,12 +80,6 @@ def llava_on(text):
     return hf.LlavaForConditionalGeneration(config)
 
 
-def test_a_mixture_of_experts_is_refused():
-    """It has no single matrix of a layer: scores would be wrong and look right."""
-    with pytest.raises(UnsupportedModelError, match=r"'mixtral' text decoder.*layer 0 is a mixture of experts"):
-        find_anatomy(llava_on(hf.MixtralConfig(**LLAMA)), FAMILIES["llava"])
-
-
 def test_a_model_without_an_unembedding_is_refused():
     module = llava_on(hf.LlamaConfig(**LLAMA)).model
     with pytest.raises(UnsupportedModelError, match="llava model cannot be read: the model has no unembedding"):

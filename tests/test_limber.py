@@ -154,12 +154,12 @@ def test_a_projection_of_other_widths_is_refused(file: Path) -> None:
         load_model(f"limber:{changed}")
 
 
-def test_a_text_decoder_with_experts_is_refused(file: Path) -> None:
-    config = hf.MixtralConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
-    config.save_pretrained(file.parent / "mixtral")
-    changed = file.with_name("mixtral.json")
-    changed.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "mixtral"}))
-    with pytest.raises(UnsupportedModelError, match=r"'mixtral' text decoder.*mixture of experts"):
+def test_a_text_decoder_that_norms_its_stream_is_refused(file: Path) -> None:
+    config = hf.BertConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, is_decoder=True)
+    config.save_pretrained(file.parent / "bert")
+    changed = file.with_name("bert.json")
+    changed.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "bert"}))
+    with pytest.raises(UnsupportedModelError, match=r"'bert' text decoder that norms the residual stream"):
         load_model(f"limber:{changed}")
 
 

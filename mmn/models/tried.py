@@ -14,7 +14,8 @@ class Tried:
     """One type. `reason` says why it is not supported; where it is, that is empty and the others are filled.
 
     Attributes:
-        found: "row" for a type with a row in `adapters.families`, "structure" where its structure was enough.
+        found: "structure" where that told all that a logit is made of, "declared" where a factor or cap behind the
+            unembedding had to be.
         error: the largest error of the proof on a tiny random model.
         attribution: "yes", or why not; so `maps` (units on the picture) and `batch` (pictures together).
     """

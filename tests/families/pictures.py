@@ -58,6 +58,7 @@ _gemma3 = Picture(
     has_template=True,
     nests=True,
     written="<image_soft_token>",
+    grid="squared",
 )
 _gemma4 = Picture("<|turn>user\n{image}{prompt}<turn|>\n<|turn>model\n", "<|image|>", has_template=True, nests=True)
 _omni = Picture(
@@ -124,7 +125,9 @@ PICTURES: dict[str, Picture] = {
     "instructblip": Picture("{prompt}", "", written="<image>", grid="queries"),
     "blip-2": Picture("Question: {prompt} Answer:", "", written="<image>", grid="queries"),
     "fuyu": Picture("{prompt}\n", "", written="|SPEAKER|"),
-    "got_ocr2": Picture("<|im_start|>user\n<img>{image}</img>\n{prompt}<|im_end|><|im_start|>assistant\n", "<imgpad>"),
+    "got_ocr2": Picture(
+        "<|im_start|>user\n<img>{image}</img>\n{prompt}<|im_end|><|im_start|>assistant\n", "<imgpad>", grid="squared"
+    ),
     "ovis2": Picture(_CHATML, written="<IMG_ATOM>", has_template=True),
     "molmo2": Picture(
         "<|im_start|>user\n{image}{prompt}<|im_end|>\n<|im_start|>assistant\n",
@@ -175,7 +178,7 @@ PICTURES: dict[str, Picture] = {
     "kosmos-2.5": Picture("{prompt}", "", grid="queries"),
     "gemma4": _gemma4,
     "gemma4_unified": _gemma4,
-    "t5gemma2": replace(_gemma3, prompt="{image}{prompt}", has_template=False, seen="the encoder's prompt"),
+    "t5gemma2": replace(_gemma3, prompt="{image}{prompt}", has_template=False, seen="the encoder's prompt", grid=""),
     "cohere_compass": Picture(
         "<|VISION_START|>{image}<|VISION_END|>{prompt}", "<|IMAGE_PAD|>", has_template=True, grid="merged"
     ),
@@ -233,11 +236,9 @@ PLACES: dict[str, str] = {
     "emu3": "one codebook token for each 8 × 8 pixels, row by row, and an image token without a place ends each row",
     "florence2": "the mean of all, then " + _SQUARED + "; its encoder reads them",
     "fuyu": "patches of the picture's own pixels (scaled down only if too large), row by row; |NEWLINE| ends a row",
-    "gemma3": _SQUARED,
     "gemma4": _RESIZED + ", rows and columns from image_position_ids / pooling_kernel_size",
     "gemma4_unified": _RESIZED + ", rows and columns from image_position_ids",
     "glm5_next": _PADDED + " (image_grid_thw / merge), black; large ones are scaled down first",
-    "got_ocr2": _SQUARED + " (256 tokens, whatever its size)",
     "granite4_vision": "as `any-resolution with class token`, sides of the squares times downsample_rate",
     "granite_docling": _CROPS + "patches joined by scale_factor",
     "hunyuan_vl": "rows of image_grid_thw / merge; image tokens without a place before, after each row, and at the end",

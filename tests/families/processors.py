@@ -7,6 +7,7 @@ the type's special tokens at the ids that the model's config names, so that a ra
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,22 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
-from mmn.specimen.tokenizer import BOS, EOS, IMAGE, PAD, UNKNOWN, build_tokenizer
+from mmn.specimen.tokenizer import BOS, EOS, IMAGE, PAD, SPACE, SPLIT, UNKNOWN, build_tokenizer
+from mmn.specimen.world import GLYPHS, NOUNS, PLACES, plural
 from tests.families.inputs import image_id
 from tests.families.pictures import PICTURES, Picture
-from tests.families.recipes import RECIPES, Recipe
+from tests.families.recipes import RECIPES, SEEDS, Recipe
 from tests.families.shrink import VOCABULARY
 from tests.families.tiny import load, new_model
 
+UNWRITTEN = re.compile("<0x([89A-F].|1.|0[0-8B-F]|7F)>")
 FIRST_FREE_ID = 520  # above the ids that tiny configs give to their own special tokens
 STANDARD = ("sep_token", "cls_token", "mask_token")  # attributes that every tokenizer has
 
 
-def save_checkpoint(model_type: str, folder: Path, seed: int = 0) -> Path:
-    """Writes the tiny model of a type and its processor; returns the folder."""
+def save_checkpoint(model_type: str, folder: Path, seed: int | None = None) -> Path:
+    """Writes the tiny model of a type and its processor; returns the folder. The usual seed is one of `SEEDS`, or 0."""
+    seed = SEEDS.get(model_type, 0) if seed is None else seed
     module = new_model(model_type, seed, RECIPES[model_type].model)
     module.save_pretrained(folder)
     build_processor(model_type, module.config).save_pretrained(folder)
@@ -76,16 +80,10 @@ def chat_template(picture: Picture, recipe: Recipe) -> str:
 
 
 def tokenizer_of(config: Any, recipe: Recipe, picture: Picture) -> PreTrainedTokenizerFast:
-    """The specimen's words, and each special token at the id that the config has for it."""
+    """The specimen's words, more nouns, and each special token at the id that the config has for it."""
     ids = dict(_special_ids(config, recipe, picture))
     state = json.loads(build_tokenizer().backend_tokenizer.to_str())
-    words = [token for token, _ in state["model"]["vocab"]]
-    words += [f"<unused{number}>" for number in range(len(words), max(VOCABULARY, *(n + 1 for n in ids.values())))]
-    for token, number in ids.items():
-        words[number] = token
-    scores = [score for _, score in state["model"]["vocab"]]
-    scores += [-30.0] * (len(words) - len(scores))
-    state["model"]["vocab"] = list(zip(words, scores, strict=True))
+    state["model"]["vocab"] = _vocabulary(state["model"]["vocab"], ids)
     state["added_tokens"] = [
         {"id": number, "content": token, "special": True}
         | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -103,6 +101,18 @@ def tokenizer_of(config: Any, recipe: Recipe, picture: Picture) -> PreTrainedTok
         extra_special_tokens={name: token for name, token in recipe.named.items() if name not in STANDARD},
         **{name: token for name, token in recipe.named.items() if name in STANDARD},
     )
+
+
+def _vocabulary(words: list[tuple[str, float]], ids: dict[str, int]) -> list[tuple[str, float]]:
+    """Tokens and scores: nouns written large in place of bytes of no letter, and up to the model's vocabulary."""
+    nouns = [*(noun for noun in NOUNS if noun not in SPLIT), *PLACES, *GLYPHS]
+    large = iter(dict.fromkeys(SPACE + form.capitalize() for noun in nouns for form in (noun, plural(noun))))
+    vocabulary = [(next(large), -5.0) if UNWRITTEN.fullmatch(token) else (token, score) for token, score in words]
+    size = max(VOCABULARY, *(number + 1 for number in ids.values()))
+    vocabulary += [(next(large, f"<unused{number}>"), -5.0) for number in range(len(vocabulary), size)]
+    for token, number in ids.items():
+        vocabulary[number] = token, -30.0
+    return vocabulary
 
 
 def _all_special(ids: dict[str, int]) -> Iterable[tuple[str, int]]:

@@ -67,7 +67,6 @@ WRONG: dict[str, Any] = {
     "mllama": lambda a: {"gains": replace(a.gains, ffn=(1.0,) * 3, attention=(1.0,) * 3)},
     "granite4_vision": lambda a: {"gains": replace(a.gains, ffn=(1.0,) * 3)},
     "muse_glimmer": lambda _: {"head_factor": 1.0},
-    "qwen3_vl_moe": lambda a: {"mixtures": (*a.mixtures[1:], a.mixtures[0])},
 }
 
 

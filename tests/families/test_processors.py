@@ -15,10 +15,7 @@ from tests.families.recipes import RECIPES
 from tests.families.tiny import REFUSED, TYPES, tiny_config
 
 WORDS = ("what is this ?", "describe this image .")
-NEEDS = {
-    "smolvlm": "num2words",
-    "fuyu": "torchvision",
-}  # Fuyu's processor without torchvision fails in transformers 5.23
+NEEDS = {"smolvlm": "num2words", "fuyu": "torchvision"}  # without it, its image processor of transformers 5.23 fails
 MASKED = -1e30  # logits of what a type may not say
 
 

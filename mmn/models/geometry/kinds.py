@@ -19,6 +19,7 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "patches": patches,
     "encoder": encoder,
     "merged": merged,
+    "squared": squared,
     "canvas": canvas_and_whole,
     "split": split,
     "any-resolution": any_resolution,
@@ -26,6 +27,7 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
 }
 WITHOUT_GRID: Final = {
     "queries": "its image tokens are queries (a Q-Former's, an abstractor's), each of which sees the whole picture",
+    "cross-attention": "its pictures are seen by cross-attention: there are no image tokens in the decoder",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
@@ -60,6 +61,15 @@ def merged(inputs: GridInputs) -> Grids:
     if n_frames != 1 or len(inputs.inputs["image_grid_thw"]) != 1 or n_rows % merge or n_columns % merge:
         raise inputs.refusal(f"image_grid_thw is {inputs.inputs['image_grid_thw'].tolist()} at merge size {merge}")
     grid = Grid.even(n_rows // merge, n_columns // merge, inputs.whole)
+    return Grids((grid,), tuple(cells_of(0, grid)))
+
+
+def squared(inputs: GridInputs) -> Grids:
+    """N × n equal tokens over the whole picture, which is squeezed to a square whatever its sides (Gemma 3, GOT)."""
+    n = math.isqrt(inputs.n_tokens)
+    if n * n != inputs.n_tokens:
+        raise inputs.refusal(f"{inputs.n_tokens} image tokens make no square")
+    grid = Grid.even(n, n, inputs.whole)
     return Grids((grid,), tuple(cells_of(0, grid)))
 
 
