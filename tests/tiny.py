@@ -7,8 +7,9 @@ that need no processor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,7 +48,11 @@ Built = tuple[Any, dict[str, torch.Tensor]]
 
 
 def save_tiny_llava(
-    path: Path, seed: int = 0, scale: float = 6.0, text_type: Any = hf.LlamaConfig, more: Mapping[str, Any] = {}
+    path: Path,
+    seed: int = 0,
+    scale: float = 6.0,
+    text_type: Any = hf.LlamaConfig,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """A LLaVA of 3 × 48 units; weights are scaled up so that pictures differ in what is said of them.
 

@@ -211,6 +211,7 @@ def _save_run(cursor: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | No
         "dtype": run.settings.dtype,
         "seconds": seconds,
         "seed": run.settings.seed,
+        "d_experts": list(run.model.d_experts) or None,
     }
     names = ", ".join(values)
     slots = ", ".join(f"${name}" for name in values)
