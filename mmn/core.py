@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,6 +11,7 @@ from mmn.errors import UsageError
 from mmn.names import CONTRIBUTION, ORIGINAL
 
 _NEURON = re.compile(r"L(\d+)\.u(\d+)")
+_IN_EXPERT = re.compile(r"L(\d+)\.e(\d+)\.u(\d+)")
 
 
 @dataclass(frozen=True, order=True)
@@ -28,6 +30,28 @@ class Neuron:
         if match is None:
             raise UsageError(f"{text!r} is not a unit; write it as L14.u2019 (layer 14, unit 2019, both from 0)")
         return cls(int(match[1]), int(match[2]))
+
+
+def unit_name(neuron: Neuron, d_experts: Sequence[int] = ()) -> str:
+    """`L14.e3.u201` for unit 201 of expert 3 of a layer that has experts (`ModelFacts.d_experts`), else `L14.u2019`."""
+    width = d_experts[neuron.layer] if len(d_experts) else 0
+    return f"L{neuron.layer}.e{neuron.unit // width}.u{neuron.unit % width}" if width else str(neuron)
+
+
+def named_unit(text: str, d_experts: Sequence[int] = ()) -> Neuron:
+    """The unit that `unit_name` calls so; `L14.u2019`, flat in its layer, is understood in every model.
+
+    Raises:
+        UsageError: no name of a unit, or an expert in a layer that has none.
+    """
+    match = _IN_EXPERT.fullmatch(text.strip())
+    if match is None:
+        return Neuron.parse(text)
+    layer, expert, unit = map(int, match.groups())
+    width = d_experts[layer] if layer < len(d_experts) else 0
+    if unit >= width:
+        raise UsageError(f"{text!r} is not a unit: experts of layer {layer} have {width} units")
+    return Neuron(layer, expert * width + unit)
 
 
 @dataclass(frozen=True)
@@ -85,6 +109,8 @@ class ModelFacts:
     """What a run must know of its model, and a reader of its tables too.
 
     `revision` is the commit that a hub's repository was fetched at, empty for any other model.
+    `d_mlp` are the units of a layer, of the widest one where layers differ. `d_experts` are by layer the units of a
+    routed expert, 0 in a layer without; () in a model that has none.
     """
 
     name: str
@@ -93,9 +119,11 @@ class ModelFacts:
     n_layers: int
     d_mlp: int
     revision: str = ""
+    d_experts: tuple[int, ...] = ()
 
     @property
     def n_units(self) -> int:
+        """Flat indices, layer · m + i; all of them are units, where layers have one width."""
         return self.n_layers * self.d_mlp
 
 

@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from torch import Tensor
 
-from mmn.core import ModelFacts, Neuron
-from mmn.errors import UnsupportedModelError
+from mmn import names
+from mmn.cli import main
+from mmn.core import ModelFacts, Neuron, named_unit, unit_name
+from mmn.errors import UnsupportedModelError, UsageError
 from mmn.models.adapters import find_anatomy, find_family
 from mmn.models.model import Model
 from mmn.reading.hooks import (
@@ -33,6 +37,8 @@ from mmn.scores.equations import contribution, folded_rows, rank_units, written_
 from mmn.scores.methods import Scored, brought
 from tests.families.test_build import pictures
 from tests.families.tiny import build
+from tests.scored import tables_of
+from tests.tiny import save_tiny_llava
 
 ROUNDING = 1e-5  # of max(|logit|, 1) in float32; measured 1e-7 to 3e-7
 TYPES = (
@@ -272,3 +278,48 @@ def test_experts_with_norms_of_their_own_are_refused() -> None:
     module = build("gemma4").module
     with pytest.raises(UnsupportedModelError, match="norms of its own"):
         find_anatomy(module, find_family("gemma4"))
+
+
+# ---- a run
+
+
+@pytest.fixture(scope="module")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA on a Mixtral of 3 × 5 × 48 units, of which a token goes through 2 × 48 a layer."""
+    more = {"num_local_experts": 5, "num_experts_per_tok": 2}
+    return save_tiny_llava(tmp_path_factory.mktemp("mixtral"), text_type=hf.MixtralConfig, more=more)
+
+
+def test_a_run_ranks_what_is_awake_and_names_the_expert(mixtral: Path, tmp_path: Path) -> None:
+    methods = "contribution,contribution-folded,activation,random,random-matched"
+    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--methods", methods, "--blank"]
+    assert main([*words, "--bottom-k", "3", "--cache", str(tmp_path), "--progress", "none"]) == 0
+    found = tables_of(tmp_path, ["score", "concept", "run"])
+    score, concept = found["score"], found["concept"]
+    assert (concept["residual"].abs() / concept["logit"].abs().clip(lower=1)).max() < ROUNDING
+    assert (score["expert"] == score["unit"] // 48).all()
+    assert score["expert"].nunique() == 5
+    top = score[(score["method"] == names.CONTRIBUTION) & (score["variant"] == names.ORIGINAL) & (score["rank"] > 0)]
+    by_concept = top.groupby(["image_id", "noun"])
+    assert (by_concept.size() == 3 * 2 * 48).all()
+    assert (by_concept.apply(lambda rows: rows.groupby("layer")["expert"].nunique().max()) == 2).all()
+    assert list(found["run"]["d_experts"].iloc[0]) == [48, 48, 48]
+
+
+@pytest.mark.parametrize("method", [names.ATTRIBUTION, names.CONTRIBUTION_ACTFN, "random-matched:attribution"])
+def test_methods_that_are_not_there_for_experts_are_refused_before_anything_runs(
+    mixtral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "1", "--methods", method]
+    assert main([*words, "--cache", str(tmp_path), "--progress", "none"]) != 0
+    assert f"--methods {method} is not there for mixtures of experts" in capsys.readouterr().err
+
+
+def test_units_are_named_by_their_expert() -> None:
+    widths = (0, 48, 48)
+    assert unit_name(Neuron(1, 3 * 48 + 20), widths) == "L1.e3.u20"
+    assert unit_name(Neuron(0, 164), widths) == "L0.u164"
+    assert named_unit("L1.e3.u20", widths) == Neuron(1, 164)
+    assert named_unit("L1.u164", widths) == Neuron(1, 164)
+    with pytest.raises(UsageError, match="experts of layer 0 have 0 units"):
+        named_unit("L0.e1.u3", widths)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def save_tiny_llava(
     seed: int = 0,
     scale: float = 6.0,
     text_type: Any = hf.LlamaConfig,
-    more: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """A LLaVA of 3 × 48 units; weights are scaled up so that pictures differ in what is said of them.
 
@@ -62,7 +63,7 @@ def save_tiny_llava(
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     vision = hf.CLIPVisionConfig(**TOWER | {"image_size": 112}, projection_dim=32)
-    text = text_type(**LLAMA | {"vocab_size": len(tokenizer)} | _ids(tokenizer) | dict(more or {}))
+    text = text_type(**LLAMA | {"vocab_size": len(tokenizer)} | _ids(tokenizer) | dict(more))
     config = hf.LlavaConfig(
         vision_config=vision,
         text_config=text,

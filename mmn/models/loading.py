@@ -169,7 +169,7 @@ def _put_together(
     _limit_threads(module)
     if filled:
         digest = hashlib.sha256("\0".join([digest, *filled]).encode()).hexdigest()
-    facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp, commit)
+    facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp, commit, anatomy.d_experts)
     return Model(module, processor, family, anatomy, facts, filled)
 
 

@@ -36,6 +36,7 @@ _INT32: Final = 2**31 - 1
 LIMITS: Final[dict[str, tuple[float, float]]] = {
     "n_layers": (1, 1000),
     "d_mlp": (1, 10_000_000),
+    "an item of d_experts": (0, 10_000_000),
     "top_k": (1, _INT32),
     "bottom_k": (0, _INT32),
     "max_new_tokens": (1, _INT32),

@@ -212,6 +212,7 @@ def _save_run(cursor: duckdb.DuckDBPyConnection, run: Run, outcome: Outcome | No
         "seconds": seconds,
         "seed": run.settings.seed,
         "proof": json.dumps(run.proof) if run.proof else None,
+        "d_experts": list(run.model.d_experts) or None,
     }
     names = ", ".join(values)
     slots = ", ".join(f"${name}" for name in values)

@@ -20,7 +20,7 @@ _RUN: Final = """
         model VARCHAR NOT NULL, model_fingerprint VARCHAR NOT NULL, family VARCHAR NOT NULL,
         n_layers INTEGER NOT NULL, d_mlp INTEGER NOT NULL, images VARCHAR NOT NULL, prompt VARCHAR NOT NULL,
         settings JSON NOT NULL, versions JSON NOT NULL, device VARCHAR NOT NULL, dtype VARCHAR NOT NULL,
-        seconds DOUBLE, seed BIGINT NOT NULL, proof JSON"""
+        seconds DOUBLE, seed BIGINT NOT NULL, proof JSON, d_experts INTEGER[]"""
 
 PUBLIC_TABLES: Final[dict[str, str]] = {"run": _RUN} | {name: table.ddl for name, table in DECLARED.items()}
 
@@ -95,6 +95,7 @@ def _add_proofs(cursor: duckdb.DuckDBPyConnection) -> None:
 
 def _add_experts(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE score ADD COLUMN IF NOT EXISTS expert SMALLINT")
+    cursor.execute("ALTER TABLE run ADD COLUMN IF NOT EXISTS d_experts INTEGER[]")
 
 
 def _to_version_6(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
-from mmn.names import chance_overlap
+from mmn.store.rankings import chance_of
 from mmn.store.reader import Reader, require_k
 
 _NOUNS: Final = """
@@ -148,8 +148,8 @@ class NeuronQueries(Reader):
         """
         with self._of_run(run_id) as (cursor, run):
             found = _ask(cursor, run, neuron, _RANKS)
-        shape, k = (run["n_layers"], run["d_mlp"]), run["settings"]["top_k"]
-        return found.assign(chance=[min(1.0, chance_overlap(k, [one], *shape)) for one in found["method"]])
+        k = run["settings"]["top_k"]
+        return found.assign(chance=[min(chance_of(run, k, [one]), 1.0) for one in found["method"]])
 
     def looks(self, run_id: str, neuron: Neuron, image_ids: Sequence[str]) -> dict[str, UnitLook]:
         """Returns where a unit looks in those of some pictures for which it is known, by image_id.

@@ -5,10 +5,11 @@ Concepts are the nouns of pictures' own captions; words that the user chose are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from mmn.errors import UsageError
@@ -116,8 +117,7 @@ class RankingQueries(Reader):
             raise UsageError(f"run {run['run_id']} has no concepts of {list(lemmas) or 'any caption'} to compare")
         cells = pd.DataFrame({"k": values["ks"]})
         found = with_intervals(cells, ["overlap"], by_picture(rows, ["overlap"], len(cells)), draw_intervals)
-        shape = (run["n_layers"], run["d_mlp"])
-        return found.assign(chance=[chance_overlap(k, (method_a, method_b), *shape) for k in found["k"]])
+        return found.assign(chance=[chance_of(run, k, (method_a, method_b)) for k in found["k"]])
 
     def correlation(self, run_id: str, method_a: str, method_b: str, lemmas: Sequence[str] = ()) -> dict[str, Any]:
         """Returns Spearman's rho of two rankings, its mean over a picture's concepts, then over pictures.
@@ -177,6 +177,8 @@ class RankingQueries(Reader):
 
     def _matched_chance(self, run_id: str, reference: str, k: int, lemmas: Sequence[str]) -> float:
         with self._of_run(run_id) as (cursor, run):
+            if has_experts(run):
+                return float("nan")
             values = self._pair(cursor, run, reference, reference, lemmas) | {"max_k": k}
             del values["a"]
             [(chance,)] = cursor.execute(_MATCHED, values).fetchall()
@@ -193,6 +195,17 @@ class RankingQueries(Reader):
         self._require_methods(cursor, run, method_a, method_b)
         shape = {name: run[name] for name in ("run_id", "n_layers", "d_mlp")}
         return shape | {"a": method_a, "b": method_b, "lemmas": list(lemmas)}
+
+
+def has_experts(run: Mapping[str, Any]) -> bool:
+    """Whether the run's model is a mixture of experts."""
+    widths = run["d_experts"]
+    return isinstance(widths, Sequence | np.ndarray) and len(widths) > 0
+
+
+def chance_of(run: Mapping[str, Any], k: int, methods: Collection[str]) -> float:
+    """`names.chance_overlap`; NaN for experts: rankings hold the units that are awake, and not all of them are."""
+    return float("nan") if has_experts(run) else chance_overlap(k, methods, run["n_layers"], run["d_mlp"])
 
 
 def _controls(stored: Sequence[str]) -> list[tuple[str, str]]:

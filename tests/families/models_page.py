@@ -32,7 +32,8 @@ model of each type of transformers' image-text-to-text mapping, saves and loads 
 what scores rest on ([methods](methods.md#proof)). Any checkpoint of these types is proved again when it is loaded.
 `mmn models` prints this table.
 
-`found`: what a logit is made of was found by structure alone, or a factor or soft cap behind the unembedding is declared.
+`found`: what a logit is made of was found by structure alone, or a factor or soft cap behind the unembedding is
+declared.
 `error`: the largest of how far the logits' terms, the head and an ablation are from what the model computes.
 `maps`: whether units can be shown on the picture; `batch`: whether pictures can share one.
 
@@ -59,9 +60,7 @@ def tried(model_type: str) -> Tried:
         model_type,
         example,
         decoder=module.config.get_text_config(decoder=True).model_type,
-        found="structure"
-        if (family.head_factor, family.head_divisor, family.has_soft_cap) == ("", "", False)
-        else "declared",
+        found="declared" if family.head_factor or family.head_divisor or family.has_soft_cap else "structure",
         error=float(f"{max(proof.exact, proof.head, proof.ablation):.0e}"),
         attribution=_attribution(model),
         maps="yes" if family.grid in GRIDS else WITHOUT_GRID.get(family.grid, "not checked"),

@@ -97,6 +97,11 @@ class Anatomy:
         return max((one.routed.d_expert for one in self.mixtures if one.routed is not None), default=0)
 
     @property
+    def d_experts(self) -> tuple[int, ...]:
+        """By layer the units of a routed expert, 0 without; () in a model that has none."""
+        return tuple(0 if one.routed is None else one.routed.d_expert for one in self.mixtures)
+
+    @property
     def n_awake(self) -> int:
         """Units of all layers that one token's ranking holds: all, but for experts that it does not go through."""
         return sum(one.n_compact for one in self.mixtures) if self.mixtures else self.n_layers * self.d_mlp

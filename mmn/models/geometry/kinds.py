@@ -10,7 +10,7 @@ from mmn.models.geometry.any_resolution import any_resolution, any_resolution_wi
 from mmn.models.geometry.crops import canvas_and_whole, split
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
-from mmn.models.geometry.whole import encoder, merged, patches
+from mmn.models.geometry.whole import encoder, merged, patches, squared
 
 if TYPE_CHECKING:
     from mmn.models.model import Model  # torch, which geometry itself does without

@@ -79,8 +79,10 @@ def checked_methods(run: Run, methods: Sequence[str] | None, stored: Sequence[st
     """`methods` if the run has them, or all that are `stored`.
 
     Raises:
-        UsageError: one that it does not have.
+        UsageError: one that it does not have; a model with experts, of which each token wakes others.
     """
+    if run.model.d_experts:
+        raise UsageError(f"mmn invariance is not there for mixtures of experts, and {run.model.name} is one")
     for method in methods or ():
         if method not in stored:
             raise UsageError(f"run {run.run_id} has no {method!r} rankings here; there are: {', '.join(stored)}")
