@@ -128,7 +128,7 @@ def peak_bytes(model: Model) -> int:
     """The most bytes that were allocated at one time while scoring; the weights are there before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         score(model)
-    events = [one for one in profiled.profiler.kineto_results.events() if one.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [one for one in profiled.profiler.kineto_results.events() if one.name() == "[memory]"]
     now = most = 0
     for one in sorted(events, key=lambda event: event.start_ns()):
         now += one.nbytes()

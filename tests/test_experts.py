@@ -263,7 +263,8 @@ def test_what_the_picture_brought_counts_experts_that_are_awake_in_one_of_the_tw
 @pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
 def test_the_way_that_the_model_computes_its_experts_changes_nothing(implementation: str) -> None:
     vlm = build("qwen3_vl_moe")
-    vlm.module.set_experts_implementation(implementation)
+    module: Any = vlm.module
+    module.set_experts_implementation(implementation)
     assert residual(as_model("qwen3_vl_moe", vlm.module), vlm.encode(pictures())) <= ROUNDING
 
 
