@@ -127,8 +127,8 @@ def _link_run(run_id: str) -> None:
         icon=":material/stacked_bar_chart:",
         query_params={"run": state.run_label(run)},
     )
-    if proof := told(run["proof"]):
-        st.markdown(f":green[:material/verified: {proof}]")
+    if run["proof"]:
+        st.markdown(f":green[:material/verified: {plain(told(run['proof']))}]")
     failures = resources.store().table(run_id, "failure")
     if len(failures):
         st.markdown(f"**{state.count(len(failures), 'picture')} could not be used**")

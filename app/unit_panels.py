@@ -21,7 +21,7 @@ N_PICTURES: Final = 12
 def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
     """Its ten tokens, and whether they pass P1's filter."""
     name = unit_name(neuron, run["d_experts"]) if has_experts(run) else str(neuron)
-    st.subheader(f"{name}: layer {neuron.layer} of 0–{int(run['n_layers']) - 1:d}")
+    st.subheader(f"{plain(name)}: layer {neuron.layer} of 0–{int(run['n_layers']) - 1:d}")
     if known["tokens"] is None:
         st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
         return

@@ -445,11 +445,14 @@ def test_doctor_refuses_what_score_refuses(mmn, tmp_path):
     assert_refused(mmn("doctor", tmp_path, "--json"), "no config.json")
 
 
-def test_models_lists_every_family(mmn):
-    from mmn.models.adapters import FAMILIES
+def test_models_lists_every_type_with_what_it_gives_or_the_reason_against_it(mmn):
+    from mmn.models.tried import all_tried
 
-    assert [row["family"] for row in mmn("models", "--json").json] == list(FAMILIES)
-    assert all(name in mmn("models").out for name in FAMILIES)
+    rows = mmn("models", "--json").json
+    assert [row["family"] for row in rows] == [one.model_type for one in all_tried()]
+    assert all(row["note"] for row in rows if row["supported"] == "no")
+    assert "florence2" in (said := mmn("models").out)
+    assert "an encoder and a decoder" in said
 
 
 # the door

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ ADAPTER_CONFIG: Final = "adapter_config.json"
 MOST_CONFIG_BYTES: Final = 1 << 24
 MOST_SMALL_BYTES: Final = 1 << 28  # of a file beside the weights: the largest vocabularies take an eighth of it
 MOST_LAYERS: Final = 300  # of any part of a model; the deepest there are have about 130
+MOST_EXPERTS: Final = 1024  # of one layer; the most that there are is 512
 _QUANTISED_BESIDE: Final = ("quantize_config.json", "quant_config.json")  # where GPTQ and AWQ said so at first
 _UNQUANTISED: Final = (
     ", which cannot be undone here, and scores are read from plain float matrices; give the checkpoint that it was "
@@ -171,9 +173,10 @@ def _refuse_depth(file: Path, raw: Mapping[str, Any]) -> None:
     """A module is put together layer by layer, so the number of layers is limited, and that of nothing else."""
     for part in _objects(raw):
         for key, value in part.items():
-            is_depth = "layer" in key or key in ("depth", "n_head", "num_attention_heads", "num_experts")
-            if is_depth and isinstance(value, int | float) and abs(value) > MOST_LAYERS:
-                raise ModelError(f"{file}: {key} = {value}, expected at most {MOST_LAYERS}")
+            is_depth = key.endswith(("layer", "layers")) or key in ("depth", "n_head", "num_attention_heads")
+            most = MOST_LAYERS if is_depth else MOST_EXPERTS if "experts" in key else math.inf
+            if isinstance(value, int | float) and abs(value) > most:
+                raise ModelError(f"{file}: {key} = {value}, expected at most {most}")
 
 
 def _objects(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

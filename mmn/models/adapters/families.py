@@ -149,6 +149,7 @@ FAMILIES: dict[str, Family] = {
             ),
             grid="patches",
         ),
+        Family("gemma4", nests_images=True, has_soft_cap=True),
         Family("gemma4_unified", has_soft_cap=True),
         Family("granite4_vision", "ibm-granite/granite-vision-4.0-3b", head_divisor="logits_scaling"),
         Family("granite_docling", head_divisor="logits_scaling"),

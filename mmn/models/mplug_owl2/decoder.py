@@ -111,17 +111,20 @@ class DecoderModel(nn.Module):
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "_ n"] | None = None,
         past_key_values: Cache | None = None,
-    ) -> Float[Tensor, "batch n d"]:
-        """The normed residual stream; positions count on from those in the cache where none are given."""
+    ) -> tuple[Float[Tensor, "batch n d"], ...]:
+        """The residual stream before each layer, and normed behind the last, as transformers' own decoders hand it out.
+
+        Positions count on from those in the cache where none are given.
+        """
         if position_ids is None:
             n_before = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + n_before
         mask = create_causal_mask(self.config, inputs_embeds, attention_mask, past_key_values=past_key_values)
         rotation = self.rotary_emb(inputs_embeds, position_ids=position_ids)
-        states = inputs_embeds
+        states = [inputs_embeds]
         for layer in self.layers:
-            states = layer(states, is_image, mask, rotation, past_key_values)
-        return self.norm(states)
+            states.append(layer(states[-1], is_image, mask, rotation, past_key_values))
+        return (*states[:-1], self.norm(states[-1]))
 
 
 class MplugOwl2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -166,6 +169,7 @@ class MplugOwl2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        output_hidden_states: bool | None = None,
         **_more: Any,
     ) -> CausalLMOutputWithPast:
         """`pixel_values` go with the pass that holds the placeholders; without them every position is a word."""
@@ -179,8 +183,9 @@ class MplugOwl2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
             position_ids=position_ids,
             past_key_values=past_key_values,
         )
-        logits = self.lm_head(states[:, -logits_to_keep:])  # -0: all
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+        logits = self.lm_head(states[-1][:, -logits_to_keep:])  # -0: all
+        kept = states if output_hidden_states else None
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values, hidden_states=kept)
 
     def _embed(
         self, input_ids: Int[Tensor, "batch n"], pixel_values: Float[Tensor, "batch 3 height width"] | None
