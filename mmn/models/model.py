@@ -76,7 +76,12 @@ class Model:
 
     @property
     def image_token_id(self) -> int | None:
-        """The placeholder that stands in `input_ids` for each token of a picture; None where there is none."""
+        """The placeholder that stands in `input_ids` for each token of a picture; None where there is none.
+
+        Mllama has one for the whole picture, which its decoder sees by cross-attention: that is no image token.
+        """
+        if self.family.grid == "cross-attention":
+            return None
         config = self.module.config
         named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index", "image_patch_id")]
         return next((token_id for token_id in named if token_id is not None), None)
