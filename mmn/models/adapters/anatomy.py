@@ -228,7 +228,7 @@ def _gains(layers: Sequence[nn.Module]) -> Gains:
 
 def _number(held: Tensor | None) -> float:
     """A tensor's only value; 1 for none, and on the `meta` device, where there are no values."""
-    return 1.0 if held is None or held.is_meta else float(held)
+    return 1.0 if held is None or held.is_meta else held.detach().item()
 
 
 def _gate(held: Tensor | None) -> float:
