@@ -12,7 +12,7 @@ from mmn.core import Neuron, unit_name
 from mmn.figures.wording import clipped, counted
 from mmn.statistics.interval_words import percent
 from mmn.store.neurons import NeuronQueries
-from mmn.store.rankings import has_experts
+from mmn.store.rankings import d_experts
 from mmn.view import View
 
 N_PICTURES: Final = 12
@@ -20,7 +20,7 @@ N_PICTURES: Final = 12
 
 def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
     """Its ten tokens, and whether they pass P1's filter."""
-    name = unit_name(neuron, run["d_experts"]) if has_experts(run) else str(neuron)
+    name = unit_name(neuron, d_experts(run))
     st.subheader(f"{plain(name)}: layer {neuron.layer} of 0–{int(run['n_layers']) - 1:d}")
     if known["tokens"] is None:
         st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")

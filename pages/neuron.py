@@ -8,10 +8,11 @@ import streamlit as st
 
 from app import filters, resources, study_page, unit_panels
 from app.text import plain
-from mmn.core import Neuron
+from mmn.core import Neuron, named_unit
 from mmn.errors import UsageError
 from mmn.names import default_method
 from mmn.store.neurons import NeuronQueries
+from mmn.store.rankings import d_experts
 from mmn.studies.scoring.layer_queries import LayerQueries
 
 
@@ -42,14 +43,18 @@ def page() -> None:
 def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
     """The unit that was typed or linked to; at first the one that leads the rankings of most pictures."""
     text = st.text_input(
-        "Unit", key="neuron", bind="query-params", placeholder="L5.u217", help="Layer and unit, both from 0"
+        "Unit",
+        key="neuron",
+        bind="query-params",
+        placeholder="L5.u217",
+        help="Layer and unit, both from 0; with experts L5.e3.u21, too",
     )
     if not text:
         best = resources.store().ask(LayerQueries).unit_rows(run["run_id"], default_method(methods), 1).iloc[0]
         st.caption("First in the rankings of most pictures; type another.")
         return Neuron(int(best["layer"]), int(best["unit"]))
     try:
-        return Neuron.parse(text)
+        return named_unit(text, d_experts(run))
     except UsageError as error:
         st.info(f"{plain(error)}.", icon=":material/search_off:")
         return None

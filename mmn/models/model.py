@@ -127,12 +127,16 @@ class Model:
                 return_tensors="pt",
                 padding=True,
                 add_special_tokens=not (bos and exact_prompt.startswith(bos)),
+                **dict.fromkeys(self.family.asks_for, True),
             )
         inputs.pop("labels", None)
-        return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
+        return {name: self._placed(value) for name, value in inputs.items()}
+
+    def _placed(self, value: Any) -> Any:
+        """An input where the model is, in its number format; a list of counts, which a few families take, as it is."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(self.device, self.dtype if value.is_floating_point() else None)
 
     def encode_and_close(self, images: Sequence[Image.Image], exact_prompt: str) -> dict[str, torch.Tensor]:
         """`encode` of pictures that nobody needs afterwards: their pixels, gigabytes of photographs, are freed."""

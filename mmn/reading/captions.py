@@ -133,7 +133,9 @@ def with_captions(model: Model, inputs: dict[str, Tensor], captions: Sequence[Se
     added = {"input_ids": ids, "attention_mask": real, "token_type_ids": torch.ones_like(ids)}
     shape, zeros = inputs["input_ids"].shape, torch.zeros_like(ids)
     return {
-        name: torch.cat([value, added.get(name, zeros).to(value)], dim=1) if value.shape == shape else value
+        name: torch.cat([value, added.get(name, zeros).to(value)], dim=1)
+        if getattr(value, "shape", None) == shape
+        else value
         for name, value in inputs.items()
     }
 

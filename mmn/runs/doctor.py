@@ -133,11 +133,12 @@ def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int 
 
 def _image_features(model: Model, inputs: dict[str, Tensor]) -> int | None:
     """How many image tokens the projector gives for all pictures of `inputs`; None where the family does not tell."""
-    parts = [model.module, getattr(model.module, "model", None)]
+    parts = [getattr(model.module, "model", None), model.module]  # the outer one may take anything, and hand it on
     get_features = next((part.get_image_features for part in parts if hasattr(part, "get_image_features")), None)
-    if get_features is None:
+    known = inspect.signature(get_features).parameters if get_features else {}
+    needed = {name for name, one in known.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
+    if get_features is None or not needed <= set(inputs):
         return None
-    known = inspect.signature(get_features).parameters
     with Translated(f"{model.facts.name}: its image encoder fails on a test picture"):
         features = get_features(**{name: value for name, value in inputs.items() if name in known}).pooler_output
     return None if features is None else sum(one.shape[:-1].numel() for one in features)

@@ -25,6 +25,7 @@ from mmn.reading.hooks import ACTIVATION, FFN, FINAL, ONCE, ablate, capture, cap
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import contribution, folded_rows, written_rows
 from mmn.scores.exactness import limit_of, sentence
+from mmn.scores.gradients import BYTES_PER_UNIT, GRAPH_BYTES
 
 STEP = 0.01  # the share by which an activation is made smaller and larger: a slope's error goes with its square
 SLOPE_LIMIT = 0.02  # of the slope; measured below 2e-3 on every tiny model
@@ -39,7 +40,7 @@ class Proof:
         exact: the largest |residual| / max(|logit|, 1) over the tokens of both captions.
         ablation: of the change of the residual stream before the final norm.
         attribution: of a slope. It is tried in float32, where a slope can be told from rounding, where there are image
-            tokens, and where there are no experts.
+            tokens and no experts, and where the graph of both captions fits in what one may take.
     """
 
     head: float
@@ -168,7 +169,9 @@ def _without(model: Model, ffn: Float[Tensor, "n d"] | None, wrote: Float[Tensor
 
 def _attribution(model: Model, batch: CaptionBatch) -> float | None:
     """The slope of the first row's first token along the activation of the middle layer's unit that matters most."""
-    if model.dtype != torch.float32 or model.image_token_id is None or model.anatomy.mixtures:
+    n_values = batch.inputs["input_ids"].numel() * model.facts.n_units
+    is_too_large = n_values * BYTES_PER_UNIT > GRAPH_BYTES
+    if model.dtype != torch.float32 or model.image_token_id is None or model.anatomy.mixtures or is_too_large:
         return None
     layer, n_rows = (model.anatomy.n_layers - 1) // 2, len(batch.captions)
     token = batch.logits_at(*_first(batch)).argmax(-1)[:1]

@@ -197,10 +197,15 @@ class RankingQueries(Reader):
         return shape | {"a": method_a, "b": method_b, "lemmas": list(lemmas)}
 
 
+def d_experts(run: Mapping[str, Any]) -> tuple[int, ...]:
+    """`ModelFacts.d_experts` of a run's model; () for one that is no mixture of experts."""
+    widths = run["d_experts"]
+    return tuple(map(int, widths)) if isinstance(widths, Sequence | np.ndarray) else ()
+
+
 def has_experts(run: Mapping[str, Any]) -> bool:
     """Whether the run's model is a mixture of experts."""
-    widths = run["d_experts"]
-    return isinstance(widths, Sequence | np.ndarray) and len(widths) > 0
+    return len(d_experts(run)) > 0
 
 
 def chance_of(run: Mapping[str, Any], k: int, methods: Collection[str]) -> float:

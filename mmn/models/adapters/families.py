@@ -30,6 +30,7 @@ class Family:
     Attributes:
         bare_prompt: the exact prompt where the processor has no chat template; `{image}` is its image placeholder.
         nests_images: the processor wants one list of pictures for each text.
+        asks_for: options of the processor that the model needs the outcome of, each to be true.
         head_factor: the text config's number that logits are multiplied by, "" for none. It is the family's, not the
             decoder's: most families put W_U straight behind the final norm, whatever their text decoder does alone.
         head_divisor: that they are divided by.
@@ -41,6 +42,7 @@ class Family:
     example: str = ""
     bare_prompt: str = "{image}\n{prompt}"
     nests_images: bool = False
+    asks_for: tuple[str, ...] = ()
     head_factor: str = ""
     head_divisor: str = ""
     has_soft_cap: bool = False
@@ -97,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         Family("chameleon", "facebook/chameleon-7b", bare_prompt="{prompt}{image}"),
         Family("cohere2_vision", "CohereLabs/command-a-vision-07-2025"),
         Family("cohere_compass", grid="merged"),
-        Family("cosmos3_edge", grid="merged"),
+        Family("cosmos3_edge", asks_for=("return_mm_token_type_ids",), grid="merged"),
         Family("cosmos3_omni", grid="merged"),
         Family("deepseek_ocr2", grid="queries"),
         Family("deepseek_vl", "deepseek-community/deepseek-vl-1.3b-chat"),
@@ -150,11 +152,11 @@ FAMILIES: dict[str, Family] = {
             grid="patches",
         ),
         Family("gemma4", nests_images=True, has_soft_cap=True),
-        Family("gemma4_unified", has_soft_cap=True),
+        Family("gemma4_unified", nests_images=True, has_soft_cap=True),
         Family("granite4_vision", "ibm-granite/granite-vision-4.0-3b", head_divisor="logits_scaling"),
-        Family("granite_docling", head_divisor="logits_scaling"),
+        Family("granite_docling", nests_images=True, head_divisor="logits_scaling"),
         Family("mistral_large4", has_soft_cap=True),
-        Family("muse_glimmer", head_factor="output_multiplier", has_soft_cap=True),
+        Family("muse_glimmer", head_factor="output_multiplier", has_soft_cap=True, grid="merged"),
         Family(
             "mplug_owl2",
             "MAGAer13/mplug-owl2-llama2-7b (converted: docs/methods.md)",
