@@ -1,22 +1,85 @@
-"""Tiny checkpoints with their own processors, loaded as a user does: what `mmn doctor` and `score` check first."""
+"""Tiny checkpoints with their own processors, loaded, checked and scored as a user does."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from mmn import names
+from mmn.core import ScoreSettings
+from mmn.errors import UsageError
+from mmn.images import list_source
 from mmn.models.loading import load_model
+from mmn.models.model import Model
 from mmn.runs.doctor import check
+from mmn.runs.engines.local import open_batch
+from mmn.runs.plan import Batch
+from mmn.scores.batch import score_batch
+from mmn.scores.methods import require_method
+from tests.families.pictures import MIXES
 from tests.families.processors import save_checkpoint
 from tests.families.recipes import RECIPES
 from tests.families.test_exact import EXACT, ROUNDING
-from tests.families.test_processors import skip_without_packages
+from tests.families.test_processors import pictures, skip_without_packages
+
+PROMPTS = ("what is this ?", "describe this image .", "a picture of", "a photo of a", "the", "there is a", "on the")
+SETTINGS = ScoreSettings(prompt=PROMPTS[0], top_k=20, max_new_tokens=16)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name in EXACT])
-def test_checkpoint_with_its_processor_passes_the_doctor(name, tmp_path):
+def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name, tmp_path):
     skip_without_packages(name)
-    save_checkpoint(name, tmp_path)
-    model = load_model(str(tmp_path), device="cpu")
+    save_checkpoint(name, tmp_path / "model")
+    model = load_model(str(tmp_path / "model"), device="cpu")
     checked = check(model, model.exact_prompt(model.default_prompt))
     assert checked.proof.exact <= ROUNDING
     assert (checked.n_image_tokens is None) == (model.image_token_id is None)
+    settings = replace(SETTINGS, methods=methods_of(model))
+    for prompt in PROMPTS:  # a random model's captions hold a noun for one of them
+        settings = replace(settings, prompt=prompt)
+        together = scored(model, tmp_path / "pictures", settings, size=2)
+        if "concept" in together:
+            break
+    assert max(abs(row["residual"]) / max(abs(row["logit"]), 1) for row in together["concept"]) <= ROUNDING
+    assert {row["method"] for row in together["score"]} == set(settings.methods)
+    if name not in MIXES:
+        assert close(together, scored(model, tmp_path / "pictures", settings, size=1))
+
+
+def methods_of(model: Model) -> tuple[str, ...]:
+    """All but those that the type is refused with a reason for."""
+    refused = set()
+    for method in names.METHODS:
+        try:
+            require_method(model, method)
+        except UsageError:
+            refused.add(method)
+    if model.image_token_id is None:
+        refused |= {names.ATTRIBUTION, names.ATTRIBUTION_ACT}
+    return tuple(method for method in names.METHODS if method not in refused)
+
+
+def scored(model: Model, folder: Path, settings: ScoreSettings, size: int) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the tables of two pictures of different sizes, in batches of a size."""
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(pictures()):
+        picture.save(folder / f"{number}.png")
+    examples = list_source(str(folder)).examples
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for start in range(0, len(examples), size):
+        opened = open_batch(Batch("b", examples[start : start + size]))
+        prompt = model.exact_prompt(settings.prompt)
+        for table, values in score_batch(model, opened.examples, opened.images, prompt, settings).items():
+            rows.setdefault(table, []).extend(values.to_pylist())
+    return rows
+
+
+def close(one: dict[str, list[dict[str, Any]]], other: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether both say the same, with the same logits."""
+    texts = [sorted((row["image_id"], row["text"]) for row in tables["caption"]) for tables in (one, other)]
+    logits = [{(row["image_id"], row["noun"]): row["logit"] for row in tables["concept"]} for tables in (one, other)]
+    same = texts[0] == texts[1] and logits[0].keys() == logits[1].keys()
+    return same and all(abs(logits[0][key] - logits[1][key]) <= 1e-4 * max(abs(logits[0][key]), 1) for key in logits[0])
