@@ -14,7 +14,7 @@ from typing import Any
 import transformers
 
 from mmn.errors import UnsupportedModelError
-from mmn.models.adapters import FAMILIES, find_anatomy, find_family
+from mmn.models.adapters import FAMILIES, families, find_anatomy, find_family
 from mmn.models.geometry.kinds import GRIDS, WITHOUT_GRID
 from mmn.models.model import Model
 from mmn.models.tried import FILE, Tried
@@ -45,7 +45,7 @@ declared.
 def tried(model_type: str) -> Tried:
     """What one type gives."""
     example = FAMILIES[model_type].example if model_type in FAMILIES else ""
-    if model_type in REFUSED and model_type not in _refused_by_us():
+    if model_type in REFUSED and model_type not in families.REFUSED:
         return Tried(model_type, example, reason=REFUSED[model_type])
     try:
         family = find_family(model_type)
@@ -74,16 +74,10 @@ def _attribution(model: Model) -> str:
     return "no image tokens in the prompt" if model.image_token_id is None else "yes"
 
 
-def _refused_by_us() -> set[str]:
-    from mmn.models.adapters.families import REFUSED as OURS
-
-    return set(OURS)
-
-
 def _reason(message: str) -> str:
     """Without what names the type and its decoder."""
     said = message.partition("supported: ")[2] or message
-    return re.sub(r"^this \S+ model (\(\S+\) |cannot be read: |uses an? )?", "", said)
+    return re.sub(r"^this \S+ model (\(\S+\) |cannot be read: |uses )?", "", said)
 
 
 def page(rows: Iterable[Tried]) -> str:
