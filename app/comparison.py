@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     found = resources.store().ask(RankingQueries).control_overlap(run["run_id"], lemmas=lemmas)
     shares = [
         f"{plain(row.control)} shares {row.overlap:.1%} of its top {row.k:,d} units with {plain(row.reference)} "
-        f"(chance {row.chance:.1%})"
+        f"(chance {'not known' if math.isnan(row.chance) else f'{row.chance:.1%}'})"
         for row in found.itertuples()
     ]
     if shares:

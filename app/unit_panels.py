@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import pandas as pd
 import streamlit as st
 
 from app import charts, filters, links, looks, pictures, resources, state, unit_tables, widgets
@@ -43,15 +44,22 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
         st.info(f"No score has {neuron} among the top {filters.stored_k(run):,} units of any noun.")
         return
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
+    st.caption(
+        f"Kept: among a noun's top {filters.stored_k(run):,} of {filters.n_units(run):,} units; "
+        f"{run['n_concepts']:,} nouns in all. {_by_chance(found)}"
+    )
+
+
+def _by_chance(found: pd.DataFrame) -> str:
+    """For how many nouns a unit is kept by chance, by the methods that it is for."""
     by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
+    if not by_chance:
+        return "How many by chance is not known: at each noun other experts are awake."
     shares = " or ".join(
         percent(chance, 1) + (f" ({', '.join(plain(one) for one in some)})" if len(by_chance) > 1 else "")
         for chance, some in by_chance.items()
     )
-    st.caption(
-        f"Kept: among a noun's top {filters.stored_k(run):,} of {filters.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. By chance a unit is kept for {shares} of them."
-    )
+    return f"By chance a unit is kept for {shares} of them."
 
 
 def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from mmn.cli import main
 from mmn.errors import UnsupportedModelError
 from mmn.models.loading import load_model
 from mmn.reading.captions import caption_encoded
 from mmn.runs import proof
 from mmn.runs.proved import told
+from mmn.runs.shards import find_runs, read_run
+from mmn.store import Store
 from tests.families.test_build import pictures
 
 
@@ -81,6 +84,16 @@ def test_the_derivative_is_left_out_where_it_cannot_be_told_or_kept(checkpoint, 
     found = proof.prove(model, captioned(model))
     assert found.attribution is None
     assert "attribution" not in found.errors()
+
+
+def test_the_proof_is_kept_with_the_run_and_in_the_database(checkpoint, tmp_path):
+    words = ["--images", "gallery", "--limit", "2", "--cache", str(tmp_path), "--device", "cpu", "--progress", "none"]
+    assert main(["score", "--model", str(checkpoint), *words]) == 0
+    (path,) = find_runs([tmp_path / "runs"])
+    kept = read_run(path)[0].proof
+    assert set(kept) == {"head", "exact", "ablation", "attribution"}
+    with Store.open(tmp_path) as store:
+        assert store.run("latest")["proof"] == kept
 
 
 def test_a_proof_is_told_with_every_error_that_was_measured(tiny):

@@ -46,7 +46,8 @@ def fill(
     """Writes the shards of one run into `cache_path`; returns its id."""
     facts = ModelFacts(model, "f" * 16, "llava", n_layers, d_mlp)
     settings = ScoreSettings(prompt="A picture of", methods=METHODS, top_k=top_k)
-    run = Run(run_id, created_at, facts, "gallery", "<s><image>A picture of", settings, {"mmn": "0.1.0"})
+    proof = {"exact": 2e-7, "ablation": 3e-7}
+    run = Run(run_id, created_at, facts, "gallery", "<s><image>A picture of", settings, {"mmn": "0.1.0"}, proof)
     run_path = create_run(cache_path / "runs", run)
     rng = random.Random(run_id)
     for start in range(0, n_images, 50):
@@ -57,11 +58,13 @@ def fill(
     return run_id
 
 
-def fill_whole(cache_path: Path, run_id: str = "5e6f000000000000", annotated: bool = True) -> str:
+def fill_whole(
+    cache_path: Path, run_id: str = "5e6f000000000000", annotated: bool = True, d_experts: tuple[int, ...] = ()
+) -> str:
     """A run in which nothing is missing: pictures that open, references, a grey variant, suppressors, budgets, and
     (unless told otherwise) decoded units and where they look.
     """
-    facts = ModelFacts("whole", "a" * 16, "llava", N_LAYERS, D_MLP)
+    facts = ModelFacts("whole", "a" * 16, "llava", N_LAYERS, D_MLP, d_experts=d_experts)
     methods = ("contribution", "contribution-folded", "activation", "random")
     settings = ScoreSettings(prompt="A", methods=methods, top_k=TOP_K, bottom_k=5, variants=(ORIGINAL, BLANK))
     run = Run(run_id, "2026-11-21T10:00:00+00:00", facts, "gallery", "<image>A", settings, {"mmn": "0.1.0"})

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.pages.filled import fill_whole
+from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
 
 
 def title(spec: dict) -> str:
@@ -34,6 +34,18 @@ def test_first_screen_is_a_unit_that_leads_rankings(whole_cache, open_app):
 def test_address_chooses_the_unit(whole_cache, open_app):
     at = open_app("neuron", neuron=["L3.u4"])
     assert any("L3.u4: layer 3" in s.value for s in at.subheader)
+
+
+def test_unit_of_an_expert_is_called_by_it(empty_cache, open_app):
+    fill_whole(empty_cache, d_experts=(0, *[D_MLP // 4] * (N_LAYERS - 1)))
+    at = open_app("neuron", neuron=["L3.e2.u1"])
+    assert not at.exception
+    assert any("L3.e2.u1: layer 3" in s.value for s in at.subheader)
+    (spec,) = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+    assert "What L3.e2.u1 writes" in title(spec)
+    assert "other experts are awake" in captions(at)
+    at = open_app("neuron", neuron=["L0.u4"])
+    assert any("L0.u4: layer 0" in s.value for s in at.subheader)
 
 
 def test_what_is_no_unit_is_explained(whole_cache, open_app):

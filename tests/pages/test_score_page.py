@@ -103,6 +103,8 @@ def test_start_runs_the_command_line_and_shows_its_end(filled_cache, pictures, o
     assert "5 pictures, 1,000 score rows, 1 s (5.0 pictures per second)." in text(at)
     assert len(at.get("page_link")) == 1
     assert "1 picture could not be used" in text(at), "the run's failures"
+    assert ":green[:material/verified: Proved on two pictures" in text(at)
+    assert "zeroing a unit misses 3e-07 of what was predicted" in text(at)
 
 
 def test_failed_job_shows_its_message(empty_cache, pictures, open_app):

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.core import unit_name
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.wording import clipped, concepts_in_words
@@ -13,7 +14,7 @@ from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
 from mmn.store import Store
 from mmn.store.neurons import NeuronQueries
 from mmn.store.pictures import PictureQueries
-from mmn.store.rankings import RankingQueries
+from mmn.store.rankings import RankingQueries, d_experts
 from mmn.studies.scoring.budget_figures import stacked_range
 from mmn.studies.scoring.layer_figures import highest
 from mmn.studies.scoring.layer_queries import INTERPRETABLE, LayerQueries
@@ -130,7 +131,7 @@ def tokens(store: Store, asked: Asked) -> Rows:
     if known["tokens"] is None:
         raise UsageError(f"{neuron} is not decoded yet; mmn annotate {asked.run_id} does that")
     data = pd.DataFrame({"token": known["tokens"], "logit": known["logits"]})
-    return Rows(data, asked.run, {"neuron": str(neuron)})
+    return Rows(data, asked.run, {"neuron": unit_name(neuron, d_experts(asked.run))})
 
 
 def _nouns(store: Store, asked: Asked) -> tuple[dict[str, Any], pd.DataFrame]:

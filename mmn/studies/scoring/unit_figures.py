@@ -20,7 +20,7 @@ def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str) -> a
     Args:
         data: token, logit; in order.
         run: the run's row: model.
-        neuron: the unit, as `L14.u2019`.
+        neuron: the unit, as `L14.u2019` or `L14.e3.u201`.
     """
     assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
     rows = data.assign(place=range(1, len(data) + 1), words=[token_text(text) for text in data["token"]])
