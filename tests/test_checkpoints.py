@@ -166,6 +166,7 @@ REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
     "a deep config": (write("config.json", deep), ModelError, "config.json cannot be read: RecursionError"),
     "a huge config": (write("config.json", "[" + "0," * (1 << 23) + "0]"), ModelError, "bytes long, expected at most"),
     "ten million layers": (text_config(num_hidden_layers=10**7), ModelError, "num_hidden_layers = 10000000, expected"),
+    "ten million experts": (text_config(num_local_experts=10**7), ModelError, "num_local_experts = 10000000, expected"),
     "no text config": (config(text_config=None), ModelError, "parameters, the files hold"),
     "a width that does not divide": (text_config(num_attention_heads=5), ModelError, "config.json"),
     "a width that is a word": (text_config(hidden_size="wide"), ModelError, "config.json"),
@@ -391,3 +392,9 @@ def test_matrices_that_are_no_plain_floats_are_refused_by_name(break_it, message
     break_it(model.module)
     with pytest.raises(UnsupportedModelError, match=message):
         find_anatomy(model.module, model.family)
+
+
+def test_sizes_that_are_no_numbers_of_layers_are_not_limited(copy):
+    """Gemma 4 has a vocabulary for its input to each layer; 512 experts are the most that there are."""
+    text_config(vocab_size_per_layer_input=262_144, num_experts=512)(copy)
+    assert load_model(str(copy), device="cpu").facts.n_layers == 3
