@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import silu
 
 from mmn.errors import UnsupportedModelError
 from mmn.models.adapters import families, find_anatomy, find_family
 from mmn.models.model import Model
 from mmn.models.tried import all_tried
 from mmn.reading.captions import caption_encoded
+from mmn.reading.hooks import ACT, ACTIVATION, capture, capture_graph
 from mmn.runs.proof import n_hooks, prove
 from tests.families import tiny
 from tests.families.bare import N_TOKENS, bare_model
@@ -91,3 +93,31 @@ def test_the_page_of_models_is_not_stale(name):
     (row,) = [row for row in all_tried() if row.model_type == name]
     assert replace(tried(name), error=0.0) == replace(row, error=0.0)
     assert row.error < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["lfm2_vl", "llava", "glm4v"])
+def test_act_times_up_is_the_activation(name):
+    """LFM2 has no module for its SiLU, GLM-4V one matrix for gate and up."""
+    model, inputs = load(name)
+    with torch.no_grad(), capture(model, with_act=True) as captured:
+        model.module(**inputs, use_cache=False)
+    with capture_graph(model) as graph, torch.enable_grad():
+        model.module(**inputs, use_cache=False)
+    rows, steps = torch.arange(2), torch.zeros(2, dtype=torch.long)
+    act, a = captured.read(ACT, 1, rows, steps), captured.read(ACTIVATION, 1, rows, steps)
+    assert torch.allclose(act, silu(graph.z[1][:, -1]), atol=1e-6)
+    assert torch.allclose(graph.a[1][:, -1], a, atol=1e-6)
+    assert torch.allclose(act * up_of(model, inputs), a, atol=1e-6)
+
+
+def up_of(model: Model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The up factor of layer 1 at the last position, from the matrix that makes it."""
+    found = []
+    layer: Any = model.anatomy.layers[1]
+    ffn = layer.feed_forward if hasattr(layer, "feed_forward") else layer.mlp
+    module = next(getattr(ffn, part) for part in ("w3", "up_proj", "gate_up_proj") if hasattr(ffn, part))
+    handle = module.register_forward_hook(lambda _module, _args, output: found.append(output[:, -1]))
+    with torch.no_grad():
+        model.module(**inputs, use_cache=False)
+    handle.remove()
+    return found[0][:, -model.anatomy.d_mlp :]
