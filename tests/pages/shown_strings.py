@@ -40,7 +40,9 @@ PASSED_ON = {
     "chosen_layers": (1,),
 }
 # Our own functions that give what may be shown: what they return is checked likewise.
-GIVING = _names("annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none")
+GIVING = _names(
+    "annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none _by_chance"
+)
 # Elsewhere, and giving nothing but numbers and words of ours.
 OURS = _names(
     """count counted duration pace percent interval_words why k_text k_options describe_drop neuron_url len int round
