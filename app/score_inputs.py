@@ -10,7 +10,7 @@ from app import access, resources, uploads
 from app.text import plain
 from mmn.names import METHODS, RANDOM
 from mmn.safety import roots
-from mmn.specimen import MODEL_PATHS
+from mmn.specimen import MODELS
 
 N_LOOKED_AT = 10  # units of each ranking whose heat maps the Image page shows
 SOURCES = ["Bundled gallery", "Folder or list", "Upload"]
@@ -20,15 +20,16 @@ TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
 def choose() -> dict[str, Any]:
     """The options of the command line that the user chose; None where the command's own default holds."""
     runs = resources.store().runs()
-    known = list(dict.fromkeys([*MODEL_PATHS, *(runs["model"] if len(runs) else [])]))
+    known = list(dict.fromkeys([*MODELS, *(runs["model"] if len(runs) else [])]))
     model = st.selectbox(
         "Model",
         known,
         accept_new_options=True,
         key="score-model",
         persist_state="session",
-        help="The bundled specimen, the same with its text model frozen as P1's is, or type a folder in Hugging Face "
-        "format or a hub id.",
+        help="The bundled specimen; the same with its text model frozen as P1's is; SmolLM2, which never saw a "
+        "picture, behind one linear map (two pip commands, in the README); or type a folder in Hugging "
+        "Face format or a hub id.",
     )
     images = choose_images()
     st.markdown("**Scores**")

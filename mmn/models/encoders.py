@@ -40,11 +40,13 @@ FIRST: Final[dict[str, Callable[[Any], int]]] = {
     "deit": lambda _config: 2,  # class and distillation
 }
 # Where the places of a map lie, by `model_type`: with strides as wide as their kernels each in the middle of its
-# stretch; with odd kernels, padded on both sides, each on the first pixel of its stretch. Of others nobody looked.
-MIDDLE, FIRST_PIXEL, UNKNOWN = "middle", "first pixel", "unknown"
+# stretch; with odd kernels, padded on both sides, each on the first pixel of its stretch; padded more on the right and
+# below, as TensorFlow does, each on the last pixel. Of others nobody looked.
+MIDDLE, FIRST_PIXEL, LAST_PIXEL, UNKNOWN = "middle", "first pixel", "last pixel", "unknown"
 MAPS: Final[dict[str, str]] = {
     **dict.fromkeys(("convnext", "convnextv2"), MIDDLE),
     **dict.fromkeys(("resnet", "regnet"), FIRST_PIXEL),
+    "efficientnet": LAST_PIXEL,
 }
 UNFIT: Final = {"vit_mae": "leaves most of a picture out, at random"}
 _SHAPES: Final = ((320, 200), (200, 320))  # of the pictures that are tried: wide, high

@@ -14,6 +14,7 @@ from mmn.errors import ModelError, UsageError
 from mmn.safety.boundary import first_line
 from mmn.safety.roots import require_model
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
+from mmn.specimen import MODELS
 
 SMALL_FILES: Final = ("config.json", "adapter_config.json")  # that a checkpoint is judged by
 ALL_FILES: Final = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "adapter_model.*")
@@ -53,7 +54,7 @@ def find_checkpoint(name: str, judge: Judge = lambda _path: None, revision: str 
         return Place(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
-            f"{name!r} is no folder; give a folder in Hugging Face format, a hub id, or {' or '.join(BUNDLED_PATHS)}"
+            f"{name!r} is no folder; give a folder in Hugging Face format, a hub id, or one of {', '.join(MODELS)}"
         )
     return _fetch_judged(name, judge, revision)
 

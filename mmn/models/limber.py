@@ -8,10 +8,12 @@ parts are checkpoints of their own, so a small file says which they are (`limber
 
 Folders and files count from where that file is; the projection is safetensors with `weight` (text width × image width)
 and `bias`. Any text decoder whose parts are found and any image encoder of transformers or timm will do; of a CLIP or
-SigLIP the image half is taken. Each of the encoder's last states that has a place becomes one image token, before the
-words, as in P1; `class_tokens`, how many states come first that have none, may be left out where the encoder's type
-says it (`encoders`). Image tokens enter where the words' embeddings do: what a decoder does to those (Gemma's factor,
-Granite's multiplier) is done to them, too.
+SigLIP the image half is taken; `pip:PACKAGE` is a model that a pip package carries (`packaged`). Each of the encoder's
+last states that has a place becomes one image token, before the words, as in P1; `class_tokens`, how many states come
+first that have none, may be left out where the encoder's type says it (`encoders`). `"start": "<|endoftext|>"` is a
+token before the picture: the first token of a text draws much of everyone's attention, whatever it is, and without
+one that is the picture's first. Image tokens enter where the words' embeddings do: what a decoder does to those
+(Gemma's factor, Granite's multiplier) is done to them, too.
 
 Left out: projections as pickled `.ckpt`: convert those first.
 """
@@ -46,13 +48,14 @@ from mmn.errors import ModelError
 from mmn.models.adapters import FAMILIES, Family, find_anatomy, find_family
 from mmn.models.checkpoints import fingerprint, module_without_weights, read_config
 from mmn.models.encoders import UNKNOWN, Layout, find_layout, placed_states
-from mmn.models.hub import find_checkpoint
+from mmn.models.hub import Judge, find_checkpoint
+from mmn.models.packaged import PREFIX, find_packaged
 from mmn.models.weights import load_weights
 from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 
 PARTS: Final = ("language_model", "vision_model", "projection")
-CLASS_TOKENS: Final = "class_tokens"
+CLASS_TOKENS, START = "class_tokens", "start"
 PLACEHOLDER: Final = "<image>"
 # What text models do with the logits, by `model_type`; of other families it is declared in their own rows.
 _CAPPED: Final = {"has_soft_cap": True}
@@ -158,6 +161,17 @@ class LimberProcessor:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a limber file names; those that are there beside it with their whole path."""
+
+    language_model: str
+    vision_model: str
+    projection: Path
+    class_tokens: int | None
+    start: str
+
+
+@dataclass(frozen=True)
 class Limber:
     """The parts together; `family` is where they are in `module`, `digest` of all three, `layout` the encoder's."""
 
@@ -176,18 +190,19 @@ def load_limber(file: Path, dtype: torch.dtype) -> Limber:
             states are no grid or not known to be one.
         UnsupportedModelError: no adapter for the text decoder.
     """
-    parts, class_tokens = _read_parts(file)
-    text_path = find_checkpoint(parts[PARTS[0]], judge_decoder).path
-    vision_path = find_checkpoint(parts[PARTS[1]], read_config).path
+    parts = _read_parts(file)
+    text_path = _find_part(parts.language_model, judge_decoder)
+    vision_path = _find_part(parts.vision_model, read_config)
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
     vision_model = _load_encoder(vision_path, dtype)
     tokenizer, image_processor = _load_processors(text_path, vision_path)
-    layout = find_layout(vision_model, image_processor, class_tokens, parts[PARTS[1]])
+    layout = find_layout(vision_model, image_processor, parts.class_tokens, parts.vision_model)
     processor = LimberProcessor(image_processor, tokenizer, layout.n_places)
     module = put_together(language_model, vision_model, layout, tokenizer.convert_tokens_to_ids(PLACEHOLDER))
-    _load_projection(module.projection, Path(parts["projection"]))
-    digest = _digest(text_path, vision_path, Path(parts["projection"]))
-    return Limber(module.to(dtype), processor, family_of(language_model), digest, layout)
+    _load_projection(module.projection, parts.projection)
+    digest = _digest(text_path, vision_path, parts)
+    family = family_of(language_model, _known_token(parts.start, tokenizer, file))
+    return Limber(module.to(dtype), processor, family, digest, layout)
 
 
 def put_together(
@@ -206,9 +221,21 @@ def put_together(
     return LimberForConditionalGeneration(config, vision_model, language_model)
 
 
-def family_of(language_model: Any) -> Family:
-    """The row of `limber` with what this text model does with its logits."""
-    return replace(find_family("limber"), **_HEADS.get(language_model.config.model_type, {}))
+def family_of(language_model: Any, start: str = "") -> Family:
+    """The row of `limber` with what this text model does with its logits, and the token before the picture."""
+    family = find_family("limber")
+    prompt = start.replace("{", "{{").replace("}", "}}") + family.bare_prompt
+    return replace(family, bare_prompt=prompt, **_HEADS.get(language_model.config.model_type, {}))
+
+
+def _known_token(start: str, tokenizer: Any, file: Path) -> str:
+    if start and start not in tokenizer.get_vocab():
+        raise ModelError(f"limber:{file}: {START} is {start!r}, which is no token of its language model")
+    return start
+
+
+def _find_part(name: str, judge: Judge) -> Path:
+    return find_packaged(name) if name.startswith(PREFIX) else find_checkpoint(name, judge).path
 
 
 def _load_encoder(path: Path, dtype: torch.dtype) -> Any:
@@ -218,12 +245,13 @@ def _load_encoder(path: Path, dtype: torch.dtype) -> Any:
     return load_weights(AutoModel, path, dtype, unused=("pooler", "head"), config=config).eval()
 
 
-def _digest(text_path: Path, vision_path: Path, projection: Path) -> str:
-    """A fingerprint of all three parts."""
+def _digest(text_path: Path, vision_path: Path, parts: Parts) -> str:
+    """A fingerprint of all three parts, and of the token before the picture."""
     digest = hashlib.sha256()
     for part in (fingerprint(text_path), fingerprint(vision_path)):
         digest.update(part.encode())
-    digest.update(hashlib.sha256(projection.read_bytes()).digest())
+    digest.update(hashlib.sha256(parts.projection.read_bytes()).digest())
+    digest.update(parts.start.encode())
     return digest.hexdigest()
 
 
@@ -232,21 +260,30 @@ def judge_decoder(path: Path) -> None:
     find_anatomy(module_without_weights(AutoModelForCausalLM, path, read_config(path)), FAMILIES["limber"])
 
 
-def _read_parts(file: Path) -> tuple[dict[str, str], int | None]:
-    """The three parts, those that are there beside the file with their whole path; and `class_tokens`, if said."""
+def _read_parts(file: Path) -> Parts:
+    """What the file names.
+
+    Raises:
+        ModelError: it cannot be read, a part is missing, an option is not what it should be.
+    """
     require_inside(file)
     try:
-        parts = json.loads(file.read_text(encoding="utf-8"))
+        said = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"limber:{file} cannot be read ({error}); it is JSON with {', '.join(PARTS)}") from error
-    missing = [name for name in PARTS if not isinstance(parts, dict) or not isinstance(parts.get(name), str)]
+    missing = [name for name in PARTS if not isinstance(said, dict) or not isinstance(said.get(name), str)]
     if missing:
         raise ModelError(f"limber:{file} lacks {', '.join(missing)}; it is JSON with {', '.join(PARTS)}")
-    class_tokens = parts.get(CLASS_TOKENS)
+    class_tokens, start = said.get(CLASS_TOKENS), said.get(START, "")
     if class_tokens is not None and (type(class_tokens) is not int or class_tokens < 0):
         raise ModelError(f"limber:{file}: {CLASS_TOKENS} is {class_tokens!r}, expected a number of states: 0, 1, …")
-    beside = {name: (file.parent / parts[name]).absolute() for name in PARTS}
-    return {name: str(beside[name]) if beside[name].exists() else parts[name] for name in PARTS}, class_tokens
+    if not isinstance(start, str):
+        raise ModelError(f"limber:{file}: {START} is {start!r}, expected a token of the language model, as text")
+    beside = {name: (file.parent / said[name]).absolute() for name in PARTS}
+    language_model, vision_model, projection = (
+        str(beside[name]) if beside[name].exists() else said[name] for name in PARTS
+    )
+    return Parts(language_model, vision_model, Path(projection), class_tokens, start)
 
 
 def _load_processors(text_path: Path, vision_path: Path) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ from mmn.models.quantised import sentence
 from mmn.models.weights import load_weights
 from mmn.safety.boundary import first_line
 from mmn.safety.limits import Limits, apart
+from mmn.specimen import MAP_PATHS
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -48,7 +49,7 @@ def load_model(
     """Loads a bundled model, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited.
 
     Args:
-        name: `specimen`, `specimen-frozen`, a folder or a hub id; hub files are fetched first.
+        name: `specimen`, `specimen-frozen`, `specimen-smollm`, a folder or a hub id; hub files are fetched first.
             `MODEL+FILE.safetensors` is MODEL with the delta FILE. It is what such a model is called, so that whoever
             has a run's name can load its model.
         dtype: `auto` is float32 on a CPU, elsewhere what the checkpoint was saved in.
@@ -93,7 +94,7 @@ def split_delta(name: str) -> tuple[str, Path | None]:
 def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None, device_map: DeviceMap | None) -> Model:
     from transformers import AutoModelForImageTextToText
 
-    if name.startswith(LIMBER):
+    if name.startswith(LIMBER) or name in MAP_PATHS:
         refuse_revision(name, revision)
         if device_map:
             raise UsageError(f"--device-map {device_map}: {name} is of three parts; leave --device-map out")
@@ -146,10 +147,11 @@ def _load_processor(name: str, path: Path, config: Any, family: Family) -> tuple
 
 
 def _load_limber(name: str, dtype: str, device: str) -> Model:
-    """The model that the file of `limber:FILE.json` describes."""
+    """The model that the file of `limber:FILE.json` describes, or the bundled one of that kind."""
     device = resolve_device(device)
     usual = torch.float32 if device == "cpu" else torch.float16
-    made = load_limber(Path(name.removeprefix(LIMBER)).expanduser(), DTYPES.get(dtype, usual))
+    file = MAP_PATHS.get(name) or Path(name.removeprefix(LIMBER)).expanduser()
+    made = load_limber(file, DTYPES.get(dtype, usual))
     told = (made.layout.sentence(),)
     return _put_together(name, made.module.to(device), made.processor, made.family, made.digest, told)
 

@@ -18,7 +18,7 @@ from mmn.errors import UsageError
 
 CONFINED_TO: Final = "MMN_CONFINED_TO"
 BUNDLED_PATH: Final = Path(__file__).parents[1] / "specimen"
-BUNDLED_NAMES: Final = ("specimen", "specimen-frozen")
+BUNDLED_NAMES: Final = ("specimen", "specimen-frozen", "specimen-smollm")
 LIMBER: Final = "limber:"
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 MODEL_PATH = Path(__file__).parent / "model"
 MODEL_PATHS = {"specimen": MODEL_PATH, "specimen-frozen": Path(__file__).parent / "model-frozen"}
+# One linear map between two models that come in pip packages (`mmn.models.packaged`).
+MAP_PATHS = {"specimen-smollm": Path(__file__).parent / "model-smollm" / "limber.json"}
+MODELS = (*MODEL_PATHS, *MAP_PATHS)
 GALLERY_PATH = Path(__file__).parent / "gallery"
 MASKS_PATH = Path(__file__).parent / "masks"
 RUN_PATH = Path(__file__).parent / "run"

@@ -33,16 +33,22 @@ def evaluate(model_path: Path, n_scenes: int, seed: int) -> dict[str, float]:
     """Precision, recall, exact captions and right places (shares) over `n_scenes` fresh scenes."""
     rng = random.Random(f"evaluation-{seed}")
     scenes = [sample_scene(rng) for _ in range(n_scenes)]
-    captions = caption_scenes(model_path, scenes)
+    return judge(caption_scenes(model_path, scenes), scenes)
+
+
+def judge(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
+    """What captions get right of the scenes that they are of; nouns once as multisets and once as sets."""
     said = [objects_in(caption) for caption in captions]
     shown = [Counter(scene.nouns) for scene in scenes]
     n_right = sum((a & b).total() for a, b in zip(said, shown, strict=True))
+    n_kinds = sum(len(a.keys() & b.keys()) for a, b in zip(said, shown, strict=True))
     return {
-        "n_scenes": n_scenes,
+        "n_scenes": len(scenes),
         "noun_precision": n_right / max(1, sum(counter.total() for counter in said)),
         "noun_recall": n_right / sum(counter.total() for counter in shown),
-        "exact": sum(c == caption_of(s) for c, s in zip(captions, scenes, strict=True)) / n_scenes,
-        "place": sum(PLACES[s.place] in c for c, s in zip(captions, scenes, strict=True)) / n_scenes,
+        "noun_kinds_recall": n_kinds / sum(len(counter) for counter in shown),
+        "exact": sum(c == caption_of(s) for c, s in zip(captions, scenes, strict=True)) / len(scenes),
+        "place": sum(PLACES[s.place] in c for c, s in zip(captions, scenes, strict=True)) / len(scenes),
     }
 
 

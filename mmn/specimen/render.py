@@ -22,7 +22,12 @@ from torch import Tensor
 
 from mmn.specimen.world import NOUNS, PLACES, Placement, Scene
 
-SPRITE_SHEET_PATH = Path(__file__).parent / "sprites.webp"
+SHEETS = {  # styles of the same glyphs; licences in NOTICE
+    "noto": Path(__file__).parent / "sprites.webp",
+    "fluent": Path(__file__).parent / "sprites-fluent.webp",
+    "twemoji": Path(__file__).parent / "sprites-twemoji.webp",
+}
+NOTO = "noto"  # the specimen's own, and the gallery's
 SPRITE_SIDE = 128
 SPRITES_PER_ROW = 10
 MIP_LEVELS = 3
@@ -48,14 +53,14 @@ class Rendered(NamedTuple):
     masks: Float[Tensor, "batch objects side side"]
 
 
-def render(scenes: Sequence[Scene], side: int, device: torch.device | str = "cpu") -> Rendered:
+def render(scenes: Sequence[Scene], side: int, device: torch.device | str = "cpu", style: str = NOTO) -> Rendered:
     """Draws `scenes` at `side` × `side` pixels; unused mask rows (fewer objects than the fullest scene) are 0."""
     picture = _places(scenes, side, device)
     n_objects = max(len(scene.objects) for scene in scenes)
     masks = torch.zeros(len(scenes), n_objects, side, side, device=device)
     for index in range(n_objects):
         rows = [row for row, scene in enumerate(scenes) if len(scene.objects) > index]
-        sprite = _draw([scenes[row].objects[index] for row in rows], side, device)
+        sprite = _draw([scenes[row].objects[index] for row in rows], side, device, style)
         alpha = sprite[:, 3:]
         picture[rows] = picture[rows] * (1 - alpha) + sprite[:, :3]
         masks[rows] = masks[rows] * (1 - alpha)
@@ -67,7 +72,9 @@ def to_image(picture: Float[Tensor, "3 side side"]) -> Image.Image:
     return Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
-def _draw(objects: Sequence[Placement], side: int, device: torch.device | str) -> Float[Tensor, "n 4 side side"]:
+def _draw(
+    objects: Sequence[Placement], side: int, device: torch.device | str, style: str
+) -> Float[Tensor, "n 4 side side"]:
     """Premultiplied RGBA of one object a row, on an otherwise transparent canvas."""
     theta = torch.tensor([_canvas_to_sprite(placement) for placement in objects], device=device)
     grid = F.affine_grid(theta, [len(objects), 4, side, side], align_corners=False)
@@ -75,7 +82,7 @@ def _draw(objects: Sequence[Placement], side: int, device: torch.device | str) -
     canvas = torch.empty(len(objects), 4, side, side, device=device)
     for level in set(levels):
         rows = [row for row, own in enumerate(levels) if own == level]
-        sprites = _sprites(str(device))[level][[NOUNS.index(objects[row].noun) for row in rows]]
+        sprites = _sprites(str(device), style)[level][[NOUNS.index(objects[row].noun) for row in rows]]
         canvas[rows] = F.grid_sample(sprites, grid[rows], mode="bilinear", padding_mode="zeros", align_corners=False)
     return canvas
 
@@ -94,10 +101,10 @@ def _mip_level(pixels: float) -> int:
     return max(0, min(MIP_LEVELS - 1, math.floor(math.log2(1.25 * SPRITE_SIDE / pixels))))
 
 
-@lru_cache(maxsize=2)
-def _sprites(device: str) -> tuple[Float[Tensor, "nouns 4 size size"], ...]:
+@lru_cache(maxsize=4)
+def _sprites(device: str, style: str) -> tuple[Float[Tensor, "nouns 4 size size"], ...]:
     """Premultiplied RGBA sprites in the order of NOUNS, largest first."""
-    sheet = np.asarray(Image.open(SPRITE_SHEET_PATH).convert("RGBA"), dtype=np.float32) / 255
+    sheet = np.asarray(Image.open(SHEETS[style]).convert("RGBA"), dtype=np.float32) / 255
     boxes = [divmod(index, SPRITES_PER_ROW) for index in range(len(NOUNS))]
     s = SPRITE_SIDE
     sprites = torch.from_numpy(np.stack([sheet[r * s : (r + 1) * s, c * s : (c + 1) * s] for r, c in boxes]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmn.specimen.render import SPRITE_SHEET_PATH, SPRITE_SIDE, SPRITES_PER_ROW
+from mmn.specimen.render import NOTO, SHEETS, SPRITE_SIDE, SPRITES_PER_ROW
 from mmn.specimen.world import GLYPHS
 
 BITMAP_SIZE = 109  # the only size that the font's bitmaps come in
@@ -25,8 +25,8 @@ def main() -> None:
     for index, glyph in enumerate(glyphs):
         row, column = divmod(index, SPRITES_PER_ROW)
         sheet.paste(draw_glyph(glyph, font), (column * SPRITE_SIDE, row * SPRITE_SIDE))
-    sheet.save(SPRITE_SHEET_PATH, quality=92, alpha_quality=100, method=6)
-    print(f"{SPRITE_SHEET_PATH}: {len(glyphs)} sprites, {SPRITE_SHEET_PATH.stat().st_size / 1e6:.2f} MB")
+    sheet.save(SHEETS[NOTO], quality=92, alpha_quality=100, method=6)
+    print(f"{SHEETS[NOTO]}: {len(glyphs)} sprites, {SHEETS[NOTO].stat().st_size / 1e6:.2f} MB")
 
 
 def draw_glyph(glyph: str, font: ImageFont.FreeTypeFont) -> Image.Image:

@@ -9,7 +9,8 @@ from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of, even
 
 _CHECKED_PROCESSORS: Final = ("Beit", "Bit", "CLIP", "ConvNext", "Llava", "Siglip", "ViT")  # resize, pad, crop, no more
-_SHIFTED: Final = {"middle": False, "first pixel": True}  # `encoders.Layout.centre`
+# Which way a place lies from the middle of its stretch, by `encoders.Layout.centre`.
+_SHIFTS: Final = {"middle": 0.0, "first pixel": -0.5, "last pixel": 0.5}
 _CONVNEXT_CROPS_BELOW: Final = 384  # pixels; from there on pictures are squeezed
 
 
@@ -33,25 +34,25 @@ def encoder(inputs: GridInputs) -> Grids:
     The places of a convolutional network see more than their stretch, and lie in it where `config.centre` says.
     """
     config = inputs.config
-    if config.centre not in _SHIFTED:
+    if config.centre not in _SHIFTS:
         raise inputs.refusal(f"nobody looked where the places of a {config.vision_config.model_type}'s map lie")
     patch = getattr(config.vision_config, "patch_size", None)
     rows, columns = (
-        tuple(map(line.to_picture, _stretches(n, length, patch, _SHIFTED[config.centre])))
+        tuple(map(line.to_picture, _stretches(n, length, patch, _SHIFTS[config.centre])))
         for line, n, length in zip(_lines(inputs), config.image_grid, inputs.canvas, strict=True)
     )
     grid = Grid(rows, columns)
     return Grids((grid,), tuple(cells_of(0, grid)))
 
 
-def _stretches(n: int, n_pixels: int, patch: object, is_shifted: bool) -> Axis:
+def _stretches(n: int, n_pixels: int, patch: object, shift: float) -> Axis:
     """Equal stretches of a canvas; pixels at its end that make no whole patch are left out.
 
-    Shifted, each has its first pixel in its middle: it begins half a stretch earlier.
+    Shifted by half, each has its first (last) pixel in its middle: it begins half a stretch earlier (later).
     """
     end = float(n * patch if isinstance(patch, int) and n == n_pixels // patch else n_pixels)
-    shift = (end / n - 1) / 2 if is_shifted else 0.0
-    return even(n, -shift, end - shift)
+    moved = (end / n - 1) * shift
+    return even(n, moved, end + moved)
 
 
 def merged(inputs: GridInputs) -> Grids:
