@@ -104,9 +104,9 @@ class Reader(nn.Module):
 class Encoded:
     """Token ids of every caption, one row each: what is read after the picture, and what is to be said."""
 
-    before: Int[Tensor, " n"]
-    after: Int[Tensor, "scenes n"]
-    labels: Int[Tensor, "scenes n"]
+    before: Int[Tensor, " start"]
+    after: Int[Tensor, "scenes read"]
+    labels: Int[Tensor, "scenes said"]
 
 
 def main() -> None:
