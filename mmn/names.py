@@ -12,6 +12,7 @@ from typing import Final
 
 CONTRIBUTION: Final = "contribution"
 CONTRIBUTION_FOLDED: Final = "contribution-folded"
+CONTRIBUTION_CENTRED: Final = "contribution-centred"
 CONTRIBUTION_ACTFN: Final = "contribution-actfn"
 ACTIVATION: Final = "activation"
 ATTRIBUTION: Final = "attribution"
@@ -49,7 +50,8 @@ _NOUN: Final = "the pass that predicts the noun"
 _IMAGE: Final = "image tokens"
 _SCORES: Final = "mmn.scores.methods"
 
-# Colours: seven of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys.
+# Colours: six of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys. Their yellow
+# drowns in white and their black in the dark, so a seventh score has a violet (OURS) that is as far from all the others.
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
@@ -70,6 +72,14 @@ METHODS: Final[dict[str, Method]] = {
             f"{_SCORES}:score_contribution_actfn",
             "#009E73",
             reads_act=True,
+        ),
+        Method(
+            CONTRIBUTION_CENTRED,
+            "a · ((W_U[t] − mean over tokens of W_U) · W_out[:, i])",
+            _NOUN,
+            "OURS",
+            f"{_SCORES}:score_contribution_centred",
+            "#6600ee",
         ),
         Method(ACTIVATION, "a", _NOUN, "activation baseline", f"{_SCORES}:score_activation", "#E69F00"),
         Method(

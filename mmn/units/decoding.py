@@ -29,6 +29,7 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
 from mmn.models.model import Model
+from mmn.models.token_rows import known_ids
 from mmn.reading.words import MIN_WORDS, N_TOKENS, is_word
 from mmn.units.top_tokens import TopTokens, joined, top_tokens
 
@@ -147,7 +148,7 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.known_ids: Int[np.ndarray, " n"] = np.unique(np.fromiter(tokenizer.get_vocab().values(), dtype=np.int64))
+        self.known_ids = known_ids(tokenizer)
         n_ids = int(self.known_ids[-1]) + 1
         self._texts = np.full(n_ids, None, dtype=object)
         self._column = pa.nulls(n_ids, pa.string())  # of the texts
