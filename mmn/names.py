@@ -51,7 +51,8 @@ _IMAGE: Final = "image tokens"
 _SCORES: Final = "mmn.scores.methods"
 
 # Colours: six of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys. Their yellow
-# drowns in white and their black in the dark, so a seventh score has a violet (OURS) that is as far from all the others.
+# drowns in white and their black in the dark: the seventh score has a violet (OURS), farther from the others than they
+# are from each other.
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
@@ -201,5 +202,10 @@ COMPLETE: Final = "complete"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 RUN_STATES: Final = (RUNNING, COMPLETE, CANCELLED, FAILED)
+
+RAW: Final = "raw"  # a unit's words by the rows of W_U as they are (P1, P2)
+CENTRED: Final = "centred"  # by these less their mean: the same words, and what each gets above the mean token
+COSINE: Final = "cosine"  # by these at length 1: the directions nearest to the unit's own
+WORD_ROWS: Final = (RAW, CENTRED, COSINE)
 
 BUDGET_TERMS: Final = ("embedding", "attention", "ffn", "bias")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmn.models.adapters import Anatomy, Gains, Norm
-from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, capture
 from mmn.models.token_rows import token_rows
+from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, capture
 from mmn.scores.equations import (
     centred_rows,
     contribution,
