@@ -189,7 +189,8 @@ class PictureQueries(GeneralityQueries):
         Returns:
             rank, layer, unit, score, activation, token_position; blank_score, of the same unit, method and noun over
             a grey picture; tokens (a list, None if not decoded), is_interpretable (None if not); iou, iou_other,
-            iou_random; generality, by the method; and for every other method of the run `rank:METHOD`. Numbers that are not stored are NaN.
+            iou_random; generality, by the method; and for every other method of the run `rank:METHOD`. Numbers that
+            are not stored are NaN.
 
         Raises:
             RunNotFoundError: no such run.

@@ -143,7 +143,8 @@ class LayerQueries(GeneralityQueries):
             without units too. `n_units` are distinct units; `share` is of all those of that method and k, so it adds up
             to 1 over all layers. `mean_units` is how many of a picture's top k lie in the layer, the mean over
             `n_images` pictures (with `lemmas`, first over the chosen nouns of a picture): it adds up to k over all
-            layers, to less with `interpretable` or `most_general`, and does not saturate as distinct units do in many pictures.
+            layers, to less with `interpretable` or `most_general`, and does not saturate as distinct units do in many
+            pictures.
 
         Raises:
             RunNotFoundError: no such run.

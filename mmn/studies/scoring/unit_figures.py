@@ -1,5 +1,6 @@
-"""What does a unit write? The ten tokens that its output raises most, with their logits (P1, P2: decoding a unit), or the
-ten whose rows of W_U lie nearest to it, with their cosines (OURS).
+"""What does a unit write? The ten tokens that its output raises most, with their logits (P1, P2: decoding a unit).
+
+Or the ten whose rows of W_U lie nearest to what it writes, with their cosines (OURS).
 """
 
 from __future__ import annotations
