@@ -249,7 +249,7 @@ def test_general_units_are_hidden_and_the_filter_goes_along(whole_cache, open_ap
     assert not at.exception
     assert at.selectbox(key="general").value == "10 %"
     specs = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
-    assert "without units that lead more than 10 % of nouns" in json.dumps(specs[0], ensure_ascii=False)
+    assert "without units that lead more than 10 % of nouns" in " ".join(specs[0]["title"]["subtitle"])
     assert any("--generality 0.1" in element.value for element in at.caption), "the command of the export"
     at.switch_page("../pages/image.py").run()
     assert not at.exception

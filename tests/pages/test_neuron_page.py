@@ -96,7 +96,6 @@ def test_words_are_shown_by_the_rows_that_were_chosen_and_the_badge_says_by_whic
         assert axis in axis_title(spec)
         said = " ".join(element.value for element in at.markdown)
         assert ("Not interpretable" if rows == "cosine" else "Interpretable") + f" by {rows} rows" in said
-    assert at.query_params["words"] == ["cosine"]
 
 
 def test_rows_of_an_address_that_mean_nothing_are_raw(whole_cache, open_app):
