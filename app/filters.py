@@ -18,7 +18,7 @@ from mmn.store.neurons import NeuronQueries
 from mmn.view import View
 
 MOST_METHODS: Final = 6  # curves that can be told apart
-ANY: Final = "none"  # of the general units are hidden
+ANY: Final = "all"  # nouns: no unit is hidden
 GENERALITIES: Final = ("50 %", "20 %", "10 %", "5 %", "2 %")
 
 
@@ -158,12 +158,11 @@ def generality_picker() -> float | None:
     """The share of nouns that a unit may lead before it is hidden (`?general=`); None for any."""
     state.usual("general", ANY)
     chosen = st.selectbox(
-        "Hide general units",
+        "Hide units leading more nouns than",
         [ANY, *GENERALITIES],
         key="general",
         bind="query-params",
         accept_new_options=True,
-        format_func=lambda text: text if text == ANY else f"more than {text} of nouns",
         help="A unit leads a noun in a picture where it is among the noun's top 1.4 % of all units (or what the run "
         "kept), by the score shown. How general it is: the share of its pictures in which it leads a noun, the mean "
         "over nouns. Ranks of the others stay as they are.",

@@ -255,7 +255,7 @@ def test_general_units_are_hidden_and_the_filter_goes_along(whole_cache, open_ap
     assert not at.exception
     assert at.selectbox(key="general").value == "10 %"
     assert (at.dataframe[0].value["generality"] <= 10).all()
-    at.selectbox(key="general").set_value("none").run()
+    at.selectbox(key="general").set_value("all").run()
     assert (at.dataframe[0].value["generality"] > 10).any()
 
 
@@ -265,4 +265,4 @@ def test_a_limit_of_ones_own_is_understood_and_nonsense_is_none(whole_cache, ope
     assert at.selectbox(key="general").value == "12.5 %"
     at = open_app("layers", general=["many"])
     assert not at.exception
-    assert at.selectbox(key="general").value == "none"
+    assert at.selectbox(key="general").value == "all"
