@@ -158,7 +158,7 @@ def generality_picker() -> float | None:
     """The share of nouns that a unit may lead before it is hidden (`?general=`); None for any."""
     state.usual("general", ANY)
     chosen = st.selectbox(
-        "Hide units leading more nouns than",
+        "Hide general units over",
         [ANY, *GENERALITIES],
         key="general",
         bind="query-params",

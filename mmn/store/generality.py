@@ -18,7 +18,6 @@ from typing import Any, Final
 import duckdb
 import pandas as pd
 
-from mmn.core import Neuron
 from mmn.store.rankings import chance_of
 from mmn.store.reader import Reader
 
@@ -62,17 +61,6 @@ class GeneralityQueries(Reader):
             values = {"run_id": run["run_id"], "method": method, "k": generality_k(run)}
             question = (f"generality of {method}", run["run_id"])
             return self._database.remember(question, lambda: cursor.sql(_GENERALITY, params=values).df()).copy()
-
-    def generality(self, run_id: str, neuron: Neuron, method: str) -> float:
-        """Returns the generality of one unit by a method, 0 for one that leads no noun.
-
-        Raises:
-            RunNotFoundError: no such run.
-            UsageError: no scores of that method.
-        """
-        units = self.units(run_id, method)
-        is_it = (units["layer"] == neuron.layer) & (units["unit"] == neuron.unit)
-        return float(units.loc[is_it, "generality"].sum())
 
     def told(self, run_id: str, method: str) -> dict[str, float]:
         """Returns k, `chance` (a unit's, by a ranking that knows nothing; NaN for experts) and `most`, the largest.

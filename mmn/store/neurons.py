@@ -19,15 +19,16 @@ from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
 from mmn.names import CENTRED, COSINE, RAW
-from mmn.store.generality import GeneralityQueries
+from mmn.store.generality import generality_k
 from mmn.store.rankings import chance_of
-from mmn.store.reader import require_k
+from mmn.store.reader import Reader, require_k
 
 _NOUNS: Final = """
-    SELECT image_id, noun, lemma FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
+    SELECT image_id, noun, lemma, 1.0 / count(*) OVER (PARTITION BY lemma) AS weight FROM concept
+    WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
 """
 _SCORES: Final = f"""
-    SELECT image_id, noun, lemma, method, rank, score, activation FROM (
+    SELECT image_id, noun, lemma, weight, method, rank, score, activation FROM (
         SELECT image_id, noun, method, rank, score, activation FROM score
         WHERE layer = $layer AND unit = $unit AND run_id = $run_id AND variant = 'original' AND rank >= 1
     ) JOIN ({_NOUNS}) USING (image_id, noun)
@@ -64,7 +65,8 @@ _CONCEPTS: Final = f"""
 
 _RANKS: Final = f"""
     SELECT method, min(rank) AS best_rank, median(rank) AS median_rank, count(*) AS n_concepts_in_top,
-        count(*) / (SELECT count(*) FROM ({_NOUNS})) AS share_of_concepts
+        count(*) / (SELECT count(*) FROM ({_NOUNS})) AS share_of_concepts,
+        coalesce(sum(weight) FILTER (rank <= $k), 0) / (SELECT count(DISTINCT lemma) FROM ({_NOUNS})) AS generality
     FROM ({_SCORES}) GROUP BY method ORDER BY best_rank, method
 """  # noqa: S608 - no user's words
 
@@ -121,7 +123,7 @@ class UnitLook:
     size: tuple[int, int]  # width and height of the file
 
 
-class NeuronQueries(GeneralityQueries):
+class NeuronQueries(Reader):
     """Questions about one unit of a run's model."""
 
     def neuron(self, run_id: str, neuron: Neuron) -> dict[str, Any]:
@@ -188,12 +190,9 @@ class NeuronQueries(GeneralityQueries):
             UsageError: the run's model has no such unit.
         """
         with self._of_run(run_id) as (cursor, run):
-            found = _ask(cursor, run, neuron, _RANKS)
+            found = _ask(cursor, run, neuron, _RANKS, k=generality_k(run))
         k = run["settings"]["top_k"]
-        general = [self.generality(run_id, neuron, method) for method in found["method"]]
-        return found.assign(
-            chance=[min(chance_of(run, k, [one]), 1.0) for one in found["method"]], generality=np.array(general, float)
-        )
+        return found.assign(chance=[min(chance_of(run, k, [one]), 1.0) for one in found["method"]])
 
     def looks(self, run_id: str, neuron: Neuron, image_ids: Sequence[str]) -> dict[str, UnitLook]:
         """Returns where a unit looks in those of some pictures for which it is known, by image_id.
