@@ -11,10 +11,15 @@ import streamlit as st
 from app import resources, state, widgets
 from app.text import plain
 from mmn.figures.wording import k_text
-from mmn.names import default_method, definition
+from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, definition
+from mmn.statistics.interval_words import percent
+from mmn.store.generality import GeneralityQueries
 from mmn.store.neurons import NeuronQueries
+from mmn.view import View
 
 MOST_METHODS: Final = 6  # curves that can be told apart
+ANY: Final = "all"  # nouns: no unit is hidden
+GENERALITIES: Final = ("50 %", "20 %", "10 %", "5 %", "2 %")
 
 
 def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataFrame) -> None:
@@ -26,6 +31,8 @@ def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataF
             "method": lambda text: text if text in methods else None,
             "k": lambda text: _k_label(run, text),
             "concept": lambda text: labels.get(text.partition(" (")[0]),
+            "general": _general_label,
+            "words": _rows_label,
         }
     )
     for key, known in (("concept", labels.values()), ("method", methods)):  # chosen in another run
@@ -145,6 +152,63 @@ def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
         help="Interpretable: at least 7 of the 10 tokens that it raises most are English words of 3 letters or more "
         "(P1). In models of many units only the top ones are decoded; the others are in neither part.",
     )
+
+
+def generality_picker() -> float | None:
+    """The share of nouns that a unit may lead before it is hidden (`?general=`); None for any."""
+    state.usual("general", ANY)
+    chosen = st.selectbox(
+        "Hide general units over",
+        [ANY, *GENERALITIES],
+        key="general",
+        bind="query-params",
+        accept_new_options=True,
+        help="A unit leads a noun in a picture where it is among the noun's top 1.4 % of all units (or what the run "
+        "kept), by the score shown. How general it is: the share of its pictures in which it leads a noun, the mean "
+        "over nouns. Ranks of the others stay as they are.",
+    )
+    return View.from_address({"general": [chosen or ANY]}).generality
+
+
+def words_picker() -> str:
+    """The rows of W_U that units' words are by (`?words=`)."""
+    state.usual("words", RAW)
+    return st.segmented_control(
+        "Words by rows of W_U",
+        list(WORD_ROWS),
+        default=RAW,
+        required=True,
+        key="words",
+        bind="query-params",
+        help="Raw: the tokens that a unit raises most (P1, P2). Centred: the same tokens, and how far above the mean "
+        "token it raises each. Cosine: the tokens whose rows point most nearly where the unit does, however long.",
+    )
+
+
+def tidy_words() -> None:
+    """Lets a hand-written `?words=` mean what it can, on a page without the other filters."""
+    state.tidy_address({"words": _rows_label})
+
+
+def told_generality(run: dict[str, Any], method: str) -> str:
+    """What a unit's generality is of, beside chance and beside the most general random unit."""
+    queries = resources.store().ask(GeneralityQueries)
+    told = queries.told(run["run_id"], method)
+    known = f"by chance {percent(told['chance'], 1)}" if told["chance"] == told["chance"] else "chance is not known"
+    has_random = RANDOM in resources.store().score_methods(run["run_id"])
+    drawn = (
+        f", at most {percent(queries.told(run['run_id'], RANDOM)['most'], 1)} by random rankings" if has_random else ""
+    )
+    return f"General: the share of nouns whose top {k_text(int(told['k']), n_units(run))} have it; {known}{drawn}."
+
+
+def _general_label(text: str) -> str | None:
+    found = View.from_address({"general": [text]}).to_address().get("general")
+    return found[0] if found else None
+
+
+def _rows_label(text: str) -> str | None:
+    return text if text in WORD_ROWS else None
 
 
 def concept_labels(concepts: pd.DataFrame) -> dict[str, str]:

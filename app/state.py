@@ -15,7 +15,7 @@ from typing import Any, Final
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-SHARED: Final = ("concept", "layers", "method", "ranking")  # filters that go from page to page
+SHARED: Final = ("concept", "general", "layers", "method", "ranking", "words")  # filters that go from page to page
 _KEPT, _SHOWN = "filters-kept", "filters-shown"
 
 

@@ -11,8 +11,9 @@ from app import charts, filters, links, looks, pictures, resources, state, unit_
 from app.text import plain
 from mmn.core import Neuron, unit_name
 from mmn.figures.wording import clipped, counted
+from mmn.names import RAW
 from mmn.statistics.interval_words import percent
-from mmn.store.neurons import NeuronQueries
+from mmn.store.neurons import NeuronQueries, words_of
 from mmn.store.rankings import d_experts
 from mmn.view import View
 
@@ -26,14 +27,23 @@ def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
     if known["tokens"] is None:
         st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
         return
-    is_interpretable = bool(known["is_interpretable"])
+    rows = filters.words_picker()
+    words = words_of(known, rows)
+    if words is None:
+        st.info(
+            f"It was decoded by raw rows alone, by an earlier version. In a terminal: {widgets.annotate(run)}",
+            icon=":material/translate:",
+        )
+        return
+    said = "Interpretable" if words.is_interpretable else "Not interpretable"
     st.badge(
-        "Interpretable" if is_interpretable else "Not interpretable",
-        icon=":material/check:" if is_interpretable else ":material/question_mark:",
-        color="green" if is_interpretable else "gray",
-        help="Interpretable: at least 7 of its 10 tokens are English words of 3 letters or more (P1)",
+        f"{said} by {rows} rows",
+        icon=":material/check:" if words.is_interpretable else ":material/question_mark:",
+        color="green" if words.is_interpretable else "gray",
+        help="Interpretable: at least 7 of its 10 tokens are English words of 3 letters or more (P1). Raw and centred "
+        "rows name the same tokens.",
     )
-    charts.show("tokens", View(run["run_id"], neuron=neuron))
+    charts.show("tokens", View(run["run_id"], neuron=neuron, words_by="" if rows == RAW else rows))
 
 
 def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
@@ -48,6 +58,8 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
         f"Kept: among a noun's top {filters.stored_k(run):,} of {filters.n_units(run):,} units; "
         f"{run['n_concepts']:,} nouns in all. {_by_chance(found)}"
     )
+    leading = max(methods, key=lambda one: found.set_index("method")["generality"].get(one, 0.0))
+    st.caption(f"{filters.told_generality(run, leading)} ({plain(leading)})")
 
 
 def _by_chance(found: pd.DataFrame) -> str:

@@ -11,7 +11,9 @@ import streamlit as st
 from app import filters, links, resources
 from app.text import plain
 from mmn.core import Neuron
-from mmn.figures.wording import counted, k_text
+from mmn.figures.wording import counted, k_text, without_general
+from mmn.names import RAW
+from mmn.store.neurons import WORD_COLUMNS
 from mmn.studies.scoring.layer_queries import INTERPRETABLE, MAX_UNIT_ROWS, LayerQueries
 from mmn.view import View
 
@@ -42,7 +44,9 @@ def tokens_text(tokens: object, n_shown: int = 10) -> str:
 def ranked_table(rows: pd.DataFrame, run: dict[str, Any], key: str) -> Neuron | None:
     """Draws `PictureQueries.ranked_units`; returns the unit whose row is selected. Empty columns are left out."""
     shown = with_links(rows, run).assign(
-        difference=rows["score"] - rows["blank_score"], writes=[tokens_text(cell) for cell in rows["tokens"]]
+        difference=rows["score"] - rows["blank_score"],
+        writes=[tokens_text(cell) for cell in rows["tokens"]],
+        generality=100 * rows["generality"],
     )
     event = st.dataframe(
         shown,
@@ -61,8 +65,8 @@ def ranked_table(rows: pd.DataFrame, run: dict[str, Any], key: str) -> Neuron | 
 
 
 def _order(rows: pd.DataFrame) -> list[str]:
-    here = ["rank", "neuron", "score", "difference", "iou", "writes", "is_interpretable", "iou_other", "iou_random"]
-    more = ["blank_score", "activation", "token_position"]
+    here = ["rank", "neuron", "score", "difference", "iou", "writes", "is_interpretable", "generality"]
+    more = ["iou_other", "iou_random", "blank_score", "activation", "token_position"]
     return here + more + [name for name in rows if str(name).startswith(RANK_OF)]
 
 
@@ -79,6 +83,7 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
     }
     return others | {
         "rank": number("Rank", width=50),
+        "generality": _generality_column(),
         "neuron": unit_column(),
         "score": number("Score", format=_DIGITS),
         "blank_score": number(
@@ -119,16 +124,21 @@ def layer_table(run: dict[str, Any], bar: View) -> None:
     """Draws the units behind a bar of the layer distribution: those of one layer, interpretable or not if asked for."""
     assert bar.layers is not None, bar
     method, k, layer = bar.methods[0], bar.ks[0], bar.layers[0]
-    rows = resources.store().ask(LayerQueries).unit_rows(run["run_id"], method, k, layer, bar.concepts)
+    queries = resources.store().ask(LayerQueries)
+    rows = queries.unit_rows(run["run_id"], method, k, layer, bar.concepts, most_general=bar.generality)
     cap = ", of the first 500 by rank" if len(rows) == MAX_UNIT_ROWS else ""
-    rows = _with_words(run, rows)
+    rows = queries.with_generality(run["run_id"], rows, method)
+    rows = _with_words(run, rows, bar.words_by or RAW).assign(generality=lambda found: 100 * found["generality"])
     if bar.units in INTERPRETABLE:
         rows = rows[rows["is_interpretable"] == INTERPRETABLE[bar.units]]
     st.subheader(f"Layer {layer:d}: {counted(len(rows), 'unit')}{cap}")
     concepts = plain(", ".join(bar.concepts)) or "all concepts"
-    st.caption(f"{plain(method)}, k = {k_text(k, filters.n_units(run))}, {concepts}")
+    less = without_general(bar.generality)
+    st.caption(f"{plain(method)}, k = {k_text(k, filters.n_units(run))}, {concepts}{less}")
+    st.caption(filters.told_generality(run, method))
     shown = with_links(rows, run)
     order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
+    order.insert(4, "generality")
     st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())
 
 
@@ -139,6 +149,7 @@ def _layer_columns() -> dict[str, Any]:
         "best_rank": number("Best rank", help="Its highest place in any picture's ranking"),
         "n_images": number("Pictures", help="Pictures that have it in their top k"),
         "n_concepts": number("Concepts", help="Nouns whose own top k has it"),
+        "generality": _generality_column(),
         "mean_score": number("Mean score", format=_DIGITS),
         "max_score": number("Highest score", format=_DIGITS),
         "writes": _words_column(),
@@ -148,7 +159,15 @@ def _layer_columns() -> dict[str, Any]:
 
 def _words_column() -> Any:
     return st.column_config.TextColumn(
-        "Writes", width="medium", help="The ten tokens that it raises most: softmax(W_U · W_out[:, i])"
+        "Writes",
+        width="medium",
+        help="The ten tokens that it raises most, or lies nearest to, by the rows chosen above",
+    )
+
+
+def _generality_column() -> Any:
+    return st.column_config.NumberColumn(
+        "General", format="%.1f %%", help="Share of nouns that it leads, by the score: the mean over their pictures"
     )
 
 
@@ -158,9 +177,11 @@ def _interpretable_column() -> Any:
     )
 
 
-def _with_words(run: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with `writes` and `is_interpretable`, empty for units that are not decoded."""
-    known = resources.store().table(run["run_id"], "neuron")[["layer", "unit", "tokens", "is_interpretable"]]
+def _with_words(run: dict[str, Any], rows: pd.DataFrame, words_by: str) -> pd.DataFrame:
+    """`rows` with `writes` and `is_interpretable` by some rows of W_U, empty for units that are not decoded by them."""
+    columns = WORD_COLUMNS[words_by]
+    known = resources.store().table(run["run_id"], "neuron")[["layer", "unit", columns.tokens, columns.flag]]
+    known = known.rename(columns={columns.tokens: "tokens", columns.flag: "is_interpretable"})
     joined = rows.merge(known, on=["layer", "unit"], how="left")
     return joined.assign(writes=[tokens_text(cell) for cell in joined["tokens"]])
 
@@ -169,20 +190,23 @@ def rank_table(rows: pd.DataFrame) -> None:
     """Draws `NeuronQueries.ranks`; a score that never keeps the unit has an empty row."""
     number = st.column_config.NumberColumn
     st.dataframe(
-        rows.assign(share_of_concepts=100 * rows["share_of_concepts"]),
+        rows.assign(share_of_concepts=100 * rows["share_of_concepts"], generality=100 * rows["generality"]),
         hide_index=True,
         placeholder="–",
-        column_order=["method", "best_rank", "median_rank", "share_of_concepts"],
+        column_order=["method", "best_rank", "median_rank", "share_of_concepts", "generality"],
         column_config={
             "method": st.column_config.TextColumn("Score", width=205),
             "best_rank": number("Best", width=58, help="Best rank, over all nouns of all pictures"),
             "median_rank": number("Median", width=68, format="%.0f", help="Median rank, where it is kept at all"),
-            "share_of_concepts": st.column_config.ProgressColumn(
-                "How general",
+            "share_of_concepts": number(
+                "Kept", width=68, format="%.1f %%", help="Share of all nouns of all pictures that keep it"
+            ),
+            "generality": st.column_config.ProgressColumn(
+                "General",
                 width=112,
                 format="%.1f %%",
                 max_value=100,
-                help="Share of all nouns of all pictures that keep it",
+                help="Share of nouns that it leads: each noun once, the mean over the pictures that say it",
             ),
         },
     )

@@ -12,6 +12,7 @@ from typing import Final
 
 CONTRIBUTION: Final = "contribution"
 CONTRIBUTION_FOLDED: Final = "contribution-folded"
+CONTRIBUTION_CENTRED: Final = "contribution-centred"
 CONTRIBUTION_ACTFN: Final = "contribution-actfn"
 ACTIVATION: Final = "activation"
 ATTRIBUTION: Final = "attribution"
@@ -49,7 +50,9 @@ _NOUN: Final = "the pass that predicts the noun"
 _IMAGE: Final = "image tokens"
 _SCORES: Final = "mmn.scores.methods"
 
-# Colours: seven of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys.
+# Colours: six of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys. Their yellow
+# drowns in white and their black in the dark: the seventh score has a violet (OURS), farther from the others than they
+# are from each other.
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
@@ -70,6 +73,14 @@ METHODS: Final[dict[str, Method]] = {
             f"{_SCORES}:score_contribution_actfn",
             "#009E73",
             reads_act=True,
+        ),
+        Method(
+            CONTRIBUTION_CENTRED,
+            "a · ((W_U[t] − mean over tokens of W_U) · W_out[:, i])",
+            _NOUN,
+            "OURS",
+            f"{_SCORES}:score_contribution_centred",
+            "#6600ee",
         ),
         Method(ACTIVATION, "a", _NOUN, "activation baseline", f"{_SCORES}:score_activation", "#E69F00"),
         Method(
@@ -191,5 +202,10 @@ COMPLETE: Final = "complete"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 RUN_STATES: Final = (RUNNING, COMPLETE, CANCELLED, FAILED)
+
+RAW: Final = "raw"  # a unit's words by the rows of W_U as they are (P1, P2)
+CENTRED: Final = "centred"  # by these less their mean: the same words, and what each gets above the mean token
+COSINE: Final = "cosine"  # by these at length 1: the directions nearest to the unit's own
+WORD_ROWS: Final = (RAW, CENTRED, COSINE)
 
 BUDGET_TERMS: Final = ("embedding", "attention", "ffn", "bias")

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.names import SIGMA_UNITS
+from mmn.names import SIGMA_UNITS, WORD_ROWS
 
 QUANTITIES: Final = ("per-picture", "distinct", "share")
 UNITS: Final = ("all", "interpretable", "not-interpretable")
@@ -62,7 +62,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 < share <= 1:
-        raise ValueError("give a share of all units, from above 0 to 1")
+        raise ValueError("give a share, from above 0 to 1")
     return share
 
 
@@ -127,11 +127,14 @@ TEXT: Final = Kind(_text)
 ID: Final = Kind(_last_word, metavar="ID")
 COUNT: Final = Kind(_number(1), metavar="N")
 SHARE: Final = Kind(_share, lambda share: f"{share:.12g}", "S,S")
+SHARE_OF_NOUNS: Final = Kind(_share, lambda share: f"{share:.12g}", "S")
 LAYERS: Final = Kind(_range, lambda pair: f"{pair[0]}-{pair[1]}", "FIRST-LAST")
 NEURON: Final = Kind(_neuron, metavar="L14.u2019")
 YES: Final = Kind(_yes_no, lambda yes: str(yes).lower())
 _QUANTITY: Final = _one_of(QUANTITIES, {"count": "distinct", "per picture": "per-picture"}, ("count",))
 _KIND_OF_UNITS: Final = _one_of(UNITS, {"not interpretable": "not-interpretable"})
+_WORD_ROWS: Final = _one_of(WORD_ROWS)
+_PERCENT: Final = Kind(_percent, lambda share: f"{100 * share:.12g} %")
 _FIRST_OR_ALL: Final = _one_of(NOUNS, {"the first one": "first"})
 _MEASURE: Final = _one_of(
     MEASURES,
@@ -188,7 +191,7 @@ class View:
         "the same as shares of all units, 0.014 for 1.4 %%",
         parameter="k",
         is_list=True,
-        in_address=Kind(_percent, lambda share: f"{100 * share:.12g} %"),
+        in_address=_PERCENT,
     )
     concepts: tuple[str, ...] = _spelled(
         (), Kind(_lemma, metavar="A,B"), "only these nouns", parameter="concept", is_list=True
@@ -196,6 +199,19 @@ class View:
     layers: tuple[int, int] | None = _spelled(None, LAYERS, "only these", others=("led",))
     quantity: str = _spelled("", _QUANTITY, "of layers; default per-picture; count is distinct", parameter="show")
     units: str = _spelled("", _KIND_OF_UNITS, "of layers: those whose tokens are words, or not; default all")
+    generality: float | None = _spelled(
+        None,
+        SHARE_OF_NOUNS,
+        "hides units that are in the top of more than this share of nouns, 0.1 for 10 %%",
+        parameter="general",
+        in_address=_PERCENT,
+    )
+    words_by: str = _spelled(
+        "",
+        _WORD_ROWS,
+        "rows of W_U that a unit's words, and whether they are words, are by; default raw",
+        parameter="words",
+    )
     control: bool = _spelled(True, YES, "layers without its random units", is_switch=True, flag="--no-control")
     image: str = _spelled("", ID, "a picture's id or a beginning of it", others=("picture",))
     noun: str = _spelled("", TEXT, "a noun of that picture's caption")

@@ -60,18 +60,32 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd
     """The noun's units by the chosen score, and the one whose row is selected."""
     store = resources.store()
     method = filters.ranking_picker(store.score_methods(run["run_id"]))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        with st.container(width=215):
+            most_general = filters.generality_picker()
+        words_by = filters.words_picker()
     has_bottom = run["settings"].get("bottom_k", 0) > 0
     sign = "Top"
     if has_bottom:
         sign = st.segmented_control("Units", list(SIGNS), default="Top", required=True, key="sign")
-    rows = store.ask(PictureQueries).ranked_units(run["run_id"], picture["image_id"], noun, method, sign=SIGNS[sign])
+    rows = store.ask(PictureQueries).ranked_units(
+        run["run_id"],
+        picture["image_id"],
+        noun,
+        method,
+        sign=SIGNS[sign],
+        words_by=words_by,
+        most_general=most_general,
+    )
     if rows.empty:
-        st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}.")
+        hidden = "" if most_general is None else " that the filter of general units leaves"
+        st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}{hidden}.")
         return rows, None
     unit = unit_tables.ranked_table(rows, run, f"units-{picture['image_id'][:8]}-{noun}-{method}-{sign}")
     missing = "" if rows["tokens"].notna().any() else " What they write is known after " + widgets.annotate(run) + "."
     bottom = "" if has_bottom else " Suppressors were not kept (`--bottom-k`)."
-    st.caption(f"Select a row to see where that unit looks.{missing}{bottom}")
+    general = filters.told_generality(run, method)
+    st.caption(f"Select a row to see where that unit looks. {general}{missing}{bottom}")
     return rows, unit
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import charts, comparison, filters, overlaps, resources, state, study_page, unit_tables
 from mmn.figures.figure import Drawn
-from mmn.names import RANDOM
+from mmn.names import RANDOM, RAW
 from mmn.view import QUANTITIES, SPELLINGS, UNITS, View
 
 INTRODUCTION: Final = (
@@ -64,6 +64,9 @@ def chosen_view(run: dict[str, Any]) -> View:
             help=SHOW_HELP,
         )
         kind = filters.kind_picker(run, [one.replace("-", " ") for one in UNITS])
+        with st.container(width=215):
+            most_general = filters.generality_picker()
+        words_by = filters.words_picker()
         is_shown = not has_control or st.toggle("Random control", value=True, key="control", bind="query-params")
     return View(
         run["run_id"],
@@ -73,6 +76,8 @@ def chosen_view(run: dict[str, Any]) -> View:
         layers=layers,
         quantity=SPELLINGS["quantity"].kind.read(quantity),
         units=SPELLINGS["units"].kind.read(kind),
+        generality=most_general,
+        words_by="" if words_by == RAW else words_by,
         control=is_shown,
     )
 

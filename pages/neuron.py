@@ -18,6 +18,7 @@ from mmn.studies.scoring.layer_queries import LayerQueries
 
 def page() -> None:
     run = study_page.chosen_run()
+    filters.tidy_words()
     methods = resources.store().score_methods(run["run_id"])
     left, right = st.columns([1, 2], gap="medium")
     with left:

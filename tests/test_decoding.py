@@ -25,6 +25,7 @@ from mmn.units.decoding import NEURON_SCHEMA, TokenTexts, Vocabulary, decode_uni
 from mmn.units.top_tokens import TopTokens, top_tokens
 
 N_TOKENS = 499  # of the tiny tokenizer
+FLOATS = ["logits", "mean_logit", "cosines"]
 
 
 @pytest.fixture
@@ -45,8 +46,9 @@ def by_hand(model: Model, neuron: Neuron) -> tuple[list[str], Tensor]:
 
 def assert_logits_close(first: pa.Table, second: pa.Table) -> None:
     """The same float32 products, summed in another order: they differ in the last digits."""
-    ours, theirs = (table["logits"].combine_chunks().flatten().to_numpy() for table in (first, second))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for name in FLOATS:
+        ours, theirs = (np.array(table[name].to_pylist()) for table in (first, second))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_every_unit_is_decoded_as_by_hand(tiny: Model) -> None:
@@ -62,11 +64,55 @@ def test_every_unit_is_decoded_as_by_hand(tiny: Model) -> None:
         assert row["model_fingerprint"] == tiny.facts.fingerprint
 
 
+def by_other_rows(model: Model, neuron: Neuron, rows: Tensor) -> tuple[list[str], Tensor]:
+    """The best ten tokens by other rows than the unembedding's own, in double precision, sorted."""
+    values = rows @ model.anatomy.w_out(neuron.layer)[:, neuron.unit].double()
+    best = sorted(range(len(rows)), key=lambda token_id: (-values[token_id].item(), token_id))[:10]
+    return [token_text(model.tokenizer, token_id) for token_id in best], values[best]
+
+
+def test_every_unit_is_decoded_by_centred_and_by_cosine_normalised_rows_as_by_hand(own: Model) -> None:
+    """Rows of very different lengths, and a mean far from 0, as in real models."""
+    with torch.no_grad():
+        weight = own.anatomy.unembedding.weight
+        weight *= torch.linspace(0.2, 4, len(weight))[:, None]
+        weight += 0.5
+    rows = own.anatomy.unembedding.weight[:N_TOKENS].double()
+    centred, unit_rows = rows - rows.mean(0), rows / rows.norm(dim=1, keepdim=True)
+    n_other = 0
+    for row in decode_units(own).to_pylist():
+        neuron = Neuron(row["layer"], row["unit"])
+        tokens, logits = by_other_rows(own, neuron, centred)
+        assert row["tokens"] == tokens, "centring takes the same from every token"
+        above = [logit - row["mean_logit"] for logit in row["logits"]]
+        assert above == pytest.approx(logits.tolist(), rel=1e-3, abs=1e-4)
+        tokens, products = by_other_rows(own, neuron, unit_rows)
+        assert row["cosine_tokens"] == tokens
+        cosines = products / own.anatomy.w_out(neuron.layer)[:, neuron.unit].double().norm()
+        assert row["cosines"] == pytest.approx(cosines.tolist(), rel=1e-4, abs=1e-5)
+        assert row["is_cosine_interpretable"] == is_interpretable(tokens)
+        n_other += row["cosine_tokens"] != row["tokens"]
+    assert n_other > 100, "where raw rows and cosines agreed, this would prove nothing"
+
+
+def test_a_token_with_a_long_row_leads_raw_products_and_no_cosines(own: Model) -> None:
+    """Real models: the same few rare tokens lead most units' raw products."""
+    long, dog = (own.tokenizer.convert_tokens_to_ids(token) for token in ("▁cat", "▁dog"))
+    with torch.no_grad():
+        rows = own.anatomy.unembedding.weight
+        column = rows[dog].clone()
+        rows[long] = 100 * (rows[dog] + 0.5 * rows[dog].norm() * torch.nn.functional.normalize(rows[long], dim=0))
+        own.anatomy.w_out(1)[:, 5] = column
+    row = decode_units(own, [Neuron(1, 5)]).to_pylist()[0]
+    assert (row["tokens"][0], row["cosine_tokens"][0]) == ("cat", "dog")
+    assert row["cosines"][0] == pytest.approx(1)
+
+
 def test_units_come_in_the_order_asked_for(tiny: Model) -> None:
     asked = [Neuron(2, 7), Neuron(0, 47), Neuron(2, 7), Neuron(1, 0)]
     some = decode_units(tiny, asked)
     every = decode_units(tiny).take([neuron.layer * 48 + neuron.unit for neuron in asked])
-    assert some.drop(["logits"]).equals(every.drop(["logits"]))
+    assert some.drop(FLOATS).equals(every.drop(FLOATS))
     assert_logits_close(some, every)
 
 
@@ -78,7 +124,7 @@ def test_no_units_make_an_empty_table(tiny: Model) -> None:
 def test_blocks_do_not_change_the_answer(tiny: Model, block_bytes: int) -> None:
     """One unit at a time, or seven with a rest: the same tokens."""
     whole, parts = decode_units(tiny), decode_units(tiny, block_bytes=block_bytes)
-    assert parts.drop(["logits"]).equals(whole.drop(["logits"]))
+    assert parts.drop(FLOATS).equals(whole.drop(FLOATS))
     assert_logits_close(whole, parts)
 
 
@@ -110,7 +156,7 @@ def test_rows_that_pad_the_unembedding_are_no_tokens(own: Model) -> None:
     linear = own.anatomy.unembedding
     padding = torch.full((13, linear.weight.shape[1]), 100.0)
     linear.weight = torch.nn.Parameter(torch.cat([linear.weight, padding, -padding]), requires_grad=False)
-    assert decode_units(own).drop(["logits"]).equals(expected.drop(["logits"]))
+    assert decode_units(own).drop(FLOATS).equals(expected.drop(FLOATS))
 
 
 def test_ids_that_the_tokenizer_does_not_know_are_no_tokens() -> None:
@@ -125,6 +171,8 @@ def test_a_dead_unit_decodes_to_the_lowest_ids(own: Model) -> None:
     with torch.no_grad():
         own.anatomy.w_out(0)[:, 3] = 0
     row = decode_units(own, [Neuron(0, 3)]).to_pylist()[0]
+    assert (row["cosines"], row["mean_logit"]) == ([0.0] * 10, 0.0)
+    assert row["cosine_tokens"] == row["tokens"]
     assert row["tokens"] == [token_text(own.tokenizer, token_id) for token_id in range(10)]
     assert row["logits"] == [0.0] * 10
 
@@ -178,7 +226,7 @@ def test_the_lock_is_held_for_a_layer_and_free_between(tiny: Model, monkeypatch:
 
         monkeypatch.setattr("mmn.units.decoding.top_tokens", spied)
         decode_units(tiny, progress=lambda _done, _total: seen.append(("between", other.submit(is_free).result())))
-    assert seen == [("inside", False), ("between", True)] * 3
+    assert seen == [*[("inside", False)] * 2, ("between", True)] * 3  # by raw rows, then by cosines
 
 
 def byte_level_tokenizer() -> Any:

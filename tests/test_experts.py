@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -19,7 +20,9 @@ from mmn.cli import main
 from mmn.core import ModelFacts, Neuron, named_unit, unit_name
 from mmn.errors import UnsupportedModelError, UsageError
 from mmn.models.adapters import find_anatomy, find_family
+from mmn.models.loading import load_model
 from mmn.models.model import Model
+from mmn.models.token_rows import known_ids
 from mmn.reading.hooks import (
     ACTIVATION,
     EXPERTS,
@@ -291,7 +294,7 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_ranks_what_is_awake_and_names_the_expert(mixtral: Path, tmp_path: Path) -> None:
-    methods = "contribution,contribution-folded,activation,random,random-matched"
+    methods = "contribution,contribution-folded,contribution-centred,activation,random,random-matched"
     words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--methods", methods, "--blank"]
     assert main([*words, "--bottom-k", "3", "--cache", str(tmp_path), "--progress", "none"]) == 0
     found = tables_of(tmp_path, ["score", "concept", "run"])
@@ -304,6 +307,23 @@ def test_a_run_ranks_what_is_awake_and_names_the_expert(mixtral: Path, tmp_path:
     assert (by_concept.size() == 3 * 2 * 48).all()
     assert (by_concept.apply(lambda rows: rows.groupby("layer")["expert"].nunique().max()) == 2).all()
     assert list(found["run"]["d_experts"].iloc[0]) == [48, 48, 48]
+
+
+def test_centred_scores_are_plain_ones_less_what_a_unit_adds_to_every_token(mixtral: Path, tmp_path: Path) -> None:
+    """Also where a unit is an expert's: all of them are awake in no ranking, and each has its own column."""
+    methods = "contribution,contribution-centred"
+    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--methods", methods]
+    assert main([*words, "--cache", str(tmp_path), "--progress", "none"]) == 0
+    key = ["image_id", "noun", "layer", "unit"]
+    rows = tables_of(tmp_path, ["score"])["score"].pivot_table("score", [*key, "activation"], "method").reset_index()
+    model = load_model(str(mixtral))
+    mean = model.anatomy.unembedding.weight[known_ids(model.tokenizer)].double().mean(0)
+    common = [
+        row.activation * float(model.anatomy.w_out(row.layer)[:, row.unit].double() @ mean) for row in rows.itertuples()
+    ]
+    difference = rows["contribution"] - rows["contribution-centred"]
+    assert difference.abs().max() > 1e-4, "a mean of nothing would prove nothing"
+    np.testing.assert_allclose(difference, common, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [names.ATTRIBUTION, names.CONTRIBUTION_ACTFN, "random-matched:attribution"])

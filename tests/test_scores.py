@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmn.models.adapters import Anatomy, Gains, Norm
+from mmn.models.token_rows import token_rows
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, capture
-from mmn.scores.equations import contribution, folded_rows, norm_bias, rank_units, uniform_draw
+from mmn.scores.equations import (
+    centred_rows,
+    contribution,
+    folded_rows,
+    norm_bias,
+    rank_units,
+    uniform_draw,
+)
 from tests.tiny import N_LAYERS, build_family
 
 W_OUT = ([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]], [[3.0, 1.0, 0.0], [0.0, 0.0, 4.0]])  # two layers, d = 2, m = 3
@@ -60,6 +69,42 @@ def layer_norm() -> nn.LayerNorm:
 def test_contribution_by_hand():
     """W_U[t] · W_out is (10, 1, 19) and (30, 10, 4)."""
     assert contribution(RMS, A, ROW).tolist() == [[[10.0, 2.0, 57.0], [-30.0, 5.0, 8.0]]]
+
+
+MATRIX = torch.tensor([[10.0, 1.0], [0.0, 3.0], [2.0, -1.0], [99.0, 99.0], [4.0, 9.0], [7.0, 7.0]])
+TOKENS = np.array([0, 1, 2, 4])  # 3 is no token, and 5 pads the matrix
+
+
+@pytest.mark.parametrize("part_bytes", [1, 20, 1 << 20])
+def test_the_mean_row_is_over_tokens_alone(part_bytes):
+    """(10 + 0 + 2 + 4) / 4 and (1 + 3 - 1 + 9) / 4, in whatever parts the matrix is read."""
+    rows = token_rows(MATRIX, TOKENS, part_bytes)
+    assert rows.mean.tolist() == [4.0, 3.0]
+    assert rows.lengths.tolist() == pytest.approx([math.sqrt(n) for n in (101, 9, 5, 2 * 99**2, 97)])
+    assert token_rows(MATRIX * 0, TOKENS).lengths.tolist() == [1.0] * 5
+
+
+def test_the_mean_row_of_half_precision_is_summed_in_more():
+    """4,000 rows of 1 + 2⁻⁷ would stop growing at 256 in bfloat16."""
+    matrix = torch.full((4000, 2), 1 + 2**-7, dtype=torch.bfloat16)
+    assert token_rows(matrix, np.arange(4000)).mean.tolist() == [1 + 2**-7] * 2
+
+
+def test_centred_contribution_by_hand():
+    """(10, 1) - (4, 3) = (6, -2); times W_out (6, -2, 14) and (18, 6, -8)."""
+    rows = centred_rows(ROW, token_rows(MATRIX, TOKENS).mean)
+    assert contribution(RMS, A, rows).tolist() == [[[6.0, -4.0, 42.0], [-18.0, 3.0, -16.0]]]
+
+
+def test_centred_contributions_are_zero_over_all_tokens_and_differ_as_plain_ones_do():
+    """A logit is only defined up to a constant over tokens: what all tokens get alike is left out, and nothing else."""
+    mean = token_rows(MATRIX, TOKENS).mean
+    tokens = MATRIX[torch.from_numpy(TOKENS)]
+    plain = contribution(RMS, A.expand(4, 2, 3), tokens)
+    centred = contribution(RMS, A.expand(4, 2, 3), centred_rows(tokens, mean))
+    assert torch.allclose(centred.sum(0), torch.zeros(2, 3), atol=1e-5)
+    assert torch.allclose(centred[0] - centred[1], plain[0] - plain[1], atol=1e-5)
+    assert not torch.allclose(centred, plain)
 
 
 def test_folded_rows_by_hand():
@@ -118,6 +163,46 @@ def test_zeroing_a_last_layer_unit_takes_its_contribution_from_the_logit(family,
     assert abs(predicted) > 1e-5, "an idle unit would prove nothing"
     assert torch.allclose((row * (after - before)).sum(), -predicted, atol=1e-6)
     assert torch.allclose((folded * (after - before)).sum(), -predicted_folded, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llava", "paligemma", "blip-2"])
+def test_centred_and_folded_the_terms_make_up_what_a_logit_is_above_the_mean(family):
+    """Linear as the plain ones: logit - mean logit = centred folded row · final residual, whatever the norm. A bias of
+    the head and its mean stand beside it, in no unit's score.
+    """
+    model, inputs = build_family(family)
+    head = model.anatomy.unembedding
+    head.bias = nn.Parameter(torch.linspace(-3, 5, len(head.weight)), requires_grad=False)
+    n_tokens = len(head.weight)
+    mean = token_rows(head.weight, np.arange(n_tokens)).mean
+    final, a = look(model, inputs)
+    token = torch.tensor([11])
+    rows = centred_rows(model.anatomy.w_u(token), mean)
+    logits = model.anatomy.head_factor * head(model.anatomy.final_norm(final)).detach()[0]
+    bias = model.anatomy.head_factor * (head.bias[11] - head.bias.mean())
+    above = (folded_rows(model.anatomy, rows, final) * final).sum() + norm_bias(model.anatomy, rows)[0] + bias
+    assert torch.allclose(above, logits[11] - logits.mean(), atol=1e-4)
+    before = contribution(model.anatomy, a, rows)
+    head.bias = None
+    assert torch.equal(contribution(model.anatomy, a, rows), before)
+
+
+@pytest.mark.parametrize("family", ["llava", "paligemma", "blip-2"])
+def test_zeroing_a_last_layer_unit_takes_its_centred_contribution_from_what_a_logit_is_above_the_mean(family):
+    """By the whole unembedding, the final norm left out, as `contribution` leaves it out."""
+    model, inputs = build_family(family)
+    last = N_LAYERS - 1
+    before, a = look(model, inputs)
+    weight = model.anatomy.unembedding.weight
+    mean = token_rows(weight, np.arange(len(weight))).mean
+    scores = contribution(model.anatomy, a, centred_rows(model.anatomy.w_u(torch.tensor([11])), mean))[0, last]
+    unit = scores.abs().argmax()
+    predicted = scores[unit].clone()
+    model.anatomy.ffn_outs[last].weight[:, unit] = 0
+    after, _ = look(model, inputs)
+    change = weight.float() @ (after - before)[0]
+    assert abs(predicted) > 1e-5, "an idle unit would prove nothing"
+    assert torch.allclose(change[11] - change.mean(), -predicted, atol=1e-6)
 
 
 def look(model, inputs):

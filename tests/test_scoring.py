@@ -23,6 +23,7 @@ METHODS = (
     names.CONTRIBUTION,
     names.CONTRIBUTION_FOLDED,
     names.CONTRIBUTION_ACTFN,
+    names.CONTRIBUTION_CENTRED,
     names.ACTIVATION,
     names.RANDOM,
 )
@@ -101,6 +102,8 @@ def recompute(model, source: str, token_ids: list[int], position: int, token_id:
         handle.remove()
     row = module.lm_head.weight[token_id]
     (final,) = seen["final"]
+    known = sorted(set(model.tokenizer.get_vocab().values()))
+    centred = row - sum(module.lm_head.weight[token] for token in known) / len(known)
     folded = row * decoder.norm.weight / (final.square().mean() + decoder.norm.variance_epsilon).sqrt()
     a, act = torch.stack(seen["a"]), torch.nn.functional.silu(torch.stack(seen["gate"]))
     projected = torch.stack([row @ layer.mlp.down_proj.weight for layer in decoder.layers])
@@ -109,6 +112,9 @@ def recompute(model, source: str, token_ids: list[int], position: int, token_id:
         names.CONTRIBUTION: (a * projected).flatten(),
         names.CONTRIBUTION_FOLDED: (a * projected_folded).flatten(),
         names.CONTRIBUTION_ACTFN: (act * projected).flatten(),
+        names.CONTRIBUTION_CENTRED: torch.cat(
+            [(centred @ layer.mlp.down_proj.weight) * a[number] for number, layer in enumerate(decoder.layers)]
+        ),
         names.ACTIVATION: a.flatten(),
         "logit": logits[token_id],
         "prob": logits.softmax(-1)[token_id],

@@ -30,7 +30,7 @@ from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RU
 from mmn.runs import shards
 from mmn.store import Store, database, migrations
 from mmn.studies.scoring.layer_queries import LayerQueries
-from mmn.studies.tables import SCHEMAS
+from mmn.studies.tables import SCHEMAS, TABLES
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
 from tests.unbound import unbind
 
@@ -398,6 +398,46 @@ def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_
         concepts = newer.table("latest", "concept")
         assert len(concepts) == 7
         assert concepts[["is_compound", "is_modifier"]].isna().all(axis=None)
+
+
+OF_ROWS = {
+    "mean_logit": 0.5,
+    "cosine_tokens": ["b"] * 10,
+    "cosines": [0.25] * 10,
+    "is_cosine_interpretable": True,
+}
+
+
+def decoded(unit: int, **more: Any) -> pa.Table:
+    row = {"model_fingerprint": RUN.model.fingerprint, "layer": 0, "unit": unit}
+    raw = {"tokens": ["a"] * 10, "logits": [1.0] * 10, "is_interpretable": False}
+    return pa.Table.from_pylist([row | raw | more], schema=TABLES["neuron"])
+
+
+def test_a_cache_from_before_other_rows_loads_and_tells_words_by_them_once_units_are_decoded_again(
+    store: Store,
+) -> None:
+    """The old shard lacks the columns; a later one that tells them fills them in, and nothing else is changed."""
+    with store._cursor() as cursor:
+        for column in OF_ROWS:
+            cursor.execute(f"ALTER TABLE neuron DROP COLUMN {column}")
+        cursor.execute("DELETE FROM migration WHERE version >= 7")
+    store.close()
+    run_path = store.runs_path / RUN.run_id
+    shards.write_shard(run_path, "neurons", {"neuron": pa.concat_tables([decoded(0), decoded(1)])})
+    unbind(run_path)
+    path = run_path / "neurons" / "neuron.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(list(OF_ROWS)), path)
+    with Store.open(store.cache_path) as newer:
+        assert newer.load_new_shards([newer.runs_path]) == 1
+        assert newer.table("latest", "neuron")[list(OF_ROWS)].isna().all(axis=None)
+        shards.write_shard(run_path, "neurons-2", {"neuron": decoded(0, **OF_ROWS, is_interpretable=True)})
+        assert newer.load_new_shards([newer.runs_path]) == 1
+        first, second = newer.table("latest", "neuron").to_dict("records")
+    assert (list(first["cosine_tokens"]), first["mean_logit"]) == (["b"] * 10, 0.5)
+    assert first["is_cosine_interpretable"]
+    assert not first["is_interpretable"], "the first telling counts"
+    assert second["cosine_tokens"] is None
 
 
 def test_a_failed_migration_leaves_the_database_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

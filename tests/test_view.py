@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmn.core import Neuron
 from mmn.errors import UsageError
-from mmn.names import SIGMA_UNITS
+from mmn.names import SIGMA_UNITS, WORD_ROWS
 from mmn.view import AGAINST, FOUND_ON, MEASURES, NOUNS, QUANTITIES, SPELLINGS, UNITS, View, flag_of
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyzäß:-0123456789", min_size=1, max_size=12)
@@ -36,6 +36,8 @@ VIEWS = st.builds(
     layers=st.none() | st.tuples(st.integers(0, 50), st.integers(50, 99)),
     quantity=maybe(*QUANTITIES),
     units=maybe(*UNITS),
+    generality=st.none() | SHARES,
+    words_by=maybe(*WORD_ROWS),
     control=st.booleans(),
     image=st.just("") | WORD,
     noun=st.just("") | WORD,
@@ -137,6 +139,8 @@ def test_the_labels_of_pages_and_of_old_addresses_mean_the_same() -> None:
         ({"shares": "1.4"}, "--shares 1.4: give a share"),
         ({"neuron": "3.4"}, "--neuron 3.4: '3.4' is not a unit"),
         ({"quantity": "many"}, "--quantity many: give one of per-picture, distinct, share"),
+        ({"generality": "10"}, "--generality 10: give a share"),
+        ({"words_by": "whitened"}, "--words-by whitened: give one of raw, centred, cosine"),
         ({"most": "0"}, "--most 0: give a whole number, at least 1"),
     ],
 )

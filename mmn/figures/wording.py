@@ -89,6 +89,11 @@ def in_layers(layers: tuple[int, int] | None) -> str:
     return "" if layers is None else f", top units of layers {layers[0]}–{layers[1]}"
 
 
+def without_general(most: float | None) -> str:
+    """`, without units that lead more than 10 % of nouns`; nothing for no limit."""
+    return "" if most is None else f", without units that lead more than {100 * most:.3g} % of nouns"
+
+
 def concepts_in_words(lemmas: Sequence[str], layers: tuple[int, int] | None = None) -> str:
     """Which nouns were looked at, as words for a subtitle; `layers` are those in which their first units lie."""
     said = f"concepts: {', '.join(lemmas)}" if lemmas else "all concepts"

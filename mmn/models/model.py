@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
 from mmn.models.adapters import Anatomy, Family
 from mmn.models.placement import device_of
+from mmn.models.token_rows import TokenRows, known_ids, token_rows
 from mmn.safety.boundary import Translated
 from mmn.safety.limits import Limits, apart
 from mmn.specimen import MODEL_PATHS as BUNDLED_PATHS
@@ -53,6 +55,11 @@ class Model:
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
+
+    @cached_property
+    def token_rows(self) -> TokenRows:
+        """The mean and the lengths of the unembedding's rows, read once."""
+        return token_rows(self.anatomy.unembedding.weight, known_ids(self.tokenizer))
 
     def require_one_ffn(self, what: str) -> None:
         """Raises `UsageError` for a mixture of experts: what is not there for them."""

@@ -48,6 +48,16 @@ def contribution(
     return scores
 
 
+def centred_rows(rows: Float[Tensor, "n d"], mean: Float[Tensor, " d"]) -> Float[Tensor, "n d"]:
+    """W_U[t] − mean over tokens of W_U (`models.token_rows`): what a logit is above the mean logit of all tokens.
+
+    OURS. Softmax takes any constant over tokens away, so what a unit adds to all of them alike moves no probability:
+    `contribution` counts it, and this leaves it out. Summed over all tokens, a unit's centred contributions are 0; the
+    difference of two tokens' is that of their plain ones. A bias of the head is no unit's, nor is its mean.
+    """
+    return rows - mean
+
+
 def folded_rows(anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """W_U[t] with the final norm at residual `final` folded in: γ and 1/rms (LayerNorm: centred, too).
 

@@ -20,7 +20,7 @@ from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
 from mmn.reading.hooks import ACT
 from mmn.scores.budget import Reading
-from mmn.scores.equations import Rows, contribution, uniform_draw
+from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
 from mmn.scores.gradients import Question, attribute
 from mmn.scores.rows import ConceptAt, Variant, one_for_each
 
@@ -82,6 +82,12 @@ def score_contribution(measured: Measured) -> Scored:
 def score_contribution_folded(measured: Measured) -> Scored:
     """`contribution-folded`."""
     return Scored(measured.folded_scores, measured.a)
+
+
+def score_contribution_centred(measured: Measured) -> Scored:
+    """`contribution-centred`."""
+    rows = centred_rows(measured.rows, measured.model.token_rows.mean)
+    return Scored(contribution(measured.model.anatomy, measured.a, rows, measured.chosen), measured.a)
 
 
 def score_contribution_actfn(measured: Measured) -> Scored:

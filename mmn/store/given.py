@@ -2,6 +2,7 @@
 
 Masks: an annotation says in `outline` which revision of a picture's masks its overlaps are held against (none: 0). Of a
 picture only the rows of the latest revision are kept; those of an earlier one make room, or are passed over.
+Units that an earlier version decoded lack the words by cosines; a shard that tells them fills them in.
 References: a picture's latest row of `reference` is what `image.reference` and `concept.is_in_reference` hold.
 """
 
@@ -31,6 +32,14 @@ _UPDATE_CONCEPTS: Final = """
     WHERE concept.run_id = $run_id AND concept.image_id = latest.image_id
 """
 
+_FILL_WORDS: Final = """
+    UPDATE neuron SET mean_logit = told.mean_logit, cosine_tokens = told.cosine_tokens, cosines = told.cosines,
+        is_cosine_interpretable = told.is_cosine_interpretable
+    FROM shard_neuron AS told
+    WHERE neuron.model_fingerprint = told.model_fingerprint AND neuron.layer = told.layer AND neuron.unit = told.unit
+        AND neuron.cosine_tokens IS NULL AND told.cosine_tokens IS NOT NULL
+"""
+
 
 def of_latest_masks(
     cursor: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]
@@ -48,6 +57,12 @@ def of_latest_masks(
         name: rows.filter(pc.invert(pc.is_in(rows["image_id"], older))) if name in _OF_MASKS else rows
         for name, rows in tables.items()
     }
+
+
+def fill_words(cursor: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) -> None:
+    """Gives units that an earlier version decoded by raw rows alone what a later shard tells of them by others."""
+    if "neuron" in tables:
+        cursor.execute(_FILL_WORDS)
 
 
 def apply_references(cursor: duckdb.DuckDBPyConnection, run_id: str, tables: Mapping[str, pa.Table]) -> None:

@@ -34,7 +34,7 @@ from mmn.runs.shards import (
 )
 from mmn.store.database import transaction
 from mmn.store.forgetting import restore
-from mmn.store.given import apply_references, of_latest_masks
+from mmn.store.given import apply_references, fill_words, of_latest_masks
 from mmn.store.known import Known, check_same, known_of
 from mmn.studies.tables import ADDED_KEYS
 
@@ -275,6 +275,7 @@ def _insert(cursor: duckdb.DuckDBPyConnection, run: Run, name: str, shard: Shard
         cursor.execute(_insertion(table), {} if table in _OF_A_MODEL else {"run_id": run.run_id})
     if "score" in shard.tables:
         cursor.execute(_RANK_IMAGES, {"run_id": run.run_id, "top_k": run.settings.top_k})
+    fill_words(cursor, tables)
     apply_references(cursor, run.run_id, tables)
 
 

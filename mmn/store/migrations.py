@@ -103,6 +103,17 @@ def _to_version_6(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_experts(cursor)
 
 
+def _add_words_by_cosines(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Of units that are decoded from now on, and of older ones once they are decoded again (`given.fill_words`)."""
+    for column in (
+        "mean_logit FLOAT",
+        "cosine_tokens VARCHAR[10]",
+        "cosines FLOAT[10]",
+        "is_cosine_interpretable BOOLEAN",
+    ):
+        cursor.execute(f"ALTER TABLE neuron ADD COLUMN IF NOT EXISTS {column}")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
@@ -110,6 +121,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _to_version_5,
     _to_version_6,
+    _add_words_by_cosines,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

@@ -6,7 +6,7 @@ counts for a concept where its ranking stored it, which is among the run's `top_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,22 +18,26 @@ from jaxtyping import Float
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
+from mmn.names import CENTRED, COSINE, RAW
+from mmn.store.generality import generality_k
 from mmn.store.rankings import chance_of
 from mmn.store.reader import Reader, require_k
 
 _NOUNS: Final = """
-    SELECT image_id, noun, lemma FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
+    SELECT image_id, noun, lemma, 1.0 / count(*) OVER (PARTITION BY lemma) AS weight FROM concept
+    WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
 """
 _SCORES: Final = f"""
-    SELECT image_id, noun, lemma, method, rank, score, activation FROM (
+    SELECT image_id, noun, lemma, weight, method, rank, score, activation FROM (
         SELECT image_id, noun, method, rank, score, activation FROM score
         WHERE layer = $layer AND unit = $unit AND run_id = $run_id AND variant = 'original' AND rank >= 1
     ) JOIN ({_NOUNS}) USING (image_id, noun)
 """  # noqa: S608 - no user's words
 
 _NEURON: Final = """
-    SELECT tokens::VARCHAR[], logits::FLOAT[], is_interpretable FROM neuron
-    WHERE model_fingerprint = $fingerprint AND layer = $layer AND unit = $unit
+    SELECT tokens::VARCHAR[] AS tokens, logits::FLOAT[] AS logits, is_interpretable, mean_logit,
+        cosine_tokens::VARCHAR[] AS cosine_tokens, cosines::FLOAT[] AS cosines, is_cosine_interpretable
+    FROM neuron WHERE model_fingerprint = $fingerprint AND layer = $layer AND unit = $unit
 """
 
 _DECODED: Final = """
@@ -61,7 +65,8 @@ _CONCEPTS: Final = f"""
 
 _RANKS: Final = f"""
     SELECT method, min(rank) AS best_rank, median(rank) AS median_rank, count(*) AS n_concepts_in_top,
-        count(*) / (SELECT count(*) FROM ({_NOUNS})) AS share_of_concepts
+        count(*) / (SELECT count(*) FROM ({_NOUNS})) AS share_of_concepts,
+        coalesce(sum(weight) FILTER (rank <= $k), 0) / (SELECT count(DISTINCT lemma) FROM ({_NOUNS})) AS generality
     FROM ({_SCORES}) GROUP BY method ORDER BY best_rank, method
 """  # noqa: S608 - no user's words
 
@@ -70,6 +75,43 @@ _LOOKS: Final = """
     FROM look JOIN grid USING (run_id, image_id) JOIN image USING (run_id, image_id)
     WHERE run_id = $run_id AND layer = $layer AND unit = $unit AND image_id IN (SELECT unnest($image_ids))
 """
+
+
+@dataclass(frozen=True)
+class WordColumns:
+    """The columns of `neuron` that hold a unit's words by some rows of W_U."""
+
+    tokens: str
+    values: str
+    flag: str
+
+
+_BY_PRODUCTS: Final = WordColumns("tokens", "logits", "is_interpretable")
+WORD_COLUMNS: Final[Mapping[str, WordColumns]] = {
+    RAW: _BY_PRODUCTS,
+    CENTRED: _BY_PRODUCTS,  # centring takes the same number from every token
+    COSINE: WordColumns("cosine_tokens", "cosines", "is_cosine_interpretable"),
+}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a unit writes, by some rows of W_U: ten tokens, and `value` (logit, cosine) of each."""
+
+    tokens: Sequence[str]
+    value: str
+    values: Sequence[float]
+    is_interpretable: bool
+
+
+def words_of(known: Mapping[str, Any], rows: str) -> Words | None:
+    """A unit's words by rows of `names.WORD_ROWS`, of `NeuronQueries.neuron`; None where it is not decoded by them."""
+    columns = WORD_COLUMNS[rows]
+    tokens, values = known[columns.tokens], known[columns.values]
+    if tokens is None or (rows == CENTRED and known["mean_logit"] is None):
+        return None
+    values = [value - known["mean_logit"] for value in values] if rows == CENTRED else values
+    return Words(tokens, "cosine" if rows == COSINE else "logit", values, bool(known[columns.flag]))
 
 
 @dataclass(frozen=True)
@@ -85,7 +127,9 @@ class NeuronQueries(Reader):
     """Questions about one unit of a run's model."""
 
     def neuron(self, run_id: str, neuron: Neuron) -> dict[str, Any]:
-        """Returns layer, unit, tokens, logits and is_interpretable; the last three None where it is not decoded.
+        """Returns layer, unit, and the other columns of `neuron` (what it writes), None where it is not decoded.
+
+        `words_of` reads them by the rows that are meant.
 
         Raises:
             RunNotFoundError: no such run.
@@ -94,10 +138,9 @@ class NeuronQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             _require_unit(run, neuron)
             values = {"fingerprint": run["model_fingerprint"]} | _key(neuron)
-            rows = cursor.execute(_NEURON, values).fetchall()
-        tokens, logits, is_interpretable = rows[0] if rows else (None, None, None)
-        words = {"tokens": tokens, "logits": logits, "is_interpretable": is_interpretable}
-        return _key(neuron) | words
+            found = cursor.sql(_NEURON, params=values)
+            names, rows = found.columns, found.fetchall()
+        return _key(neuron) | dict(zip(names, rows[0] if rows else [None] * len(names), strict=True))
 
     def are_top_units_decoded(self, run_id: str) -> bool:
         """Whether a unit that is some noun's first is decoded: the run was annotated, or its model by another run.
@@ -136,18 +179,18 @@ class NeuronQueries(Reader):
 
     def ranks(self, run_id: str, neuron: Neuron) -> pd.DataFrame:
         """Returns how each method ranks a unit: method, best_rank, median_rank, n_concepts_in_top, share_of_concepts,
-        chance.
+        chance, generality.
 
         Ranks are over the concepts whose stored top k has the unit, of which there are n_concepts_in_top;
-        share_of_concepts, of all concepts, tells how general it is, beside chance: the top k over the units that the
-        method ranks. A method that never has it has no row.
+        share_of_concepts, of all concepts, stands beside chance: the top k over the units that the method ranks.
+        generality is that of `store.generality`. A method that never has the unit has no row.
 
         Raises:
             RunNotFoundError: no such run.
             UsageError: the run's model has no such unit.
         """
         with self._of_run(run_id) as (cursor, run):
-            found = _ask(cursor, run, neuron, _RANKS)
+            found = _ask(cursor, run, neuron, _RANKS, k=generality_k(run))
         k = run["settings"]["top_k"]
         return found.assign(chance=[min(chance_of(run, k, [one]), 1.0) for one in found["method"]])
 

@@ -15,8 +15,10 @@ import pandas as pd
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
-from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL
-from mmn.store.reader import Reader, require_concept, require_k
+from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL, RAW
+from mmn.store.generality import GeneralityQueries, hide
+from mmn.store.neurons import WORD_COLUMNS
+from mmn.store.reader import require_concept, require_k
 
 TOP, BOTTOM = "top", "bottom"  # the highest scores (rank 1, 2, …), the suppressors (rank −1, −2, …)
 
@@ -53,11 +55,12 @@ _RANKED: Final = """
         WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun
     ),
     chosen AS (
-        SELECT rank, layer, unit, score, activation, token_position FROM here
-        WHERE variant = 'original' AND method = $method AND rank * $direction BETWEEN 1 AND $limit
+        SELECT rank, layer, unit, score, activation, token_position FROM here {hidden}
+        WHERE variant = 'original' AND method = $method AND rank * $direction >= 1
+        ORDER BY abs(rank) LIMIT $limit
     ),
     decoded AS (
-        SELECT layer, unit, tokens::VARCHAR[] AS tokens, is_interpretable
+        SELECT layer, unit, {tokens}::VARCHAR[] AS tokens, {flag} AS is_interpretable
         FROM neuron SEMI JOIN chosen USING (layer, unit)
         WHERE model_fingerprint = $fingerprint
     )
@@ -86,9 +89,11 @@ _BUDGET: Final = """
 """
 
 _TOP_SCORES: Final = """
-    SELECT score FROM score
-    WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = 'original' AND method = $method
-        AND rank BETWEEN 1 AND $k
+    SELECT rank, score FROM (
+        SELECT method, layer, unit, rank, score FROM score
+        WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = 'original'
+            AND method = $method AND rank BETWEEN 1 AND $k
+    ) {hidden}
     ORDER BY rank
 """
 
@@ -101,7 +106,7 @@ _LOOKS: Final = """
 """
 
 
-class PictureQueries(Reader):
+class PictureQueries(GeneralityQueries):
     """Questions about one picture of a run."""
 
     def pictures(self, run_id: str, lemmas: Sequence[str] = (), *, only_unreferenced: bool = False) -> pd.DataFrame:
@@ -159,7 +164,15 @@ class PictureQueries(Reader):
             return cursor.sql(_CONCEPTS, params={"run_id": run["run_id"], "image_id": image_id}).df()
 
     def ranked_units(
-        self, run_id: str, image_id: str, noun: str, method: str, limit: int = 50, sign: str = TOP
+        self,
+        run_id: str,
+        image_id: str,
+        noun: str,
+        method: str,
+        limit: int = 50,
+        sign: str = TOP,
+        words_by: str = RAW,
+        most_general: float | None = None,
     ) -> pd.DataFrame:
         """Returns a noun's units by rank: what they score, what they write, where they look, where others rank them.
 
@@ -170,11 +183,14 @@ class PictureQueries(Reader):
             method: that ranks.
             limit: number of units.
             sign: `top`, or `bottom` for suppressors, the most negative first.
+            words_by: the rows of W_U that tokens and is_interpretable are by (`names.WORD_ROWS`).
+            most_general: leaves out units more general than that (`store.generality`); ranks stay as they are.
 
         Returns:
             rank, layer, unit, score, activation, token_position; blank_score, of the same unit, method and noun over
             a grey picture; tokens (a list, None if not decoded), is_interpretable (None if not); iou, iou_other,
-            iou_random; and for every other method of the run `rank:METHOD`. Numbers that are not stored are NaN.
+            iou_random; generality, by the method; and for every other method of the run `rank:METHOD`. Numbers that
+            are not stored are NaN.
 
         Raises:
             RunNotFoundError: no such run.
@@ -187,12 +203,15 @@ class PictureQueries(Reader):
             methods = self._require_methods(cursor, run, method)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
             more = {"direction": 1 if sign == TOP else -1, "limit": limit, "fingerprint": run["model_fingerprint"]}
-            ranked = cursor.sql(_RANKED, params=key | more).df()
+            words, hidden = WORD_COLUMNS[words_by], hide(cursor, self.hidden(run_id, [method], most_general))
+            sql = _RANKED.format(tokens=words.tokens, flag=words.flag, hidden=hidden)
+            ranked = cursor.sql(sql, params=key | more).df()
             others = cursor.sql(_OTHER_RANKS, params=key).df()
         tokens = [list(cell) if isinstance(cell, np.ndarray | list) else None for cell in ranked["tokens"]]
         decoded = [None if pd.isna(cell) else bool(cell) for cell in ranked["is_interpretable"]]
         ranked["tokens"] = pd.Series(tokens, index=ranked.index, dtype=object)
         ranked["is_interpretable"] = pd.Series(decoded, index=ranked.index, dtype=object)
+        ranked = self.with_generality(run_id, ranked, method)
         return _with_other_ranks(ranked, others, [other for other in methods if other != method])
 
     def budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
@@ -210,9 +229,17 @@ class PictureQueries(Reader):
             return cursor.sql(_BUDGET, params=key).df()
 
     def top_share(
-        self, run_id: str, image_id: str, noun: str, method: str = CONTRIBUTION_FOLDED, ks: Sequence[int] = (1, 10, 100)
+        self,
+        run_id: str,
+        image_id: str,
+        noun: str,
+        method: str = CONTRIBUTION_FOLDED,
+        ks: Sequence[int] = (1, 10, 100),
+        most_general: float | None = None,
     ) -> pd.DataFrame:
         """Returns the sum of the k highest scores of a noun: k, logit. In logits exactly for `contribution-folded`.
+
+        Units more general than `most_general` are left out of the k (`store.generality`).
 
         Raises:
             RunNotFoundError: no such run.
@@ -224,8 +251,10 @@ class PictureQueries(Reader):
             for k in ks:
                 require_k(run, k)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
-            scores = cursor.sql(_TOP_SCORES, params=key | {"k": max(ks)}).df()["score"].to_numpy(dtype=np.float64)
-        return pd.DataFrame({"k": list(ks), "logit": [float(scores[:k].sum()) for k in ks]})
+            sql = _TOP_SCORES.format(hidden=hide(cursor, self.hidden(run_id, [method], most_general)))
+            found = cursor.sql(sql, params=key | {"k": max(ks)}).df()
+        scores, rank = found["score"].to_numpy(dtype=np.float64), found["rank"].to_numpy()
+        return pd.DataFrame({"k": list(ks), "logit": [float(scores[rank <= k].sum()) for k in ks]})
 
     def looks(self, run_id: str, image_id: str, units: Sequence[Neuron]) -> pd.DataFrame:
         """Returns layer, unit, activations (an array, one for each image token) of those of `units` that are annotated.

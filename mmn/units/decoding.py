@@ -1,9 +1,13 @@
 """Which words does a unit write? Its output vector seen through the unembedding (P1, P2; METHODS: Decoding a unit).
 
-    softmax(W_U · W_out[:, i])  ->  the 10 most probable tokens of unit i
+    raw      softmax(W_U · W_out[:, i])             ->  the 10 most probable tokens of unit i (P1, P2)
+    centred  (W_U − mean row) · W_out[:, i]         ->  the same 10: one number less for all tokens (OURS)
+    cosine   W_U[t] · W_out[:, i] / (‖W_U[t]‖ ‖W_out[:, i]‖)  ->  the 10 tokens of the nearest direction (OURS)
 
 Softmax keeps the order, so tokens are ranked by the raw product W_U · W_out[:, i], which is what `logits` holds: the
 unit's effect on each token's logit at activation 1, without the final norm. A token ties with another by its lower id.
+Raw products favour tokens with long rows, which are often the same rare ones for many units; cosines do not. Centring
+changes no order, so that all it needs is `mean_logit`, the mean row · W_out[:, i], which is taken from `logits`.
 
 The product of all units would be V × L·m numbers; here it is made for a block of units, cut down to ten, and dropped.
 `project` and `top_tokens` do that for any vectors of the residual stream: the lens on image tokens uses them, too.
@@ -29,6 +33,7 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.errors import ModelError, UsageError
 from mmn.models.model import Model
+from mmn.models.token_rows import TokenRows, known_ids
 from mmn.reading.words import MIN_WORDS, N_TOKENS, is_word
 from mmn.units.top_tokens import TopTokens, joined, top_tokens
 
@@ -44,6 +49,10 @@ NEURON_SCHEMA: Final = pa.schema(
         pa.field("tokens", pa.list_(pa.string(), N_TOKENS), nullable=False),
         pa.field("logits", pa.list_(pa.float32(), N_TOKENS), nullable=False),
         pa.field("is_interpretable", pa.bool_(), nullable=False),
+        pa.field("mean_logit", pa.float32()),
+        pa.field("cosine_tokens", pa.list_(pa.string(), N_TOKENS)),
+        pa.field("cosines", pa.list_(pa.float32(), N_TOKENS)),
+        pa.field("is_cosine_interpretable", pa.bool_()),
     ]
 )
 ProgressCallback = Callable[[int, int], None]  # units done, units in all
@@ -65,7 +74,8 @@ def decode_units(
         block_bytes: of scores held at a time.
 
     Returns:
-        `tokens` and `logits` by falling logit; `logits` are raw products, in logits per activation.
+        `tokens` and `logits` by falling logit; `logits` are raw products, in logits per activation, and so is
+        `mean_logit`, the mean over all tokens. `cosine_tokens` and `cosines` (−1 to 1) by falling cosine.
 
     Raises:
         UsageError: a unit that the model has not.
@@ -74,17 +84,17 @@ def decode_units(
     by_layer = _by_layer(model, units)
     texts = texts_of(model.tokenizer)
     vocabulary = Vocabulary.of(texts, model.anatomy.unembedding.weight)
-    tops: list[TopTokens] = []
+    found: list[_Decoded] = []
     n_done, n_units = 0, sum(map(len, by_layer.values()))
     memory = vocabulary.memory(max(map(len, by_layer.values()), default=0), block_bytes)
     for layer, of_layer in by_layer.items():
-        tops.append(_decode_layer(model, vocabulary, layer, of_layer, memory))
+        found.append(_decode_layer(model, vocabulary, layer, of_layer, memory))
         n_done += len(of_layer)
         if progress is not None:
             progress(n_done, n_units)
-    if not tops:
+    if not found:
         return NEURON_SCHEMA.empty_table()
-    table = _neuron_table(model, texts, by_layer, joined(tops))
+    table = _neuron_table(model, texts, by_layer, _joined(found))
     if units is None:
         return table
     row_of = {neuron: row for row, neuron in enumerate(sorted(set(units)))}
@@ -147,7 +157,7 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.known_ids: Int[np.ndarray, " n"] = np.unique(np.fromiter(tokenizer.get_vocab().values(), dtype=np.int64))
+        self.known_ids = known_ids(tokenizer)
         n_ids = int(self.known_ids[-1]) + 1
         self._texts = np.full(n_ids, None, dtype=object)
         self._column = pa.nulls(n_ids, pa.string())  # of the texts
@@ -214,37 +224,74 @@ def _by_layer(model: Model, units: Sequence[Neuron] | None) -> dict[int, Int[np.
     return {layer: np.array(of_layer) for layer, of_layer in by_layer.items()}
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """What n units write: their best tokens by raw products and by cosines, and the mean over all tokens."""
+
+    raw: TopTokens
+    cosine: TopTokens
+    mean_logit: Float[Tensor, " n"]
+
+
+def _joined(parts: Sequence[_Decoded]) -> _Decoded:
+    means = torch.cat([part.mean_logit for part in parts])
+    return _Decoded(joined([part.raw for part in parts]), joined([part.cosine for part in parts]), means)
+
+
 def _decode_layer(
     model: Model, vocabulary: Vocabulary, layer: int, units: Int[np.ndarray, " n"], memory: Float[Tensor, "block V"]
-) -> TopTokens:
+) -> _Decoded:
     with model.lock:  # an intervention of another session must not change the weights half way
         if len(units) < model.anatomy.widths[layer]:
             vectors = model.anatomy.columns(layer, torch.from_numpy(units).to(model.device)).T
         else:
             vectors = model.anatomy.w_out(layer).T
-        return joined([top_tokens(block, N_TOKENS) for _, block in vocabulary.project(vectors, memory)])
+        rows = model.token_rows
+        blocks = vocabulary.project(vectors, memory)
+        return _joined([_decode_block(vectors[here].float(), block, rows) for here, block in blocks])
+
+
+def _decode_block(vectors: Float[Tensor, "block d"], scores: Float[Tensor, "block V"], rows: TokenRows) -> _Decoded:
+    """The best tokens of some units by their raw products, which are then made cosines in place: no second product."""
+    raw = top_tokens(scores, N_TOKENS)
+    nearest = top_tokens(scores.div_(rows.lengths), N_TOKENS)
+    lengths = vectors.norm(dim=1, keepdim=True)
+    cosines = nearest.scores / lengths.where(lengths > 0, 1.0)
+    return _Decoded(raw, TopTokens(nearest.token_ids, cosines), vectors @ rows.mean)
 
 
 def _neuron_table(
-    model: Model, texts: TokenTexts, by_layer: Mapping[int, Int[np.ndarray, " n"]], top: TopTokens
+    model: Model, texts: TokenTexts, by_layer: Mapping[int, Int[np.ndarray, " n"]], found: _Decoded
 ) -> pa.Table:
     layers = np.repeat(list(by_layer), [len(units) for units in by_layer.values()])
-    scores = top.scores.cpu().numpy()
-    is_finite = np.isfinite(scores)
-    if not is_finite.all():
-        layer = layers[(~is_finite).any(axis=1)][0]
-        raise ModelError(f"{model.facts.name}: layer {layer} writes values that are not finite; are its weights whole?")
-    tokens, are_words = texts.read(top.token_ids.cpu().numpy())
-    logits = pa.array(scores.ravel())
+    _require_finite(model, layers, found)
     columns = [
         pa.repeat(pa.scalar(model.facts.fingerprint), len(layers)),
         pa.array(layers, pa.int16()),
         pa.array(np.concatenate(list(by_layer.values())), pa.int32()),
-        pa.FixedSizeListArray.from_arrays(tokens, N_TOKENS),
-        pa.FixedSizeListArray.from_arrays(logits, N_TOKENS),
-        pa.array(are_words.sum(axis=1) >= MIN_WORDS),
+        *_words(texts, found.raw),
+        pa.array(found.mean_logit.cpu().numpy()),
+        *_words(texts, found.cosine),
     ]
     return pa.table(columns, schema=NEURON_SCHEMA)
+
+
+def _require_finite(model: Model, layers: Int[np.ndarray, " n"], found: _Decoded) -> None:
+    values = torch.cat([found.raw.scores, found.cosine.scores, found.mean_logit[:, None]], dim=1)
+    is_finite = torch.isfinite(values).all(dim=1).cpu().numpy()
+    if not is_finite.all():
+        layer = layers[~is_finite][0]
+        raise ModelError(f"{model.facts.name}: layer {layer} writes values that are not finite; are its weights whole?")
+
+
+def _words(texts: TokenTexts, top: TopTokens) -> list[pa.Array]:
+    """The tokens of n units, their values, and whether they are words enough."""
+    tokens, are_words = texts.read(top.token_ids.cpu().numpy())
+    return [
+        pa.FixedSizeListArray.from_arrays(tokens, N_TOKENS),
+        pa.FixedSizeListArray.from_arrays(pa.array(top.scores.cpu().numpy().ravel()), N_TOKENS),
+        pa.array(are_words.sum(axis=1) >= MIN_WORDS),
+    ]
 
 
 @cache

@@ -155,7 +155,9 @@ def _field(row):
 
 def _decoded(rng, layer, unit):
     unit_row = {"model_fingerprint": "a" * 16, "layer": layer, "unit": unit, "tokens": rng.choices(NOUNS, k=10)}
-    return unit_row | {"logits": [1 - 0.1 * i for i in range(10)], "is_interpretable": unit % 2 == 0}
+    raw = {"logits": [1 - 0.1 * i for i in range(10)], "is_interpretable": unit % 2 == 0, "mean_logit": 0.25}
+    nearest = {"cosine_tokens": unit_row["tokens"][::-1], "cosines": [0.9 - 0.05 * i for i in range(10)]}
+    return unit_row | raw | nearest | {"is_cosine_interpretable": unit % 3 == 0}
 
 
 def _tables(rng, numbers, n_layers, d_mlp, top_k, n_failed):

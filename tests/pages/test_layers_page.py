@@ -242,3 +242,27 @@ def test_two_scores_are_compared_when_asked_for(whole_cache, open_app):
     next(box for box in at.selectbox if box.key == "other-contribution").set_value("random").run()
     assert not at.error
     assert "Spearman" in " ".join(m.value for m in at.markdown)
+
+
+def test_general_units_are_hidden_and_the_filter_goes_along(whole_cache, open_app):
+    at = open_app("layers", general=["10 %"])
+    assert not at.exception
+    assert at.selectbox(key="general").value == "10 %"
+    specs = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+    assert "without units that lead more than 10 % of nouns" in " ".join(specs[0]["title"]["subtitle"])
+    assert any("--generality 0.1" in element.value for element in at.caption), "the command of the export"
+    at.switch_page("../pages/image.py").run()
+    assert not at.exception
+    assert at.selectbox(key="general").value == "10 %"
+    assert (at.dataframe[0].value["generality"] <= 10).all()
+    at.selectbox(key="general").set_value("all").run()
+    assert (at.dataframe[0].value["generality"] > 10).any()
+
+
+def test_a_limit_of_ones_own_is_understood_and_nonsense_is_none(whole_cache, open_app):
+    at = open_app("layers", general=["12.5 %"])
+    assert not at.exception
+    assert at.selectbox(key="general").value == "12.5 %"
+    at = open_app("layers", general=["many"])
+    assert not at.exception
+    assert at.selectbox(key="general").value == "all"

@@ -80,3 +80,33 @@ def test_click_on_a_picture_opens_its_image_page(whole_cache, open_app):
     assert not at.exception
     assert at.title[0].value == "Image"
     assert at.query_params["image"]
+
+
+def axis_title(spec: dict) -> str:
+    (title,) = [part["encoding"]["x"]["title"] for part in spec.get("layer", [spec])]
+    return title
+
+
+def test_words_are_shown_by_the_rows_that_were_chosen_and_the_badge_says_by_which(whole_cache, open_app):
+    at = open_app("neuron", neuron=["L3.u4"])
+    for rows, axis in (("raw", "logit per unit"), ("centred", "above the mean token's"), ("cosine", "cosine of")):
+        at.segmented_control(key="words").set_value(rows).run()
+        assert not at.exception
+        (spec,) = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
+        assert axis in axis_title(spec)
+        said = " ".join(element.value for element in at.markdown)
+        assert ("Not interpretable" if rows == "cosine" else "Interpretable") + f" by {rows} rows" in said
+
+
+def test_rows_of_an_address_that_mean_nothing_are_raw(whole_cache, open_app):
+    at = open_app("neuron", neuron=["L3.u4"], words=["whitened"])
+    assert not at.exception
+    assert at.segmented_control(key="words").value == "raw"
+
+
+def test_generality_stands_beside_chance_and_the_random_ranking(whole_cache, open_app):
+    at = open_app("neuron", neuron=["L3.u0"])
+    ranks = at.dataframe[0].value
+    assert ranks["generality"].max() > 0
+    assert "General: the share of nouns whose top 4 (1.6 %) have it; by chance 1.6" in captions(at)
+    assert "by random rankings" in captions(at)

@@ -85,5 +85,9 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         f"{result['run_id']}: {result['n_neurons']} units decoded, {result['n_looks']} looks, "
         f"{result['n_fields']} compared with nouns{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
+    print(
+        f"interpretable units: {result['n_interpretable']} by raw rows of W_U (and centred ones, which name the same "
+        f"tokens), {result['n_cosine_interpretable']} by cosine-normalised ones"
+    )
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")

@@ -79,6 +79,8 @@ class Annotated:
     n_looks: int
     n_fields: int
     n_failed: int
+    n_interpretable: int = 0  # units whose ten tokens are words, by raw rows, and so by centred ones
+    n_cosine_interpretable: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,19 @@ def annotate(
 
 
 def count(run_path: Path) -> Annotated:
-    """Counts the rows of a run's annotation shards; a unit that two calls looked at counts twice."""
-    counts = dict.fromkeys(("neuron", "look", "field", "failure"), 0)
+    """Counts the rows of a run's annotation shards; a look that two calls took counts twice, a unit once."""
+    counts = dict.fromkeys(("look", "field", "failure"), 0)
+    units: dict[str, set[Neuron]] = {"": set(), "is_interpretable": set(), "is_cosine_interpretable": set()}
     for name in shards.finished_shards(run_path):
         if name.startswith((NEURONS_SHARD, PREFIX, MASKS, REFERENCES)):
             tables = shards.read_shard(run_path / name)
             counts = {table: n + (len(tables[table]) if table in tables else 0) for table, n in counts.items()}
-    return Annotated(counts["neuron"], counts["look"], counts["field"], counts["failure"])
+            if "neuron" in tables:
+                for flag in units:
+                    rows = tables["neuron"]
+                    units[flag] |= _units(rows.filter(pc.fill_null(rows[flag], False)) if flag else rows)
+    n_neurons, *n_words = map(len, units.values())
+    return Annotated(n_neurons, counts["look"], counts["field"], counts["failure"], *n_words)
 
 
 @dataclass(frozen=True)
@@ -245,12 +253,14 @@ def _decode_stored(asked: _Asked, progress: ProgressCallback) -> None:
 
 
 def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCallback) -> None:
-    """Writes the words of those `needed` units that no earlier call has decoded, as a shard of the run."""
+    """Writes the words of those `needed` units that no earlier call has decoded, as a shard of the run. Units that an
+    earlier version decoded by raw rows alone are decoded again.
+    """
     finished = shards.finished_shards(scored.path)
     known: set[Neuron] = set()
     for name in finished:
         if name.startswith(NEURONS_SHARD):
-            known |= _units(shards.read_shard(scored.path / name)["neuron"])
+            known |= _units(_by_cosines(shards.read_shard(scored.path / name)["neuron"]))
     units = sorted(needed - known)
     if not units:
         return
@@ -258,6 +268,10 @@ def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCal
     digest = hashlib.sha256(" ".join(map(str, units)).encode()).hexdigest()
     name = NEURONS_SHARD if NEURONS_SHARD not in finished else f"{NEURONS_SHARD}-{digest[:8]}"
     shards.write_shard(scored.path, name, {"neuron": decode_units(scored.model, units)})
+
+
+def _by_cosines(neurons: pa.Table) -> pa.Table:
+    return neurons.filter(pc.is_valid(neurons["cosine_tokens"]))
 
 
 def _why_no_grid(asked: _Asked) -> str:

@@ -9,8 +9,10 @@ from mmn.studies.table import Table
 TABLES: Final = (
     Table(
         "neuron",
-        "model_fingerprint text, layer int16, unit int32, tokens texts10, logits floats10, is_interpretable bool",
+        "model_fingerprint text, layer int16, unit int32, tokens texts10, logits floats10, is_interpretable bool, "
+        "mean_logit float?, cosine_tokens texts10?, cosines floats10?, is_cosine_interpretable bool?",
         key=("model_fingerprint", "layer", "unit"),
+        later=dict.fromkeys(("mean_logit", "cosine_tokens", "cosines", "is_cosine_interpretable")),
         is_of_model=True,
     ),
     Table(

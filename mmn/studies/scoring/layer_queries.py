@@ -10,9 +10,10 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.names import ORIGINAL
+from mmn.names import ORIGINAL, RAW
 from mmn.store.cells import checked_layers
-from mmn.store.reader import Reader
+from mmn.store.generality import GeneralityQueries, hide
+from mmn.store.neurons import WORD_COLUMNS
 
 MAX_UNIT_ROWS: Final = 500
 INTERPRETABLE: Final = {"interpretable": True, "not-interpretable": False}  # View.units -> is_interpretable
@@ -35,7 +36,7 @@ _LEMMA_RANKS = """
 # needs no unit's name, only how many of each rank lie in a layer; every image weighs 1, by all its rankings together.
 _LAYER_DISTRIBUTION = """
     WITH ranks AS ({ranks}),
-    meant AS (SELECT * FROM ranks {decoded}),
+    meant AS (SELECT * FROM ranks {decoded} {hidden}),
     best AS (SELECT method, layer, unit, min(rank) AS rank FROM meant GROUP BY method, layer, unit),
     sizes AS (SELECT unnest($ks)::INTEGER AS k),
     counted AS (
@@ -62,7 +63,7 @@ _LAYER_DISTRIBUTION = """
 """
 
 _DECODED = """SEMI JOIN (
-    SELECT layer, unit FROM neuron WHERE model_fingerprint = $fingerprint AND is_interpretable = $interpretable
+    SELECT layer, unit FROM neuron WHERE model_fingerprint = $fingerprint AND {flag} = $interpretable
 ) USING (layer, unit)"""
 
 _LAYER_COUNTS_PER_IMAGE = """
@@ -72,7 +73,8 @@ _LAYER_COUNTS_PER_IMAGE = """
 """
 
 _UNIT_ROWS = """
-    WITH ranks AS ({ranks}),
+    WITH all_ranks AS ({ranks}),
+    ranks AS (SELECT * FROM all_ranks {hidden}),
     per_image AS (
         SELECT image_id, layer, unit, max(score) AS score, min(rank) AS rank
         FROM ranks WHERE $layer IS NULL OR layer = $layer GROUP BY image_id, layer, unit
@@ -104,7 +106,7 @@ _UNIT_ROWS = """
 """
 
 
-class LayerQueries(Reader):
+class LayerQueries(GeneralityQueries):
     """Counts of top units by layer."""
 
     def distribution(
@@ -116,6 +118,8 @@ class LayerQueries(Reader):
         layers: tuple[int, int] | None = None,
         variant: str = ORIGINAL,
         interpretable: bool | None = None,
+        words_by: str = RAW,
+        most_general: float | None = None,
     ) -> pd.DataFrame:
         """Returns how many units of each layer are among the top k: of at least one image, and of an image on average.
 
@@ -131,13 +135,16 @@ class LayerQueries(Reader):
             variant: of the captions.
             interpretable: only those of the top k that are decoded and interpretable (P1's filter), or with False
                 decoded and not; None for all.
+            words_by: the rows of W_U that they are decoded by.
+            most_general: leaves out units that are more general than that, by the method itself (`store.generality`).
 
         Returns:
             method, k, layer, n_units, share, mean_units, n_images: one row for each, in the order given, layers
             without units too. `n_units` are distinct units; `share` is of all those of that method and k, so it adds up
             to 1 over all layers. `mean_units` is how many of a picture's top k lie in the layer, the mean over
             `n_images` pictures (with `lemmas`, first over the chosen nouns of a picture): it adds up to k over all
-            layers, to less with `interpretable`, and does not saturate as distinct units do in many pictures.
+            layers, to less with `interpretable` or `most_general`, and does not saturate as distinct units do in many
+            pictures.
 
         Raises:
             RunNotFoundError: no such run.
@@ -150,10 +157,12 @@ class LayerQueries(Reader):
                 "n_layers": run["n_layers"],
             }
             if interpretable is not None:
-                _require_decoded(cursor, run)
+                _require_decoded(cursor, run, words_by)
                 values |= {"fingerprint": run["model_fingerprint"], "interpretable": interpretable}
-            counted = _ask(cursor, _LAYER_DISTRIBUTION, values)
-            if interpretable is not None and counted["share"].isna().any():
+            hidden = self.hidden(run["run_id"], methods, most_general)
+            counted = _ask(cursor, _LAYER_DISTRIBUTION, values, words_by, hidden)
+            is_filtered = interpretable is not None or most_general is not None
+            if is_filtered and counted["share"].isna().any():
                 self.distribution(run_id, methods, ks, lemmas, layers, variant)  # raises if there is nothing to filter
                 counted["share"] = counted["share"].fillna(0.0)
             for method in counted.loc[counted["share"].isna(), "method"]:
@@ -184,11 +193,12 @@ class LayerQueries(Reader):
         layer: int | None = None,
         lemmas: Sequence[str] = (),
         variant: str = ORIGINAL,
+        most_general: float | None = None,
     ) -> pd.DataFrame:
         """Returns the units behind a bar of `distribution`, best rank first, at most 500.
 
         Columns: layer, unit, n_images (with the unit in their top k), n_concepts (lemmas whose own top k has it),
-        mean_score and max_score over those images, best_rank.
+        mean_score and max_score over those images, best_rank. Units more general than `most_general` are left out.
 
         Raises:
             RunNotFoundError: no such run.
@@ -197,7 +207,7 @@ class LayerQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             checked_layers(run, None if layer is None else (layer, layer))
             values = _selection(run, [method], [k], lemmas, variant) | {"layer": layer, "limit": MAX_UNIT_ROWS}
-            rows = _ask(cursor, _UNIT_ROWS, values)
+            rows = _ask(cursor, _UNIT_ROWS, values, hidden=self.hidden(run["run_id"], [method], most_general))
             if not len(rows) and not len(_ask(cursor, _LAYER_COUNTS_PER_IMAGE, values)):
                 raise self._nothing(cursor, run, method, values)
             return rows
@@ -228,18 +238,26 @@ def _selection(
     }
 
 
-def _ask(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> pd.DataFrame:
+def _ask(
+    cursor: duckdb.DuckDBPyConnection,
+    sql: str,
+    values: dict[str, Any],
+    words_by: str = RAW,
+    hidden: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Returns the answer to a question about ranks, giving it those of `values` that it names."""
-    decoded = _DECODED if "interpretable" in values else ""
-    sql = sql.format(ranks=_LEMMA_RANKS if values["lemmas"] else _IMAGE_RANKS, decoded=decoded)
+    decoded = _DECODED.format(flag=WORD_COLUMNS[words_by].flag) if "interpretable" in values else ""
+    ranks = _LEMMA_RANKS if values["lemmas"] else _IMAGE_RANKS
+    sql = sql.format(ranks=ranks, decoded=decoded, hidden=hide(cursor, hidden))
     named = set(re.findall(r"\$(\w+)", sql))
     return cursor.sql(sql, params={name: value for name, value in values.items() if name in named}).df()
 
 
-def _require_decoded(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> None:
-    fingerprint = [run["model_fingerprint"]]
-    if not cursor.execute("SELECT 1 FROM neuron WHERE model_fingerprint = ? LIMIT 1", fingerprint).fetchall():
+def _require_decoded(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], words_by: str) -> None:
+    flag = WORD_COLUMNS[words_by].flag
+    question = f"SELECT 1 FROM neuron WHERE model_fingerprint = ? AND {flag} IS NOT NULL LIMIT 1"  # noqa: S608 - ours
+    if not cursor.execute(question, [run["model_fingerprint"]]).fetchall():
         raise UsageError(
-            f"no unit of {run['model']} is decoded, so none is known to be interpretable: "
+            f"no unit of {run['model']} is decoded by {words_by} rows, so none is known to be interpretable: "
             f"run `mmn annotate {run['run_id']}`"
         )

@@ -9,10 +9,10 @@ import pandas as pd
 from mmn.core import unit_name
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import clipped, concepts_in_words
-from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM
+from mmn.figures.wording import clipped, concepts_in_words, without_general
+from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, RAW
 from mmn.store import Store
-from mmn.store.neurons import NeuronQueries
+from mmn.store.neurons import NeuronQueries, words_of
 from mmn.store.pictures import PictureQueries
 from mmn.store.rankings import RankingQueries, d_experts
 from mmn.studies.scoring.budget_figures import stacked_range
@@ -43,9 +43,13 @@ def layers(store: Store, asked: Asked) -> Rows:
         view.concepts,
         view.layers,
         interpretable=INTERPRETABLE.get(view.units),
+        words_by=view.words_by or RAW,
+        most_general=view.generality,
     )
-    kind = f", {view.units.replace('-', ' ')} units only" if view.units in INTERPRETABLE else ""
-    words: dict[str, Any] = {"subset": concepts_in_words(view.concepts) + kind}
+    by = f" by {view.words_by} rows" if view.words_by else ""
+    kind = f", {view.units.replace('-', ' ')} units only{by}" if view.units in INTERPRETABLE else ""
+    subset = concepts_in_words(view.concepts) + kind + without_general(view.generality)
+    words: dict[str, Any] = {"subset": subset}
     words["quantity"] = QUANTITIES[view.quantity or "per-picture"]
     if len({*methods} - {RANDOM}) > 1:
         words["y_max"] = highest(data, asked.run["d_mlp"], words["quantity"])
@@ -110,11 +114,14 @@ def top_share(store: Store, asked: Asked) -> Rows:
         raise UsageError(f"the logit of {low[0]!r} is not above zero, so a share of it means nothing")
     ask = store.ask(PictureQueries).top_share
     sums = [
-        ask(asked.run_id, picture["image_id"], noun, CONTRIBUTION_FOLDED, ks).assign(noun=noun) for noun in nouns.index
+        ask(asked.run_id, picture["image_id"], noun, CONTRIBUTION_FOLDED, ks, asked.view.generality).assign(noun=noun)
+        for noun in nouns.index
     ]
     data = pd.concat(sums)
     return Rows(
-        data.assign(share=data["logit"] / data["noun"].map(nouns["logit"])), asked.run, {"of": _caption(picture)}
+        data.assign(share=data["logit"] / data["noun"].map(nouns["logit"])),
+        asked.run,
+        {"of": _caption(picture) + without_general(asked.view.generality)},
     )
 
 
@@ -122,16 +129,18 @@ def tokens(store: Store, asked: Asked) -> Rows:
     """The tokens that a unit raises most.
 
     Raises:
-        UsageError: no unit was asked for, the model does not have it, or it is not decoded.
+        UsageError: no unit was asked for, the model does not have it, or it is not decoded (by these rows).
     """
     neuron = asked.view.neuron
     if neuron is None:
         raise UsageError("tokens wants a unit, as --neuron L14.u2019")
-    known = store.ask(NeuronQueries).neuron(asked.run_id, neuron)
-    if known["tokens"] is None:
-        raise UsageError(f"{neuron} is not decoded yet; mmn annotate {asked.run_id} does that")
-    data = pd.DataFrame({"token": known["tokens"], "logit": known["logits"]})
-    return Rows(data, asked.run, {"neuron": unit_name(neuron, d_experts(asked.run))})
+    rows = asked.view.words_by or RAW
+    words = words_of(store.ask(NeuronQueries).neuron(asked.run_id, neuron), rows)
+    if words is None:
+        by = f" by {rows} rows" if rows != RAW else ""
+        raise UsageError(f"{neuron} is not decoded{by} yet; mmn annotate {asked.run_id} does that")
+    data = pd.DataFrame({"token": words.tokens, words.value: words.values})
+    return Rows(data, asked.run, {"neuron": unit_name(neuron, d_experts(asked.run)), "words_by": rows})
 
 
 def _nouns(store: Store, asked: Asked) -> tuple[dict[str, Any], pd.DataFrame]:

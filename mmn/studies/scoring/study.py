@@ -20,7 +20,7 @@ STUDY: Final = Study(
         Figure(
             "layers",
             "top units per layer",
-            ("methods", "ks", "shares", "concepts", "layers", "quantity", "units", "control"),
+            ("methods", "ks", "shares", "concepts", "layers", "quantity", "units", "generality", "words_by", "control"),
             f"{_HERE}.rows:layers",
             f"{_HERE}.layer_figures:layer_distribution",
             height=lambda _data: 420,
@@ -45,14 +45,14 @@ STUDY: Final = Study(
         Figure(
             "top-share",
             "how much of a noun's logit its top units make up",
-            ("image", "noun", "rival", "ks", "shares"),
+            ("image", "noun", "rival", "ks", "shares", "generality"),
             f"{_HERE}.rows:top_share",
             f"{_HERE}.budget_figures:top_share",
         ),
         Figure(
             "tokens",
             "what a unit writes",
-            ("neuron",),
+            ("neuron", "words_by"),
             f"{_HERE}.rows:tokens",
             f"{_HERE}.unit_figures:decoded_tokens",
             height=lambda _data: 320,

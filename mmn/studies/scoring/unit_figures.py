@@ -1,4 +1,7 @@
-"""What does a unit write? The ten tokens that its output raises most, with their logits (P1, P2: decoding a unit)."""
+"""What does a unit write? The ten tokens that its output raises most, with their logits (P1, P2: decoding a unit).
+
+Or the ten whose rows of W_U lie nearest to what it writes, with their cosines (OURS).
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,27 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import SECOND
-from mmn.figures.wording import token_text
+from mmn.figures.wording import require, token_text
+from mmn.names import CENTRED, COSINE, RAW
 
-COLUMNS: Final = ("token", "logit")
+VALUES: Final[Mapping[str, tuple[str, str]]] = {  # rows of W_U -> the column of what is drawn, and its axis
+    RAW: ("logit", "logit per unit of activation"),
+    CENTRED: ("logit", "logit above the mean token's, per unit of activation"),
+    COSINE: ("cosine", "cosine of W_U[t] and W_out[:, i]"),
+}
 
 
-def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str) -> alt.TopLevelMixin:
-    """Bars of the logits W_U[t] · W_out[:, i] of a unit's ten tokens, highest first.
+def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str, words_by: str = RAW) -> alt.TopLevelMixin:
+    """Bars of the logits W_U[t] · W_out[:, i] of a unit's ten tokens, highest first; of cosines by cosine rows.
 
     Args:
-        data: token, logit; in order.
+        data: token, and logit or cosine; in order.
         run: the run's row: model.
         neuron: the unit, as `L14.u2019` or `L14.e3.u201`.
+        words_by: the rows of W_U that they are by, one of `names.WORD_ROWS`.
     """
-    assert set(COLUMNS) <= set(data.columns), f"missing columns: {sorted(set(COLUMNS) - set(data.columns))}"
+    value, axis = VALUES[words_by]
+    require(data.columns, ("token", value))
     rows = data.assign(place=range(1, len(data) + 1), words=[token_text(text) for text in data["token"]])
     rows["row"] = [f"{place}. {words}" for place, words in zip(rows["place"], rows["words"], strict=True)]
     return (
@@ -35,15 +45,15 @@ def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str) -> a
                 title=None,
                 axis=alt.Axis(labelLimit=130, labelOverlap=False, labelFlush=False),
             ),
-            alt.X("logit:Q", title="logit per unit of activation", axis=alt.Axis(tickCount=5)),
-            tooltip=[alt.Tooltip("words:N", title="token"), alt.Tooltip("logit:Q", format=".3f")],
+            alt.X(f"{value}:Q", title=axis, axis=alt.Axis(tickCount=5)),
+            tooltip=[alt.Tooltip("words:N", title="token"), alt.Tooltip(f"{value}:Q", format=".3f")],
         )
         .properties(
             height=200,
             title=alt.TitleParams(
                 frame="bounds",
                 text=f"What {neuron} writes",
-                subtitle=[f"{run['model']}, top {len(rows)} tokens"],
+                subtitle=[f"{run['model']}, top {len(rows)} tokens by {words_by} rows of W_U"],
             ),
         )
     )
