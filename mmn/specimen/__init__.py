@@ -11,5 +11,6 @@ MAP_PATHS = {"specimen-smollm": Path(__file__).parent / "model-smollm" / "limber
 MODELS = (*MODEL_PATHS, *MAP_PATHS)
 GALLERY_PATH = Path(__file__).parent / "gallery"
 MASKS_PATH = Path(__file__).parent / "masks"
-RUN_PATH = Path(__file__).parent / "run"
+RUN_PATH = Path(__file__).parent / "run"  # the specimen's
+RUN_PATHS = (RUN_PATH, Path(__file__).parent / "run-smollm")
 DISPLAY_SIDE = 336  # pixels; the model sees 112, its processor does the resizing

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Final
 
-from mmn.specimen import MODEL_PATHS
+from mmn.specimen import MAP_PATHS, MODEL_PATHS
 from mmn.specimen.world import NOUNS, PLACES
 
 TEMPLATE_PATH: Final = Path(__file__).parent / "card.md"
+MAP_TEMPLATE_PATH: Final = Path(__file__).parent / "card-smollm.md"
+STYLES: Final = {"noto": "Noto, as the gallery's", "fluent": "Fluent", "twemoji": "Twemoji, never trained on"}
+COLUMNS: Final = ("noun_recall", "noun_precision", "noun_kinds_recall", "of_probe", "place", "exact")
 ABOUT: Final = {
     "specimen": "Everything in it was trained on pictures.",
     "specimen-frozen": "Its feed-forward layers, embeddings and unembedding were trained on text alone and then "
@@ -22,6 +25,30 @@ ABOUT: Final = {
 def main() -> None:
     for name, path in MODEL_PATHS.items():
         (path / "README.md").write_text(card_of(name, path))
+    for file in MAP_PATHS.values():
+        (file.parent / "README.md").write_text(card_of_map(file.parent))
+
+
+def card_of_map(path: Path) -> str:
+    """The card of a map, from what its training and its evaluation wrote beside it."""
+    trained = json.loads((path / "training.json").read_text())
+    found = json.loads((path / "evaluation.json").read_text())
+    rows = []
+    for style, title in STYLES.items():
+        values = found[style] | {"of_probe": found[style]["noun_kinds_recall"] / found["probe"][style]}
+        rows.append(f"| {title} | " + " | ".join(f"{values[column]:.3f}" for column in COLUMNS) + " |")
+    photographs = found["photographs"]
+    named = f"Of {photographs['n']} photographs whose noun it knows it names {photographs['named']}"
+    chance = f"by chance, with another photograph's caption, {photographs['named_by_chance']:.1f}"
+    return MAP_TEMPLATE_PATH.read_text().format(
+        **trained | {"losses": ", ".join(map(str, trained["losses"][::10]))},
+        table="\n".join(rows),
+        shuffled=found["shuffled"],
+        n_scenes=found["noto"]["n_scenes"],
+        n_probe=found["n_probe"],
+        megabytes=(path / "map.safetensors").stat().st_size / 1e6,
+        photographs=f"{named}; {chance}.",
+    )
 
 
 def card_of(name: str, path: Path) -> str:

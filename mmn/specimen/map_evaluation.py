@@ -30,6 +30,7 @@ from mmn.specimen.world import NOUNS, Scene
 
 BATCH = 25
 MOST_NEW = 30  # tokens
+N_FITTED = 8000  # scenes that the probe is fitted on
 SHIFT = 7  # a shuffled pair: the caption of the scene so many further on
 
 
@@ -47,10 +48,13 @@ def main() -> None:
             report["shuffled"] = judge(captions[SHIFT:] + captions[:SHIFT], scenes)
             report["examples"] = captions[:12]
     if arguments.features:
-        report["probe"] = probe_of(arguments.features, scenes)
+        report["probe"], report["n_probe"] = probe_of(arguments.features, scenes), N_FITTED
     if arguments.photos:
         report["photographs"] = photographs(model, arguments.photos)
-    print(json.dumps(report, indent=2))
+    text = json.dumps(report, indent=2)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    print(text)
 
 
 @torch.inference_mode()
@@ -65,9 +69,9 @@ def caption(model: Model, images: Sequence[Image.Image]) -> list[str]:
     return captions
 
 
-def probe_of(folder: Path, scenes: list[Scene], n_fitted: int = 8000) -> dict[str, float]:
+def probe_of(folder: Path, scenes: list[Scene]) -> dict[str, float]:
     """Noun recall of a linear probe, by style."""
-    features, eye = cached_features(folder, n_fitted, "train-0"), Eye()
+    features, eye = cached_features(folder, N_FITTED, "train-0"), Eye()
     probe = fit_probe(features)
     return {style: probe_recall(probe, states_of(eye, scenes, style), scenes) for style in SHEETS}
 
@@ -99,6 +103,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--features", type=Path, help="folder of training features, for the probe")
     parser.add_argument("--photos", type=Path, help="folder of photographs whose file names name what they show")
+    parser.add_argument("--out", type=Path, help="file that the report is written to, too")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""Scores the gallery, runs every experiment on it and puts the run beside it: `python -m mmn.specimen.ship [CACHE]`.
+"""Scores the gallery, runs every study on it and puts the run beside it: `python -m mmn.specimen.ship MODEL [CACHE]`.
 
-The app loads it at its first start, so that every page has something to show. With a cache folder, what is there
-already is not done again. The pictures' paths are made relative to the run's folder, so that the run is at home
+The app loads it at its first start, so that every page has something to show. Ship `specimen-smollm` first: of two
+bundled runs `latest` is the one that was scored last. With a cache folder, what is there already is not done again. The pictures' paths are made relative to the run's folder, so that the run is at home
 wherever the package is.
 """
 
@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,36 +19,56 @@ import pyarrow as pa
 from mmn import names
 from mmn.cli import DONE, main
 from mmn.runs import shards
-from mmn.specimen import GALLERY_PATH, RUN_PATH
+from mmn.specimen import GALLERY_PATH, RUN_PATH, RUN_PATHS
 from mmn.studies.registry import STUDIES
 
-TOP_K = 43  # 1.4 % of the specimen's units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits
 LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
 METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
-SCORE = f"score --model specimen --images gallery --methods {','.join(METHODS)} --top-k {TOP_K} --blank"
 MEASURED = [command for study in STUDIES for command in study.bundled]  # on as many pictures as fit
-MOST_BYTES = 17_000_000  # units found on other pictures take 1.5 of it
 AT_HOME = os.path.relpath(GALLERY_PATH, RUN_PATH) + os.sep
 
 
-def ship(cache_path: Path) -> None:
+@dataclass(frozen=True)
+class Shipment:
+    """What is scored for a model, where it goes, and how much of it a package should carry."""
+
+    run_path: Path
+    top_k: int
+    most_bytes: int
+    more: str = ""
+
+    def score(self, model: str) -> str:
+        methods = ",".join(METHODS)
+        return f"score --model {model} --images gallery --methods {methods} --top-k {self.top_k} --blank{self.more}"
+
+
+SHIPMENTS = {
+    # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
+    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=17_000_000),
+    "specimen-smollm": Shipment(RUN_PATHS[1], top_k=100, most_bytes=6_000_000, more=" --limit 128 --max-new-tokens 24"),
+}
+
+
+def ship(model: str, cache_path: Path) -> None:
     """Runs the commands in a cache of their own, then puts the run's shards into the package.
 
     Raises:
         AssertionError: a command failed, or the run is larger than a package should carry.
     """
-    for command in (SCORE, *MEASURED):
+    shipment = SHIPMENTS[model]
+    run_path = shipment.run_path
+    for command in (shipment.score(model), *MEASURED):
         assert main([*command.split(), "--cache", str(cache_path)]) == DONE, command
     (scored,) = (cache_path / "runs").iterdir()
-    shutil.rmtree(RUN_PATH, ignore_errors=True)
-    RUN_PATH.mkdir()
+    shutil.rmtree(run_path, ignore_errors=True)
+    run_path.mkdir()
     for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
-        shutil.copy(scored / name, RUN_PATH / name)
+        shutil.copy(scored / name, run_path / name)
     for name in sorted(shards.finished_shards(scored)):
-        shards.write_shard(RUN_PATH, name, _at_home(shards.read_shard(scored / name)))
-    size = sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file())
-    assert size <= MOST_BYTES, f"{size} bytes is more than a package should carry; lower TOP_K"
-    print(f"{RUN_PATH}: {size / 1e6:.1f} MB")
+        shards.write_shard(run_path, name, _at_home(shards.read_shard(scored / name)))
+    size = sum(file.stat().st_size for file in run_path.rglob("*") if file.is_file())
+    assert size <= shipment.most_bytes, f"{size} bytes is more than a package should carry; lower top_k"
+    print(f"{run_path}: {size / 1e6:.1f} MB")
 
 
 def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
@@ -67,8 +88,8 @@ def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        ship(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        ship(sys.argv[1], Path(sys.argv[2]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            ship(Path(folder))
+            ship(sys.argv[1], Path(folder))

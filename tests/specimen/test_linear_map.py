@@ -58,7 +58,9 @@ def test_only_the_map_is_trained_and_its_loss_falls(
 ) -> None:
     before = frozen_digest(reader)
     options = argparse.Namespace(out=tmp_path, compile=False, seed=0)
-    report = train(reader, features, tokens(features, monkeypatch), Recipe(N_SCENES, 50, 8, 3e-2, 5.0, "random"), options)
+    report = train(
+        reader, features, tokens(features, monkeypatch), Recipe(N_SCENES, 50, 8, 3e-2, 5.0, "random"), options
+    )
     assert report["scenes_seen"] == N_SCENES * 50
     assert report["losses"][-1] < 0.9 * report["losses"][0]
     assert frozen_digest(reader) == before

@@ -10,7 +10,7 @@ from mmn.models.checkpoints import fingerprint
 from mmn.names import BLANK, ORIGINAL
 from mmn.runs import shards
 from mmn.specimen import GALLERY_PATH, MODEL_PATH, RUN_PATH
-from mmn.specimen.ship import MOST_BYTES
+from mmn.specimen.ship import SHIPMENTS
 from mmn.store import Store
 
 N_PICTURES = 512
@@ -27,7 +27,9 @@ def test_it_is_complete_and_small() -> None:
     _, outcome = shards.read_run(RUN_PATH)
     assert outcome is not None
     assert outcome.status == "complete"
-    assert sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file()) <= MOST_BYTES
+    assert (
+        sum(file.stat().st_size for file in RUN_PATH.rglob("*") if file.is_file()) <= SHIPMENTS["specimen"].most_bytes
+    )
 
 
 def test_it_is_of_the_bundled_model() -> None:
