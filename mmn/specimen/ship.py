@@ -1,8 +1,8 @@
 """Scores the gallery, runs every study on it and puts the run beside it: `python -m mmn.specimen.ship MODEL [CACHE]`.
 
 The app loads it at its first start, so that every page has something to show. Ship `specimen-smollm` first: of two
-bundled runs `latest` is the one that was scored last. With a cache folder, what is there already is not done again. The pictures' paths are made relative to the run's folder, so that the run is at home
-wherever the package is.
+bundled runs `latest` is the one that was scored last. With a cache folder, what is there already is not done again. The
+pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is.
 """
 
 from __future__ import annotations
