@@ -121,6 +121,19 @@ def test_any_part_changes_the_fingerprint(file: Path, model: Model, tmp_path: Pa
     assert load_model(f"limber:{again}").facts.fingerprint != model.facts.fingerprint
 
 
+def test_a_token_may_come_before_the_picture(file: Path, model: Model) -> None:
+    started = file.with_name("started.json")
+    started.write_text(json.dumps(json.loads(file.read_text()) | {"start": "<s>"}))
+    other = load_model(f"limber:{started}", device="cpu")
+    inputs = other.encode([picture()], other.exact_prompt("A picture of"))
+    ids, places = inputs["input_ids"][0], inputs["input_ids"][0] == other.image_token_id
+    assert ids[0] == other.tokenizer.convert_tokens_to_ids("<s>")
+    assert places[1 : 1 + N_PATCHES].all()
+    assert places.sum() == N_PATCHES
+    assert other.facts.fingerprint != model.facts.fingerprint
+    assert examine(other)["exactness_residual"] <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -128,6 +141,9 @@ def test_any_part_changes_the_fingerprint(file: Path, model: Model, tmp_path: Pa
         ({"projection": "projection.ckpt"}, "no pickled"),
         ({"vision_model": "./nowhere"}, "no folder"),
         ({"language_model": None}, "lacks language_model"),
+        ({"language_model": "pip:nothing"}, "no such package is known"),
+        ({"start": 7}, "expected a token of the language model, as text"),
+        ({"start": "<nowhere>"}, "which is no token of its language model"),
     ],
 )
 def test_a_part_that_is_not_there_is_named(change: dict, message: str, file: Path) -> None:
@@ -284,6 +300,27 @@ def resnet() -> tuple[Any, Any]:
     return hf.ResNetModel(config), hf.ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.9)
 
 
+def efficientnet() -> tuple[Any, Any]:
+    """Three steps of stride 2, padded as TensorFlow pads them: 8 × 8 places of a picture of 64 pixels."""
+    config = hf.EfficientNetConfig(
+        image_size=64,
+        width_coefficient=VISION_WIDTH / 1280,
+        depth_coefficient=1.0,
+        hidden_dim=VISION_WIDTH,
+        in_channels=[32, 16],
+        out_channels=[16, 24],
+        kernel_sizes=[3, 5],
+        strides=[2, 2],
+        num_block_repeats=[1, 2],
+        expand_ratios=[1, 6],
+    )
+    encoder = hf.EfficientNetModel(config)
+    for parameter in encoder.parameters():
+        if parameter.ndim == 4:  # as they come, they let next to nothing through
+            torch.nn.init.kaiming_normal_(parameter)
+    return encoder, hf.SiglipImageProcessor(size=square(64))
+
+
 def square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
 
@@ -298,6 +335,7 @@ ENCODERS: dict[str, tuple[Callable[[], tuple[Any, Any]], tuple[int, int], int]] 
     "vit": (vit, (4, 4), 1),
     "swin": (swin, (8, 8), 0),
     "resnet": (resnet, (8, 8), 0),
+    "efficientnet": (efficientnet, (8, 8), 0),
 }
 
 
@@ -334,11 +372,14 @@ def test_any_encoder_gives_a_grid_of_image_tokens(name: str, file: Path, tmp_pat
     assert image_grid(model, inputs, (80, 60)).tiles[0].shape == grid
 
 
+@pytest.mark.parametrize("make", [resnet, efficientnet])
 @torch.inference_mode()
-def test_the_places_of_a_map_lie_where_its_convolutions_look(file: Path, tmp_path: Path) -> None:
+def test_the_places_of_a_map_lie_where_its_convolutions_look(
+    make: Callable[[], tuple[Any, Any]], file: Path, tmp_path: Path
+) -> None:
     """The mean place of what changes with a spot is the spot's, on the average over spots and weights.
 
-    Half a place to the right and below, where equal stretches would put them, is six pixels.
+    Half a place to one side, where equal stretches would put them, is six pixels.
     """
     plain = Image.new("RGB", (100, 100), (30, 30, 30))
     spots = [(left, top) for left in (30, 40, 50, 60) for top in (30, 40, 50, 60)]
@@ -346,7 +387,7 @@ def test_the_places_of_a_map_lie_where_its_convolutions_look(file: Path, tmp_pat
     for seed in range(3):
         (tmp_path / str(seed)).mkdir()
         torch.manual_seed(seed)
-        model = load_model(f"limber:{with_encoder(file, tmp_path / str(seed), resnet(), seed=seed)}", device="cpu")
+        model = load_model(f"limber:{with_encoder(file, tmp_path / str(seed), make(), seed=seed)}", device="cpu")
         grids = image_grid(model, model.encode([plain], model.exact_prompt("A")), plain.size)
         centres = torch.tensor([middle(grids.box_of(token)) for token in range(64)])
         for left, top in spots:
