@@ -30,7 +30,8 @@ ENGINES = {"local": lambda: None, "ray": _ray}
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("score", help="the main job; prints the run id")
-    parser.add_argument("--model", required=True, metavar="M", help="specimen, specimen-frozen, specimen-smollm, a folder, a hub id")
+    bundled = "specimen, specimen-frozen, specimen-smollm"
+    parser.add_argument("--model", required=True, metavar="M", help=f"{bundled}, a folder, a hub id")
     parser.add_argument("--delta", type=Path, metavar="FILE", help="with the edit that mmn edit wrote to FILE")
     parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
     parser.add_argument("--preset", choices=tuple(PRESETS), help="a paper's settings for what is not given here")
