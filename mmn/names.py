@@ -192,4 +192,5 @@ CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 RUN_STATES: Final = (RUNNING, COMPLETE, CANCELLED, FAILED)
 
-BUDGET_TERMS: Final = ("embedding", "attention", "ffn", "bias")
+CROSS_ATTENTION: Final = "cross-attention"  # a budget's term: in an encoder-decoder, to what its encoder read
+BUDGET_TERMS: Final = ("embedding", "attention", CROSS_ATTENTION, "ffn", "bias")

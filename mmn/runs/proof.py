@@ -20,7 +20,7 @@ from torch import Tensor
 from mmn.core import Neuron
 from mmn.errors import UnsupportedModelError
 from mmn.models.model import Model
-from mmn.reading.captions import CaptionBatch
+from mmn.reading.captions import CaptionBatch, decoder_ids
 from mmn.reading.hooks import ACTIVATION, FFN, FINAL, ONCE, ablate, capture, capture_graph
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import contribution, folded_rows, written_rows
@@ -169,7 +169,7 @@ def _without(model: Model, ffn: Float[Tensor, "n d"] | None, wrote: Float[Tensor
 
 def _attribution(model: Model, batch: CaptionBatch) -> float | None:
     """The slope of the first row's first token along the activation of the middle layer's unit that matters most."""
-    n_values = batch.inputs["input_ids"].numel() * model.facts.n_units
+    n_values = decoder_ids(batch.inputs).numel() * model.facts.n_units
     is_too_large = n_values * BYTES_PER_UNIT > GRAPH_BYTES
     if model.dtype != torch.float32 or model.image_token_id is None or model.anatomy.mixtures or is_too_large:
         return None

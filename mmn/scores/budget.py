@@ -8,7 +8,8 @@ when the adapter is right, and large when a matrix, a norm or a position is not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +23,7 @@ from mmn.scores.equations import Rows, norm_bias
 @dataclass(frozen=True)
 class Budget:
     """Terms of n concepts' logits, in logits, float64. `bias` is the FFN's by layer, `last_bias` the final norm's and
-    the unembedding's own.
+    the unembedding's own; `others` are those of `Anatomy.others`, by name.
     """
 
     embedding: Float[Tensor, " n"]
@@ -30,9 +31,11 @@ class Budget:
     ffn: Float[Tensor, "n L"]
     bias: Float[Tensor, "n L"]
     last_bias: Float[Tensor, " n"]
+    others: Mapping[str, Float[Tensor, "n L"]] = field(default_factory=dict)
 
     def total(self) -> Float[Tensor, " n"]:
-        return self.embedding + self.attention.sum(1) + self.ffn.sum(1) + self.bias.sum(1) + self.last_bias
+        by_layer = self.attention + self.ffn + self.bias + sum(self.others.values())
+        return self.embedding + by_layer.sum(1) + self.last_bias
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,21 @@ def logit_budget(
     def share(values: Tensor) -> Tensor:
         return torch.einsum("nd,n...d->n...", folded64, values.double())
 
-    attention = captured.read_layers(ATTENTION, reading.rows, reading.steps)
+    def by_layer(site: str, gains: Sequence[float]) -> Tensor:
+        return share(captured.read_layers(site, reading.rows, reading.steps)) * folded64.new_tensor(gains)
+
     gains = anatomy.gains
     biases = [anatomy.ffn_bias(layer) for layer in range(anatomy.n_layers)]
-    by_layer = written if written.ndim == 3 else written[:, None].expand(-1, anatomy.n_layers, -1)
+    rows = written if written.ndim == 3 else written[:, None].expand(-1, anatomy.n_layers, -1)
     bias = [
-        folded64.new_zeros(len(folded)) if b is None else by_layer[:, layer].double() @ b.double()
+        folded64.new_zeros(len(folded)) if b is None else rows[:, layer].double() @ b.double()
         for layer, b in enumerate(biases)
     ]
     return Budget(
         embedding=gains.embedding * share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
-        attention=share(attention) * folded64.new_tensor(gains.attention),
+        attention=by_layer(ATTENTION, gains.attention),
         ffn=folded_scores.double().sum(dim=2),
         bias=torch.stack(bias, dim=1),
         last_bias=(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)).double(),
+        others={term: by_layer(term, gains.others) for term in anatomy.others},
     )

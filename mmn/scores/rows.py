@@ -132,6 +132,7 @@ def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) ->
     terms = [
         ("embedding", none, budget.embedding[:, None]),
         ("attention", layers, budget.attention),
+        *((term, layers, values) for term, values in budget.others.items()),
         ("ffn", layers, budget.ffn),
     ]
     if budget.bias.any() or budget.last_bias.any():

@@ -79,10 +79,10 @@ _OTHER_RANKS: Final = """
     WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = 'original' AND method != $method
 """
 
-_BUDGET: Final = """
+_BUDGET: Final = f"""
     SELECT term, layer::INTEGER AS layer, logit FROM budget
     WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = $variant
-    ORDER BY list_position(['embedding', 'attention', 'ffn', 'bias'], term), layer NULLS LAST
+    ORDER BY list_position({list(BUDGET_TERMS)}, term), layer NULLS LAST
 """
 
 _TOP_SCORES: Final = """
@@ -198,7 +198,7 @@ class PictureQueries(Reader):
     def budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
         """Returns the terms that add up to a noun's logit: term, layer (NaN for terms of no layer), logit.
 
-        Embedding first, then attention, FFN and biases, each by layer.
+        Embedding first, then attention, what else is added to the stream, FFN and biases, each by layer.
 
         Raises:
             RunNotFoundError: no such run.

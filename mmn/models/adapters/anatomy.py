@@ -11,8 +11,8 @@ experts (`experts.py`) the matrix is the unit's own expert's, and a carries the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,24 +24,32 @@ from mmn.errors import UnsupportedModelError
 from mmn.models.adapters.experts import EXPERTS, Mixture, find_mixture, has_experts
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
-from mmn.models.adapters.structure import Structure, find_structure, matrix_of
+from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of
+from mmn.names import CROSS_ATTENTION
 
 PLAIN = (nn.Linear, Conv1D)
 MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by
 LAYER_SCALAR = "layer_scalar"  # a layer's number that the residual stream is multiplied by behind it
 GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")  # whose tanh the two blocks of a cross-attention layer have
 SOFT_CAP = "final_logit_softcapping"
-ENCODER_DECODER = "has an encoder and a decoder: its prompt is read by the one, its caption written by the other"
+SCALED_HEADS = {  # a text config's flag, by model type: where it is true, W_U is given the stream times width^-0.5
+    **dict.fromkeys(("t5", "longt5"), "scale_decoder_outputs"),
+    **dict.fromkeys(("switch_transformers", "udop", "umt5"), "tie_word_embeddings"),
+}
 POST_NORM = "norms the residual stream itself behind each block, so that no unit's part of the logit can be told"
 
 
 @dataclass(frozen=True)
 class Gains:
-    """What is multiplied with what each part writes until it reaches the final norm: gates, multipliers, scalars."""
+    """What is multiplied with what each part writes until it reaches the final norm: gates, multipliers, scalars.
+
+    `others` is what else a layer writes, to which no gate of its own belongs.
+    """
 
     embedding: float
     attention: tuple[float, ...]
     ffn: tuple[float, ...]
+    others: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Anatomy:
         gains: see there.
         head_factor: that the product with W_U is multiplied by.
         soft_cap: c of logits = c · tanh(x / c), None without.
+        others: what else each layer adds to the stream, by the name of its term in the budget: an encoder-decoder's
+            cross-attention.
         mixtures: the FFN of each layer where some have a mixture of experts, and `ffn_outs`, `activations` and
             `post_ffns` are empty; () in other models.
     """
@@ -75,6 +85,7 @@ class Anatomy:
     post_norm: Norm = Norm.RMS
     head_factor: float = 1.0
     soft_cap: float | None = None
+    others: Mapping[str, tuple[nn.Module, ...]] = field(default_factory=dict)
     mixtures: tuple[Mixture, ...] = ()
 
     @property
@@ -141,6 +152,12 @@ class Anatomy:
         return self.soft_cap * torch.atanh(logits.double() / self.soft_cap).to(logits.dtype)
 
 
+def has_encoder(config: Any) -> bool:
+    """Whether the prompt is read by an encoder, and a caption written by a decoder that attends to what it made."""
+    parts = (config, config.get_text_config(decoder=True))
+    return any(getattr(part, "is_encoder_decoder", False) for part in parts)
+
+
 def find_anatomy(model: Any, family: Family) -> Anatomy:
     """Finds the parts in a model, with its weights or on the `meta` device without them.
 
@@ -149,7 +166,6 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
             what is multiplied), or the decoder is of a form that no scores are known for.
     """
     text_config = model.config.get_text_config(decoder=True)
-    _refuse_encoder_decoder(model, family, text_config)
     try:
         found = find_structure(model)
     except LookupError as error:
@@ -172,8 +188,9 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         gains=_gains(layers),
         post_ffns=post_ffns,
         post_norm=norm_form(found.layers[0].post_ffn, post_ffns[0]) if post_ffns else Norm.RMS,
-        head_factor=_head_factor(text_config, family),
+        head_factor=_head_factor(text_config, family, found.d_model),
         soft_cap=getattr(text_config, SOFT_CAP, None) if family.has_soft_cap else None,
+        others=_others(layers, found),
         mixtures=tuple(map(find_mixture, layers, found.layers)) if is_mixed else (),
     )
     _require_plain(anatomy, found)
@@ -184,9 +201,9 @@ def _parts(layers: Sequence[nn.Module], paths: Sequence[str]) -> tuple[Any, ...]
     return tuple(layer.get_submodule(path) for layer, path in zip(layers, paths, strict=True))
 
 
-def _refuse_encoder_decoder(model: Any, family: Family, text_config: Any) -> None:
-    if getattr(model.config, "is_encoder_decoder", False) or getattr(text_config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(f"this {family.model_type} model ({text_config.model_type}) {ENCODER_DECODER}")
+def _others(layers: Sequence[nn.Module], found: Structure) -> dict[str, tuple[nn.Module, ...]]:
+    paths = {CROSS_ATTENTION: [layer.cross for layer in found.layers]}
+    return {term: _parts(layers, of_layers) for term, of_layers in paths.items() if of_layers[0]}
 
 
 def _require_understood(family: Family, text_config: Any, found: Structure) -> None:
@@ -209,8 +226,12 @@ def _require_understood(family: Family, text_config: Any, found: Structure) -> N
         if len(layer.mixers) != 1 or not layer.activation:
             mixers = ", ".join(layer.mixers) or "none"
             raise UnsupportedModelError(f"{what}; layer {number} should have one attention, found {mixers}")
-        if (layer.post_ffn, layer.is_gated) != (found.layers[0].post_ffn, found.layers[0].is_gated):
-            raise UnsupportedModelError(f"{what}; layer {number} has another FFN than layer 0")
+        if _kind(layer) != _kind(found.layers[0]):
+            raise UnsupportedModelError(f"{what}; layer {number} has another FFN or attention than layer 0")
+
+
+def _kind(layer: Layer) -> tuple[bool, str, bool]:
+    return bool(layer.cross), layer.post_ffn, layer.is_gated
 
 
 def _gains(layers: Sequence[nn.Module]) -> Gains:
@@ -223,6 +244,7 @@ def _gains(layers: Sequence[nn.Module]) -> Gains:
         embedding=behind[0],
         attention=tuple(map(math.prod, zip(own, attention, behind, strict=False))),
         ffn=tuple(map(math.prod, zip(own, ffn, behind, strict=False))),
+        others=tuple(map(math.prod, zip(own, behind, strict=False))),
     )
 
 
@@ -292,6 +314,8 @@ def _require_experts_sizes(anatomy: Anatomy, found: Structure) -> None:
         )
 
 
-def _head_factor(text_config: Any, family: Family) -> float:
+def _head_factor(text_config: Any, family: Family, d_model: int) -> float:
     factor = getattr(text_config, family.head_factor) if family.head_factor else 1.0
-    return float(factor) / float(getattr(text_config, family.head_divisor) if family.head_divisor else 1.0)
+    divisor = getattr(text_config, family.head_divisor) if family.head_divisor else 1.0
+    is_scaled = getattr(text_config, SCALED_HEADS.get(text_config.model_type, ""), False)
+    return float(factor) / float(divisor) * (d_model**-0.5 if is_scaled else 1.0)

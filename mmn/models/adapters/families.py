@@ -19,6 +19,7 @@ REFUSED: dict[str, str] = {
     "mistral4": "it reads no pictures: the type is a text decoder alone",
     "muse_spark": "its experts write to a narrower stream, with a norm behind each",
     "pi0": "it gives a robot's actions, not text",
+    "pp_formulanet": "it takes no prompt, and writes the source of a formula",
     "qwen4_exp": "it has several residual streams, mixed anew for each token",
 }
 
@@ -153,6 +154,15 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("gemma4", nests_images=True, has_soft_cap=True),
         Family("gemma4_unified", nests_images=True, has_soft_cap=True),
+        Family(
+            "t5gemma2",
+            "google/t5gemma-2-270m-270m",
+            bare_prompt="{image}{prompt}",
+            nests_images=True,
+            has_soft_cap=True,
+        ),
+        Family("pix2struct", "google/pix2struct-textcaps-base", bare_prompt="{prompt}"),
+        Family("udop", "microsoft/udop-large", bare_prompt="{prompt}"),
         Family("granite4_vision", "ibm-granite/granite-vision-4.0-3b", head_divisor="logits_scaling"),
         Family("granite_docling", nests_images=True, head_divisor="logits_scaling"),
         Family("mistral_large4", has_soft_cap=True),

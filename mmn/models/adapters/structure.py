@@ -36,6 +36,7 @@ POST_ATTENTION = ("post_self_attn_layernorm", "post_operator_norm", "post_norm1"
 NOT_TEXT = re.compile(r"vision|visual|image|audio|qformer|vq|perceiver|resampler|protein|tower|vit|projector|merger")
 _FFN_PART = re.compile(r"mlp|ffn|feed_?forward|experts|moe|densere|ff\b|\bfc|dense|mixer|intermediate", re.IGNORECASE)
 _ATTENTION_PART = re.compile(r"attn|attention|conv\b|mamba|mixer|delta|shortconv", re.IGNORECASE)
+_CROSS_PART = re.compile(r"cross|enc", re.IGNORECASE)  # of a layer's second attention: to what the encoder read
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Layer:
         activation: the FFN's non-linearity, or where that is no module the matrix whose output it is given; "" for
             neither.
         mixers: what mixes positions: attention, linear attention, a convolution.
+        cross: the attention to an encoder's output that a layer has beside one of its mixers, "" for none.
         post_attention: norm between a mixer and the residual stream, "" for none.
         post_ffn: norm between W_out and the residual stream, "" for none.
     """
@@ -74,6 +76,7 @@ class Layer:
     is_fused: bool
     norms: tuple[str, ...]
     mixers: tuple[str, ...]
+    cross: str
     post_attention: str
     post_ffn: str
 
@@ -213,11 +216,8 @@ def _closeness(module: nn.Module, path: str, head_path: str) -> tuple[int, int, 
 def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
     names = {name.rpartition(".")[2] for name, _ in [*layer.named_modules(), *layer.named_parameters()]}
     norms = tuple(name for name, part in layer.named_modules() if name.count(".") < 2 and is_norm(part, d_model))
-    mixers = tuple(
-        name
-        for name, part in layer.named_children()
-        if _ATTENTION_PART.search(name) and "norm" not in name and list(part.parameters())  # no dropout
-    )
+    mixers = _mixers(layer)
+    crosses = [path for path in mixers if _CROSS_PART.search(path)] if len(mixers) > 1 else []
     matrices = ffn_matrices(layer, d_model)
     is_fused = bool(names & set(FUSED))
     post_ffn = next((name for name in POST_FFN if name in norms), "")
@@ -228,10 +228,41 @@ def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
         is_gated=is_fused or bool(names & {"gate_proj", "w3", "wi_1"}),
         is_fused=is_fused,
         norms=norms,
-        mixers=mixers,
+        mixers=tuple(path for path in mixers if path not in crosses[:1]),
+        cross=crosses[0] if crosses else "",
         post_attention=next((name for name in POST_ATTENTION if post_ffn and name in norms), ""),
         post_ffn=post_ffn,
     )
+
+
+def _mixers(layer: nn.Module) -> list[str]:
+    """Paths of what mixes positions: of a sublayer that adds to the stream itself (T5) its attention."""
+    found = []
+    for path, part in _parts_of(layer):
+        inside = [f"{path}.{name}" for name, child in part.named_children() if _is_mixer(name, child)]
+        if _is_sublayer(part):
+            found += inside
+        elif _is_mixer(path, part):
+            found.append(path)
+    return found
+
+
+def _parts_of(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A layer's children; of those in a list (T5's `layer`) each."""
+    for name, part in layer.named_children():
+        if isinstance(part, nn.ModuleList):
+            yield from ((f"{name}.{number}", one) for number, one in enumerate(part))
+        else:
+            yield name, part
+
+
+def _is_sublayer(part: nn.Module) -> bool:
+    return any(name == "layer_norm" and is_norm(child) for name, child in part.named_children())
+
+
+def _is_mixer(path: str, part: nn.Module) -> bool:
+    has_weights = bool(list(part.parameters()))  # no dropout
+    return has_weights and _ATTENTION_PART.search(path) is not None and "norm" not in path and not is_norm(part)
 
 
 def _activation(layer: nn.Module, ffn_out: str) -> str:

@@ -11,6 +11,7 @@ that predicts the next token (with left padding it is no padding in any row):
     experts      which routed experts the token went through; only in a layer that has some
     act          act(gate) of a gated FFN, without the up factor (m); only on request
     attention    what the attention adds to the residual stream, before a multiplier (d)
+    cross-attention  what the attention to an encoder's output adds to it (d); only in an encoder-decoder
     ffn          what W_out wrote, before the norm after it (d); only where there is one
     embedding    the residual stream before the first layer (d), once
     final        the residual stream before the final norm (d), once
@@ -145,6 +146,8 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
                 else:
                     watch(ACTIVATION, layer, anatomy.ffn_outs[layer], reads_input=True)
                 watch(ATTENTION, layer, anatomy.attentions[layer], reads_input=False)
+                for term, parts in anatomy.others.items():
+                    watch(term, layer, parts[layer], reads_input=False)
                 if anatomy.post_ffns:
                     watch(FFN, layer, anatomy.post_ffns[layer], reads_input=True)
                 if with_act and anatomy.is_gated and anatomy.activations:
