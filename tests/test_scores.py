@@ -42,7 +42,7 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
         "final_norm": final_norm,
         "norm": norm,
         "unembedding": nn.Linear(2, 4),
-        "gains": Gains(1.0, (1.0,) * len(outs), (1.0,) * len(outs)),
+        "gains": Gains(1.0, *[(1.0,) * len(outs)] * 3),
     }
     return Anatomy(**known)
 

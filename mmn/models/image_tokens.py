@@ -15,7 +15,7 @@ from mmn.models.model import Model
 def require_image_tokens(model: Model, what: str = "") -> None:
     """Raises `UsageError` for a model whose decoder has no image tokens; `what` was asked for needs them."""
     if model.image_token_id is None:
-        needs = what and f"{what} is of units at image tokens: "
+        needs = what and f"{what} is of units at image tokens, and "
         why = "; an encoder reads them, and scores are of the decoder's units" if model.has_encoder else ""
         raise UsageError(f"{needs}models of family {model.facts.family!r} have no image tokens in their prompt{why}")
 

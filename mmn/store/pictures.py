@@ -15,7 +15,7 @@ import pandas as pd
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
-from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL
+from mmn.names import BUDGET_TERMS, CONTRIBUTION_FOLDED, ORIGINAL
 from mmn.store.reader import Reader, require_concept, require_k
 
 TOP, BOTTOM = "top", "bottom"  # the highest scores (rank 1, 2, …), the suppressors (rank −1, −2, …)
@@ -79,10 +79,10 @@ _OTHER_RANKS: Final = """
     WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = 'original' AND method != $method
 """
 
-_BUDGET: Final = f"""
+_BUDGET: Final = """
     SELECT term, layer::INTEGER AS layer, logit FROM budget
     WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = $variant
-    ORDER BY list_position({list(BUDGET_TERMS)}, term), layer NULLS LAST
+    ORDER BY list_position($terms, term), layer NULLS LAST
 """
 
 _TOP_SCORES: Final = """
@@ -207,7 +207,7 @@ class PictureQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             require_concept(cursor, run, image_id, noun)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "variant": variant}
-            return cursor.sql(_BUDGET, params=key).df()
+            return cursor.sql(_BUDGET, params=key | {"terms": list(BUDGET_TERMS)}).df()
 
     def top_share(
         self, run_id: str, image_id: str, noun: str, method: str = CONTRIBUTION_FOLDED, ks: Sequence[int] = (1, 10, 100)
