@@ -193,4 +193,5 @@ FAILED: Final = "failed"
 RUN_STATES: Final = (RUNNING, COMPLETE, CANCELLED, FAILED)
 
 CROSS_ATTENTION: Final = "cross-attention"  # a budget's term: in an encoder-decoder, to what its encoder read
-BUDGET_TERMS: Final = ("embedding", "attention", CROSS_ATTENTION, "ffn", "bias")
+PER_LAYER_INPUT: Final = "per-layer input"  # likewise, in Gemma 4: of an embedding that each layer has of its own
+BUDGET_TERMS: Final = ("embedding", "attention", CROSS_ATTENTION, PER_LAYER_INPUT, "ffn", "bias")

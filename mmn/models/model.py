@@ -55,9 +55,10 @@ class Model:
         return self.processor.tokenizer
 
     def require_one_ffn(self, what: str) -> None:
-        """Raises `UsageError` for a mixture of experts: what is not there for them."""
+        """Raises `UsageError` for a mixture of experts, or for layers of several widths: what is not there for them."""
         if self.anatomy.mixtures:
-            raise UsageError(f"{what} is not there for mixtures of experts, and {self.facts.name} is one")
+            kind = "mixtures of experts" if self.anatomy.d_expert else "models whose layers differ in number of units"
+            raise UsageError(f"{what} is not there for {kind}, and {self.facts.name} is one")
 
     @property
     def end_token_ids(self) -> frozenset[int]:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.models.adapters import Anatomy
-from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, ONCE, Captured
+from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, INNER, ONCE, Captured
 from mmn.scores.equations import Rows, norm_bias
 
 
@@ -47,9 +47,15 @@ class Reading:
     token_ids: Int[Tensor, " n"]
 
 
-def ffn_outputs(anatomy: Anatomy, captured: Captured, reading: Reading) -> Float[Tensor, "n L d"] | None:
+def ffn_outputs(
+    anatomy: Anatomy, captured: Captured, reading: Reading
+) -> Float[Tensor, "n L d"] | Float[Tensor, "n L 3 d"] | None:
     """What each layer's W_out wrote, where a norm follows it (`equations.written_rows`); None where none does."""
-    return captured.read_layers(FFN, reading.rows, reading.steps) if anatomy.post_ffns else None
+    if not anatomy.post_ffns:
+        return None
+    sites = (FFN, *INNER) if anatomy.has_inner_norms else (FFN,)
+    read = [captured.read_layers(site, reading.rows, reading.steps) for site in sites]
+    return read[0] if len(read) == 1 else torch.stack(read, dim=2)
 
 
 def logit_budget(
@@ -76,11 +82,18 @@ def logit_budget(
         return torch.einsum("nd,n...d->n...", folded64, values.double())
 
     def by_layer(site: str, gains: Sequence[float]) -> Tensor:
-        return share(captured.read_layers(site, reading.rows, reading.steps)) * folded64.new_tensor(gains)
+        shares = [
+            share(captured.read(site, layer, reading.rows, reading.steps))
+            if (site, layer) in captured.steps
+            else folded64.new_zeros(len(folded))  # a layer without attention
+            for layer in range(anatomy.n_layers)
+        ]
+        return torch.stack(shares, dim=1) * folded64.new_tensor(gains)
 
     gains = anatomy.gains
     biases = [anatomy.ffn_bias(layer) for layer in range(anatomy.n_layers)]
-    rows = written if written.ndim == 3 else written[:, None].expand(-1, anatomy.n_layers, -1)
+    rows = written[:, None].expand(-1, anatomy.n_layers, -1) if written.ndim == 2 else written
+    rows = rows[:, :, 1] if rows.ndim == 4 else rows  # routed experts have no biases
     bias = [
         folded64.new_zeros(len(folded)) if b is None else rows[:, layer].double() @ b.double()
         for layer, b in enumerate(biases)

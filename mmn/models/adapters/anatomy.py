@@ -11,6 +11,7 @@ experts (`experts.py`) the matrix is the unit's own expert's, and a carries the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +22,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmn.errors import UnsupportedModelError
-from mmn.models.adapters.experts import EXPERTS, Mixture, find_mixture, has_experts
+from mmn.models.adapters.experts import EXPERTS, Mixture, differ, find_mixture
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
 from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of
-from mmn.names import CROSS_ATTENTION
+from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
 
 PLAIN = (nn.Linear, Conv1D)
 MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by
@@ -58,7 +59,7 @@ class Anatomy:
 
     Attributes:
         attentions: the module whose output is added to the residual stream: the attention (or linear attention, or
-            convolution), or the norm behind it.
+            convolution), or the norm behind it. None in a layer without (Nemotron-H: each layer is one of both).
         activations: the FFN's non-linearity: its input is z, its output act(z). A gated FFN multiplies that by `up`;
             in a plain one it is the activation a itself. Where it is no module, the matrix whose output is z.
         post_ffns: the norms between W_out and the residual stream, () where there are none; of the form `post_norm`.
@@ -66,14 +67,14 @@ class Anatomy:
         head_factor: that the product with W_U is multiplied by.
         soft_cap: c of logits = c · tanh(x / c), None without.
         others: what else each layer adds to the stream, by the name of its term in the budget: an encoder-decoder's
-            cross-attention.
-        mixtures: the FFN of each layer where some have a mixture of experts, and `ffn_outs`, `activations` and
-            `post_ffns` are empty; () in other models.
+            cross-attention, Gemma 4's per-layer input.
+        mixtures: the FFN of each layer where some have a mixture of experts, no FFN, or another number of units, and
+            `ffn_outs` and `activations` are empty; () in other models.
     """
 
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
-    attentions: tuple[nn.Module, ...]
+    attentions: tuple[nn.Module | None, ...]
     ffn_outs: tuple[nn.Linear | Conv1D, ...]
     activations: tuple[nn.Module, ...]
     is_gated: bool
@@ -111,6 +112,11 @@ class Anatomy:
     def d_experts(self) -> tuple[int, ...]:
         """By layer the units of a routed expert, 0 without; () in a model that has none."""
         return tuple(0 if one.routed is None else one.routed.d_expert for one in self.mixtures)
+
+    @property
+    def has_inner_norms(self) -> bool:
+        """Whether what experts wrote, and what the matrix beside them wrote, are normed each before they are added."""
+        return any(one.inner_norms for one in self.mixtures)
 
     @property
     def n_awake(self) -> int:
@@ -170,7 +176,7 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         found = find_structure(model)
     except LookupError as error:
         raise UnsupportedModelError(f"this {family.model_type} model cannot be read: {error}") from error
-    is_mixed = has_experts(found.layers)
+    is_mixed = differ(found.layers)
     _require_understood(family, text_config, found)
     layers = [model.get_submodule(layer.path) for layer in found.layers]
     final_norm = model.get_submodule(found.final_norm)
@@ -178,7 +184,7 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
     anatomy = Anatomy(
         decoder=model.get_submodule(found.decoder),
         layers=tuple(layers),
-        attentions=_parts(layers, [layer.post_attention or layer.mixers[0] for layer in found.layers]),
+        attentions=tuple(map(_attention, layers, found.layers)),
         ffn_outs=() if is_mixed else _parts(layers, [layer.ffn_outs[0].path for layer in found.layers]),
         activations=() if is_mixed else _parts(layers, [layer.activation for layer in found.layers]),
         is_gated=found.layers[0].is_gated,
@@ -201,37 +207,43 @@ def _parts(layers: Sequence[nn.Module], paths: Sequence[str]) -> tuple[Any, ...]
     return tuple(layer.get_submodule(path) for layer, path in zip(layers, paths, strict=True))
 
 
+def _attention(module: nn.Module, found: Layer) -> nn.Module | None:
+    return module.get_submodule(found.post_attention or found.mixers[0]) if found.mixers else None
+
+
 def _others(layers: Sequence[nn.Module], found: Structure) -> dict[str, tuple[nn.Module, ...]]:
-    paths = {CROSS_ATTENTION: [layer.cross for layer in found.layers]}
+    paths = {
+        CROSS_ATTENTION: [layer.cross for layer in found.layers],
+        PER_LAYER_INPUT: [layer.per_layer_input for layer in found.layers],
+    }
     return {term: _parts(layers, of_layers) for term, of_layers in paths.items() if of_layers[0]}
 
 
 def _require_understood(family: Family, text_config: Any, found: Structure) -> None:
-    """One FFN or mixture of experts, one mixer and the same norms in each layer, and a final norm."""
+    """One FFN or mixture of experts, one mixer (or only one of both) and the same norms in each layer, a final norm."""
     what = f"this {family.model_type} model uses a {text_config.model_type!r} text decoder"
     if found.final_norm is None:
         raise UnsupportedModelError(f"{what} that {POST_NORM}")
-    is_mixed = has_experts(found.layers)
+    is_mixed = differ(found.layers)
     for number, layer in enumerate(found.layers):
         kinds = {matrix.kind for matrix in layer.ffn_outs}
-        if is_mixed and layer.post_ffn:
-            raise UnsupportedModelError(f"{what}, whose layer {number} has norms of its own behind its experts")
-        if is_mixed and (not kinds or len(layer.mixers) != 1):
-            raise UnsupportedModelError(f"{what} with experts, whose layer {number} has no FFN, or no attention")
+        if len(layer.mixers) > 1 or not (layer.mixers or (is_mixed and kinds)):
+            mixers = ", ".join(layer.mixers) or "none"
+            raise UnsupportedModelError(f"{what}; layer {number} should have one attention, found {mixers}")
+        if _kind(layer) != _kind(found.layers[0]):
+            raise UnsupportedModelError(f"{what}; layer {number} has other norms or terms than layer 0")
         if is_mixed:
             continue
         if len(layer.ffn_outs) != 1 or not kinds <= {"linear", "conv1d"}:
             matrices = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in layer.ffn_outs) or "none"
             raise UnsupportedModelError(f"{what}; layer {number} should have one FFN output matrix, found {matrices}")
-        if len(layer.mixers) != 1 or not layer.activation:
-            mixers = ", ".join(layer.mixers) or "none"
-            raise UnsupportedModelError(f"{what}; layer {number} should have one attention, found {mixers}")
-        if _kind(layer) != _kind(found.layers[0]):
-            raise UnsupportedModelError(f"{what}; layer {number} has another FFN or attention than layer 0")
+        if not layer.activation or layer.is_gated != found.layers[0].is_gated:
+            raise UnsupportedModelError(f"{what}; layer {number} has another FFN than layer 0")
 
 
-def _kind(layer: Layer) -> tuple[bool, str, bool]:
-    return bool(layer.cross), layer.post_ffn, layer.is_gated
+def _kind(layer: Layer) -> tuple[str, str, str, bool]:
+    """What has to be the same in all layers."""
+    return re.sub(r"\d+", "", layer.cross), layer.per_layer_input, layer.post_ffn, bool(layer.inner_norms)
 
 
 def _gains(layers: Sequence[nn.Module]) -> Gains:

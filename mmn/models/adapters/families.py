@@ -13,7 +13,9 @@ from mmn.errors import UnsupportedModelError
 REFUSED: dict[str, str] = {
     "diffusion_gemma": "it writes all words of a text at once, so no forward pass predicts a noun alone",
     "evolla": "it reads proteins, not pictures",
+    "gemma3n": "it has several residual streams, mixed anew for each token",
     "glm5_next": "it has several residual streams, mixed anew for each token",
+    "idefics": "some layers come behind a block with an FFN of its own and a gate for each channel",
     "inkling2": "what its FFN writes goes through a convolution over positions",
     "inkling_mm_model": "what its FFN writes goes through a convolution over positions",
     "mistral4": "it reads no pictures: the type is a text decoder alone",

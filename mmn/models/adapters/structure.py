@@ -32,6 +32,8 @@ UPS = ("up_proj", "w3", "wi_1", "fc1", "wi", "c_fc", "fc_in", "linear1", "dense_
 FUSED = ("gate_up_proj", "gate_and_up_proj", "ff_proj", "w13", "w13_dn_proj", "linear_fc1")
 ACTIVATIONS = ("act_fn", "activation_fn", "act", "activation", "intermediate_act_fn")
 POST_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffn_norm", "post_norm2")
+INNER_NORMS = ("post_feedforward_layernorm_2", "post_feedforward_layernorm_1")  # of experts, of the matrix beside them
+PER_LAYER_INPUT = "post_per_layer_input_norm"
 POST_ATTENTION = ("post_self_attn_layernorm", "post_operator_norm", "post_norm1", "post_attention_layernorm")
 NOT_TEXT = re.compile(r"vision|visual|image|audio|qformer|vq|perceiver|resampler|protein|tower|vit|projector|merger")
 _FFN_PART = re.compile(r"mlp|ffn|feed_?forward|experts|moe|densere|ff\b|\bfc|dense|mixer|intermediate", re.IGNORECASE)
@@ -67,6 +69,8 @@ class Layer:
         cross: the attention to an encoder's output that a layer has beside one of its mixers, "" for none.
         post_attention: norm between a mixer and the residual stream, "" for none.
         post_ffn: norm between W_out and the residual stream, "" for none.
+        inner_norms: before that, the norm of what the experts wrote and of what the matrix beside them wrote; or ().
+        per_layer_input: what adds an input of the layer's own to the stream, "" for none.
     """
 
     path: str
@@ -79,6 +83,8 @@ class Layer:
     cross: str
     post_attention: str
     post_ffn: str
+    inner_norms: tuple[str, ...]
+    per_layer_input: str
 
 
 @dataclass(frozen=True)
@@ -216,9 +222,9 @@ def _closeness(module: nn.Module, path: str, head_path: str) -> tuple[int, int, 
 def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
     names = {name.rpartition(".")[2] for name, _ in [*layer.named_modules(), *layer.named_parameters()]}
     norms = tuple(name for name, part in layer.named_modules() if name.count(".") < 2 and is_norm(part, d_model))
-    mixers = _mixers(layer)
-    crosses = [path for path in mixers if _CROSS_PART.search(path)] if len(mixers) > 1 else []
     matrices = ffn_matrices(layer, d_model)
+    mixers = [path for path in _mixers(layer) if not any(one.path.startswith(f"{path}.") for one in matrices)]
+    crosses = [path for path in mixers if _CROSS_PART.search(path)] if len(mixers) > 1 else []
     is_fused = bool(names & set(FUSED))
     post_ffn = next((name for name in POST_FFN if name in norms), "")
     return Layer(
@@ -232,6 +238,8 @@ def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
         cross=crosses[0] if crosses else "",
         post_attention=next((name for name in POST_ATTENTION if post_ffn and name in norms), ""),
         post_ffn=post_ffn,
+        inner_norms=INNER_NORMS if set(INNER_NORMS) <= set(norms) else (),
+        per_layer_input=PER_LAYER_INPUT if PER_LAYER_INPUT in norms else "",
     )
 
 
