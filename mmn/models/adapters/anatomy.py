@@ -96,7 +96,9 @@ class Anatomy:
     @property
     def d_mlp(self) -> int:
         """Units of a layer; of the widest one, where layers differ."""
-        return max(mixture.n_units for mixture in self.mixtures) if self.mixtures else self.w_out(0).shape[1]
+        if self.mixtures:
+            return max(mixture.n_units for mixture in self.mixtures)
+        return matrix_of(self.ffn_outs[0]).shape[1]
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -125,6 +127,8 @@ class Anatomy:
 
     def w_out(self, layer: int) -> Float[Tensor, "d m"]:
         """W_out of a layer; column i is what unit i writes into the residual stream. A view; of experts a copy."""
+        if self.mixtures and not self.mixtures[layer].n_units:
+            return self.unembedding.weight.new_empty(self.unembedding.in_features, 0)
         return self.mixtures[layer].w_out() if self.mixtures else matrix_of(self.ffn_outs[layer])
 
     def columns(self, layer: int, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
