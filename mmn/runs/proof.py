@@ -187,13 +187,12 @@ def _less(
     if ffn is None:
         return -wrote
     anatomy = model.anatomy
-    whole, parts = (ffn, None) if ffn.ndim == 2 else (ffn[:, 0], ffn[:, 1:])
-    less = -wrote
-    if parts is not None:
-        norms = anatomy.mixtures[layer].inner_norms
-        of_each = [_changed(norm, parts[:, part], -wrote, model.dtype) for part, norm in enumerate(norms)]
-        less = torch.where(is_routed[:, None], *of_each)
-    return _changed(anatomy.post_ffns[layer], whole, less, model.dtype)
+    norm = anatomy.post_ffns[layer]
+    if ffn.ndim == 2:
+        return _changed(norm, ffn, -wrote, model.dtype)
+    inner = anatomy.mixtures[layer].inner_norms
+    routed, plain = (_changed(one, ffn[:, part], -wrote, model.dtype) for part, one in enumerate(inner, start=1))
+    return _changed(norm, ffn[:, 0], torch.where(is_routed[:, None], routed, plain), model.dtype)
 
 
 def _changed(

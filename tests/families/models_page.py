@@ -60,7 +60,7 @@ def tried(model_type: str) -> Tried:
         model_type,
         example,
         decoder=module.config.get_text_config(decoder=True).model_type,
-        found="declared" if family.head_factor or family.head_divisor or family.has_soft_cap else "structure",
+        found="declared" if anatomy.head_factor != 1 or family.head_divisor or family.has_soft_cap else "structure",
         error=float(f"{max(proof.exact, proof.head, proof.ablation):.0e}"),
         attribution=_attribution(model),
         maps="yes" if family.grid in GRIDS else why_no_places(model) or "not checked",
