@@ -66,7 +66,7 @@ def test_the_anatomy_is_the_decoders(name):
     assert anatomy.decoder is decoder
     assert (anatomy.n_layers, anatomy.d_mlp) == (N_LAYERS, FFN)
     assert list(anatomy.others) == [names.CROSS_ATTENTION]
-    for layer, block in enumerate(decoder.block):
+    for layer, block in enumerate(model.module.language_model.decoder.block):
         assert anatomy.attentions[layer] is block.layer[0].SelfAttention
         assert anatomy.others[names.CROSS_ATTENTION][layer] is block.layer[1].EncDecAttention
     assert anatomy.head_factor == pytest.approx(SCALED.get(name, 1.0))
