@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from app import resources, state
-from mmn.core import Neuron
+from mmn.core import Neuron, UnitOfExpert
 from mmn.view import View
 
 NEURON: Final = resources.ROOT / "pages" / "neuron.py"
@@ -31,7 +31,7 @@ def concept_url(run: dict[str, Any], lemma: str) -> str:
     return _url("image", View(run["run_id"][:8], concepts=(lemma,)))
 
 
-def neuron_link(run: dict[str, Any], neuron: Neuron) -> None:
+def neuron_link(run: dict[str, Any], neuron: Neuron | UnitOfExpert) -> None:
     view = View(state.run_label(run), neuron=neuron)
     st.page_link(NEURON, label=f"All about {neuron}", icon=":material/hub:", query_params=view.to_address())
 

@@ -38,6 +38,28 @@ def unit_name(neuron: Neuron, d_experts: Sequence[int] = ()) -> str:
     return f"L{neuron.layer}.e{neuron.unit // width}.u{neuron.unit % width}" if width else str(neuron)
 
 
+@dataclass(frozen=True, order=True)
+class UnitOfExpert:
+    """Unit `unit` of expert `expert` of a layer, `L14.e3.u201`: which it is in the layer depends on the model."""
+
+    layer: int
+    expert: int
+    unit: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}.e{self.expert}.u{self.unit}"
+
+
+def parse_unit(text: str) -> Neuron | UnitOfExpert:
+    """A unit as people write it, before it is known whether the model has experts; `named_unit` finds it in one.
+
+    Raises:
+        UsageError: no name of a unit.
+    """
+    match = _IN_EXPERT.fullmatch(text.strip())
+    return UnitOfExpert(*map(int, match.groups())) if match else Neuron.parse(text)
+
+
 def named_unit(text: str, d_experts: Sequence[int] = ()) -> Neuron:
     """The unit that `unit_name` calls so; `L14.u2019`, flat in its layer, is understood in every model.
 

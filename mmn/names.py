@@ -208,4 +208,6 @@ CENTRED: Final = "centred"  # by these less their mean: the same words, and what
 COSINE: Final = "cosine"  # by these at length 1: the directions nearest to the unit's own
 WORD_ROWS: Final = (RAW, CENTRED, COSINE)
 
-BUDGET_TERMS: Final = ("embedding", "attention", "ffn", "bias")
+CROSS_ATTENTION: Final = "cross-attention"  # a budget's term: in an encoder-decoder, to what its encoder read
+PER_LAYER_INPUT: Final = "per-layer input"  # likewise, in Gemma 4: of an embedding that each layer has of its own
+BUDGET_TERMS: Final = ("embedding", "attention", CROSS_ATTENTION, PER_LAYER_INPUT, "ffn", "bias")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from mmn.core import Neuron
+from mmn.core import Neuron, UnitOfExpert, parse_unit
 from mmn.errors import UsageError
 from mmn.names import SIGMA_UNITS, WORD_ROWS
 
@@ -86,9 +86,9 @@ def _range(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2] or found[1])
 
 
-def _neuron(text: str) -> Neuron:
+def _neuron(text: str) -> Neuron | UnitOfExpert:
     try:
-        return Neuron.parse(text)
+        return parse_unit(text)
     except UsageError as error:
         raise ValueError(str(error)) from error
 
@@ -217,8 +217,8 @@ class View:
     noun: str = _spelled("", TEXT, "a noun of that picture's caption")
     rival: str = _spelled("", Kind(_text, metavar="NOUN"), "another noun of it, side by side")
     grey: bool = _spelled(False, YES, "the same noun over the grey picture, side by side", is_switch=True)
-    neuron: Neuron | None = _spelled(  # noqa: RUF009
-        None, NEURON, "a unit: its layer and number, from 0"
+    neuron: Neuron | UnitOfExpert | None = _spelled(  # noqa: RUF009
+        None, NEURON, "a unit: its layer and number, from 0; with experts L14.e3.u201, too"
     )
     metric: tuple[str, ...] = _spelled(
         (),

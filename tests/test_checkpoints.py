@@ -24,9 +24,10 @@ from mmn.models.hub import Place, find_checkpoint
 from mmn.models.loading import load_model
 from mmn.runs.shards import find_runs, read_run
 from mmn.store import Store
-from tests.tiny import FAMILY_BUILDERS, FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
+from tests.tiny import ENCODER_DECODERS, FAMILY_BUILDERS, FFN, SPECIAL, TOWER, VOCABULARY, WIDTH, build_family
 
 Break = Callable[[Path], object]
+BART = {"decoder_ffn_dim": FFN, "decoder_attention_heads": 4, "vocab_size": VOCABULARY}
 OPT = {"ffn_dim": FFN, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": VOCABULARY, **SPECIAL}
 
 
@@ -142,10 +143,10 @@ REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
     ),
     "llava_llama": (config(model_type="llava_llama"), UnsupportedModelError, "convert it to the llava-hf layout"),
     "internvl_chat": (config(model_type="internvl_chat"), UnsupportedModelError, "whose name ends in -hf"),
-    "BLIP-2 on T5": (
-        blip2_on(hf.T5Config(d_model=WIDTH, num_layers=2)),
+    "BLIP-2 on BART": (
+        blip2_on(hf.BartConfig(d_model=WIDTH, encoder_layers=1, decoder_layers=2, **BART)),
         UnsupportedModelError,
-        r"blip-2 model \(t5\) has an encoder and a decoder",
+        "'bart' text decoder that norms the residual stream itself",
     ),
     "OPT that norms after": (
         blip2_on(hf.OPTConfig(hidden_size=WIDTH, word_embed_proj_dim=WIDTH, do_layer_norm_before=False, **OPT)),
@@ -207,7 +208,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(name, copy):
     assert len(str(caught.value)) < 700
 
 
-@pytest.mark.parametrize("name", ["hqq", "BLIP-2 on T5", "OPT with a projection", "llava_llama"])
+@pytest.mark.parametrize("name", ["hqq", "BLIP-2 on BART", "OPT with a projection", "llava_llama"])
 def test_a_decoder_is_judged_before_the_weights_are_looked_at(name, copy):
     break_it, error, message = REFUSED[name]
     break_it(copy)
@@ -216,10 +217,10 @@ def test_a_decoder_is_judged_before_the_weights_are_looked_at(name, copy):
         load_model(str(copy), device="cpu")
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILY_BUILDERS if name != "limber"])
+@pytest.mark.parametrize("name", [*[name for name in FAMILY_BUILDERS if name != "limber"], *ENCODER_DECODERS])
 def test_every_family_can_be_judged_by_its_config_alone(name, tmp_path):
     """No weights there: what is refused is that, and not the config."""
-    module, _ = FAMILY_BUILDERS[name]()
+    module, _ = (FAMILY_BUILDERS | ENCODER_DECODERS)[name]()
     module.config.save_pretrained(tmp_path)
     found, family = judge_family(tmp_path)
     assert (found.model_type, family.model_type) == (module.config.model_type, module.config.model_type)

@@ -38,7 +38,8 @@ from tests.scored import run_path_of, tables_of
 from tests.test_hooks import is_free, n_hooks
 from tests.tiny import FAMILY_BUILDERS, FFN, N_LAYERS, build_family
 
-FAMILIES = ("llava", "blip-2")  # a gated FFN with RMS norms, a plain one (OPT) with layer norms
+# A gated FFN with RMS norms, a plain one (OPT) with layer norms, a plain one with an encoder (T5).
+FAMILIES = ("llava", "blip-2", "blip-2 on t5")
 TOKEN, CAPTION = 17, [11, 12, 13]
 SCORING = ["--methods", "contribution,attribution", "--top-k", 12, "--max-new-tokens", 8, "--batch-size", 4]
 KS = (0, 5, 40)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mmn import names
 from mmn.cli import main
-from mmn.core import ModelFacts, Neuron, named_unit, unit_name
-from mmn.errors import UnsupportedModelError, UsageError
+from mmn.core import ModelFacts, Neuron, named_unit, parse_unit, unit_name
+from mmn.errors import UsageError
 from mmn.models.adapters import find_anatomy, find_family
 from mmn.models.loading import load_model
 from mmn.models.model import Model
@@ -271,16 +271,23 @@ def test_the_way_that_the_model_computes_its_experts_changes_nothing(implementat
     assert residual(as_model("qwen3_vl_moe", module), vlm.encode(pictures())) <= ROUNDING
 
 
-def test_layers_without_an_ffn_are_refused_beside_experts() -> None:
+def test_layers_without_an_ffn_have_no_units() -> None:
     module = build("nemotron_h_omni").module
-    with pytest.raises(UnsupportedModelError, match="no FFN"):
-        find_anatomy(module, find_family("nemotron_h_omni"))
+    anatomy = find_anatomy(module, find_family("nemotron_h_omni"))
+    kinds = [
+        (attention is not None, width > 0) for attention, width in zip(anatomy.attentions, anatomy.widths, strict=True)
+    ]
+    assert set(kinds) == {(True, False), (False, True)}, "each layer is either attention or an FFN"
+    assert anatomy.w_out(kinds.index((True, False))).shape[1] == 0
 
 
-def test_experts_with_norms_of_their_own_are_refused() -> None:
+def test_experts_with_norms_of_their_own_are_read_through_them() -> None:
     module = build("gemma4").module
-    with pytest.raises(UnsupportedModelError, match="norms of its own"):
-        find_anatomy(module, find_family("gemma4"))
+    anatomy = find_anatomy(module, find_family("gemma4"))
+    for mixture, layer in zip(anatomy.mixtures, anatomy.layers, strict=True):
+        assert mixture.inner_norms == (layer.post_feedforward_layernorm_2, layer.post_feedforward_layernorm_1)
+        assert mixture.routed is not None
+        assert mixture.routed.n_chosen == 2
 
 
 # ---- a run
@@ -343,3 +350,7 @@ def test_units_are_named_by_their_expert() -> None:
     assert named_unit("L1.u164", widths) == Neuron(1, 164)
     with pytest.raises(UsageError, match="experts of layer 0 have 0 units"):
         named_unit("L0.e1.u3", widths)
+    assert str(parse_unit("L1.e3.u20")) == "L1.e3.u20"
+    assert parse_unit("L1.u164") == Neuron(1, 164)
+    with pytest.raises(UsageError, match="is not a unit"):
+        parse_unit("L1.e3")

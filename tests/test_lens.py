@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import LlamaConfig
 
 from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
@@ -67,7 +68,7 @@ def test_the_image_tokens_embeddings_are_the_projectors_output() -> None:
 
 def test_a_family_without_a_placeholder_is_refused() -> None:
     model, inputs = build_family("llava")
-    model = replace(model, module=SimpleNamespace(config=SimpleNamespace(image_token_id=None)))
+    model = replace(model, module=SimpleNamespace(config=LlamaConfig()))
     with pytest.raises(UsageError, match="no image tokens"):
         image_positions(model, inputs)
 

@@ -51,7 +51,7 @@ def anatomy(final_norm: nn.Module, norm: Norm) -> Anatomy:
         "final_norm": final_norm,
         "norm": norm,
         "unembedding": nn.Linear(2, 4),
-        "gains": Gains(1.0, (1.0,) * len(outs), (1.0,) * len(outs)),
+        "gains": Gains(1.0, *[(1.0,) * len(outs)] * 3),
     }
     return Anatomy(**known)
 
@@ -183,7 +183,7 @@ def test_centred_and_folded_the_terms_make_up_what_a_logit_is_above_the_mean(fam
     above = (folded_rows(model.anatomy, rows, final) * final).sum() + norm_bias(model.anatomy, rows)[0] + bias
     assert torch.allclose(above, logits[11] - logits.mean(), atol=1e-4)
     before = contribution(model.anatomy, a, rows)
-    head.bias = None
+    head.register_parameter("bias", None)
     assert torch.equal(contribution(model.anatomy, a, rows), before)
 
 

@@ -43,11 +43,11 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def examples() -> list[Example]:
-    return list_source("gallery").examples[:N_PICTURES]
+def examples() -> tuple[Example, ...]:
+    return tuple(list_source("gallery").examples[:N_PICTURES])
 
 
-def scored(model: Model, examples: list[Example], size: int) -> dict[str, list[dict[str, Any]]]:
+def scored(model: Model, examples: tuple[Example, ...], size: int) -> dict[str, list[dict[str, Any]]]:
     """The rows of every table, in batches of a size."""
     settings = ScoreSettings(prompt=model.default_prompt, methods=METHODS, top_k=50, max_new_tokens=24)
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -60,7 +60,7 @@ def scored(model: Model, examples: list[Example], size: int) -> dict[str, list[d
 
 
 @pytest.fixture(scope="module")
-def by_four(model: Model, examples: list[Example]) -> dict[str, list[dict[str, Any]]]:
+def by_four(model: Model, examples: tuple[Example, ...]) -> dict[str, list[dict[str, Any]]]:
     return scored(model, examples, size=4)
 
 
@@ -70,7 +70,7 @@ def test_every_logit_is_the_sum_of_its_terms(by_four: dict[str, list[dict[str, A
 
 
 def test_a_batch_of_four_is_each_picture_alone(
-    model: Model, examples: list[Example], by_four: dict[str, list[dict[str, Any]]]
+    model: Model, examples: tuple[Example, ...], by_four: dict[str, list[dict[str, Any]]]
 ) -> None:
     alone = scored(model, examples, size=1)
     one, other = ({(row["image_id"], row["text"]) for row in tables["caption"]} for tables in (by_four, alone))
@@ -83,7 +83,7 @@ def test_a_batch_of_four_is_each_picture_alone(
     assert max(abs(first[key] - second[key]) / largest[key[2]] for key in shared) <= 1e-4
 
 
-def test_it_is_understood(model: Model, examples: list[Example]) -> None:
+def test_it_is_understood(model: Model, examples: tuple[Example, ...]) -> None:
     """Head, sum of terms, ablation predicted and measured, derivative and slope; no hook stays."""
     images = [open_image(example.source) for example in examples[:2]]
     found = proof.prove(model, caption_batch(model, images, model.exact_prompt(model.default_prompt), 12))
@@ -129,7 +129,7 @@ def test_attribution_is_plain_autograd(model: Model, by_four: dict[str, list[dic
     assert best["score"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_captions_name_what_is_there(by_four: dict[str, list[dict[str, Any]]], examples: list[Example]) -> None:
+def test_captions_name_what_is_there(by_four: dict[str, list[dict[str, Any]]], examples: tuple[Example, ...]) -> None:
     """Far above chance, which is one noun in fifty: the map reads, and was not swapped for another."""
     references = {example.image_id: objects_in(example.references[0]) for example in examples}
     said = {row["image_id"]: objects_in(row["text"]) for row in by_four["caption"]}

@@ -87,19 +87,37 @@ def save_tiny_blip2(path: Path, seed: int = 0, scale: float = 6.0) -> Path:
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     module, _ = _blip2(len(tokenizer), tokenizer.convert_tokens_to_ids(IMAGE), _ids(tokenizer))
+    _save(path, module, scale)
+    hf.Blip2Processor(_small_pictures(), tokenizer, num_query_tokens=5).save_pretrained(path)
+    return path
+
+
+def save_tiny_instructblip_on_t5(path: Path, seed: int = 0, scale: float = 6.0) -> Path:
+    """An InstructBLIP of 3 × 48 units and 5 query tokens on a Flan-T5, with its processor."""
+    tokenizer, words = build_tokenizer(), build_tokenizer()
+    torch.manual_seed(seed)
+    text = flan_t5(vocab_size=len(tokenizer), **_ids(tokenizer))
+    module, _ = _instructblip(text, tokenizer.convert_tokens_to_ids(IMAGE), len(words))
+    _save(path, module, scale)
+    hf.InstructBlipProcessor(_small_pictures(), tokenizer, words, num_query_tokens=5).save_pretrained(path)
+    return path
+
+
+def _save(path: Path, module: Any, scale: float) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(scale if parameter.ndim > 1 else 1).add_(torch.randn_like(parameter) * 0.05)
     module.save_pretrained(path)
-    size = {"height": TOWER["image_size"], "width": TOWER["image_size"]}
-    hf.Blip2Processor(hf.BlipImageProcessor(size=size), tokenizer, num_query_tokens=5).save_pretrained(path)
-    return path
+
+
+def _small_pictures() -> Any:
+    return hf.BlipImageProcessor(size={"height": TOWER["image_size"], "width": TOWER["image_size"]})
 
 
 def build_family(name: str, seed: int = 0) -> tuple[Model, dict[str, torch.Tensor]]:
     """A bare tiny model of a family (no processor), in float32, and inputs for one picture."""
     torch.manual_seed(seed)
-    module, inputs = FAMILY_BUILDERS[name]()
+    module, inputs = (FAMILY_BUILDERS | ENCODER_DECODERS)[name]()
     module = module.eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -240,13 +258,30 @@ _QFORMER: dict[str, Any] = {
 }
 
 
-def _instructblip() -> Built:
+def flan_t5(**more: Any) -> Any:
+    """The config of a Flan-T5: gated, its stream not scaled before the head."""
+    return _t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **more)
+
+
+def first_t5(**more: Any) -> Any:
+    """The config of the first T5: a plain FFN, its stream scaled before the head, which is the embedding."""
+    return _t5(feed_forward_proj="relu", tie_word_embeddings=True, **more)
+
+
+def _t5(**more: Any) -> Any:
+    sizes = {"d_model": WIDTH, "d_ff": FFN, "d_kv": 8, "num_heads": 4, "num_layers": N_LAYERS}
+    buckets = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 16}
+    words = {"vocab_size": VOCABULARY, "decoder_start_token_id": 0} | SPECIAL
+    return hf.T5Config(**sizes | buckets | words | more)
+
+
+def _instructblip(text: Any = None, image_id: int = IMAGE_ID, n_words: int = VOCABULARY) -> Built:
     config = hf.InstructBlipConfig(
         vision_config=hf.InstructBlipVisionConfig(**TOWER),
-        qformer_config=hf.InstructBlipQFormerConfig(**_QFORMER),
-        text_config=hf.LlamaConfig(**LLAMA),
+        qformer_config=hf.InstructBlipQFormerConfig(**_QFORMER | {"vocab_size": n_words}),
+        text_config=text or hf.LlamaConfig(**LLAMA),
         num_query_tokens=5,
-        image_token_index=IMAGE_ID,
+        image_token_index=image_id,
     )
     question = torch.tensor([[1, 5, 6, 7]])
     picture = {"pixel_values": torch.randn(1, 3, 28, 28)}
@@ -254,8 +289,10 @@ def _instructblip() -> Built:
     return hf.InstructBlipForConditionalGeneration(config), _text(5) | picture | query
 
 
-def _blip2(n_words: int = VOCABULARY, image_id: int = IMAGE_ID, special: dict[str, int] = SPECIAL) -> Built:
-    text = hf.OPTConfig(
+def _blip2(
+    n_words: int = VOCABULARY, image_id: int = IMAGE_ID, special: dict[str, int] = SPECIAL, text: Any = None
+) -> Built:
+    text = text or hf.OPTConfig(
         hidden_size=WIDTH,
         ffn_dim=FFN,
         num_hidden_layers=N_LAYERS,
@@ -323,4 +360,18 @@ FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "blip-2": _blip2,
     "mplug_owl2": _mplug_owl2,
     "limber": _limber,
+}
+
+
+def _begun(built: Built) -> Built:
+    """With the token that a decoder begins with."""
+    module, inputs = built
+    return module, inputs | {"decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)}
+
+
+ENCODER_DECODERS: dict[str, Callable[[], Built]] = {
+    "instructblip on flan-t5": lambda: _begun(_instructblip(flan_t5())),
+    "blip-2 on t5": lambda: _begun(_blip2(text=first_t5())),
+    "blip-2 on flan-t5": lambda: _begun(_blip2(text=flan_t5())),
+    "blip-2 on umt5": lambda: _begun(_blip2(text=hf.UMT5Config(**first_t5().to_diff_dict()))),
 }

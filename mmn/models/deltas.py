@@ -213,7 +213,9 @@ def require_fit(anatomy: Anatomy, fingerprint: str, delta: Delta, name: str) -> 
             f"{delta.fingerprint_before[:12]}, and {name} has {fingerprint[:12]}: load it onto the model of its run"
         )
     if anatomy.mixtures:
-        raise ModelError(f"{name} is a mixture of experts, and deltas of those are not supported")
+        raise ModelError(
+            f"{name} is a mixture of experts, or its layers differ in width, and deltas of such are not supported"
+        )
     for part in delta.parts:
         shape = tuple(anatomy.w_out(part.layer).shape) if part.layer < anatomy.n_layers else (0, 0)
         highest = max(part.units) if isinstance(part, Columns) else len(part.v) - 1

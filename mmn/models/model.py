@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 from mmn.core import ModelFacts
-from mmn.errors import EncodingError, UsageError
-from mmn.models.adapters import Anatomy, Family
+from mmn.errors import EncodingError, ModelError, UsageError
+from mmn.models.adapters import Anatomy, Family, has_encoder
 from mmn.models.placement import device_of
 from mmn.models.token_rows import TokenRows, known_ids, token_rows
 from mmn.safety.boundary import Translated
@@ -62,9 +62,10 @@ class Model:
         return token_rows(self.anatomy.unembedding.weight, known_ids(self.tokenizer))
 
     def require_one_ffn(self, what: str) -> None:
-        """Raises `UsageError` for a mixture of experts: what is not there for them."""
+        """Raises `UsageError` for a mixture of experts, or for layers of several widths: what is not there for them."""
         if self.anatomy.mixtures:
-            raise UsageError(f"{what} is not there for mixtures of experts, and {self.facts.name} is one")
+            kind = "mixtures of experts" if self.anatomy.d_expert else "models whose layers differ in number of units"
+            raise UsageError(f"{what} is not there for {kind}, and {self.facts.name} is one")
 
     @property
     def end_token_ids(self) -> frozenset[int]:
@@ -82,13 +83,24 @@ class Model:
         return pad if pad is not None else min(self.end_token_ids, default=0)
 
     @property
-    def image_token_id(self) -> int | None:
-        """The placeholder that stands in `input_ids` for each token of a picture; None where there is none.
+    def has_encoder(self) -> bool:
+        """Whether an encoder reads picture and prompt; then scores are of the units of the decoder, which writes."""
+        return has_encoder(self.module.config)
 
-        Mllama has one for the whole picture, which its decoder sees by cross-attention: that is no image token.
+    @property
+    def image_token_id(self) -> int | None:
+        """The placeholder that stands in the decoder's prompt for each token of a picture; None where there is none.
+
+        Mllama has one for the whole picture, which its decoder sees by cross-attention: that is no image token; nor
+        are those that an encoder reads.
         """
-        if self.family.grid == "cross-attention":
-            return None
+        placeholder = self.placeholder_id
+        is_elsewhere = placeholder is None or self.family.grid == "cross-attention" or self.has_encoder
+        return None if is_elsewhere else placeholder
+
+    @property
+    def placeholder_id(self) -> int | None:
+        """What stands for each token of a picture, or for the whole of it, in what is read first."""
         config = self.module.config
         named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index", "image_patch_id")]
         return next((token_id for token_id in named if token_id is not None), None)
@@ -137,7 +149,34 @@ class Model:
                 **dict.fromkeys(self.family.asks_for, True),
             )
         inputs.pop("labels", None)
-        return {name: self._placed(value) for name, value in inputs.items()}
+        inputs = {name: self._placed(value) for name, value in inputs.items()}
+        return self._begun(inputs, len(images)) if self.has_encoder else inputs
+
+    def _begun(self, inputs: dict[str, Any], n_rows: int) -> dict[str, Any]:
+        """Inputs of an encoder-decoder with what its decoder begins with: its start token, then the prompt it is given.
+
+        Few are given one (Pix2Struct); the others' encoder reads the prompt.
+        """
+        start = torch.full((n_rows, 1), self.decoder_start_id, device=self.device)
+        given = inputs.get("decoder_input_ids", start)
+        if (given[:, :1] == start).all():
+            return inputs | {"decoder_input_ids": given}
+        mask = inputs.get("decoder_attention_mask", torch.ones_like(given))
+        return inputs | {
+            "decoder_input_ids": torch.cat([start, given], dim=1),
+            "decoder_attention_mask": torch.cat([torch.ones_like(start), mask], dim=1),
+        }
+
+    @property
+    def decoder_start_id(self) -> int:
+        """The token that the decoder of an encoder-decoder begins every text with; padding where none is named (T5)."""
+        config = self.module.config
+        holders = (getattr(self.module, "generation_config", None), config, config.get_text_config(decoder=True))
+        for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+            for holder in holders:
+                if isinstance(found := getattr(holder, name, None), int):
+                    return found
+        raise ModelError(f"{self.facts.name}: its config names no decoder_start_token_id; generation_config.json may")
 
     def _placed(self, value: Any) -> Any:
         """An input where the model is, in its number format; a list of counts, which a few families take, as it is."""

@@ -10,7 +10,7 @@ have gone on (`is_cut`), and whether with the same word, which is then dropped. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -72,7 +72,7 @@ def caption_encoded(
     around: PassContext = no_context,
 ) -> CaptionBatch:
     """`caption_batch` of pictures that are model inputs already, and inside `around`, where that changes the model."""
-    with around(range(len(inputs["input_ids"]))), capture(model, with_act) as captured:
+    with around(range(len(decoder_ids(inputs)))), capture(model, with_act) as captured:
         captions, logits = write_captions(model, inputs, max_new_tokens)
     return CaptionBatch(inputs, captions, captured, logits, around)
 
@@ -123,18 +123,28 @@ def read_encoded(
     return CaptionBatch(inputs, tuple(captions), captured, steps)
 
 
+def decoder_ids(inputs: Mapping[str, Tensor]) -> Int[Tensor, "batch positions"]:
+    """The tokens that the decoder reads: the prompt, or in an encoder-decoder what its text begins with."""
+    return inputs["decoder_input_ids"] if "decoder_input_ids" in inputs else inputs["input_ids"]
+
+
 def with_captions(model: Model, inputs: dict[str, Tensor], captions: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """The prompt's inputs with each row's caption after it; shorter captions are filled up behind, unattended."""
+    """The prompt's inputs with each row's caption after it; shorter captions are filled up behind, unattended.
+
+    In an encoder-decoder the caption follows what the decoder begins with, and what its encoder reads stays.
+    """
     width = max(len(caption) for caption in captions)
     pad = model.pad_token_id
     ids = torch.tensor([[*caption, *[pad] * (width - len(caption))] for caption in captions], dtype=torch.long)
     real = torch.tensor([[1] * len(caption) + [0] * (width - len(caption)) for caption in captions])
     # Of PaliGemma's token types, 1 is what is read causally, as while it was generated; no other family has them here.
     added = {"input_ids": ids, "attention_mask": real, "token_type_ids": torch.ones_like(ids)}
-    shape, zeros = inputs["input_ids"].shape, torch.zeros_like(ids)
+    if "decoder_input_ids" in inputs:
+        added = {"decoder_input_ids": ids, "decoder_attention_mask": real}
+    shape, zeros = decoder_ids(inputs).shape, torch.zeros_like(ids)
     return {
         name: torch.cat([value, added.get(name, zeros).to(value)], dim=1)
-        if getattr(value, "shape", None) == shape
+        if getattr(value, "shape", None) == shape and ("decoder_input_ids" not in inputs or name in added)
         else value
         for name, value in inputs.items()
     }
@@ -154,7 +164,7 @@ def greedy(model: Model, max_new_tokens: int) -> object:
         max_length=None,
         max_new_tokens=max_new_tokens,
         bos_token_id=own.bos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
+        decoder_start_token_id=model.decoder_start_id if model.has_encoder else own.decoder_start_token_id,
         eos_token_id=sorted(_ends(model)),
         pad_token_id=model.pad_token_id,
         output_logits=True,

@@ -112,9 +112,10 @@ def _encode(model: Model, exact_prompt: str) -> dict[str, Tensor]:
 @torch.inference_mode()
 def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int | None, int | None]:
     """The numbers of placeholders and of features of the first picture; equal, unless the family has no placeholder."""
-    if model.image_token_id is None:
+    placeholder = model.placeholder_id if model.has_encoder else model.image_token_id
+    if placeholder is None or "input_ids" not in inputs:
         return None, None
-    n_tokens = (inputs["input_ids"] == model.image_token_id).sum(1).tolist()
+    n_tokens = (inputs["input_ids"] == placeholder).sum(1).tolist()
     name = model.facts.name
     if not all(n_tokens):
         processor = "its processor writes no image tokens: save it with the number of tokens that a picture takes"

@@ -14,14 +14,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from mmn.core import Neuron
 from mmn.errors import UnsupportedModelError
 from mmn.models.model import Model
-from mmn.reading.captions import CaptionBatch
-from mmn.reading.hooks import ACTIVATION, FFN, FINAL, ONCE, ablate, capture, capture_graph
+from mmn.reading.captions import CaptionBatch, decoder_ids
+from mmn.reading.hooks import ACTIVATION, ATTENTION, FINAL, ONCE, ablate, capture, capture_graph
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import contribution, folded_rows, written_rows
 from mmn.scores.exactness import limit_of, sentence
@@ -128,48 +128,82 @@ def _exact(model: Model, batch: CaptionBatch) -> float:
 
 @torch.inference_mode()
 def _ablation(model: Model, batch: CaptionBatch) -> float:
-    """Zeroes, in each row, the unit of the last layer whose activation is largest, in one pass over the prompt."""
+    """Zeroes, in each row, the unit of the last layer with an FFN whose activation is largest, in one pass over the
+    prompt. What reads the stream behind it (a per-layer input, attention in layers without an FFN), and then writes
+    something else, is taken out of the change.
+    """
     anatomy, (rows, steps) = model.anatomy, _first(batch)
-    last = anatomy.n_layers - 1
+    last = max(layer for layer, width in enumerate(anatomy.widths) if width)
     a = batch.captured.read(ACTIVATION, last, rows, steps)
     largest = a.abs().argmax(dim=1, keepdim=True)
-    unit = _units_of_last(model, batch).expand_as(a).gather(1, largest)[:, 0]
+    unit = _units_of(model, batch, last).expand_as(a).gather(1, largest)[:, 0]
     mask = torch.zeros(len(rows), anatomy.n_layers, anatomy.d_mlp, dtype=torch.bool, device=model.device)
     mask[rows, last, unit] = True
     with batch.around(range(len(rows))), capture(model) as without:
         model.module(**batch.inputs, use_cache=False)
     with batch.around(range(len(rows))), ablate(model, mask), capture(model) as zeroed:
         model.module(**batch.inputs, use_cache=False)
-    found = zeroed.read(FINAL, ONCE, rows, steps) - without.read(FINAL, ONCE, rows, steps)
+
+    def change(site: str, layer: int) -> Tensor:
+        return zeroed.read(site, layer, rows, steps) - without.read(site, layer, rows, steps)
+
+    gains, behind = anatomy.gains, range(last + 1, anatomy.n_layers)
+    attention = [gains.attention[layer] * change(ATTENTION, layer) for layer in behind]
+    others = [gains.others[layer] * change(term, layer) for term in anatomy.others for layer in (last, *behind)]
+    found = change(FINAL, ONCE) - sum([*attention, *others])
     wrote = anatomy.columns(last, unit).T.float() * a.gather(1, largest)
-    expected = _without(model, without.read(FFN, last, rows, steps) if anatomy.post_ffns else None, wrote)
+    is_routed = unit < anatomy.mixtures[last].start if anatomy.mixtures else torch.zeros_like(unit, dtype=torch.bool)
+    read = ffn_outputs(anatomy, without, Reading(rows, steps, unit))
+    expected = gains.ffn[last] * _less(model, last, None if read is None else read[:, last], wrote, is_routed)
     stream = without.read(FINAL, ONCE, rows, steps).abs().max()
     error = ((found - expected).abs().max() / torch.maximum(stream, expected.abs().max())).item()
     return _require(model, "zeroing a unit misses what it was said to write", error, limit_of(model.dtype))
 
 
-def _units_of_last(model: Model, batch: CaptionBatch) -> Int[Tensor, "n w"]:
-    """Which units of the last layer the captured activations of every caption's first token are of."""
+def _units_of(model: Model, batch: CaptionBatch, layer: int) -> Int[Tensor, "n w"]:
+    """Which units of a layer the captured activations of every caption's first token are of."""
     anatomy = model.anatomy
     if not anatomy.mixtures:
         return torch.arange(anatomy.d_mlp, device=model.device)[None]
-    return anatomy.mixtures[-1].flat_units(batch.captured.chosen(*_first(batch))[-1])
+    return anatomy.mixtures[layer].flat_units(batch.captured.chosen(*_first(batch))[layer])
 
 
-def _without(model: Model, ffn: Float[Tensor, "n d"] | None, wrote: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """How the last layer's part of the residual stream changes where its FFN does not write `wrote`."""
-    anatomy = model.anatomy
-    gain = anatomy.gains.ffn[-1]
+def _less(
+    model: Model,
+    layer: int,
+    ffn: Float[Tensor, "n d"] | Float[Tensor, "n 3 d"] | None,
+    wrote: Float[Tensor, "n d"],
+    is_routed: Bool[Tensor, " n"],
+) -> Float[Tensor, "n d"]:
+    """How a layer's part of the residual stream changes, before its gain, where a unit does not write `wrote`.
+
+    Args:
+        model: of the layer.
+        layer: whose.
+        ffn: `budget.ffn_outputs` of the layer.
+        wrote: by each row's unit.
+        is_routed: whether that is a routed expert's.
+    """
     if ffn is None:
-        return -gain * wrote
-    norm = anatomy.post_ffns[-1]
-    ffn, less = ffn.to(model.dtype), (ffn - wrote).to(model.dtype)
-    return gain * (norm(less) - norm(ffn)).float()
+        return -wrote
+    anatomy = model.anatomy
+    norm = anatomy.post_ffns[layer]
+    if ffn.ndim == 2:
+        return _changed(norm, ffn, -wrote, model.dtype)
+    inner = anatomy.mixtures[layer].inner_norms
+    routed, plain = (_changed(one, ffn[:, part], -wrote, model.dtype) for part, one in enumerate(inner, start=1))
+    return _changed(norm, ffn[:, 0], torch.where(is_routed[:, None], routed, plain), model.dtype)
+
+
+def _changed(
+    norm: nn.Module, x: Float[Tensor, "n d"], more: Float[Tensor, "n d"], dtype: torch.dtype
+) -> Float[Tensor, "n d"]:
+    return (norm((x + more).to(dtype)) - norm(x.to(dtype))).float()
 
 
 def _attribution(model: Model, batch: CaptionBatch) -> float | None:
     """The slope of the first row's first token along the activation of the middle layer's unit that matters most."""
-    n_values = batch.inputs["input_ids"].numel() * model.facts.n_units
+    n_values = decoder_ids(batch.inputs).numel() * model.facts.n_units
     is_too_large = n_values * BYTES_PER_UNIT > GRAPH_BYTES
     if model.dtype != torch.float32 or model.image_token_id is None or model.anatomy.mixtures or is_too_large:
         return None

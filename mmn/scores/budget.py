@@ -8,21 +8,22 @@ when the adapter is right, and large when a matrix, a norm or a position is not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.models.adapters import Anatomy
-from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, ONCE, Captured
+from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, INNER, ONCE, Captured
 from mmn.scores.equations import Rows, norm_bias
 
 
 @dataclass(frozen=True)
 class Budget:
     """Terms of n concepts' logits, in logits, float64. `bias` is the FFN's by layer, `last_bias` the final norm's and
-    the unembedding's own.
+    the unembedding's own; `others` are those of `Anatomy.others`, by name.
     """
 
     embedding: Float[Tensor, " n"]
@@ -30,9 +31,11 @@ class Budget:
     ffn: Float[Tensor, "n L"]
     bias: Float[Tensor, "n L"]
     last_bias: Float[Tensor, " n"]
+    others: Mapping[str, Float[Tensor, "n L"]] = field(default_factory=dict)
 
     def total(self) -> Float[Tensor, " n"]:
-        return self.embedding + self.attention.sum(1) + self.ffn.sum(1) + self.bias.sum(1) + self.last_bias
+        by_layer = self.attention + self.ffn + self.bias + sum(self.others.values())
+        return self.embedding + by_layer.sum(1) + self.last_bias
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,15 @@ class Reading:
     token_ids: Int[Tensor, " n"]
 
 
-def ffn_outputs(anatomy: Anatomy, captured: Captured, reading: Reading) -> Float[Tensor, "n L d"] | None:
+def ffn_outputs(
+    anatomy: Anatomy, captured: Captured, reading: Reading
+) -> Float[Tensor, "n L d"] | Float[Tensor, "n L 3 d"] | None:
     """What each layer's W_out wrote, where a norm follows it (`equations.written_rows`); None where none does."""
-    return captured.read_layers(FFN, reading.rows, reading.steps) if anatomy.post_ffns else None
+    if not anatomy.post_ffns:
+        return None
+    sites = (FFN, *INNER) if anatomy.has_inner_norms else (FFN,)
+    read = [captured.read_layers(site, reading.rows, reading.steps) for site in sites]
+    return read[0] if len(read) == 1 else torch.stack(read, dim=2)
 
 
 def logit_budget(
@@ -72,18 +81,28 @@ def logit_budget(
     def share(values: Tensor) -> Tensor:
         return torch.einsum("nd,n...d->n...", folded64, values.double())
 
-    attention = captured.read_layers(ATTENTION, reading.rows, reading.steps)
+    def by_layer(site: str, gains: Sequence[float]) -> Tensor:
+        shares = [
+            share(captured.read(site, layer, reading.rows, reading.steps))
+            if (site, layer) in captured.steps
+            else folded64.new_zeros(len(folded))  # a layer without attention
+            for layer in range(anatomy.n_layers)
+        ]
+        return torch.stack(shares, dim=1) * folded64.new_tensor(gains)
+
     gains = anatomy.gains
     biases = [anatomy.ffn_bias(layer) for layer in range(anatomy.n_layers)]
-    by_layer = written if written.ndim == 3 else written[:, None].expand(-1, anatomy.n_layers, -1)
+    rows = written[:, None].expand(-1, anatomy.n_layers, -1) if written.ndim == 2 else written
+    rows = rows[:, :, 1] if rows.ndim == 4 else rows  # routed experts have no biases
     bias = [
-        folded64.new_zeros(len(folded)) if b is None else by_layer[:, layer].double() @ b.double()
+        folded64.new_zeros(len(folded)) if b is None else rows[:, layer].double() @ b.double()
         for layer, b in enumerate(biases)
     ]
     return Budget(
         embedding=gains.embedding * share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
-        attention=share(attention) * folded64.new_tensor(gains.attention),
+        attention=by_layer(ATTENTION, gains.attention),
         ffn=folded_scores.double().sum(dim=2),
         bias=torch.stack(bias, dim=1),
         last_bias=(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)).double(),
+        others={term: by_layer(term, gains.others) for term in anatomy.others},
     )

@@ -19,7 +19,8 @@ from torch.nn.functional import pad
 
 from mmn.models.adapters import Anatomy, Norm, norms
 
-Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"]  # for all layers, or for each
+# For all layers, for each, or for each layer's routed experts and for the matrix beside them.
+Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"] | Float[Tensor, "n L 2 d"]
 
 
 def contribution(
@@ -67,7 +68,9 @@ def folded_rows(anatomy: Anatomy, rows: Float[Tensor, "n d"], final: Float[Tenso
     return _behind(anatomy.final_norm, anatomy.norm, rows, final) * anatomy.head_factor
 
 
-def written_rows(anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tensor, "n L d"] | None) -> Rows:
+def written_rows(
+    anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tensor, "n L d"] | Float[Tensor, "n L 3 d"] | None
+) -> Rows:
     """What a unit's output is multiplied by to give its part of the logit: `folded_rows` behind what follows W_out.
 
     OURS. A norm after the FFN is folded as the final norm is, at the scale that it had for `ffn`, what W_out wrote.
@@ -75,7 +78,8 @@ def written_rows(anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tens
     Args:
         anatomy: of the model.
         folded: `folded_rows`.
-        ffn: each layer's FFN output before the norm after it; None where there is no such norm.
+        ffn: each layer's FFN output before the norm after it; None where there is no such norm. Where experts and the
+            matrix beside them have norms of their own, behind it what each of both wrote, before its norm.
     """
     gains = anatomy.gains.ffn
     if not anatomy.post_ffns:
@@ -83,10 +87,17 @@ def written_rows(anatomy: Anatomy, folded: Float[Tensor, "n d"], ffn: Float[Tens
         return folded * gains[0] if same else folded[:, None] * torch.tensor(gains, device=folded.device)[:, None]
     assert ffn is not None, "a norm follows the FFN, and its input was not captured"
     layers = [
-        _behind(norm, anatomy.post_norm, folded * gains[layer], ffn[:, layer])
+        _behind(norm, anatomy.post_norm, folded * gains[layer], ffn[:, layer] if ffn.ndim == 3 else ffn[:, layer, 0])
         for layer, norm in enumerate(anatomy.post_ffns)
     ]
-    return torch.stack(layers, dim=1)
+    if ffn.ndim == 3:
+        return torch.stack(layers, dim=1)
+    inner = [one.inner_norms for one in anatomy.mixtures]
+    both = [
+        [_behind(norm, anatomy.post_norm, row, ffn[:, layer, part]) for part, norm in enumerate(inner[layer], start=1)]
+        for layer, row in enumerate(layers)
+    ]
+    return torch.stack([torch.stack(parts, dim=1) for parts in both], dim=1)
 
 
 def norm_bias(anatomy: Anatomy, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmn import names
 from mmn.core import ScoreSettings
+from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
 from mmn.reading.hooks import ACT
@@ -114,14 +115,19 @@ def score_attribution_act(measured: Measured) -> Scored:
     return _attributed(measured, of_activation=True)
 
 
+AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT)
 OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, names.ATTRIBUTION, names.ATTRIBUTION_ACT)
 
 
 def require_method(model: Model, method: str) -> None:
-    """Raises `UsageError` for a method that is not there for a model with experts, or that follows one."""
+    """Raises `UsageError` for a method that is not there for such a model, or that follows one: with experts, or
+    without image tokens in the decoder.
+    """
     of = names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
     if of in OF_ONE_FFN:
         model.require_one_ffn(f"--methods {method}")
+    if of in AT_IMAGE_TOKENS:
+        require_image_tokens(model, f"--methods {method}")
 
 
 def _attributed(measured: Measured, *, of_activation: bool) -> Scored:

@@ -119,7 +119,7 @@ def score_table(
 
 def expert_column(anatomy: Anatomy, layer: Int[Tensor, " n"], unit: Int[Tensor, " n"]) -> pa.Array:
     """The expert of each unit; empty where its layer has none."""
-    if not anatomy.mixtures:
+    if not anatomy.d_expert:
         return pa.nulls(len(unit), pa.int16())
     is_mixed = torch.tensor([one.routed is not None for one in anatomy.mixtures])
     experts = (unit // anatomy.d_expert).numpy().astype(np.int16)
@@ -132,6 +132,7 @@ def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) ->
     terms = [
         ("embedding", none, budget.embedding[:, None]),
         ("attention", layers, budget.attention),
+        *((term, layers, values) for term, values in budget.others.items()),
         ("ffn", layers, budget.ffn),
     ]
     if budget.bias.any() or budget.last_bias.any():

@@ -15,7 +15,7 @@ import pandas as pd
 from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
-from mmn.names import CONTRIBUTION_FOLDED, ORIGINAL, RAW
+from mmn.names import BUDGET_TERMS, CONTRIBUTION_FOLDED, ORIGINAL, RAW
 from mmn.store.generality import GeneralityQueries, hide
 from mmn.store.neurons import WORD_COLUMNS
 from mmn.store.reader import require_concept, require_k
@@ -85,7 +85,7 @@ _OTHER_RANKS: Final = """
 _BUDGET: Final = """
     SELECT term, layer::INTEGER AS layer, logit FROM budget
     WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND variant = $variant
-    ORDER BY list_position(['embedding', 'attention', 'ffn', 'bias'], term), layer NULLS LAST
+    ORDER BY list_position($terms, term), layer NULLS LAST
 """
 
 _TOP_SCORES: Final = """
@@ -217,7 +217,7 @@ class PictureQueries(GeneralityQueries):
     def budget(self, run_id: str, image_id: str, noun: str, variant: str = ORIGINAL) -> pd.DataFrame:
         """Returns the terms that add up to a noun's logit: term, layer (NaN for terms of no layer), logit.
 
-        Embedding first, then attention, FFN and biases, each by layer.
+        Embedding first, then attention, what else is added to the stream, FFN and biases, each by layer.
 
         Raises:
             RunNotFoundError: no such run.
@@ -226,7 +226,7 @@ class PictureQueries(GeneralityQueries):
         with self._of_run(run_id) as (cursor, run):
             require_concept(cursor, run, image_id, noun)
             key = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "variant": variant}
-            return cursor.sql(_BUDGET, params=key).df()
+            return cursor.sql(_BUDGET, params=key | {"terms": list(BUDGET_TERMS)}).df()
 
     def top_share(
         self,

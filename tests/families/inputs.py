@@ -30,8 +30,14 @@ def encode_bare(module: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]
         if name in wanted:
             inputs[name] = is_image
     if module.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.tensor([[0, *PROMPT]] * len(images))
+        inputs["decoder_input_ids"] = torch.tensor([[_decoder_start(module), *PROMPT]] * len(images))
     return EXTRAS.get(module.config.model_type, lambda _, inputs: inputs)(module.config, inputs)
+
+
+def _decoder_start(module: Any) -> int:
+    """What the decoder of an encoder-decoder begins with, as transformers' own generation puts it there."""
+    own = module.generation_config
+    return next((one for one in (own.decoder_start_token_id, own.bos_token_id) if one is not None), 0)
 
 
 def image_id(config: Any) -> int:

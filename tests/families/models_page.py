@@ -15,7 +15,7 @@ import transformers
 
 from mmn.errors import UnsupportedModelError
 from mmn.models.adapters import FAMILIES, families, find_anatomy, find_family
-from mmn.models.geometry.kinds import GRIDS, WITHOUT_GRID
+from mmn.models.geometry.kinds import GRIDS, why_no_places
 from mmn.models.model import Model
 from mmn.models.tried import FILE, Tried
 from mmn.reading.captions import caption_encoded
@@ -60,10 +60,10 @@ def tried(model_type: str) -> Tried:
         model_type,
         example,
         decoder=module.config.get_text_config(decoder=True).model_type,
-        found="declared" if family.head_factor or family.head_divisor or family.has_soft_cap else "structure",
+        found="declared" if anatomy.head_factor != 1 or family.head_divisor or family.has_soft_cap else "structure",
         error=float(f"{max(proof.exact, proof.head, proof.ablation):.0e}"),
         attribution=_attribution(model),
-        maps="yes" if family.grid in GRIDS else WITHOUT_GRID.get(family.grid, "not checked"),
+        maps="yes" if family.grid in GRIDS else why_no_places(model) or "not checked",
         batch=BATCH_MIXES.get(model_type, "yes"),
     )
 
@@ -71,6 +71,8 @@ def tried(model_type: str) -> Tried:
 def _attribution(model: Model) -> str:
     if model.anatomy.mixtures:
         return "no: mixture of experts"
+    if model.has_encoder:
+        return "no: an encoder reads the picture"
     return "no image tokens in the prompt" if model.image_token_id is None else "yes"
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import silu
 
+from mmn import names
 from mmn.errors import UnsupportedModelError
 from mmn.models.adapters import families, find_anatomy, find_family
 from mmn.models.model import Model
@@ -18,22 +19,17 @@ from mmn.reading.hooks import ACT, ACTIVATION, capture, capture_graph
 from mmn.runs.proof import n_hooks, prove
 from tests.families import tiny
 from tests.families.bare import N_TOKENS, bare_model
+from tests.families.inputs import encode_bare
 from tests.families.models_page import PAGE, page, tried
 from tests.families.test_build import pictures
 
 ROUNDING = 1e-5  # measured at most 4e-7
-ENCODER = "has an encoder and a decoder"
 POST_NORM = "norms the residual stream itself"
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(("florence2", "pix2struct", "pp_formulanet", "t5gemma2", "udop"), ENCODER),
-    "vision-encoder-decoder": ENCODER,
-    **dict.fromkeys(("blip", "git"), POST_NORM),
-    "gemma4": "norms of its own behind its experts",
-    "idefics": "no plain nn.Linear",
-    "nemotron_h_omni": "layer 0 has no FFN, or no attention",
+    **dict.fromkeys(("blip", "florence2", "git", "vision-encoder-decoder"), POST_NORM),
 }
 BY_NAME = families.REFUSED
-NOT_TRIED = {name for name, reason in tiny.REFUSED.items() if reason == tiny.TIMM}
+NOT_TRIED = {name for name, reason in tiny.REFUSED.items() if reason == tiny.TIMM and name not in BY_NAME}
 EXACT = [name for name in tiny.TYPES if name not in REFUSED and name not in BY_NAME and name not in NOT_TRIED]
 
 
@@ -52,6 +48,48 @@ def test_type_is_scored_exactly(name):
     assert n_hooks(model) == 0
 
 
+DENSE = {"text_config.enable_moe_block": False}
+FORMS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {  # of a type: its settings, and units by layer
+    "gemma4 E4B": ("gemma4", DENSE, (96, 96, 96)),
+    "gemma4 31B": ("gemma4", DENSE | {"text_config.hidden_size_per_layer_input": 0}, (96, 96, 96)),
+    "gemma4 E2B": (
+        "gemma4",
+        DENSE
+        | {
+            "text_config.num_hidden_layers": 4,
+            "text_config.layer_types": ["sliding_attention", "full_attention"] * 2,
+            "text_config.num_kv_shared_layers": 2,
+            "text_config.use_double_wide_mlp": True,
+        },
+        (96, 96, 192, 192),
+    ),
+    "nemotron_h without experts": (
+        "nemotron_h_omni",
+        {
+            "text_config.num_hidden_layers": 5,
+            "text_config.layers_block_type": [
+                *["linear_attention", "mlp", "full_attention", "mlp"],
+                "linear_attention",
+            ],
+        },
+        (0, 96, 0, 96, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_other_forms_of_a_type_are_scored_exactly(name):
+    """The last layers of Nemotron-H may have no FFN: then the last unit's effect is seen behind attention."""
+    model_type, more, widths = FORMS[name]
+    module = tiny.new_model(model_type, more=more).eval().requires_grad_(False)
+    model = bare_model(model_type, module, find_anatomy(module, find_family(model_type)))
+    assert model.anatomy.widths == widths
+    assert (names.PER_LAYER_INPUT in model.anatomy.others) == (name in ("gemma4 E4B", "gemma4 E2B"))
+    proof = prove(model, caption_encoded(model, encode_bare(module, pictures()), N_TOKENS))
+    assert max(proof.head, proof.exact, proof.ablation) <= ROUNDING
+    assert (proof.attribution is None) == (len(set(widths)) > 1)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_type_is_refused_with_its_reason(name):
     family = find_family(name)
@@ -60,7 +98,7 @@ def test_type_is_refused_with_its_reason(name):
 
 
 def test_most_types_are_exact_and_all_others_have_their_reason():
-    assert len(EXACT) == 74
+    assert len(EXACT) == 79
     assert set(EXACT) | set(REFUSED) | set(BY_NAME) | NOT_TRIED == set(tiny.TYPES)
 
 
@@ -69,6 +107,9 @@ WRONG: dict[str, Any] = {
     "mllama": lambda a: {"gains": replace(a.gains, ffn=(1.0,) * 3, attention=(1.0,) * 3)},
     "granite4_vision": lambda a: {"gains": replace(a.gains, ffn=(1.0,) * 3)},
     "muse_glimmer": lambda _: {"head_factor": 1.0},
+    "gemma4": lambda a: {"mixtures": tuple(replace(one, inner_norms=one.inner_norms[::-1]) for one in a.mixtures)},
+    "t5gemma2": lambda _: {"post_ffns": ()},
+    "udop": lambda _: {"others": {}},
 }
 
 

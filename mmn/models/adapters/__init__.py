@@ -4,7 +4,7 @@
 `norms.py`) as its `Anatomy`: the very modules that scores are read from. `runs.doctor` proves that they are.
 """
 
-from mmn.models.adapters.anatomy import Anatomy, Gains, find_anatomy
+from mmn.models.adapters.anatomy import Anatomy, Gains, find_anatomy, has_encoder
 from mmn.models.adapters.families import CLASS_TOKENS, FAMILIES, OTHER_LAYOUTS, Family, find_family
 from mmn.models.adapters.norms import Norm
 
@@ -18,4 +18,5 @@ __all__ = [
     "Norm",
     "find_anatomy",
     "find_family",
+    "has_encoder",
 ]

@@ -11,8 +11,9 @@ experts (`experts.py`) the matrix is the unit's own expert's, and a carries the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,27 +22,35 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmn.errors import UnsupportedModelError
-from mmn.models.adapters.experts import EXPERTS, Mixture, find_mixture, has_experts
+from mmn.models.adapters.experts import EXPERTS, Mixture, differ, find_mixture
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
-from mmn.models.adapters.structure import Structure, find_structure, matrix_of
+from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of
+from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
 
 PLAIN = (nn.Linear, Conv1D)
 MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by
 LAYER_SCALAR = "layer_scalar"  # a layer's number that the residual stream is multiplied by behind it
 GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")  # whose tanh the two blocks of a cross-attention layer have
 SOFT_CAP = "final_logit_softcapping"
-ENCODER_DECODER = "has an encoder and a decoder: its prompt is read by the one, its caption written by the other"
+SCALED_HEADS = {  # a text config's flag, by model type: where it is true, W_U is given the stream times width^-0.5
+    **dict.fromkeys(("t5", "longt5"), "scale_decoder_outputs"),
+    **dict.fromkeys(("switch_transformers", "udop", "umt5"), "tie_word_embeddings"),
+}
 POST_NORM = "norms the residual stream itself behind each block, so that no unit's part of the logit can be told"
 
 
 @dataclass(frozen=True)
 class Gains:
-    """What is multiplied with what each part writes until it reaches the final norm: gates, multipliers, scalars."""
+    """What is multiplied with what each part writes until it reaches the final norm: gates, multipliers, scalars.
+
+    `others` is what else a layer writes, to which no gate of its own belongs.
+    """
 
     embedding: float
     attention: tuple[float, ...]
     ffn: tuple[float, ...]
+    others: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -50,20 +59,22 @@ class Anatomy:
 
     Attributes:
         attentions: the module whose output is added to the residual stream: the attention (or linear attention, or
-            convolution), or the norm behind it.
+            convolution), or the norm behind it. None in a layer without (Nemotron-H: each layer is one of both).
         activations: the FFN's non-linearity: its input is z, its output act(z). A gated FFN multiplies that by `up`;
             in a plain one it is the activation a itself. Where it is no module, the matrix whose output is z.
         post_ffns: the norms between W_out and the residual stream, () where there are none; of the form `post_norm`.
         gains: see there.
         head_factor: that the product with W_U is multiplied by.
         soft_cap: c of logits = c · tanh(x / c), None without.
-        mixtures: the FFN of each layer where some have a mixture of experts, and `ffn_outs`, `activations` and
-            `post_ffns` are empty; () in other models.
+        others: what else each layer adds to the stream, by the name of its term in the budget: an encoder-decoder's
+            cross-attention, Gemma 4's per-layer input.
+        mixtures: the FFN of each layer where some have a mixture of experts, no FFN, or another number of units, and
+            `ffn_outs` and `activations` are empty; () in other models.
     """
 
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
-    attentions: tuple[nn.Module, ...]
+    attentions: tuple[nn.Module | None, ...]
     ffn_outs: tuple[nn.Linear | Conv1D, ...]
     activations: tuple[nn.Module, ...]
     is_gated: bool
@@ -75,6 +86,7 @@ class Anatomy:
     post_norm: Norm = Norm.RMS
     head_factor: float = 1.0
     soft_cap: float | None = None
+    others: Mapping[str, tuple[nn.Module, ...]] = field(default_factory=dict)
     mixtures: tuple[Mixture, ...] = ()
 
     @property
@@ -84,7 +96,9 @@ class Anatomy:
     @property
     def d_mlp(self) -> int:
         """Units of a layer; of the widest one, where layers differ."""
-        return max(mixture.n_units for mixture in self.mixtures) if self.mixtures else self.w_out(0).shape[1]
+        if self.mixtures:
+            return max(mixture.n_units for mixture in self.mixtures)
+        return matrix_of(self.ffn_outs[0]).shape[1]
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -102,12 +116,19 @@ class Anatomy:
         return tuple(0 if one.routed is None else one.routed.d_expert for one in self.mixtures)
 
     @property
+    def has_inner_norms(self) -> bool:
+        """Whether what experts wrote, and what the matrix beside them wrote, are normed each before they are added."""
+        return any(one.inner_norms for one in self.mixtures)
+
+    @property
     def n_awake(self) -> int:
         """Units of all layers that one token's ranking holds: all, but for experts that it does not go through."""
         return sum(one.n_compact for one in self.mixtures) if self.mixtures else self.n_layers * self.d_mlp
 
     def w_out(self, layer: int) -> Float[Tensor, "d m"]:
         """W_out of a layer; column i is what unit i writes into the residual stream. A view; of experts a copy."""
+        if self.mixtures and not self.mixtures[layer].n_units:
+            return self.unembedding.weight.new_empty(self.unembedding.in_features, 0)
         return self.mixtures[layer].w_out() if self.mixtures else matrix_of(self.ffn_outs[layer])
 
     def columns(self, layer: int, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
@@ -141,6 +162,12 @@ class Anatomy:
         return self.soft_cap * torch.atanh(logits.double() / self.soft_cap).to(logits.dtype)
 
 
+def has_encoder(config: Any) -> bool:
+    """Whether the prompt is read by an encoder, and a caption written by a decoder that attends to what it made."""
+    parts = (config, config.get_text_config(decoder=True))
+    return any(getattr(part, "is_encoder_decoder", False) for part in parts)
+
+
 def find_anatomy(model: Any, family: Family) -> Anatomy:
     """Finds the parts in a model, with its weights or on the `meta` device without them.
 
@@ -149,12 +176,11 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
             what is multiplied), or the decoder is of a form that no scores are known for.
     """
     text_config = model.config.get_text_config(decoder=True)
-    _refuse_encoder_decoder(model, family, text_config)
     try:
         found = find_structure(model)
     except LookupError as error:
         raise UnsupportedModelError(f"this {family.model_type} model cannot be read: {error}") from error
-    is_mixed = has_experts(found.layers)
+    is_mixed = differ(found.layers)
     _require_understood(family, text_config, found)
     layers = [model.get_submodule(layer.path) for layer in found.layers]
     final_norm = model.get_submodule(found.final_norm)
@@ -162,7 +188,7 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
     anatomy = Anatomy(
         decoder=model.get_submodule(found.decoder),
         layers=tuple(layers),
-        attentions=_parts(layers, [layer.post_attention or layer.mixers[0] for layer in found.layers]),
+        attentions=tuple(map(_attention, layers, found.layers)),
         ffn_outs=() if is_mixed else _parts(layers, [layer.ffn_outs[0].path for layer in found.layers]),
         activations=() if is_mixed else _parts(layers, [layer.activation for layer in found.layers]),
         is_gated=found.layers[0].is_gated,
@@ -172,8 +198,9 @@ def find_anatomy(model: Any, family: Family) -> Anatomy:
         gains=_gains(layers),
         post_ffns=post_ffns,
         post_norm=norm_form(found.layers[0].post_ffn, post_ffns[0]) if post_ffns else Norm.RMS,
-        head_factor=_head_factor(text_config, family),
+        head_factor=_head_factor(text_config, family, found.d_model),
         soft_cap=getattr(text_config, SOFT_CAP, None) if family.has_soft_cap else None,
+        others=_others(layers, found),
         mixtures=tuple(map(find_mixture, layers, found.layers)) if is_mixed else (),
     )
     _require_plain(anatomy, found)
@@ -184,33 +211,43 @@ def _parts(layers: Sequence[nn.Module], paths: Sequence[str]) -> tuple[Any, ...]
     return tuple(layer.get_submodule(path) for layer, path in zip(layers, paths, strict=True))
 
 
-def _refuse_encoder_decoder(model: Any, family: Family, text_config: Any) -> None:
-    if getattr(model.config, "is_encoder_decoder", False) or getattr(text_config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(f"this {family.model_type} model ({text_config.model_type}) {ENCODER_DECODER}")
+def _attention(module: nn.Module, found: Layer) -> nn.Module | None:
+    return module.get_submodule(found.post_attention or found.mixers[0]) if found.mixers else None
+
+
+def _others(layers: Sequence[nn.Module], found: Structure) -> dict[str, tuple[nn.Module, ...]]:
+    paths = {
+        CROSS_ATTENTION: [layer.cross for layer in found.layers],
+        PER_LAYER_INPUT: [layer.per_layer_input for layer in found.layers],
+    }
+    return {term: _parts(layers, of_layers) for term, of_layers in paths.items() if of_layers[0]}
 
 
 def _require_understood(family: Family, text_config: Any, found: Structure) -> None:
-    """One FFN or mixture of experts, one mixer and the same norms in each layer, and a final norm."""
+    """One FFN or mixture of experts, one mixer (or only one of both) and the same norms in each layer, a final norm."""
     what = f"this {family.model_type} model uses a {text_config.model_type!r} text decoder"
     if found.final_norm is None:
         raise UnsupportedModelError(f"{what} that {POST_NORM}")
-    is_mixed = has_experts(found.layers)
+    is_mixed = differ(found.layers)
     for number, layer in enumerate(found.layers):
         kinds = {matrix.kind for matrix in layer.ffn_outs}
-        if is_mixed and layer.post_ffn:
-            raise UnsupportedModelError(f"{what}, whose layer {number} has norms of its own behind its experts")
-        if is_mixed and (not kinds or len(layer.mixers) != 1):
-            raise UnsupportedModelError(f"{what} with experts, whose layer {number} has no FFN, or no attention")
+        if len(layer.mixers) > 1 or not (layer.mixers or (is_mixed and kinds)):
+            mixers = ", ".join(layer.mixers) or "none"
+            raise UnsupportedModelError(f"{what}; layer {number} should have one attention, found {mixers}")
+        if _kind(layer) != _kind(found.layers[0]):
+            raise UnsupportedModelError(f"{what}; layer {number} has other norms or terms than layer 0")
         if is_mixed:
             continue
         if len(layer.ffn_outs) != 1 or not kinds <= {"linear", "conv1d"}:
             matrices = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in layer.ffn_outs) or "none"
             raise UnsupportedModelError(f"{what}; layer {number} should have one FFN output matrix, found {matrices}")
-        if len(layer.mixers) != 1 or not layer.activation:
-            mixers = ", ".join(layer.mixers) or "none"
-            raise UnsupportedModelError(f"{what}; layer {number} should have one attention, found {mixers}")
-        if (layer.post_ffn, layer.is_gated) != (found.layers[0].post_ffn, found.layers[0].is_gated):
+        if not layer.activation or layer.is_gated != found.layers[0].is_gated:
             raise UnsupportedModelError(f"{what}; layer {number} has another FFN than layer 0")
+
+
+def _kind(layer: Layer) -> tuple[str, str, str, bool]:
+    """What has to be the same in all layers."""
+    return re.sub(r"\d+", "", layer.cross), layer.per_layer_input, layer.post_ffn, bool(layer.inner_norms)
 
 
 def _gains(layers: Sequence[nn.Module]) -> Gains:
@@ -223,6 +260,7 @@ def _gains(layers: Sequence[nn.Module]) -> Gains:
         embedding=behind[0],
         attention=tuple(map(math.prod, zip(own, attention, behind, strict=False))),
         ffn=tuple(map(math.prod, zip(own, ffn, behind, strict=False))),
+        others=tuple(map(math.prod, zip(own, behind, strict=False))),
     )
 
 
@@ -292,6 +330,8 @@ def _require_experts_sizes(anatomy: Anatomy, found: Structure) -> None:
         )
 
 
-def _head_factor(text_config: Any, family: Family) -> float:
+def _head_factor(text_config: Any, family: Family, d_model: int) -> float:
     factor = getattr(text_config, family.head_factor) if family.head_factor else 1.0
-    return float(factor) / float(getattr(text_config, family.head_divisor) if family.head_divisor else 1.0)
+    divisor = getattr(text_config, family.head_divisor) if family.head_divisor else 1.0
+    is_scaled = getattr(text_config, SCALED_HEADS.get(text_config.model_type, ""), False)
+    return float(factor) / float(divisor) * (d_model**-0.5 if is_scaled else 1.0)

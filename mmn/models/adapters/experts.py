@@ -1,11 +1,14 @@
-"""A layer's FFN where it is a mixture of experts: whose units they are, and what each of them writes.
+"""A layer's FFN where layers differ, as in a mixture of experts: whose units they are, and what each of them writes.
 
     router ─► g_e of the few experts that a token goes through      a_i = g_e · act(gate · x)_i · (up · x)_i
     unit i of expert e:   a_i ─► W_out[e][:, i] ─► residual stream;   0 for a token that does not go through e
 
 Units of a layer lie flat, one expert's after the other's: unit = e · `d_expert` + i. A shared expert, which every token
 goes through, follows the routed ones; a matrix as wide as several of them counts as several. A layer of such a
-model without a mixture has one matrix and no experts.
+model without a mixture has one matrix and no experts, or no FFN at all (Nemotron-H). A model without experts whose
+layers have different numbers of units (Gemma 4 E2B) is read likewise.
+
+    unit ─► W_out ─► its experts' or its matrix' own norm (Gemma 4) ─► sum ─► norm after the FFN ─► residual stream
 
 What is stored and ranked is compact: for each token the units of the experts that it went through, in the order of
 their numbers, then the shared ones. Nothing here holds a number for each unit of an expert that is asleep.
@@ -32,6 +35,7 @@ EXPERTS = "experts"  # the kind of a stacked matrix (`structure.Matrix`)
 FACTOR = "routed_scaling_factor"  # of a block: what its routed experts wrote is multiplied by it
 SHARED_GATE = "shared_expert_gate"  # of a block: whose sigmoid the shared expert's output is multiplied by
 ROUTERS = ("gate", "router")  # of a block: what chooses the experts
+CHOSEN = "top_k_experts"  # k in a router's config (Gemma 4)
 OF_IMAGES = "vision"  # in the path of experts that image tokens alone go through
 
 
@@ -85,11 +89,13 @@ class Mixture:
         routed: None in a layer that has none.
         plain: W_out of the shared experts, or of a layer without a mixture; None where neither is.
         gate: whose sigmoid, one number for each token, `plain`'s output is multiplied by.
+        inner_norms: of what the routed experts wrote and of what `plain` wrote, before both are added; or ().
     """
 
     routed: Routed | None
     plain: nn.Linear | None
     gate: nn.Module | None = None
+    inner_norms: tuple[nn.Module, ...] = ()
 
     @property
     def start(self) -> int:
@@ -108,7 +114,7 @@ class Mixture:
 
     def flat_units(self, chosen: Int[Tensor, "n k"]) -> Int[Tensor, "n w"]:
         """The units that are compact for tokens that went through these experts."""
-        parts = []
+        parts = [chosen.new_empty(len(chosen), 0)]
         if self.routed is not None:
             within = torch.arange(self.routed.d_expert, device=chosen.device)
             parts.append((chosen[..., None] * self.routed.d_expert + within).flatten(1))
@@ -117,9 +123,12 @@ class Mixture:
             parts.append(plain.expand(len(chosen), -1))
         return torch.cat(parts, dim=1)
 
-    def products(self, rows: Float[Tensor, "n d"], chosen: Int[Tensor, "n k"]) -> Float[Tensor, "n w"]:
-        """Returns rows · W_out of the compact units."""
-        parts = []
+    def products(
+        self, rows: Float[Tensor, "n d"] | Float[Tensor, "n 2 d"], chosen: Int[Tensor, "n k"]
+    ) -> Float[Tensor, "n w"]:
+        """Returns rows · W_out of the compact units; of two rows the first is for routed experts' units."""
+        rows, of_plain = (rows, rows) if rows.ndim == 2 else rows.unbind(1)
+        parts = [rows.new_empty(len(rows), 0)]
         if self.routed is not None:
             found = rows.new_empty(*chosen.shape, self.routed.d_expert)
             for expert in chosen.unique().tolist():
@@ -127,7 +136,7 @@ class Mixture:
                 found[row, slot] = rows[row] @ self.routed.w_out(expert).to(rows.dtype)
             parts.append(found.flatten(1))
         if self.plain is not None:
-            parts.append(rows @ self.plain.weight.to(rows.dtype))
+            parts.append(of_plain @ self.plain.weight.to(rows.dtype))
         return torch.cat(parts, dim=1)
 
     def columns(self, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
@@ -154,8 +163,12 @@ class Mixture:
         return self.plain.weight[:, unit - self.start]
 
 
-def has_experts(layers: tuple[Layer, ...]) -> bool:
-    return any(matrix.kind == EXPERTS for layer in layers for matrix in layer.ffn_outs)
+def differ(layers: tuple[Layer, ...]) -> bool:
+    """Whether there are experts, or layers with another number of units than others, or with none."""
+    matrices = [layer.ffn_outs for layer in layers]
+    has_experts = any(matrix.kind == EXPERTS for of_layer in matrices for matrix in of_layer)
+    widths = {of_layer[0].d_mlp if of_layer else 0 for of_layer in matrices}
+    return has_experts or len(widths) > 1
 
 
 def find_mixture(module: nn.Module, found: Layer) -> Mixture:
@@ -166,7 +179,7 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     """
     stacked = [matrix for matrix in found.ffn_outs if matrix.kind == EXPERTS and OF_IMAGES not in matrix.path]
     plain = [matrix for matrix in found.ffn_outs if matrix.kind != EXPERTS]
-    if len(stacked) > 1 or len(plain) > 1 or not (stacked or plain) or any(one.kind != "linear" for one in plain):
+    if len(stacked) > 1 or len(plain) > 1 or any(one.kind != "linear" for one in plain):
         paths = ", ".join(f"{matrix.path} ({matrix.kind})" for matrix in found.ffn_outs) or "none"
         raise UnsupportedModelError(f"{found.path} should have routed experts and shared ones, or one FFN: {paths}")
     out = module.get_submodule(plain[0].path) if plain else None
@@ -174,11 +187,14 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     if not stacked:
         return Mixture(None, out)
     routed = _routed(module, found, stacked[0])
-    block = module.get_submodule(stacked[0].path.split(f".{EXPERTS}")[0])
+    block = module.get_submodule(stacked[0].path.rpartition(".")[0].rpartition(".")[0])
     gate = getattr(block, SHARED_GATE, None)
     if gate is not None and out is not None and out.bias is not None:
         raise UnsupportedModelError(f"{found.path}: a shared expert with a gate and a bias is not supported")
-    return Mixture(routed, out, gate)
+    inner_norms = tuple(module.get_submodule(path) for path in found.inner_norms)
+    if inner_norms and out is None:
+        raise UnsupportedModelError(f"{found.path}: a norm of experts' output, with no matrix beside them, is unknown")
+    return Mixture(routed, out, gate, inner_norms)
 
 
 def _routed(layer: nn.Module, found: Layer, matrix: Matrix) -> Routed:
@@ -199,9 +215,12 @@ def _routed(layer: nn.Module, found: Layer, matrix: Matrix) -> Routed:
 
 
 def _n_chosen(name: str, block: nn.Module) -> int:
-    """What the block or its router calls k."""
-    for holder in (block, *(getattr(block, router, None) for router in ROUTERS)):
-        if isinstance(found := getattr(holder, "top_k", None), int):
+    """What the block, its router or that one's config calls k."""
+    holders = [block, *(getattr(block, router, None) for router in ROUTERS)]
+    for holder, key in [(one, "top_k") for one in holders] + [
+        (getattr(one, "config", None), CHOSEN) for one in holders
+    ]:
+        if isinstance(found := getattr(holder, key, None), int):
             return found
     raise UnsupportedModelError(f"{name}: how many experts a token goes through is not told by it or its router")
 

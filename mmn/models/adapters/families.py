@@ -13,12 +13,15 @@ from mmn.errors import UnsupportedModelError
 REFUSED: dict[str, str] = {
     "diffusion_gemma": "it writes all words of a text at once, so no forward pass predicts a noun alone",
     "evolla": "it reads proteins, not pictures",
+    "gemma3n": "it has several residual streams, mixed anew for each token",
     "glm5_next": "it has several residual streams, mixed anew for each token",
+    "idefics": "some layers come behind a block with an FFN of its own and a gate for each channel",
     "inkling2": "what its FFN writes goes through a convolution over positions",
     "inkling_mm_model": "what its FFN writes goes through a convolution over positions",
     "mistral4": "it reads no pictures: the type is a text decoder alone",
     "muse_spark": "its experts write to a narrower stream, with a norm behind each",
     "pi0": "it gives a robot's actions, not text",
+    "pp_formulanet": "it takes no prompt, and writes the source of a formula",
     "qwen4_exp": "it has several residual streams, mixed anew for each token",
 }
 
@@ -153,6 +156,15 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("gemma4", nests_images=True, has_soft_cap=True),
         Family("gemma4_unified", nests_images=True, has_soft_cap=True),
+        Family(
+            "t5gemma2",
+            "google/t5gemma-2-270m-270m",
+            bare_prompt="{image}{prompt}",
+            nests_images=True,
+            has_soft_cap=True,
+        ),
+        Family("pix2struct", "google/pix2struct-textcaps-base", bare_prompt="{prompt}"),
+        Family("udop", "microsoft/udop-large", bare_prompt="{prompt}"),
         Family("granite4_vision", "ibm-granite/granite-vision-4.0-3b", head_divisor="logits_scaling"),
         Family("granite_docling", nests_images=True, head_divisor="logits_scaling"),
         Family("mistral_large4", has_soft_cap=True),

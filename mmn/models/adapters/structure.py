@@ -32,10 +32,13 @@ UPS = ("up_proj", "w3", "wi_1", "fc1", "wi", "c_fc", "fc_in", "linear1", "dense_
 FUSED = ("gate_up_proj", "gate_and_up_proj", "ff_proj", "w13", "w13_dn_proj", "linear_fc1")
 ACTIVATIONS = ("act_fn", "activation_fn", "act", "activation", "intermediate_act_fn")
 POST_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffn_norm", "post_norm2")
+INNER_NORMS = ("post_feedforward_layernorm_2", "post_feedforward_layernorm_1")  # of experts, of the matrix beside them
+PER_LAYER_INPUT = "post_per_layer_input_norm"
 POST_ATTENTION = ("post_self_attn_layernorm", "post_operator_norm", "post_norm1", "post_attention_layernorm")
 NOT_TEXT = re.compile(r"vision|visual|image|audio|qformer|vq|perceiver|resampler|protein|tower|vit|projector|merger")
 _FFN_PART = re.compile(r"mlp|ffn|feed_?forward|experts|moe|densere|ff\b|\bfc|dense|mixer|intermediate", re.IGNORECASE)
 _ATTENTION_PART = re.compile(r"attn|attention|conv\b|mamba|mixer|delta|shortconv", re.IGNORECASE)
+_CROSS_PART = re.compile(r"cross|enc", re.IGNORECASE)  # of a layer's second attention: to what the encoder read
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,11 @@ class Layer:
         activation: the FFN's non-linearity, or where that is no module the matrix whose output it is given; "" for
             neither.
         mixers: what mixes positions: attention, linear attention, a convolution.
+        cross: the attention to an encoder's output that a layer has beside one of its mixers, "" for none.
         post_attention: norm between a mixer and the residual stream, "" for none.
         post_ffn: norm between W_out and the residual stream, "" for none.
+        inner_norms: before that, the norm of what the experts wrote and of what the matrix beside them wrote; or ().
+        per_layer_input: what adds an input of the layer's own to the stream, "" for none.
     """
 
     path: str
@@ -74,8 +80,11 @@ class Layer:
     is_fused: bool
     norms: tuple[str, ...]
     mixers: tuple[str, ...]
+    cross: str
     post_attention: str
     post_ffn: str
+    inner_norms: tuple[str, ...]
+    per_layer_input: str
 
 
 @dataclass(frozen=True)
@@ -213,12 +222,9 @@ def _closeness(module: nn.Module, path: str, head_path: str) -> tuple[int, int, 
 def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
     names = {name.rpartition(".")[2] for name, _ in [*layer.named_modules(), *layer.named_parameters()]}
     norms = tuple(name for name, part in layer.named_modules() if name.count(".") < 2 and is_norm(part, d_model))
-    mixers = tuple(
-        name
-        for name, part in layer.named_children()
-        if _ATTENTION_PART.search(name) and "norm" not in name and list(part.parameters())  # no dropout
-    )
     matrices = ffn_matrices(layer, d_model)
+    mixers = [path for path in _mixers(layer) if not any(one.path.startswith(f"{path}.") for one in matrices)]
+    crosses = [path for path in mixers if _CROSS_PART.search(path)] if len(mixers) > 1 else []
     is_fused = bool(names & set(FUSED))
     post_ffn = next((name for name in POST_FFN if name in norms), "")
     return Layer(
@@ -228,10 +234,43 @@ def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
         is_gated=is_fused or bool(names & {"gate_proj", "w3", "wi_1"}),
         is_fused=is_fused,
         norms=norms,
-        mixers=mixers,
+        mixers=tuple(path for path in mixers if path not in crosses[:1]),
+        cross=crosses[0] if crosses else "",
         post_attention=next((name for name in POST_ATTENTION if post_ffn and name in norms), ""),
         post_ffn=post_ffn,
+        inner_norms=INNER_NORMS if set(INNER_NORMS) <= set(norms) else (),
+        per_layer_input=PER_LAYER_INPUT if PER_LAYER_INPUT in norms else "",
     )
+
+
+def _mixers(layer: nn.Module) -> list[str]:
+    """Paths of what mixes positions: of a sublayer that adds to the stream itself (T5) its attention."""
+    found = []
+    for path, part in _parts_of(layer):
+        inside = [f"{path}.{name}" for name, child in part.named_children() if _is_mixer(name, child)]
+        if _is_sublayer(part):
+            found += inside
+        elif _is_mixer(path, part):
+            found.append(path)
+    return found
+
+
+def _parts_of(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A layer's children; of those in a list (T5's `layer`) each."""
+    for name, part in layer.named_children():
+        if isinstance(part, nn.ModuleList):
+            yield from ((f"{name}.{number}", one) for number, one in enumerate(part))
+        else:
+            yield name, part
+
+
+def _is_sublayer(part: nn.Module) -> bool:
+    return any(name == "layer_norm" and is_norm(child) for name, child in part.named_children())
+
+
+def _is_mixer(path: str, part: nn.Module) -> bool:
+    has_weights = bool(list(part.parameters()))  # no dropout
+    return has_weights and _ATTENTION_PART.search(path) is not None and "norm" not in path and not is_norm(part)
 
 
 def _activation(layer: nn.Module, ffn_out: str) -> str:

@@ -29,6 +29,12 @@ WITHOUT_GRID: Final = {
     "queries": "its image tokens are queries (a Q-Former's, an abstractor's), each of which sees the whole picture",
     "cross-attention": "its pictures are seen by cross-attention: there are no image tokens in the decoder",
 }
+READ_BY_ENCODER: Final = "an encoder reads its picture, and scores are of the units of its decoder"
+
+
+def why_no_places(model: Model) -> str:
+    """Why image tokens have no place in the picture; "" where they have, or where it was not checked."""
+    return READ_BY_ENCODER if model.has_encoder else WITHOUT_GRID.get(model.family.grid, "")
 
 
 def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int, int]) -> Grids:
@@ -45,7 +51,7 @@ def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int,
     """
     family = model.family
     if family.grid not in GRIDS:
-        reason = WITHOUT_GRID.get(family.grid, f"no geometry is declared for them ({family.grid!r})")
+        reason = why_no_places(model) or f"no geometry is declared for them ({family.grid!r})"
         raise UsageError(f"where units of a {family.model_type} model look cannot be shown: {reason}")
     from mmn.models.image_tokens import image_positions  # imports torch
 

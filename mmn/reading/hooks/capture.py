@@ -11,7 +11,10 @@ that predicts the next token (with left padding it is no padding in any row):
     experts      which routed experts the token went through; only in a layer that has some
     act          act(gate) of a gated FFN, without the up factor (m); only on request
     attention    what the attention adds to the residual stream, before a multiplier (d)
+    cross-attention  what the attention to an encoder's output adds to it (d); only in an encoder-decoder
+    per-layer input  what an input of the layer's own adds to it (d); only in Gemma 4
     ffn          what W_out wrote, before the norm after it (d); only where there is one
+    ffn of experts, ffn beside experts   its two parts before the norm of each (d); only where there are such norms
     embedding    the residual stream before the first layer (d), once
     final        the residual stream before the final norm (d), once
 """
@@ -29,11 +32,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from mmn.core import Neuron
+from mmn.models.adapters import Anatomy
 from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
 from mmn.reading.hooks.experts import Call, watch_calls
 
 ACTIVATION, ACT, ATTENTION, FFN, EXPERTS = "activation", "act", "attention", "ffn", "experts"
+INNER = ("ffn of experts", "ffn beside experts")
 EMBEDDING, FINAL = "embedding", "final"
 ONCE = 0  # the layer under which the sites that exist once are kept
 STEPS_AT_ONCE = 16  # that room is made for
@@ -142,11 +147,10 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
             for layer in range(anatomy.n_layers):
                 if anatomy.mixtures:
                     handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
-                else:
-                    watch(ACTIVATION, layer, anatomy.ffn_outs[layer], reads_input=True)
-                watch(ATTENTION, layer, anatomy.attentions[layer], reads_input=False)
-                if anatomy.post_ffns:
-                    watch(FFN, layer, anatomy.post_ffns[layer], reads_input=True)
+                for site, module in _read(anatomy, layer):
+                    watch(site, layer, module, reads_input=True)
+                for site, module in _written(anatomy, layer):
+                    watch(site, layer, module, reads_input=False)
                 if with_act and anatomy.is_gated and anatomy.activations:
                     watch(ACT, layer, anatomy.activations[layer], reads_input=False)
             yield captured
@@ -156,6 +160,23 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
     counts = {f"{site} {layer}": len(steps) for (site, layer), steps in captured.steps.items()}
     assert captured.n_steps > 0, "no forward pass ran inside the block, or the hook of the final norm never fired"
     assert set(counts.values()) == {captured.n_steps}, f"hooks fired unevenly: {counts}"
+
+
+def _read(anatomy: Anatomy, layer: int) -> Iterator[tuple[str, nn.Module]]:
+    """Sites of a layer that are what a module is given."""
+    if not anatomy.mixtures:
+        yield ACTIVATION, anatomy.ffn_outs[layer]
+    if anatomy.post_ffns:
+        yield FFN, anatomy.post_ffns[layer]
+    if anatomy.has_inner_norms:
+        yield from zip(INNER, anatomy.mixtures[layer].inner_norms, strict=True)
+
+
+def _written(anatomy: Anatomy, layer: int) -> Iterator[tuple[str, nn.Module]]:
+    """Sites of a layer that are what a module makes and adds to the stream."""
+    if (attention := anatomy.attentions[layer]) is not None:
+        yield ATTENTION, attention
+    yield from ((term, parts[layer]) for term, parts in anatomy.others.items())
 
 
 def _watch_mixture(captured: Captured, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
@@ -176,9 +197,12 @@ def _watch_mixture(captured: Captured, layer: int, module: nn.Module, mixture: M
     def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
         seen["gate"] = _last_values(output, captured).sigmoid()
 
-    def put_together(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
-        plain = [seen["plain"] * seen.get("gate", 1)] if "plain" in seen else []
-        steps.extend(captured.keep(torch.cat([seen[name] for name in ("routed",) if name in seen] + plain, dim=-1)))
+    def put_together(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        stream = output[0] if isinstance(output, tuple) else output
+        parts = [stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)]
+        parts += [seen["routed"]] if "routed" in seen else []
+        parts += [seen["plain"] * seen.get("gate", 1)] if "plain" in seen else []
+        steps.extend(captured.keep(torch.cat(parts, dim=-1)))
         seen.clear()
 
     if mixture.routed is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from mmn.models.model import Model
@@ -21,7 +22,7 @@ def first_not_finite(model: Model, inputs: Mapping[str, Tensor]) -> str:
         inputs: Model inputs of some rows (`Model.encode`), with what was generated after them.
     """
     anatomy = model.anatomy
-    attended = inputs["attention_mask"].bool()
+    attended = _attended(inputs)
     found: list[str] = []
 
     def look(name: str, values: Tensor) -> None:
@@ -48,6 +49,13 @@ def first_not_finite(model: Model, inputs: Mapping[str, Tensor]) -> str:
             for handle in handles:
                 handle.remove()
     return found[0] if found else "the logits"
+
+
+def _attended(inputs: Mapping[str, Tensor]) -> Bool[Tensor, "batch positions"]:
+    """Which positions of the decoder are no padding."""
+    if (ids := inputs.get("decoder_input_ids")) is not None:
+        return inputs.get("decoder_attention_mask", torch.ones_like(ids)).bool()
+    return inputs["attention_mask"].bool()
 
 
 def weight_not_finite(module: nn.Module) -> str | None:

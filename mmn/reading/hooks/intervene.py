@@ -133,12 +133,12 @@ def add_to_columns(model: Model, n_rows: int, added: Sequence[AddedColumns]) -> 
     """
 
     def write_more(one: AddedColumns) -> Callable[..., Any]:
-        delta, scale = one.delta.to(model.dtype), one.scale.to(model.dtype)[:, None]
+        scale = one.scale.to(model.dtype)[:, None]
 
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             a = args[0].reshape(n_rows, -1, args[0].shape[-1])[one.rows][..., one.units]
             by_row = output.reshape(n_rows, -1, output.shape[-1])
-            return by_row.index_add(0, one.rows, (a * scale) @ delta).reshape(output.shape)
+            return by_row.index_add(0, one.rows, (a * scale) @ one.delta.to(a.dtype)).reshape(output.shape)
 
         return hook
 

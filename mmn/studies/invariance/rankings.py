@@ -82,7 +82,8 @@ def checked_methods(run: Run, methods: Sequence[str] | None, stored: Sequence[st
         UsageError: one that it does not have; a model with experts, of which each token wakes others.
     """
     if run.model.d_experts:
-        raise UsageError(f"mmn invariance is not there for mixtures of experts, and {run.model.name} is one")
+        kind = "mixtures of experts" if any(run.model.d_experts) else "models whose layers differ in number of units"
+        raise UsageError(f"mmn invariance is not there for {kind}, and {run.model.name} is one")
     for method in methods or ():
         if method not in stored:
             raise UsageError(f"run {run.run_id} has no {method!r} rankings here; there are: {', '.join(stored)}")

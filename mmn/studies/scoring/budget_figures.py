@@ -16,11 +16,15 @@ import pandas as pd
 
 from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import k_text
+from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
 
+SKY_BLUE: Final = "#56B4E9"  # of the same palette: for the one more term that some decoders have
 COLUMNS: Final = ("noun", "term", "layer", "logit")
 TERMS: Final[Mapping[str, tuple[str, str]]] = {  # term -> words, colour
     "embedding": ("embedding", MUTED),
     "attention": ("attention", FIRST),
+    CROSS_ATTENTION: ("cross-attention", SKY_BLUE),
+    PER_LAYER_INPUT: ("per-layer inputs", SKY_BLUE),
     "ffn": ("FFN units", SECOND),
     "bias": ("biases", THIRD),
 }

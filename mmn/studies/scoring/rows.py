@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mmn.core import unit_name
+from mmn.core import named_unit, unit_name
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.wording import clipped, concepts_in_words, without_general
@@ -131,9 +131,9 @@ def tokens(store: Store, asked: Asked) -> Rows:
     Raises:
         UsageError: no unit was asked for, the model does not have it, or it is not decoded (by these rows).
     """
-    neuron = asked.view.neuron
-    if neuron is None:
+    if asked.view.neuron is None:
         raise UsageError("tokens wants a unit, as --neuron L14.u2019")
+    neuron = named_unit(str(asked.view.neuron), d_experts(asked.run))
     rows = asked.view.words_by or RAW
     words = words_of(store.ask(NeuronQueries).neuron(asked.run_id, neuron), rows)
     if words is None:
