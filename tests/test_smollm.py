@@ -75,7 +75,7 @@ def test_a_batch_of_four_is_each_picture_alone(
     alone = scored(model, examples, size=1)
     one, other = ({(row["image_id"], row["text"]) for row in tables["caption"]} for tables in (by_four, alone))
     assert one == other
-    keys = ("image_id", "lemma", "method", "layer", "unit")
+    keys = ("image_id", "noun", "method", "layer", "unit")
     first, second = ({tuple(row[key] for key in keys): row["score"] for row in t["score"]} for t in (by_four, alone))
     shared = first.keys() & second.keys()
     assert len(shared) >= 0.99 * len(first)  # the last places of a ranking may change by rounding
@@ -119,9 +119,7 @@ def test_attribution_is_plain_autograd(model: Model, by_four: dict[str, list[dic
         for handle in handles:
             handle.remove()
     is_image = given[0] == model.image_token_id
-    rows = [
-        row for row in by_four["score"] if (row["image_id"], row["lemma"]) == (concept["image_id"], concept["lemma"])
-    ]
+    rows = [row for row in by_four["score"] if (row["image_id"], row["noun"]) == (concept["image_id"], concept["noun"])]
     best = max((row for row in rows if row["method"] == ATTRIBUTION), key=lambda row: row["score"])
     gate = gates[best["layer"]]
     assert gate.grad is not None
