@@ -103,6 +103,18 @@ def _to_version_6(cursor: duckdb.DuckDBPyConnection) -> None:
     _add_experts(cursor)
 
 
+def _add_positions_and_other_nouns(cursor: duckdb.DuckDBPyConnection) -> None:
+    """All that earlier versions ablated was ablated everywhere, and no unit was another picture's."""
+    cursor.execute("ALTER TABLE effect ADD COLUMN IF NOT EXISTS positions VARCHAR DEFAULT 'everywhere'")
+    cursor.execute("ALTER TABLE effect ALTER COLUMN positions SET NOT NULL")
+    for column in ("other_image_id", "other_noun"):
+        cursor.execute(f"ALTER TABLE effect ADD COLUMN IF NOT EXISTS {column} VARCHAR")
+
+
+def _to_version_7(cursor: duckdb.DuckDBPyConnection) -> None:
+    _add_positions_and_other_nouns(cursor)
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
@@ -110,6 +122,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _to_version_5,
     _to_version_6,
+    _to_version_7,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 
