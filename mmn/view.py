@@ -25,7 +25,7 @@ from mmn.names import SIGMA_UNITS
 QUANTITIES: Final = ("per-picture", "distinct", "share")
 UNITS: Final = ("all", "interpretable", "not-interpretable")
 NOUNS: Final = ("all", "first")
-MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost")
+MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost", "share", "perplexity", "perplexity-captions")
 AGAINST: Final = ("sigma", "k")
 FOUND_ON: Final = ("another", "same")
 
@@ -135,7 +135,12 @@ _KIND_OF_UNITS: Final = _one_of(UNITS, {"not interpretable": "not-interpretable"
 _FIRST_OR_ALL: Final = _one_of(NOUNS, {"the first one": "first"})
 _MEASURE: Final = _one_of(
     MEASURES,
-    {"probability": "prob", "share of the untouched": "relative", "captions that lose the noun": "lost"},
+    {
+        "probability": "prob",
+        "share of the untouched": "relative",
+        "captions that lose the noun": "lost",
+        "share among nouns": "share",
+    },
 )
 _PLACE: Final = _one_of(FOUND_ON, {"Found on another picture": "another", "Chosen on this picture (P2)": "same"})
 _SIGMA_UNIT: Final = _one_of(SIGMA_UNITS)
