@@ -44,12 +44,11 @@ from mmn.scores.rows import Tables
 from mmn.studies.degradation.measure import STAGE, InterventionPlan, choices_of, rows_of
 from mmn.studies.degradation.pictures import Measured, Measuring, effect_table, share_table
 from mmn.studies.degradation.selections import Choice, Interpretable, Row
-from mmn.studies.degradation.told import Told
+from mmn.studies.degradation.told import N_CAPTIONS, Told
 from mmn.studies.tables import TABLES
 
 CONTROLS_VERSION: Final = 1  # raise it when the same inputs would give other numbers
 N_TEXTS: Final = 8  # pictures for whose units text is read, unless more are wanted
-N_CAPTIONS: Final = 32  # of the run, as a text
 READ: Final = (names.TOP, names.ANOTHER, names.RANDOM, names.RANDOM_PICTURE)  # selections that text is read under
 
 

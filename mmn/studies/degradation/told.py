@@ -27,6 +27,7 @@ from mmn.reading.plain_text import Text
 from mmn.runs import reopen, shards
 from mmn.runs.reopen import OnDisk
 
+N_CAPTIONS: Final = 32  # of the run, as a text
 _TABLES: Final = ("image", "caption", "concept")
 
 
