@@ -36,6 +36,7 @@ def effect(image_id: str, noun: str, k: int, prob: float, **more: Any) -> dict[s
         "sigma": None,
         "sigma_unit": None,
         "draw": 0,
+        "positions": "everywhere",
         "logit": 10 * prob,
         "caption": None,
         "similarity": None,
@@ -198,7 +199,12 @@ def test_lemmas_are_means_over_their_captions(store: Store) -> None:
 
 def test_layers_of_the_ablated_units(store: Store) -> None:
     rows = store.ask(EffectQueries).ablated_layers(RUN_ID, EffectFilter(ABLATE, ("contribution",), lemmas=("dog",)), 20)
-    assert rows.to_dict("list") == {"layer": [0, 1], "n_units": [15.0, 5.0], "share": [0.75, 0.25]}
+    assert rows.to_dict("list") == {
+        "selection": ["top", "top"],
+        "layer": [0, 1],
+        "n_units": [15.0, 5.0],
+        "share": [0.75, 0.25],
+    }
     with pytest.raises(UsageError, match=r"1 … 20"):
         store.ask(EffectQueries).ablated_layers(RUN_ID, CONTRIBUTION, 50)
 

@@ -12,7 +12,7 @@ says another noun) are left out of the pairs. OURS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -168,7 +168,7 @@ def _by_picture(line: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beyond(own: pd.DataFrame, control: pd.DataFrame) -> Beyond | None:
-    both = own.join(control, rsuffix="_control", how="inner")
+    both = own.join(control.add_suffix("_control"), how="inner")
     both = both[both["n_nouns"] == both["n_nouns_control"]]
     if both.empty:
         return None
@@ -246,7 +246,7 @@ def _hundred(share: float) -> str:
 def _shares(part: OwnPart) -> str:
     if not part.shares:
         return ""
-    values = _values(part.shares, ".3f")
+    values = _values(part.shares, lambda share: f"{share:.3f}")
     excess = part.beyond[ANOTHER].share_excess
     ends = "" if excess is None or np.isnan(excess.low) else f" [{excess.low:.3f}, {excess.high:.3f}]"
     less = "" if excess is None else f"; another picture's minus own {excess.mean:.3f}{ends}".replace("-", "−")
@@ -255,12 +255,17 @@ def _shares(part: OwnPart) -> str:
 
 def _texts(part: OwnPart, command: str) -> str:
     if part.perplexity:
-        told = [f"of {TEXTS[text]}: {_values(values, ',.4g')}" for text, values in part.perplexity.items()]
+        told = [f"of {TEXTS[text]}: {_values(values, perplexity_text)}" for text, values in part.perplexity.items()]
         return f"Perplexity {'; '.join(told)}."
     return "" if part.positions != EVERYWHERE else f"The perplexity of text was not measured: {command}"
 
 
-def _values(values: dict[str, float], form: str) -> str:
+def perplexity_text(value: float) -> str:
+    """`16.9`, or without decimals from 1,000 on."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _values(values: dict[str, float], write: Callable[[float], str]) -> str:
     words = {"untouched": "untouched", TOP: "own units off", ANOTHER: "another picture's"}
     words |= {RANDOM: "random", RANDOM_PICTURE: "random"}
-    return ", ".join(f"{value:{form}} {words[name]}" for name, value in values.items())
+    return ", ".join(f"{write(value)} {words[name]}" for name, value in values.items())
