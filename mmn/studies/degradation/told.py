@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +25,7 @@ from torch import Tensor
 from mmn import names
 from mmn.reading.plain_text import Text
 from mmn.runs import reopen, shards
-from mmn.runs.reopen import OnDisk
+from mmn.runs.reopen import ScoredRun
 
 N_CAPTIONS: Final = 32  # of the run, as a text
 _TABLES: Final = ("image", "caption", "concept")
@@ -49,7 +49,7 @@ class Told:
     nouns: Mapping[str, tuple[Said, ...]]  # by picture, those that say any
 
     @classmethod
-    def of(cls, scored: OnDisk) -> Self:
+    def of(cls, scored: ScoredRun) -> Told:
         """Reads it from the run's shards."""
         read = [shards.read_shard(scored.path / batch, _TABLES) for batch in reopen.batches(scored)]
         tables = {name: pa.concat_tables([one[name] for one in read if name in one]) for name in _TABLES}
