@@ -94,9 +94,19 @@ def _read(model: Model, texts: Sequence[Text]) -> Float[Tensor, "rows positions 
     width = max(map(len, rows))
     filled = [row + [model.pad_token_id] * (width - len(row)) for row in rows]
     embeddings = model.module.get_input_embeddings()(torch.tensor(filled, device=model.device))
-    output = model.anatomy.decoder(inputs_embeds=embeddings)
+    output = model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings))
     states = output[-1] if isinstance(output, tuple) else output.last_hidden_state  # ours hands out every layer's
     return model.anatomy.logits(model.anatomy.unembedding(states))
+
+
+def _mask(model: Model, embeddings: Float[Tensor, "rows positions d"]) -> dict[str, Tensor]:
+    """What keeps a decoder from looking ahead that does so unless it is told not to (PaliGemma reads prompts so)."""
+    config = getattr(model.anatomy.decoder, "config", None)
+    if not getattr(config, "use_bidirectional_attention", False):
+        return {}
+    n = embeddings.shape[1]
+    ahead = torch.full((1, 1, n, n), torch.finfo(embeddings.dtype).min, dtype=embeddings.dtype).triu(1)
+    return {"attention_mask": ahead.to(embeddings.device).expand(len(embeddings), -1, -1, -1)}
 
 
 def _of_one(logits: Float[Tensor, "positions V"], text: Text) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mmn.names import ANOTHER
 from mmn.statistics.interval_words import percent, why_none
-from mmn.statistics.intervals import ANYWHERE, interval_table, mean_intervals
+from mmn.statistics.intervals import interval_table, mean_intervals
 
 MEASURES: Final[Mapping[str, str]] = {  # role of a picture -> the share over such pictures
     "edited": "efficacy",
@@ -73,7 +73,7 @@ def own_share(captions: pd.DataFrame, edit_id: str, control_id: str) -> dict[str
         here = both[both["role"] == role]
         values = here["is_as_wished"].astype(float) - here["is_as_wished_control"].astype(float)
         if len(values):
-            ends = mean_intervals(values.to_numpy()[:, None], ANYWHERE)
+            ends = mean_intervals(values.to_numpy()[:, None], (-1.0, 1.0))
             found[role] = dict(zip(("mean", "low", "high"), (float(one[0]) for one in ends), strict=True))
             found[role]["n"] = len(values)
     return found
