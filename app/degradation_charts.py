@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
 import streamlit as st
 
-from app import charts, filters, links, resources
-from app.text import plain
+from app import charts, filters, links, resources, study_page
+from app.text import code, plain
 from mmn.figures.figure import Drawn
 from mmn.figures.wording import k_text
-from mmn.names import ABLATE, RANDOM, TOP
+from mmn.names import ABLATE, ANOTHER, EVERYWHERE, PERTURB, RANDOM, TOP
 from mmn.studies.degradation.curves import describe_drop, half_at, probability_drop
+from mmn.studies.degradation.own import controls_command, describe_own, own_parts
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.view import View
 
-ABLATED: Final = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
-NOISY: Final = {"captions that lose the noun": "lost", "probability": "prob", "similarity": "similarity"}
+ABLATED: Final = {
+    "probability": "prob",
+    "share of the untouched": "relative",
+    "logit": "logit",
+    "share among nouns": "share",
+}
+NOISY: Final = {
+    "captions that lose the noun": "lost",
+    "probability": "prob",
+    "similarity": "similarity",
+    "share among nouns": "share",
+}
+OF_CAPTIONS: Final = ("lost", "similarity")
+TEXTS: Final = ("perplexity-captions", "perplexity")
 AXES: Final = {"σ": "sigma", "k": "k"}
 
 
@@ -31,36 +45,47 @@ def ablation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
         is_captioned: whether the model was let write again.
     """
     relative = _drawn("degradation", view, "relative")
+    means = resources.store().ask(EffectQueries).means(run["run_id"], EffectFilter.of(view, ABLATE))
     _sentences(run, view, relative.rows.data)
+    _own(run, view, means, ABLATE)
     asked = st.segmented_control(
         "Show", list(ABLATED), default="probability", required=True, key="quantity", bind="query-params"
     )
     measure = ABLATED[asked]
-    charts.show_drawn(relative if measure == "relative" else _drawn("degradation", view, measure))
+    if measure == "relative":
+        charts.show_drawn(relative)
+    else:
+        study_page.guarded(lambda: charts.show_drawn(_drawn("degradation", view, measure)))
+    _texts(view, means, "degradation")
     if is_captioned:
-        for measure in ("lost", "similarity"):
-            charts.show_drawn(_drawn("degradation", view, measure))
+        for of_caption in OF_CAPTIONS:
+            charts.show_drawn(_drawn("degradation", view, of_caption))
     else:
         st.caption("The model was not let write again (`--captions`), so what its captions lose is not known.")
     _at_one_k(run, view, relative.rows.data)
 
 
-def perturbation(view: View, is_captioned: bool) -> None:
-    """Curves against the size of the noise or the number of units.
+def perturbation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
+    """Curves against the size of the noise or the number of units; whether a drop is the noun's own.
 
     Args:
+        run: its row.
         view: one score, and the concepts, layers and nouns to look at.
         is_captioned: whether the model was let write again.
     """
+    means = resources.store().ask(EffectQueries).means(run["run_id"], EffectFilter.of(view, PERTURB))
+    _own(run, view, means, PERTURB)
     left, right = st.columns([3, 2])
     asked = left.segmented_control(
         "Show", list(NOISY), default=next(iter(NOISY)), required=True, key="noisy", bind="query-params"
     )
     axis = right.segmented_control("Against", list(AXES), default="σ", required=True, key="axis", bind="query-params")
-    if NOISY[asked] != "prob" and not is_captioned:
+    if NOISY[asked] in OF_CAPTIONS and not is_captioned:
         st.info("The model was not let write again under this noise (`--captions`): only the probability is known.")
         return
-    charts.show_drawn(_drawn("perturbation", replace(view, against=AXES[axis]), NOISY[asked]))
+    along = replace(view, against=AXES[axis])
+    study_page.guarded(lambda: charts.show_drawn(_drawn("perturbation", along, NOISY[asked])))
+    _texts(along, means, "perturbation")
 
 
 def _drawn(figure: str, view: View, measure: str) -> Drawn:
@@ -71,12 +96,44 @@ def _drawn(figure: str, view: View, measure: str) -> Drawn:
 
 def _sentences(run: dict[str, Any], view: View, relative: pd.DataFrame) -> None:
     """How far the probability falls, by each score."""
-    is_top = relative["selection"] == TOP
+    is_top = (relative["selection"] == TOP) & (relative["positions"] == EVERYWHERE)
     for method in view.methods:
         if (is_top & (relative["method"] == method)).any():
             of = f"{plain(method)}: " if len(view.methods) > 1 else ""
             drop = probability_drop(relative, method)
             st.markdown(f"**{of}{describe_drop(drop, filters.n_units(run))}**")
+
+
+def _own(run: dict[str, Any], view: View, means: pd.DataFrame, kind: str) -> None:
+    """How much of each drop is the noun's own; where that was not measured, what measures it."""
+    command = f"python -m mmn {controls_command(run['run_id'], kind)}"
+    parts = own_parts(means, filters.n_units(run))
+    if kind == PERTURB:  # one for each size of the noise
+        parts = [one for one in parts if one.k == max(other.k for other in parts)]
+    for part in parts:
+        of = f"{plain(part.method)}: " if len(view.methods) > 1 else ""
+        st.markdown(f"{of}{describe_own(part, filters.n_units(run), code(command))}")
+
+
+def _texts(view: View, means: pd.DataFrame, figure: str) -> None:
+    """What the same interventions do to text that has nothing to do with the picture."""
+    st.subheader("Text without a picture")
+    if means[["nats", "nats_captions"]].isna().all(axis=None):
+        st.caption("The perplexity of text was not measured for these nouns (`--text-pictures`).")
+        return
+    st.caption(
+        "Units that write one noun leave other text alone. Captions of the run that say none of the nouns in question "
+        "are text in the model's own manner; plain English is foreign to a model that was trained on captions alone, "
+        "as the bundled one was: its perplexity is beyond the size of the vocabulary untouched, and says little."
+    )
+    with charts.grid("texts"):
+        for measure in TEXTS:
+            with st.container():
+                study_page.guarded(partial(_small, figure, view, measure))
+
+
+def _small(figure: str, view: View, measure: str) -> None:
+    charts.show_drawn(_drawn(figure, view, measure), charts.BESIDE)
 
 
 def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
@@ -91,7 +148,8 @@ def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
         "Units set to 0", ks, value=ks[-1], format_func=lambda k: k_text(k, filters.n_units(run)), key=f"at-{len(ks)}"
     )
     one = replace(view, methods=(method,), ks=(k,))
-    _concepts(run, resources.store().ask(EffectQueries).by_concept(run["run_id"], EffectFilter.of(one, ABLATE)), k)
+    rows = resources.store().ask(EffectQueries).by_concept(run["run_id"], EffectFilter.of(one, ABLATE))
+    _concepts(run, rows[rows["positions"] == rows["positions"].min()], k)  # everywhere, where that was measured
     if k > filters.stored_k(run):
         st.caption(f"In which layers they lie is known up to k = {filters.stored_k(run):,}: the run kept no more.")
         return
@@ -99,15 +157,19 @@ def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
 
 
 def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:
-    """A row for each lemma: its probability before, what top and random units take away, and the k that halves it."""
+    """A row for each lemma: its probability before, what its own units, another picture's and random ones take away,
+    and the k that halves it.
+    """
     per_lemma = rows.groupby(["lemma", "selection", "k"], as_index=False)[["prob", "baseline_prob", "n_nouns"]].mean()
     per_lemma["mean"] = per_lemma["prob"] / per_lemma["baseline_prob"]
-    top, random = (per_lemma[per_lemma["selection"] == one].set_index("lemma") for one in (TOP, RANDOM))
+    lines = (per_lemma[per_lemma["selection"] == one].set_index("lemma") for one in (TOP, ANOTHER, RANDOM))
+    top, another, random = lines
     table = pd.DataFrame(
         {
             "n": top.groupby("lemma")["n_nouns"].max(),
             "baseline": top[top["k"] == k]["baseline_prob"],
             "drop": 100 * (1 - top[top["k"] == k]["mean"]),
+            "another": 100 * (1 - another[another["k"] == k]["mean"]),
             "random": 100 * (1 - random[random["k"] == k]["mean"]),
             "half": pd.Series({lemma: _half(curve) for lemma, curve in top.groupby("lemma")}, dtype=float),
         }
@@ -119,7 +181,7 @@ def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:
         hide_index=True,
         height=330,
         placeholder="–",
-        column_order=["concept", "n", "baseline", "drop", "random", "half"],
+        column_order=["concept", "n", "baseline", "drop", "another", "random", "half"],
         column_config={
             "concept": st.column_config.LinkColumn(
                 "Concept", display_text=links.CONCEPT_IN_URL, alignment="left", help="Opens its pictures in a new tab"
@@ -127,6 +189,7 @@ def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:
             "n": number("Captions", format="%d", width=75),
             "baseline": number("Probability", format="%.2f", help="In the untouched model, mean"),
             "drop": number("Drop, %", format="%.0f", help="By the top units, as a share of that; negative: it rises"),
+            "another": number("Another's, %", format="%.0f", help="By the top units of another picture's noun"),
             "random": number("Random, %", format="%.0f", help="The same by random units, mean over draws"),
             "half": number(
                 "Halved at k", format="%.0f", help="Top units that halve it, linear between the measured k; –: none"

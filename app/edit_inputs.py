@@ -59,7 +59,10 @@ def _solver(run: dict[str, Any]) -> list[str]:
         "Largest ‖Δ‖/‖w‖", 0.05, 10.0, 2.0, 0.05, key="edit-norm", help="The change grows no further, done or not"
     )
     has_controls = columns[4].toggle(
-        "Controls", value=True, key="edit-controls", help="The same on random units, and rank-one, under the same rules"
+        "Controls",
+        value=True,
+        key="edit-controls",
+        help="The same on another noun's units, on random ones, and rank-one",
     )
     words = ["--method", method, "--units", str(n), "--until", UNTIL[until], "--max-norm", f"{cap:g}"]
     return words if has_controls else [*words, "--no-controls"]

@@ -10,7 +10,9 @@ import streamlit as st
 from app import charts, edit_captions, links, resources, state
 from app.text import code, file_name, plain
 from mmn.core import Neuron
-from mmn.studies.editing.shares import edit_label
+from mmn.names import ANOTHER, TOP
+from mmn.studies.editing.queries import EditQueries
+from mmn.studies.editing.shares import describe_own_edit, edit_label, own_share
 from mmn.view import View
 
 MEANINGS: Final = {
@@ -19,6 +21,10 @@ MEANINGS: Final = {
     "locality": "Share of captions of pictures without the noun that stay the same",
 }
 COUNTS: Final = {"efficacy": "n_edited", "generalisation": "n_other", "locality": "n_unrelated"}
+PERPLEXITY: Final = (
+    "Per token of captions of the run that say neither word, read without a picture, before and after; an edit of one "
+    "word leaves it as it is"
+)
 NORM: Final = "The largest change of any edited column of W_out, as a share of its own length"
 FLUENCY: Final = "n-gram entropy of the captions of pictures of the noun, in bits; lower than before: it repeats itself"
 STOPS: Final = {"success": "stopped on success", "cap": "stopped at the cap", "steps": "stopped after its steps"}
@@ -41,7 +47,7 @@ def overview(edits: pd.DataFrame, chosen: str) -> None:
         placeholder="–",
         column_order=[
             "shown", "pair", "how", "n_units", "relative_norm", "efficacy", "generalisation", "locality", "fluency",
-            "fluency_before", "created_at",
+            "fluency_before", "captions_before", "captions_after", "plain_before", "plain_after", "created_at",
         ],
         column_config=shares
         | {
@@ -52,6 +58,10 @@ def overview(edits: pd.DataFrame, chosen: str) -> None:
             "relative_norm": number("‖Δ‖/‖w‖", format="%.2f", width=75, help=NORM),
             "fluency": number("Fluency", format="%.2f", width=70, help=FLUENCY),
             "fluency_before": number("Before", format="%.2f", width=65, help="The same before the edit"),
+            "captions_before": number("Perplexity of captions", format="%.2f", help=f"{PERPLEXITY}. Here: before"),
+            "captions_after": number("After", format="%.2f", width=70, help=PERPLEXITY),
+            "plain_before": number("Of plain English", format="%.4g", help="The same of plain English sentences"),
+            "plain_after": number("After", format="%.4g", width=70, help="The same of plain English sentences"),
             "created_at": st.column_config.DatetimeColumn("Made (UTC)", format="D MMM, HH:mm", width=110),
         },
     )  # fmt: skip
@@ -71,8 +81,7 @@ def show(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> No
         charts.show("edit", View(run["run_id"], edit=edit["edit_id"]))
     else:
         st.caption("It has not been measured on pictures yet.")
-    if len(of_pair) == 1:
-        st.caption("No control yet: make the same edit on random units, and a rank-one one, to compare.")
+    _own(run, edit, of_pair)
     left, right = st.columns(2, gap="medium")
     with left:
         _units(run, edit)
@@ -90,8 +99,38 @@ def _metrics(edit: dict[str, Any]) -> None:
             _card(name.capitalize(), value, f"{told}.", state.count(int(edit[COUNTS[name]]), "picture"))
         before = "" if pd.isna(edit["fluency_before"]) else f"bits; {edit['fluency_before']:.2f} before"
         _card("Fluency", "–" if pd.isna(edit["fluency"]) else f"{edit['fluency']:.2f}", FLUENCY, before)
+        known = not pd.isna(edit["captions_after"])
+        _card(
+            "Perplexity",
+            f"{edit['captions_after']:.2f}" if known else "–",
+            PERPLEXITY,
+            f"{edit['captions_before']:.2f} before" if known else "not measured",
+        )
         stopped = STOPS.get(str(edit["settings"].get("stopped_by", "")), "largest column")
         _card("‖Δ‖/‖w‖", f"{edit['relative_norm']:.2f}", NORM, stopped)
+
+
+def _own(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> None:
+    """Whether what the edit does is its units' own; or what measures the controls that are missing."""
+    controls = of_pair[of_pair["selection"] == ANOTHER]
+    alike = [one for one in controls.to_dict("records") if _is_control(one, edit)]
+    if alike and edit["selection"] != ANOTHER:
+        captions = resources.store().ask(EditQueries).captions(run["run_id"], edit["edit_id"], alike[0]["edit_id"])
+        st.markdown(describe_own_edit(own_share(captions, edit["edit_id"], alike[0]["edit_id"])))
+    elif edit["selection"] == TOP and edit["algorithm"] == "p2":
+        told = f"python -m mmn edit {run['run_id'][:8]} --noun {edit['noun']} --to {edit['target']}"
+        st.caption(
+            "No edit of another noun's units stands beside it, so nobody can say whether what it does is its units' "
+            f"own: {code(told)} with the same options makes its controls, and nothing again."
+        )
+    if pd.isna(edit["plain_after"]):
+        st.caption("The perplexity of text was not measured: making the same edit again measures that alone.")
+
+
+def _is_control(control: dict[str, Any], edit: dict[str, Any]) -> bool:
+    """Whether one edit is the other on other units."""
+    kept = ("method", "n_units", "until", "success", "max_norm", "adam", "n_edited", "n_unrelated", "seed")
+    return all(control["settings"].get(name) == edit["settings"].get(name) for name in kept)
 
 
 def _card(name: str, value: str, told: str, below: str) -> None:

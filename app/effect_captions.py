@@ -12,7 +12,8 @@ from app import filters, links, pictures, resources
 from app.text import plain
 from mmn.errors import ImageError
 from mmn.figures.wording import k_text
-from mmn.studies.degradation.curves import SELECTION_WORDS
+from mmn.names import EVERYWHERE
+from mmn.studies.degradation.curves import POSITION_WORDS, SELECTION_WORDS
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.view import View
 
@@ -72,15 +73,17 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
     n_units = filters.n_units(run)
     shown = rows.assign(
         units=rows["selection"].map(SELECTION_WORDS),
+        at=rows["positions"].map(POSITION_WORDS).where(rows["positions"] != EVERYWHERE),
         size=[k_text(int(k), n_units) if k else "0" for k in rows["k"]],
     )
     is_untouched = shown["k"] == 0  # measured again for every selection, and every sigma; with a caption comes first
     first = shown[is_untouched].head(1).assign(units="untouched", sigma=float("nan"), draw=None)
-    others = shown[~is_untouched].drop_duplicates(["selection", "k", "sigma", "draw"])
+    others = shown[~is_untouched].drop_duplicates(["selection", "positions", "k", "sigma", "draw"])
     shown = pd.concat([first, others]) if len(first) else others
     if not shown["draw"].fillna(0).any():
         shown = shown.assign(draw=None)
-    order = ["size", "sigma", "units", "draw", "caption", "prob", "is_lost", "similarity"]
+    order = ["size", "sigma", "units", "other_noun", "at", "draw", "caption", "prob", "noun_share"]
+    order += ["is_lost", "similarity"]
     metric = next(iter(rows["metric"].dropna()), "")
     number = st.column_config.NumberColumn
     st.dataframe(
@@ -94,7 +97,10 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
             "size": st.column_config.TextColumn("k", width=95),
             "sigma": number("σ", format="%g", width=50),
             "units": st.column_config.TextColumn("Units", width=110),
+            "other_noun": st.column_config.TextColumn("Of", width=70, help="The other picture's noun"),
+            "at": st.column_config.TextColumn("At", width=110, help="Empty: at every position"),
             "draw": number("Draw", width=50),
+            "noun_share": number("Share", format="%.3f", width=65, help="Of the noun among all nouns of the run"),
             "prob": number("Probability", format="%.3f", width=85, help="Of the noun, under the original caption"),
             "caption": st.column_config.TextColumn("New caption", width=300),
             "is_lost": st.column_config.CheckboxColumn("Lost", width=50, help="The new caption does not say the noun"),

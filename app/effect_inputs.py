@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import filters, launcher, resources
 from app.text import plain
-from mmn.names import ABLATE, METHODS, RANDOM, default_method
+from mmn.names import ABLATE, METHODS, POSITIONS, RANDOM, default_method
 from mmn.store.cells import in_order
 from mmn.studies.study import Measurement
 from mmn.view import View
@@ -77,5 +77,13 @@ def offer(run: dict[str, Any], job: Measurement) -> None:
     method = left.selectbox("Units selected by", methods, index=usual, key=f"new-{job.kind}-method")
     n = int(run["n_images"])
     limit = right.number_input("Pictures, the first", 1, n, min(100, n), key=f"new-{job.kind}-limit")
-    words = [*job.of(run["run_id"]), "--method", method, "--limit", str(limit)]
+    words = [*job.of(run["run_id"]), "--method", method, "--limit", str(limit), *_places(job)]
     launcher.offer(run, words, job.button, job.note)
+
+
+def _places(job: Measurement) -> list[str]:
+    """Where units are zeroed; noise is on weights, so everywhere."""
+    if job.kind != ABLATE:
+        return []
+    both = st.toggle("At the picture's tokens only, too", key="new-image-tokens")
+    return ["--at", ",".join(POSITIONS)] if both else []

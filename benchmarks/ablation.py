@@ -80,7 +80,8 @@ def plain(model: Model, inputs: Inputs, token_ids: tuple[int, ...], concept: Con
 
 def ablated(model: Model, inputs: Inputs, token_ids: tuple[int, ...], rows: list[Row]) -> None:
     with ablate(model, unit_mask(model, rows)):
-        predict(model, inputs, token_ids, [row.choice.said.concept for row in rows])
+        concepts = [row.choice.said.concept for row in rows]
+        predict(model, inputs, token_ids, concepts, torch.tensor([one.token_id for one in concepts]))
 
 
 def timed(model: Model, work: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ from mmn.names import SIGMA_UNITS, WORD_ROWS
 QUANTITIES: Final = ("per-picture", "distinct", "share")
 UNITS: Final = ("all", "interpretable", "not-interpretable")
 NOUNS: Final = ("all", "first")
-MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost")
+MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost", "share", "perplexity", "perplexity-captions")
 AGAINST: Final = ("sigma", "k")
 FOUND_ON: Final = ("another", "same")
 
@@ -138,7 +138,12 @@ _PERCENT: Final = Kind(_percent, lambda share: f"{100 * share:.12g} %")
 _FIRST_OR_ALL: Final = _one_of(NOUNS, {"the first one": "first"})
 _MEASURE: Final = _one_of(
     MEASURES,
-    {"probability": "prob", "share of the untouched": "relative", "captions that lose the noun": "lost"},
+    {
+        "probability": "prob",
+        "share of the untouched": "relative",
+        "captions that lose the noun": "lost",
+        "share among nouns": "share",
+    },
 )
 _PLACE: Final = _one_of(FOUND_ON, {"Found on another picture": "another", "Chosen on this picture (P2)": "same"})
 _SIGMA_UNIT: Final = _one_of(SIGMA_UNITS)

@@ -1,4 +1,4 @@
-"""What happens to a noun, and to the caption, when its top units are zeroed or put under noise? Random units beside."""
+"""What happens to a noun, and to the caption, when its top units are zeroed or put under noise? Controls beside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def page() -> None:
     run = study_page.chosen_run()
     st.markdown(
         "If units write a noun, the noun should go when they go. Here: what the noun's own top units leave of its "
-        "probability when they are changed, and what random units leave."
+        "probability when they are changed, beside what random units leave, and the top units of a noun of another "
+        "picture: only what goes beyond both is the noun's own."
     )
     settings = resources.store().ask(EffectQueries).settings(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
@@ -62,7 +63,7 @@ def show(run: dict[str, Any], view: View, kind: str, found: pd.DataFrame) -> Non
     if kind == ABLATE:
         degradation_charts.ablation(run, view, is_captioned)
     else:
-        degradation_charts.perturbation(view, is_captioned)
+        degradation_charts.perturbation(run, view, is_captioned)
     effect_captions.show(run, view, kind, found)
 
 

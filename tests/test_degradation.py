@@ -544,7 +544,7 @@ def test_summaries_are_by_picture_and_the_half_is_between_two_k() -> None:
         for image, noun, *probs in rows
         for k, prob in zip((0, 30), probs, strict=True)
         for draw in range(1 + (k > 0))
-    ).assign(method="contribution", selection="top", sigma=None, sigma_unit=None)
+    ).assign(method="contribution", selection="top", positions="everywhere", sigma=None, sigma_unit=None)
     (found,) = summarise(effect, 300)
     assert (found["prob_baseline"], found["prob"]) == (pytest.approx(0.75), pytest.approx(0.15))
     assert found["drop"] == pytest.approx(0.8)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmn.core import ModelFacts, Neuron, Outcome, Run, ScoreSettings
@@ -19,6 +22,7 @@ from mmn.studies.degradation import curves
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.tables import TABLES
+from tests.unbound import unbind
 
 RUN_ID = "ef00000000000000"
 N_UNITS = 100
@@ -36,6 +40,7 @@ def effect(image_id: str, noun: str, k: int, prob: float, **more: Any) -> dict[s
         "sigma": None,
         "sigma_unit": None,
         "draw": 0,
+        "positions": "everywhere",
         "logit": 10 * prob,
         "caption": None,
         "similarity": None,
@@ -198,7 +203,12 @@ def test_lemmas_are_means_over_their_captions(store: Store) -> None:
 
 def test_layers_of_the_ablated_units(store: Store) -> None:
     rows = store.ask(EffectQueries).ablated_layers(RUN_ID, EffectFilter(ABLATE, ("contribution",), lemmas=("dog",)), 20)
-    assert rows.to_dict("list") == {"layer": [0, 1], "n_units": [15.0, 5.0], "share": [0.75, 0.25]}
+    assert rows.to_dict("list") == {
+        "selection": ["top", "top"],
+        "layer": [0, 1],
+        "n_units": [15.0, 5.0],
+        "share": [0.75, 0.25],
+    }
     with pytest.raises(UsageError, match=r"1 … 20"):
         store.ask(EffectQueries).ablated_layers(RUN_ID, CONTRIBUTION, 50)
 
@@ -233,3 +243,76 @@ def test_path_of_an_edit_stays_in_the_cache(store: Store, cache: Path) -> None:
     assert store.edit_path("e1") == cache / "edits" / "e1.safetensors"
     with pytest.raises(UsageError, match="not the id"):
         store.edit_path("../e1")
+
+
+def test_a_database_and_shards_from_before_the_controls(store: Store, cache: Path) -> None:
+    """All that they ablated was ablated everywhere."""
+    with store._cursor() as cursor:
+        for column in ("positions", "other_image_id", "other_noun"):
+            cursor.execute(f"ALTER TABLE effect DROP COLUMN {column}")
+        for table in ("noun_share", "perplexity", "edited_text"):
+            cursor.execute(f"DROP TABLE {table}")
+        cursor.execute("DELETE FROM migration WHERE version >= 7")
+    store.close()
+    run_path = cache / "runs" / RUN_ID
+    more = [effect("a" * 64, "dog", 99, 0.1)]
+    write_shard(run_path, "older", {"effect": pa.Table.from_pylist(more, schema=TABLES["effect"])})
+    unbind(run_path)
+    file = run_path / "older" / "effect.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["positions", "other_image_id", "other_noun"]), file)
+    with Store.open(cache) as newer:
+        assert newer.load_new_shards([newer.runs_path]) == 1
+        rows = newer.table("latest", "effect")
+        assert 99 in set(rows["k"])
+        assert set(rows["positions"]) == {"everywhere"}
+        assert rows[["other_image_id", "other_noun"]].isna().all(axis=None)
+        found = newer.ask(EffectQueries).means(RUN_ID, CONTRIBUTION)
+        assert found[["noun_share", "nats", "nats_captions"]].isna().all(axis=None)
+        assert list(newer.ask(EditQueries).edits(RUN_ID)["plain_after"].isna()) == [True, True]
+        with newer._cursor() as cursor, pytest.raises(duckdb.ConstraintException):
+            cursor.execute("UPDATE effect SET positions = NULL")
+
+
+def test_shares_and_texts_are_means_of_what_was_measured(store: Store, cache: Path) -> None:
+    """By hand: two nouns of a picture, the share of both, text of the first one alone; untouched comes first."""
+    key = {name: value for name, value in effect("a" * 64, "dog", 0, 0.1).items() if name in TABLES["noun_share"].names}
+    shares = [
+        key | {"noun": noun, "k": k, "n_nouns": 9, "noun_share": share}
+        for noun, values in {"dog": (0.9, 0.1), "tree": (0.7, 0.5)}.items()
+        for k, share in zip((0, 10), values, strict=True)
+    ]
+    texts = [
+        key | {"k": k, "text": text, "n_tokens": 5, "nats": nats + k / 10}
+        for k in (0, 10)
+        for text, nats in {"plain": 4.0, "captions": 2.0}.items()
+    ]
+    tables = {
+        "noun_share": pa.Table.from_pylist(shares, schema=TABLES["noun_share"]),
+        "perplexity": pa.Table.from_pylist(texts, schema=TABLES["perplexity"]),
+    }
+    write_shard(cache / "runs" / RUN_ID, "controls", tables)
+    store.load_new_shards([cache / "runs"])
+    means = store.ask(EffectQueries).means(RUN_ID, CONTRIBUTION)
+    assert point(means, "a", 10)[["noun_share", "nats", "nats_captions"]].tolist() == pytest.approx([0.3, 5.0, 3.0])
+    assert point(means, "a", 0)[["noun_share", "nats", "nats_captions"]].tolist() == pytest.approx([0.8, 4.0, 2.0])
+    drawn = curves.curves(means, "perplexity")
+    assert drawn[drawn["k"] > 0]["mean"].tolist() == pytest.approx([math.exp(5)])
+    assert curves.curves(means, "share").query("k == 10")["n"].tolist() == [1]
+
+
+def test_layers_of_the_other_noun_s_units(store: Store, cache: Path) -> None:
+    """The dog's units lie in layer 0, those of the other picture's tree in layer 1."""
+    tree = next(one for one, nouns in NOUNS.items() if "tree" in nouns)
+    more = {"selection": "another", "other_image_id": tree, "other_noun": "tree"}
+    rows = [effect("a" * 64, "dog", 50, 0.1, **more)]
+    write_shard(cache / "runs" / RUN_ID, "other", {"effect": pa.Table.from_pylist(rows, schema=TABLES["effect"])})
+    store.load_new_shards([cache / "runs"])
+    found = store.ask(EffectQueries).ablated_layers(
+        RUN_ID, EffectFilter(ABLATE, ("contribution",), lemmas=("dog",)), 15
+    )
+    assert found[["selection", "layer", "share"]].to_numpy().tolist() == [
+        ["top", 0, 1.0],
+        ["top", 1, 0.0],
+        ["another", 0, 0.0],
+        ["another", 1, 1.0],
+    ]

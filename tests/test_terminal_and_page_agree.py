@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -10,8 +12,9 @@ from mmn.names import ABLATE, PERTURB, SAME_PICTURE
 from mmn.runs import shards
 from mmn.store import Store
 from mmn.studies.degradation.curves import curves
+from mmn.studies.degradation.own import own_parts
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
-from mmn.studies.degradation.summary import summarise
+from mmn.studies.degradation.summary import further_rows, picture_means, summarise
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import MEASURES, edit_shares, labelled_shares
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
@@ -67,7 +70,7 @@ def test_degrade_prints_the_interval_that_its_figure_draws(
     means["prob"] *= 1 - 0.5 * ((means["k"] > 0) & (means["sigma"] != 0)) * (means.groupby("image_id").ngroup() % 5) / 5
     drawn, relative = curves(means, quantity), curves(means, "relative")
     printed = summarise(effects, N_LAYERS * D_MLP)
-    assert len(printed) == (6 if kind == ABLATE else 8)
+    assert len(printed) == (8 if kind == ABLATE else 12)
     for one in printed:
         assert one["k"] == 64
         point, share = (_point(rows, one) for rows in (drawn, relative))
@@ -79,6 +82,34 @@ def test_degrade_prints_the_interval_that_its_figure_draws(
         )
         assert (one["n_images"], one["n_draws"]) == (point["n"], point["n_draws"])
         assert one["n_images"] >= 8, "enough for intervals, or nothing is compared"
+
+
+def further(tables: dict[str, pa.Table], kind: str) -> pd.DataFrame:
+    shares, texts = (tables[name].to_pandas() for name in ("noun_share", "perplexity"))
+    return further_rows(shares[shares["kind"] == kind], texts[texts["kind"] == kind])
+
+
+@pytest.mark.parametrize("kind", [ABLATE, PERTURB])
+def test_degrade_says_of_whose_a_drop_is_what_its_page_says(
+    kind: str, store: Store, tables: dict[str, pa.Table]
+) -> None:
+    """Shards and database come to the same shares, perplexities, differences and intervals."""
+    effects = tables["effect"].to_pandas()
+    printed = own_parts(picture_means(effects[effects["kind"] == kind], further(tables, kind)), N_LAYERS * D_MLP)
+    means = store.ask(EffectQueries).means("5e6f", EffectFilter(kind, METHODS, metric=METRIC))
+    told = own_parts(means, N_LAYERS * D_MLP)
+    assert len(printed) == len(told) == (2 if kind == ABLATE else 4)
+    by_line = {(one.method, one.sigma): one for one in told}
+    for one in printed:
+        other = by_line[one.method, one.sigma]
+        for control, beyond in one.beyond.items():
+            for ends in ("excess", "share_excess"):
+                ours, theirs = (astuple(getattr(found, ends)) for found in (beyond, other.beyond[control]))
+                assert ours == pytest.approx(theirs, nan_ok=True)
+        assert one.shares == pytest.approx(other.shares)
+        assert set(one.perplexity) == set(other.perplexity) == {"nats", "nats_captions"}
+        for text, values in one.perplexity.items():
+            assert values == pytest.approx(other.perplexity[text])
 
 
 def _point(rows: pd.DataFrame, one: dict[str, object]) -> pd.Series:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class TextMetric(Protocol):
     """Compares texts pair by pair."""
 

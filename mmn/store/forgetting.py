@@ -28,12 +28,18 @@ def edits_of_this_run_only(cursor: duckdb.DuckDBPyConnection, run_id: str) -> li
 
 
 def forget_edit(cursor: duckdb.DuckDBPyConnection, run_id: str, edit_id: str) -> None:
-    """Removes every row of an edit, its failures and the mark that its shard is in."""
+    """Removes every row of an edit, its failures and the marks that its shards are in."""
     with transaction(cursor):
-        for table in ("edit", "edited_caption"):
+        for table in ("edit", "edited_caption", "edited_text"):
             cursor.execute(f"DELETE FROM {table} WHERE run_id = ? AND edit_id = ?", [run_id, edit_id])  # noqa: S608
         cursor.execute("DELETE FROM failure WHERE run_id = ? AND stage = ?", [run_id, f"edit {edit_id}"])
-        cursor.execute("DELETE FROM shard WHERE run_id = ? AND name = ?", [run_id, f"edit-{edit_id}"])
+        for name in shards_of_edit(edit_id):
+            cursor.execute("DELETE FROM shard WHERE run_id = ? AND name = ?", [run_id, name])
+
+
+def shards_of_edit(edit_id: str) -> tuple[str, str]:
+    """The shards that speak of an edit: of what it is and writes, and of what it does to text."""
+    return f"edit-{edit_id}", f"text-edit-{edit_id}"
 
 
 def restore(cursor: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -90,7 +90,7 @@ def _captions(tables: Mapping[str, pa.Table]) -> dict[str, set[tuple[Any, ...]]]
 
 def _check_edits(run: Run, tables: Mapping[str, pa.Table]) -> None:
     """An edit's id becomes the name of a file, and its cells of JSON become units."""
-    for name in {"edit", "edited_caption"} & set(tables):
+    for name in {"edit", "edited_caption", "edited_text"} & set(tables):
         for (edit_id,) in distinct(tables[name], ["edit_id"]):
             if not (is_name(edit_id) and edit_id.isalnum()):
                 raise Unfit(f"{name}.edit_id {quoted(edit_id)} is no id of an edit")

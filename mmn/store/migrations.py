@@ -114,6 +114,14 @@ def _add_words_by_cosines(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"ALTER TABLE neuron ADD COLUMN IF NOT EXISTS {column}")
 
 
+def _add_positions_and_other_nouns(cursor: duckdb.DuckDBPyConnection) -> None:
+    """All that earlier versions ablated was ablated everywhere, and no unit was another picture's."""
+    cursor.execute("ALTER TABLE effect ADD COLUMN IF NOT EXISTS positions VARCHAR DEFAULT 'everywhere'")
+    cursor.execute("ALTER TABLE effect ALTER COLUMN positions SET NOT NULL")
+    for column in ("other_image_id", "other_noun"):
+        cursor.execute(f"ALTER TABLE effect ADD COLUMN IF NOT EXISTS {column} VARCHAR")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
@@ -122,6 +130,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _to_version_5,
     _to_version_6,
     _add_words_by_cosines,
+    _add_positions_and_other_nouns,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

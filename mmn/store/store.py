@@ -138,7 +138,7 @@ class Store(Reader):
         give_space_back()
 
     def delete_edit(self, run_id: str, edit_id: str) -> None:
-        """Removes an edit: its rows, its shard, and its delta in the cache (copies that were exported stay).
+        """Removes an edit: its rows, its shards, and its delta in the cache (copies that were exported stay).
 
         Raises:
             RunNotFoundError: no such run.
@@ -147,10 +147,12 @@ class Store(Reader):
         delta_path = self.edit_path(edit_id)
         with self._changing() as cursor:
             run = queries.find_run(cursor, run_id)["run_id"]
-            give_space_back = remove(inside(self.runs_path, run), f"edit-{edit_id}")
+            run_path = inside(self.runs_path, run)
+            removed = [remove(run_path, name) for name in forgetting.shards_of_edit(edit_id)]
             forgetting.forget_edit(cursor, run, edit_id)
         delta_path.unlink(missing_ok=True)
-        give_space_back()
+        for give_space_back in removed:
+            give_space_back()
 
     def restore(self, run_id: str) -> None:
         """Lets a deleted run be loaded again (`mmn load DIR`)."""

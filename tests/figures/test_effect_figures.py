@@ -26,6 +26,7 @@ def means(methods: tuple[str, ...] = ("contribution",), sigmas: tuple[float, ...
             "image_id": str(image),
             "method": method,
             "selection": selection,
+            "positions": "everywhere",
             "draw": draw,
             "k": 100 * k,
             "sigma": sigma,
@@ -35,6 +36,9 @@ def means(methods: tuple[str, ...] = ("contribution",), sigmas: tuple[float, ...
             "logit": 1.0,
             "similarity": np.nan,
             "lost": 0.0,
+            "noun_share": np.nan,
+            "nats": np.nan,
+            "nats_captions": np.nan,
             "n_nouns": 1,
         }
         for image in range(20)

@@ -1,16 +1,17 @@
-"""Made-up rows of effect, edit and edited_caption for the run that `filled.fill_whole` makes."""
+"""Made-up rows of effect, edit and their controls for the run that `filled.fill_whole` makes."""
 
 import json
 from datetime import datetime
 
 import pyarrow as pa
 
-from mmn.names import ABLATE, COLUMN_NORM, ORIGINAL, PERTURB
+from mmn.names import ABLATE, COLUMN_NORM, EVERYWHERE, ORIGINAL, PERTURB
 from mmn.studies.tables import TABLES
 
 KS = (0, 3, 26, 64)
 SIGMAS = (0.5, 1.0)
-SELECTED = (("top", 0), ("interpretable", 0), ("random", 0), ("random", 1))
+SELECTED = (("top", 0), ("interpretable", 0), ("another", 0), ("random", 0), ("random", 1))
+TEXTS = {"plain": 9.0, "captions": 2.0}  # nats per token of the untouched model
 EDIT_IDS = ("aa0000000001", "bb0000000002", "cc0000000003")
 METRIC = "word-f1-v1"
 
@@ -19,25 +20,47 @@ def effect_tables(rows, methods, d_mlp):
     """Tables of a shard about a run with these `rows`: top units take the probability away, random ones little."""
     said = [row for row in rows["concept"] if row["variant"] == ORIGINAL]
     texts = {row["image_id"]: row["text"] for row in rows["caption"] if row["variant"] == ORIGINAL}
+    effects = [row for method in methods[:2] for one in said for row in _effects(one, method, texts, said)]
     found = {
-        "effect": [row for method in methods[:2] for one in said for row in _effects(one, method, texts)],
+        "effect": effects,
+        "noun_share": [_named(row, "noun_share") | {"n_nouns": 9, "noun_share": row["prob"] / 2} for row in effects],
+        "perplexity": [_read(row, text) for row in effects if not row["draw"] for text in TEXTS],
+        "edited_text": [
+            {"edit_id": edit_id, "text": text, "n_tokens": 90, "nats_before": nats, "nats_after": nats + 0.25}
+            for edit_id in EDIT_IDS
+            for text, nats in TEXTS.items()
+        ],
         "edit": [_edit(edit_id, said[0]["noun"], d_mlp) for edit_id in EDIT_IDS],
         "edited_caption": [row for edit_id in EDIT_IDS for row in _edited(edit_id, said, texts)],
     }
     return {name: pa.Table.from_pylist(told, schema=TABLES[name]) for name, told in found.items()}
 
 
-def _effects(said, method, texts):
+def _named(row, table):
+    """The columns of a row that another table has, too."""
+    return {name: row[name] for name in TABLES[table].names if name in row}
+
+
+def _read(row, text):
+    """Text suffers by a tenth as much as the noun."""
+    nats = TEXTS[text] + (row["k"] * (row["sigma"] or 1) / 200 if row["selection"] != "random" else 0)
+    return _named(row, "perplexity") | {"text": text, "n_tokens": 90, "nats": nats}
+
+
+def _effects(said, method, texts, every):
+    elsewhere = [one for one in every if one["noun"] != said["noun"] and one["image_id"] != said["image_id"]]
     for selection, draw in SELECTED:
+        other = elsewhere[0] if selection == "another" else None
         for k in KS:
             if k or not draw:
-                yield _effect(said, method, texts, ABLATE, selection, draw, k, None)
+                yield _effect(said, method, texts, ABLATE, selection, draw, k, None, other)
             for sigma in SIGMAS if selection != "interpretable" and (k or not draw) else ():
-                yield _effect(said, method, texts, PERTURB, selection, draw, k, sigma)
+                yield _effect(said, method, texts, PERTURB, selection, draw, k, sigma, other)
 
 
-def _effect(said, method, texts, kind, selection, draw, k, sigma):
-    left = 1 / (1 + k * (sigma or 1) / 20) if selection != "random" else 1 - k * (sigma or 1) / 1000
+def _effect(said, method, texts, kind, selection, draw, k, sigma, other):
+    amount = k * (sigma or 1)
+    left = {"random": 1 - amount / 1000, "another": 1 - amount / 320}.get(selection, 1 / (1 + amount / 20))
     is_lost = left < 0.5
     text = texts[said["image_id"]]
     return {
@@ -51,6 +74,9 @@ def _effect(said, method, texts, kind, selection, draw, k, sigma):
         "sigma": sigma,
         "sigma_unit": COLUMN_NORM if sigma else None,
         "draw": draw,
+        "positions": EVERYWHERE,
+        "other_image_id": None if other is None else other["image_id"],
+        "other_noun": None if other is None else other["noun"],
         "logit": said["logit"] * left,
         "prob": said["prob"] * left,
         "caption": text.replace(said["noun"], "thing") if is_lost else text,

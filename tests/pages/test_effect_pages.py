@@ -35,10 +35,48 @@ def test_ablation_is_told_in_a_sentence_and_drawn(whole_cache, open_app) -> None
     assert "half of it is gone at k = 23" in told(at)
     assert titles(at) == [
         "Probability of the noun after ablation, contribution-folded",
+        "Perplexity of the run's captions, without a picture after ablation, contribution-folded",
+        "Perplexity of plain English after ablation, contribution-folded",
         "Captions that lose the noun after ablation, contribution-folded",
         "Similarity of the new caption after ablation, contribution-folded",
     ]
     assert "known up to k = 40" in told(at), "the run kept fewer units than were zeroed"
+
+
+def test_whose_a_drop_is_stands_below_it(whole_cache, open_app) -> None:
+    at = open_app("degradation")
+    said = told(at)
+    assert "its own units take 76 % of the probability away, another picture's 20 %, random ones 6 %" in said
+    assert "56 points" in said
+    assert "The noun's share among all nouns" in said
+    assert "Perplexity of plain English" in said
+    assert "plain English is foreign to a model that was trained on captions alone" in said
+    assert "not measured" not in said
+    at = open_app("degradation", quantity=["share among nouns"])
+    assert titles(at)[0].startswith("The noun's share among all nouns after ablation")
+
+
+def test_a_run_from_before_the_controls_opens_and_names_the_command(whole_cache: Path, open_app) -> None:
+    with Store.open(whole_cache) as store:
+        store.load_new_shards([store.runs_path])
+        with store._cursor() as cursor:
+            cursor.execute("DELETE FROM effect WHERE selection = 'another'")
+            for table in ("noun_share", "perplexity", "edited_text"):
+                cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - names are our own
+    at = open_app("degradation")
+    assert not at.error
+    assert not at.exception
+    said = told(at)
+    assert "another picture's units were not measured, so nobody can say whose the drop is" in said
+    assert "python -m mmn degrade 5e6f0000 --kind ablate --controls only" in said
+    assert "The perplexity of text was not measured" in said
+    at = open_app("degradation", quantity=["share among nouns"])
+    assert not at.exception
+    assert "share was not measured: mmn degrade 5e6f0000 --kind ablate --controls only" in told(at)
+    at = open_app("edit")
+    assert not at.exception
+    assert "No edit of another noun's units stands beside it" in told(at)
+    assert "The perplexity of text was not measured" in told(at)
 
 
 def test_smaller_k_shows_the_layers(whole_cache, open_app) -> None:
@@ -46,8 +84,9 @@ def test_smaller_k_shows_the_layers(whole_cache, open_app) -> None:
     at.select_slider[0].set_value(26).run()
     assert titles(at)[-1] == "Layers of the zeroed units"
     concepts = at.dataframe[0].value
-    assert {"drop", "random", "half", "concept"} <= set(concepts)
-    assert (concepts["drop"] > concepts["random"]).all()
+    assert {"drop", "another", "random", "half", "concept"} <= set(concepts)
+    assert (concepts["drop"] > concepts["another"]).all()
+    assert (concepts["another"] > concepts["random"]).all()
 
 
 def test_filters_are_the_address(whole_cache, open_app) -> None:
@@ -69,7 +108,9 @@ def test_filters_that_leave_nothing_are_said(whole_cache, open_app) -> None:
 def test_captions_side_by_side(whole_cache, open_app) -> None:
     at = open_app("degradation")
     rows = at.dataframe[1].value
-    assert list(rows["units"])[:4] == ["untouched", "top", "interpretable", "random"]
+    assert list(rows["units"])[:5] == ["untouched", "top", "interpretable", "another picture's", "random"]
+    assert rows["other_noun"].notna().tolist() == (rows["units"] == "another picture's").tolist()
+    assert rows["noun_share"].notna().all()
     assert rows[(rows["selection"] == "top") & (rows["k"] == 64)]["caption"].iloc[0].count("thing") == 1
     second = [button for button in at.button if str(button.key).startswith("tile-degraded")][1]
     before = told(at)
@@ -81,7 +122,12 @@ def test_captions_side_by_side(whole_cache, open_app) -> None:
 def test_perturbation(whole_cache, open_app) -> None:
     at = open_app("degradation", effect=["Perturb"], axis=["k"])
     assert not at.error, [e.value for e in at.error]
-    assert titles(at) == ["Captions that lose the noun under noise, contribution-folded"]
+    assert titles(at) == [
+        "Captions that lose the noun under noise, contribution-folded",
+        "Perplexity of the run's captions, without a picture under noise, contribution-folded",
+        "Perplexity of plain English under noise, contribution-folded",
+    ]
+    assert "σ = 0.5: its own units take" in told(at)
     assert sorted(at.dataframe[0].value["sigma"].dropna().unique()) == [0.5, 1.0]
 
 
@@ -100,6 +146,9 @@ def test_edit_beside_its_controls(whole_cache, open_app) -> None:
         "p2, random 3 units",
         "rank-one, layer 3",
     ]
+    assert at.metric[4].value == "9.49", "e to the 2.25"
+    assert "7.39 before" in told(at)
+    assert "No edit of another noun's units stands beside it" in told(at)
     assert "c0ffee" in told(at)
     assert "same as before" in told(at)
     assert "neuron?run=5e6f0000&neuron=L3.u1" in told(at)

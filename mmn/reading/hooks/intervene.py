@@ -21,7 +21,12 @@ from mmn.reading.hooks.experts import Call, watch_calls
 
 
 @contextmanager
-def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) -> Iterator[None]:
+def ablate(
+    model: Model,
+    mask: Bool[Tensor, "rows L m"],
+    factor: float = 0.0,
+    only_at: Bool[Tensor, " prompt"] | None = None,
+) -> Iterator[None]:
     """Multiplies a of each row's masked units by `factor` at every position of the forward passes inside the block.
 
     At 0 they are zeroed: what they write, in the prompt and in the picture's tokens too, is gone (P1, figure 6).
@@ -32,10 +37,15 @@ def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) ->
         model: Its lock is held inside the block.
         mask: Which units of which row of the batch; every pass inside the block has that many rows.
         factor: What is left of a, as a share; 1 − ε for a small step towards zero.
+        only_at: The positions of the prompt, the same in all rows, at which it is done; None for all, and for those
+            behind the prompt. A generation's later passes of one token are then left alone.
 
     Raises:
-        AssertionError: another number of rows, or a hook that never fired.
+        UsageError: `only_at` and a mixture of experts, whose tokens are sorted by expert.
+        AssertionError: another number of rows, a pass of a part of the prompt, or a hook that never fired.
     """
+    if only_at is not None:
+        model.require_one_ffn("ablation at some positions only")
     layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
     kept = {
         layer: torch.ones_like(mask[:, layer], dtype=model.dtype).masked_fill(mask[:, layer], factor)[:, None]
@@ -45,8 +55,9 @@ def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) ->
     def multiply(layer: int, units: slice = slice(None)) -> Callable[..., Any]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = args[0]
-            share = kept[layer][..., units]
-            return ((a.reshape(len(mask), -1, a.shape[-1]) * share).reshape(a.shape), *args[1:])
+            by_row = a.reshape(len(mask), -1, a.shape[-1])
+            share = _at(only_at, by_row.shape[1], kept[layer][..., units])
+            return ((by_row * share).reshape(a.shape), *args[1:])
 
         return hook
 
@@ -62,6 +73,20 @@ def ablate(model: Model, mask: Bool[Tensor, "rows L m"], factor: float = 0.0) ->
                 of_plain = multiply(layer, slice(mixture.start, mixture.n_units))
                 borrowed.add(mixture.plain.register_forward_pre_hook(of_plain))
         yield
+
+
+def _at(
+    only_at: Bool[Tensor, " prompt"] | None, n_positions: int, share: Float[Tensor, "rows 1 m"]
+) -> Float[Tensor, "rows positions m"]:
+    """What is left of a at each position of a pass: `share` where it is to be done, 1 elsewhere."""
+    if only_at is None:
+        return share
+    n_prompt = len(only_at)
+    assert n_positions == 1 or n_positions >= n_prompt, f"a pass of {n_positions} positions, of a prompt of {n_prompt}"
+    is_there = torch.zeros(n_positions, dtype=torch.bool, device=share.device)
+    if n_positions >= n_prompt:
+        is_there[:n_prompt] = only_at.to(share.device)
+    return torch.where(is_there[:, None], share, torch.ones_like(share))
 
 
 def _without_routed(

@@ -1,21 +1,27 @@
-"""`mmn degrade`: what becomes of a run's nouns when their units are zeroed or put under noise, with the control."""
+"""`mmn degrade`: what becomes of a run's nouns when their units are zeroed or put under noise, with the controls.
+
+Another picture's units, text and the noun's share are measured after the rest, of all that was just asked for; with
+`--controls only` of all that the run has of this kind, which is not measured again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries, numbers, sizes
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.presets import PRESETS, Noise
 
 SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
+CONTROLS = ("with", "without", "only")
 SELECTIONS = {names.ABLATE: ",".join(names.SELECTIONS), names.PERTURB: f"{names.TOP},{names.RANDOM}"}
 
 
@@ -35,6 +41,26 @@ def add_parsers(commands: Any) -> None:
         metavar="A,B",
         help=f"default {SELECTIONS[names.ABLATE]}; with noise top,random; random-picture: one draw for all its nouns",
     )
+    parser.add_argument(
+        "--at",
+        default=names.EVERYWHERE,
+        metavar="A,B",
+        help=f"where units are zeroed: {', '.join(names.POSITIONS)}, or both; default {names.EVERYWHERE}",
+    )
+    parser.add_argument(
+        "--controls",
+        default=CONTROLS[0],
+        choices=CONTROLS,
+        help="another picture's units and the perplexity of text: with the rest (default), without, or only these, of "
+        "all that was measured before",
+    )
+    parser.add_argument(
+        "--text-pictures",
+        type=at_least(0),
+        default=8,
+        metavar="N",
+        help="under the units of how many pictures text is read; default 8, 0 for none",
+    )
     parser.add_argument("--draws", type=at_least(1), metavar="N", help="of random units and of noise; default 3")
     parser.add_argument(
         "--sigma", default="1", metavar="S,S", help="size of the noise; default 1, as long as the column"
@@ -53,17 +79,62 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     noise = _noise(options)
+    positions = entries(options.at, "--at", names.EVERYWHERE)
     scored = open_scored_run(options)
     from mmn.metrics import find_text_metric
-    from mmn.runs.engines.local import stoppable
-    from mmn.studies.degradation.measure import InterventionPlan, degrade
     from mmn.studies.degradation.summary import read_effects, summarise
 
+    plans = [_plan(options, noise, scored.run, one) for one in positions]
+    metric = find_text_metric(options.metric, options.device) if options.captions else None
+    started = time.monotonic()
+    found = read_effects(scored.path, _measure(options, scored, plans, metric))
+    scored.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result = {
+        "run_id": scored.run.run_id,
+        "kind": options.kind,
+        "metric": metric.name if metric else None,
+        "n_rows": len(found.effect),
+        "n_failed": found.n_failed,
+        "effects": summarise(found.effect, scored.run.model.n_units, found.further),
+        "seconds": round(time.monotonic() - started, 3),
+        "database": note,
+    }
+    _print_result(result, _own_lines(scored.run, options.kind, found), as_json=options.json)
+    return SOME_FAILED if found.n_failed else DONE
+
+
+def _measure(options: argparse.Namespace, scored: RunToExtend, plans: Sequence[Any], metric: Any) -> list[str]:
+    """The shards with what was asked for and its controls."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.degradation.controls import measure_controls, measured_before
+    from mmn.studies.degradation.measure import degrade
+
+    model = scored.load()
+    with stoppable():
+        if options.controls == "only":
+            done = measured_before(scored.path, options.kind)
+            if not done:
+                raise UsageError(f"run {scored.run.run_id} has no measurements of kind {options.kind} to control")
+        else:
+            done = [
+                name
+                for plan in plans
+                for name in degrade(model, scored.path, plan, metric, scored.progress, options.limit)
+            ]
+        if options.controls == "without":
+            return done
+        return done + measure_controls(model, scored.path, done, metric, scored.progress, options.text_pictures)
+
+
+def _plan(options: argparse.Namespace, noise: Noise | None, run: Run, positions: str) -> Any:
+    from mmn.studies.degradation.measure import InterventionPlan
+
     has_noise = options.kind == names.PERTURB
-    plan = InterventionPlan(
+    return InterventionPlan(
         kind=options.kind,
-        methods=_methods(options, noise, scored.run),
-        ks=_from_zero(options, scored.run.model.n_units),
+        methods=_methods(options, noise, run),
+        ks=_from_zero(options, run.model.n_units),
         selections=entries(
             options.selections or (",".join(noise.selections) if noise else SELECTIONS[options.kind]),
             "--selections",
@@ -72,26 +143,8 @@ def run(options: argparse.Namespace) -> int:
         n_draws=options.draws or (noise.n_draws if noise else 3),
         sigmas=tuple(numbers(options.sigma, "--sigma")) if has_noise else (),
         sigma_unit=_sigma_unit(options, noise) if has_noise else None,
+        positions=positions,
     )
-    metric = find_text_metric(options.metric, options.device) if options.captions else None
-    started = time.monotonic()
-    with stoppable():
-        done = degrade(scored.load(), scored.path, plan, metric, scored.progress, options.limit)
-    effects, n_failed = read_effects(scored.path, done)
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result = {
-        "run_id": scored.run.run_id,
-        "kind": options.kind,
-        "metric": metric.name if metric else None,
-        "n_rows": len(effects),
-        "n_failed": n_failed,
-        "effects": summarise(effects, scored.run.model.n_units),
-        "seconds": round(time.monotonic() - started, 3),
-        "database": note,
-    }
-    _print_result(result, as_json=options.json)
-    return SOME_FAILED if n_failed else DONE
 
 
 def _noise(options: argparse.Namespace) -> Noise | None:
@@ -125,7 +178,7 @@ def _usual_method(run: Run) -> str:
     return names.default_method(stored)
 
 
-def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+def _print_result(result: dict[str, Any], own: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
@@ -138,16 +191,32 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
 
     for one in result["effects"]:
         print(_line(one))
+    for told in own:
+        print(told)
     if note := few_note(one["n_images"] for one in result["effects"]):
         print(note)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
 
 
+def _own_lines(run: Run, kind: str, effects: Any) -> list[str]:
+    """Whether each drop is the noun's own, by score and place."""
+    from mmn.studies.degradation.own import controls_command, describe_own, own_parts
+    from mmn.studies.degradation.summary import picture_means
+
+    if effects.effect.empty:
+        return []
+    means = picture_means(effects.effect, effects.further)
+    command = f"mmn {controls_command(run.run_id, kind)}"
+    n_units = run.model.n_units
+    return [f"{one.method}: {describe_own(one, n_units, command)}" for one in own_parts(means, n_units)]
+
+
 def _line(one: dict[str, Any]) -> str:
     """What happened at the largest k, in a line; brackets are 95 % intervals by picture."""
     from mmn.statistics.interval_words import bracket, percent
 
+    where = "" if one["positions"] == names.EVERYWHERE else f", at {one['positions'].replace('-', ' ')}"
     noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
     half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:.0f} units"
     prob = f"{one['prob']:.3f}{bracket(one['prob_low'], one['prob_high'], '.3f')}"
@@ -157,8 +226,9 @@ def _line(one: dict[str, Any]) -> str:
         ends = bracket(one["lost_low"], one["lost_high"], ".0%")
         lost = f", {percent(one['lost'])}{ends} of captions lose the noun"
     draws = f", mean over {one['n_draws']} draws" if one["n_draws"] > 1 else ""
+    line = f"{one['method']}, {one['selection']}{where}{noise}"
     return (
-        f"{one['method']}, {one['selection']}{noise}: probability {one['prob_baseline']:.3f} -> {prob}, {change}, "
+        f"{line}: probability {one['prob_baseline']:.3f} -> {prob}, {change}, "
         f"at {one['k']} units ({percent(one['share'], 1)}), {half}{lost}; "
         f"{one['n_concepts']} nouns of {one['n_images']} pictures{draws}"
     )

@@ -2,6 +2,8 @@
 
     prob, logit, similarity, lost    mean over pictures of each picture's mean over its nouns and draws
     relative                         mean probability / mean probability of the same nouns in the untouched model
+    share                            as prob, of the noun's share among all nouns
+    perplexity, perplexity-captions  exp of the mean over pictures of the nats per token: their geometric mean
 
 Draws (of random units, or of noise) are a picture's own: they are averaged first, and the interval is by picture. The
 page, its figures and the terminal take their numbers from here. OURS; the experiments are P1's (figures 6 and S.3,
@@ -18,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from mmn.figures.wording import k_text
-from mmn.names import INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
+from mmn.names import ANOTHER, EVERYWHERE, IMAGE_TOKENS, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import percent, why_none
 from mmn.statistics.intervals import ANYWHERE, SHARE, Range, mean_intervals, ratio_intervals
 
@@ -29,16 +31,22 @@ MEASURES: Final[dict[str, tuple[str, Range]]] = {  # name -> column, and what it
     "logit": ("logit", ANYWHERE),
     "similarity": ("similarity", SHARE),
     "lost": ("lost", SHARE),
+    "share": ("noun_share", SHARE),
+    "perplexity": ("nats", ANYWHERE),
+    "perplexity-captions": ("nats_captions", ANYWHERE),
 }
+OF_TEXT: Final = ("perplexity", "perplexity-captions")
 TO_UNTOUCHED: Final = ("relative", "similarity", "lost")  # the untouched model's own are known by definition
 SELECTION_WORDS: Final = {
     TOP: "top",
     INTERPRETABLE: "interpretable",
+    ANOTHER: "another picture's",
     RANDOM: "random",
     RANDOM_PICTURE: "random, one draw a picture",
 }
+POSITION_WORDS: Final = {EVERYWHERE: "everywhere", IMAGE_TOKENS: "at image tokens only"}
 _NO_NOISE: Final = -1.0  # instead of a missing sigma: rows without a value drop out of tables by picture
-COLUMNS: Final = ("method", "selection", "k", "sigma", "mean", "low", "high", "n", "n_draws")
+COLUMNS: Final = ("method", "selection", "positions", "k", "sigma", "mean", "low", "high", "n", "n_draws")
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class ProbabilityDrop:
 
 
 def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Returns the points of all curves: method, selection, k, sigma, mean, low, high, n (pictures), n_draws.
+    """Returns the points of all curves: method, selection, positions, k, sigma, mean, low, high, n (pictures), n_draws.
 
     Args:
         means: `EffectQueries.means`: one row per picture, draw and setting.
@@ -76,13 +84,15 @@ def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
     rows = means.dropna(subset=[column])
     if rows.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    by = ["method", "selection", "k", "sigma"]
+    by = ["method", "selection", "positions", "k", "sigma"]
     rows = rows.assign(sigma=rows["sigma"].astype(float).fillna(_NO_NOISE))
     wide = _by_picture(rows, column, by)
     if measure == "relative":
         mean, low, high = ratio_intervals(*_parts(wide, _by_picture(rows, "baseline_prob", by)), within)
     else:
         mean, low, high = mean_intervals(wide.to_numpy(dtype=float), within)
+    if measure in OF_TEXT:
+        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
     found = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum().to_numpy()}, wide.columns)
     found = found.join(rows.groupby(by)["draw"].nunique().rename("n_draws")).reset_index()
     found["sigma"] = found["sigma"].where(found["sigma"] != _NO_NOISE)
@@ -90,7 +100,7 @@ def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
         found.loc[(found["k"] == 0) | (found["sigma"] == 0), ["low", "high"]] = np.nan
     order = {method: place for place, method in enumerate(dict.fromkeys(means["method"]))}
     found["method_place"] = found["method"].map(order)
-    return found.sort_values(["method_place", "selection", "k", "sigma"], ignore_index=True)[list(COLUMNS)]
+    return found.sort_values(["method_place", "selection", "positions", "k", "sigma"], ignore_index=True)[list(COLUMNS)]
 
 
 def _by_picture(rows: pd.DataFrame, column: str, by: list[str]) -> pd.DataFrame:
@@ -104,15 +114,18 @@ def _parts(values: pd.DataFrame, weights: pd.DataFrame) -> tuple[np.ndarray, np.
     return values.fillna(0.0).to_numpy(dtype=float), weights.fillna(0.0).to_numpy(dtype=float)
 
 
-def probability_drop(relative: pd.DataFrame, method: str, selection: str = TOP) -> ProbabilityDrop:
+def probability_drop(
+    relative: pd.DataFrame, method: str, selection: str = TOP, positions: str = EVERYWHERE
+) -> ProbabilityDrop:
     """Returns how far the probability falls by ablating a selection of a method's units.
 
     Args:
         relative: `curves(means, "relative")` of an ablation, with that method and selection.
         method: one of its methods.
         selection: one of its selections.
+        positions: where they were ablated.
     """
-    of_method = relative[relative["method"] == method]
+    of_method = relative[(relative["method"] == method) & (relative["positions"] == positions)]
     ours = of_method[of_method["selection"] == selection].sort_values("k")
     assert len(ours), f"no curve of {method}, {selection}"
     last = ours.iloc[-1]

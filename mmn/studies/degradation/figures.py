@@ -13,11 +13,11 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip, layer_axis
-from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours, ordered_colours
+from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD, method_colours, ordered_colours
 from mmn.figures.wording import k_text, of_run, require, sample
-from mmn.names import COLUMN_NORM, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
+from mmn.names import ANOTHER, COLUMN_NORM, EVERYWHERE, IMAGE_TOKENS, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import interval_note, with_words
-from mmn.studies.degradation.curves import COLUMNS, SELECTION_WORDS
+from mmn.studies.degradation.curves import COLUMNS, OF_TEXT, POSITION_WORDS, SELECTION_WORDS
 
 MEASURES: Final[Mapping[str, tuple[str, str, str]]] = {  # measure -> title, vertical axis, number format
     "prob": ("Probability of the noun", "probability of the noun", ".2~f"),
@@ -25,20 +25,31 @@ MEASURES: Final[Mapping[str, tuple[str, str, str]]] = {  # measure -> title, ver
     "logit": ("Logit of the noun", "logit of the noun", "~g"),
     "similarity": ("Similarity of the new caption", "similarity", ".2~f"),
     "lost": ("Captions that lose the noun", "share of captions without it", "~%"),
+    "share": ("The noun's share among all nouns", "share of all nouns' probability", ".2~f"),
+    "perplexity": ("Perplexity of plain English", "perplexity per token", "~s"),
+    "perplexity-captions": ("Perplexity of the run's captions, without a picture", "perplexity per token", "~s"),
 }
-COLOURS: Final = {TOP: FIRST, INTERPRETABLE: SECOND, RANDOM: MUTED, RANDOM_PICTURE: MUTED}  # of one method's lines
-LAYER_COLUMNS: Final = ("layer", "n_units", "share")
-_BOUNDED: Final = ("prob", "lost")  # from 0 to 1 on every page
+COLOURS: Final = {TOP: FIRST, INTERPRETABLE: SECOND, ANOTHER: THIRD, RANDOM: MUTED, RANDOM_PICTURE: MUTED}
+LAYER_COLUMNS: Final = ("selection", "layer", "n_units", "share")
+_BOUNDED: Final = ("prob", "lost", "share")  # from 0 to 1 on every page
+_DASHES: Final = {  # of an ablation by several methods: whose units, and where
+    (TOP, EVERYWHERE): [1, 0],
+    (ANOTHER, EVERYWHERE): [6, 2],
+    (TOP, IMAGE_TOKENS): [2, 2],
+    (ANOTHER, IMAGE_TOKENS): [1, 4],
+}
+_AT_ONE: Final = {POSITION_WORDS[EVERYWHERE]: [1, 0], POSITION_WORDS[IMAGE_TOKENS]: [3, 2]}  # by one method
 
 
 def degradation(
     data: pd.DataFrame, run: Mapping[str, Any], measure: str = "prob", subset: str = "all concepts", metric: str = ""
 ) -> alt.TopLevelMixin:
-    """Curves of a measure against the number of zeroed units, with their bands; random units are the control.
+    """Curves of a measure against the number of zeroed units, with their bands; the controls are other units.
 
     Args:
         data: `curves.curves` of an ablation. One method: a line for each selection; several: a line for each
-            method's top units, and one for each one's random units.
+            method's top units, one for those of another picture's noun, and one for each one's random units. Dashed
+            where they were zeroed at image tokens only, or of several methods are another picture's.
         run: the run's row: model, images, n_layers, d_mlp; n_images and n_concepts that enter.
         measure: a key of `MEASURES`.
         subset: which concepts, as words for the subtitle.
@@ -53,8 +64,8 @@ def degradation(
         _k_axis(rows["k"], n_units, "zeroed units"), _colour("label", colours), alt.Detail("line:N")
     )
     title = MEASURES[measure][0] + f" after ablation, {methods[0] if len(methods) == 1 else 'top units'}"
-    layers = _curve(base, measure, metric, _tooltip(measure))
-    return layers.properties(height=210, title=_title(title, rows, run, subset))
+    layers = _curve(base, measure, metric, _tooltip(measure), *_ablation_dash(rows, methods))
+    return layers.properties(height=210, title=_title(title, rows, run, subset, measure))
 
 
 def perturbation(
@@ -94,7 +105,7 @@ def perturbation(
     (method,) = set(rows["method"])
     layers = _curve(base, measure, metric, _tooltip(measure), _dash(rows))
     title = f"{MEASURES[measure][0]} under noise, {method}"
-    return layers.properties(height=210, title=_title(title, rows, run, subset))
+    return layers.properties(height=210, title=_title(title, rows, run, subset, measure))
 
 
 def ablated_layers(
@@ -102,8 +113,10 @@ def ablated_layers(
 ) -> alt.TopLevelMixin:
     """Bars: in which layers a noun's top k units lie, the mean over the nouns. Random units have the same layers.
 
+    Beside them those of another picture's noun, whose layers are its own.
+
     Args:
-        data: layer, n_units (mean number), share (of the k).
+        data: selection (`top`, `another`), layer, n_units (mean number), share (of the k).
         run: the run's row: model, images, n_layers, d_mlp.
         k: how many units.
         method: the score that selects them.
@@ -112,15 +125,20 @@ def ablated_layers(
     require(data, LAYER_COLUMNS)
     k_label = k_text(k, int(run["n_layers"]) * int(run["d_mlp"]))
     tooltip = [
+        alt.Tooltip("units:N"),
         alt.Tooltip("layer:O"),
         alt.Tooltip("n_units:Q", title="units of a noun (mean)", format=".1f"),
         alt.Tooltip("share:Q", title="share of the k", format=".1%"),
     ]
+    there = [one for one in (TOP, ANOTHER) if one in set(data["selection"])]
+    colours = {SELECTION_WORDS[one]: COLOURS[one] for one in there}
     return (
-        alt.Chart(data)
-        .mark_bar(color=FIRST)
+        alt.Chart(data.assign(units=data["selection"].map(SELECTION_WORDS)))
+        .mark_bar()
         .encode(
             layer_axis(),
+            _colour("units", colours),
+            alt.XOffset("units:N", sort=list(colours)),
             alt.Y("share:Q", title="share of the k", axis=alt.Axis(format="~%", tickCount=5)),
             tooltip=tooltip,
         )
@@ -135,19 +153,44 @@ def ablated_layers(
 
 
 def _labelled(data: pd.DataFrame, methods: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """`data` with `line` and `label`, and each label's colour: by selection for one method, else by method."""
+    """`data` with `line`, `label` and `dash`, and each label's colour: by selection for one method, else by method."""
+    data = data.assign(dash=[_dash_of(one.selection, one.positions, len(methods)) for one in data.itertuples()])
     if len(methods) == 1:
         there = set(data["selection"])
         known = {words: COLOURS[name] for name, words in SELECTION_WORDS.items() if name in there}
-        return data.assign(label=data["selection"].map(SELECTION_WORDS), line=data["selection"]), known
-    rows = data[data["selection"].isin([TOP, RANDOM])]
+        line = data["selection"] + " " + data["positions"]
+        return data.assign(label=data["selection"].map(SELECTION_WORDS), line=line), known
+    rows = data[data["selection"].isin([TOP, ANOTHER, RANDOM])]
     random = SELECTION_WORDS[RANDOM]
     is_random = rows["selection"] == RANDOM
     known = dict(zip(methods, method_colours(methods), strict=True))
+    line = rows["method"] + " " + rows["selection"] + " " + rows["positions"]
     return (
-        rows.assign(label=rows["method"].where(~is_random, random), line=rows["method"] + " " + rows["selection"]),
+        rows.assign(label=rows["method"].where(~is_random, random), line=line),
         known | ({random: COLOURS[RANDOM]} if is_random.any() else {}),
     )
+
+
+def _dash_of(selection: str, positions: str, n_methods: int) -> str:
+    """What a line's dashes stand for; of one method the colour tells whose the units are."""
+    if n_methods == 1:
+        return POSITION_WORDS[positions]
+    return f"{SELECTION_WORDS[ANOTHER] if selection == ANOTHER else 'own'}, {POSITION_WORDS[positions]}"
+
+
+def _ablation_dash(rows: pd.DataFrame, methods: list[str]) -> list[alt.StrokeDash]:
+    """None where all lines are solid."""
+    several = {
+        _dash_of(selection, positions, len(methods)): _DASHES[selection, positions] for selection, positions in _DASHES
+    }
+    there = [one for one in dict.fromkeys(several) if one in set(rows["dash"])]
+    if there == [_dash_of(TOP, EVERYWHERE, len(methods))]:
+        return []
+    dashes = [_AT_ONE[one] if len(methods) == 1 else several[one] for one in there]
+    legend = alt.Legend(
+        title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED, columns=2, labelLimit=260
+    )
+    return [alt.StrokeDash("dash:N", sort=there, scale=alt.Scale(domain=there, range=dashes), legend=legend)]
 
 
 def _from_no_units(data: pd.DataFrame) -> pd.DataFrame:
@@ -161,17 +204,18 @@ def _from_no_units(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_words(rows: pd.DataFrame, n_units: int, measure: str) -> pd.DataFrame:
-    form = ".1%" if MEASURES[measure][2] == "~%" else ".3f"
+    form = ".1%" if MEASURES[measure][2] == "~%" else ",.4g" if measure in OF_TEXT else ".3f"
     return with_words(rows, form, n="n").assign(
         k_label=[k_text(int(k), n_units) for k in rows["k"]],
         sigma_label=["" if pd.isna(sigma) else f"{sigma:g}" for sigma in rows["sigma"]],
         selected=rows["selection"].map(SELECTION_WORDS),
+        at=rows["positions"].map(POSITION_WORDS),
     )
 
 
 def _curve(base: alt.Chart, measure: str, metric: str, tooltip: list[alt.Tooltip], *dash: alt.StrokeDash) -> Any:
     _, title, form = MEASURES[measure]
-    scale = alt.Scale(domain=[0, 1]) if measure in _BOUNDED else alt.Scale(zero=measure == "relative", nice=True)
+    scale = _scale(measure)
     axis = alt.Axis(format=form, tickCount=5)
     y = alt.Y("mean:Q", title=f"{title}, {metric}" if metric else title, axis=axis, scale=scale)
     band = base.mark_area(opacity=0.16, line=False).encode(
@@ -181,9 +225,15 @@ def _curve(base: alt.Chart, measure: str, metric: str, tooltip: list[alt.Tooltip
     return alt.layer(band, line, base.mark_point(size=22, filled=True, opacity=1).encode(y, tooltip=tooltip))
 
 
+def _scale(measure: str) -> alt.Scale:
+    if measure in OF_TEXT:
+        return alt.Scale(type="log", nice=True)
+    return alt.Scale(domain=[0, 1]) if measure in _BOUNDED else alt.Scale(zero=measure == "relative", nice=True)
+
+
 def _dash(rows: pd.DataFrame) -> alt.StrokeDash:
-    """Solid for the top units, dashed for random ones."""
-    dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
+    """Solid for the top units, dashed for others."""
+    dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], ANOTHER: [8, 3], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
     there = [one for one in SELECTION_WORDS if one in set(rows["selection"])]
     scale = alt.Scale(domain=[SELECTION_WORDS[one] for one in there], range=[dashes[one] for one in there])
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
@@ -226,10 +276,11 @@ def _sigma_axis(sigmas: pd.Series, unit: str) -> alt.X:
 
 def _tooltip(measure: str) -> list[alt.Tooltip]:
     _, title, form = MEASURES[measure]
-    form = ".1%" if form == "~%" else ".3f"
+    form = ".1%" if form == "~%" else ".4~g" if measure in OF_TEXT else ".3f"
     return [
         alt.Tooltip("method:N"),
         alt.Tooltip("selected:N", title="selection"),
+        alt.Tooltip("at:N", title="changed"),
         alt.Tooltip("k_label:N", title="k"),
         alt.Tooltip("sigma_label:N", title="σ"),
         alt.Tooltip("mean:Q", title=title, format=form),
@@ -239,10 +290,12 @@ def _tooltip(measure: str) -> list[alt.Tooltip]:
     ]
 
 
-def _title(text: str, rows: pd.DataFrame, run: Mapping[str, Any], subset: str) -> alt.TitleParams:
+def _title(text: str, rows: pd.DataFrame, run: Mapping[str, Any], subset: str, measure: str) -> alt.TitleParams:
     of = f"{of_run(run)}, {sample(run['n_images'], run['n_concepts'])}, {subset}"
     uneven = "" if rows["n"].min() == rows["n"].max() else f"; {rows['n'].min():,} to {rows['n'].max():,} by point"
     n_draws = int(rows["n_draws"].max())
     draws = f", draws (up to {n_draws})" if n_draws > 1 else ""
     means = f"means over a picture's concepts{draws}, then pictures"
+    if measure in OF_TEXT:
+        means = "geometric means over pictures, under the units of each one's first noun"
     return alt.TitleParams(text, subtitle=[of + uneven, f"{interval_note('band', rows['n'])}; {means}"])

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.core import Concept
@@ -20,15 +21,26 @@ from mmn.studies.degradation.selections import Row
 Inputs = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What a row predicts of its noun: the raw logit of t(c) at p(c), its softmax, its share among all nouns."""
+
+    logit: float
+    prob: float
+    noun_share: float
+
+
 def predict(
-    model: Model, inputs: Inputs, token_ids: Sequence[int], concepts: Sequence[Concept]
-) -> list[tuple[float, float]]:
-    """The raw logit of each row's t(c) at p(c), and its softmax, under the caption's own tokens."""
+    model: Model, inputs: Inputs, token_ids: Sequence[int], concepts: Sequence[Concept], nouns: Int[Tensor, " nouns"]
+) -> list[Predicted]:
+    """What each row predicts of its concept, under the caption's own tokens; `nouns` are the first tokens of all."""
     logits = logits_at(model, inputs, token_ids, [concept.position for concept in concepts]).double()
     tokens = torch.tensor([concept.token_id for concept in concepts], device=logits.device)
     logit = logits.gather(1, tokens[:, None])[:, 0]
     prob = (logit - logits.logsumexp(-1)).exp()
-    return list(zip(logit.tolist(), prob.tolist(), strict=True))
+    share = (logit - logits[:, nouns.to(logits.device)].logsumexp(-1)).exp()
+    found = zip(logit.tolist(), prob.tolist(), share.clamp(max=1.0).tolist(), strict=True)
+    return [Predicted(*one) for one in found]
 
 
 @torch.inference_mode()

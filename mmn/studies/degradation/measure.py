@@ -3,11 +3,13 @@
     a scored run ─► every unit's score again (`reread`) ─► the units of each selection (`selections`)
       ─► each (units, k, σ, draw) is a row of one batch: the picture and its own caption, the units changed
       ─► logit and probability of t(c) at p(c); on request the caption that the changed model writes    `effect`
+      ─► and that probability's share among those of all nouns                                      `noun_share`
 
 The caption's own tokens are given (teacher forcing), so a probability is that of the same word after the same words.
 The untouched model (k = 0) is measured like the rest, once for each selection (and σ), as draw 0.
 
-`ablate` zeroes units at every position, prompt and picture included; its controls are random units of the same layers.
+`ablate` zeroes units at every position, prompt and picture included, or at the picture's tokens alone; its controls
+are random units of the same layers. The first units of another picture's noun, and text, are in `controls`.
 `perturb` adds noise to their columns of W_out; its controls are random units of all layers, and every selection is
 drawn several times, since the noise is. P2's own code draws the random units once for each picture, whatever its nouns
 (`random-picture`), and sizes the noise by the weight: `presets.PRESETS["p2"].noise`.
@@ -18,12 +20,10 @@ Left out: variants other than the original picture, words that the user chose; a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
 from PIL import Image
 
 from mmn import names
@@ -31,10 +31,6 @@ from mmn.core import Example
 from mmn.errors import UsageError
 from mmn.metrics import TextMetric
 from mmn.models.model import Model
-from mmn.reading.captions import write_captions
-from mmn.reading.concepts import GeneratedCaption
-from mmn.reading.hooks import ablate
-from mmn.reading.nouns import tag_nouns
 from mmn.runs import reopen
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
@@ -42,8 +38,7 @@ from mmn.runs.teacher_forcing import reread, stored_captions
 from mmn.scores.methods import require_method
 from mmn.scores.rows import Tables
 from mmn.studies.annotate.measure import MANY_UNITS
-from mmn.studies.degradation.interventions import predict, repeated, unit_mask
-from mmn.studies.degradation.perturbation import perturb_rows
+from mmn.studies.degradation.pictures import Measured, Measuring, effect_table, share_table
 from mmn.studies.degradation.selections import (
     Choice,
     Control,
@@ -53,7 +48,8 @@ from mmn.studies.degradation.selections import (
     choose,
     same_layers,
 )
-from mmn.studies.tables import TABLES, failure_table
+from mmn.studies.degradation.told import Told
+from mmn.studies.tables import failure_table
 
 STAGE: Final = "degrade"
 PICTURES_AT_ONCE: Final = 4  # in one shard, of a model of few units; of a large one each picture is a shard
@@ -70,6 +66,17 @@ class InterventionPlan:
     n_draws: int = 3
     sigmas: tuple[float, ...] = ()
     sigma_unit: str | None = None
+    positions: str = names.EVERYWHERE
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All that can change a number, as plain values: of an ablation everywhere as versions without others had it,
+        so that what they measured is found.
+        """
+        plain = asdict(self)
+        if self.positions == names.EVERYWHERE:
+            del plain["positions"]
+        return plain
 
 
 def degrade(
@@ -101,18 +108,21 @@ def degrade(
     plan = _checked(plan, scored)
     interpretable = Interpretable.of(scored)
 
+    measuring = Measuring(scored, plan, metric, Told.of(scored).token_ids)
+
     def answer(tables: Tables, tell: Callable[[], None]) -> Tables:
-        return _answer(scored, plan, metric, interpretable, tables, tell)
+        return _answer(measuring, interpretable, tables, tell)
 
     size = PICTURES_AT_ONCE if model.facts.n_units <= MANY_UNITS else 1
-    plain = [asdict(plan), metric.name if metric else None]
+    plain = [plan.asked, metric.name if metric else None]
     return reopen.for_each_part(scored, f"{STAGE}-{plan.kind}", plain, answer, progress, STAGE, limit, size)
 
 
 def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
     """The plan in order and without repeats."""
     n_units = scored.model.anatomy.n_awake
-    for word, known in [(plan.kind, names.INTERVENTIONS), *((one, names.ALL_SELECTIONS) for one in plan.selections)]:
+    words = [(plan.kind, names.INTERVENTIONS), (plan.positions, names.POSITIONS)]
+    for word, known in [*words, *((one, names.CHOSEN_SELECTIONS) for one in plan.selections)]:
         if word not in known:
             raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
     for method in plan.methods:
@@ -125,6 +135,10 @@ def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
     if wrong := [k for k in plan.ks if not 0 <= k <= n_units]:
         raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units} at a token")
     has_noise = plan.kind == names.PERTURB
+    if plan.positions != names.EVERYWHERE:
+        scored.model.require_one_ffn(f"--at {plan.positions}")
+        if has_noise:
+            raise UsageError(f"--at {plan.positions} is for --kind {names.ABLATE}: noise is on weights, everywhere")
     if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):
         raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigmas}")
     return InterventionPlan(
@@ -135,33 +149,26 @@ def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
         plan.n_draws,
         tuple(sorted(set(plan.sigmas))) if has_noise else (),
         plan.sigma_unit if has_noise else None,
+        plan.positions,
     )
 
 
-def _answer(
-    scored: ScoredRun,
-    plan: InterventionPlan,
-    metric: TextMetric | None,
-    interpretable: Interpretable,
-    tables: Tables,
-    tell: Callable[[], None],
-) -> Tables:
+def _answer(measuring: Measuring, interpretable: Interpretable, tables: Tables, tell: Callable[[], None]) -> Tables:
     """The rows of a few pictures."""
     there, images, failures = reopen.open_all(tables, STAGE)
     for _ in failures:
         tell()
-    choices = _choices(scored, plan, interpretable, tables, there, images)
-    captions = stored_captions(scored.model, tables, there)
-    rows: list[dict[str, Any]] = []
+    choices = choices_of(measuring.scored, measuring.plan, interpretable, tables, there, images)
+    captions = stored_captions(measuring.scored.model, tables, there)
+    rows: list[Measured] = []
     for number, image in enumerate(images):
-        picture_rows = list(_rows(plan, choices[number]))
-        rows += _measure_picture(scored, plan, metric, image, captions[number], picture_rows)
+        rows += measuring.measure(image, captions[number], list(rows_of(measuring.plan, choices[number])))
         tell()
-    found = {"effect": pa.Table.from_pylist(rows, schema=TABLES["effect"])}
+    found = {"effect": effect_table(rows), "noun_share": share_table(rows, len(measuring.nouns))}
     return found | ({"failure": failure_table(failures)} if failures else {})
 
 
-def _choices(
+def choices_of(
     scored: ScoredRun,
     plan: InterventionPlan,
     interpretable: Interpretable,
@@ -188,73 +195,9 @@ def _controls(plan: InterventionPlan) -> tuple[Control, Mapping[str, int]]:
     return same_layers, dict.fromkeys(names.ALL_SELECTIONS, 1) | dict.fromkeys(drawn, plan.n_draws)
 
 
-def _rows(plan: InterventionPlan, choices: Sequence[Choice]) -> Iterator[Row]:
+def rows_of(plan: InterventionPlan, choices: Sequence[Choice]) -> Iterator[Row]:
+    """Every (units, k, σ) to measure; the untouched model once for each selection and σ."""
     for choice in choices:
         for k in plan.ks:
             if k <= len(choice.units) and (k > 0 or choice.draw == 0):
                 yield from (Row(choice, k, sigma) for sigma in plan.sigmas or (None,))
-
-
-def _measure_picture(
-    scored: ScoredRun,
-    plan: InterventionPlan,
-    metric: TextMetric | None,
-    image: Image.Image,
-    caption: GeneratedCaption,
-    rows: Sequence[Row],
-) -> list[dict[str, Any]]:
-    """The rows of `effect` of one picture; as many at a time as the run captioned pictures at a time."""
-    model, settings = scored.model, scored.run.settings
-    inputs = model.encode([image], scored.run.prompt)
-    outcomes: list[dict[str, Any]] = []
-    new: list[str] = []
-    for start in range(0, len(rows), settings.batch_size):
-        some = rows[start : start + settings.batch_size]
-        with _intervene(model, some, plan, settings.seed):
-            predicted = predict(model, inputs, caption.token_ids, [row.choice.said.concept for row in some])
-            outcomes += [{"logit": logit, "prob": prob} for logit, prob in predicted]
-            if metric is not None:
-                written, _ = write_captions(model, repeated(inputs, len(some)), settings.max_new_tokens)
-                new += [one.text for one in written]
-    if metric is not None:
-        changes = _compare(metric, caption, new, [row.choice.said.concept.lemma for row in rows])
-        outcomes = [outcome | more for outcome, more in zip(outcomes, changes, strict=True)]
-    return [_key(plan, row) | outcome for row, outcome in zip(rows, outcomes, strict=True)]
-
-
-def _intervene(
-    model: Model, rows: Sequence[Row], plan: InterventionPlan, seed: int
-) -> AbstractContextManager[None, bool | None]:
-    if plan.kind == names.ABLATE:
-        return ablate(model, unit_mask(model, rows))
-    assert plan.sigma_unit is not None, plan
-    return perturb_rows(model, rows, seed, plan.sigma_unit)
-
-
-def _compare(
-    metric: TextMetric, caption: GeneratedCaption, new: Sequence[str], lemmas: Sequence[str]
-) -> list[dict[str, Any]]:
-    """What became of the caption in each row; rows that say the same are compared once."""
-    texts = list(dict.fromkeys(new))
-    similarity = dict(zip(texts, metric.compare(texts, [caption.text] * len(texts)), strict=True))
-    said = {text: {noun.lemma for noun in tag_nouns(text)} for text in texts}
-    return [
-        {"caption": text, "similarity": similarity[text], "metric": metric.name, "is_lost": lemma not in said[text]}
-        for text, lemma in zip(new, lemmas, strict=True)
-    ]
-
-
-def _key(plan: InterventionPlan, row: Row) -> dict[str, Any]:
-    choice = row.choice
-    return {
-        "image_id": choice.said.example.image_id,
-        "variant": names.ORIGINAL,
-        "noun": choice.said.concept.noun,
-        "kind": plan.kind,
-        "selection": choice.selection,
-        "method": choice.method,
-        "k": row.k,
-        "sigma": row.sigma,
-        "sigma_unit": plan.sigma_unit,
-        "draw": choice.draw,
-    }

@@ -62,7 +62,7 @@ class EffectFilter:
 
 
 _SETTINGS: Final = """
-    SELECT kind, method, selection, k, sigma, sigma_unit, metric, count(caption) AS n_captions
+    SELECT kind, method, selection, positions, k, sigma, sigma_unit, metric, count(caption) AS n_captions
     FROM effect WHERE run_id = $run_id AND variant = 'original'
     GROUP BY ALL ORDER BY ALL
 """
@@ -75,53 +75,75 @@ _NOUNS: Final = """
     )
 """
 _MEANT: Final = """
-    SELECT * FROM effect SEMI JOIN nouns USING (image_id, noun) {led}
+    SELECT * FROM {table} SEMI JOIN nouns USING (image_id, noun) {led}
     WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method IN (SELECT unnest($methods))
         AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
 """
 
-# One row for each noun and setting: another metric, or captions asked for later, repeat the same probability.
+# One row for each noun and setting: another metric, or captions asked for later, repeat the same probability. What
+# else was measured under a setting lies in tables of its own: empty cells do not count in a mean.
 # Nouns and settings are counted as numbers, four times as fast as by their words.
 _MEANS: Final = """
     WITH {nouns}, numbered AS (SELECT *, row_number() OVER () AS concept FROM nouns),
     methods AS (SELECT unnest($methods)::VARCHAR AS method, unnest(range(len($methods))) AS method_place),
     meant AS (
-        SELECT concept, method_place, selection, draw, k, sigma, prob, logit, is_lost,
-            CASE WHEN $metric IS NULL OR metric = $metric THEN similarity END AS similarity
-        FROM ({meant}) JOIN (SELECT concept, image_id, noun FROM numbered) USING (image_id, noun)
+        SELECT image_id, noun, method, selection, positions, draw, k, sigma, prob, logit, is_lost,
+            CASE WHEN $metric IS NULL OR metric = $metric THEN similarity END AS similarity,
+            NULL::DOUBLE AS noun_share, NULL::DOUBLE AS nats, NULL::DOUBLE AS nats_captions
+        FROM ({meant})
+        UNION ALL BY NAME
+        SELECT image_id, noun, method, selection, positions, draw, k, sigma, noun_share FROM ({shares})
+        UNION ALL BY NAME
+        SELECT image_id, noun, method, selection, positions, draw, k, sigma,
+            CASE WHEN text = 'plain' THEN nats END AS nats, CASE WHEN text = 'captions' THEN nats END AS nats_captions
+        FROM ({texts})
+    ),
+    coded AS (
+        SELECT concept, method_place, meant.* EXCLUDE (image_id, noun, method)
+        FROM meant JOIN (SELECT concept, image_id, noun FROM numbered) USING (image_id, noun)
         JOIN methods USING (method)
     ),
     measured AS (
-        SELECT concept, method_place, selection, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
-            avg(similarity) AS similarity, avg(is_lost::INTEGER) AS lost
-        FROM meant WHERE k > 0 AND sigma IS DISTINCT FROM 0 GROUP BY ALL
+        SELECT concept, method_place, selection, positions, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
+            avg(similarity) AS similarity, avg(is_lost::INTEGER) AS lost, avg(noun_share) AS noun_share,
+            avg(nats) AS nats, avg(nats_captions) AS nats_captions
+        FROM coded WHERE k > 0 AND sigma IS DISTINCT FROM 0 GROUP BY ALL
     ),
     untouched AS (
-        SELECT concept, avg(prob) AS prob, avg(logit) AS logit, avg(similarity) AS similarity
-        FROM meant WHERE k = 0 OR sigma = 0 GROUP BY concept
+        SELECT concept, avg(prob) AS prob, avg(logit) AS logit, avg(similarity) AS similarity,
+            avg(noun_share) AS noun_share, avg(nats) AS nats, avg(nats_captions) AS nats_captions
+        FROM coded WHERE k = 0 OR sigma = 0 GROUP BY concept
     ),
     baseline AS (
         SELECT concept, coalesce(untouched.prob, numbered.prob) AS baseline_prob,
-            coalesce(untouched.logit, numbered.logit) AS baseline_logit, untouched.similarity AS baseline_similarity
+            coalesce(untouched.logit, numbered.logit) AS baseline_logit, untouched.similarity AS baseline_similarity,
+            noun_share, nats, nats_captions
         FROM numbered LEFT JOIN untouched USING (concept)
     ),
-    lines AS (SELECT DISTINCT concept, method_place, selection, draw, {start} FROM measured),
+    lines AS (
+        SELECT concept, method_place, selection, positions, draw, {start}, count(noun_share) AS n_shares,
+            count(nats) AS n_texts, count(nats_captions) AS n_captions
+        FROM measured GROUP BY ALL
+    ),
     points AS (
         SELECT measured.*, baseline_prob FROM measured JOIN baseline USING (concept)
         UNION ALL BY NAME
-        SELECT lines.*, baseline_prob AS prob, baseline_logit AS logit, baseline_similarity AS similarity, 0 AS lost,
-            baseline_prob
+        SELECT lines.* EXCLUDE (n_shares, n_texts, n_captions), baseline_prob AS prob, baseline_logit AS logit,
+            baseline_similarity AS similarity, 0 AS lost, CASE WHEN n_shares > 0 THEN noun_share END AS noun_share,
+            CASE WHEN n_texts > 0 THEN nats END AS nats,
+            CASE WHEN n_captions > 0 THEN nats_captions END AS nats_captions, baseline_prob
         FROM lines JOIN baseline USING (concept)
     ),
     places AS (SELECT concept, {of}, dense_rank() OVER (ORDER BY {of}) AS place FROM numbered),
     means AS (
-        SELECT place, method_place, selection, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
-            avg(baseline_prob) AS baseline_prob, avg(similarity) AS similarity, avg(lost) AS lost, count(*) AS n_nouns
+        SELECT place, method_place, selection, positions, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
+            avg(baseline_prob) AS baseline_prob, avg(similarity) AS similarity, avg(lost) AS lost,
+            avg(noun_share) AS noun_share, avg(nats) AS nats, avg(nats_captions) AS nats_captions, count(*) AS n_nouns
         FROM points JOIN places USING (concept) GROUP BY ALL
     )
     SELECT {of}, method, selection, means.* EXCLUDE (place, method_place, selection)
     FROM means JOIN (SELECT DISTINCT place, {of} FROM places) USING (place) JOIN methods USING (method_place)
-    ORDER BY method_place, selection, draw, k, sigma, place
+    ORDER BY method_place, selection, positions, draw, k, sigma, place
 """
 _START: Final = {ABLATE: "0 AS k, NULL::DOUBLE AS sigma", PERTURB: "k, 0.0 AS sigma"}  # where each line begins
 
@@ -136,24 +158,41 @@ _PICTURES: Final = """
 """
 
 _CAPTIONS: Final = """
-    SELECT selection, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit FROM effect
+    SELECT effect.selection, effect.positions, effect.k, sigma, effect.draw, caption, similarity, metric, is_lost,
+        prob, logit, noun_share, other_noun
+    FROM effect LEFT JOIN (
+        SELECT selection, positions, k, sigma AS share_sigma, sigma_unit AS share_unit, draw, noun_share FROM noun_share
+        WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method = $method AND image_id = $image_id
+            AND noun = $noun
+    ) AS shares ON effect.selection = shares.selection AND effect.positions = shares.positions
+        AND effect.k = shares.k AND effect.draw = shares.draw AND effect.sigma IS NOT DISTINCT FROM share_sigma
+        AND effect.sigma_unit IS NOT DISTINCT FROM share_unit
     WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method = $method AND image_id = $image_id
         AND noun = $noun AND ($metric IS NULL OR metric IS NULL OR metric = $metric)
         AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
-    ORDER BY k, sigma, list_position($selections, selection), draw, metric
+    ORDER BY effect.k, sigma, effect.positions, list_position($selections, effect.selection), effect.draw, metric
 """
 
 _LAYERS: Final = """
-    WITH {nouns}, meant AS ({meant}), ablated AS (SELECT DISTINCT image_id, noun, method FROM meant),
+    WITH {nouns}, meant AS ({meant}),
+    ablated AS (
+        SELECT DISTINCT 'top' AS selection, image_id, noun, method FROM meant
+        UNION ALL
+        SELECT selection, other_image_id, other_noun, method
+        FROM (SELECT DISTINCT selection, image_id, noun, other_image_id, other_noun, method FROM meant)
+        WHERE selection = 'another'
+    ),
     counted AS (
-        SELECT layer, count(*) AS n FROM score SEMI JOIN ablated USING (image_id, noun, method)
+        SELECT selection, layer, count(*) AS n FROM ablated JOIN score USING (image_id, noun, method)
         WHERE run_id = $run_id AND variant = 'original' AND method IN (SELECT unnest($methods))
             AND rank BETWEEN 1 AND $k
-        GROUP BY layer
-    )
-    SELECT layer::INTEGER AS layer, coalesce(n, 0) / (SELECT count(*) FROM ablated) AS n_units,
-        coalesce(n, 0) / sum(n) OVER () AS share
-    FROM (SELECT unnest(range($n_layers)) AS layer) LEFT JOIN counted USING (layer) ORDER BY layer
+        GROUP BY ALL
+    ),
+    nouns_of AS (SELECT selection, count(*) AS n_nouns FROM ablated GROUP BY ALL)
+    SELECT selection, layer::INTEGER AS layer, coalesce(n, 0) / n_nouns AS n_units,
+        coalesce(n, 0) / sum(n) OVER (PARTITION BY selection) AS share
+    FROM nouns_of CROSS JOIN (SELECT unnest(range($n_layers)) AS layer) LEFT JOIN counted USING (selection, layer)
+    ORDER BY selection DESC, layer
 """
 
 
@@ -163,7 +202,7 @@ class EffectQueries(Reader):
     def settings(self, run_id: str) -> pd.DataFrame:
         """Returns what was measured, one row per setting; empty if nothing was.
 
-        Columns: kind, method, selection, k, sigma, sigma_unit, metric, n_captions.
+        Columns: kind, method, selection, positions, k, sigma, sigma_unit, metric, n_captions.
 
         Raises:
             RunNotFoundError: no such run.
@@ -174,8 +213,9 @@ class EffectQueries(Reader):
     def means(self, run_id: str, effects: EffectFilter) -> pd.DataFrame:
         """Returns the mean effect on each picture's nouns, one row per picture and setting.
 
-        Columns: image_id, method, selection, draw, k, sigma, prob, logit, baseline_prob (of the same nouns in the
-        untouched model), similarity, lost (share of captions without the noun), n_nouns. NaN where not measured.
+        Columns: image_id, method, selection, positions, draw, k, sigma, prob, logit, baseline_prob (of the same nouns
+        in the untouched model), similarity, lost (share of captions without the noun), noun_share (among all nouns),
+        nats and nats_captions (per token of plain text, and of captions), n_nouns. NaN where not measured.
 
         Raises:
             RunNotFoundError: no such run.
@@ -209,7 +249,8 @@ class EffectQueries(Reader):
     def captions(self, run_id: str, effects: EffectFilter, image_id: str, noun: str) -> pd.DataFrame:
         """Returns all that was measured of one noun of one picture, by the first of `effects.methods`.
 
-        Columns: selection, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit; by k, then sigma.
+        Columns: selection, positions, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit, noun_share,
+        other_noun; by k, then sigma.
 
         Raises:
             RunNotFoundError: no such run.
@@ -220,7 +261,9 @@ class EffectQueries(Reader):
             return cursor.sql(_CAPTIONS, params=key | more | {"selections": list(ALL_SELECTIONS)}).df()
 
     def ablated_layers(self, run_id: str, effects: EffectFilter, k: int) -> pd.DataFrame:
-        """Returns in which layers a noun's top k units lie: layer, n_units (mean over nouns with effects), share.
+        """Returns in which layers a noun's top k units lie, and those of the other picture's noun where measured.
+
+        Columns: selection (`top`, `another`), layer, n_units (mean over nouns with effects), share (of the k).
 
         Raises:
             RunNotFoundError: no such run.
@@ -267,5 +310,7 @@ def _ask(
         "only_first": effects.only_first,
         "sigma_unit": effects.sigma_unit,
     }
-    question = sql.format(nouns=_NOUNS, meant=_MEANT.format(led=led), **parts)
+    tables = {"meant": "effect", "shares": "noun_share", "texts": "perplexity"}
+    told = {name: _MEANT.format(led=led, table=table) for name, table in tables.items()}
+    question = sql.format(nouns=_NOUNS, **told, **parts)
     return cursor.sql(question, params=meant | layers | values).df()

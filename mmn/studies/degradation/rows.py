@@ -12,7 +12,8 @@ from mmn.figures.figure import Asked, Rows
 from mmn.figures.wording import concepts_in_words
 from mmn.names import ABLATE, PERTURB
 from mmn.store import Store
-from mmn.studies.degradation.curves import count_sample, curves
+from mmn.studies.degradation.curves import MEASURES, OF_TEXT, count_sample, curves
+from mmn.studies.degradation.own import controls_command
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 
 
@@ -127,11 +128,18 @@ def _curves(store: Store, asked: Asked, effects: EffectFilter, measure: str, **w
         raise _nothing_fits(asked, effects)
     data = curves(means, measure)
     if not ((data["k"] > 0) & (data["sigma"] != 0)).any():
-        raise UsageError(f"{measure} was not measured: mmn degrade --captions lets the model write again")
-    n_images, n_concepts = count_sample(means)
+        raise UsageError(f"{measure} was not measured: {_remedy(asked, effects, measure)}")
+    n_images, n_concepts = count_sample(means.dropna(subset=[MEASURES[measure][0]]))
+    n_concepts = n_images if measure in OF_TEXT else n_concepts  # read under the units of one noun of each
     metric = effects.metric or "" if measure == "similarity" else ""
     run = asked.run | {"n_images": n_images, "n_concepts": n_concepts}
     return Rows(data, run, words | {"measure": measure, "subset": _subset(effects), "metric": metric})
+
+
+def _remedy(asked: Asked, effects: EffectFilter, measure: str) -> str:
+    if measure == "share" or measure in OF_TEXT:
+        return f"mmn {controls_command(asked.run_id, effects.kind)} measures it"
+    return "mmn degrade --captions lets the model write again"
 
 
 def _measured_ks(settings: pd.DataFrame, asked: Asked) -> list[int]:

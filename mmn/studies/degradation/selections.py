@@ -4,6 +4,7 @@
     interpretable   the first interpretable ones of the same ranking (METHODS: Ablation)
     random          the control: units drawn from the same layers as the ranking's (P1), or from all layers (P2)
     random-picture  P2's control as its code draws it: from all layers, once for all nouns of a picture
+    another         the first units of another picture's noun by the same score (`controls`)
 
 A choice is ordered, best first, and the first k of it are taken, so that every k holds the smaller ones.
 """
@@ -36,13 +37,17 @@ BLOCK: Final = 4096  # units of a ranking that are decoded at a time, where not 
 
 @dataclass(frozen=True)
 class Choice:
-    """Units that one concept's intervention takes, best first; each is a flat index, layer · m + i."""
+    """Units that one concept's intervention takes, best first; each is a flat index, layer · m + i.
+
+    `other` is the picture and the noun whose units they are, where they are not the concept's own.
+    """
 
     said: ConceptAt
     selection: str
     method: str
     draw: int
     units: Int[Tensor, " n"]
+    other: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

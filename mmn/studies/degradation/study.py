@@ -47,15 +47,18 @@ STUDY: Final = Study(
     measurements={
         ABLATE: Measurement(
             ("degrade", "--kind", ABLATE),
-            "Sets each noun's top units to 0, more and more of them, beside random units of the same layers, and lets "
-            "the model caption again. The bundled model takes about five seconds for each picture.",
+            "Sets each noun's top units to 0, more and more of them, beside random units of the same layers and "
+            "another picture's top units, and lets the model caption again; for the first eight pictures it reads text "
+            "under each change, too. The bundled model takes about seven seconds for each picture, half a minute with "
+            "text.",
             "effect",
             ABLATE,
         ),
         PERTURB: Measurement(
             ("degrade", "--kind", PERTURB),
-            "Adds noise to the weights of each noun's top units, beside random units, and lets the model caption "
-            "again. The bundled model takes about five seconds for each picture.",
+            "Adds noise to the weights of each noun's top units, beside random units and another picture's, and lets "
+            "the model caption again; for the first eight pictures it reads text under each change, too. The bundled "
+            "model takes about seven seconds for each picture, half a minute with text.",
             "effect",
             PERTURB,
         ),

@@ -6,83 +6,132 @@ the page and its figures take theirs, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
 
 from mmn import names
 from mmn.runs import shards
 from mmn.studies.degradation.curves import curves, half_at
+from mmn.studies.degradation.own import OwnPart, own_parts
 from mmn.studies.tables import TABLES
 
-_LINE: Final = ["method", "selection", "sigma"]
+_LINE: Final = ["method", "selection", "positions", "sigma"]
+_FURTHER: Final = ("noun_share", "nats", "nats_captions")
+_Line = tuple[str, str, str, float | None]
 _NOUN: Final = ["image_id", "noun"]
 _NO_NOISE: Final = -1.0  # instead of a missing sigma, which groups and merges would drop
 
 
-def read_effects(run_path: Path, shard_names: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """The rows of `effect` in some shards of a run, and how many pictures failed there."""
+@dataclass(frozen=True)
+class Effects:
+    """What some shards of a run hold: rows of `effect`, those of `noun_share` and `perplexity`, and failed pictures."""
+
+    effect: pd.DataFrame
+    further: pd.DataFrame
+    n_failed: int
+
+
+def read_effects(run_path: Path, shard_names: Sequence[str]) -> Effects:
+    """Reads the shards that `degrade` and `measure_controls` wrote."""
     tables = [shards.read_shard(run_path / name) for name in shard_names]
-    effects = [found["effect"].to_pandas() for found in tables if "effect" in found]
     n_failed = sum(len(found["failure"]) for found in tables if "failure" in found)
-    return pd.concat(effects) if effects else TABLES["effect"].empty_table().to_pandas(), n_failed
+    effect, shares, texts = (_rows(tables, name) for name in ("effect", "noun_share", "perplexity"))
+    return Effects(effect, further_rows(shares, texts), n_failed)
 
 
-def summarise(effects: pd.DataFrame, n_units: int) -> list[dict[str, Any]]:
-    """One entry for each method, selection and sigma.
+def further_rows(shares: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `noun_share` and `perplexity` beside each other, as `picture_means` takes them."""
+    is_plain = texts["text"] == names.PLAIN_TEXT
+    by_text = texts.assign(nats=texts["nats"].where(is_plain), nats_captions=texts["nats"].where(~is_plain))
+    return pd.concat([shares, by_text.drop(columns="text")])
+
+
+def _rows(tables: Sequence[Mapping[str, pa.Table]], name: str) -> pd.DataFrame:
+    found = [one[name].to_pandas() for one in tables if name in one]
+    return pd.concat(found) if found else TABLES[name].empty_table().to_pandas()
+
+
+def summarise(effects: pd.DataFrame, n_units: int, further: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+    """One entry for each method, selection, place and sigma.
+
+    Args:
+        effects: rows of `effect` of one kind.
+        n_units: of the model.
+        further: `further_rows` of the same.
 
     Returns:
-        method, selection, sigma, sigma_unit; `k` (the largest) and its `share` of all units; `prob_baseline`, the
-        probability of the same nouns in the untouched model, and `prob` at k, each with the ends of its 95 % interval
-        (`prob_low`, `prob_high`); `drop`, 1 − prob / prob_baseline, with `drop_low` and `drop_high`; `k_half`, the
-        number of units that halves the probability, linear between the measured k, None where none does; `lost`, the
-        share of captions without the noun at k, None without captions, with `lost_low` and `lost_high`; n_concepts,
-        n_images and n_draws. Ends are NaN where there is no interval (`mmn.statistics.intervals`).
+        method, selection, positions, sigma, sigma_unit; `k` (the largest) and its `share` of all units;
+        `prob_baseline`, the probability of the same nouns in the untouched model, and `prob` at k, each with the ends
+        of its 95 % interval (`prob_low`, `prob_high`); `drop`, 1 − prob / prob_baseline, with `drop_low` and
+        `drop_high`; `k_half`, the number of units that halves the probability, linear between the measured k, None
+        where none does; `lost`, the share of captions without the noun at k, None without captions, with `lost_low`
+        and `lost_high`; n_concepts, n_images and n_draws; `own`, of `top` alone: how much is the noun's own, at some k
+        (`own.OwnPart.plain`). Ends are NaN where there is no interval (`mmn.statistics.intervals`).
     """
     if effects.empty:
         return []
-    means = picture_means(effects)
+    means = picture_means(effects, further)
     units = effects["sigma_unit"].dropna().unique()
     drawn = {name: curves(means, name) for name in ("prob", "baseline_prob", "relative", "lost")}
-    return [
-        _entry(means, drawn, line, n_units) | {"sigma_unit": units[0] if len(units) else None} for line in _lines(means)
-    ]
+    parts = own_parts(means, n_units)
+    unit = {"sigma_unit": units[0] if len(units) else None}
+    return [_entry(means, drawn, line, n_units) | unit | {"own": _own(parts, line)} for line in _lines(means)]
 
 
-def picture_means(effects: pd.DataFrame) -> pd.DataFrame:
+def _own(parts: Sequence[OwnPart], line: _Line) -> list[dict[str, Any]]:
+    method, selection, positions, sigma = line
+    if selection != names.TOP:
+        return []
+    wanted = (method, positions, sigma)
+    return [one.plain() for one in parts if (one.method, one.positions, one.sigma) == wanted]
+
+
+def picture_means(effects: pd.DataFrame, further: pd.DataFrame | None = None) -> pd.DataFrame:
     """Returns what `EffectQueries.means` returns, from rows of `effect` of one kind: the mean effect on each picture's
     nouns, and the untouched model's probability of these as the first point (k = 0) of every line.
 
-    Columns: image_id, method, selection, draw, k, sigma, prob, baseline_prob, lost, n_nouns.
+    Columns: image_id, method, selection, positions, draw, k, sigma, prob, baseline_prob, lost, noun_share, nats,
+    nats_captions, n_nouns.
     """
-    rows = effects.assign(sigma=effects["sigma"].astype(float).fillna(_NO_NOISE), lost=effects["is_lost"].astype(float))
-    untouched = rows[rows["k"] == 0].groupby(_NOUN, as_index=False)["prob"].mean()
-    untouched = untouched.rename(columns={"prob": "baseline_prob"})
+    rows = effects if further is None else pd.concat([effects, further])
+    rows = rows.reindex(columns=[*_NOUN, *_LINE, "draw", "k", "prob", "is_lost", *_FURTHER])
+    rows = rows.assign(sigma=rows["sigma"].astype(float).fillna(_NO_NOISE), lost=rows["is_lost"].astype(float))
+    key = [*_NOUN, *_LINE, "draw"]
+    rows = rows.groupby([*key, "k"], as_index=False)[["prob", "lost", *_FURTHER]].mean()
+    untouched = rows[rows["k"] == 0].groupby(_NOUN, as_index=False)[["prob", *_FURTHER]].mean()
+    untouched = untouched.rename(columns={name: f"baseline_{name}" for name in ("prob", *_FURTHER)})
     measured = rows[rows["k"] > 0].merge(untouched, on=_NOUN)
-    lines = measured[[*_NOUN, *_LINE, "draw", "baseline_prob"]].drop_duplicates()
-    first = lines.assign(k=0, prob=lines["baseline_prob"], lost=0.0)
-    by = ["image_id", *_LINE, "draw", "k"]
-    points = pd.concat([first, measured]).groupby(by, as_index=False)
-    found = points.agg(
-        prob=("prob", "mean"),
-        baseline_prob=("baseline_prob", "mean"),
-        lost=("lost", "mean"),
-        n_nouns=("noun", "nunique"),
-    )
+    points = pd.concat([_first_points(measured, key), measured]).groupby(["image_id", *_LINE, "draw", "k"])
+    found = points[["prob", "baseline_prob", "lost", *_FURTHER]].mean().assign(n_nouns=points["noun"].nunique())
+    found = found.reset_index()
     return found.assign(sigma=found["sigma"].where(found["sigma"] != _NO_NOISE))
 
 
-def _lines(means: pd.DataFrame) -> list[tuple[str, str, float | None]]:
+def _first_points(measured: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """The untouched model as the first point of every line; empty where the line was not measured that way."""
+    lines = measured.groupby(key, as_index=False).agg(
+        **{f"baseline_{name}": (f"baseline_{name}", "first") for name in ("prob", *_FURTHER)},
+        **{f"n_{name}": (name, "count") for name in _FURTHER},
+    )
+    first = {name: lines[f"baseline_{name}"].where(lines[f"n_{name}"] > 0) for name in _FURTHER}
+    return lines[[*key, "baseline_prob"]].assign(k=0, prob=lines["baseline_prob"], lost=0.0, **first)
+
+
+def _lines(means: pd.DataFrame) -> list[_Line]:
     found = means[_LINE].drop_duplicates().itertuples(index=False)
-    lines = [(one.method, one.selection, None if pd.isna(one.sigma) else float(one.sigma)) for one in found]
-    return sorted(lines, key=lambda line: (line[0], names.ALL_SELECTIONS.index(line[1]), line[2] or 0))
+    lines = [
+        (one.method, one.selection, one.positions, None if pd.isna(one.sigma) else float(one.sigma)) for one in found
+    ]
+    order = names.ALL_SELECTIONS.index
+    return sorted(lines, key=lambda line: (line[0], line[2], order(line[1]), line[3] or 0))
 
 
-def _entry(
-    means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: tuple[str, str, float | None], n_units: int
-) -> dict[str, Any]:
+def _entry(means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: _Line, n_units: int) -> dict[str, Any]:
     """The numbers of one line, at its largest k."""
     relative = _of(drawn["relative"], line)
     k = int(relative["k"].iloc[-1])
@@ -110,7 +159,7 @@ def _entry(
     }
 
 
-def _of(rows: pd.DataFrame, line: tuple[str, str, float | None]) -> pd.DataFrame:
-    method, selection, sigma = line
-    is_line = (rows["method"] == method) & (rows["selection"] == selection)
+def _of(rows: pd.DataFrame, line: _Line) -> pd.DataFrame:
+    method, selection, positions, sigma = line
+    is_line = (rows["method"] == method) & (rows["selection"] == selection) & (rows["positions"] == positions)
     return rows[is_line & (rows["sigma"].isna() if sigma is None else rows["sigma"] == sigma)].sort_values("k")

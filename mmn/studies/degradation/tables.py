@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Final
 
+from mmn.names import EVERYWHERE
 from mmn.studies.table import Table
+
+_KEY: Final = (
+    *("image_id", "variant", "noun", "kind", "selection", "method", "k", "sigma", "sigma_unit", "draw"),
+    "positions",
+)
+_KEY_COLUMNS: Final = (
+    "image_id text, variant text, noun text, kind text, selection text, method text, k int32, sigma double?, "
+    "sigma_unit text?, draw int32, positions text"
+)
 
 TABLES: Final = (
     Table(
         "effect",
-        "image_id text, variant text, noun text, kind text, selection text, method text, k int32, sigma double?, "
-        "sigma_unit text?, draw int32, logit double, prob double, caption text?, similarity double?, metric text?, "
-        "is_lost bool?",
-        key=(
-            "image_id",
-            "variant",
-            "noun",
-            "kind",
-            "selection",
-            "method",
-            "k",
-            "sigma",
-            "sigma_unit",
-            "draw",
-            "metric",
-        ),
+        f"{_KEY_COLUMNS}, logit double, prob double, caption text?, similarity double?, metric text?, is_lost bool?, "
+        "other_image_id text?, other_noun text?",
+        key=(*_KEY, "metric"),
+        later={"positions": EVERYWHERE},
         shares=("prob",),
     ),
+    Table("noun_share", f"{_KEY_COLUMNS}, n_nouns int32, noun_share double", key=_KEY, shares=("noun_share",)),
+    Table("perplexity", f"{_KEY_COLUMNS}, text text, n_tokens int32, nats double", key=(*_KEY, "text")),
 )

@@ -48,7 +48,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--unrelated", type=at_least(0), default=200, metavar="M", help="pictures that should not change"
     )
-    parser.add_argument("--no-controls", action="store_true", help="without random units and rank-one beside it")
+    parser.add_argument(
+        "--no-controls", action="store_true", help="without another noun's units, random ones and rank-one"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the pictures to edit on, and of random units")
     parser.add_argument("--out", type=Path, metavar="F.safetensors", help="the delta, for score --model M --delta F")
     add_common(parser, __name__)
@@ -74,9 +76,22 @@ def run(options: argparse.Namespace) -> int:
     seconds = round(time.monotonic() - started, 3)
     n_failed = max(edit["n_failed"] for edit in found)
     result = {"run_id": scored.run.run_id, "noun": options.noun, "target": options.target, "edits": found}
-    result |= {"n_failed": n_failed, "out": options.out, "seconds": seconds, "database": note}
+    own = _own_share(scored, found)
+    result |= {"n_failed": n_failed, "own": own, "out": options.out, "seconds": seconds, "database": note}
     _print_result(result, as_json=options.json)
     return SOME_FAILED if n_failed else DONE
+
+
+def _own_share(scored: RunToExtend, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How much more the first edit does than the same on another noun's units; empty without that control."""
+    from mmn.studies.editing.measure import read_captions_of
+    from mmn.studies.editing.shares import own_share
+
+    control = next((one["edit_id"] for one in edits[1:] if one["selection"] == names.ANOTHER), None)
+    if control is None:
+        return {}
+    edit_id = edits[0]["edit_id"]
+    return own_share(read_captions_of(scored.path, [edit_id, control]), edit_id, control)
 
 
 def edit_stoppably(scored: RunToExtend, edits_path: Path, wishes: Sequence[Any]) -> list[str]:
@@ -139,14 +154,15 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         settings = edit["settings"]
         shares = ", ".join(_share_text(edit, name) for name in COLUMNS)
         what = (
-            f"{settings['n_units']} {edit['selection']} units"
-            if edit["algorithm"] == "p2"
-            else f"layer {settings['layer']}"
+            f"{settings['n_units']} {_whose(edit)} units" if edit["algorithm"] == "p2" else f"layer {settings['layer']}"
         )
         print(
             f"{edit['edit_id']} {edit['noun']} -> {edit['target']}, {edit['algorithm']}, {what}: {shares}; "
-            f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {settings['stopped_by']}"
+            f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {settings['stopped_by']}{_perplexity_text(edit)}"
         )
+    from mmn.studies.editing.shares import describe_own_edit
+
+    print(describe_own_edit(result["own"]) or "no edit of another noun's units beside it: whose it is cannot be told")
     from mmn.statistics.interval_words import few_note  # pandas is slow to import
 
     if note := few_note(edit[f"{name}_n"] for edit in result["edits"] for name in COLUMNS if f"{name}_n" in edit):
@@ -158,6 +174,16 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     print(f"the delta is {result['out'] or result['edits'][0]['file']} (mmn score --model M --delta FILE)")
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
+
+
+def _whose(edit: dict[str, Any]) -> str:
+    return edit["settings"]["other_noun"] if edit["selection"] == names.ANOTHER else edit["selection"]
+
+
+def _perplexity_text(edit: dict[str, Any]) -> str:
+    """`; perplexity of plain 16.9 -> 17.2, of captions 3.1 -> 3.3`: text that is read without a picture."""
+    told = [f"of {text} {one['before']:,.4g} -> {one['after']:,.4g}" for text, one in edit["perplexity"].items()]
+    return "; perplexity " + ", ".join(told) if told else ""
 
 
 def _share_text(edit: dict[str, Any], name: str) -> str:

@@ -10,8 +10,10 @@ t0 is what the unedited model says at p(c): the units are chosen for the source,
 first author's later method, does so at each position of the target; here it is one position and one token.
 
 One edit is one shard `edit-<edit_id>` of the run; the id is a hash of everything that can change a number, so the same
-call again finds it done. The controls are edits of their own: the same on random units, and a rank-one update of one
-layer; both under the same stop rule and the same cap.
+call again finds it done. The controls are edits of their own: the same on random units, on the top units of another
+picture's noun (`pictures.another_noun`), and a rank-one update of one layer; all under the same stop rule and the same
+cap. What an edit does to text that is read without a picture is a shard `text-edit-<edit_id>`, which is measured from
+the delta's file, of edits that earlier versions made, too (`text`)      `edited_text`
 
 The model is edited only inside `deltas.applied`; its checksum is taken before, during and after.
 """
@@ -26,7 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 from torch import Tensor
@@ -44,23 +48,26 @@ from mmn.runs.teacher_forcing import reread
 from mmn.scores.batch import check_methods
 from mmn.scores.equations import rank_units, uniform_draw
 from mmn.scores.rows import Tables
-from mmn.studies.editing import objective
+from mmn.studies.degradation.told import Told
+from mmn.studies.editing import objective, text
 from mmn.studies.editing.objective import Adam, Aim, Solution
 from mmn.studies.editing.pictures import (
     EDITED,
     STAGE,
+    OtherNoun,
     Picture,
     Split,
+    another_noun,
     open_pictures,
     probs_at_noun,
     split_pictures,
 )
 from mmn.studies.editing.report import EditedCaption, caption_again, report
-from mmn.studies.editing.shares import MEASURES, edit_shares
+from mmn.studies.editing.shares import MEASURES, edit_shares, perplexities
 from mmn.studies.tables import TABLES, failure_table
 
 P2, RANK_ONE = "p2", "rank-one"  # algorithms
-TOP, RANDOM = "top", "random"  # selections of units
+TOP, RANDOM, ANOTHER = "top", "random", names.ANOTHER  # selections of units
 CLOSED, STEPPED = "closed", "stepped"  # solvers
 PREFIX: Final = "edit"
 LIKELIER, LIKELIEST = "likelier", "likeliest"
@@ -99,6 +106,7 @@ class _Editing:
     wish: Wish
     split: Split
     edit_id: str
+    other: OtherNoun | None = None  # whose units are edited, of `another`
 
     @property
     def model(self) -> Model:
@@ -106,10 +114,13 @@ class _Editing:
 
 
 def with_controls(wish: Wish) -> tuple[Wish, ...]:
-    """The wish and its two controls: the same on random units, and a rank-one update of the top units' layer."""
+    """The wish and its controls: the same on another picture's noun's units and on random ones, and a rank-one update
+    of the top units' layer.
+    """
+    another = replace(wish, algorithm=P2, selection=ANOTHER)
     random = replace(wish, algorithm=P2, selection=RANDOM)
     rank_one = replace(wish, algorithm=RANK_ONE, selection=TOP, solver=CLOSED)
-    return tuple(dict.fromkeys([wish, random, rank_one]))
+    return tuple(dict.fromkeys([wish, another, random, rank_one]))
 
 
 def edit(
@@ -125,7 +136,8 @@ def edit(
         model: the one that the run was scored with; it is unedited again afterwards, whatever happens.
         run_path: the run's folder.
         edits_path: where the deltas are written, `<edit_id>.safetensors`.
-        wishes: of the same noun and target.
+        wishes: of the same noun and target. One with another picture's units is left out where no other picture says
+            another noun.
         progress: is called in stage `edit`, with the pictures judged over all wishes.
 
     Raises:
@@ -135,16 +147,19 @@ def edit(
         CacheError: no run there, or no space left; finished edits are kept.
     """
     scored = reopen.open_run(model, run_path)
-    under_way = [_begin(scored, wish) for wish in wishes]
+    begun = [_begin(scored, wish) for wish in wishes]
+    under_way = [one for one in begun if one.wish.selection != ANOTHER or one.other is not None]
     n_pictures = [sum(map(len, one.split.roles.values())) for one in under_way]
     for number, one in enumerate(under_way):
         done, total = sum(n_pictures[:number]), sum(n_pictures)
         if shard_name(one.edit_id) in shards.finished_shards(run_path) and file_of(edits_path, one.edit_id).exists():
+            _read_text(one, edits_path)
             progress(Progress(STAGE, done + n_pictures[number], total, f"edit {one.edit_id} was done before"))
             continue
         progress(Progress(STAGE, done, total, f"{one.wish.algorithm}, {one.wish.selection} units"))
         tables = _carry_out(one, edits_path, _from(done, total, progress))
         shards.write_shard(run_path, shard_name(one.edit_id), tables)
+        _read_text(one, edits_path)
     return [one.edit_id for one in under_way]
 
 
@@ -167,7 +182,14 @@ def read_edit(run_path: Path, edit_id: str) -> dict[str, Any]:
     row |= {name: json.loads(row[name]) for name in ("units", "settings")}
     for share in edit_shares(tables["edited_caption"].to_pandas()).to_dict("records"):
         row |= {f"{MEASURES[share['role']]}_{end}": share[end] for end in ("low", "high", "n")}
+    row |= {"perplexity": perplexities(text.read_text_shard(run_path, edit_id))}
     return row | {"n_failed": len(tables["failure"]) if "failure" in tables else 0}
+
+
+def read_captions_of(run_path: Path, edit_ids: Sequence[str]) -> pd.DataFrame:
+    """The rows of `edited_caption` of some edits."""
+    tables = (shards.read_shard(run_path / shard_name(one), ("edited_caption",)) for one in edit_ids)
+    return pd.concat([one["edited_caption"].to_pandas() for one in tables])
 
 
 def _from(done: int, total: int, progress: ProgressCallback) -> Callable[[int], None]:
@@ -183,14 +205,25 @@ def _begin(scored: ScoredRun, wish: Wish) -> _Editing:
         "wish": asdict(wish),
         "pictures": {role: [one.example.image_id for one in pictures] for role, pictures in split.roles.items()},
     }
+    other = None
+    if wish.selection == ANOTHER:
+        other = another_noun(Told.of(scored), split, wish.seed)
+        inputs["other"] = asdict(other) if other else None
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    return _Editing(scored, wish, split, digest[:12])
+    return _Editing(scored, wish, split, digest[:12], other)
+
+
+def _read_text(one: _Editing, edits_path: Path) -> None:
+    """The shard of what an edit does to text, unless it is there."""
+    delta = deltas.load(file_of(edits_path, one.edit_id))
+    text.write_text_shard(one.scored, delta, {one.split.source.lemma, one.split.target.lemma})
 
 
 def _check(model: Model, wish: Wish) -> None:
     model.require_one_ffn("mmn edit")
     assert wish.algorithm in (P2, RANK_ONE), wish
-    assert wish.selection in (TOP, RANDOM), wish
+    assert wish.selection in (TOP, RANDOM, ANOTHER), wish
+    assert wish.selection != ANOTHER or wish.algorithm == P2, wish
     assert wish.solver in (CLOSED, STEPPED), wish
     assert wish.until in SUCCESSES, wish
     check_methods([wish.method])
@@ -238,12 +271,28 @@ def _aim(one: _Editing, pictures: Sequence[Picture], images: Sequence[Image.Imag
         a.append(measured.a)
         total += scored[wish.method].score.sum(0)
     source, target = model.anatomy.w_u(torch.tensor(one.split.token_ids, device=model.device))
+    if one.other is not None:
+        total = _total_of_another(one, one.other)
     if wish.selection == RANDOM:
         draw = uniform_draw(wish.seed, "", names.ORIGINAL, one.split.source.lemma, names.RANDOM, total.numel())
         total = draw.to(total).view_as(total)
     flat = rank_units(total[None], wish.n_units).unit[0].tolist()
     units = tuple(Neuron(*divmod(unit, model.facts.d_mlp)) for unit in flat)
     return Aim(torch.cat(a).clone(), target - source), units
+
+
+def _total_of_another(one: _Editing, other: OtherNoun) -> Tensor:
+    """Every unit's score for another picture's noun, summed over as many of its pictures as are edited."""
+    told = Told.of(one.scored).of_pictures(other.image_ids)
+    tables = told | {"concept": told["concept"].filter(pc.equal(told["concept"]["lemma"], other.lemma))}
+    there, images, _ = reopen.open_all(tables, STAGE)
+    if not there:
+        raise ImageError(f"none of the pictures of {other.lemma!r}, whose units are the control, opens any more")
+    method, facts = one.wish.method, one.model.facts
+    total = torch.zeros(facts.n_layers, facts.d_mlp, device=one.model.device)
+    for _, scored in reread(one.scored, tables, there, images, [method]):
+        total += scored[method].score.sum(0)
+    return total
 
 
 def _solve(
@@ -271,8 +320,10 @@ def _settings(
     anatomy, split = one.model.anatomy, one.split
     delta_norm, weight_norm = deltas.frobenius_norms(anatomy, solution.parts)
     counts = {f"n_{role}": sum(row.role == role for row in captions) for role in split.roles}
+    of_another = {"other_noun": one.other.lemma, "other_image_ids": list(one.other.image_ids)} if one.other else {}
     return asdict(one.wish) | {
         **counts,
+        **of_another,
         "n_left_out": split.n_left_out,
         "tokens": list(split.token_ids),
         "is_multi_token": [split.source.is_multi_token, split.target.is_multi_token],

@@ -34,6 +34,7 @@ from mmn.reading.nouns import lemma_of
 from mmn.runs import reopen, shards
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import stored_captions, stored_concepts
+from mmn.studies.degradation.told import Told
 
 EDITED, OTHER, UNRELATED = "edited", "other", "unrelated"
 STAGE: Final = "edit"
@@ -120,6 +121,36 @@ def split_pictures(scored: ScoredRun, noun: str, target: str, n_edited: int, n_u
     of_lemma = pc.equal(tables["concept"]["lemma"], lemma)
     kept = {**tables, "concept": tables["concept"].filter(of_lemma)}
     return Split(roles, source, wish, len(said) - len(of_noun), kept)
+
+
+@dataclass(frozen=True)
+class OtherNoun:
+    """Another picture's noun, whose units are edited as a control, and pictures that say it: as many as are edited."""
+
+    lemma: str
+    image_ids: tuple[str, ...]
+
+
+def another_noun(told: Told, split: Split, seed: int) -> OtherNoun | None:
+    """The noun of another picture: of the first one in drawn order that says a noun which no edited picture does, and
+    that is not the target; None where there is none. Its pictures are drawn likewise, and none says the source.
+    """
+    edited = {picture.example.image_id for picture in split.roles[EDITED]}
+    taken = {one.lemma for image_id in edited for one in told.nouns.get(image_id, ())} | {split.target.lemma}
+    lemma = split.source.lemma
+    without = [one for one, said in told.nouns.items() if lemma not in {noun.lemma for noun in said}]
+    without.sort(key=lambda one: _draw(seed, f"{lemma} another", one))
+    free = [
+        (image_id, noun)
+        for image_id in without
+        for noun in sorted(told.nouns[image_id], key=lambda one: _draw(seed, lemma, one.lemma))
+        if noun.lemma not in taken and noun.token_id not in split.token_ids
+    ]
+    if not free:
+        return None
+    other = free[0][1]
+    same = [image_id for image_id, noun in free if (noun.lemma, noun.token_id) == (other.lemma, other.token_id)]
+    return OtherNoun(other.lemma, tuple(dict.fromkeys(same))[: len(edited)])
 
 
 def says(text: str, target: str) -> bool:

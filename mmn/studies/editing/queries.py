@@ -17,12 +17,19 @@ ROLES: Final = ("edited", "other", "unrelated")  # the edit was made on it; of t
 
 _EDITS: Final = """
     SELECT edit.* EXCLUDE (run_id), coalesce(n_edited, 0) AS n_edited, coalesce(n_other, 0) AS n_other,
-        coalesce(n_unrelated, 0) AS n_unrelated
+        coalesce(n_unrelated, 0) AS n_unrelated, texts.* EXCLUDE (edit_id)
     FROM edit LEFT JOIN (
         SELECT edit_id, count(*) FILTER (role = 'edited') AS n_edited, count(*) FILTER (role = 'other') AS n_other,
             count(*) FILTER (role = 'unrelated') AS n_unrelated
         FROM edited_caption WHERE run_id = $run_id GROUP BY edit_id
     ) USING (edit_id)
+    LEFT JOIN (
+        SELECT edit_id, max(exp(nats_before)) FILTER (text = 'plain') AS plain_before,
+            max(exp(nats_after)) FILTER (text = 'plain') AS plain_after,
+            max(exp(nats_before)) FILTER (text = 'captions') AS captions_before,
+            max(exp(nats_after)) FILTER (text = 'captions') AS captions_after
+        FROM edited_text WHERE run_id = $run_id GROUP BY edit_id
+    ) AS texts USING (edit_id)
     WHERE run_id = $run_id ORDER BY noun, target, created_at, edit_id
 """
 
@@ -42,7 +49,8 @@ class EditQueries(Reader):
         """Returns one row per edit, by noun, target and age.
 
         Columns: those of `edit` without run_id; `units` as a list of `Neuron`, `settings` as a dict; n_edited,
-        n_other and n_unrelated, the pictures that each share is of.
+        n_other and n_unrelated, the pictures that each share is of; plain_before, plain_after, captions_before and
+        captions_after, the perplexity of text, NaN where it was not measured.
 
         Raises:
             RunNotFoundError: no such run.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
-from mmn.statistics.intervals import interval_table
+from mmn.names import ANOTHER
+from mmn.statistics.interval_words import percent, why_none
+from mmn.statistics.intervals import interval_table, mean_intervals
 
 MEASURES: Final[Mapping[str, str]] = {  # role of a picture -> the share over such pictures
     "edited": "efficacy",
@@ -43,12 +46,70 @@ def labelled_shares(edits: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame
     return table.sort_values("edit_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
 
 
+def perplexities(texts: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """By text its perplexity `before` and `after`; empty where none was read. `texts` are rows of `edited_text`."""
+    return {
+        row.text: {"before": float(np.exp(row.nats_before)), "after": float(np.exp(row.nats_after))}
+        for row in texts.itertuples()
+    }
+
+
+def own_share(captions: pd.DataFrame, edit_id: str, control_id: str) -> dict[str, dict[str, float]]:
+    """How much more often an edit writes the new word than its control, on the same pictures: paired by picture.
+
+    Args:
+        captions: rows of `edited_caption` of both.
+        edit_id: of the edit.
+        control_id: of the same edit on another picture's noun's units.
+
+    Returns:
+        For `edited` and `other` (pictures of the noun that the edit has not seen): mean, low, high (a 95 % interval)
+        and n; without the roles that have no picture in both.
+    """
+    of = {one: captions[captions["edit_id"] == one] for one in (edit_id, control_id)}
+    both = of[edit_id].merge(of[control_id], on=["image_id", "role"], suffixes=("", "_control"))
+    found = {}
+    for role in ("edited", "other"):
+        here = both[both["role"] == role]
+        values = here["is_as_wished"].astype(float) - here["is_as_wished_control"].astype(float)
+        if len(values):
+            ends = mean_intervals(values.to_numpy()[:, None], (-1.0, 1.0))
+            found[role] = dict(zip(("mean", "low", "high"), (float(one[0]) for one in ends), strict=True))
+            found[role]["n"] = len(values)
+    return found
+
+
+def describe_own_edit(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Whether what an edit writes depends on its units: `own_share` in a sentence."""
+    role = "other" if "other" in found else "edited"
+    if role not in found:
+        return ""
+    one, which = found[role], "other pictures of the noun" if role == "other" else "the edited pictures"
+    points = percent(one["mean"]).removesuffix(" %")
+    n = int(one["n"])
+    if np.isnan(one["low"]):
+        return (
+            f"On {which} these units write the new word {points} points more often than another noun's: {why_none(n)}."
+        )
+    ends = f"95 % interval {percent(one['low']).removesuffix(' %')} to {percent(one['high']).removesuffix(' %')}"
+    if one["low"] > 0:
+        return f"On {which} these units write the new word {points} points more often than another noun's ({ends})."
+    return (
+        f"On {which} another noun's units write the new word as often: own minus theirs {points} points ({ends}). "
+        "What the edit does is not its units' own."
+    )
+
+
 def edit_label(edit: Mapping[str, Any]) -> str:
     """What was edited and how: `p2, top 5 units by contribution`."""
     n = len(edit["units"])
     if edit["algorithm"] == "rank-one":
         layers = sorted({unit.layer for unit in edit["units"]})
         return "rank-one" + (f", layer {layers[0]}" if len(layers) == 1 else "")
+    if edit["selection"] == ANOTHER:
+        return (
+            f"{edit['algorithm']}, {n} {'unit' if n == 1 else 'units'} of “{edit['settings'].get('other_noun', '?')}”"
+        )
     by = f" by {edit['method']}" if edit["method"] and edit["selection"] != "random" else ""
     return f"{edit['algorithm']}, {edit['selection']} {n} {'unit' if n == 1 else 'units'}{by}"
 

@@ -1,4 +1,4 @@
-"""Edits, and captions before and after. `docs/schema.md` tells what the columns mean."""
+"""Edits, captions before and after, and what they do to other text. `docs/schema.md` tells what the columns mean."""
 
 from __future__ import annotations
 
@@ -21,5 +21,10 @@ TABLES: Final = (
         "prob_after double?, is_as_wished bool",
         key=("edit_id", "image_id", "role"),
         shares=("prob_before", "prob_after"),
+    ),
+    Table(
+        "edited_text",
+        "edit_id text, text text, n_tokens int32, nats_before double, nats_after double",
+        key=("edit_id", "text"),
     ),
 )
