@@ -34,6 +34,7 @@ FORMATS: Final[Mapping[str, str]] = {
 DRAWN: Final = ("svg", "pdf", "png", "json")  # formats of the chart; the others are of its rows
 _PT_PER_IN: Final = 72
 _USUAL: Final = Layout()
+_OUT: Final = object()
 
 
 def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, layout: Layout = _USUAL) -> bytes:
@@ -59,7 +60,7 @@ def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, layout:
     spec = paper_spec(chart, layout, unshown(chart, form, layout))
     if form == "json":
         return json.dumps(spec, indent=1, allow_nan=False).encode()
-    svg = vl_convert.vegalite_to_svg(spec)
+    svg = vl_convert.vegalite_to_svg(_untold(spec))
     if form == "svg":
         return _in_inches(svg, layout.width_in).encode()
     if form == "pdf":
@@ -93,7 +94,7 @@ def unshown(chart: alt.TopLevelMixin, form: str, layout: Layout = _USUAL) -> str
     glyphs.register_fonts()
     if not glyphs.suspects(_strings(chart.to_dict())):
         return ""
-    return glyphs.undrawable(vl_convert.vegalite_to_svg(paper_spec(chart, layout)), form)
+    return glyphs.undrawable(vl_convert.vegalite_to_svg(_untold(paper_spec(chart, layout))), form)
 
 
 def _strings(spec: Any) -> Iterator[str]:
@@ -117,38 +118,58 @@ def paper_spec(chart: alt.TopLevelMixin, layout: Layout = _USUAL, unshown: str =
     spec["config"] = paper_config(layout.size) | {k: v for k, v in own.items() if k not in ("view", "background")}
     spec["background"] = "white"
     spec["padding"] = 2
+    spec["config"]["aria"] = False  # words for screen readers, many times the size of what is drawn
+    room = _sized(spec, width_pt)
     fitting.fit_title(spec, width_pt)
-    fitting.fit_legends(spec, width_pt, layout.size)
-    room = fitting.measured(_sized(spec, width_pt), vl_convert.vegalite_to_svg(spec))
     fitting.fit_legends(spec, width_pt, layout.size, room.left)
     fitting.fit_headers(spec, width_pt, layout.size, room.left)
-    room = fitting.measured(_sized(spec, width_pt), vl_convert.vegalite_to_svg(spec))
     fitting.fit_cells(spec, room.panel, layout.size)
-    return _sized(spec, width_pt)
-
-
-def _sized(spec: dict[str, Any], width_pt: float) -> dict[str, Any]:
-    if _panel(spec) is spec:
-        spec |= {"width": width_pt, "autosize": {"type": "fit-x", "contains": "padding"}}
-        return spec
-    return _fit_panels(spec, width_pt)
-
-
-def _panel(spec: dict[str, Any]) -> dict[str, Any]:
-    """The specification whose width is that of one panel: the facetted one, or the chart itself."""
-    return spec.get("spec", spec)
-
-
-def _fit_panels(spec: dict[str, Any], width_pt: float) -> dict[str, Any]:
-    """Vega cannot fit facets, but what surrounds a panel hardly depends on its width: measure, correct, repeat."""
-    panel = _panel(spec)
-    panel["width"] = width_pt * 0.7
-    for _ in range(4):
-        gap = width_pt - _width_of(vl_convert.vegalite_to_svg(spec))
-        if abs(gap) < 0.1:
-            break
-        panel["width"] += gap / _n_columns(spec)
+    _sized(spec, width_pt)
     return spec
+
+
+def _sized(spec: dict[str, Any], width_pt: float) -> fitting.Room:
+    """Makes the specification so wide; returns the room that its panels have.
+
+    Vega cannot fit facets, but what surrounds a panel hardly depends on its width: measure, correct, measure again.
+    Titles and legends are left out of that, since they are fitted to the width and not the width to them.
+    """
+    if "spec" not in spec:
+        spec |= {"width": width_pt, "autosize": {"type": "fit-x", "contains": "padding"}}
+        return fitting.measured(spec, vl_convert.vegalite_to_svg(_bare(spec)))
+    spec["spec"].setdefault("width", width_pt * 0.7)
+    for _ in range(4):
+        svg = vl_convert.vegalite_to_svg(_bare(spec))
+        gap = width_pt - _width_of(svg)
+        if abs(gap) <= 0.5:  # Vega rounds to whole points
+            break
+        spec["spec"]["width"] += gap / _n_columns(spec)
+    return fitting.measured(spec, svg)
+
+
+def _bare(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same chart without title, legends, words above panels and tooltips."""
+    bare = _without(spec, {"tooltip": _OUT, "legend": None})
+    bare["config"] = spec["config"] | {"legend": {"disable": True}}  # of those that no encoding mentions
+    bare.pop("title", None)
+    if "facet" in bare:
+        bare["facet"]["header"] = {"labelExpr": "''"}
+    return bare
+
+
+def _untold(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same chart without tooltips, which no file shows and which take long to write."""
+    return _without(spec, {"tooltip": _OUT})
+
+
+def _without(spec: Any, names: Mapping[str, Any]) -> Any:
+    """A specification in which what is called by these names is something else, or `_OUT`: not there."""
+    if isinstance(spec, list):
+        return [_without(one, names) for one in spec]
+    if not isinstance(spec, dict):
+        return spec
+    kept = {name: value for name, value in spec.items() if names.get(name, "") is not _OUT}
+    return {name: value if name == "datasets" else names[name] if name in names else _without(value, names) for name, value in kept.items()}
 
 
 def _n_columns(spec: dict[str, Any]) -> int:

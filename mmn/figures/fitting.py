@@ -64,7 +64,7 @@ def fit_title(spec: dict[str, Any], width_pt: float) -> None:
     title["subtitle"] = _lines(title.get("subtitle", []), width_pt, style["subtitleFontSize"])
 
 
-def fit_legends(spec: dict[str, Any], width_pt: float, size: float, left: float = 0.0) -> None:
+def fit_legends(spec: dict[str, Any], width_pt: float, size: float, left: float) -> None:
     """Legends that are no wider than the figure, with the panel's left edge `left` points from its own."""
     rows = list(_datasets(spec))
     names: dict[str, list[str]] = {}
@@ -86,7 +86,7 @@ def fit_cells(spec: dict[str, Any], panel: float, size: float) -> None:
         if unit["mark"]["type"] != "text":
             continue
         cells = len(unit["encoding"]["x"]["sort"])
-        widest = max((width_of(text, 1) for text in _numbers(unit, spec)), default=1)
+        widest = max((width_of(text, 1) for text in _numbers(unit, spec)), default=1.0)
         unit["mark"]["fontSize"] = round(min(size, 0.94 * panel / cells / widest), 2)
     for unit in _units(spec):
         x = unit.get("encoding", {}).get("x", {})
@@ -101,8 +101,11 @@ def _label_size(cell: float, size: float, is_narrow: bool) -> float:
 
 
 def _numbers(unit: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
-    """The longest number that a cell may show, of those that there are."""
-    field, form = unit["encoding"]["text"]["field"], unit["encoding"]["text"]["format"]
+    """What the cells say."""
+    text = unit["encoding"]["text"]
+    if "field" not in text:
+        return [str(text["value"])]
+    field, form = text["field"], text["format"]
     values = [row[field] for row in _datasets(spec) if row.get(field) is not None]
     digits = int(form[1])
     return [f"{value:.{digits}f}".replace("-", "−") for value in values]
