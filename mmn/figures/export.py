@@ -37,11 +37,11 @@ _USUAL: Final = Layout()
 _OUT: Final = object()
 
 
-def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, layout: Layout = _USUAL) -> bytes:
+def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, layout: Layout = _USUAL) -> bytes:
     """The content of an exported file.
 
     Args:
-        chart: Any chart of `mmn.figures`.
+        chart: Any chart of `mmn.figures`; None for a format of the rows alone.
         data: The rows behind it.
         form: One of `FORMATS` but `tex`, which needs to know the figure (`tables`).
         layout: how wide it is and how large its letters are.
@@ -54,8 +54,10 @@ def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, layout:
     if form == "csv":
         return data.to_csv(index=False, lineterminator="\n").encode()
     if form == "parquet":
-        return parquet_bytes(data)
-    assert form in DRAWN, form
+        out = io.BytesIO()
+        data.to_parquet(out, index=False)
+        return out.getvalue()
+    assert form in DRAWN and chart is not None, form
     glyphs.register_fonts()
     spec = paper_spec(chart, layout, unshown(chart, form, layout))
     if form == "json":
@@ -66,19 +68,6 @@ def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, layout:
     if form == "pdf":
         return pdf.ordered(vl_convert.svg_to_pdf(svg))
     return vl_convert.svg_to_png(svg, ppi=layout.ppi)
-
-
-def parquet_bytes(data: pd.DataFrame, recipe: str = "") -> bytes:
-    """The rows as Parquet, with the text of a recipe in the file's metadata."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pandas(data, preserve_index=False)
-    if recipe:
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"mmn_recipe": recipe.encode()})
-    out = io.BytesIO()
-    pq.write_table(table, out)
-    return out.getvalue()
 
 
 def unshown(chart: alt.TopLevelMixin, form: str, layout: Layout = _USUAL) -> str:
@@ -169,7 +158,10 @@ def _without(spec: Any, names: Mapping[str, Any]) -> Any:
     if not isinstance(spec, dict):
         return spec
     kept = {name: value for name, value in spec.items() if names.get(name, "") is not _OUT}
-    return {name: value if name == "datasets" else names[name] if name in names else _without(value, names) for name, value in kept.items()}
+    return {
+        name: value if name == "datasets" else names[name] if name in names else _without(value, names)
+        for name, value in kept.items()
+    }
 
 
 def _n_columns(spec: dict[str, Any]) -> int:

@@ -51,7 +51,10 @@ def fit_headers(spec: dict[str, Any], width_pt: float, size: float, left: float)
         return
     room = width_pt - left - 4
     table = {label: broken(label, room, size, bold=True) for label in _labels(facet, list(_datasets(spec)))}
-    facet["header"] = facet.get("header", {}) | {"labelAnchor": "start", "labelExpr": f"({_expression(table)})[datum.label]"}
+    facet["header"] = facet.get("header", {}) | {
+        "labelAnchor": "start",
+        "labelExpr": f"({_expression(table)})[datum.label]",
+    }
 
 
 def fit_title(spec: dict[str, Any], width_pt: float) -> None:
@@ -74,7 +77,9 @@ def fit_legends(spec: dict[str, Any], width_pt: float, size: float, left: float)
             _shape_legend(encoding, names[_key(encoding)], width_pt - 4, size)
         elif width_pt < _WIDE and channel == "color":
             encoding["legend"] |= {"orient": "top", "direction": "horizontal", "gradientLength": 90}
-    widest = max((_legend_width(one, names[_key(one)], size) for _, one in _legends(spec) if _key(one) in names), default=0)
+    widest = max(
+        (_legend_width(one, names[_key(one)], size) for _, one in _legends(spec) if _key(one) in names), default=0
+    )
     anchor = "start" if widest <= width_pt - left - 4 else "end"
     layout = {"direction": "vertical", "anchor": anchor}
     spec["config"]["legend"] |= {"layout": {"top": layout, "bottom": dict(layout)}}
@@ -93,7 +98,10 @@ def fit_cells(spec: dict[str, Any], panel: float, size: float) -> None:
         if unit["mark"]["type"] in ("rect", "text") and isinstance(x.get("sort"), list):
             cell = panel / len(x["sort"])
             is_narrow = cell * math.sin(math.radians(_ANGLE)) < 1.05 * size
-            x["axis"] |= {"labelAngle": -90 if is_narrow else -_ANGLE, "labelFontSize": _label_size(cell, size, is_narrow)}
+            x["axis"] |= {
+                "labelAngle": -90 if is_narrow else -_ANGLE,
+                "labelFontSize": _label_size(cell, size, is_narrow),
+            }
 
 
 def _label_size(cell: float, size: float, is_narrow: bool) -> float:
@@ -128,7 +136,11 @@ def _shape_legend(encoding: dict[str, Any], labels: list[str], width: float, siz
         widest = max((width_of(label, size) for label in labels), default=0.0)
     fitting = int((width + _GAP) // (widest + _symbol(legend) + _GAP))
     most = legend.get("columns", len(labels)) if legend.get("orient") in ("top", "bottom") else len(labels)
-    legend |= {"orient": legend.get("orient", "top"), "columns": max(1, min(fitting, most)), "labelLimit": math.ceil(width)}
+    legend |= {
+        "orient": legend.get("orient", "top"),
+        "columns": max(1, min(fitting, most)),
+        "labelLimit": math.ceil(width),
+    }
     if legend["orient"] not in ("top", "bottom"):
         legend["orient"] = "top"
 

@@ -84,7 +84,9 @@ def _renumbered(content: bytes, number: Mapping[int, int]) -> bytes:
 
 def _information(words: Mapping[str, str]) -> bytes:
     told = {"Producer": "mmn", **words}
-    lines = [b"  /%s (%s)\n" % (name.encode(), _ESCAPED.sub(rb"\\\1", text.encode("ascii"))) for name, text in told.items()]
+    lines = [
+        b"  /%s (%s)\n" % (name.encode(), _ESCAPED.sub(rb"\\\1", text.encode("ascii"))) for name, text in told.items()
+    ]
     return b"<<\n" + b"".join(lines) + b">>"
 
 
@@ -97,5 +99,9 @@ def _assembled(parts: list[bytes]) -> bytes:
     table = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(parts) + 1)
     out += b"".join(b"%010d 00000 n \n" % start for start in starts)
-    out += b"trailer\n<< /Size %d /Root 1 0 R /Info %d 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(parts) + 1, len(parts), table)
+    out += b"trailer\n<< /Size %d /Root 1 0 R /Info %d 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(parts) + 1,
+        len(parts),
+        table,
+    )
     return bytes(out)

@@ -49,7 +49,9 @@ def overlap(one: Box, other: Box, slack: float = 0.3) -> bool:
             length = math.hypot(*normal)
             if not length:
                 return False
-            ours, theirs = (sorted((x * normal[0] + y * normal[1]) / length for x, y in each.corners) for each in (one, other))
+            ours, theirs = (
+                sorted((x * normal[0] + y * normal[1]) / length for x, y in each.corners) for each in (one, other)
+            )
             if ours[-1] <= theirs[0] + slack or theirs[-1] <= ours[0] + slack:
                 return False
     return True
@@ -71,7 +73,12 @@ def _lines(element: ElementTree.Element, matrix: Matrix) -> Iterator[Box]:
         y += dy
         width = width_of(text, size, bold)
         x = {"start": 0.0, "middle": -width / 2, "end": -width}[anchor]
-        ends = ((x, y - ASCENT * size), (x + width, y - ASCENT * size), (x + width, y + DESCENT * size), (x, y + DESCENT * size))
+        ends = (
+            (x, y - ASCENT * size),
+            (x + width, y - ASCENT * size),
+            (x + width, y + DESCENT * size),
+            (x, y + DESCENT * size),
+        )
         yield Box(text, size, tuple(_moved(matrix, *one) for one in ends))
 
 

@@ -92,9 +92,9 @@ def top_share(data: pd.DataFrame, run: Mapping[str, Any], of: str) -> alt.TopLev
     title = alt.TitleParams(
         f"How much of the logit the top units make up: {', '.join(nouns)}", subtitle=[f"{run['model']}, {of}"]
     )
-    return alt.layer(base.mark_line(strokeWidth=1.3), base.mark_point(size=24, filled=True).encode(*[shape][: len(nouns) - 1])).properties(
-        height=160, title=title
-    )
+    return alt.layer(
+        base.mark_line(strokeWidth=1.3), base.mark_point(size=24, filled=True).encode(*[shape][: len(nouns) - 1])
+    ).properties(height=160, title=title)
 
 
 def _placed(data: pd.DataFrame) -> pd.DataFrame:

@@ -173,7 +173,9 @@ def _k_order(rows: pd.DataFrame) -> list[str]:
 
 def _colour(rows: pd.DataFrame) -> alt.Color:
     order = _k_order(rows)
-    return alt.Color("k_label:N", sort=order, scale=alt.Scale(domain=order, range=ordered_colours(len(order))), legend=_K)
+    return alt.Color(
+        "k_label:N", sort=order, scale=alt.Scale(domain=order, range=ordered_colours(len(order))), legend=_K
+    )
 
 
 def _shape(rows: pd.DataFrame) -> alt.Shape:
