@@ -1,4 +1,4 @@
-"""`mmn figure NAME`: any figure of the dashboard as a file, with the filters that its page has; `--recipe F`: one again."""
+"""`mmn figure NAME`: any figure of the dashboard as a file, with its page's filters; `--recipe F` makes one again."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, 
         out = io.BytesIO()
         data.to_parquet(out, index=False)
         return out.getvalue()
-    assert form in DRAWN and chart is not None, form
+    assert form in DRAWN, form
+    assert chart is not None
     glyphs.register_fonts()
     spec = paper_spec(chart, layout, unshown(chart, form, layout))
     if form == "json":

@@ -40,7 +40,8 @@ def measured(spec: Mapping[str, Any], svg: str) -> Room:
     """The room of a chart as it was rendered; panels of a facet are as wide as their specification says."""
     left = re.search(r'<g [^>]*?transform="translate\(([-\d.]+),', svg)
     panel = re.search(r'<path class="background"[^>]*? d="M[-\d.]+,[-\d.]+h([\d.]+)', svg)
-    assert left and panel, svg[:300]
+    assert left, svg[:300]
+    assert panel, svg[:300]
     return Room(float(left[1]), float(spec["spec"]["width"] if "spec" in spec else panel[1]))
 
 

@@ -121,7 +121,7 @@ _ALL: Final = (
         5.5,
         7.0,
         7.0,
-        "research-figure-guide.nature.com, building and exporting figure panels: 89 mm and 183 mm, letters of 5 to 7 pt",
+        "research-figure-guide.nature.com, building and exporting figure panels: 89 and 183 mm, letters of 5 to 7 pt",
     ),
 )
 PRESETS: Final[Mapping[str, Preset]] = {one.name: one for one in _ALL}

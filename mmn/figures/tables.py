@@ -1,4 +1,4 @@
-"""A figure's rows as a table of a paper: LaTeX of the package booktabs, its caption above, numbers with their intervals."""
+"""A figure's rows as a table of a paper: LaTeX of the package booktabs, numbers with their intervals."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from mmn.names import METHODS, MINUS_BLANK
 
-# The list must end in a generic family: an unknown font alone gives a chart without any text. It begins with the one that
-# the renderer brings along, so that a file is the same on every machine; Helvetica and Arial have its widths.
+# The list must end in a generic family: an unknown font alone gives a chart without any text. It begins with the one
+# that the renderer brings along, so that a file is the same on every machine; Helvetica and Arial have its widths.
 FONT: Final = "Liberation Sans, Helvetica, Arial, sans-serif"
 INK: Final = "#1a1a1a"
 FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
