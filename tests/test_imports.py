@@ -253,6 +253,7 @@ def test_what_belongs_in_one_place_is_only_there(does, allowed):
         (shows_a_chart, "st.altair_chart(chart)"),
         (shows_a_chart, "st.line_chart(data)"),
         (exports_a_chart, "data = chart_bytes(chart, data, 'svg')"),
+        (exports_a_chart, "content = saved(drawn, 'svg', layout).content"),
         (makes_charts, "from mmn.studies.lens.figures import noun_shares"),
         (makes_charts, "from mmn.studies.invariance import cross_image_figures\nfrom altair import Chart"),
         (makes_charts, "import altair as alt"),

@@ -98,5 +98,6 @@ def _lines(text: Any) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    said = text[:1].upper() + text[1:] if text[:1].islower() and ":" not in text.split(" ")[0] else text
+    first = text.split(" ")[0]
+    said = text if len(first) == 1 or ":" in first else text[:1].upper() + text[1:]  # symbols stay as they are
     return said if said.endswith((".", "?", "!")) else f"{said}."
