@@ -1,11 +1,11 @@
-"""What holds of every figure of the registry in the narrowest column of a paper: no word cut off or over another, series
-told apart without colour, a caption that says what it must, the same bytes each time.
+"""What holds of every figure of the registry in the narrowest column of a paper: no word cut off or over another,
+series told apart without colour, a caption that says what it must, the same bytes each time.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -59,7 +59,7 @@ def test_series_are_told_apart_without_colour(name: str, opened) -> None:
             encoding = unit.get("encoding", {}).get(channel, {})
             if encoding.get("type") == "nominal" and encoding["field"] not in placed:
                 greys = sorted(map(lightness, encoding["scale"]["range"]))
-                assert all(b - a >= LIGHTER for a, b in zip(greys, greys[1:], strict=False)), encoding["field"]
+                assert all(b - a >= LIGHTER for a, b in pairwise(greys)), encoding["field"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
