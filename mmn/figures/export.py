@@ -63,7 +63,7 @@ def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, 
     spec = paper_spec(chart, layout, unshown(chart, form, layout))
     if form == "json":
         return json.dumps(spec, indent=1, allow_nan=False).encode()
-    svg = vl_convert.vegalite_to_svg(_untold(spec))
+    svg = _counted(vl_convert.vegalite_to_svg(_untold(spec)))
     if form == "svg":
         return _in_inches(svg, layout.width_in).encode()
     if form == "pdf":
@@ -177,6 +177,15 @@ def _numbered(spec: dict[str, Any]) -> dict[str, Any]:
     names = dict.fromkeys(re.findall(r'"((?:view|param)_\d+)"', text))
     new = {name: f"{name.partition('_')[0]}_n{place}" for place, name in enumerate(names, start=1)}
     return json.loads(re.sub(r'"((?:view|param)_\d+)"', lambda found: f'"{new[found[1]]}"', text)) if new else spec
+
+
+def _counted(svg: str) -> str:
+    """Vega counts a process's gradients and clips; here they are counted from 1 in each file."""
+    names = dict.fromkeys(re.findall(r'id="((?:gradient_|clip)\d+)"', svg))
+    new = {name: f"d{place}" for place, name in enumerate(names, start=1)}
+    return re.sub(
+        r'(id="|url\(#|href="#)((?:gradient_|clip)\d+)', lambda found: found[1] + new.get(found[2], found[2]), svg
+    )
 
 
 def _width_of(svg: str) -> float:

@@ -14,18 +14,16 @@ _HEAD = """# Figures
 
 Every chart of the dashboard, also as a file: `mmn figure NAME --run RUN --out F.svg` (or `.pdf`, `.png`, `.json` for
 Vega-Lite, `.csv` and `.parquet` for its rows, and `.tex`, a table of booktabs, where *also a table* stands below). A
-filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on standard error
-says which was taken. `python -m mmn.studies.describe` wrote this page.
+filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on standard
+error says which was taken. `python -m mmn.studies.describe` wrote this page.
 
 ## For a paper
 
-`--preset` takes a venue's columns and letters, `--width` one column or two (or inches), `--dpi` 300 or 600 for a PNG. No
-word is cut off or lies over another in the narrowest column, and series differ in shape, dash, place or lightness, too.
-A chart of many concepts is as long as they are many: `--concepts` chooses. Fonts are embedded in a PDF; an SVG's text is
-text.
+`--preset` takes a venue's columns and letters, `--width` one column or two (or inches), `--dpi` 300 or 600 for a PNG.
+No word is cut off or lies over another in the narrowest column; series differ in shape, dash, place or lightness, too. A
+chart of many concepts is as long as they are many: `--concepts` chooses. A PDF has its fonts in it, and the text of an
+SVG is text.
 """
-
-
 _AFTER_PRESETS = """
 `--caption` prints a draft of the caption: title, sample, interval, control, k as number and share, the scores with their
 definitions, model, revision or fingerprint, run and program. The page's *Export* shows the same.
