@@ -17,14 +17,19 @@ from altair.utils.schemapi import disable_debug_mode
 from app import resources
 from app.text import code, file_name, plain
 from mmn.figures import glyphs
-from mmn.figures.export import FORMATS, PPI, WIDTHS_IN, chart_bytes, unshown
+from mmn.figures.captions import caption
+from mmn.figures.carriers import BESIDE_ENDING
+from mmn.figures.export import DRAWN, FORMATS, unshown
 from mmn.figures.figure import Drawn, draw
+from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
+from mmn.figures.saving import forms_of, saved
 from mmn.figures.theme import NUMBERS, wrap
 from mmn.studies.registry import FIGURES
 from mmn.view import View
 
 NARROWEST: Final = 480  # pixels that a chart has in a window of 800
 BESIDE: Final = 380  # pixels that a chart beside another has at least
+_SPELLED: Final = {"json": "Vega-Lite", "parquet": "Parquet", "tex": "TeX"}
 SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
 
 _GRID: Final = """<style>
@@ -110,21 +115,45 @@ def export_control(figure: Drawn) -> None:
     """Downloads of a figure and its rows. Each file is made only when its button is pressed."""
     name = name_of(figure)
     with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
-        widths = {f"{key.capitalize()} column ({inches} in)": key for key, inches in WIDTHS_IN.items()}
-        label = st.segmented_control("Width", list(widths), default=next(iter(widths)), required=True, key=f"w-{name}")
-        width = widths[label]
+        layout = _chosen_layout(name)
         with st.container(horizontal=True):
-            for form in ("svg", "pdf", "png", "csv"):
-                _download(figure, form, width, name)
-        st.caption(f"On white, text as text; PNG at {PPI} ppi. CSV holds the numbers of the chart.")
-        st.caption(f"From a terminal: {code(command(figure))}")
+            for form in forms_of(figure):
+                _download(figure, form, layout, name)
+            _download_recipe(figure, layout, name)
+        st.caption(
+            f"On white, text as text, letters from {layout.size:g} pt; every file carries its recipe, from which "
+            "`mmn figure --recipe FILE` makes it again. CSV, Parquet and TeX hold the rows: their recipe is a file of "
+            "its own."
+        )
+        st.caption(f"From a terminal: {code(command(figure, layout))}")
+        st.caption("A draft of its caption:")
+        st.code(caption(figure), language=None, wrap_lines=True)
         for told in _unshown(figure.chart, figure.rows.data):
             st.caption(f":orange[{plain(told)}.]")
 
 
-def command(figure: Drawn) -> str:
+def _chosen_layout(name: str) -> Layout:
+    """Whose columns, which of them, and how fine a PNG: as they are chosen in a figure's export."""
+    preset = st.selectbox("For", list(PRESETS), format_func=lambda key: PRESETS[key].title, key=f"venue-{name}")
+    ppi = st.segmented_control("PNG, ppi", list(PPI), default=PPI[0], required=True, key=f"ppi-{name}")
+    venue = PRESETS[preset]
+    widths = {SINGLE: venue.single_in, DOUBLE: venue.double_in}
+    if venue.single_in == venue.double_in:
+        widths.pop(DOUBLE)
+    labels = {f"{key.capitalize()} column ({inches:.2f} in)": key for key, inches in widths.items()}
+    label = st.segmented_control(
+        "Width", list(labels), default=next(iter(labels)), required=True, key=f"w-{preset}-{name}"
+    )
+    return Layout(preset, labels[label], ppi)
+
+
+def command(figure: Drawn, layout: Layout | None = None) -> str:
     """The command that makes the same file."""
     flags = figure.asked.view.to_flags()
+    usual = Layout()
+    if layout is not None and layout != usual:
+        flags += ["--preset", layout.preset, "--width", str(layout.width)]
+        flags += ["--dpi", str(layout.ppi)] if layout.ppi != usual.ppi else []
     return shlex.join(["python", "-m", "mmn", "figure", figure.figure.name, *flags, "--out", "figure.svg"])
 
 
@@ -149,12 +178,25 @@ def _themed(chart: Any, width: int = NARROWEST) -> Any:
     return themed
 
 
-def _download(figure: Drawn, form: str, width: str, name: str) -> None:
+def _download(figure: Drawn, form: str, layout: Layout, name: str) -> None:
+    laid_out = f"-{layout.preset}-{layout.width}" if form in DRAWN else ""
     st.download_button(
-        form.upper(),
-        data=lambda: chart_bytes(figure.chart, figure.rows.data, form, width),
-        file_name=file_name(f"{name}.csv" if form == "csv" else f"{name}-{width}.{form}"),
+        _SPELLED.get(form, form.upper()),
+        data=lambda: saved(figure, form, layout).content,
+        file_name=file_name(f"{name}{laid_out}.{form}"),
         mime=FORMATS[form],
         key=f"{form}-{name}",
+        on_click="ignore",
+    )
+
+
+def _download_recipe(figure: Drawn, layout: Layout, name: str) -> None:
+    """The recipe of the rows as CSV, which have no place for one."""
+    st.download_button(
+        "Recipe",
+        data=lambda: saved(figure, "csv", layout).beside or b"",
+        file_name=file_name(f"{name}.csv{BESIDE_ENDING}"),
+        mime=FORMATS["json"],
+        key=f"recipe-{name}",
         on_click="ignore",
     )

@@ -120,7 +120,7 @@ def _side(figure: Drawn, is_control: bool) -> Drawn:
     Raises:
         UsageError: the filters leave nothing of that side.
     """
-    side = figure.where(figure.rows.data["is_control"] == is_control)
+    side = figure.where("is_control", is_control)
     if side.rows.data.empty:
         raise UsageError(f"these filters leave no {'control' if is_control else 'units'}: choose others")
     return side

@@ -110,25 +110,34 @@ def draw(figure: str | Figure, cache: Store, view: View) -> Drawn:
     return figures.draw(found, cache, view)
 
 
-def save(drawn: Drawn, path: str | Path, width: str | float = "single") -> Path:
-    """Writes a figure as the ending of `path` says: svg, pdf, png, json, or csv for its data.
+def save(
+    drawn: Drawn, path: str | Path, width: str | float = "single", *, preset: str = "plain", ppi: int = 300
+) -> Path:
+    """Writes a figure as the ending of `path` says: svg, pdf, png, json, csv or parquet for its rows, tex for a table.
+
+    The file carries the recipe that makes it again; beside a csv, parquet or tex it is `NAME.recipe.json`.
 
     Args:
         drawn: from `draw`.
         path: of the file.
         width: `single` or `double`, a column of a paper or two, or inches.
+        preset: whose columns and letters: plain, acl, neurips, iclr, cvpr, ieee, nature.
+        ppi: of a png: 300 or 600.
 
     Raises:
-        UsageError: no such format or width.
+        UsageError: no such format, width, preset or ppi; the figure is no table.
     """
-    from mmn.figures.export import export_chart, unshown
+    from mmn.figures.export import unshown
     from mmn.figures.glyphs import remedy
+    from mmn.figures.presets import Layout
+    from mmn.figures.saving import save_figure
 
-    out = Path(path)
+    out, layout = Path(path), Layout(preset, width, ppi)
     form = out.suffix.lstrip(".").lower()
-    if lacking := remedy(unshown(drawn.chart, form, width), form):
+    if lacking := remedy(unshown(drawn.chart, form, layout), form):
         warnings.warn(lacking, stacklevel=2)
-    return export_chart(drawn.chart, drawn.rows.data, out, width)
+    save_figure(drawn, out, layout)
+    return out
 
 
 def _cache_path(cache: str | Path | None) -> Path:

@@ -123,7 +123,7 @@ def shows_a_chart(source: str) -> bool:
 
 
 def exports_a_chart(source: str) -> bool:
-    return bool(calls(ast.parse(source), r"export_chart|chart_bytes"))
+    return bool(calls(ast.parse(source), r"save_figure|saved|chart_bytes"))
 
 
 def imported(source: str) -> Iterator[str]:
@@ -227,7 +227,10 @@ def test_an_import_that_climbs_would_be_noticed(module, source):
         (registers_hooks, (r"mmn/reading/hooks/",)),
         (speaks_sql, (r"mmn/store/", r"mmn/studies/\w+/(\w+_)?queries\.py")),
         (shows_a_chart, (r"app/charts\.py",)),
-        (exports_a_chart, (r"app/charts\.py", r"mmn/cli/figure\.py", r"mmn/figures/export\.py", r"mmn/api\.py")),
+        (
+            exports_a_chart,
+            (r"app/charts\.py", r"mmn/cli/figure\.py", r"mmn/figures/(export|saving)\.py", r"mmn/api\.py"),
+        ),
         (compares_model_types, (r"mmn/models/adapters/",)),
     ],
 )
@@ -250,6 +253,7 @@ def test_what_belongs_in_one_place_is_only_there(does, allowed):
         (shows_a_chart, "st.altair_chart(chart)"),
         (shows_a_chart, "st.line_chart(data)"),
         (exports_a_chart, "data = chart_bytes(chart, data, 'svg')"),
+        (exports_a_chart, "content = saved(drawn, 'svg', layout).content"),
         (makes_charts, "from mmn.studies.lens.figures import noun_shares"),
         (makes_charts, "from mmn.studies.invariance import cross_image_figures\nfrom altair import Chart"),
         (makes_charts, "import altair as alt"),

@@ -1,14 +1,16 @@
-"""A chart as a file for a paper: SVG, PDF, PNG at 300 ppi, the Vega-Lite JSON, or the data behind it as CSV.
+"""A chart as a file for a paper: SVG, PDF, PNG at 300 or 600 ppi, the Vega-Lite JSON, or the data behind it as CSV or
+Parquet.
 
-Exports are on white, exactly as wide as asked (the column of a paper, legend and titles included), with text as text.
+Exports are on white, exactly as wide as asked (the column of a paper, legend and titles included), with text as text,
+and the same bytes each time: no date, no random order. `saving` adds the recipe that makes the file again.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import altair as alt
@@ -16,73 +18,73 @@ import pandas as pd
 import vl_convert
 
 from mmn.errors import UsageError
-from mmn.figures import glyphs
-from mmn.figures.theme import paper_config, wrap
+from mmn.figures import fitting, glyphs, pdf
+from mmn.figures.presets import Layout
+from mmn.figures.theme import paper_config
 
-WIDTHS_IN: Final[Mapping[str, float]] = {"single": 3.25, "double": 6.75}  # columns of a two-column page, inches
 FORMATS: Final[Mapping[str, str]] = {
     "svg": "image/svg+xml",
     "pdf": "application/pdf",
     "png": "image/png",
     "json": "application/json",
     "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "tex": "application/x-tex",
 }
-PPI: Final = 300
+DRAWN: Final = ("svg", "pdf", "png", "json")  # formats of the chart; the others are of its rows
 _PT_PER_IN: Final = 72
+_USUAL: Final = Layout()
+_OUT: Final = object()
 
 
-def export_chart(chart: alt.TopLevelMixin, data: pd.DataFrame, path: Path, width: str | float = "single") -> Path:
-    """Writes `chart`, or for `.csv` the `data` behind it, to `path` in the format that its ending names.
-
-    Raises:
-        UsageError: The ending or the width is none of ours.
-    """
-    path.write_bytes(chart_bytes(chart, data, path.suffix.lstrip(".").lower(), width))
-    return path
-
-
-def chart_bytes(chart: alt.TopLevelMixin, data: pd.DataFrame, form: str, width: str | float = "single") -> bytes:
+def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, layout: Layout = _USUAL) -> bytes:
     """The content of an exported file.
 
     Args:
-        chart: Any chart of `mmn.figures`.
+        chart: Any chart of `mmn.figures`; None for a format of the rows alone.
         data: The rows behind it.
-        form: One of `FORMATS`.
-        width: A key of `WIDTHS_IN`, or inches.
+        form: One of `FORMATS` but `tex`, which needs to know the figure (`tables`).
+        layout: how wide it is and how large its letters are.
 
     Raises:
-        UsageError: `form` or `width` is none of ours.
+        UsageError: `form` is none of ours.
     """
     if form not in FORMATS:
         raise UsageError(f"{form!r} is not a format of figures; use one of {', '.join(FORMATS)}")
     if form == "csv":
         return data.to_csv(index=False, lineterminator="\n").encode()
-    width_in = inches(width)
+    if form == "parquet":
+        out = io.BytesIO()
+        data.to_parquet(out, index=False)
+        return out.getvalue()
+    assert form in DRAWN, form
+    assert chart is not None
     glyphs.register_fonts()
-    spec = paper_spec(chart, width_in, unshown(chart, form, width))
+    spec = paper_spec(chart, layout, unshown(chart, form, layout))
     if form == "json":
         return json.dumps(spec, indent=1, allow_nan=False).encode()
+    svg = _counted(vl_convert.vegalite_to_svg(_untold(spec)))
     if form == "svg":
-        return _in_inches(vl_convert.vegalite_to_svg(spec), width_in).encode()
+        return _in_inches(svg, layout.width_in).encode()
     if form == "pdf":
-        return vl_convert.vegalite_to_pdf(spec)
-    return vl_convert.vegalite_to_png(spec, ppi=PPI)
+        return pdf.ordered(vl_convert.svg_to_pdf(svg))
+    return vl_convert.svg_to_png(svg, ppi=layout.ppi)
 
 
-def unshown(chart: alt.TopLevelMixin, form: str, width: str | float = "single") -> str:
+def unshown(chart: alt.TopLevelMixin, form: str, layout: Layout = _USUAL) -> str:
     """The characters of `chart` that a file of the format `form` cannot show as they are, and has written out instead.
 
     `glyphs.remedy` says what to do about them. An SVG shows all: its text is text.
 
     Raises:
-        UsageError: `width` is none of ours; `MMN_FONTS` names no folder.
+        UsageError: `MMN_FONTS` names no folder.
     """
     if form not in ("png", "pdf"):
         return ""
     glyphs.register_fonts()
     if not glyphs.suspects(_strings(chart.to_dict())):
         return ""
-    return glyphs.undrawable(vl_convert.vegalite_to_svg(paper_spec(chart, inches(width))), form)
+    return glyphs.undrawable(vl_convert.vegalite_to_svg(_untold(paper_spec(chart, layout))), form)
 
 
 def _strings(spec: Any) -> Iterator[str]:
@@ -94,57 +96,73 @@ def _strings(spec: Any) -> Iterator[str]:
             yield from _strings(value)
 
 
-def inches(width: str | float) -> float:
-    """`width` in inches: a column name or a number from 1 to 20.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if isinstance(width, str) and width in WIDTHS_IN:
-        return WIDTHS_IN[width]
-    try:
-        value = float(width)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 20:
-        raise UsageError(f"{width!r} is not a width; use {', '.join(WIDTHS_IN)} or inches from 1 to 20")
-    return value
-
-
-def paper_spec(chart: alt.TopLevelMixin, width_in: float, unshown: str = "") -> dict[str, Any]:
-    """The specification of `chart` in the paper theme, `width_in` inches wide over all; the characters of `unshown`,
+def paper_spec(chart: alt.TopLevelMixin, layout: Layout = _USUAL, unshown: str = "") -> dict[str, Any]:
+    """The specification of `chart` in the paper theme, as wide as `layout` says over all; the characters of `unshown`,
     and control characters, which no renderer takes, are written out.
 
     Invariant: the rendered figure is within half a point of that width.
     """
-    spec: dict[str, Any] = glyphs.with_written_out(chart.to_dict(), unshown)
-    width_pt = width_in * _PT_PER_IN
+    spec: dict[str, Any] = _numbered(glyphs.with_written_out(chart.to_dict(), unshown))
+    width_pt = layout.width_in * _PT_PER_IN
     own = spec.get("config", {})
-    spec["config"] = paper_config() | {k: v for k, v in own.items() if k not in ("view", "background")}
+    spec["config"] = paper_config(layout.size) | {k: v for k, v in own.items() if k not in ("view", "background")}
     spec["background"] = "white"
     spec["padding"] = 2
-    _wrap_title(spec, width_pt)
-    if _panel(spec) is spec:
-        spec |= {"width": width_pt, "autosize": {"type": "fit-x", "contains": "padding"}}
-        return spec
-    return _fit_panels(spec, width_pt)
-
-
-def _panel(spec: dict[str, Any]) -> dict[str, Any]:
-    """The specification whose width is that of one panel: the facetted one, or the chart itself."""
-    return spec.get("spec", spec)
-
-
-def _fit_panels(spec: dict[str, Any], width_pt: float) -> dict[str, Any]:
-    """Vega cannot fit facets, but what surrounds a panel hardly depends on its width: measure, correct, repeat."""
-    panel = _panel(spec)
-    panel["width"] = width_pt * 0.7
-    for _ in range(4):
-        gap = width_pt - _width_of(vl_convert.vegalite_to_svg(spec))
-        if abs(gap) < 0.1:
-            break
-        panel["width"] += gap / _n_columns(spec)
+    spec["config"]["aria"] = False  # words for screen readers, many times the size of what is drawn
+    room = _sized(spec, width_pt)
+    fitting.fit_title(spec, width_pt)
+    fitting.fit_legends(spec, width_pt, layout.size, room.left)
+    fitting.fit_headers(spec, width_pt, layout.size, room.left)
+    fitting.fit_cells(spec, room.panel, layout.size)
+    _sized(spec, width_pt)
     return spec
+
+
+def _sized(spec: dict[str, Any], width_pt: float) -> fitting.Room:
+    """Makes the specification so wide; returns the room that its panels have.
+
+    Vega cannot fit facets, but what surrounds a panel hardly depends on its width: measure, correct, measure again.
+    Titles and legends are left out of that, since they are fitted to the width and not the width to them.
+    """
+    if "spec" not in spec:
+        spec |= {"width": width_pt, "autosize": {"type": "fit-x", "contains": "padding"}}
+        return fitting.measured(spec, vl_convert.vegalite_to_svg(_bare(spec)))
+    spec["spec"].setdefault("width", width_pt * 0.7)
+    for _ in range(4):
+        svg = vl_convert.vegalite_to_svg(_bare(spec))
+        gap = width_pt - _width_of(svg)
+        if abs(gap) <= 0.5:  # Vega rounds to whole points
+            break
+        spec["spec"]["width"] += gap / _n_columns(spec)
+    return fitting.measured(spec, svg)
+
+
+def _bare(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same chart without title, legends, words above panels and tooltips."""
+    bare = _without(spec, {"tooltip": _OUT, "legend": None})
+    bare["config"] = spec["config"] | {"legend": {"disable": True}}  # of those that no encoding mentions
+    bare.pop("title", None)
+    if "facet" in bare:
+        bare["facet"]["header"] = {"labelExpr": "''"}
+    return bare
+
+
+def _untold(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same chart without tooltips, which no file shows and which take long to write."""
+    return _without(spec, {"tooltip": _OUT})
+
+
+def _without(spec: Any, names: Mapping[str, Any]) -> Any:
+    """A specification in which what is called by these names is something else, or `_OUT`: not there."""
+    if isinstance(spec, list):
+        return [_without(one, names) for one in spec]
+    if not isinstance(spec, dict):
+        return spec
+    kept = {name: value for name, value in spec.items() if names.get(name, "") is not _OUT}
+    return {
+        name: value if name == "datasets" else names[name] if name in names else _without(value, names)
+        for name, value in kept.items()
+    }
 
 
 def _n_columns(spec: dict[str, Any]) -> int:
@@ -153,11 +171,21 @@ def _n_columns(spec: dict[str, Any]) -> int:
     return int(columns)
 
 
-def _wrap_title(spec: dict[str, Any], width_pt: float) -> None:
-    title, style = spec.get("title"), spec["config"]["title"]
-    if isinstance(title, dict):
-        title["text"] = wrap(title["text"], width_pt, style["fontSize"])
-        title["subtitle"] = wrap(title.get("subtitle", []), width_pt, style["subtitleFontSize"])
+def _numbered(spec: dict[str, Any]) -> dict[str, Any]:
+    """Altair counts a process's views and parameters; here they are counted from 1, so that files are alike."""
+    text = json.dumps(spec, ensure_ascii=False)
+    names = dict.fromkeys(re.findall(r'"((?:view|param)_\d+)"', text))
+    new = {name: f"{name.partition('_')[0]}_n{place}" for place, name in enumerate(names, start=1)}
+    return json.loads(re.sub(r'"((?:view|param)_\d+)"', lambda found: f'"{new[found[1]]}"', text)) if new else spec
+
+
+def _counted(svg: str) -> str:
+    """Vega counts a process's gradients and clips; here they are counted from 1 in each file."""
+    names = dict.fromkeys(re.findall(r'id="((?:gradient_|clip)\d+)"', svg))
+    new = {name: f"d{place}" for place, name in enumerate(names, start=1)}
+    return re.sub(
+        r'(id="|url\(#|href="#)((?:gradient_|clip)\d+)', lambda found: found[1] + new.get(found[2], found[2]), svg
+    )
 
 
 def _width_of(svg: str) -> float:
@@ -171,5 +199,5 @@ def _in_inches(svg: str, width_in: float) -> str:
     found = re.search(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"', svg)
     assert found, svg[:200]
     height_in = float(found[2]) / float(found[1]) * width_in
-    sizes = f'width="{width_in:g}in" height="{height_in:.4f}in"'
+    sizes = f'width="{width_in:.6g}in" height="{height_in:.4f}in"'
     return svg.replace(f'width="{found[1]}" height="{found[2]}"', sizes, 1)

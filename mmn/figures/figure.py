@@ -40,6 +40,19 @@ class Click:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of a paper's table: its heading, what it is of, and how a number is written (`.3f`, `.1%`, `,d`).
+
+    `ends` are the columns of the interval, which stands behind the number.
+    """
+
+    heading: str
+    name: str
+    form: str = ""
+    ends: tuple[str, str] | tuple[()] = ()
+
+
+@dataclass(frozen=True)
 class Rows:
     """What a chart is drawn of.
 
@@ -67,6 +80,8 @@ class Figure:
         height: pixels on a page, of the rows.
         panels: a column; a page may show its values side by side, each a chart of its own (`Drawn.parts`).
         click: what a click on a mark means, None for nothing.
+        control: what the result stands beside, in words for its caption; "" where there is none.
+        table: its columns in a paper's table, none where it is no table.
     """
 
     name: str
@@ -77,6 +92,8 @@ class Figure:
     height: Callable[[pd.DataFrame], int] = lambda _data: 340
     panels: str = ""
     click: Click | None = None
+    control: str = ""
+    table: tuple[Column, ...] = ()
 
 
 @dataclass
@@ -88,6 +105,7 @@ class Asked:
         view: what was asked for.
         run: the run's row and counts.
         taken: what was chosen of several, by what it is: `k` -> 43.
+        pinned: the same by the field of a view: a view with these draws the same when more was measured.
         told: a sentence for each of these.
     """
 
@@ -95,6 +113,7 @@ class Asked:
     view: View
     run: dict[str, Any]
     taken: dict[str, Any] = field(default_factory=dict)
+    pinned: dict[str, Any] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
 
     @property
@@ -132,6 +151,7 @@ class Asked:
         if not there:
             raise UsageError(f"{self.figure} draws one {what}; measured were: {known}")
         chosen = there[0] if usual is None else usual
+        self.pinned[name] = (chosen,) if SPELLINGS[name].is_list else chosen
         if len(there) > 1:
             self.taken[what] = chosen
             others = ", ".join(str(one) for one in there if one != chosen)
@@ -191,11 +211,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure of a view: its rows, and the chart once it is asked for."""
+    """A figure of a view: its rows, and the chart once it is asked for.
+
+    Attributes:
+        figure: of the registry.
+        asked: the view, and what was chosen of several.
+        rows: what is drawn.
+        kept: where it is of some of the rows: a column, and the values that they have there.
+    """
 
     figure: Figure
     asked: Asked
     rows: Rows
+    kept: tuple[str, tuple[Any, ...]] | None = None
 
     @cached_property
     def chart(self) -> Any:
@@ -214,16 +242,16 @@ class Drawn:
         column that is a field of a view (a method, a metric) is the figure of a view with that value alone.
         """
         name = self.figure.panels
-        column = self.rows.data[name]
-        values = list(dict.fromkeys(column))
+        values = list(dict.fromkeys(self.rows.data[name]))
         for value in [one for one in values if one not in always] or values:
             view = replace(self.asked.view, **_fields_of({name: value}))
-            part = self.where(column.isin([value, *always]))
+            part = self.where(name, value, *always)
             yield value, replace(part, asked=replace(self.asked, view=view))
 
-    def where(self, is_kept: Any) -> Drawn:
-        """The same figure of some of its rows."""
-        return Drawn(self.figure, self.asked, replace(self.rows, data=self.rows.data[is_kept]))
+    def where(self, column: str, *values: Any) -> Drawn:
+        """The same figure of the rows that have one of these values in a column."""
+        data = self.rows.data
+        return replace(self, rows=replace(self.rows, data=data[data[column].isin(values)]), kept=(column, values))
 
     def clicked(self, point: Mapping[str, Any]) -> View | None:
         """The view that a clicked mark means; None if no such mark is drawn any more."""

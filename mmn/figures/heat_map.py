@@ -15,6 +15,7 @@ from mmn.figures.theme import INK
 KINDS: Final = {False: "units of each noun", True: "their control"}
 _NUMBERED, _PLAIN = 26, 16  # height of a cell with a number in it, and without, in points
 _MOST_NUMBERED: Final = 12  # nouns; cells of more are too small for numbers
+_NEGATIVE: Final = -0.05  # cells without numbers from here on have a sign: in grey both colours are alike
 _OPAQUE: Final = alt.value(1)
 _SHARES: Final = alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], domainMid=0, clamp=True)
 
@@ -75,4 +76,7 @@ def _share_map(
             some = base.transform_filter(alt.datum.is_discovery == is_bold)
             text = some.mark_text(fontSize=10, fontWeight="bold" if is_bold else "normal")
             layers.append(text.encode(alt.Text("share:Q", format=form), color=ink, opacity=opacity))
+    else:
+        minus = base.transform_filter(alt.datum.share <= _NEGATIVE).mark_text(fontSize=9, color=INK)
+        layers.append(minus.encode(text=alt.value("−")))
     return alt.layer(*layers).properties(height=alt.Step(_NUMBERED if is_numbered else _PLAIN))

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from mmn.names import METHODS, MINUS_BLANK
 
-# The list must end in a generic family: an unknown font alone gives a chart without any text.
-FONT: Final = "Helvetica, Liberation Sans, Arial, sans-serif"
+# The list must end in a generic family: an unknown font alone gives a chart without any text. It begins with the one
+# that the renderer brings along, so that a file is the same on every machine; Helvetica and Arial have its widths.
+FONT: Final = "Liberation Sans, Helvetica, Arial, sans-serif"
 INK: Final = "#1a1a1a"
 FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
 MUTED: Final = "#8c8c8c"  # controls, chance, and what is not the question
@@ -31,6 +32,12 @@ NUMBERS: Final = {
 }
 
 _OTHER_METHOD: Final = "#b8a900"
+# Shapes and dashes tell series apart without colour; each score has its shape as it has its colour.
+SHAPES: Final = (
+    *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right"),
+    *("M-1,-1L1,1M-1,1L1,-1", "M-1,0H1M0,-1V1", "wedge", "arrow"),
+)
+DASHES: Final = ((1, 0), (5, 2), (2, 2), (7, 2, 1, 2))
 
 # Viridis from 25 % to 85 %, its dark end a little lighter: ordered by lightness for every kind of colour vision, and
 # neither end drowns in a white or a near-black background.
@@ -48,6 +55,13 @@ def ordered_colours(n: int) -> list[str]:
 def method_colours(methods: Sequence[str]) -> list[str]:
     """The fixed colour of each score; the difference to a grey picture has its score's colour, drawn towards grey."""
     return [_method_colour(method) for method in methods]
+
+
+def method_shapes(methods: Sequence[str]) -> list[str]:
+    """The fixed shape of each score's points; those of other names take what is free."""
+    fixed = dict(zip(METHODS, SHAPES, strict=False))
+    free = iter([shape for shape in SHAPES if shape not in {fixed.get(method) for method in methods}] * len(methods))
+    return [fixed.get(method) or next(free) for method in methods]
 
 
 def _method_colour(method: str) -> str:

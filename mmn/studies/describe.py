@@ -5,21 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mmn.figures.figure import Figure
+from mmn.figures.presets import PRESETS
 from mmn.studies.registry import STUDIES
 from mmn.studies.study import Study
 from mmn.view import SPELLINGS, flag_of
 
 _HEAD = """# Figures
 
-Every chart of the dashboard, also as a file: `mmn figure NAME --run RUN --out F.svg` (or `.pdf`, `.png`, `.json`, and
-`.csv` for the data). A filter that a figure does not read is refused; where a run has several of what a figure draws
-one of, a line on standard error says which was taken. `python -m mmn.studies.describe` wrote this page.
+Every chart of the dashboard, also as a file: `mmn figure NAME --run RUN --out F.svg` (or `.pdf`, `.png`, `.json` for
+Vega-Lite, `.csv` and `.parquet` for its rows, and `.tex`, a table of booktabs, where *also a table* stands below). A
+filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on standard
+error says which was taken. `python -m mmn.studies.describe` wrote this page.
+
+## For a paper
+
+`--preset` takes a venue's columns and letters, `--width` one column or two (or inches), `--dpi` 300 or 600 for a PNG.
+No word is cut off or lies over another in the narrowest column; series differ in shape, dash, place or lightness,
+too. A chart of many concepts is as long as they are many: `--concepts` chooses. A PDF has its fonts in it, and the
+text of an SVG is text.
+"""
+_AFTER_PRESETS = """
+`--caption` prints a draft of the caption: title, sample, interval, control, k as number and share, the scores with
+their definitions, model, revision or fingerprint, run and program. The page's *Export* shows the same.
+
+## Again
+
+Every file carries its recipe: the figure, what was looked at, run and model, layout, versions, and digests of the
+rows' columns and of the file. It is in an SVG's `<metadata>`, a PDF's information, a PNG's text chunk and
+`usermeta.mmn` of the Vega-Lite; beside a csv, parquet or tex it is `NAME.recipe.json`.
+
+    mmn figure --recipe F.pdf --out again.pdf
+
+makes the same bytes of the same cache, on another machine, too, that has the same versions. Where something differs,
+the file is made of what is here, a line on standard error says what differs (model, rows, columns, versions, fonts),
+and the command ends with 1. Rows are rounded to nine digits.
 """
 
 
 def figures_page(studies: Sequence[Study] = STUDIES) -> str:
     """The page in Markdown: the figures of each study, then the filters."""
-    lines = [_HEAD]
+    lines = [_HEAD, *_presets(), _AFTER_PRESETS]
     for study in studies:
         if study.figures:
             lines += [f"## {study.name.capitalize()}", "", study.question, ""]
@@ -28,11 +53,23 @@ def figures_page(studies: Sequence[Study] = STUDIES) -> str:
     return "\n".join([*lines, *_filters()]) + "\n"
 
 
+def _presets() -> Iterator[str]:
+    yield from (
+        "| `--preset` | single, in | double, in | letters from, pt | caption, pt | source |",
+        "|---|---|---|---|---|---|",
+    )
+    for one in PRESETS.values():
+        sizes = f"{one.single_in:.2f} | {one.double_in:.2f} | {one.size:g} | {one.caption_pt:g}"
+        yield f"| `{one.name}` | {sizes} | {one.source} |"
+
+
 def _figure(figure: Figure) -> Iterator[str]:
     flags = ", ".join(f"`{flag_of(name)}`" for name in SPELLINGS if name in figure.takes)
     yield f"### `{figure.name}`"
     yield ""
     yield f"{figure.question[:1].upper()}{figure.question[1:]}. Filters: {flags or 'none'}."
+    if figure.table:
+        yield "Also a table."
     yield ""
     yield f"    mmn figure {figure.name} --run latest --out {figure.name}.svg"
 

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from mmn.figures.export import FORMATS, chart_bytes
+from mmn.figures.export import DRAWN, chart_bytes
 from mmn.studies.scoring.budget_figures import stacked_range
 from tests.figures.charts import CHARTS
 
@@ -42,7 +42,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", DRAWN)
 def test_every_chart_exports(name, form):
     chart, data = CASES[name]()
     assert len(chart_bytes(chart, data, form)) > 20

@@ -12,12 +12,15 @@ import pytest
 from PIL import Image
 
 from mmn.errors import UsageError
-from mmn.figures.export import FORMATS, WIDTHS_IN, chart_bytes, export_chart
+from mmn.figures.export import FORMATS, chart_bytes
+from mmn.figures.presets import PPI, PRESETS, Layout
+from mmn.figures.saving import form_of
 from mmn.figures.theme import FONT
 from tests.figures.charts import CHARTS
 from tests.figures.test_layer_figure import RUN, rows
 
 ONE, TWO = ("contribution", "random"), ("contribution", "activation", "random")
+WIDTHS_IN = {"single": PRESETS["plain"].single_in, "double": PRESETS["plain"].double_in}
 KINDS = {"one": rows(ONE), "panels": rows(TWO), "deep": rows(ONE, ks=(100, 1000, 10_000), n_layers=40)}
 
 
@@ -29,7 +32,7 @@ def figure(request) -> tuple[Any, pd.DataFrame]:
 
 @pytest.mark.parametrize("width", WIDTHS_IN)
 def test_svg_is_as_wide_as_the_column_and_its_text_is_text(figure, width):
-    svg = chart_bytes(figure[0], figure[1], "svg", width).decode()
+    svg = chart_bytes(figure[0], figure[1], "svg", Layout(width=width)).decode()
     assert f'width="{WIDTHS_IN[width]:g}in"' in svg
     box = [float(number) for number in re.findall(r'viewBox="([^"]+)"', svg)[0].split()]
     assert box[2] == pytest.approx(WIDTHS_IN[width] * 72, abs=0.5)  # half a point: less than a hairline
@@ -40,19 +43,20 @@ def test_svg_is_as_wide_as_the_column_and_its_text_is_text(figure, width):
     assert all(family.endswith("sans-serif") for family in families), families
 
 
-@pytest.mark.parametrize("width", WIDTHS_IN)
-def test_png_is_300_ppi_and_not_blank(figure, width):
-    with Image.open(io.BytesIO(chart_bytes(figure[0], figure[1], "png", width))) as picture:
-        assert picture.width == pytest.approx(WIDTHS_IN[width] * 300, abs=2)
-        assert picture.info["dpi"][0] == pytest.approx(300, abs=1)
+@pytest.mark.parametrize("ppi", PPI)
+def test_png_has_the_pixels_of_its_width_says_so_and_is_not_blank(figure, ppi):
+    with Image.open(io.BytesIO(chart_bytes(figure[0], figure[1], "png", Layout(ppi=ppi)))) as picture:
+        assert picture.width == pytest.approx(WIDTHS_IN["single"] * ppi, abs=0.5 * ppi / 72)
+        assert picture.info["dpi"] == pytest.approx((ppi, ppi), abs=1)
         grey = picture.convert("L")
         assert grey.getpixel((0, 0)) == 255, "on white"
         assert sum(grey.histogram()[:80]) > 500, "dark ink: the text is there"
 
 
 def test_pdf_holds_its_fonts_and_text(figure, tmp_path: Path):
-    path = export_chart(figure[0], figure[1], tmp_path / "figure.pdf")
-    content = path.read_bytes()
+    content = chart_bytes(figure[0], figure[1], "pdf")
+    path = tmp_path / "figure.pdf"
+    path.write_bytes(content)
     assert content.startswith(b"%PDF")
     assert b"FontFile" in content or b"/Font" in content
     if pdftotext := shutil.which("pdftotext"):
@@ -60,15 +64,17 @@ def test_pdf_holds_its_fonts_and_text(figure, tmp_path: Path):
         assert "decoder layer (from 0)" in text
 
 
-def test_csv_is_the_data(figure, tmp_path: Path):
+def test_csv_and_parquet_are_the_data(figure):
     chart, data = figure
-    path = export_chart(chart, data, tmp_path / "figure.csv")
-    pd.testing.assert_frame_equal(pd.read_csv(path), data.reset_index(drop=True))
+    read = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+    for form, reader in read.items():
+        found = reader(io.BytesIO(chart_bytes(chart, data, form)))
+        pd.testing.assert_frame_equal(found, data.reset_index(drop=True), check_dtype=form != "parquet")
 
 
 def test_no_title_is_cut_in_one_column():
     run = RUN | {"model": "a-model-with-quite-a-long-name-7b-hf", "images": "coco:annotations.json:val2017"}
-    svg = chart_bytes(CHARTS["layers"](KINDS["one"], run), KINDS["one"], "svg", "single").decode()
+    svg = chart_bytes(CHARTS["layers"](KINDS["one"], run), KINDS["one"], "svg").decode()
     subtitle = [
         line for line in re.findall(r">([^<]+)</(?:text|tspan)>", svg) if "model-with" in line or "coco" in line
     ]
@@ -81,14 +87,19 @@ def test_font_list_ends_in_a_generic_family():
     assert FONT.endswith("sans-serif")
 
 
-@pytest.mark.parametrize(("name", "width"), [("f.gif", "single"), ("f", "single"), ("f.svg", "wide"), ("f.svg", 0.1)])
-def test_unknown_format_or_width_is_a_usage_error(name, width, tmp_path: Path):
+@pytest.mark.parametrize("name", ["f.gif", "f"])
+def test_an_unknown_format_is_a_usage_error(name):
+    with pytest.raises(UsageError, match="svg, pdf, png"):
+        form_of(Path(name))
+
+
+@pytest.mark.parametrize("given", [{"width": "wide"}, {"width": 0.1}, {"preset": "vogue"}, {"ppi": 72}])
+def test_an_unknown_layout_is_a_usage_error(given):
     with pytest.raises(UsageError):
-        export_chart(CHARTS["layers"](KINDS["one"], RUN), KINDS["one"], tmp_path / name, width)
-    assert not (tmp_path / name).exists()
+        Layout(**given)
 
 
 def test_width_may_be_inches():
-    svg = chart_bytes(CHARTS["layers"](KINDS["one"], RUN), KINDS["one"], "svg", 5).decode()
+    svg = chart_bytes(CHARTS["layers"](KINDS["one"], RUN), KINDS["one"], "svg", Layout(width=5)).decode()
     assert 'width="5in"' in svg
-    assert set(FORMATS) == {"svg", "pdf", "png", "json", "csv"}
+    assert set(FORMATS) == {"svg", "pdf", "png", "json", "csv", "parquet", "tex"}

@@ -11,7 +11,7 @@ import pytest
 
 from mmn.errors import UsageError
 from mmn.figures import glyphs
-from mmn.figures.export import chart_bytes, export_chart, unshown
+from mmn.figures.export import chart_bytes, unshown
 from mmn.figures.wording import token_text
 from tests.figures.charts import CHARTS
 
@@ -85,7 +85,7 @@ def test_svg_keeps_every_letter():
 def test_a_folder_of_fonts_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("MMN_FONTS", str(tmp_path / "gone"))
     with pytest.raises(UsageError, match="gone, which is no folder"):
-        export_chart(*tokens("apple"), tmp_path / "f.png")
+        chart_bytes(*tokens("apple"), "png")
     monkeypatch.setenv("MMN_FONTS", "")
     glyphs.register_fonts()
 

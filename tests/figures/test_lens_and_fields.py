@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmn.figures.export import FORMATS, chart_bytes
+from mmn.figures.export import DRAWN, chart_bytes
 from mmn.studies.annotate.figures import field_overlaps
 from mmn.studies.lens.figures import nearest_cosines, noun_shares
 
@@ -105,7 +105,7 @@ def test_missing_columns_are_named(cosines: pd.DataFrame, shares: pd.DataFrame, 
             draw(data.drop(columns=column), RUN)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "png"])
+@pytest.mark.parametrize("form", [form for form in DRAWN if form != "png"])
 def test_every_format_is_written(
     form: str, cosines: pd.DataFrame, shares: pd.DataFrame, overlaps: pd.DataFrame
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
+from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD
 from mmn.figures.wording import counted, of_run, require
 from mmn.names import HELD_OUT, SAME_PICTURE
 
@@ -42,15 +42,13 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
     rows = _rows(data)
     words = [one for one in (*_OWN.values(), *_OTHERS.values()) if one in set(rows["overlap"])]
     colours = dict(zip((*_OWN.values(), *_OTHERS.values()), (FIRST, THIRD, SECOND, MUTED), strict=True))
+    legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=400)
+    told: dict[str, Any] = {"field": "overlap", "type": "nominal", "sort": words, "legend": legend}
+    shape = alt.Shape(**told, scale=alt.Scale(domain=words, range=list(SHAPES[: len(words)])))
     base = alt.Chart(rows).encode(
         alt.Y("method:N", sort=list(data["method"]), title=None, axis=alt.Axis(labelLimit=220)),
         alt.YOffset("overlap:N", sort=words),
-        alt.Color(
-            "overlap:N",
-            sort=words,
-            scale=alt.Scale(domain=words, range=[colours[one] for one in words]),
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=400),
-        ),
+        alt.Color(**told, scale=alt.Scale(domain=words, range=[colours[one] for one in words])),
         tooltip=[
             alt.Tooltip("method:N", title="ranking"),
             alt.Tooltip("overlap:N", title="of"),
@@ -64,7 +62,7 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
     )
     axis = alt.Axis(tickCount=5)
     points = base.mark_point(size=20, filled=True, opacity=1).encode(
-        alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis)
+        alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis), shape
     )
     intervals = base.mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
     pictures = counted(data["n_images"].max(), "picture")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.figures.figure import Figure
+from mmn.figures.figure import Column, Figure
 from mmn.studies.study import Page, Study
 
 QUESTION: Final = "What do units write, and do they look at their noun's object?"
@@ -22,6 +22,15 @@ STUDY: Final = Study(
             (),
             "mmn.studies.annotate.rows:fields",
             "mmn.studies.annotate.figures:field_overlaps",
+            control="the picture's other objects, and random units of the same layers",
+            table=(
+                Column("score", "method"),
+                Column("units found on", "selection"),
+                Column("IoU with the object", "iou", ".3f", ends=("iou_low", "iou_high")),
+                Column("other objects", "iou_other", ".3f", ends=("iou_other_low", "iou_other_high")),
+                Column("random units", "iou_random", ".3f", ends=("iou_random_low", "iou_random_high")),
+                Column("pictures", "n_images", ",d"),
+            ),
             height=lambda data: 270 + 66 * data["method"].nunique(),
         ),
     ),

@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip, layer_axis
-from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD, method_colours, ordered_colours
+from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD, method_colours, method_shapes, ordered_colours
 from mmn.figures.wording import k_text, of_run, require, sample
 from mmn.names import ANOTHER, COLUMN_NORM, EVERYWHERE, IMAGE_TOKENS, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import interval_note, with_words
@@ -64,7 +64,9 @@ def degradation(
         _k_axis(rows["k"], n_units, "zeroed units"), _colour("label", colours), alt.Detail("line:N")
     )
     title = MEASURES[measure][0] + f" after ablation, {methods[0] if len(methods) == 1 else 'top units'}"
-    layers = _curve(base, measure, metric, _tooltip(measure), *_ablation_dash(rows, methods))
+    shapes = dict(zip(colours, method_shapes(list(colours)), strict=True))
+    dash = _ablation_dash(rows, methods)
+    layers = _curve(base, measure, metric, _tooltip(measure), _shape("label", shapes), *dash)
     return layers.properties(height=210, title=_title(title, rows, run, subset, measure))
 
 
@@ -103,7 +105,8 @@ def perturbation(
         axis, _colour(field, colours, legend), alt.Detail("line:N")
     )
     (method,) = set(rows["method"])
-    layers = _curve(base, measure, metric, _tooltip(measure), _dash(rows))
+    shapes = dict(zip(order, SHAPES, strict=False))
+    layers = _curve(base, measure, metric, _tooltip(measure), _shape(field, shapes, legend), _dash(rows))
     title = f"{MEASURES[measure][0]} under noise, {method}"
     return layers.properties(height=210, title=_title(title, rows, run, subset, measure))
 
@@ -213,7 +216,9 @@ def _with_words(rows: pd.DataFrame, n_units: int, measure: str) -> pd.DataFrame:
     )
 
 
-def _curve(base: alt.Chart, measure: str, metric: str, tooltip: list[alt.Tooltip], *dash: alt.StrokeDash) -> Any:
+def _curve(
+    base: alt.Chart, measure: str, metric: str, tooltip: list[alt.Tooltip], shape: alt.Shape, *dash: alt.StrokeDash
+) -> Any:
     _, title, form = MEASURES[measure]
     scale = _scale(measure)
     axis = alt.Axis(format=form, tickCount=5)
@@ -222,7 +227,7 @@ def _curve(base: alt.Chart, measure: str, metric: str, tooltip: list[alt.Tooltip
         alt.Y("low:Q", scale=scale, title=f"{title}, {metric}" if metric else title, axis=axis), alt.Y2("high:Q")
     )
     line = base.mark_line(strokeWidth=1.4).encode(y, *dash)
-    return alt.layer(band, line, base.mark_point(size=22, filled=True, opacity=1).encode(y, tooltip=tooltip))
+    return alt.layer(band, line, base.mark_point(size=22, filled=True, opacity=1).encode(y, shape, tooltip=tooltip))
 
 
 def _scale(measure: str) -> alt.Scale:
@@ -231,23 +236,30 @@ def _scale(measure: str) -> alt.Scale:
     return alt.Scale(domain=[0, 1]) if measure in _BOUNDED else alt.Scale(zero=measure == "relative", nice=True)
 
 
-def _dash(rows: pd.DataFrame) -> alt.StrokeDash:
+_STROKED: Final = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
+
+
+def _dash(rows: pd.DataFrame, field: str = "label", legend: alt.Legend | None = _STROKED) -> alt.StrokeDash:
     """Solid for the top units, dashed for others."""
     dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], ANOTHER: [8, 3], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
     there = [one for one in SELECTION_WORDS if one in set(rows["selection"])]
     scale = alt.Scale(domain=[SELECTION_WORDS[one] for one in there], range=[dashes[one] for one in there])
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
-    return alt.StrokeDash("label:N", scale=scale, legend=legend)
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=legend)
 
 
 def _colour(field: str, colours: Mapping[str, str], title: str | None = None) -> alt.Color:
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(
-        f"{field}:N",
-        sort=list(colours),
-        scale=scale,
-        legend=alt.Legend(title=title, orient="top", columns=3, symbolOpacity=1),
-    )
+    return alt.Color(**_named(field, colours, title))
+
+
+def _shape(field: str, shapes: Mapping[str, str], title: str | None = None) -> alt.Shape:
+    return alt.Shape(**_named(field, shapes, title))
+
+
+def _named(field: str, looks: Mapping[str, str], title: str | None) -> dict[str, Any]:
+    """What a legend says of a column's values; colours and shapes of the same values are one legend."""
+    legend = alt.Legend(title=title, orient="top", columns=3, symbolOpacity=1)
+    scale = alt.Scale(domain=list(looks), range=list(looks.values()))
+    return {"field": field, "type": "nominal", "sort": list(looks), "scale": scale, "legend": legend}
 
 
 def _k_axis(ks: pd.Series, n_units: int, what: str) -> alt.X:

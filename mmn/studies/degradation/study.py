@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.figures.figure import Figure
+from mmn.figures.figure import Column, Figure
 from mmn.names import ABLATE, PERTURB
 from mmn.studies.study import Measurement, Page, Study
 
@@ -24,6 +24,14 @@ STUDY: Final = Study(
             (*_OF_NOUNS, "measure", "metric"),
             "mmn.studies.degradation.rows:degradation",
             "mmn.studies.degradation.figures:degradation",
+            control="as many random units of the same layers",
+            table=(
+                Column("score", "method"),
+                Column("units", "selection"),
+                Column("k", "k", ",d"),
+                Column("mean", "mean", ".3f", ends=("low", "high")),
+                Column("pictures", "n", ",d"),
+            ),
             height=lambda _data: 420,
         ),
         Figure(
@@ -32,6 +40,15 @@ STUDY: Final = Study(
             (*_OF_NOUNS, "measure", "metric", "against", "sigma_unit"),
             "mmn.studies.degradation.rows:perturbation",
             "mmn.studies.degradation.figures:perturbation",
+            control="the same noise on as many random units",
+            table=(
+                Column("score", "method"),
+                Column("units", "selection"),
+                Column("k", "k", ",d"),
+                Column("sigma", "sigma", ".3g"),
+                Column("mean", "mean", ".3f", ends=("low", "high")),
+                Column("pictures", "n", ",d"),
+            ),
             height=lambda _data: 440,
         ),
         Figure(

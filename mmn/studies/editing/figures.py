@@ -16,7 +16,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
+from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD
 from mmn.figures.wording import of_run, require
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.studies.editing.shares import COLUMNS, MEASURES
@@ -37,16 +37,15 @@ def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLev
     measures = {
         role: f"{measure} ({_n(data, role)})" for role, measure in MEASURES.items() if role in set(data["role"])
     }
+    legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=260)
+    named: dict[str, Any] = {"field": "label", "type": "nominal", "sort": labels, "legend": legend}
+    shapes = [SHAPES[place % len(SHAPES)] for place in range(len(labels))]
+    shape = alt.Shape(**named, scale=alt.Scale(domain=labels, range=shapes))
     rows = with_words(data, ".1%", n="n").assign(measure=data["role"].map(measures))
     base = alt.Chart(rows).encode(
         alt.Y("measure:N", sort=list(measures.values()), title=None, axis=alt.Axis(labelLimit=220, grid=False)),
         alt.YOffset("label:N", sort=labels, scale=alt.Scale(domain=labels, paddingOuter=0.6)),
-        alt.Color(
-            "label:N",
-            sort=labels,
-            scale=alt.Scale(domain=labels, range=_colours(labels)),
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=260),
-        ),
+        alt.Color(**named, scale=alt.Scale(domain=labels, range=_colours(labels))),
         tooltip=[
             alt.Tooltip("label:N", title="edit"),
             alt.Tooltip("measure:N"),
@@ -59,7 +58,7 @@ def editing(data: pd.DataFrame, run: Mapping[str, Any], pair: str) -> alt.TopLev
     x = alt.X("mean:Q", title="share of pictures", axis=axis, scale=alt.Scale(domain=[0, 1]))
     ends = alt.X("low:Q", title="share of pictures", axis=axis, scale=alt.Scale(domain=[0, 1]))
     rules = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2).encode(ends, alt.X2("high:Q"))
-    dots = base.mark_point(filled=True, size=45, opacity=1).encode(x)
+    dots = base.mark_point(filled=True, size=45, opacity=1).encode(x, shape)
     subtitle = [of_run(run), f"shares of pictures; {interval_note('line', data['n'])}"]
     return alt.layer(rules, dots).properties(
         height=max(140, 16 * len(labels) * len(measures)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.figures.figure import Figure
+from mmn.figures.figure import Column, Figure
 from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "Can a few units be changed so that the model says another word, and what else changes then?"
@@ -22,6 +22,13 @@ STUDY: Final = Study(
             ("edit",),
             "mmn.studies.editing.rows:edit",
             "mmn.studies.editing.figures:editing",
+            control="the same edit of random units, and other edits of the noun",
+            table=(
+                Column("edit", "label"),
+                Column("measure", "role"),
+                Column("share", "mean", ".1%", ends=("low", "high")),
+                Column("pictures", "n", ",d"),
+            ),
             height=lambda _data: 380,
         ),
     ),

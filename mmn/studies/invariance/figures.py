@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.theme import MUTED, method_colours
+from mmn.figures.theme import MUTED, method_colours, method_shapes
 from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each, span
 from mmn.statistics.interval_words import interval_note, interval_words, with_words
 from mmn.statistics.intervals import N_LEAST
@@ -51,8 +51,9 @@ def curves(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concep
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     methods = list(dict.fromkeys(data["method"]))
     scale = alt.Scale(domain=[*methods, CHANCE], range=[*method_colours(methods), MUTED])
+    shapes = alt.Scale(domain=[*methods, CHANCE], range=[*method_shapes(methods), "circle"])
+    named = alt.Legend(title=None, orient="top", columns=3, values=methods, labelLimit=260, symbolOpacity=1)
     stroke: dict[str, Any] = {"title": None, "labelLimit": 260, "symbolType": "stroke", "symbolSize": 260}
-    named = alt.Legend(orient="top", columns=3, values=methods, symbolOpacity=1, **stroke)
     colour = alt.Color("method:N", scale=scale, legend=named)
     kinds = alt.Scale(domain=[SAME, OTHER, CHANCE], range=[[1, 0], [5, 3], [1, 2]])
     told = alt.Legend(orient="bottom", columns=3, symbolStrokeColor=MUTED, **stroke)
@@ -71,6 +72,7 @@ def curves(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concep
     lines = base.mark_line(strokeWidth=1.5).encode(_both("share"), dashes, alt.Detail("line:N"))
     points = base.mark_point(size=20, filled=True, opacity=1).encode(
         _both("share"),
+        alt.Shape("method:N", scale=shapes, legend=named),
         size=alt.condition(ratio, alt.value(22), alt.value(6)),
         tooltip=_curve_tips(),
     )

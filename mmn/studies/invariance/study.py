@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.figures.figure import Figure
+from mmn.figures.figure import Column, Figure
 from mmn.names import CROSS_IMAGE, REGION
 from mmn.studies.study import Measurement, Page, Study
 
@@ -25,6 +25,17 @@ STUDY: Final = Study(
             _TAKES,
             "mmn.studies.invariance.rows:curves",
             "mmn.studies.invariance.figures:curves",
+            control="another noun of the same picture, and chance",
+            table=(
+                Column("score", "method"),
+                Column("k", "k", ",d"),
+                Column("same noun", "ratio", ".1%", ends=("ratio_low", "ratio_high")),
+                Column(
+                    "another noun", "floor_other_noun", ".1%", ends=("floor_other_noun_low", "floor_other_noun_high")
+                ),
+                Column("chance", "floor_random", ".2%"),
+                Column("pictures", "n_images", ",d"),
+            ),
             height=lambda _data: 480,
         ),
         Figure(
@@ -33,6 +44,14 @@ STUDY: Final = Study(
             _TAKES,
             "mmn.studies.invariance.rows:by_concept",
             "mmn.studies.invariance.figures:by_concept",
+            control="another noun of the same picture, and chance",
+            table=(
+                Column("concept", "lemma"),
+                Column("same noun", "ratio", ".1%", ends=("ratio_low", "ratio_high")),
+                Column("another noun", "floor_other_noun", ".1%"),
+                Column("chance", "floor_random", ".2%"),
+                Column("pictures", "n_images", ",d"),
+            ),
             height=lambda data: 220 + ROW * len(data),
         ),
         Figure(
@@ -41,6 +60,7 @@ STUDY: Final = Study(
             _TAKES,
             "mmn.studies.invariance.rows:by_layer",
             "mmn.studies.invariance.figures:by_layer",
+            control="random units in the layers of the shuffled ranking",
             height=lambda _data: 380,
         ),
         Figure(
@@ -49,6 +69,13 @@ STUDY: Final = Study(
             (*_TAKES, "pictures"),
             "mmn.studies.invariance.rows:cross_image",
             "mmn.studies.invariance.cross_image_figures:by_concept",
+            control="random units in the same layers",
+            table=(
+                Column("concept", "noun"),
+                Column("units in common", "ratio", ".1%"),
+                Column("random units", "floor_random", ".2%"),
+                Column("draws", "n_draws", ",d"),
+            ),
             height=lambda data: 190 + ROW * len(data),
         ),
         Figure(
@@ -57,6 +84,7 @@ STUDY: Final = Study(
             (*_TAKES, "pictures"),
             "mmn.studies.invariance.rows:cross_image_by_layer",
             "mmn.studies.invariance.cross_image_figures:by_layer",
+            control="random units in the same layers",
             height=lambda _data: 380,
         ),
     ),

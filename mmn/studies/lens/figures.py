@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.theme import FIRST, MUTED, SECOND
+from mmn.figures.theme import DASHES, FIRST, MUTED, SECOND
 from mmn.figures.wording import counted, of_run, require
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.statistics.kolmogorov_smirnov import kolmogorov_smirnov
@@ -41,7 +41,7 @@ def nearest_cosines(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelM
         alt.Color(
             "vectors:N",
             scale=alt.Scale(domain=names, range=[FIRST, MUTED]),
-            legend=alt.Legend(title=None, orient="top", labelLimit=300, symbolOpacity=1),
+            legend=_stroked(columns=2),
         ),
         tooltip=[
             alt.Tooltip("vectors:N"),
@@ -57,9 +57,8 @@ def nearest_cosines(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelM
         subtitle=[f"{of_run(run)}, {n}", caveat],
     )
     area = base.mark_area(interpolate="step-after", opacity=0.15)
-    return alt.layer(area, base.mark_line(interpolate="step-after", strokeWidth=1.3)).properties(
-        height=200, title=title
-    )
+    line = base.mark_line(interpolate="step-after", strokeWidth=1.3).encode(_dash("vectors", names))
+    return alt.layer(area, line).properties(height=200, title=title)
 
 
 def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin:
@@ -77,7 +76,7 @@ def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin
         alt.Color(
             "line:N",
             scale=scale,
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300, symbolOpacity=1),
+            legend=_stroked(columns=1),
         ),
     )
     share = alt.Y("mean:Q", title="share of image tokens", axis=alt.Axis(format="~%", tickCount=5))
@@ -92,10 +91,21 @@ def noun_shares(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin
     sample = f"{of_run(run)}, n = {_counts(data, lines)}"
     means = f"{interval_note('band', data['n'])}; means over a picture's image tokens, then pictures"
     return alt.layer(
-        band, base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(share, tooltip=tooltip)
+        band, base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(share, _dash("line", lines), tooltip=tooltip)
     ).properties(
         height=200, title=alt.TitleParams("Image tokens that say a noun of the caption", subtitle=[sample, means])
     )
+
+
+def _stroked(columns: int) -> alt.Legend:
+    symbol: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 200, "symbolStrokeWidth": 1.3, "symbolOpacity": 1}
+    return alt.Legend(title=None, orient="top", columns=columns, labelLimit=300, **symbol)
+
+
+def _dash(field: str, names: list[str]) -> alt.StrokeDash:
+    """A dash for each line, in the legend of its colour."""
+    scale = alt.Scale(domain=names, range=[list(dash) for dash in DASHES[: len(names)]])
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_stroked(columns=2 if field == "vectors" else 1))
 
 
 def _binned(cosines: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ STUDY: Final = Study(
             (),
             "mmn.studies.lens.rows:lens",
             "mmn.studies.lens.figures:nearest_cosines",
+            control="random vectors of the same spread",
         ),
         Figure(
             "lens-layers",
@@ -29,6 +30,7 @@ STUDY: Final = Study(
             (),
             "mmn.studies.lens.rows:lens_layers",
             "mmn.studies.lens.figures:noun_shares",
+            control="image tokens elsewhere in the picture, where outlines are known",
             height=lambda _data: 400,
         ),
     ),

@@ -14,19 +14,19 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
+from mmn.figures.theme import FIRST, SECOND, SHAPES
 from mmn.figures.wording import k_text
 from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
 
 SKY_BLUE: Final = "#56B4E9"  # of the same palette: for the one more term that some decoders have
 COLUMNS: Final = ("noun", "term", "layer", "logit")
-TERMS: Final[Mapping[str, tuple[str, str]]] = {  # term -> words, colour
-    "embedding": ("embedding", MUTED),
+TERMS: Final[Mapping[str, tuple[str, str]]] = {  # term -> words, colour: as far apart in lightness as in hue
+    "embedding": ("embedding", "#d9d9d9"),
     "attention": ("attention", FIRST),
     CROSS_ATTENTION: ("cross-attention", SKY_BLUE),
     PER_LAYER_INPUT: ("per-layer inputs", SKY_BLUE),
     "ffn": ("FFN units", SECOND),
-    "bias": ("biases", THIRD),
+    "bias": ("biases", "#7a3b63"),
 }
 SHARE_COLUMNS: Final = ("noun", "k", "share")
 
@@ -78,9 +78,9 @@ def top_share(data: pd.DataFrame, run: Mapping[str, Any], of: str) -> alt.TopLev
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     nouns = list(dict.fromkeys(data["noun"]))
     rows = data.assign(k_label=[k_text(int(k), n_units) for k in data["k"]])
-    colour = alt.Color(
-        "noun:N", sort=nouns, scale=alt.Scale(domain=nouns, range=[SECOND, FIRST][: len(nouns)]), title="concept"
-    )
+    named: dict[str, Any] = {"field": "noun", "type": "nominal", "sort": nouns, "title": "concept"}
+    colour = alt.Color(**named, scale=alt.Scale(domain=nouns, range=[SECOND, FIRST][: len(nouns)]))
+    shape = alt.Shape(**named, scale=alt.Scale(domain=nouns, range=list(SHAPES[: len(nouns)])))
     base = alt.Chart(rows).encode(
         alt.X(
             "k:Q", scale=alt.Scale(type="log"), axis=alt.Axis(grid=False), title=f"k, strongest of {n_units:,} units"
@@ -96,9 +96,9 @@ def top_share(data: pd.DataFrame, run: Mapping[str, Any], of: str) -> alt.TopLev
     title = alt.TitleParams(
         f"How much of the logit the top units make up: {', '.join(nouns)}", subtitle=[f"{run['model']}, {of}"]
     )
-    return alt.layer(base.mark_line(strokeWidth=1.3), base.mark_point(size=24, filled=True)).properties(
-        height=160, title=title
-    )
+    return alt.layer(
+        base.mark_line(strokeWidth=1.3), base.mark_point(size=24, filled=True).encode(*[shape][: len(nouns) - 1])
+    ).properties(height=160, title=title)
 
 
 def _placed(data: pd.DataFrame) -> pd.DataFrame:

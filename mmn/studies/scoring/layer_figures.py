@@ -16,7 +16,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import layer_axis
-from mmn.figures.theme import INK, MUTED, ordered_colours
+from mmn.figures.theme import INK, MUTED, SHAPES, ordered_colours
 from mmn.figures.wording import counted, k_text, of_run
 from mmn.names import RANDOM
 
@@ -37,6 +37,7 @@ CONTROLS: Final[Mapping[str, str]] = {
     "n_units": "as many random units",
     "share": "random units",
 }
+_K: Final = alt.Legend(title="k (share of all units)", orient="top", columns=3)
 _MAX_BARS: Final = 72  # more are thinner than 3 pt in a column of a paper
 
 
@@ -134,7 +135,9 @@ def _bars(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
 def _lines(rows: pd.DataFrame, y: alt.Y, y_control: alt.Y) -> Any:
     base = _base(rows).encode(_colour(rows))
     clicked = _click(nearest=True)
-    points = base.mark_point(size=16, filled=True).encode(y, opacity=_faded(clicked), tooltip=_tooltip(rows))
+    points = base.mark_point(size=16, filled=True).encode(
+        y, _shape(rows), opacity=_faded(clicked), tooltip=_tooltip(rows)
+    )
     if not _has_control(rows):
         return alt.layer(base.mark_line(strokeWidth=1.3).encode(y), points.add_params(clicked))
     labels = [TOP_UNITS, rows["control_label"].iloc[0]]
@@ -170,9 +173,15 @@ def _k_order(rows: pd.DataFrame) -> list[str]:
 
 def _colour(rows: pd.DataFrame) -> alt.Color:
     order = _k_order(rows)
-    scale = alt.Scale(domain=order, range=ordered_colours(len(order)))
-    legend = alt.Legend(title="k (share of all units)", orient="top", columns=3)
-    return alt.Color("k_label:N", sort=order, scale=scale, legend=legend)
+    return alt.Color(
+        "k_label:N", sort=order, scale=alt.Scale(domain=order, range=ordered_colours(len(order))), legend=_K
+    )
+
+
+def _shape(rows: pd.DataFrame) -> alt.Shape:
+    order = _k_order(rows)
+    shapes = [SHAPES[place % len(SHAPES)] for place in range(len(order))]
+    return alt.Shape("k_label:N", sort=order, scale=alt.Scale(domain=order, range=shapes), legend=_K)
 
 
 def _tooltip(rows: pd.DataFrame) -> list[alt.Tooltip]:

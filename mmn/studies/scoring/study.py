@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.figures.figure import Click, Figure
+from mmn.figures.figure import Click, Column, Figure
 from mmn.studies.study import Page, Study
 
 QUESTION: Final = "Which units write each noun of a caption, and in which layers do they lie?"
@@ -23,6 +23,7 @@ STUDY: Final = Study(
             ("methods", "ks", "shares", "concepts", "layers", "quantity", "units", "generality", "words_by", "control"),
             f"{_HERE}.rows:layers",
             f"{_HERE}.layer_figures:layer_distribution",
+            control="random units, as many for each picture",
             height=lambda _data: 420,
             panels="method",
             click=Click("layer", ("k", "layer")),
@@ -33,6 +34,12 @@ STUDY: Final = Study(
             ("methods", "ks", "shares", "concepts"),
             f"{_HERE}.rows:comparison",
             f"{_HERE}.comparison_figures:ranking_overlap",
+            control="chance, two rankings that know nothing of each other",
+            table=(
+                Column("k", "k", ",d"),
+                Column("in both", "overlap", ".1%", ends=("overlap_low", "overlap_high")),
+                Column("chance", "chance", ".2%"),
+            ),
         ),
         Figure(
             "budget",
@@ -48,6 +55,11 @@ STUDY: Final = Study(
             ("image", "noun", "rival", "ks", "shares", "generality"),
             f"{_HERE}.rows:top_share",
             f"{_HERE}.budget_figures:top_share",
+            table=(
+                Column("concept", "noun"),
+                Column("k", "k", ",d"),
+                Column("share of the logit", "share", ".1%"),
+            ),
         ),
         Figure(
             "tokens",
@@ -55,6 +67,10 @@ STUDY: Final = Study(
             ("neuron", "words_by"),
             f"{_HERE}.rows:tokens",
             f"{_HERE}.unit_figures:decoded_tokens",
+            table=(
+                Column("token", "token"),
+                Column("logit", "logit", ".3f"),
+            ),
             height=lambda _data: 320,
         ),
     ),

@@ -24,6 +24,7 @@ STUDY: Final = Study(
             ("methods", "concepts", "most"),
             "mmn.studies.selectivity.rows:selectivity",
             "mmn.studies.selectivity.figures:selectivity",
+            control="random units of the same layers, a map of their own",
             height=lambda data: 280 + (30 if (n := data["unit_noun"].nunique()) <= 12 else 20) * n,
             panels="is_control",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.figures.figure import Figure
+from mmn.figures.figure import Column, Figure
 from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "Do the words that a noun's top units write fit the noun, the caption and the picture?"
@@ -22,6 +22,15 @@ STUDY: Final = Study(
             ("methods", "metric", "concepts", "layers"),
             "mmn.studies.sensitivity.rows:sensitivity",
             "mmn.studies.sensitivity.figures:sensitivity",
+            control="words of another picture's units",
+            table=(
+                Column("measure", "metric"),
+                Column("score", "method"),
+                Column("top units", "value", ".3f", ends=("value_low", "value_high")),
+                Column("another picture's", "control", ".3f", ends=("control_low", "control_high")),
+                Column("difference", "difference", ".3f", ends=("difference_low", "difference_high")),
+                Column("pictures", "n_images", ",d"),
+            ),
             height=lambda data: 310 + 30 * len(data),
             panels="metric",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mmn.figures.figure import Click, Figure
+from mmn.figures.figure import Click, Column, Figure
 from mmn.studies.study import Measurement, Page, Study
 
 QUESTION: Final = "Does a noun's top unit write that noun alone?"
@@ -29,6 +29,7 @@ STUDY: Final = Study(
             ("methods", "image", "concepts", "layers", "most", "found_on"),
             "mmn.studies.specificity.rows:specificity",
             "mmn.studies.specificity.figures:specificity",
+            control="random units of the same layers, a map of their own",
             height=_height_of_map,
             panels="is_control",
             click=Click("unit", ("layer", "unit")),
@@ -39,6 +40,15 @@ STUDY: Final = Study(
             ("methods", "concepts", "layers"),
             "mmn.studies.specificity.rows:specificity_summary",
             "mmn.studies.specificity.figures:specificity_summary",
+            control="random units of the same layers; for units chosen on the picture itself the null of that choice",
+            table=(
+                Column("score", "method"),
+                Column("units found on", "selection"),
+                Column("control", "is_control"),
+                Column("own noun", "is_own"),
+                Column("mean share", "share", ".3f", ends=("share_low", "share_high")),
+                Column("pictures", "n_images", ",d"),
+            ),
             height=lambda data: 300 + 14 * len(data),
         ),
         Figure(
@@ -47,6 +57,15 @@ STUDY: Final = Study(
             ("methods", "concepts", "layers"),
             "mmn.studies.specificity.rows:highest_for_own_noun",
             "mmn.studies.specificity.figures:highest_for_own_noun",
+            control="random units of the same layers; for units chosen on the picture itself the null of that choice",
+            table=(
+                Column("score", "method"),
+                Column("units found on", "selection"),
+                Column("control", "is_control"),
+                Column("own noun highest", "share", ".1%", ends=("share_low", "share_high")),
+                Column("chance", "chance", ".1%"),
+                Column("pictures", "n_images", ",d"),
+            ),
             height=lambda data: 300 + 28 * len(data),
         ),
     ),
