@@ -1,4 +1,4 @@
-"""What P2's authors run to score a picture's nouns, in our own words from its description; `contribution` of every unit.
+"""What P2's authors run to score a picture's nouns by `contribution`, re-implemented from its description.
 
     once          W_U · W_out of every layer for the whole vocabulary and every unit, in half precision, kept on the CPU
     each picture  alone: a greedy caption with the cache off, so that every step reads the whole sequence again, while
@@ -126,7 +126,7 @@ def _caption_without_cache(model: Model, inputs: dict[str, Tensor], max_new_toke
 
 @contextmanager
 def _activations(model: Model) -> Iterator[list[list[Float[Tensor, " m"]]]]:
-    """a at the last position, by step and layer, on the CPU, of the forward passes inside the block."""
+    """Yields a at the last position, by step and layer, on the CPU, of the forward passes inside the block."""
     steps: list[list[Tensor]] = []
 
     def keep(layer: int) -> Any:
