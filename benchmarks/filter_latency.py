@@ -5,7 +5,7 @@ from random units, which is the worst case: no two rankings share more than chan
 `write_shard`, then `load_new_shards`. Prints median, worst and the ratio to the budget for each filter.
 
     python benchmarks/filter_latency.py [--images 500] [--repeats 15]
-    python benchmarks/filter_latency.py --shape 30x1536     # specimen-smollm's 46,080 units; 8x384 are the specimen's
+    python benchmarks/filter_latency.py --shape 30x1536     # specimen-smollm's 46,080 units
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _build(cache_path: Path, n_images: int, model: ModelFacts) -> int:
         tables = _shard(rng, range(first, min(first + IMAGES_PER_SHARD, n_images)), model)
         n_rows += len(tables["score"])
         shards.write_shard(run_path, f"batch-{first:06d}", tables)
-    shards.write_shard(run_path, "experiments", experiment_tables(rng))
+    shards.write_shard(run_path, "experiments", experiment_tables(rng, model.n_layers))
     shards.finish_run(run_path, Outcome(COMPLETE, TIME, 0.0))
     n_bytes = sum(path.stat().st_size for path in run_path.rglob("score.parquet"))
     seconds = time.perf_counter() - started
