@@ -29,16 +29,16 @@ KS: Final = (10, 43, 100, 154, 307, 768, 1000, 2000)
 IMAGES, NOUNS, DRAWS, SHUFFLED_IMAGES, TOP_K = 1000, 3, 5, 100, 1000
 
 
-def experiment_tables(rng: np.random.Generator) -> dict[str, pa.Table]:
+def experiment_tables(rng: np.random.Generator, n_layers: int) -> dict[str, pa.Table]:
     """The tables of a shard: concepts of 1,000 further pictures, and the experiments' rows about them."""
     said = [(f"{IMAGES + i:064x}", lemma) for i in range(IMAGES) for lemma in rng.choice(LEMMAS, NOUNS, replace=False)]
     found = {
         "caption": _captions(said),
         "concept": _concepts(said),
-        "score": _shuffled_scores(rng, said),
+        "score": _shuffled_scores(rng, said, n_layers),
         "invariance": pa.concat_tables([_invariance(rng, said), _cross_image(rng)]),
-        "shared_layer": _shared_layers(rng),
-        "specificity": _specificity(rng, said),
+        "shared_layer": _shared_layers(rng, n_layers),
+        "specificity": _specificity(rng, said, n_layers),
         "sensitivity": _sensitivity(rng, said),
     }
     return {name: table.cast(TABLES[name]) for name, table in found.items()}
@@ -100,7 +100,7 @@ def _concepts(said: list[tuple[str, str]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TABLES["concept"])
 
 
-def _shuffled_scores(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
+def _shuffled_scores(rng: np.random.Generator, said: list[tuple[str, str]], n_layers: int) -> pa.Table:
     """One method's rankings of the first pictures, in the original and shuffled: 1.8 million rows more."""
     keys = list(itertools.product(said[: SHUFFLED_IMAGES * NOUNS], _variants()))
     n = len(keys)
@@ -111,7 +111,7 @@ def _shuffled_scores(rng: np.random.Generator, said: list[tuple[str, str]]) -> p
             "noun": np.repeat([key[0][1] for key in keys], TOP_K),
             "method": np.full(n * TOP_K, CONTRIBUTION),
             "rank": np.tile(np.arange(1, TOP_K + 1), n),
-            "layer": rng.integers(0, 32, n * TOP_K),
+            "layer": rng.integers(0, n_layers, n * TOP_K),
             "unit": rng.integers(0, 300, n * TOP_K),
             "score": np.tile(np.linspace(9, 1, TOP_K), n),
             "activation": pa.nulls(n * TOP_K, pa.float32()),
@@ -160,14 +160,14 @@ def _cross_image(rng: np.random.Generator) -> pa.Table:
     )
 
 
-def _shared_layers(rng: np.random.Generator) -> pa.Table:
-    settings = list(itertools.product(LEMMAS, METHODS, KS, range(DRAWS), [5], range(32)))
+def _shared_layers(rng: np.random.Generator, n_layers: int) -> pa.Table:
+    settings = list(itertools.product(LEMMAS, METHODS, KS, range(DRAWS), [5], range(n_layers)))
     columns = dict(zip(TABLES["shared_layer"].names, map(list, zip(*settings, strict=True)), strict=False))
     n = len(settings)
     return pa.table(columns | {"n_shared": rng.integers(0, 3, n), "n_random": rng.random(n)})
 
 
-def _specificity(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
+def _specificity(rng: np.random.Generator, said: list[tuple[str, str]], n_layers: int) -> pa.Table:
     keys = [
         (image, one, other, method, is_control)
         for start in range(0, len(said), NOUNS)
@@ -181,7 +181,8 @@ def _specificity(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Ta
     n = len(keys)
     scores = rng.standard_normal(n)
     return pa.table(
-        columns | {"layer": rng.integers(0, 32, n), "unit": rng.integers(0, 300, n), "score": scores, "share": scores}
+        columns
+        | {"layer": rng.integers(0, n_layers, n), "unit": rng.integers(0, 300, n), "score": scores, "share": scores}
     ).select(TABLES["specificity"].names)
 
 

@@ -5,6 +5,7 @@ from random units, which is the worst case: no two rankings share more than chan
 `write_shard`, then `load_new_shards`. Prints median, worst and the ratio to the budget for each filter.
 
     python benchmarks/filter_latency.py [--images 500] [--repeats 15]
+    python benchmarks/filter_latency.py --shape 30x1536     # specimen-smollm's 46,080 units
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NOUNS_PER_IMAGE: Final = 5
 LEMMAS: Final = tuple(f"noun{i:02d}" for i in range(80))
 TOP_K: Final = 1000
 IMAGES_PER_SHARD: Final = 16
-MODEL: Final = ModelFacts("synthetic", "0" * 16, "synthetic", n_layers=32, d_mlp=11008)
+LLAVA: Final = "32x11008"
 TIME: Final = "2026-01-01T00:00:00+00:00"
 
 
@@ -47,9 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--shape", default=LLAVA, metavar="LxM", help=f"layers x units of each; default: {LLAVA}")
     arguments = parser.parse_args()
+    n_layers, d_mlp = map(int, arguments.shape.split("x"))
+    model = ModelFacts("synthetic", "0" * 16, "synthetic", n_layers, d_mlp)
     with tempfile.TemporaryDirectory() as folder:
-        n_rows = _build(Path(folder), arguments.images)
+        n_rows = _build(Path(folder), arguments.images, model)
         started = time.perf_counter()
         with Store.open(Path(folder)) as store:
             store.load_new_shards([store.runs_path])
@@ -101,20 +105,20 @@ def _seconds(query: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _build(cache_path: Path, n_images: int) -> int:
+def _build(cache_path: Path, n_images: int, model: ModelFacts) -> int:
     """Writes the shards; returns the number of score rows."""
     rng = np.random.default_rng(0)
     settings = ScoreSettings("synthetic", METHODS, TOP_K)
     run_path = shards.create_run(
-        cache_path / "runs", Run("synthetic", TIME, MODEL, "synthetic", "synthetic", settings, {})
+        cache_path / "runs", Run("synthetic", TIME, model, "synthetic", "synthetic", settings, {})
     )
     started = time.perf_counter()
     n_rows = 0
     for first in range(0, n_images, IMAGES_PER_SHARD):
-        tables = _shard(rng, range(first, min(first + IMAGES_PER_SHARD, n_images)))
+        tables = _shard(rng, range(first, min(first + IMAGES_PER_SHARD, n_images)), model)
         n_rows += len(tables["score"])
         shards.write_shard(run_path, f"batch-{first:06d}", tables)
-    shards.write_shard(run_path, "experiments", experiment_tables(rng))
+    shards.write_shard(run_path, "experiments", experiment_tables(rng, model.n_layers))
     shards.finish_run(run_path, Outcome(COMPLETE, TIME, 0.0))
     n_bytes = sum(path.stat().st_size for path in run_path.rglob("score.parquet"))
     seconds = time.perf_counter() - started
@@ -122,10 +126,10 @@ def _build(cache_path: Path, n_images: int) -> int:
     return n_rows
 
 
-def _shard(rng: np.random.Generator, images: range) -> dict[str, pa.Table]:
+def _shard(rng: np.random.Generator, images: range, model: ModelFacts) -> dict[str, pa.Table]:
     keys = [(f"{i:064x}", noun) for i in images for noun in rng.choice(LEMMAS, NOUNS_PER_IMAGE, replace=False)]
     n_rankings, n = len(keys) * len(METHODS), len(keys) * len(METHODS) * TOP_K
-    flat = np.concatenate([rng.choice(MODEL.n_units, TOP_K, replace=False) for _ in range(n_rankings)])
+    flat = np.concatenate([rng.choice(model.n_units, TOP_K, replace=False) for _ in range(n_rankings)])
     ids, nouns = np.array(keys).T
     columns = {
         "image_id": np.repeat(ids, n // len(keys)),
@@ -133,8 +137,8 @@ def _shard(rng: np.random.Generator, images: range) -> dict[str, pa.Table]:
         "noun": np.repeat(nouns, n // len(keys)),
         "method": np.tile(np.repeat(METHODS, TOP_K), len(keys)),
         "rank": np.tile(np.arange(1, TOP_K + 1), n_rankings),
-        "layer": flat // MODEL.d_mlp,
-        "unit": flat % MODEL.d_mlp,
+        "layer": flat // model.d_mlp,
+        "unit": flat % model.d_mlp,
         "score": -np.sort(-rng.standard_exponential((n_rankings, TOP_K), dtype=np.float32)).ravel(),
         "activation": rng.standard_normal(n, dtype=np.float32),
         "token_position": pa.nulls(n, pa.int32()),

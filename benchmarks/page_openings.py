@@ -4,11 +4,16 @@ A click in the sidebar to the end of the script's run, with all that it put on t
 in the first browser that asks a new server, in another one that has never seen Streamlit's files, and in a browser that
 has been there before. Prints medians over servers.
 
-    python benchmarks/page_openings.py [servers]
+    python benchmarks/page_openings.py [servers] [--cache CACHE]
+
+With a cache its runs are there besides the bundled one, and pages open on the newest: one of `specimen-smollm` tells
+whether 46,080 units are slower than the specimen's 3,072 (score it on the gallery, with the same studies, first).
 """
 
 from __future__ import annotations
 
+import argparse
+import shutil
 import statistics
 import sys
 import tempfile
@@ -32,14 +37,22 @@ IS_DONE: Final = """
 """
 
 
-def main(n_servers: int) -> None:
+def main() -> None:
     """Prints the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("servers", nargs="?", type=int, default=3)
+    parser.add_argument("--cache", type=Path, metavar="CACHE", help="of which runs are copied for each server")
+    options = parser.parse_args()
+    if options.cache and not (options.cache / "runs").is_dir():
+        parser.error(f"{options.cache} has no runs: mmn score --cache {options.cache} writes one")
     found: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for number in range(n_servers):
+        for number in range(options.servers):
             cache_path = Path(folder) / str(number)
             cache_path.mkdir()
+            if options.cache:
+                shutil.copytree(options.cache / "runs", cache_path / "runs")
             with served(ROOT / "app" / "main.py", cache_path) as address:
                 for (visit, name), seconds in [*_visits(browser, address, "new server"), *_visits(browser, address)]:
                     found.setdefault((visit, name), []).append(seconds)
@@ -72,4 +85,4 @@ def _seconds_to_open(page: Page, name: str) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main()

@@ -93,7 +93,7 @@ def write_captions(
     n_steps = len(output.logits)
     new_tokens = output.sequences[:, -n_steps:]
     _require_finite(model, inputs, new_tokens.tolist(), output.logits)
-    captions = tuple(_caption(model, row.tolist(), max_new_tokens) for row in new_tokens)
+    captions = tuple(caption_of(model, row.tolist(), max_new_tokens) for row in new_tokens)
     _assert_greedy(captions, output.logits)
     return captions, output.logits
 
@@ -179,7 +179,7 @@ def _ends(model: Model) -> frozenset[int]:
     return model.end_token_ids if placeholder is None else model.end_token_ids | {placeholder}
 
 
-def _caption(model: Model, new_tokens: list[int], max_new_tokens: int) -> GeneratedCaption:
+def caption_of(model: Model, new_tokens: list[int], max_new_tokens: int) -> GeneratedCaption:
     """Everything up to the first end token, what follows it is padding; or up to the limit, but no part of a word."""
     ends = _ends(model)
     n = next((index for index, token in enumerate(new_tokens) if token in ends), len(new_tokens))
