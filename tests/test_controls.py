@@ -21,6 +21,7 @@ from mmn import names
 from mmn.cli import main
 from mmn.core import Neuron
 from mmn.errors import UsageError
+from mmn.models import deltas
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import write_captions
@@ -440,7 +441,7 @@ def test_an_edit_s_other_noun_and_its_text(pictures: Path, checkpoint: Path, tin
     assert control["settings"]["other_noun"] == begun.other.lemma
     assert own["units"] != control["units"]
     assert set(own["perplexity"]) == {names.PLAIN_TEXT, names.CAPTIONS_TEXT}
-    with measure.deltas.applied(tiny, measure.deltas.load(file_of(cache / "edits", ids[0]))):
+    with deltas.applied(tiny, deltas.load(file_of(cache / "edits", ids[0]))):
         texts = plain_texts(tiny)
         after = nats(tiny, texts, lambda _n: nullcontext()) / sum(one.n_judged for one in texts)
     assert own["perplexity"][names.PLAIN_TEXT]["after"] == pytest.approx(math.exp(after), rel=1e-4)
