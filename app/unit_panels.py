@@ -37,7 +37,7 @@ def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
         return
     said = "Interpretable" if words.is_interpretable else "Not interpretable"
     st.badge(
-        f"{said} by {rows} rows",
+        f"{said} by {plain(rows)} rows",
         icon=":material/check:" if words.is_interpretable else ":material/question_mark:",
         color="green" if words.is_interpretable else "gray",
         help="Interpretable: at least 7 of its 10 tokens are English words of 3 letters or more (P1). Raw and centred "

@@ -46,14 +46,14 @@ GIVING = _names(
 # Elsewhere, and giving nothing but numbers and words of ours.
 OURS = _names(
     """count counted duration pace percent interval_words why k_text k_options describe_drop describe_own
-    describe_own_edit neuron_url len int round bool strftime b64encode"""
+    describe_own_edit told_generality without_general forms_of neuron_url len int round bool strftime b64encode"""
 )
 REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
     removeprefix _sentence"""
 )
 ESCAPING = {"Markdown": _names("plain code"), "HTML": _names("escape _cell scale_colours")}
-TYPES = ("int", "float", "bool", "Neuron", "Neuron | None", "list[Neuron]", "Sequence[Neuron]")
+TYPES = ("int", "float", "bool", "Neuron", "Neuron | None", "Neuron | UnitOfExpert", "list[Neuron]", "Sequence[Neuron]")
 NAMED = ("page.title", "job.button", "job.note")  # of the studies' declarations
 NUMBER = re.compile(r"[+,.\d]*[deEfgG%,]|%[-% a-zA-Z,:]+")  # how numbers and times are formatted
 
