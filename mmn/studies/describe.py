@@ -14,31 +14,31 @@ _HEAD = """# Figures
 
 Every chart of the dashboard, also as a file: `mmn figure NAME --run RUN --out F.svg` (or `.pdf`, `.png`, `.json` for
 Vega-Lite, `.csv` and `.parquet` for its rows, and `.tex`, a table of booktabs, where *also a table* stands below). A
-filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on standard
-error says which was taken. `python -m mmn.studies.describe` wrote this page.
+filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on
+standard error says which was taken. `python -m mmn.studies.describe` wrote this page.
 
 ## For a paper
 
 `--preset` takes a venue's columns and letters, `--width` one column or two (or inches), `--dpi` 300 or 600 for a PNG.
-No word is cut off or lies over another in the narrowest column; series differ in shape, dash, place or lightness, too. A
-chart of many concepts is as long as they are many: `--concepts` chooses. A PDF has its fonts in it, and the text of an
-SVG is text.
+No word is cut off or lies over another in the narrowest column; series differ in shape, dash, place or lightness,
+too. A chart of many concepts is as long as they are many: `--concepts` chooses. A PDF has its fonts in it, and the
+text of an SVG is text.
 """
 _AFTER_PRESETS = """
-`--caption` prints a draft of the caption: title, sample, interval, control, k as number and share, the scores with their
-definitions, model, revision or fingerprint, run and program. The page's *Export* shows the same.
+`--caption` prints a draft of the caption: title, sample, interval, control, k as number and share, the scores with
+their definitions, model, revision or fingerprint, run and program. The page's *Export* shows the same.
 
 ## Again
 
-Every file carries its recipe: the figure, what was looked at, run and model, layout, versions, and digests of the rows'
-columns and of the file. It is in an SVG's `<metadata>`, a PDF's information, a PNG's text chunk and `usermeta.mmn` of the
-Vega-Lite; beside a csv, parquet or tex it is `NAME.recipe.json`.
+Every file carries its recipe: the figure, what was looked at, run and model, layout, versions, and digests of the
+rows' columns and of the file. It is in an SVG's `<metadata>`, a PDF's information, a PNG's text chunk and
+`usermeta.mmn` of the Vega-Lite; beside a csv, parquet or tex it is `NAME.recipe.json`.
 
     mmn figure --recipe F.pdf --out again.pdf
 
-makes the same bytes of the same cache, on another machine, too, that has the same versions. Where something differs, the
-file is made of what is here, a line on standard error says what differs (model, rows, columns, versions, fonts), and the
-command ends with 1. Rows are rounded to nine digits.
+makes the same bytes of the same cache, on another machine, too, that has the same versions. Where something differs,
+the file is made of what is here, a line on standard error says what differs (model, rows, columns, versions, fonts),
+and the command ends with 1. Rows are rounded to nine digits.
 """
 
 
