@@ -77,7 +77,7 @@ def test_no_title_is_cut_in_one_column():
     run = RUN | {"model": "a-model-with-quite-a-long-name-7b-hf", "images": "coco:annotations.json:val2017"}
     svg = chart_bytes(CHARTS["layers"](KINDS["one"], run), KINDS["one"], "svg").decode()
     words, size = boxes(svg), canvas(svg)
-    of_run = [box for box in words if "model-with" in box.text or "pictures, all" in box.text]
+    of_run = [box for box in words if "model-with" in box.text or "n = 1 picture" in box.text]
     assert len(of_run) == 2, "broken into lines"
     assert all(is_inside(box, size) for box in words)
 
