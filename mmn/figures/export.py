@@ -108,7 +108,6 @@ def paper_spec(chart: alt.TopLevelMixin, layout: Layout = _USUAL, unshown: str =
     spec["config"] = paper_config(layout.size) | {k: v for k, v in own.items() if k not in ("view", "background")}
     spec["background"] = "white"
     spec["padding"] = 2
-    spec["config"]["aria"] = False  # words for screen readers, many times the size of what is drawn
     room = _sized(spec, width_pt)
     fitting.fit_title(spec, width_pt)
     fitting.fit_legends(spec, width_pt, layout.size, room.left)
@@ -140,7 +139,7 @@ def _sized(spec: dict[str, Any], width_pt: float) -> fitting.Room:
 def _bare(spec: dict[str, Any]) -> dict[str, Any]:
     """The same chart without title, legends, words above panels and tooltips."""
     bare = _without(spec, {"tooltip": _OUT, "legend": None})
-    bare["config"] = spec["config"] | {"legend": {"disable": True}}  # of those that no encoding mentions
+    bare["config"] = spec["config"] | {"legend": {"disable": True}, "aria": False}
     bare.pop("title", None)
     if "facet" in bare:
         bare["facet"]["header"] = {"labelExpr": "''"}

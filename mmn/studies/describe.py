@@ -14,8 +14,8 @@ _HEAD = """# Figures
 
 Every chart of the dashboard, also as a file: `mmn figure NAME --run RUN --out F.svg` (or `.pdf`, `.png`, `.json` for
 Vega-Lite, `.csv` and `.parquet` for its rows, and `.tex`, a table of booktabs, where *also a table* stands below). A
-filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on standard
-error says which was taken. `python -m mmn.studies.describe` wrote this page.
+filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on
+standard error says which was taken. `python -m mmn.studies.describe` wrote this page.
 
 ## For a paper
 

@@ -16,6 +16,7 @@ from mmn.figures.export import FORMATS, chart_bytes
 from mmn.figures.presets import PPI, PRESETS, Layout
 from mmn.figures.saving import form_of
 from mmn.figures.theme import FONT
+from tests.figures.boxes import boxes, canvas, is_inside
 from tests.figures.charts import CHARTS
 from tests.figures.test_layer_figure import RUN, rows
 
@@ -75,11 +76,10 @@ def test_csv_and_parquet_are_the_data(figure):
 def test_no_title_is_cut_in_one_column():
     run = RUN | {"model": "a-model-with-quite-a-long-name-7b-hf", "images": "coco:annotations.json:val2017"}
     svg = chart_bytes(CHARTS["layers"](KINDS["one"], run), KINDS["one"], "svg").decode()
-    subtitle = [
-        line for line in re.findall(r">([^<]+)</(?:text|tspan)>", svg) if "model-with" in line or "coco" in line
-    ]
-    assert len(subtitle) >= 2, "broken into lines"
-    assert max(map(len, subtitle)) <= 62
+    words, size = boxes(svg), canvas(svg)
+    of_run = [box for box in words if "model-with" in box.text or "n = 1 picture" in box.text]
+    assert len(of_run) == 2, "broken into lines"
+    assert all(is_inside(box, size) for box in words)
 
 
 def test_font_list_ends_in_a_generic_family():

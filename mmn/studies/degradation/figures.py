@@ -257,7 +257,7 @@ def _shape(field: str, shapes: Mapping[str, str], title: str | None = None) -> a
 
 def _named(field: str, looks: Mapping[str, str], title: str | None) -> dict[str, Any]:
     """What a legend says of a column's values; colours and shapes of the same values are one legend."""
-    legend = alt.Legend(title=title, orient="top", columns=3, symbolOpacity=1)
+    legend = alt.Legend(title=title, orient="top", columns=3, symbolOpacity=1, symbolStrokeWidth=1, symbolDash=[1, 0])
     scale = alt.Scale(domain=list(looks), range=list(looks.values()))
     return {"field": field, "type": "nominal", "sort": list(looks), "scale": scale, "legend": legend}
 
