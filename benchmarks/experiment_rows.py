@@ -116,6 +116,7 @@ def _shuffled_scores(rng: np.random.Generator, said: list[tuple[str, str]], n_la
             "score": np.tile(np.linspace(9, 1, TOP_K), n),
             "activation": pa.nulls(n * TOP_K, pa.float32()),
             "token_position": pa.nulls(n * TOP_K, pa.int32()),
+            "expert": pa.nulls(n * TOP_K, TABLES["score"].field("expert").type),
         }
     )
 

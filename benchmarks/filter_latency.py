@@ -22,8 +22,6 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from mmn.studies.scoring.layer_queries import LayerQueries
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.experiment_rows import experiment_queries, experiment_tables
@@ -31,6 +29,7 @@ from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.names import COMPLETE, CONTRIBUTION, ORIGINAL, RANDOM
 from mmn.runs import shards
 from mmn.store import Store
+from mmn.studies.scoring.layer_queries import LayerQueries
 from mmn.studies.tables import SCHEMAS
 
 BUDGET_S: Final = 0.3
@@ -110,7 +109,7 @@ def _build(cache_path: Path, n_images: int, model: ModelFacts) -> int:
     rng = np.random.default_rng(0)
     settings = ScoreSettings("synthetic", METHODS, TOP_K)
     run_path = shards.create_run(
-        cache_path / "runs", Run("synthetic", TIME, model, "synthetic", "synthetic", settings, {})
+        cache_path / "runs", Run("0" * 16, TIME, model, "synthetic", "synthetic", settings, {})
     )
     started = time.perf_counter()
     n_rows = 0
@@ -142,6 +141,7 @@ def _shard(rng: np.random.Generator, images: range, model: ModelFacts) -> dict[s
         "score": -np.sort(-rng.standard_exponential((n_rankings, TOP_K), dtype=np.float32)).ravel(),
         "activation": rng.standard_normal(n, dtype=np.float32),
         "token_position": pa.nulls(n, pa.int32()),
+        "expert": pa.nulls(n, SCHEMAS["score"].field("expert").type),
     }
     return {"image": _images(sorted(set(ids))), "concept": _concepts(keys), "score": pa.table(columns)}
 
