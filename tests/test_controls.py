@@ -370,7 +370,7 @@ def test_a_drop_is_the_noun_s_own_as_far_as_it_goes_beyond_each_control() -> Non
     assert part.judged == excess
     assert part.is_own is True
     assert part.perplexity["nats"] == pytest.approx(dict.fromkeys(("untouched", *part.beyond, names.TOP), math.e))
-    assert re.search(r"46 points \(95 % .*\) of the drop are the noun's own", describe_own(part, 100, ""))
+    assert re.search(r"46.0 points \(95 % .*\) of the drop are the noun's own", describe_own(part, 100, ""))
 
 
 def test_general_damage_is_said_not_to_be_the_noun_s_own() -> None:
