@@ -39,7 +39,7 @@ def forget_edit(cursor: duckdb.DuckDBPyConnection, run_id: str, edit_id: str) ->
 
 def shards_of_edit(edit_id: str) -> tuple[str, str]:
     """The shards that speak of an edit: of what it is and writes, and of what it does to text."""
-    return f"edit-{edit_id}", f"edit-{edit_id}"
+    return f"edit-{edit_id}", f"text-edit-{edit_id}"
 
 
 def restore(cursor: duckdb.DuckDBPyConnection, run_id: str) -> None:
