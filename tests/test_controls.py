@@ -35,7 +35,7 @@ from mmn.studies.degradation.interventions import logits_at, repeated
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.own import describe_own, own_parts
 from mmn.studies.degradation.summary import read_effects, summarise
-from mmn.studies.degradation.told import Told
+from mmn.studies.degradation.told import Said, Told
 from mmn.studies.editing.measure import edit, file_of, read_edit
 from mmn.studies.editing.pictures import EDITED
 from mmn.studies.editing.shares import describe_own_edit, own_share
@@ -211,6 +211,28 @@ def test_the_other_noun_is_of_another_picture_and_not_said_here(controlled: Path
     assert another["other_image_id"].nunique() > 1, "one picture for all would be no draw"
 
 
+def test_the_draw_is_seeded_and_leaves_out_words_and_first_tokens_that_are_said_here() -> None:
+    """By hand: `dogs` is the word `dog`, `doghouse` begins with its token; picture a says dog and tree."""
+
+    def said(image_id: str, *nouns: tuple[str, str, int]) -> tuple[Said, ...]:
+        return tuple(Said(image_id, noun, lemma, token_id) for noun, lemma, token_id in nouns)
+
+    here = said("a", ("dog", "dog", 1), ("tree", "tree", 2))
+    foreign = {
+        "b": said("b", ("dogs", "dog", 5)),
+        "c": said("c", ("doghouse", "doghouse", 1)),
+        "d": said("d", ("dogs", "dog", 5), ("cat", "cat", 3), ("boat", "boat", 4)),
+    }
+    told = Told({}, {"a": here, **foreign, **{str(n): said(str(n), ("cat", "cat", 3)) for n in range(6)}})
+    orders = [list(told.others("a", seed)) for seed in range(5)]
+    assert all(sorted(one) == ["0", "1", "2", "3", "4", "5", "d"] for one in orders)
+    assert len({one[0] for one in orders}) > 1
+    assert list(told.others("a", 3)) == orders[3]
+    drawn = {told.another("a", "d", lemma, seed).noun for lemma in ("dog", "tree") for seed in range(8)}
+    assert drawn == {"cat", "boat"}
+    assert sorted(told.token_ids.tolist()) == [1, 2, 3, 4, 5]
+
+
 def test_its_units_are_that_noun_s_and_what_is_stored_is_what_weights_without_them_compute(
     controlled: Path, tiny: Model
 ) -> None:
@@ -371,7 +393,7 @@ def test_a_drop_is_the_noun_s_own_as_far_as_it_goes_beyond_each_control() -> Non
     assert part.judged == excess
     assert part.is_own is True
     assert part.perplexity["nats"] == pytest.approx(dict.fromkeys(("untouched", *part.beyond, names.TOP), math.e))
-    assert re.search(r"46 points \(95 % .*\) of the drop are the noun's own", describe_own(part, 100, ""))
+    assert re.search(r"46.0 points \(95 % .*\) of the drop are the noun's own", describe_own(part, 100, ""))
 
 
 def test_general_damage_is_said_not_to_be_the_noun_s_own() -> None:

@@ -471,7 +471,7 @@ def test_p2_s_noise_is_absolute_and_its_options_can_be_overridden(
     assert {(one["method"], one["selection"]) for one in told} == {
         (method, selection)
         for method in (names.CONTRIBUTION, names.CONTRIBUTION_ACTFN)
-        for selection in (names.TOP, names.RANDOM_PICTURE)
+        for selection in (names.TOP, names.ANOTHER, names.RANDOM_PICTURE)
     }
     effect = tables(cache)["effect"]
     assert set(effect["draw"]) == {0}
@@ -481,7 +481,9 @@ def test_p2_s_noise_is_absolute_and_its_options_can_be_overridden(
     assert main([*preset, *more]) == 0
     told = json.loads(capfd.readouterr().out)["effects"]
     assert {one["sigma_unit"] for one in told} == {names.COLUMN_NORM}
-    assert {(one["method"], one["selection"]) for one in told} == {("activation", "top"), ("activation", "random")}
+    assert {(one["method"], one["selection"]) for one in told} == {
+        ("activation", selection) for selection in (names.TOP, names.ANOTHER, names.RANDOM)
+    }
 
 
 def test_p2_s_settings_of_noise_are_not_for_zeroing(scored: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -503,7 +505,7 @@ def test_the_command_measures_and_says_what(cache: Path, capfd: pytest.CaptureFi
         moved.rename(source)
     said = json.loads(capfd.readouterr().out)
     assert said == said | {"kind": "ablate", "n_failed": 1, "database": "loaded", "metric": "word-f1-v1"}
-    assert [one["selection"] for one in said["effects"]] == list(names.SELECTIONS)
+    assert [one["selection"] for one in said["effects"]] == ["top", "interpretable", "another", "random"]
     assert {one["n_images"] for one in said["effects"]} == {2}
     found = tables(cache)
     assert found["failure"]["stage"].tolist() == ["degrade"]

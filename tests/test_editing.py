@@ -257,11 +257,12 @@ def test_an_edit_and_its_controls_are_written_and_the_weights_are_what_they_were
     edits = table(cache, "edit").set_index("edit_id").loc[edit_ids]
     assert edits[["algorithm", "selection"]].to_numpy().tolist() == [
         ["p2", "top"],
+        ["p2", "another"],
         ["p2", "random"],
         ["rank-one", "top"],
     ]
-    assert edits["method"].tolist()[:2] == [names.CONTRIBUTION_FOLDED, names.RANDOM]
-    assert [len(json.loads(units)) for units in edits["units"]] == [6, 6, tiny.facts.d_mlp]
+    assert edits["method"].tolist()[:3] == [names.CONTRIBUTION_FOLDED, names.CONTRIBUTION_FOLDED, names.RANDOM]
+    assert [len(json.loads(units)) for units in edits["units"]] == [6, 6, 6, tiny.facts.d_mlp]
     for edit_id, row in edits.iterrows():
         settings = json.loads(row["settings"])
         assert settings["checksum_before"] == settings["checksum_after_undo"] == before

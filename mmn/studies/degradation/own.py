@@ -118,7 +118,8 @@ def own_parts(means: pd.DataFrame, n_units: int) -> list[OwnPart]:
     top = rows[(rows["selection"] == TOP) & (rows["k"] > 0) & (rows["sigma"] != 0)]
     found = []
     for (method, positions, sigma), line in top.groupby(["method", "positions", "sigma"], sort=False):
-        here = rows[(rows["method"] == method) & (rows["positions"] == positions) & (rows["sigma"] == sigma)]
+        is_noise = (rows["sigma"] == sigma) | (rows["sigma"] == 0)  # where lines against sigma begin
+        here = rows[(rows["method"] == method) & (rows["positions"] == positions) & is_noise]
         noise = None if sigma < 0 else float(sigma)
         found += [_part(here, method, positions, noise, k) for k in usual_ks(line["k"], n_units)]
     return found
@@ -137,9 +138,10 @@ def usual_ks(ks: Sequence[int] | pd.Series, n_units: int) -> list[int]:
 
 def _part(rows: pd.DataFrame, method: str, positions: str, sigma: float | None, k: int) -> OwnPart:
     """`rows` are all lines of one method, place and size of noise."""
-    at_k = {name: _by_picture(line) for name, line in rows[rows["k"] == k].groupby("selection")}
+    is_untouched = (rows["k"] == 0) | (rows["sigma"] == 0)
+    at_k = {name: _by_picture(line) for name, line in rows[(rows["k"] == k) & ~is_untouched].groupby("selection")}
     own = at_k[TOP]
-    first = rows[(rows["selection"] == TOP) & (rows["k"] == 0)]
+    first = rows[(rows["selection"] == TOP) & is_untouched & rows["k"].isin([0, k])]
     untouched = _by_picture(first if len(first) else rows[rows["selection"] == TOP])
     beyond = {name: _beyond(own, at_k[name]) for name in CONTROLS if name in at_k}
     lines = {"untouched": untouched} if len(first) else {}
@@ -234,13 +236,13 @@ def _verdict(part: OwnPart) -> str:
 
 
 def _points(one: Interval) -> str:
-    """`12 points (95 % interval 3 to 20)`: of the untouched probability."""
+    """`12.1 points (95 % interval 3.0 to 20.2)`: of the untouched probability."""
     ends = why_none(one.n) if np.isnan(one.low) else f"95 % interval {_hundred(one.low)} to {_hundred(one.high)}"
     return f"{_hundred(one.mean)} points ({ends})"
 
 
 def _hundred(share: float) -> str:
-    return percent(share).removesuffix(" %")
+    return percent(share, 1).removesuffix(" %")
 
 
 def _shares(part: OwnPart) -> str:
