@@ -383,8 +383,8 @@ def as_int8(module: nn.Module) -> nn.Module:
             "mlp.down_proj of layer 2 is a tests.test_checkpoints.Quantised",
         ),
         (
-            replaced("model.language_model.layers.2.mlp.down_proj", lambda _one: nn.Linear(FFN + 1, WIDTH)),
-            "layer 2 is 32 × 49, expected 32 × 48",
+            replaced("model.language_model.layers.2.mlp.down_proj", lambda _one: nn.Linear(FFN, WIDTH + 1)),
+            "layer 2 is 33 × 48, expected 32 × 48",
         ),
     ],
 )

@@ -212,7 +212,7 @@ def test_a_broken_model_is_refused_in_one_line(mmn, checkpoint, pictures, tmp_pa
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        ("florence2", "an encoder and a decoder"),
+        ("florence2", "norms the residual stream itself"),
         ("pi0", "a robot's actions"),
         ("gpt2", "is no vision-language model of transformers"),
     ],
@@ -452,7 +452,7 @@ def test_models_lists_every_type_with_what_it_gives_or_the_reason_against_it(mmn
     assert [row["family"] for row in rows] == [one.model_type for one in all_tried()]
     assert all(row["note"] for row in rows if row["supported"] == "no")
     assert "florence2" in (said := mmn("models").out)
-    assert "an encoder and a decoder" in said
+    assert "norms the residual stream itself" in said
 
 
 # the door
