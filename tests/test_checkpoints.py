@@ -384,7 +384,7 @@ def as_int8(module: nn.Module) -> nn.Module:
         ),
         (
             replaced("model.language_model.layers.2.mlp.down_proj", lambda _one: nn.Linear(FFN, WIDTH + 1)),
-            "layer 2 is 33 × 48, expected 32 × 48",
+            "layer 2 is 33 × 48, expected 32 rows",
         ),
     ],
 )

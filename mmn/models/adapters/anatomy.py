@@ -310,6 +310,7 @@ def _require_floats(name: str, module: nn.Module) -> None:
 def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
     """Every FFN reads m units and writes to the stream that the unembedding reads: no projection in between."""
     d, m = anatomy.unembedding.in_features, anatomy.d_mlp
+    _require_no_ffn_left_out(anatomy, found)
     _require_experts_sizes(anatomy, found)
     for layer in range(len(anatomy.ffn_outs)):
         n_out, n_in = anatomy.w_out(layer).shape
@@ -318,6 +319,17 @@ def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
                 f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {n_out} × {n_in}, "
                 f"expected {d} × {m}, what {found.head} reads and layer 0 has: a projection in between is not supported"
             )
+
+
+def _require_no_ffn_left_out(anatomy: Anatomy, found: Structure) -> None:
+    """A layer without units has no module where others have their FFN's output: it would be one of a wrong size."""
+    paths = {matrix.path for layer in found.layers for matrix in layer.ffn_outs}
+    for number, layer in enumerate(found.layers):
+        there = paths & dict(anatomy.layers[number].named_modules()).keys() if not layer.ffn_outs else set()
+        for path in sorted(there):
+            size = " × ".join(map(str, anatomy.layers[number].get_submodule(path).weight.shape))
+            wanted = f"expected {anatomy.unembedding.in_features} rows, what {found.head} reads"
+            raise UnsupportedModelError(f"{path} of layer {number} is {size}, {wanted}")
 
 
 def _require_experts_sizes(anatomy: Anatomy, found: Structure) -> None:
