@@ -327,7 +327,8 @@ def _require_no_ffn_left_out(anatomy: Anatomy, found: Structure) -> None:
     for number, layer in enumerate(found.layers):
         there = paths & dict(anatomy.layers[number].named_modules()).keys() if not layer.ffn_outs else set()
         for path in sorted(there):
-            size = " × ".join(map(str, anatomy.layers[number].get_submodule(path).weight.shape))
+            (weight, *_) = anatomy.layers[number].get_submodule(path).parameters()
+            size = " × ".join(map(str, weight.shape))
             wanted = f"expected {anatomy.unembedding.in_features} rows, what {found.head} reads"
             raise UnsupportedModelError(f"{path} of layer {number} is {size}, {wanted}")
 
