@@ -37,7 +37,7 @@ from mmn.studies.degradation.own import describe_own, own_parts
 from mmn.studies.degradation.summary import read_effects, summarise
 from mmn.studies.degradation.told import Said, Told
 from mmn.studies.editing.measure import edit, file_of, read_edit
-from mmn.studies.editing.pictures import EDITED
+from mmn.studies.editing.pictures import EDITED, OtherNoun, another_noun
 from mmn.studies.editing.shares import describe_own_edit, own_share
 from tests.scored import run_path_of, tables_of
 from tests.test_degradation import columns_changed, logits
@@ -458,6 +458,10 @@ def test_an_edit_s_other_noun_and_its_text(pictures: Path, checkpoint: Path, tin
         lemmas = {one.lemma for one in told.nouns[image_id]}
         assert begun.other.lemma in lemmas
         assert NOUN not in lemmas
+    both = {str(n): (Said(str(n), NOUN, NOUN, 1), Said(str(n), "kite", "kite", 9998)) for n in range(9)}
+    by_hand = Told({}, both | {"x": (Said("x", "drum", "drum", 9999),)})
+    assert {another_noun(by_hand, begun.split, seed) for seed in range(4)} == {OtherNoun("drum", ("x",))}
+    assert another_noun(Told({}, both), begun.split, 0) is None
     ids = edit(tiny, run_path, cache / "edits", [QUICK, another])
     own, control = (read_edit(run_path, one) for one in ids)
     assert control["settings"]["other_noun"] == begun.other.lemma
