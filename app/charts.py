@@ -22,7 +22,7 @@ from mmn.figures.carriers import BESIDE_ENDING
 from mmn.figures.export import DRAWN, FORMATS, unshown
 from mmn.figures.figure import Drawn, draw
 from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
-from mmn.figures.saving import forms_of, saved
+from mmn.figures.saving import figure_file, forms_of
 from mmn.figures.theme import NUMBERS, wrap
 from mmn.studies.registry import FIGURES
 from mmn.view import View
@@ -182,7 +182,7 @@ def _download(figure: Drawn, form: str, layout: Layout, name: str) -> None:
     laid_out = f"-{layout.preset}-{layout.width}" if form in DRAWN else ""
     st.download_button(
         _SPELLED.get(form, form.upper()),
-        data=lambda: saved(figure, form, layout).content,
+        data=lambda: figure_file(figure, form, layout).content,
         file_name=file_name(f"{name}{laid_out}.{form}"),
         mime=FORMATS[form],
         key=f"{form}-{name}",
@@ -194,7 +194,7 @@ def _download_recipe(figure: Drawn, layout: Layout, name: str) -> None:
     """The recipe of the rows as CSV, which have no place for one."""
     st.download_button(
         "Recipe",
-        data=lambda: saved(figure, "csv", layout).beside or b"",
+        data=lambda: figure_file(figure, "csv", layout).beside or b"",
         file_name=file_name(f"{name}.csv{BESIDE_ENDING}"),
         mime=FORMATS["json"],
         key=f"recipe-{name}",
