@@ -117,8 +117,9 @@ def export_control(figure: Drawn) -> None:
     with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
         layout = _chosen_layout(name)
         with st.container(horizontal=True):
-            for form in forms_of(figure):
-                _download(figure, form, layout, name)
+            for form in ("svg", "pdf", "png", "json", "csv", "parquet", "tex"):
+                if form in forms_of(figure):
+                    _download(figure, form, layout, name)
             _download_recipe(figure, layout, name)
         st.caption(
             f"On white, text as text, letters from {layout.size:g} pt; every file carries its recipe, from which "
