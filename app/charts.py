@@ -123,7 +123,7 @@ def export_control(figure: Drawn) -> None:
             _download_recipe(figure, layout, name)
         st.caption(
             f"On white, text as text, letters from {layout.size:g} pt; every file carries its recipe, from which "
-            "`mmn figure --recipe FILE` makes it again. CSV, Parquet and TeX hold the rows: their recipe is a file of "
+            "`--recipe FILE` makes it again. CSV, Parquet and TeX hold the rows: their recipe is a file of "
             "its own."
         )
         st.caption(f"From a terminal: {code(command(figure, layout))}")
