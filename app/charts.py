@@ -22,7 +22,7 @@ from mmn.figures.carriers import BESIDE_ENDING
 from mmn.figures.export import DRAWN, FORMATS, unshown
 from mmn.figures.figure import Drawn, draw
 from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
-from mmn.figures.saving import forms_of, saved
+from mmn.figures.saving import figure_file, forms_of
 from mmn.figures.theme import NUMBERS, wrap
 from mmn.studies.registry import FIGURES
 from mmn.view import View
@@ -117,12 +117,13 @@ def export_control(figure: Drawn) -> None:
     with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
         layout = _chosen_layout(name)
         with st.container(horizontal=True):
-            for form in forms_of(figure):
-                _download(figure, form, layout, name)
+            for form in ("svg", "pdf", "png", "json", "csv", "parquet", "tex"):
+                if form in forms_of(figure):
+                    _download(figure, form, layout, name)
             _download_recipe(figure, layout, name)
         st.caption(
             f"On white, text as text, letters from {layout.size:g} pt; every file carries its recipe, from which "
-            "`mmn figure --recipe FILE` makes it again. CSV, Parquet and TeX hold the rows: their recipe is a file of "
+            "`--recipe FILE` makes it again. CSV, Parquet and TeX hold the rows: their recipe is a file of "
             "its own."
         )
         st.caption(f"From a terminal: {code(command(figure, layout))}")
@@ -182,7 +183,7 @@ def _download(figure: Drawn, form: str, layout: Layout, name: str) -> None:
     laid_out = f"-{layout.preset}-{layout.width}" if form in DRAWN else ""
     st.download_button(
         _SPELLED.get(form, form.upper()),
-        data=lambda: saved(figure, form, layout).content,
+        data=lambda: figure_file(figure, form, layout).content,
         file_name=file_name(f"{name}{laid_out}.{form}"),
         mime=FORMATS[form],
         key=f"{form}-{name}",
@@ -194,7 +195,7 @@ def _download_recipe(figure: Drawn, layout: Layout, name: str) -> None:
     """The recipe of the rows as CSV, which have no place for one."""
     st.download_button(
         "Recipe",
-        data=lambda: saved(figure, "csv", layout).beside or b"",
+        data=lambda: figure_file(figure, "csv", layout).beside or b"",
         file_name=file_name(f"{name}.csv{BESIDE_ENDING}"),
         mime=FORMATS["json"],
         key=f"recipe-{name}",

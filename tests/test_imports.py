@@ -123,7 +123,7 @@ def shows_a_chart(source: str) -> bool:
 
 
 def exports_a_chart(source: str) -> bool:
-    return bool(calls(ast.parse(source), r"save_figure|saved|chart_bytes"))
+    return bool(calls(ast.parse(source), r"save_figure|figure_file|chart_bytes"))
 
 
 def imported(source: str) -> Iterator[str]:
@@ -253,7 +253,7 @@ def test_what_belongs_in_one_place_is_only_there(does, allowed):
         (shows_a_chart, "st.altair_chart(chart)"),
         (shows_a_chart, "st.line_chart(data)"),
         (exports_a_chart, "data = chart_bytes(chart, data, 'svg')"),
-        (exports_a_chart, "content = saved(drawn, 'svg', layout).content"),
+        (exports_a_chart, "content = figure_file(drawn, 'svg', layout).content"),
         (makes_charts, "from mmn.studies.lens.figures import noun_shares"),
         (makes_charts, "from mmn.studies.invariance import cross_image_figures\nfrom altair import Chart"),
         (makes_charts, "import altair as alt"),

@@ -40,7 +40,7 @@ class Saved:
         return self.recipe.to_json().encode() + b"\n" if self.recipe.form in BESIDE else None
 
 
-def saved(drawn: Drawn, form: str, layout: Layout) -> Saved:
+def figure_file(drawn: Drawn, form: str, layout: Layout) -> Saved:
     """The file of a figure.
 
     Raises:
@@ -63,7 +63,7 @@ def save_figure(drawn: Drawn, path: Path, layout: Layout) -> Recipe:
         OSError: it cannot be written.
     """
     form = form_of(path)
-    made = saved(drawn, form, layout)
+    made = figure_file(drawn, form, layout)
     path.write_bytes(made.content)
     if made.beside is not None:
         path.with_name(path.name + BESIDE_ENDING).write_bytes(made.beside)

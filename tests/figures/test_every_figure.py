@@ -14,7 +14,7 @@ from mmn.figures import fitting
 from mmn.figures.captions import caption
 from mmn.figures.export import chart_bytes, paper_spec
 from mmn.figures.presets import NARROWEST, PRESETS, Layout
-from mmn.figures.saving import saved
+from mmn.figures.saving import figure_file
 from mmn.figures.tables import booktabs
 from mmn.studies.registry import FIGURES
 from tests.figures.boxes import boxes, canvas, is_inside, overlap
@@ -96,7 +96,7 @@ def test_a_table_has_a_line_for_each_row_and_no_stray_sign(name: str, opened) ->
 
 @pytest.mark.parametrize("form", ["svg", "pdf", "png", "json", "csv", "parquet", "tex"])
 def test_a_file_is_the_same_bytes_each_time(form: str, opened) -> None:
-    one, other = (saved(drawn_of("sensitivity", opened), form, NARROW) for _ in range(2))
+    one, other = (figure_file(drawn_of("sensitivity", opened), form, NARROW) for _ in range(2))
     assert one.content == other.content
     assert one.beside == other.beside
 

@@ -47,7 +47,7 @@ def assert_same(element, figure: Drawn) -> None:
 
 
 def side(figure: Drawn, is_control: bool) -> Drawn:
-    return figure.where(figure.rows.data["is_control"] == is_control)
+    return figure.where("is_control", is_control)
 
 
 @pytest.mark.parametrize("is_control", [False, True])
