@@ -42,8 +42,8 @@ class _Help(argparse.HelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, through the same door as every other error."""
 
-    def __init__(self, *arguments: Any, formatter_class: type[argparse.HelpFormatter] = _Help, **options: Any) -> None:
-        super().__init__(*arguments, formatter_class=formatter_class, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**({"formatter_class": _Help} | options))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
