@@ -12,7 +12,7 @@ from mmn.specimen.world import NOUNS, PLACES
 TEMPLATE_PATH: Final = Path(__file__).parent / "card.md"
 MAP_TEMPLATE_PATH: Final = Path(__file__).parent / "card-smollm.md"
 STYLES: Final = {"noto": "Noto, as the gallery's", "fluent": "Fluent", "twemoji": "Twemoji, never trained on"}
-COLUMNS: Final = ("noun_recall", "noun_precision", "noun_kinds_recall", "of_probe", "place", "exact")
+COLUMNS: Final = ("noun_recall", "noun_precision", "noun_kinds_recall", "of_probe", "place", "place_probe", "exact")
 ABOUT: Final = {
     "specimen": "Everything in it was trained on pictures.",
     "specimen-frozen": "Its feed-forward layers, embeddings and unembedding were trained on text alone and then "
@@ -35,7 +35,8 @@ def card_of_map(path: Path) -> str:
     found = json.loads((path / "evaluation.json").read_text())
     rows = []
     for style, title in STYLES.items():
-        values = found[style] | {"of_probe": found[style]["noun_kinds_recall"] / found["probe"][style]}
+        of_probe = found[style]["noun_kinds_recall"] / found["probe"][style]
+        values = found[style] | {"of_probe": of_probe, "place_probe": found["place_probe"][style]}
         rows.append(f"| {title} | " + " | ".join(f"{values[column]:.3f}" for column in COLUMNS) + " |")
     photographs = found["photographs"]
     named = f"Of {photographs['n']} photographs whose noun it knows it names {photographs['named']}"

@@ -24,7 +24,7 @@ from mmn.models.model import Model
 from mmn.specimen import DISPLAY_SIDE, MAP_PATHS
 from mmn.specimen.evaluate import judge, objects_in
 from mmn.specimen.features import Eye, cached_features, fresh_scenes, states_of
-from mmn.specimen.probe import fit_probe, probe_recall
+from mmn.specimen.probe import fit_probe, place_accuracy, probe_recall
 from mmn.specimen.render import NOTO, SHEETS, render, to_image
 from mmn.specimen.world import NOUNS, Scene
 
@@ -48,7 +48,7 @@ def main() -> None:
             report["shuffled"] = judge(captions[SHIFT:] + captions[:SHIFT], scenes)
             report["examples"] = captions[:12]
     if arguments.features:
-        report["probe"], report["n_probe"] = probe_of(arguments.features, scenes), N_FITTED
+        report |= probes_of(arguments.features, scenes)
     if arguments.photos:
         report["photographs"] = photographs(model, arguments.photos)
     text = json.dumps(report, indent=2)
@@ -69,11 +69,12 @@ def caption(model: Model, images: Sequence[Image.Image]) -> list[str]:
     return captions
 
 
-def probe_of(folder: Path, scenes: list[Scene]) -> dict[str, float]:
-    """Noun recall of a linear probe, by style."""
+def probes_of(folder: Path, scenes: list[Scene]) -> dict[str, Any]:
+    """Noun recall and place accuracy of linear probes, by style, and how many scenes they were fitted on."""
     features, eye = cached_features(folder, N_FITTED, "train-0"), Eye()
-    probe = fit_probe(features)
-    return {style: probe_recall(probe, states_of(eye, scenes, style), scenes) for style in SHEETS}
+    probe, states = fit_probe(features), {style: states_of(eye, scenes, style) for style in SHEETS}
+    recall = {style: probe_recall(probe, seen, scenes) for style, seen in states.items()}
+    return {"probe": recall, "place_probe": place_accuracy(features, states, scenes), "n_probe": N_FITTED}
 
 
 def photographs(model: Model, folder: Path) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from mmn.specimen import linear_map
 from mmn.specimen.evaluate import judge
 from mmn.specimen.features import BATCH, D_IMAGE, N_PLACES, Features, cached_features, moments
 from mmn.specimen.linear_map import IGNORED, PROMPT, Reader, Recipe, batch_rows, encode, frozen_digest, train
-from mmn.specimen.probe import fit_probe, probe_recall
+from mmn.specimen.probe import fit_probe, place_accuracy, probe_recall
 from mmn.specimen.render import SHEETS, render
 from mmn.specimen.tokenizer import build_tokenizer
 from mmn.specimen.varied import LARGE_SIDES, TRAINED_STYLES, UNSEEN_STYLE, sample_large, sample_varied
-from mmn.specimen.world import NOUNS, Placement, Scene, caption_of, sample_scene
+from mmn.specimen.world import NOUNS, PLACES, Placement, Scene, caption_of, sample_scene
 
 N_SCENES, D, WIDTH = 24, 20, 32
 
@@ -165,14 +165,21 @@ def test_styles_show_the_same_scene_in_other_glyphs() -> None:
 def test_a_probe_finds_what_is_there_and_nothing_where_there_is_nothing() -> None:
     rng = random.Random(0)
     scenes = [sample_scene(rng) for _ in range(400)]
-    states = torch.randn(len(scenes), 9, 100) * 0.02
+    width = len(NOUNS) + len(PLACES)
+    states = torch.randn(len(scenes), 9, width) * 0.02
     for row, scene in enumerate(scenes):
         for place, noun in enumerate(scene.nouns):
             states[row, place, NOUNS.index(noun)] += 1
     made = Features(states[:300], [caption_of(scene) for scene in scenes[:300]])
     assert probe_recall(fit_probe(made), states[300:], scenes[300:]) > 0.9
-    noise = Features(torch.randn(300, 9, 100), made.captions)
-    assert probe_recall(fit_probe(noise), torch.randn(100, 9, 100), scenes[300:]) < 0.1
+    for row, scene in enumerate(scenes):
+        states[row, :, -1 - list(PLACES).index(scene.place)] += 1
+    shown = {"shown": states[300:], "unseen": torch.randn(100, 9, width)}
+    places = place_accuracy(made, shown, scenes[300:])
+    assert places["shown"] > 0.9
+    assert places["unseen"] < 0.3
+    noise = Features(torch.randn(300, 9, width), made.captions)
+    assert probe_recall(fit_probe(noise), torch.randn(100, 9, width), scenes[300:]) < 0.1
 
 
 def test_captions_are_judged_by_nouns_and_place() -> None:
