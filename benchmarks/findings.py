@@ -2,6 +2,7 @@
 
     python benchmarks/findings.py CACHE            # hours on a slow machine; what is there already is not done again
     python benchmarks/findings.py CACHE --only fields specificity
+    python benchmarks/findings.py CACHE --shipped specimen-smollm   # the tables of a run that ships, in a minute
 
 Nothing here is timed. A number with brackets is a mean and its 95 % interval by picture (docs/methods.md).
 """
@@ -17,16 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mmn.store.rankings import RankingQueries
-from mmn.studies.annotate.queries import FieldQueries
-from mmn.studies.degradation.queries import EffectFilter, EffectQueries
-from mmn.studies.invariance.cross_image_queries import CrossImageQueries
-from mmn.studies.invariance.queries import InvarianceQueries
-from mmn.studies.scoring.layer_queries import LayerQueries
-from mmn.studies.selectivity.queries import SelectivityQueries
-from mmn.studies.sensitivity.queries import SensitivityQueries
-from mmn.studies.specificity.queries import SpecificityQueries
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
@@ -34,9 +25,25 @@ import pandas as pd
 from mmn import names
 from mmn.cli import DONE, main
 from mmn.reading.nouns import lemma_of
+from mmn.runs import shards
+from mmn.specimen import RUN_PATHS
+from mmn.specimen.ship import SHIPMENTS
 from mmn.specimen.world import PLACES
 from mmn.store import Store
+from mmn.store.generality import GeneralityQueries
+from mmn.store.rankings import RankingQueries
+from mmn.studies.annotate.queries import FieldQueries
 from mmn.studies.degradation.curves import curves
+from mmn.studies.degradation.own import describe_own, own_parts
+from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+from mmn.studies.invariance.cross_image_queries import CrossImageQueries
+from mmn.studies.invariance.queries import InvarianceQueries
+from mmn.studies.lens.queries import LensQueries
+from mmn.studies.lens.rows import layer_shares, nearest_result
+from mmn.studies.scoring.layer_queries import LayerQueries
+from mmn.studies.selectivity.queries import SelectivityQueries
+from mmn.studies.sensitivity.queries import SensitivityQueries
+from mmn.studies.specificity.queries import SpecificityQueries
 
 LOOKING: Final = "contribution,contribution-folded,attribution,attribution-act,activation"
 ALL: Final = (
@@ -82,12 +89,13 @@ def mean(row: Any, name: str, digits: int = 3) -> str:
 
 def layers(store: Store, run: dict[str, Any]) -> None:
     methods = store.score_methods(run["run_id"])
-    found = store.ask(LayerQueries).distribution(run["run_id"], methods, [units_of(run, 0.014)])
+    k = kept(run, 0.014)
+    found = store.ask(LayerQueries).distribution(run["run_id"], methods, [k])
     for quantity in ("n_units", "mean_units"):
         if quantity in found:
             wide = found.pivot(index="method", columns="layer", values=quantity).loc[methods]
             rows = [(method, *(number(v, 1) if v % 1 else int(v) for v in wide.loc[method])) for method in methods]
-            section(f"Layers: {quantity}", ["ranking", *map(str, wide.columns)], rows)
+            section(f"Layers: {quantity} of the top {k}", ["ranking", *map(str, wide.columns)], rows)
 
 
 def agreement(store: Store, run: dict[str, Any]) -> None:
@@ -98,9 +106,9 @@ def agreement(store: Store, run: dict[str, Any]) -> None:
         ("attribution", "attribution-act"),
         ("contribution", "attribution"),
     ]
-    rows = []
-    for a, b in pairs:
-        shared = store.ask(RankingQueries).overlap(run["run_id"], a, b, [10, 100])
+    rows, there = [], store.score_methods(run["run_id"])
+    for a, b in [pair for pair in pairs if set(pair) <= set(there)]:
+        shared = store.ask(RankingQueries).overlap(run["run_id"], a, b, [10, most_of(run)])
         rho = pd.Series(store.ask(RankingQueries).correlation(run["run_id"], a, b)).rename(
             {"low": "spearman_low", "high": "spearman_high"}
         )
@@ -113,8 +121,12 @@ def agreement(store: Store, run: dict[str, Any]) -> None:
                 f"{rho['n_images']:.0f}, {rho['n']:.0f}, {rho['n_units']:.0f}",
             )
         )
-    section("Do the rankings agree?", ["", "k = 10", "k = 100", "Spearman, union", "pictures, nouns, units"], rows)
-    control = store.ask(RankingQueries).control_overlap(run["run_id"], units_of(run, 0.014))
+    section(
+        "Do the rankings agree?",
+        ["", "k = 10", f"k = {most_of(run)}", "Spearman, union", "pictures, nouns, units"],
+        rows,
+    )
+    control = store.ask(RankingQueries).control_overlap(run["run_id"], kept(run, 0.014))
     section("Controls", list(control.columns), control.round(4).itertuples(index=False))
 
 
@@ -183,7 +195,10 @@ def selectivity(store: Store, run: dict[str, Any]) -> None:
 
 
 def invariance(store: Store, run: dict[str, Any]) -> None:
-    methods, ks = store.score_methods(run["run_id"]), [units_of(run, 0.014), 100, units_of(run, 0.25)]
+    methods, ks = (
+        store.score_methods(run["run_id"]),
+        sorted({kept(run, 0.014), most_of(run), kept(run, 0.25)}),
+    )
     found = store.ask(InvarianceQueries).curves(run["run_id"], methods, ks)
     rows = [
         (
@@ -204,7 +219,7 @@ def cross_image(store: Store, run: dict[str, Any]) -> None:
     measured = measured[measured["kind"] == "cross-image"]
     rows = []
     for method in dict.fromkeys(measured["method"]):
-        of = store.ask(CrossImageQueries).by_concept(run["run_id"], method, 100, 5)
+        of = store.ask(CrossImageQueries).by_concept(run["run_id"], method, most_of(run), 5)
         several = of["n_draws"] > 1
         rows.append(
             (
@@ -217,7 +232,7 @@ def cross_image(store: Store, run: dict[str, Any]) -> None:
             )
         )
     section(
-        "Five pictures of a noun, k = 100",
+        f"Five pictures of a noun, k = {most_of(run)}",
         ["ranking", "mean over nouns", "lowest to highest noun", "random", "nouns", "survive BH"],
         rows,
     )
@@ -259,6 +274,99 @@ def ablation(store: Store, run: dict[str, Any]) -> None:
         section(f"Ablation, {title}", ["ranking", "units", *map(str, ks), "pictures"], rows)
 
 
+def own_parts_of(store: Store, run: dict[str, Any]) -> None:
+    """How much of a drop is the noun's own, by the controls, in the words of `mmn degrade`."""
+    settings = store.ask(EffectQueries).settings(run["run_id"])
+    methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
+    means = store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.ABLATE, methods))
+    n_units = run["n_layers"] * run["d_mlp"]
+    print("\n## How much of the drop is the noun's own?\n")
+    for part in own_parts(means, n_units):
+        print(f"- `{part.method}`: {describe_own(part, n_units, '')}")
+
+
+def budget(store: Store, run: dict[str, Any]) -> None:
+    """Mean logits that each kind of term brings to objects and to places."""
+    terms = store.table(run["run_id"], "budget")
+    terms = terms[terms["variant"] == names.ORIGINAL]
+    terms = terms.assign(of=terms["noun"].isin(set(place_nouns())).map({True: "places", False: "objects"}))
+    each = terms.groupby(["of", "image_id", "noun", "term"])["logit"].sum().unstack(fill_value=0)
+    means = each.groupby("of").mean()
+    rows = [
+        (of, int((each.index.get_level_values("of") == of).sum()), *(number(v, 2) for v in means.loc[of]))
+        for of in means.index
+    ]
+    section("What writes a noun", ["", "concepts", *means.columns], rows)
+
+
+def words(store: Store, run: dict[str, Any]) -> None:
+    """Units that pass P1's filter, and the tokens that most units have first, by raw and by cosine rows."""
+    neurons = store.table(run["run_id"], "neuron")
+    rows = []
+    for title, tokens, flag in (
+        ("raw", "tokens", "is_interpretable"),
+        ("cosine", "cosine_tokens", "is_cosine_interpretable"),
+    ):
+        first = neurons[tokens].str[0].value_counts()
+        told = ", ".join(f"{token!r} {count}" for token, count in first.head(6).items())
+        ten = neurons[tokens].explode().value_counts()
+        rows.append(
+            (
+                title,
+                len(neurons),
+                f"{neurons[flag].mean():.1%}",
+                len(first),
+                f"{ten.head(12).sum() / ten.sum():.1%}",
+                told,
+            )
+        )
+    heads = [
+        "rows of W_U",
+        "units decoded",
+        "interpretable",
+        "different first tokens",
+        "12 commonest of all ten",
+        "commonest first tokens",
+    ]
+    section("What units say", heads, rows)
+
+
+def lens(store: Store, run: dict[str, Any]) -> None:
+    found = nearest_result(store.ask(LensQueries).nearest_tokens(run["run_id"]))
+    if found is not None:
+        print(
+            f"\n## Are image tokens words?\n\nD = {found.test.statistic:.3f}, p {found.test.p_text}; English words: "
+            f"{found.word_share:.1%}, random vectors {found.word_share_random:.1%}"
+        )
+    shares = layer_shares(store, run["run_id"])
+    rows = [
+        (o.layer, o.line, mean(o._replace(), "mean"))
+        for o in shares.rename(columns={"low": "mean_low", "high": "mean_high"}).itertuples()
+    ]
+    section("Logit lens: a noun of the caption is the likeliest token", ["after layer", "tokens", "share"], rows)
+
+
+def generality(store: Store, run: dict[str, Any]) -> None:
+    """How general the units are that lead rankings."""
+    rows = []
+    for method in store.score_methods(run["run_id"]):
+        told = store.ask(GeneralityQueries).told(run["run_id"], method)
+        units = store.ask(GeneralityQueries).units(run["run_id"], method)
+        rows.append(
+            (
+                method,
+                told["k"],
+                f"{told['chance']:.4f}",
+                number(told["most"]),
+                int((units["generality"] > 0.5).sum()),
+                len(units),
+            )
+        )
+    section(
+        "Generality", ["ranking", "k", "chance", "the most general unit", "units above .5", "units of any top k"], rows
+    )
+
+
 SECTIONS: Final[dict[str, Callable[[Store, dict[str, Any]], None]]] = {
     "layers": layers,
     "agreement": agreement,
@@ -269,6 +377,11 @@ SECTIONS: Final[dict[str, Callable[[Store, dict[str, Any]], None]]] = {
     "cross-image": cross_image,
     "sensitivity": sensitivity,
     "ablation": ablation,
+    "own": own_parts_of,
+    "budget": budget,
+    "words": words,
+    "lens": lens,
+    "generality": generality,
 }
 
 
@@ -279,6 +392,16 @@ def place_nouns() -> list[str]:
 
 def units_of(run: dict[str, Any], share: float) -> int:
     return round(share * run["n_layers"] * run["d_mlp"])
+
+
+def most_of(run: dict[str, Any]) -> int:
+    """100 units, or as many as a ranking of the run has."""
+    return min(100, run["settings"]["top_k"])
+
+
+def kept(run: dict[str, Any], share: float) -> int:
+    """So many units, or as many as a ranking of the run has."""
+    return min(units_of(run, share), run["settings"]["top_k"])
 
 
 def scored_run(cache: Path) -> str:
@@ -294,12 +417,14 @@ if __name__ == "__main__":
     parser.add_argument("cache", type=Path)
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--print", action="store_true", help="only print what is there")
+    parser.add_argument("--shipped", choices=SHIPMENTS, help="of the bundled run of a model, which is measured already")
     options = parser.parse_args()
-    run_id = scored_run(options.cache)
-    for command in () if options.print else COMMANDS:
-        words = command.replace("RUN", run_id).split()
-        assert main([*words, "--cache", str(options.cache)]) == DONE, command
+    run_id = (
+        shards.read_run(SHIPMENTS[options.shipped].run_path)[0].run_id if options.shipped else scored_run(options.cache)
+    )
+    for command in () if options.print or shipped else COMMANDS:
+        assert main([*command.replace("RUN", run_id).split(), "--cache", str(options.cache)]) == DONE, command
     with Store.open(options.cache) as opened:
-        opened.load_new_shards([opened.runs_path])
+        opened.load_new_shards([opened.runs_path, *RUN_PATHS])
         for name in options.only:
             SECTIONS[name](opened, opened.run(run_id) | opened.summary(run_id))
