@@ -419,9 +419,8 @@ if __name__ == "__main__":
     parser.add_argument("--print", action="store_true", help="only print what is there")
     parser.add_argument("--shipped", choices=SHIPMENTS, help="of the bundled run of a model, which is measured already")
     options = parser.parse_args()
-    run_id = (
-        shards.read_run(SHIPMENTS[options.shipped].run_path)[0].run_id if options.shipped else scored_run(options.cache)
-    )
+    shipped = SHIPMENTS[options.shipped].run_path if options.shipped else None
+    run_id = shards.read_run(shipped)[0].run_id if shipped else scored_run(options.cache)
     for command in () if options.print or shipped else COMMANDS:
         assert main([*command.replace("RUN", run_id).split(), "--cache", str(options.cache)]) == DONE, command
     with Store.open(options.cache) as opened:
