@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from mmn.names import CONTRIBUTION, ORIGINAL
+from mmn.names import CONTRIBUTION, HELD_OUT, ORIGINAL, SAME_PICTURE
 from mmn.store import Store
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.sensitivity.queries import SensitivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
-from mmn.studies.tables import TABLES
+from mmn.studies.tables import LATER, TABLES
 
 METHODS: Final = ("contribution", "contribution-folded", "contribution-actfn", "activation", "attribution", "random")
 METRICS: Final = ("lexical:noun", "lexical:caption", "lexical:reference")
@@ -41,7 +41,19 @@ def experiment_tables(rng: np.random.Generator, n_layers: int) -> dict[str, pa.T
         "specificity": _specificity(rng, said, n_layers),
         "sensitivity": _sensitivity(rng, said),
     }
-    return {name: table.cast(TABLES[name]) for name, table in found.items()}
+    return {name: _whole(name, table) for name, table in found.items()}
+
+
+def _whole(name: str, table: pa.Table) -> pa.Table:
+    """The table in its schema; columns that it lacks have what rows of earlier versions are given."""
+    later = LATER.get(name, {})
+    columns = [
+        table[field.name]
+        if field.name in table.column_names
+        else pa.repeat(pa.scalar(later.get(field.name), field.type), len(table))
+        for field in TABLES[name]
+    ]
+    return pa.table(columns, TABLES[name].names).cast(TABLES[name])
 
 
 def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
@@ -170,21 +182,21 @@ def _shared_layers(rng: np.random.Generator, n_layers: int) -> pa.Table:
 
 def _specificity(rng: np.random.Generator, said: list[tuple[str, str]], n_layers: int) -> pa.Table:
     keys = [
-        (image, one, other, method, is_control)
+        (image, one, other, method, is_control, selection)
         for start in range(0, len(said), NOUNS)
         for (image, one), (_, other) in itertools.product(said[start : start + NOUNS], repeat=2)
         for method in METHODS[:5]
         for is_control in (False, True)
+        for selection in (HELD_OUT, SAME_PICTURE)
     ]
-    columns = dict(
-        zip(("image_id", "unit_noun", "noun", "method", "is_control"), map(list, zip(*keys, strict=True)), strict=True)
-    )
+    names = ("image_id", "unit_noun", "noun", "method", "is_control", "selection")
+    columns = dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))
     n = len(keys)
     scores = rng.standard_normal(n)
     return pa.table(
         columns
         | {"layer": rng.integers(0, n_layers, n), "unit": rng.integers(0, 300, n), "score": scores, "share": scores}
-    ).select(TABLES["specificity"].names)
+    )
 
 
 def _sensitivity(rng: np.random.Generator, said: list[tuple[str, str]]) -> pa.Table:
