@@ -96,7 +96,9 @@ def add_unit(cache_path: Path, name: str, unit: Neuron, run: str, facts: ModelFa
     with _CHANGING:
         found = _read(path) if path.exists() else new
         if found.fingerprint != facts.fingerprint:
-            raise UsageError(f"the set {quoted(name)} is of another model, {found.model or 'none'}: choose another name")
+            raise UsageError(
+                f"the set {quoted(name)} is of another model, {found.model or 'none'}: choose another name"
+            )
         if unit not in found.units:
             scores = (*found.scores, None) if found.scores else ()
             found = replace(found, units=(*found.units, unit), scores=scores, origin=_extended(found.origin))
@@ -195,5 +197,3 @@ def _score(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("a score that is no number")
     return float(value)
-
-

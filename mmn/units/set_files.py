@@ -1,8 +1,8 @@
 """Reads a set of units from a file: CSV or Parquet with the columns `layer,unit[,score]`, or `unit[,score]`.
 
 In CSV the first line may name the columns; without, they are meant in that order. A unit that stands alone is written
-`L14.u201`, in a mixture of experts `L14.e3.u201`, too. What spreadsheets add (a byte order mark, Windows line ends, empty
-lines at the end) is passed over; anything else that is wrong is an error that names the line.
+`L14.u201`, in a mixture of experts `L14.e3.u201`, too. What spreadsheets add (a byte order mark, Windows line ends,
+empty lines) is passed over; anything else that is wrong is an error that names the line.
 """
 
 from __future__ import annotations

@@ -104,6 +104,16 @@ def fitting(chosen: UnitSet, facts: ModelFacts) -> str:
     return ""
 
 
+def require_awake(chosen: UnitSet, widths: Sequence[int], facts: ModelFacts) -> None:
+    """Raises `UsageError` for a unit beyond the units of its own layer, where layers differ: `widths` are theirs."""
+    for one in chosen.units:
+        if one.unit >= widths[one.layer]:
+            raise UsageError(
+                f"the set {quoted(chosen.name)} has {one}, and layer {one.layer} of {facts.name} has "
+                f"{widths[one.layer]} units"
+            )
+
+
 def _told(shape: Shape) -> str:
     experts = f", in experts of {max(shape.d_experts)}" if any(shape.d_experts) else ""
     return f"{shape.n_layers} layers of {shape.d_mlp} units{experts}"
