@@ -12,9 +12,9 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.wording import concepts_in_words
-from mmn.names import ABLATE, PERTURB, SCALE
+from mmn.names import ABLATE, EVERYWHERE, PERTURB, SCALE
 from mmn.store import Store
-from mmn.studies.degradation.curves import MEASURES, OF_TEXT, count_sample, curves, is_untouched
+from mmn.studies.degradation.curves import MEASURES, OF_TEXT, POSITION_WORDS, count_sample, curves, is_untouched
 from mmn.studies.degradation.own import controls_command
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 
@@ -50,7 +50,17 @@ def scaling(store: Store, asked: Asked) -> Rows:
     """
     measure = asked.view.measure or "prob"
     effects = _chosen(asked, _settings(store, asked, SCALE), SCALE, measure)
-    return _curves(store, asked, effects, measure, against=_axis(asked, effects, "factor"))
+    found = _curves(store, asked, effects, measure, against=_axis(asked, effects, "factor"))
+    return _at_one_place(found)
+
+
+def _at_one_place(found: Rows) -> Rows:
+    """The curves of units changed everywhere, where there are any; else of those at image tokens, which is said."""
+    there = set(found.data["positions"])
+    place = EVERYWHERE if EVERYWHERE in there else min(there)
+    subset = found.words["subset"] + ("" if place == EVERYWHERE else f", {POSITION_WORDS[place]}")
+    data = found.data[found.data["positions"] == place]
+    return replace(found, data=data, words=found.words | {"subset": subset})
 
 
 def _axis(asked: Asked, effects: EffectFilter, size: str) -> str:
