@@ -241,13 +241,14 @@ class View:
         _MEASURE,
         "of degradation and scaling (prob) and perturbation (lost)",
         parameter="quantity",
-        others=("noisy",),
+        others=("noisy", "scaled"),
     )
     against: str = _spelled(
         "",
         _AXIS,
         "horizontal axis of perturbation (sigma or k) and scaling (factor or k); the first is usual",
         parameter="axis",
+        others=("factor-axis",),
     )
     sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
     edit: str = _spelled("", ID, "of the figure edit; its controls come along")

@@ -25,19 +25,13 @@ ACTIONS = ("list", "save", "add", "show", "delete", "note", "notes")
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser(
-        "units", help="saved sets of units, which studies take as --units NAME; notes on units"
-    )
+    parser = commands.add_parser("units", help="saved sets of units, for --units NAME of studies; notes on units")
     parser.add_argument("action", nargs="?", default="list", choices=ACTIONS, help="what to do; default list")
     parser.add_argument("name", nargs="?", metavar="NAME|UNIT", help="of the set; of note the unit, as L14.u201")
-    parser.add_argument(
-        "text", nargs="?", metavar="UNIT|TEXT", help="of add the unit; of note what to say, '' for nothing"
-    )
+    parser.add_argument("text", nargs="?", metavar="UNIT|TEXT", help="add: the unit; note: what to say, '' for nothing")
     parser.add_argument("--run", default="latest", metavar="RUN", help=f"{LATEST}; default latest")
     parser.add_argument("--from", dest="source", type=Path, metavar="F", help="save: a file of layer,unit[,score]")
-    parser.add_argument(
-        "--method", metavar="M", help="save: the first units by this score; default the run's usual one"
-    )
+    parser.add_argument("--method", metavar="M", help="save: the first units by this score; default the usual one")
     parser.add_argument("--concept", metavar="NOUN", help="save: for this noun, over its pictures; default all nouns")
     parser.add_argument("--layer", type=at_least(0), metavar="L", help="save: of this layer alone")
     parser.add_argument("--k", type=at_least(1), default=20, metavar="K", help="save: how many; default 20")
@@ -67,10 +61,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> tuple[object, str]:
     kept = kept_sets(options.cache)
-    lines = [f"{one.name}: {len(one.units)} units of {one.model or 'any model'}{_origin(one)}" for one in kept.sets]
+    lines = [f"{one.name}: {_n(one)} of {one.model or 'any model'}{_origin(one)}" for one in kept.sets]
     lines += [f"set aside: {one}" for one in kept.broken]
     broken = [{"path": printable(one.told.path), "reason": one.told.reason} for one in kept.broken]
     return {"sets": [told(one) for one in kept.sets], "set_aside": broken}, "\n".join(lines) or "no sets of units yet"
+
+
+def _n(one: UnitSet) -> str:
+    return f"{len(one.units)} {'unit' if len(one.units) == 1 else 'units'}"
 
 
 def _origin(one: UnitSet) -> str:
@@ -83,7 +81,7 @@ def _save(options: argparse.Namespace) -> tuple[object, str]:
     scored = _run(options)
     found = _of_file(options, scored) if options.source is not None else _of_ranking(options, scored)
     save_set(options.cache, found)
-    return told(found), f"{found.name}: {len(found.units)} units saved{_origin(found)}"
+    return told(found), f"{found.name}: {_n(found)} saved{_origin(found)}"
 
 
 def _run(options: argparse.Namespace) -> Run:
@@ -115,7 +113,7 @@ def _add(options: argparse.Namespace) -> tuple[object, str]:
     scored = _run(options)
     unit = named_unit(options.text, scored.model.d_experts)
     found = add_unit(options.cache, options.name, unit, scored.run_id, scored.model)
-    return told(found), f"{found.name}: {len(found.units)} units"
+    return told(found), f"{found.name}: {_n(found)}"
 
 
 def _show(options: argparse.Namespace) -> tuple[object, str]:

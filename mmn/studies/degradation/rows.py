@@ -12,7 +12,7 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.wording import concepts_in_words
-from mmn.names import ABLATE, EVERYWHERE, PERTURB, SCALE
+from mmn.names import ABLATE, EVERYWHERE, PERTURB, SCALE, SET
 from mmn.store import Store
 from mmn.studies.degradation.curves import MEASURES, OF_TEXT, POSITION_WORDS, count_sample, curves, is_untouched
 from mmn.studies.degradation.own import controls_command
@@ -84,6 +84,7 @@ def ablated_layers(store: Store, asked: Asked) -> Rows:
         UsageError: nothing such was measured; several scores or numbers of units.
     """
     settings = _settings(store, asked, ABLATE)
+    settings = settings[~settings["method"].str.startswith(SET)]  # the same units for all nouns: mmn units show
     effects = _chosen(asked, settings, ABLATE)
     ks = list(asked.view.ks) or _measured_ks(settings[settings["method"].isin(effects.methods)], asked)
     if len(effects.methods) > 1 or not ks or len(asked.view.ks) > 1:
