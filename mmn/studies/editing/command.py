@@ -185,6 +185,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _whose(edit: dict[str, Any]) -> str:
+    if edit["selection"] == names.TOP and "units" in edit["settings"]:
+        return edit["settings"]["units"]  # a saved set
     return edit["settings"]["other_noun"] if edit["selection"] == names.ANOTHER else edit["selection"]
 
 
