@@ -43,7 +43,7 @@ def a_set(**more: object) -> UnitSet:
         (b"layer,unit,score\n3,5,0.5\n1,7,\n", [(3, 5), (1, 7)], (0.5, None)),
         (b"3,5\n1,7\n", [(3, 5), (1, 7)], ()),
         (b"\xef\xbb\xbfLayer,Unit\r\n3,5\r\n\r\n", [(3, 5)], ()),
-        (b"unit,score\nL3.u5,1e-3\nL1.e2.u7,-1\n", [(3, 5), (1, 55)], (0.001, -1.0)),
+        (b"unit,score\nL3.u5,0\nL1.e2.u7,-1\n", [(3, 5), (1, 55)], (0.0, -1.0)),
         (b"L3.u5", [(3, 5)], ()),
     ],
 )
@@ -265,5 +265,4 @@ def test_a_ranking_becomes_a_set_of_what_leads_most_pictures(scored: Path) -> No
     assert [(one.layer, one.unit) for one in found.units] == [
         (one.layer, one.unit) for one in best.head(5).itertuples()
     ]
-    assert found.fingerprint
-    assert run_path_of(scored).name == found.origin["run"] or found.origin["run"] == "latest"
+    assert found.origin == {"method": "contribution", "k": "5", "run": run_path_of(scored).name}

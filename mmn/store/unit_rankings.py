@@ -63,7 +63,7 @@ def ranked_set(
         what = f" for {lemma!r}" if lemma else ""
         where = "" if layer is None else f" in layer {layer}"
         raise UsageError(f"run {run_id} ranks no unit by {method}{what}{where}: choose another noun, score or layer")
-    origin = {"method": method, "k": str(len(rows)), "run": run_id}
+    origin = {"method": method, "k": str(len(rows)), "run": str(run["run_id"])}
     origin |= {"noun": lemma} if lemma else {}
     origin |= {} if layer is None else {"filter": f"layer {layer}"}
     return set_of_rows(run, name, rows, origin)

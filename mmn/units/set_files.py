@@ -112,7 +112,8 @@ def _units(rows: Sequence[_Row], path: Path, facts: ModelFacts) -> tuple[list[Ne
 
 
 def _has_score(columns: Sequence[str], cells: Sequence[Any]) -> bool:
-    return columns[-1] == "score" and len(cells) == len(columns) and str(cells[-1] or "").strip() not in ("", "None")
+    is_there = columns[-1] == "score" and len(cells) == len(columns) and cells[-1] is not None
+    return is_there and str(cells[-1]).strip() != ""
 
 
 def _columns(rows: Sequence[_Row], path: Path) -> tuple[tuple[str, ...], Sequence[_Row]]:

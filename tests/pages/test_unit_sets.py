@@ -1,9 +1,11 @@
 """Sets and notes on pages: a ranking is saved, a unit added, a note kept, an experiment started on a set."""
 
+import pandas as pd
 import pytest
 
 from mmn.core import Neuron
-from mmn.units.kept import kept_sets, load_set
+from mmn.store.unit_rankings import set_of_rows
+from mmn.units.kept import kept_sets, load_set, save_set
 from mmn.units.notes import notes
 
 
@@ -39,19 +41,11 @@ def test_a_unit_is_added_by_a_click_and_its_note_is_kept(whole_cache, open_app):
 
 
 def test_an_experiment_takes_a_set_and_factors(whole_cache, open_app):
-    from mmn.store import Store
-    from mmn.store.unit_rankings import set_of_rows
-    from mmn.units.kept import save_set
+    from app import resources
 
     at = open_app("degradation", effect=["Scale"])
     assert not at.exception
     assert not [one for one in at.selectbox if str(one.key).startswith("new-scale-set")]
-    with Store.open(whole_cache / "other") as _:
-        pass
-    import pandas as pd
-
-    from app import resources
-
     run = resources.store().runs().iloc[0].to_dict()
     rows = pd.DataFrame({"layer": [3, 1], "unit": [5, 7], "score": [1.0, 0.5]})
     save_set(whole_cache, set_of_rows(run, "dogs", rows, {}))

@@ -22,21 +22,19 @@ TABLES: Final = (
         f"{_KEY_COLUMNS}, logit double, prob double, caption text?, similarity double?, metric text?, is_lost bool?, "
         "other_image_id text?, other_noun text?",
         key=(*_KEY, "metric"),
-        later={"positions": EVERYWHERE, "factor": None},
+        later={"positions": EVERYWHERE},
         shares=("prob",),
     ),
     Table(
         "noun_share",
         f"{_KEY_COLUMNS}, n_nouns int32, noun_share double",
         key=_KEY,
-        later={"factor": None},
         shares=("noun_share",),
     ),
     Table(
         "perplexity",
         f"{_KEY_COLUMNS}, text text, n_tokens int32, nats double",
         key=(*_KEY, "text"),
-        later={"factor": None},
     ),
     Table(
         "unit_set",
