@@ -56,7 +56,7 @@ def test_a_file_is_read_in_its_order(tmp_path: Path, text: bytes, units: list[tu
     assert found.label.startswith("set:my_dogs@")
     parquet = tmp_path / "dogs.parquet"
     columns = {"layer": [layer for layer, _ in units], "unit": [unit for _, unit in units]}
-    pq.write_table(pa.table(columns | ({"score": list(scores)} if scores else {})), parquet)  # type: ignore[call-overload]
+    pq.write_table(pa.table(columns | ({"score": list(scores)} if scores else {})), parquet)
     assert read_set(parquet, FACTS).units == found.units
     assert read_set(parquet, FACTS).scores == found.scores
 

@@ -11,11 +11,12 @@ from mmn.cli import DONE, add_common, print_json
 from mmn.cli.cache import LATEST
 from mmn.cli.files import writing
 from mmn.cli.options import at_least
-from mmn.cli.running import BUNDLED, find_run
+from mmn.cli.running import find_run
 from mmn.cli.unit_options import told
 from mmn.core import Run, named_unit, unit_name
 from mmn.errors import UsageError
 from mmn.printable import printable
+from mmn.specimen import RUN_PATH as BUNDLED
 from mmn.units.kept import add_unit, delete_set, kept_sets, load_set, save_set
 from mmn.units.notes import notes, write_note
 from mmn.units.set_files import read_set

@@ -123,8 +123,8 @@ def own_parts(means: pd.DataFrame, n_units: int) -> list[OwnPart]:
     for (method, positions, sigma, factor), line in top.groupby(["method", "positions", "sigma", "factor"], sort=False):
         is_size = ((rows["sigma"] == sigma) & (rows["factor"] == factor)) | is_first
         here = rows[(rows["method"] == method) & (rows["positions"] == positions) & is_size]
-        sizes = [None if size == NONE else float(size) for size in (sigma, factor)]
-        found += [_part(here, method, positions, *sizes, k) for k in usual_ks(line["k"], n_units)]
+        noise, times = (None if size == NONE else float(size) for size in (sigma, factor))
+        found += [_part(here, method, positions, noise, times, k) for k in usual_ks(line["k"], n_units)]
     return found
 
 

@@ -60,7 +60,7 @@ def _at_one_place(found: Rows) -> Rows:
     place = EVERYWHERE if EVERYWHERE in there else min(there)
     subset = found.words["subset"] + ("" if place == EVERYWHERE else f", {POSITION_WORDS[place]}")
     data = found.data[found.data["positions"] == place]
-    return replace(found, data=data, words=found.words | {"subset": subset})
+    return replace(found, data=data, words=dict(found.words) | {"subset": subset})
 
 
 def _axis(asked: Asked, effects: EffectFilter, size: str) -> str:
