@@ -16,7 +16,7 @@ from mmn.cli.unit_options import told
 from mmn.core import Run, named_unit, unit_name
 from mmn.errors import UsageError
 from mmn.printable import printable
-from mmn.specimen import RUN_PATH as BUNDLED
+from mmn.specimen import RUN_PATHS
 from mmn.units.kept import add_unit, delete_set, kept_sets, load_set, save_set
 from mmn.units.notes import notes, write_note
 from mmn.units.set_files import read_set
@@ -86,7 +86,7 @@ def _save(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _run(options: argparse.Namespace) -> Run:
-    return find_run([options.cache / "runs", BUNDLED], options.run)[1]
+    return find_run([options.cache / "runs", *RUN_PATHS], options.run)[1]
 
 
 def _of_file(options: argparse.Namespace, scored: Run) -> UnitSet:
@@ -102,7 +102,7 @@ def _of_ranking(options: argparse.Namespace, scored: Run) -> UnitSet:
     from mmn.store.unit_rankings import ranked_set
 
     with Store.open(options.cache) as store:
-        store.load_new_shards([store.runs_path, BUNDLED])
+        store.load_new_shards([store.runs_path, *RUN_PATHS])
         return ranked_set(
             store, scored.run_id, options.name, options.method or "", options.k, options.concept or "", options.layer
         )
