@@ -225,7 +225,10 @@ def test_a_study_takes_a_set_from_the_terminal(
         (("degrade", "latest", "--kind", "ablate", "--units", bad), "stands there twice"),
         (("degrade", "latest", "--kind", "ablate", "--units", "none"), "no set of units 'none'"),
         (("degrade", "latest", "--kind", "ablate", "--units", "top", "--method", "activation"), "not both"),
-        (("degrade", "latest", "--kind", "ablate", "--units", "top", "--ks", "7"), "the set 'top' has 6 units"),
+        (
+            ("degrade", "latest", "--kind", "ablate", "--units", "top", "--ks", "7"),
+            "expected whole numbers from 0 to 6, the set's units",
+        ),
         (("degrade", "latest", "--kind", "ablate", "--factor", "2"), "--factor 2 is for --kind scale"),
         (("annotate", "latest", "--units", "top", "--top", "3"), "not both"),
         (("edit", "latest", "--noun", "a", "--to", "b", "--units", "0"), "not a whole number from 1"),

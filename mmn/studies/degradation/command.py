@@ -222,7 +222,7 @@ def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
 
 def _of_set(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
     """Numbers of a set's units: an eighth, a quarter, half and all of them unless others are asked for."""
-    asked = sizes(options.ks, options.shares, n_units, least=0)
+    asked = sizes(options.ks, options.shares, n_units, least=0, whose="the set's units")
     return tuple(sorted({0, *(asked or (max(1, round(n_units / part)) for part in (8, 4, 2, 1)))}))
 
 
