@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from app import charts, filters, links, resources, study_page
 from app.text import code, plain
 from mmn.figures.figure import Drawn
 from mmn.figures.wording import k_text
-from mmn.names import ABLATE, ANOTHER, EVERYWHERE, PERTURB, RANDOM, TOP
+from mmn.names import ABLATE, ANOTHER, EVERYWHERE, PERTURB, RANDOM, SCALE, SET, TOP
 from mmn.studies.degradation.curves import describe_drop, half_at, probability_drop
 from mmn.studies.degradation.own import controls_command, describe_own, own_parts
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
@@ -33,7 +34,24 @@ NOISY: Final = {
 }
 OF_CAPTIONS: Final = ("lost", "similarity")
 TEXTS: Final = ("perplexity-captions", "perplexity")
+SCALED: Final = {"probability": "prob", "share of the untouched": "relative"} | NOISY  # the same, the first one first
 AXES: Final = {"σ": "sigma", "k": "k"}
+
+
+@dataclass(frozen=True)
+class Sized:
+    """How the page shows changes that have a size: the figure, what it shows, its axes, and the widgets' keys."""
+
+    figure: str
+    measures: Mapping[str, str]
+    axes: Mapping[str, str]
+    keys: tuple[str, str]
+
+
+SIZED: Final = {
+    PERTURB: Sized("perturbation", NOISY, AXES, ("noisy", "axis")),
+    SCALE: Sized("scaling", SCALED, {"×": "factor", "k": "k"}, ("scaled", "factor-axis")),
+}
 
 
 def ablation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
@@ -65,27 +83,37 @@ def ablation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
     _at_one_k(run, view, relative.rows.data)
 
 
-def perturbation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
-    """Curves against the size of the noise or the number of units; whether a drop is the noun's own.
+def sized(run: dict[str, Any], view: View, is_captioned: bool, kind: str) -> None:
+    """Curves against the size of the noise, the factor or the number of units; whether a drop is the noun's own.
 
     Args:
         run: its row.
         view: one score, and the concepts, layers and nouns to look at.
         is_captioned: whether the model was let write again.
+        kind: of intervention.
     """
-    means = resources.store().ask(EffectQueries).means(run["run_id"], EffectFilter.of(view, PERTURB))
-    _own(run, view, means, PERTURB)
+    how = SIZED[kind]
+    means = resources.store().ask(EffectQueries).means(run["run_id"], EffectFilter.of(view, kind))
+    _own(run, view, means, kind)
     left, right = st.columns([3, 2])
     asked = left.segmented_control(
-        "Show", list(NOISY), default=next(iter(NOISY)), required=True, key="noisy", bind="query-params"
+        "Show",
+        list(how.measures),
+        default=next(iter(how.measures)),
+        required=True,
+        key=how.keys[0],
+        bind="query-params",
     )
-    axis = right.segmented_control("Against", list(AXES), default="σ", required=True, key="axis", bind="query-params")
-    if NOISY[asked] in OF_CAPTIONS and not is_captioned:
-        st.info("The model was not let write again under this noise (`--captions`): only the probability is known.")
+    axis = right.segmented_control(
+        "Against", list(how.axes), default=next(iter(how.axes)), required=True, key=how.keys[1], bind="query-params"
+    )
+    measure = how.measures[asked]
+    if measure in OF_CAPTIONS and not is_captioned:
+        st.info("The model was not let write again under this change (`--captions`): only the probability is known.")
         return
-    along = replace(view, against=AXES[axis])
-    study_page.guarded(lambda: charts.show_drawn(_drawn("perturbation", along, NOISY[asked])))
-    _texts(along, means, "perturbation")
+    along = replace(view, against=how.axes[axis])
+    study_page.guarded(lambda: charts.show_drawn(_drawn(how.figure, along, measure)))
+    _texts(along, means, how.figure)
 
 
 def _drawn(figure: str, view: View, measure: str) -> Drawn:
@@ -108,7 +136,7 @@ def _own(run: dict[str, Any], view: View, means: pd.DataFrame, kind: str) -> Non
     """How much of each drop is the noun's own; where that was not measured, what measures it."""
     command = f"python -m mmn {controls_command(run['run_id'], kind)}"
     parts = own_parts(means, filters.n_units(run))
-    if kind == PERTURB:  # one for each size of the noise
+    if kind in SIZED:  # one for each size of the change
         parts = [one for one in parts if one.k == max(other.k for other in parts)]
     for part in parts:
         of = f"{plain(part.method)}: " if len(view.methods) > 1 else ""
@@ -150,6 +178,9 @@ def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
     one = replace(view, methods=(method,), ks=(k,))
     rows = resources.store().ask(EffectQueries).by_concept(run["run_id"], EffectFilter.of(one, ABLATE))
     _concepts(run, rows[rows["positions"] == rows["positions"].min()], k)  # everywhere, where that was measured
+    if method.startswith(SET):
+        st.caption("In which layers the units of a set lie: `mmn units show NAME`.")
+        return
     if k > filters.stored_k(run):
         st.caption(f"In which layers they lie is known up to k = {filters.stored_k(run):,}: the run kept no more.")
         return

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import filters, launcher, resources, study_page
+from app import filters, launcher, resources, study_page, unit_sets
 from app.text import plain
 from mmn.names import METHODS, RANDOM, default_method
 
@@ -48,12 +48,15 @@ def _how() -> list[str]:
 
 def _solver(run: dict[str, Any]) -> list[str]:
     """Options of how units are selected, and how far they may be changed."""
+    chosen = unit_sets.picker(run, "edit-set")
     stored = resources.store().score_methods(run["run_id"])
     methods = [method for method in stored if method in METHODS and not method.startswith(RANDOM)]
     usual = methods.index(default_method(methods)) if methods else 0
     columns = st.columns([3, 2, 3, 2, 2], vertical_alignment="bottom")
-    method = columns[0].selectbox("Units selected by", methods, index=usual, key="edit-method")
-    n = columns[1].number_input("Units", 1, filters.n_units(run), min(20, filters.n_units(run)), key="edit-units")
+    method = columns[0].selectbox("Units selected by", methods, index=usual, key="edit-method", disabled=bool(chosen))
+    n = columns[1].number_input(
+        "How many", 1, filters.n_units(run), min(20, filters.n_units(run)), key="edit-units", disabled=bool(chosen)
+    )
     until = columns[2].selectbox("Until the new word is", list(UNTIL), key="edit-until")
     cap = columns[3].number_input(
         "Largest ‖Δ‖/‖w‖", 0.05, 10.0, 2.0, 0.05, key="edit-norm", help="The change grows no further, done or not"
@@ -64,5 +67,6 @@ def _solver(run: dict[str, Any]) -> list[str]:
         key="edit-controls",
         help="The same on another noun's units, on random ones, and rank-one",
     )
-    words = ["--method", method, "--units", str(n), "--until", UNTIL[until], "--max-norm", f"{cap:g}"]
+    of_units = ["--units", chosen] if chosen else ["--method", method, "--units", str(n)]
+    words = [*of_units, "--until", UNTIL[until], "--max-norm", f"{cap:g}"]
     return words if has_controls else [*words, "--no-controls"]

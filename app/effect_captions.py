@@ -77,12 +77,12 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
         size=[k_text(int(k), n_units) if k else "0" for k in rows["k"]],
     )
     is_untouched = shown["k"] == 0  # measured again for every selection, and every sigma; with a caption comes first
-    first = shown[is_untouched].head(1).assign(units="untouched", sigma=float("nan"), draw=None)
-    others = shown[~is_untouched].drop_duplicates(["selection", "positions", "k", "sigma", "draw"])
+    first = shown[is_untouched].head(1).assign(units="untouched", sigma=float("nan"), factor=float("nan"), draw=None)
+    others = shown[~is_untouched].drop_duplicates(["selection", "positions", "k", "sigma", "factor", "draw"])
     shown = pd.concat([first, others]) if len(first) else others
     if not shown["draw"].fillna(0).any():
         shown = shown.assign(draw=None)
-    order = ["size", "sigma", "units", "other_noun", "at", "draw", "caption", "prob", "noun_share"]
+    order = ["size", "sigma", "factor", "units", "other_noun", "at", "draw", "caption", "prob", "noun_share"]
     order += ["is_lost", "similarity"]
     metric = next(iter(rows["metric"].dropna()), "")
     number = st.column_config.NumberColumn
@@ -96,6 +96,7 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
         column_config={
             "size": st.column_config.TextColumn("k", width=95),
             "sigma": number("σ", format="%g", width=50),
+            "factor": number("×", format="%g", width=50),
             "units": st.column_config.TextColumn("Units", width=110),
             "other_noun": st.column_config.TextColumn("Of", width=70, help="The other picture's noun"),
             "at": st.column_config.TextColumn("At", width=110, help="Empty: at every position"),

@@ -7,13 +7,16 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import filters, launcher, resources
+from app import filters, launcher, resources, unit_sets
 from app.text import plain
-from mmn.names import ABLATE, METHODS, POSITIONS, RANDOM, default_method
+from mmn.names import ABLATE, METHODS, POSITIONS, RANDOM, SCALE, default_method
 from mmn.store.cells import in_order
 from mmn.studies.study import Measurement
 from mmn.view import View
 
+FACTORS: Final = ("0", "0.25", "0.5", "2", "4", "8")
+FACTORS_USUAL: Final = ("0.5", "2", "4")
+MOST_FACTOR: Final = 1000.0
 NOUNS: Final = {"all": "", "the first one": "first"}
 
 
@@ -69,16 +72,42 @@ def _choice(label: str, column: pd.Series, key: str) -> str:
 
 
 def offer(run: dict[str, Any], job: Measurement) -> None:
-    """A job that measures, by a score and on as many pictures as wanted."""
+    """A job that measures, by a score or of a saved set of units, and on as many pictures as wanted."""
+    chosen = unit_sets.picker(run, f"new-{job.kind}-set")
     left, right = st.columns(2)
     stored = resources.store().score_methods(run["run_id"])
     methods = [method for method in stored if method in METHODS and not method.startswith(RANDOM)]
     usual = methods.index(default_method(methods)) if methods else 0
-    method = left.selectbox("Units selected by", methods, index=usual, key=f"new-{job.kind}-method")
+    method = left.selectbox(
+        "Units selected by", methods, index=usual, key=f"new-{job.kind}-method", disabled=bool(chosen)
+    )
     n = int(run["n_images"])
     limit = right.number_input("Pictures, the first", 1, n, min(100, n), key=f"new-{job.kind}-limit")
-    words = [*job.of(run["run_id"]), "--method", method, "--limit", str(limit), *_places(job)]
+    of_units = ["--units", chosen] if chosen else ["--method", method]
+    words = [*job.of(run["run_id"]), *of_units, "--limit", str(limit), *_places(job), *_factors(job)]
     launcher.offer(run, words, job.button, job.note)
+
+
+def _factors(job: Measurement) -> list[str]:
+    """What units are multiplied by."""
+    if job.kind != SCALE:
+        return []
+    told = "0 switches them off, 1 leaves them as they are; type another number to add it"
+    chosen = st.multiselect(
+        "Multiply them by", list(FACTORS), FACTORS_USUAL, key="new-factors", accept_new_options=True, help=told
+    )
+    known = {text: value for text in chosen if (value := _factor(text)) is not None}
+    if ignored := [text for text in chosen if text not in known]:
+        st.caption(f":orange[Left out: {plain(', '.join(ignored), 200)}] (a factor is a number from 0 to 1,000)")
+    return ["--factor", ",".join(f"{value:g}" for value in dict.fromkeys(known.values()))] if known else []
+
+
+def _factor(text: str) -> float | None:
+    try:
+        value = float(text.strip().removeprefix("×"))
+    except ValueError:
+        return None
+    return value if 0 <= value <= MOST_FACTOR else None
 
 
 def _places(job: Measurement) -> list[str]:

@@ -11,7 +11,7 @@ import streamlit as st
 from app import resources, state, widgets
 from app.text import plain
 from mmn.figures.wording import k_text
-from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, definition
+from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, meaning
 from mmn.statistics.interval_words import percent
 from mmn.store.generality import GeneralityQueries
 from mmn.store.neurons import NeuronQueries
@@ -227,7 +227,7 @@ def stored_k(run: dict[str, Any]) -> int:
 
 
 def _defined(method: str) -> str:
-    known = definition(method)
+    known = meaning(method)
     return plain(f"{known.equation} (read at: {known.position}; {known.source})")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import filters, links, resources
+from app import filters, links, resources, unit_sets
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import counted, k_text, without_general
@@ -136,10 +136,19 @@ def layer_table(run: dict[str, Any], bar: View) -> None:
     less = without_general(bar.generality)
     st.caption(f"{plain(method)}, k = {k_text(k, filters.n_units(run))}, {concepts}{less}")
     st.caption(filters.told_generality(run, method))
+    unit_sets.save(run, rows.assign(score=rows["mean_score"]), _origin(bar), "layer")
     shown = with_links(rows, run)
     order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
     order.insert(4, "generality")
     st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())
+
+
+def _origin(bar: View) -> dict[str, str]:
+    """What the units of a bar are, for a set of them."""
+    assert bar.layers is not None, bar
+    filters_told = [f"layer {bar.layers[0]}", *([bar.units] if bar.units in INTERPRETABLE else [])]
+    noun = {"noun": bar.concepts[0]} if len(bar.concepts) == 1 else {}
+    return {"method": bar.methods[0], "filter": ", ".join(filters_told), **noun}
 
 
 def _layer_columns() -> dict[str, Any]:

@@ -124,6 +124,7 @@ def default_method(there: Sequence[str]) -> str:
 ORIGINAL: Final = "original"  # caption variant: the picture as it is
 BLANK: Final = "blank"  # the same prefix over a uniform grey picture
 SHUFFLED: Final = "shuffled-"  # and a number: the picture's tokens permuted before the decoder, captioned again
+SET: Final = "set:"  # begins the name of a set of units that stands for a score: `set:NAME@DIGEST`
 MINUS_BLANK: Final = "-minus-blank"  # ends a method's name: each unit's score minus its score over the grey picture
 
 
@@ -141,6 +142,17 @@ def definition(method: str) -> Method:
     if reference and (base != RANDOM_MATCHED or reference.startswith(RANDOM) or reference not in METHODS):
         raise KeyError(method)
     return METHODS[base]
+
+
+def meaning(method: str) -> Method:
+    """`definition`, or what `set:NAME@DIGEST` means: units that somebody saved, the same for all nouns.
+
+    Raises:
+        KeyError: There is no such method.
+    """
+    if method.startswith(SET):
+        return Method(method, "a saved set of units, in its own order", "none", "whoever saved it", "", "")
+    return definition(method)
 
 
 def _minus_blank(method: Method) -> Method:
@@ -180,7 +192,8 @@ def chance_overlap(k: int, methods: Collection[str], n_layers: int, d_mlp: int) 
 
 ABLATE: Final = "ablate"  # an intervention: units set to 0 (P1)
 PERTURB: Final = "perturb"  # an intervention: noise on what units write (P2)
-INTERVENTIONS: Final = (ABLATE, PERTURB)
+SCALE: Final = "scale"  # an intervention: units multiplied by a factor (OURS)
+INTERVENTIONS: Final = (ABLATE, PERTURB, SCALE)
 REGION: Final = "region"  # an invariance: one picture before and after its tokens are shuffled (P2, figure 3)
 CROSS_IMAGE: Final = "cross-image"  # an invariance: several pictures whose captions share a noun (P2, figure 4)
 TOP: Final = "top"  # a selection of units: the first of a ranking

@@ -26,7 +26,7 @@ QUANTITIES: Final = ("per-picture", "distinct", "share")
 UNITS: Final = ("all", "interpretable", "not-interpretable")
 NOUNS: Final = ("all", "first")
 MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost", "share", "perplexity", "perplexity-captions")
-AGAINST: Final = ("sigma", "k")
+AGAINST: Final = ("sigma", "k", "factor")
 FOUND_ON: Final = ("another", "same")
 
 
@@ -147,7 +147,7 @@ _MEASURE: Final = _one_of(
 )
 _PLACE: Final = _one_of(FOUND_ON, {"Found on another picture": "another", "Chosen on this picture (P2)": "same"})
 _SIGMA_UNIT: Final = _one_of(SIGMA_UNITS)
-_AXIS: Final = _one_of(AGAINST, {"σ": "sigma"})
+_AXIS: Final = _one_of(AGAINST, {"σ": "sigma", "×": "factor"})
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,19 @@ class View:
     found_on: str = _spelled("", _PLACE, "of specificity: the picture that units were found on", parameter="found")
     nouns: str = _spelled("", _FIRST_OR_ALL, "of each caption; default all")
     measure: str = _spelled(
-        "", _MEASURE, "of degradation (prob) and perturbation (lost)", parameter="quantity", others=("noisy",)
+        "",
+        _MEASURE,
+        "of degradation and scaling (prob) and perturbation (lost)",
+        parameter="quantity",
+        others=("noisy", "scaled"),
     )
-    against: str = _spelled("", _AXIS, "horizontal axis of perturbation; default sigma", parameter="axis")
+    against: str = _spelled(
+        "",
+        _AXIS,
+        "horizontal axis of perturbation (sigma or k) and scaling (factor or k); the first is usual",
+        parameter="axis",
+        others=("factor-axis",),
+    )
     sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
     edit: str = _spelled("", ID, "of the figure edit; its controls come along")
 

@@ -1,4 +1,4 @@
-"""What happens to a noun, and to the caption, when its top units are zeroed or put under noise? Controls beside."""
+"""What happens to a noun, and to the caption, when its top units are zeroed, multiplied or put under noise?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pandas as pd
 import streamlit as st
 
 from app import degradation_charts, effect_captions, effect_inputs, filters, resources, study_page
-from mmn.names import ABLATE, PERTURB
+from mmn.names import ABLATE, PERTURB, SCALE
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.view import View
 
-KINDS = {"Ablate": ABLATE, "Perturb": PERTURB}
-UNCHANGED = {ABLATE: "set to 0", PERTURB: "put under noise"}
+KINDS = {"Ablate": ABLATE, "Scale": SCALE, "Perturb": PERTURB}
+UNCHANGED = {ABLATE: "set to 0", SCALE: "multiplied", PERTURB: "put under noise"}
 
 
 def page() -> None:
@@ -34,7 +34,8 @@ def page() -> None:
             required=True,
             key="effect",
             bind="query-params",
-            help="Ablate: units are set to 0 at every position. Perturb: noise on the weights that they write with.",
+            help="Ablate: units are set to 0 at every position. Scale: multiplied there by 0.5, 2 or another factor. "
+            "Perturb: noise on the weights that they write with.",
         )
         nouns = effect_inputs.nouns_picker()
     kind = KINDS[asked]
@@ -63,7 +64,7 @@ def show(run: dict[str, Any], view: View, kind: str, found: pd.DataFrame) -> Non
     if kind == ABLATE:
         degradation_charts.ablation(run, view, is_captioned)
     else:
-        degradation_charts.perturbation(run, view, is_captioned)
+        degradation_charts.sized(run, view, is_captioned, kind)
     effect_captions.show(run, view, kind, found)
 
 

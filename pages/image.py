@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import budget_panel, filters, links, looks, nouns, picture_strip, resources, unit_tables, widgets
+from app import budget_panel, filters, links, looks, nouns, picture_strip, resources, unit_sets, unit_tables, widgets
 from app.text import plain
 from mmn.store.pictures import PictureQueries
 
@@ -82,6 +82,7 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd
         st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}{hidden}.")
         return rows, None
     unit = unit_tables.ranked_table(rows, run, f"units-{picture['image_id'][:8]}-{noun}-{method}-{sign}")
+    unit_sets.save(run, rows, {"method": method, "noun": noun, "image": str(picture["image_id"])}, f"image-{sign}")
     missing = "" if rows["tokens"].notna().any() else " What they write is known after " + widgets.annotate(run) + "."
     bottom = "" if has_bottom else " Suppressors were not kept (`--bottom-k`)."
     general = filters.told_generality(run, method)

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import filters, resources, study_page, unit_panels
+from app import filters, resources, study_page, unit_panels, unit_sets
 from app.text import plain
 from mmn.core import Neuron, named_unit
 from mmn.errors import UsageError
@@ -35,6 +35,7 @@ def page() -> None:
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     with row.container(width=300):
         unit_panels.words(run, neuron, known)
+        unit_sets.of_unit(run, neuron)
     with row.container(width="stretch"):
         unit_panels.ranks(run, neuron, methods)
     unit_panels.strongest(run, neuron, method)

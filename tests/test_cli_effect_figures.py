@@ -34,6 +34,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("degradation", "Probability of the noun after ablation, top units"),
         ("degradation --methods contribution --measure similarity", "Similarity of the new caption after ablation"),
         ("perturbation --methods contribution --against k", "Captions that lose the noun under noise"),
+        ("scaling --methods contribution", "Probability of the noun with units multiplied"),
         ("ablated-layers --methods contribution --ks 26 --concepts dog", "Layers of the zeroed units"),
         (f"edit --edit {EDIT_IDS[1]}", "Edits of “"),
     ],

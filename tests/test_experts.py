@@ -137,9 +137,14 @@ def test_zeroing_a_unit_of_the_last_layer_takes_exactly_what_it_writes_away(mode
     for unit in [routed, *shared]:
         mask = torch.zeros(2, anatomy.n_layers, anatomy.d_mlp, dtype=torch.bool)
         mask[1, last, unit] = True
-        with ablate(model, mask):
-            after = captured_pass(model, inputs)[0].read(FINAL, ONCE, both, torch.zeros(2, dtype=torch.long))
+        found = []
+        for factor in (0.0, 1.0, 2.0):
+            with ablate(model, mask, factor):
+                found.append(captured_pass(model, inputs)[0].read(FINAL, ONCE, both, torch.zeros(2, dtype=torch.long)))
+        after, same, doubled = found
         written = a[unit] * anatomy.columns(last, torch.tensor([unit]))[:, 0]
+        assert torch.equal(same, before), "a factor of 1 changes nothing, bit for bit"
+        torch.testing.assert_close(doubled[1] - before[1], written, rtol=1e-4, atol=2e-6)
         assert torch.equal(after[0], before[0])
         assert written.abs().max() > 1e-5
         torch.testing.assert_close(after[1] - before[1], -written, rtol=1e-4, atol=2e-6)

@@ -220,7 +220,7 @@ def test_captions_of_one_noun(store: Store) -> None:
 
 
 def test_what_there_is_not(store: Store) -> None:
-    with pytest.raises(UsageError, match="the kinds are ablate, perturb"):
+    with pytest.raises(UsageError, match="the kinds are ablate, perturb, scale"):
         store.ask(EffectQueries).means(RUN_ID, EffectFilter("cut", ("contribution",)))
     with pytest.raises(UsageError, match="layers 0 … 2"):
         store.ask(EffectQueries).means(RUN_ID, EffectFilter(ABLATE, ("contribution",), layers=(0, 2)))

@@ -26,6 +26,7 @@ DONE, SOME_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 MODULES = (
     *(study.command for study in STUDIES if study.command),
     "mmn.cli.cache",
+    "mmn.cli.units",
     "mmn.cli.figure",
     "mmn.cli.model",
     "mmn.cli.app",

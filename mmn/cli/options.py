@@ -50,7 +50,9 @@ def numbers(text: str, option: str, example: str = "1,2.5") -> list[float]:
     return [number(entry, option) for entry in entries(text, option, example)]
 
 
-def sizes(ks: str | None, shares: str | None, n_units: int, least: int = 1) -> tuple[int, ...] | None:
+def sizes(
+    ks: str | None, shares: str | None, n_units: int, least: int = 1, whose: str = "the model's units"
+) -> tuple[int, ...] | None:
     """Numbers of units from `--ks` or, as shares of all, from `--shares`, in ascending order; None for neither.
 
     Raises:
@@ -61,7 +63,7 @@ def sizes(ks: str | None, shares: str | None, n_units: int, least: int = 1) -> t
     if ks is not None:
         given = numbers(ks, "--ks", "43,100")
         if wrong := [k for k in given if k != int(k) or not least <= k <= n_units]:
-            raise UsageError(f"--ks {wrong[0]:g}: expected whole numbers from {least} to {n_units}, the model's units")
+            raise UsageError(f"--ks {wrong[0]:g}: expected whole numbers from {least} to {n_units}, {whose}")
         return tuple(sorted({int(k) for k in given}))
     if shares is None:
         return None

@@ -12,7 +12,7 @@ from typing import Any, Final
 from mmn import __version__
 from mmn.figures.figure import Drawn
 from mmn.figures.wording import counted, k_text, of_run
-from mmn.names import RANDOM_MATCHED, definition, reference_of
+from mmn.names import RANDOM_MATCHED, meaning, reference_of
 
 _SITE: Final = (
     "a is the input of an FFN's output matrix W_out (gated: act(gate) times up), z the one of its non-linearity"
@@ -67,7 +67,7 @@ def _ks(drawn: Drawn) -> str:
 
 def _scores(drawn: Drawn) -> Iterator[str]:
     methods = _methods(drawn)
-    known = [(method, definition(method)) for method in methods]
+    known = [(method, meaning(method)) for method in methods]
     for method, meant in known:
         like = f", those of {reference_of(method)}" if method.startswith(RANDOM_MATCHED) else ""
         read = f", read at {meant.position}" if meant.position != "none" else ""
@@ -87,7 +87,7 @@ def _methods(drawn: Drawn) -> list[str]:
 
 def _is_known(method: str) -> bool:
     try:
-        definition(method)
+        meaning(method)
     except KeyError:
         return False
     return True

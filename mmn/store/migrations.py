@@ -122,6 +122,13 @@ def _add_positions_and_other_nouns(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"ALTER TABLE effect ADD COLUMN IF NOT EXISTS {column} VARCHAR")
 
 
+def _add_factors(cursor: duckdb.DuckDBPyConnection) -> None:
+    """No unit was multiplied by a factor before there was `scale`. Some tables may be newer than the database."""
+    _create_missing(cursor)
+    for table in ("effect", "noun_share", "perplexity"):
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS factor DOUBLE")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
@@ -131,6 +138,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _to_version_6,
     _add_words_by_cosines,
     _add_positions_and_other_nouns,
+    _add_factors,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

@@ -16,7 +16,7 @@ from mmn.studies.registry import FIGURES
 from mmn.view import View
 from tests.pages.filled import fill_whole
 
-INVENTED = ("perturbation", "edit")  # what the bundled run was not measured for
+INVENTED = ("perturbation", "scaling", "edit")  # what the bundled run was not measured for
 
 
 @contextmanager
@@ -46,5 +46,6 @@ def _words(name: str, store: Store, run: str) -> dict[str, Any]:
         "top-share": two,
         "tokens": {"neuron": Neuron(6, 100)},
         "perturbation": {"methods": ("contribution",)},
+        "scaling": {"methods": ("contribution",)},
         "ablated-layers": {"methods": ("contribution-folded",)},
     }.get(name, {})

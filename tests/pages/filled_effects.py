@@ -5,11 +5,12 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from mmn.names import ABLATE, COLUMN_NORM, EVERYWHERE, ORIGINAL, PERTURB
+from mmn.names import ABLATE, COLUMN_NORM, EVERYWHERE, ORIGINAL, PERTURB, SCALE
 from mmn.studies.tables import TABLES
 
 KS = (0, 3, 26, 64)
 SIGMAS = (0.5, 1.0)
+FACTORS = (0.5, 2.0)
 SELECTED = (("top", 0), ("interpretable", 0), ("another", 0), ("random", 0), ("random", 1))
 TEXTS = {"plain": 9.0, "captions": 2.0}  # nats per token of the untouched model
 EDIT_IDS = ("aa0000000001", "bb0000000002", "cc0000000003")
@@ -56,10 +57,12 @@ def _effects(said, method, texts, every):
                 yield _effect(said, method, texts, ABLATE, selection, draw, k, None, other)
             for sigma in SIGMAS if selection != "interpretable" and (k or not draw) else ():
                 yield _effect(said, method, texts, PERTURB, selection, draw, k, sigma, other)
+            for factor in FACTORS if selection != "interpretable" and k else ():
+                yield _effect(said, method, texts, SCALE, selection, draw, k, None, other, factor)
 
 
-def _effect(said, method, texts, kind, selection, draw, k, sigma, other):
-    amount = k * (sigma or 1)
+def _effect(said, method, texts, kind, selection, draw, k, sigma, other, factor=None):
+    amount = k * (sigma or 1) * (1 if factor is None else abs(1 - factor))
     left = {"random": 1 - amount / 1000, "another": 1 - amount / 320}.get(selection, 1 / (1 + amount / 20))
     is_lost = left < 0.5
     text = texts[said["image_id"]]
@@ -75,6 +78,7 @@ def _effect(said, method, texts, kind, selection, draw, k, sigma, other):
         "sigma_unit": COLUMN_NORM if sigma else None,
         "draw": draw,
         "positions": EVERYWHERE,
+        "factor": factor,
         "other_image_id": None if other is None else other["image_id"],
         "other_noun": None if other is None else other["noun"],
         "logit": said["logit"] * left,

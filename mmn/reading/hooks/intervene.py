@@ -24,19 +24,20 @@ from mmn.reading.hooks.experts import Call, watch_calls
 def ablate(
     model: Model,
     mask: Bool[Tensor, "rows L m"],
-    factor: float = 0.0,
+    factor: float | Float[Tensor, " rows"] = 0.0,
     only_at: Bool[Tensor, " prompt"] | None = None,
 ) -> Iterator[None]:
     """Multiplies a of each row's masked units by `factor` at every position of the forward passes inside the block.
 
-    At 0 they are zeroed: what they write, in the prompt and in the picture's tokens too, is gone (P1, figure 6).
+    At 0 they are zeroed: what they write, in the prompt and in the picture's tokens too, is gone (P1, figure 6). At
+    another factor f the FFN writes (f − 1) · a_i · W_out[:, i] more of each; at 1 nothing changes, bit for bit.
     Rows do not touch each other, and a row without masked units computes what the plain model does, bit for bit.
     Of routed experts what the units wrote is taken away again behind them: equal up to rounding.
 
     Args:
         model: Its lock is held inside the block.
         mask: Which units of which row of the batch; every pass inside the block has that many rows.
-        factor: What is left of a, as a share; 1 − ε for a small step towards zero.
+        factor: What a is multiplied by, the same for all rows or one for each; 1 − ε for a small step towards zero.
         only_at: The positions of the prompt, the same in all rows, at which it is done; None for all, and for those
             behind the prompt. A generation's later passes of one token are then left alone.
 
@@ -47,17 +48,15 @@ def ablate(
     if only_at is not None:
         model.require_one_ffn("ablation at some positions only")
     layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
-    kept = {
-        layer: torch.ones_like(mask[:, layer], dtype=model.dtype).masked_fill(mask[:, layer], factor)[:, None]
-        for layer in layers
-    }
+    by_row = torch.as_tensor(factor, dtype=torch.float64, device=mask.device).expand(len(mask))[:, None]
+    kept = {layer: torch.where(mask[:, layer], by_row, 1.0).to(model.dtype)[:, None] for layer in layers}
 
     def multiply(layer: int, units: slice = slice(None)) -> Callable[..., Any]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = args[0]
-            by_row = a.reshape(len(mask), -1, a.shape[-1])
-            share = _at(only_at, by_row.shape[1], kept[layer][..., units])
-            return ((by_row * share).reshape(a.shape), *args[1:])
+            rows = a.reshape(len(mask), -1, a.shape[-1])
+            share = _at(only_at, rows.shape[1], kept[layer][..., units])
+            return ((rows * share).reshape(a.shape), *args[1:])
 
         return hook
 
@@ -68,7 +67,7 @@ def ablate(
                 borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, multiply(layer))))
                 continue
             mixture = model.anatomy.mixtures[layer]
-            _without_routed(borrowed, mixture, len(mask), mask[:, layer], factor)
+            _without_routed(borrowed, mixture, len(mask), mask[:, layer], by_row)
             if mixture.plain is not None and mask[:, layer, mixture.start :].any():
                 of_plain = multiply(layer, slice(mixture.start, mixture.n_units))
                 borrowed.add(mixture.plain.register_forward_pre_hook(of_plain))
@@ -90,9 +89,9 @@ def _at(
 
 
 def _without_routed(
-    borrowed: _Borrowed, mixture: Mixture, n_rows: int, mask: Bool[Tensor, "rows m"], factor: float
+    borrowed: _Borrowed, mixture: Mixture, n_rows: int, mask: Bool[Tensor, "rows m"], factor: Float[Tensor, "rows 1"]
 ) -> None:
-    """Takes what masked units of routed experts wrote away from their output, where a token went through them."""
+    """Takes 1 − factor of what masked units of routed experts wrote away, where a token went through them."""
     units = mask[:, : mixture.start].any(0).nonzero()[:, 0]
     if mixture.routed is None or not len(units):
         return

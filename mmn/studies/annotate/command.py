@@ -12,7 +12,9 @@ from typing import Any
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told
 from mmn.runs.plan import Progress
+from mmn.units.sets import UnitSet
 
 USUAL_TOP = 10
 
@@ -20,6 +22,7 @@ USUAL_TOP = 10
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("annotate", help="decode a run's units and record where the top ones look")
     add_run_options(parser)
+    add_units_option(parser, "decoded, and where they look in every picture, instead of each noun's top units")
     parser.add_argument("--top", type=at_least(1), metavar="N", help=f"units of each noun; default {USUAL_TOP}")
     parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all but the random ones")
     parser.add_argument("--masks", metavar="SRC", help="outlines of objects: coco:INSTANCES.json, a folder, …")
@@ -34,19 +37,24 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     methods = entries(options.methods, "--methods") if options.methods is not None else None
     scored = open_scored_run(options)
+    given = chosen_set(options.units, options.cache, scored.run)
+    if given is not None:
+        require_without(options, "top", "methods", "masks")
     from mmn.studies.annotate.measure import count
 
     started = time.monotonic()
     added = _add(options, scored.path, scored.progress)
-    is_only_references = options.references is not None and not (options.masks or options.top or methods)
-    if not is_only_references:
+    is_only_references = options.references is not None and not (options.masks or options.top or methods or given)
+    if given is not None:
+        annotate_set_stoppably(scored.load(), scored.path, given, scored.progress)
+    elif not is_only_references:
         annotate_stoppably(scored.load(), scored.path, options.top or USUAL_TOP, methods, scored.progress)
     counts = count(scored.path)
     scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     seconds = round(time.monotonic() - started, 3)
     result = {"run_id": scored.run.run_id} | asdict(counts) | {"seconds": seconds, "database": note}
-    result |= {one.kind: asdict(one) for one in added}
+    result |= {one.kind: asdict(one) for one in added} | ({} if given is None else {"units": told(given)})
     if not options.json:
         print(*added, sep="\n", end="\n" if added else "")
     _print_result(result, as_json=options.json)
@@ -74,6 +82,15 @@ def annotate_stoppably(model: Any, run_path: Path, top: int, methods: Sequence[s
 
     with stoppable():
         annotate(model, run_path, top, methods, progress)
+
+
+def annotate_set_stoppably(model: Any, run_path: Path, given: UnitSet, progress: Any) -> None:
+    """`annotate_set`, ended likewise."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.annotate.set_looks import annotate_set
+
+    with stoppable():
+        annotate_set(model, run_path, given, progress)
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:

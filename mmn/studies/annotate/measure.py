@@ -144,7 +144,7 @@ def annotate(
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
     asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
     _decode_stored(asked, progress)
-    no_grid = _why_no_grid(asked)
+    no_grid = why_no_grid(scored)
     if no_grid:
         progress(Progress(STAGE, message=f"units were decoded; {no_grid}"))
         return
@@ -274,16 +274,16 @@ def _by_cosines(neurons: pa.Table) -> pa.Table:
     return neurons.filter(pc.is_valid(neurons["cosine_tokens"]))
 
 
-def _why_no_grid(asked: _Asked) -> str:
+def why_no_grid(scored: ScoredRun) -> str:
     """Why the model's image tokens have no place in a picture; empty where they have one. One picture is tried."""
-    for batch in reopen.batches(asked.scored):
-        for example in reopen.examples(shards.read_shard(asked.run_path / batch)):
+    for batch in reopen.batches(scored):
+        for example in reopen.examples(shards.read_shard(scored.path / batch)):
             try:
                 image = open_image(Path(example.source))
             except ImageError:
                 continue
             try:
-                image_grid(asked.model, asked.model.encode([image], asked.run.prompt), image.size)
+                image_grid(scored.model, scored.model.encode([image], scored.run.prompt), image.size)
             except UsageError as error:
                 return str(error)
             return ""

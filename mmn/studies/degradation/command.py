@@ -1,4 +1,5 @@
-"""`mmn degrade`: what becomes of a run's nouns when their units are zeroed or put under noise, with the controls.
+"""`mmn degrade`: what becomes of a run's nouns when their units are zeroed, multiplied or put under noise, with the
+controls.
 
 Another picture's units, text and the noun's share are measured after the rest, of all that was just asked for; with
 `--controls only` of all that the run has of this kind, which is not measured again.
@@ -15,20 +16,33 @@ from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries, numbers, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told
 from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.presets import PRESETS, Noise
+from mmn.units.sets import UnitSet
 
 SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
 CONTROLS = ("with", "without", "only")
-SELECTIONS = {names.ABLATE: ",".join(names.SELECTIONS), names.PERTURB: f"{names.TOP},{names.RANDOM}"}
+FACTORS = "0.5,2,4"
+TOP_AND_RANDOM = f"{names.TOP},{names.RANDOM}"
+SELECTIONS = {
+    names.ABLATE: ",".join(names.SELECTIONS),
+    names.SCALE: TOP_AND_RANDOM,
+    names.PERTURB: TOP_AND_RANDOM,
+}
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("degrade", help="zero a noun's units, or add noise to them, and measure what is left")
+    parser = commands.add_parser(
+        "degrade", help="zero a noun's units, multiply them or add noise to them, and measure what is left"
+    )
     add_run_options(parser)
-    parser.add_argument("--kind", required=True, choices=names.INTERVENTIONS, help="zero units, or noise on them")
+    parser.add_argument(
+        "--kind", required=True, choices=names.INTERVENTIONS, help="zero units, noise on them, or a factor"
+    )
+    add_units_option(parser, "taken instead of each noun's own, in its order")
     parser.add_argument(
         "--preset", choices=[name for name, one in PRESETS.items() if one.noise], help="how the paper did it, for noise"
     )
@@ -39,13 +53,14 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--selections",
         metavar="A,B",
-        help=f"default {SELECTIONS[names.ABLATE]}; with noise top,random; random-picture: one draw for all its nouns",
+        help=f"default {SELECTIONS[names.ABLATE]}; with noise, a factor or --units {TOP_AND_RANDOM}; random-picture: "
+        "one draw for all its nouns",
     )
     parser.add_argument(
         "--at",
         default=names.EVERYWHERE,
         metavar="A,B",
-        help=f"where units are zeroed: {', '.join(names.POSITIONS)}, or both; default {names.EVERYWHERE}",
+        help=f"where units are zeroed or multiplied: {', '.join(names.POSITIONS)}, or both; default {names.EVERYWHERE}",
     )
     parser.add_argument(
         "--controls",
@@ -65,6 +80,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--sigma", default="1", metavar="S,S", help="size of the noise; default 1, as long as the column"
     )
+    parser.add_argument("--factor", metavar="F,F", help=f"what --kind scale multiplies units by; default {FACTORS}")
     parser.add_argument("--sigma-unit", choices=names.SIGMA_UNITS, help="what sigma 1 is; default column norm")
     parser.add_argument(
         "--captions",
@@ -80,11 +96,13 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     noise = _noise(options)
     positions = entries(options.at, "--at", names.EVERYWHERE)
+    factors = _factors(options)
     scored = open_scored_run(options)
+    given = _given(options, scored.run)
     from mmn.metrics import find_text_metric
     from mmn.studies.degradation.summary import read_effects, summarise
 
-    plans = [_plan(options, noise, scored.run, one) for one in positions]
+    plans = [_plan(options, noise, scored.run, one, factors, given) for one in positions]
     metric = find_text_metric(options.metric, options.device) if options.captions else None
     started = time.monotonic()
     found = read_effects(scored.path, _measure(options, scored, plans, metric))
@@ -96,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
         "metric": metric.name if metric else None,
         "n_rows": len(found.effect),
         "n_failed": found.n_failed,
+        "units": None if given is None else told(given),
         "effects": summarise(found.effect, scored.run.model.n_units, found.further),
         "seconds": round(time.monotonic() - started, 3),
         "database": note,
@@ -127,24 +146,52 @@ def _measure(options: argparse.Namespace, scored: RunToExtend, plans: Sequence[A
         return done + measure_controls(model, scored.path, done, metric, scored.progress, options.text_pictures)
 
 
-def _plan(options: argparse.Namespace, noise: Noise | None, run: Run, positions: str) -> Any:
+def _given(options: argparse.Namespace, run: Run) -> UnitSet | None:
+    """The set of `--units`, which leaves no choice of scores."""
+    if options.units is not None:
+        require_without(options, "method", "preset")
+    return chosen_set(options.units, options.cache, run)
+
+
+def _factors(options: argparse.Namespace) -> tuple[float, ...]:
+    if options.kind != names.SCALE:
+        if options.factor is not None:
+            raise UsageError(f"--factor {options.factor} is for --kind {names.SCALE}")
+        return ()
+    return tuple(numbers(options.factor or FACTORS, "--factor", FACTORS))
+
+
+def _plan(
+    options: argparse.Namespace,
+    noise: Noise | None,
+    run: Run,
+    positions: str,
+    factors: tuple[float, ...],
+    given: UnitSet | None,
+) -> Any:
     from mmn.studies.degradation.measure import InterventionPlan
 
     has_noise = options.kind == names.PERTURB
     return InterventionPlan(
         kind=options.kind,
-        methods=_methods(options, noise, run),
-        ks=_from_zero(options, run.model.n_units),
+        methods=_methods(options, noise, run) if given is None else (given.label,),
+        ks=_from_zero(options, run.model.n_units) if given is None else _of_set(options, len(given.units)),
         selections=entries(
-            options.selections or (",".join(noise.selections) if noise else SELECTIONS[options.kind]),
-            "--selections",
-            SELECTIONS[names.ABLATE],
+            options.selections or _usual_selections(options, noise), "--selections", SELECTIONS[names.ABLATE]
         ),
         n_draws=options.draws or (noise.n_draws if noise else 3),
         sigmas=tuple(numbers(options.sigma, "--sigma")) if has_noise else (),
         sigma_unit=_sigma_unit(options, noise) if has_noise else None,
         positions=positions,
+        factors=factors,
+        given=given,
     )
+
+
+def _usual_selections(options: argparse.Namespace, noise: Noise | None) -> str:
+    if options.units is not None:
+        return TOP_AND_RANDOM
+    return ",".join(noise.selections) if noise else SELECTIONS[options.kind]
 
 
 def _noise(options: argparse.Namespace) -> Noise | None:
@@ -173,6 +220,12 @@ def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
     return tuple(sorted({0, *asked}))
 
 
+def _of_set(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
+    """Numbers of a set's units: an eighth, a quarter, half and all of them unless others are asked for."""
+    asked = sizes(options.ks, options.shares, n_units, least=0, whose="the set's units")
+    return tuple(sorted({0, *(asked or (max(1, round(n_units / part)) for part in (8, 4, 2, 1)))}))
+
+
 def _usual_method(run: Run) -> str:
     stored = run.settings.methods
     return names.default_method(stored)
@@ -191,8 +244,8 @@ def _print_result(result: dict[str, Any], own: Sequence[str], *, as_json: bool) 
 
     for one in result["effects"]:
         print(_line(one))
-    for told in own:
-        print(told)
+    for sentence in own:
+        print(sentence)
     if note := few_note(one["n_images"] for one in result["effects"]):
         print(note)
     if result["database"] != "loaded":
@@ -218,6 +271,7 @@ def _line(one: dict[str, Any]) -> str:
 
     where = "" if one["positions"] == names.EVERYWHERE else f", at {one['positions'].replace('-', ' ')}"
     noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
+    noise += "" if one["factor"] is None else f", times {one['factor']:g}"
     half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:.0f} units"
     prob = f"{one['prob']:.3f}{bracket(one['prob_low'], one['prob_high'], '.3f')}"
     change = f"{percent(-one['drop'])}{bracket(-one['drop_high'], -one['drop_low'], '.0%')}"

@@ -41,11 +41,13 @@ from mmn.scores.equations import rank_units
 from mmn.scores.methods import Measured as Scores
 from mmn.scores.methods import Scored
 from mmn.scores.rows import Tables
+from mmn.studies.degradation.given_sets import set_of
 from mmn.studies.degradation.measure import STAGE, InterventionPlan, choices_of, rows_of
 from mmn.studies.degradation.pictures import Measured, Measuring, effect_table, share_table
 from mmn.studies.degradation.selections import Choice, Interpretable, Row
 from mmn.studies.degradation.told import N_CAPTIONS, Told
 from mmn.studies.tables import TABLES
+from mmn.units.sets import UnitSet
 
 CONTROLS_VERSION: Final = 1  # raise it when the same inputs would give other numbers
 N_TEXTS: Final = 8  # pictures for whose units text is read, unless more are wanted
@@ -101,8 +103,8 @@ def measure_controls(
     return done
 
 
-def plan_of(effects: pd.DataFrame) -> InterventionPlan:
-    """What was measured in a shard, from its rows of `effect`."""
+def plan_of(effects: pd.DataFrame, given: UnitSet | None = None) -> InterventionPlan:
+    """What was measured in a shard, from its rows of `effect`, and the set of units that it was done to, if any."""
     (kind,), (positions,) = effects["kind"].unique(), effects["positions"].unique()
     units = list(effects["sigma_unit"].dropna().unique())
     return InterventionPlan(
@@ -114,6 +116,8 @@ def plan_of(effects: pd.DataFrame) -> InterventionPlan:
         sigmas=tuple(sorted(float(one) for one in effects["sigma"].dropna().unique())),
         sigma_unit=units[0] if units else None,
         positions=positions,
+        factors=tuple(sorted(float(one) for one in effects["factor"].dropna().unique())),
+        given=given,
     )
 
 
@@ -133,15 +137,16 @@ class _Controlling:
             return
         effects = tables["effect"].to_pandas()
         has_captions = bool(effects["caption"].notna().any()) and self.metric is not None
+        given = set_of(tables["unit_set"]) if "unit_set" in tables else None
+        plan = plan_of(effects, given)
         always = [CONTROLS_VERSION, self.told.digest]
         metric = self.metric.name if has_captions and self.metric is not None else None
-        yield names.ANOTHER, lambda: self._another(effects, "noun_share" in tables, metric), [*always, metric]
+        yield names.ANOTHER, lambda: self._another(effects, plan, "noun_share" in tables, metric), [*always, metric]
         if with_text and (effects["positions"] == names.EVERYWHERE).all():
-            yield "text", lambda: self._text(effects, with_text), [*always, list(with_text), N_CAPTIONS]
+            yield "text", lambda: self._text(plan, with_text), [*always, list(with_text), N_CAPTIONS]
 
-    def _another(self, effects: pd.DataFrame, has_shares: bool, metric: str | None) -> Tables:
+    def _another(self, effects: pd.DataFrame, plan: InterventionPlan, has_shares: bool, metric: str | None) -> Tables:
         """Rows of another picture's units; of the own ones the noun's share, where the shard has none."""
-        plan = plan_of(effects)
         measuring = Measuring(self.scored, plan, self.metric if metric else None, self.told.token_ids)
         rows: list[Measured] = []
         shares: list[Measured] = []
@@ -154,9 +159,9 @@ class _Controlling:
         found = {"noun_share": share_table([*shares, *rows], len(measuring.nouns))}
         return found | ({"effect": effect_table(rows)} if rows else {}) if len(found["noun_share"]) else {}
 
-    def _text(self, effects: pd.DataFrame, with_text: Sequence[str]) -> Tables:
+    def _text(self, plan: InterventionPlan, with_text: Sequence[str]) -> Tables:
         """Rows of `perplexity` for some of a shard's pictures."""
-        plan = replace(plan_of(effects), n_draws=1)
+        plan = replace(plan, n_draws=1)
         plan = replace(plan, selections=tuple(one for one in plan.selections if one in READ))
         measuring = Measuring(self.scored, plan, None, self.told.token_ids)
         rows: list[dict[str, Any]] = []
@@ -239,11 +244,15 @@ class _Picture:
 def _top_units(
     scored: ScoredRun, told: Told, example: Example, image: Image.Image, plan: InterventionPlan
 ) -> dict[tuple[str, str], Any]:
-    """The first units of each noun of a picture by each score, best first, as flat indices."""
+    """The first units of each noun of a picture by each score, best first, as flat indices; beside a set of units those
+    by the run's usual score, as many as the set has.
+    """
     tables = told.of_pictures([example.image_id])
+    methods = plan.methods if plan.given is None else [names.default_method(scored.run.settings.methods)]
     found: dict[tuple[str, str], Any] = {}
-    for measured, by_method in reread(scored, tables, [example], [image], plan.methods):
-        for method, of_method in by_method.items():
+    for measured, by_method in reread(scored, tables, [example], [image], methods):
+        for one, of_method in by_method.items():
+            method = one if plan.given is None else plan.given.label
             units = _ranked(measured, of_method, plan.ks[-1])
             found |= {(said.concept.noun, method): units[at] for at, said in enumerate(measured.said)}
     return found

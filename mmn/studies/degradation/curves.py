@@ -45,8 +45,9 @@ SELECTION_WORDS: Final = {
     RANDOM_PICTURE: "random, one draw a picture",
 }
 POSITION_WORDS: Final = {EVERYWHERE: "everywhere", IMAGE_TOKENS: "at image tokens only"}
-_NO_NOISE: Final = -1.0  # instead of a missing sigma: rows without a value drop out of tables by picture
-COLUMNS: Final = ("method", "selection", "positions", "k", "sigma", "mean", "low", "high", "n", "n_draws")
+NONE: Final = -1.0  # instead of a missing sigma or factor: rows without a value drop out of tables by picture
+LINE: Final = ("method", "selection", "positions", "k", "sigma", "factor")  # what tells the points of curves apart
+COLUMNS: Final = (*LINE, "mean", "low", "high", "n", "n_draws")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class ProbabilityDrop:
 
 
 def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Returns the points of all curves: method, selection, positions, k, sigma, mean, low, high, n (pictures), n_draws.
+    """Returns the points of all curves: `LINE`, mean, low, high, n (pictures), n_draws.
 
     Args:
         means: `EffectQueries.means`: one row per picture, draw and setting.
@@ -84,8 +85,8 @@ def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
     rows = means.dropna(subset=[column])
     if rows.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    by = ["method", "selection", "positions", "k", "sigma"]
-    rows = rows.assign(sigma=rows["sigma"].astype(float).fillna(_NO_NOISE))
+    by = list(LINE)
+    rows = filled(rows)
     wide = _by_picture(rows, column, by)
     if measure == "relative":
         mean, low, high = ratio_intervals(*_parts(wide, _by_picture(rows, "baseline_prob", by)), within)
@@ -95,12 +96,27 @@ def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
         mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
     found = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum().to_numpy()}, wide.columns)
     found = found.join(rows.groupby(by)["draw"].nunique().rename("n_draws")).reset_index()
-    found["sigma"] = found["sigma"].where(found["sigma"] != _NO_NOISE)
+    found = emptied(found)
     if measure in TO_UNTOUCHED:
-        found.loc[(found["k"] == 0) | (found["sigma"] == 0), ["low", "high"]] = np.nan
+        found.loc[is_untouched(found), ["low", "high"]] = np.nan
     order = {method: place for place, method in enumerate(dict.fromkeys(means["method"]))}
     found["method_place"] = found["method"].map(order)
-    return found.sort_values(["method_place", "selection", "positions", "k", "sigma"], ignore_index=True)[list(COLUMNS)]
+    return found.sort_values(["method_place", *LINE[1:]], ignore_index=True)[list(COLUMNS)]
+
+
+def is_untouched(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of the model as it is: no unit, no noise, or units multiplied by 1."""
+    return (rows["k"] == 0) | (rows["sigma"] == 0) | (rows["factor"] == 1)
+
+
+def filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with a number where sigma or factor is missing, for grouping."""
+    return rows.assign(**{name: rows[name].astype(float).fillna(NONE) for name in ("sigma", "factor")})
+
+
+def emptied(rows: pd.DataFrame) -> pd.DataFrame:
+    """What `filled` filled in, empty again."""
+    return rows.assign(**{name: rows[name].where(rows[name] != NONE) for name in ("sigma", "factor")})
 
 
 def _by_picture(rows: pd.DataFrame, column: str, by: list[str]) -> pd.DataFrame:

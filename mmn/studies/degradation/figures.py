@@ -1,12 +1,14 @@
-"""What happens to a noun, and to the caption, when units are zeroed or put under noise? Curves against k or sigma.
+"""What happens to a noun, and to the caption, when units are zeroed, multiplied or put under noise? Curves
+against k, sigma or the factor.
 
-P1 figures 6 and S.3 (arXiv 2308.01544) for ablation, P2 (arXiv 2311.07470) for noise. The horizontal axes are symlog,
-so that 0, the untouched model, is on them.
+P1 figures 6 and S.3 (arXiv 2308.01544) for ablation, P2 (arXiv 2311.07470) for noise; multiplying is
+OURS. The horizontal axes are symlog, so that 0 is on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import altair as alt
@@ -90,24 +92,72 @@ def perturbation(
         subset: which concepts, as words for the subtitle.
         metric: of the similarity, with its version.
     """
+    noise = _Size("sigma", 0.0, "σ", "units under noise", "under noise", lambda values: _sigma_axis(values, unit))
+    return _sized(data, run, measure, against, noise, subset, metric)
+
+
+def scaling(
+    data: pd.DataFrame,
+    run: Mapping[str, Any],
+    measure: str = "prob",
+    against: str = "factor",
+    subset: str = "all concepts",
+    metric: str = "",
+) -> alt.TopLevelMixin:
+    """Curves of a measure against the factor that units are multiplied by for each k, or against k for each factor.
+
+    Args:
+        data: `curves.curves` of scaled units by one method; a factor of 1 is the untouched model.
+        run: as `degradation`.
+        measure: a key of `MEASURES`.
+        against: `factor` or `k`; the other one is the colour.
+        subset: which concepts, as words for the subtitle.
+        metric: of the similarity, with its version.
+    """
+    scaled = _Size("factor", 1.0, "×", "multiplied units", "with units multiplied", _factor_axis)
+    return _sized(data, run, measure, against, scaled, subset, metric)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How large a change is: its column, what it is for the untouched model, and its words."""
+
+    column: str
+    untouched: float
+    sign: str
+    of_units: str
+    words: str
+    axis: Callable[[pd.Series], alt.X]
+
+
+def _sized(
+    data: pd.DataFrame,
+    run: Mapping[str, Any],
+    measure: str,
+    against: str,
+    size: _Size,
+    subset: str,
+    metric: str,
+) -> alt.TopLevelMixin:
+    """Curves of one method against the size of a change or the number of units; dashed: other units."""
     require(data, COLUMNS)
-    assert against in ("sigma", "k"), against
+    assert against in (size.column, "k"), against
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
-    rows = _with_words(data if against == "sigma" else _from_no_units(data), n_units, measure)
+    rows = _with_words(data if against == size.column else _from_no_units(data, size), n_units, measure)
     rows = rows.assign(label=rows["selected"])
-    if against == "sigma":
-        axis, other, field, legend = _sigma_axis(rows["sigma"], unit), "k", "k_label", "k"
+    if against == size.column:
+        axis, other, field, legend = size.axis(rows[size.column]), "k", "k_label", "k"
     else:
-        axis, other, field, legend = _k_axis(rows["k"], n_units, "units under noise"), "sigma", "sigma_label", "σ"
+        axis, other = _k_axis(rows["k"], n_units, size.of_units), size.column
+        field, legend = f"{size.column}_label", size.sign
     order = list(dict.fromkeys(rows.sort_values(other)[field]))
     colours = dict(zip(order, ordered_colours(len(order)), strict=True))
-    base = alt.Chart(rows.assign(line=rows["selection"] + " " + rows[field])).encode(
-        axis, _colour(field, colours, legend), alt.Detail("line:N")
-    )
+    line = rows["selection"] + " " + rows["positions"] + " " + rows[field]
+    base = alt.Chart(rows.assign(line=line)).encode(axis, _colour(field, colours, legend), alt.Detail("line:N"))
     (method,) = set(rows["method"])
     shapes = dict(zip(order, SHAPES, strict=False))
     layers = _curve(base, measure, metric, _tooltip(measure), _shape(field, shapes, legend), _dash(rows))
-    title = f"{MEASURES[measure][0]} under noise, {method}"
+    title = f"{MEASURES[measure][0]} {size.words}, {method}"
     return layers.properties(height=210, title=_title(title, rows, run, subset, measure))
 
 
@@ -196,14 +246,14 @@ def _ablation_dash(rows: pd.DataFrame, methods: list[str]) -> list[alt.StrokeDas
     return [alt.StrokeDash("dash:N", sort=there, scale=alt.Scale(domain=there, range=dashes), legend=legend)]
 
 
-def _from_no_units(data: pd.DataFrame) -> pd.DataFrame:
-    """`data` with the untouched model as the first point (k = 0) of every sigma, instead of as sigma = 0."""
-    noisy, untouched = data[data["sigma"] > 0], data[data["sigma"] == 0]
-    sigmas = noisy[["sigma"]].drop_duplicates()
-    first = (
-        untouched.drop_duplicates(["method", "selection"]).assign(k=0).drop(columns="sigma").merge(sigmas, how="cross")
-    )
-    return pd.concat([first, noisy], ignore_index=True)
+def _from_no_units(data: pd.DataFrame, size: _Size) -> pd.DataFrame:
+    """`data` with the untouched model as the first point (k = 0) of every size, instead of as the size that it has."""
+    is_first = data[size.column] == size.untouched
+    changed, untouched = data[~is_first], data[is_first]
+    sizes = changed[[size.column]].drop_duplicates()
+    firsts = untouched.drop_duplicates(["method", "selection", "positions"])
+    first = firsts.assign(k=0).drop(columns=size.column).merge(sizes, how="cross")
+    return pd.concat([first, changed], ignore_index=True)
 
 
 def _with_words(rows: pd.DataFrame, n_units: int, measure: str) -> pd.DataFrame:
@@ -211,6 +261,7 @@ def _with_words(rows: pd.DataFrame, n_units: int, measure: str) -> pd.DataFrame:
     return with_words(rows, form, n="n").assign(
         k_label=[k_text(int(k), n_units) for k in rows["k"]],
         sigma_label=["" if pd.isna(sigma) else f"{sigma:g}" for sigma in rows["sigma"]],
+        factor_label=["" if pd.isna(factor) else f"{factor:g}" for factor in rows["factor"]],
         selected=rows["selection"].map(SELECTION_WORDS),
         at=rows["positions"].map(POSITION_WORDS),
     )
@@ -286,6 +337,16 @@ def _sigma_axis(sigmas: pd.Series, unit: str) -> alt.X:
     )
 
 
+def _factor_axis(factors: pd.Series) -> alt.X:
+    values = sorted({float(factor) for factor in factors})
+    return alt.X(
+        "factor:Q",
+        title="what the units are multiplied by (1: untouched)",
+        scale=alt.Scale(type="symlog", constant=1, nice=False, zero=True),
+        axis=alt.Axis(values=values, format="~g", grid=False, labelOverlap="greedy", labelSeparation=3),
+    )
+
+
 def _tooltip(measure: str) -> list[alt.Tooltip]:
     _, title, form = MEASURES[measure]
     form = ".1%" if form == "~%" else ".4~g" if measure in OF_TEXT else ".3f"
@@ -295,6 +356,7 @@ def _tooltip(measure: str) -> list[alt.Tooltip]:
         alt.Tooltip("at:N", title="changed"),
         alt.Tooltip("k_label:N", title="k"),
         alt.Tooltip("sigma_label:N", title="σ"),
+        alt.Tooltip("factor_label:N", title="×"),
         alt.Tooltip("mean:Q", title=title, format=form),
         interval_tip(),
         alt.Tooltip("n:Q", title="pictures", format=",d"),

@@ -1,7 +1,7 @@
-"""What becomes of a concept when its units are zeroed (P1, figure 6) or put under noise (P2)?
+"""What becomes of a concept when its units are zeroed (P1, figure 6), multiplied (OURS) or put under noise (P2)?
 
     a scored run ─► every unit's score again (`reread`) ─► the units of each selection (`selections`)
-      ─► each (units, k, σ, draw) is a row of one batch: the picture and its own caption, the units changed
+      ─► each (units, k, σ or factor, draw) is a row of one batch: the picture and its own caption, the units changed
       ─► logit and probability of t(c) at p(c); on request the caption that the changed model writes    `effect`
       ─► and that probability's share among those of all nouns                                      `noun_share`
 
@@ -10,6 +10,7 @@ The untouched model (k = 0) is measured like the rest, once for each selection (
 
 `ablate` zeroes units at every position, prompt and picture included, or at the picture's tokens alone; its controls
 are random units of the same layers. The first units of another picture's noun, and text, are in `controls`.
+`scale` multiplies units by a factor instead, at the same places and beside the same controls: 0 is zeroing, 1 nothing.
 `perturb` adds noise to their columns of W_out; its controls are random units of all layers, and every selection is
 drawn several times, since the noise is. P2's own code draws the random units once for each picture, whatever its nouns
 (`random-picture`), and sizes the noise by the weight: `presets.PRESETS["p2"].noise`.
@@ -20,7 +21,7 @@ Left out: variants other than the original picture, words that the user chose; a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ from mmn.runs.teacher_forcing import reread, stored_captions
 from mmn.scores.methods import require_method
 from mmn.scores.rows import Tables
 from mmn.studies.annotate.measure import MANY_UNITS
+from mmn.studies.degradation.given_sets import choices_of_set, set_table
 from mmn.studies.degradation.pictures import Measured, Measuring, effect_table, share_table
 from mmn.studies.degradation.selections import (
     Choice,
@@ -50,14 +52,19 @@ from mmn.studies.degradation.selections import (
 )
 from mmn.studies.degradation.told import Told
 from mmn.studies.tables import failure_table
+from mmn.units.sets import UnitSet, fitting, require_awake
 
 STAGE: Final = "degrade"
+MOST_FACTOR: Final = 1000.0
 PICTURES_AT_ONCE: Final = 4  # in one shard, of a model of few units; of a large one each picture is a shard
 
 
 @dataclass(frozen=True)
 class InterventionPlan:
-    """What to measure. `ks` are numbers of units; 0, the untouched model, is always among them."""
+    """What to measure. `ks` are numbers of units; 0, the untouched model, is always among them.
+
+    `given` is a set of units that is taken instead of each noun's ranking: `methods` is then its label alone.
+    """
 
     kind: str
     methods: tuple[str, ...]
@@ -67,15 +74,20 @@ class InterventionPlan:
     sigmas: tuple[float, ...] = ()
     sigma_unit: str | None = None
     positions: str = names.EVERYWHERE
+    factors: tuple[float, ...] = ()
+    given: UnitSet | None = None
 
     @property
     def asked(self) -> dict[str, Any]:
         """All that can change a number, as plain values: of an ablation everywhere as versions without others had it,
         so that what they measured is found.
         """
-        plain = asdict(self)
+        plain = asdict(replace(self, given=None))
+        del plain["given"]  # `methods` holds its digest
         if self.positions == names.EVERYWHERE:
             del plain["positions"]
+        if not self.factors:
+            del plain["factors"]
         return plain
 
 
@@ -120,37 +132,65 @@ def degrade(
 
 def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
     """The plan in order and without repeats."""
-    n_units = scored.model.anatomy.n_awake
-    words = [(plan.kind, names.INTERVENTIONS), (plan.positions, names.POSITIONS)]
-    for word, known in [*words, *((one, names.CHOSEN_SELECTIONS) for one in plan.selections)]:
-        if word not in known:
-            raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
-    for method in plan.methods:
-        if method not in names.METHODS or method == names.RANDOM_MATCHED:
-            possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
-            raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
-        require_method(scored.model, method)
-    if names.RANDOM_PICTURE in plan.selections:
-        scored.model.require_one_ffn(f"--selection {names.RANDOM_PICTURE}")
-    if wrong := [k for k in plan.ks if not 0 <= k <= n_units]:
-        raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units} at a token")
+    _check_selections(plan, scored)
+    _check_sizes(plan, scored)
     has_noise = plan.kind == names.PERTURB
-    if plan.positions != names.EVERYWHERE:
-        scored.model.require_one_ffn(f"--at {plan.positions}")
-        if has_noise:
-            raise UsageError(f"--at {plan.positions} is for --kind {names.ABLATE}: noise is on weights, everywhere")
-    if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):
-        raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigmas}")
     return InterventionPlan(
         plan.kind,
-        tuple(dict.fromkeys(plan.methods)),
+        (plan.given.label,) if plan.given is not None else tuple(dict.fromkeys(plan.methods)),
         tuple(sorted({0, *plan.ks})),
         tuple(one for one in names.ALL_SELECTIONS if one in plan.selections),
         plan.n_draws,
         tuple(sorted(set(plan.sigmas))) if has_noise else (),
         plan.sigma_unit if has_noise else None,
         plan.positions,
+        tuple(sorted(set(plan.factors))) if plan.kind == names.SCALE else (),
+        plan.given,
     )
+
+
+def _check_selections(plan: InterventionPlan, scored: ScoredRun) -> None:
+    """Raises `UsageError` for words and rankings that there are none of."""
+    words = [(plan.kind, names.INTERVENTIONS), (plan.positions, names.POSITIONS)]
+    for word, known in [*words, *((one, names.CHOSEN_SELECTIONS) for one in plan.selections)]:
+        if word not in known:
+            raise UsageError(f"there is no {word!r}; there are {', '.join(known)}")
+    for method in plan.methods if plan.given is None else ():
+        if method not in names.METHODS or method == names.RANDOM_MATCHED:
+            possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
+            raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
+        require_method(scored.model, method)
+    if names.RANDOM_PICTURE in plan.selections:
+        scored.model.require_one_ffn(f"--selection {names.RANDOM_PICTURE}")
+    if plan.given is not None:
+        _check_given(plan, plan.given, scored)
+
+
+def _check_sizes(plan: InterventionPlan, scored: ScoredRun) -> None:
+    """Raises `UsageError` for numbers of units, places and sizes of a change that cannot be."""
+    n_units = scored.model.anatomy.n_awake
+    if wrong := [k for k in plan.ks if not 0 <= k <= n_units and plan.given is None]:
+        raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units} at a token")
+    has_noise = plan.kind == names.PERTURB
+    if plan.positions != names.EVERYWHERE:
+        scored.model.require_one_ffn(f"--at {plan.positions}")
+        if has_noise:
+            raise UsageError(
+                f"--at {plan.positions} is for --kind {names.ABLATE} or {names.SCALE}: noise is on weights, everywhere"
+            )
+    if plan.kind == names.SCALE and not (plan.factors and all(0 <= one <= MOST_FACTOR for one in plan.factors)):
+        raise UsageError(f"scaling needs factors from 0 to {MOST_FACTOR:g}, as --factor 0,.5,2: {plan.factors}")
+    if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):
+        raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigmas}")
+
+
+def _check_given(plan: InterventionPlan, given: UnitSet, scored: ScoredRun) -> None:
+    fitting(given, scored.model.facts)
+    require_awake(given, scored.model.anatomy.widths, scored.model.facts)
+    if too_many := [k for k in plan.ks if k > len(given.units)]:
+        raise UsageError(f"--ks {too_many[0]}: the set {given.name!r} has {len(given.units)} units")
+    if names.RANDOM_PICTURE in plan.selections:
+        raise UsageError(f"--selections {names.RANDOM_PICTURE} is P2's control of rankings: a set has random instead")
 
 
 def _answer(measuring: Measuring, interpretable: Interpretable, tables: Tables, tell: Callable[[], None]) -> Tables:
@@ -165,6 +205,7 @@ def _answer(measuring: Measuring, interpretable: Interpretable, tables: Tables, 
         rows += measuring.measure(image, captions[number], list(rows_of(measuring.plan, choices[number])))
         tell()
     found = {"effect": effect_table(rows), "noun_share": share_table(rows, len(measuring.nouns))}
+    found |= {} if measuring.plan.given is None else {"unit_set": set_table(measuring.plan.given)}
     return found | ({"failure": failure_table(failures)} if failures else {})
 
 
@@ -181,6 +222,10 @@ def choices_of(
     if not images:
         return found
     control, draws = _controls(plan)
+    if plan.given is not None:
+        for one in choices_of_set(scored, plan.given, plan.selections, interpretable, draws, tables, there):
+            found[one.said.row].append(one)
+        return found
     for measured, by_method in reread(scored, tables, there, images, plan.methods):
         for one in choose(measured, by_method, plan.selections, plan.ks[-1], interpretable, control, draws):
             found[one.said.row].append(one)
@@ -196,8 +241,9 @@ def _controls(plan: InterventionPlan) -> tuple[Control, Mapping[str, int]]:
 
 
 def rows_of(plan: InterventionPlan, choices: Sequence[Choice]) -> Iterator[Row]:
-    """Every (units, k, σ) to measure; the untouched model once for each selection and σ."""
+    """Every (units, k, σ or factor) to measure; the untouched model once for each selection and σ."""
     for choice in choices:
         for k in plan.ks:
             if k <= len(choice.units) and (k > 0 or choice.draw == 0):
-                yield from (Row(choice, k, sigma) for sigma in plan.sigmas or (None,))
+                factors = plan.factors if plan.factors and k else (None,)
+                yield from (Row(choice, k, sigma, factor) for sigma in plan.sigmas or (None,) for factor in factors)

@@ -23,7 +23,7 @@ from mmn.figures.wording import k_text
 from mmn.names import ANOTHER, EVERYWHERE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import percent, why_none
 from mmn.statistics.intervals import ANYWHERE, mean_intervals, ratio_intervals
-from mmn.studies.degradation.curves import POSITION_WORDS
+from mmn.studies.degradation.curves import NONE, POSITION_WORDS, filled, is_untouched
 
 P1_SHARE: Final = 0.014  # of all units: P1's 6,400 of GPT-J's
 CONTROLS: Final = (ANOTHER, RANDOM, RANDOM_PICTURE)
@@ -65,7 +65,8 @@ class OwnPart:
     Attributes:
         method: that chose the units.
         positions: where they were changed.
-        sigma: of the noise; None for an ablation.
+        sigma: of the noise; None without.
+        factor: that units were multiplied by; None where they were not.
         k: how many.
         beyond: by control, those that were measured.
         shares: the noun's share among nouns, mean over pictures, by selection; `untouched` is one.
@@ -75,6 +76,7 @@ class OwnPart:
     method: str
     positions: str
     sigma: float | None
+    factor: float | None
     k: int
     beyond: dict[str, Beyond]
     shares: dict[str, float]
@@ -108,20 +110,21 @@ class OwnPart:
 
 
 def own_parts(means: pd.DataFrame, n_units: int) -> list[OwnPart]:
-    """Returns for each method, place and size of noise the noun's own part at P1's 1.4 % and at the largest k.
+    """Returns for each method, place and size of the change the noun's own part at P1's 1.4 % and at the largest k.
 
     Args:
         means: `EffectQueries.means`: one row per picture, draw and setting.
         n_units: of the model.
     """
-    rows = means.assign(sigma=means["sigma"].astype(float).fillna(-1.0))
-    top = rows[(rows["selection"] == TOP) & (rows["k"] > 0) & (rows["sigma"] != 0)]
+    rows = filled(means)
+    is_first = is_untouched(rows)  # where lines against sigma or factor begin, and those against k
+    top = rows[(rows["selection"] == TOP) & ~is_first]
     found = []
-    for (method, positions, sigma), line in top.groupby(["method", "positions", "sigma"], sort=False):
-        is_noise = (rows["sigma"] == sigma) | (rows["sigma"] == 0)  # where lines against sigma begin
-        here = rows[(rows["method"] == method) & (rows["positions"] == positions) & is_noise]
-        noise = None if sigma < 0 else float(sigma)
-        found += [_part(here, method, positions, noise, k) for k in usual_ks(line["k"], n_units)]
+    for (method, positions, sigma, factor), line in top.groupby(["method", "positions", "sigma", "factor"], sort=False):
+        is_size = ((rows["sigma"] == sigma) & (rows["factor"] == factor)) | is_first
+        here = rows[(rows["method"] == method) & (rows["positions"] == positions) & is_size]
+        noise, times = (None if size == NONE else float(size) for size in (sigma, factor))
+        found += [_part(here, method, positions, noise, times, k) for k in usual_ks(line["k"], n_units)]
     return found
 
 
@@ -136,12 +139,14 @@ def usual_ks(ks: Sequence[int] | pd.Series, n_units: int) -> list[int]:
     return sorted({round(P1_SHARE * n_units), max(there)} & there)
 
 
-def _part(rows: pd.DataFrame, method: str, positions: str, sigma: float | None, k: int) -> OwnPart:
-    """`rows` are all lines of one method, place and size of noise."""
-    is_untouched = (rows["k"] == 0) | (rows["sigma"] == 0)
-    at_k = {name: _by_picture(line) for name, line in rows[(rows["k"] == k) & ~is_untouched].groupby("selection")}
+def _part(
+    rows: pd.DataFrame, method: str, positions: str, sigma: float | None, factor: float | None, k: int
+) -> OwnPart:
+    """`rows` are all lines of one method, place and size of the change."""
+    is_first = is_untouched(rows)
+    at_k = {name: _by_picture(line) for name, line in rows[(rows["k"] == k) & ~is_first].groupby("selection")}
     own = at_k[TOP]
-    first = rows[(rows["selection"] == TOP) & is_untouched & rows["k"].isin([0, k])]
+    first = rows[(rows["selection"] == TOP) & is_first & rows["k"].isin([0, k])]
     untouched = _by_picture(first if len(first) else rows[rows["selection"] == TOP])
     beyond = {name: _beyond(own, at_k[name]) for name in CONTROLS if name in at_k}
     lines = {"untouched": untouched} if len(first) else {}
@@ -157,6 +162,7 @@ def _part(rows: pd.DataFrame, method: str, positions: str, sigma: float | None, 
         method,
         positions,
         sigma,
+        factor,
         k,
         {name: one for name, one in beyond.items() if one is not None},
         shares,
@@ -208,6 +214,7 @@ def describe_own(part: OwnPart, n_units: int, command: str) -> str:
     """
     where = "" if part.positions == EVERYWHERE else f", {POSITION_WORDS[part.positions]}"
     noise = "" if part.sigma is None else f", σ = {part.sigma:g}"
+    noise += "" if part.factor is None else f", × {part.factor:g}"
     start = f"At k = {k_text(part.k, n_units)}{where}{noise}: "
     if not part.has_another:
         return f"{start}another picture's units were not measured, so nobody can say whose the drop is: {command}"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import torch
 from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
@@ -67,8 +68,9 @@ class Measuring:
     ) -> AbstractContextManager[None, bool | None]:
         """The block inside which each row of a batch has its own units changed."""
         model, plan = self.scored.model, self.plan
-        if plan.kind == names.ABLATE:
-            return ablate(model, unit_mask(model, rows), only_at=only_at)
+        if plan.kind in (names.ABLATE, names.SCALE):
+            factors = torch.tensor([row.factor or 0.0 for row in rows], dtype=torch.float64, device=model.device)
+            return ablate(model, unit_mask(model, rows), factors, only_at)
         assert plan.sigma_unit is not None, plan
         return perturb_rows(model, rows, self.scored.run.settings.seed, plan.sigma_unit)
 
@@ -88,6 +90,7 @@ class Measuring:
             "sigma_unit": self.plan.sigma_unit,
             "draw": choice.draw,
             "positions": self.plan.positions,
+            "factor": row.factor,
             "other_image_id": other_image_id,
             "other_noun": other_noun,
         }

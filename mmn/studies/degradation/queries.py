@@ -1,8 +1,9 @@
-"""What did measured interventions do to the nouns? Reads `effect`: units zeroed (`ablate`) or under noise (`perturb`).
+"""What did measured interventions do to the nouns? Reads `effect`: units zeroed (`ablate`), multiplied (`scale`) or
+under noise (`perturb`).
 
 A picture's value is the mean over its nouns, so that intervals can be taken by picture. The untouched model is the row
-with k = 0 (or sigma = 0) where one was measured, else the noun's own row of `concept`: the same pass, the same token.
-It is repeated for every line as its first point.
+with k = 0 (or sigma = 0, or factor = 1) where one was measured, else the noun's own row of `concept`: the same pass,
+the same token. It is repeated for every line as its first point.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.names import ABLATE, ALL_SELECTIONS, PERTURB
+from mmn.names import ABLATE, ALL_SELECTIONS, INTERVENTIONS, PERTURB, SCALE
 from mmn.store.cells import distinct, led_by
 from mmn.store.reader import Reader
 from mmn.view import View
@@ -25,7 +26,7 @@ class EffectFilter:
     """Which effects to look at.
 
     Attributes:
-        kind: `ablate` or `perturb`.
+        kind: of `names.INTERVENTIONS`.
         methods: scores that selected the units.
         lemmas: only these nouns; all if empty.
         layers: only nouns whose first unit by the method lies in these, first and last.
@@ -44,8 +45,8 @@ class EffectFilter:
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for another kind."""
-        if self.kind not in (ABLATE, PERTURB):
-            raise UsageError(f"no effects of kind {self.kind!r}; the kinds are {ABLATE}, {PERTURB}")
+        if self.kind not in INTERVENTIONS:
+            raise UsageError(f"no effects of kind {self.kind!r}; the kinds are {', '.join(INTERVENTIONS)}")
 
     @classmethod
     def of(cls, view: View, kind: str) -> Self:
@@ -62,7 +63,7 @@ class EffectFilter:
 
 
 _SETTINGS: Final = """
-    SELECT kind, method, selection, positions, k, sigma, sigma_unit, metric, count(caption) AS n_captions
+    SELECT kind, method, selection, positions, k, sigma, sigma_unit, factor, metric, count(caption) AS n_captions
     FROM effect WHERE run_id = $run_id AND variant = 'original'
     GROUP BY ALL ORDER BY ALL
 """
@@ -87,14 +88,14 @@ _MEANS: Final = """
     WITH {nouns}, numbered AS (SELECT *, row_number() OVER () AS concept FROM nouns),
     methods AS (SELECT unnest($methods)::VARCHAR AS method, unnest(range(len($methods))) AS method_place),
     meant AS (
-        SELECT image_id, noun, method, selection, positions, draw, k, sigma, prob, logit, is_lost,
+        SELECT image_id, noun, method, selection, positions, draw, k, sigma, factor, prob, logit, is_lost,
             CASE WHEN $metric IS NULL OR metric = $metric THEN similarity END AS similarity,
             NULL::DOUBLE AS noun_share, NULL::DOUBLE AS nats, NULL::DOUBLE AS nats_captions
         FROM ({meant})
         UNION ALL BY NAME
-        SELECT image_id, noun, method, selection, positions, draw, k, sigma, noun_share FROM ({shares})
+        SELECT image_id, noun, method, selection, positions, draw, k, sigma, factor, noun_share FROM ({shares})
         UNION ALL BY NAME
-        SELECT image_id, noun, method, selection, positions, draw, k, sigma,
+        SELECT image_id, noun, method, selection, positions, draw, k, sigma, factor,
             CASE WHEN text = 'plain' THEN nats END AS nats, CASE WHEN text = 'captions' THEN nats END AS nats_captions
         FROM ({texts})
     ),
@@ -104,15 +105,15 @@ _MEANS: Final = """
         JOIN methods USING (method)
     ),
     measured AS (
-        SELECT concept, method_place, selection, positions, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
-            avg(similarity) AS similarity, avg(is_lost::INTEGER) AS lost, avg(noun_share) AS noun_share,
-            avg(nats) AS nats, avg(nats_captions) AS nats_captions
-        FROM coded WHERE k > 0 AND sigma IS DISTINCT FROM 0 GROUP BY ALL
+        SELECT concept, method_place, selection, positions, draw, k, sigma, factor, avg(prob) AS prob,
+            avg(logit) AS logit, avg(similarity) AS similarity, avg(is_lost::INTEGER) AS lost,
+            avg(noun_share) AS noun_share, avg(nats) AS nats, avg(nats_captions) AS nats_captions
+        FROM coded WHERE k > 0 AND sigma IS DISTINCT FROM 0 AND factor IS DISTINCT FROM 1 GROUP BY ALL
     ),
     untouched AS (
         SELECT concept, avg(prob) AS prob, avg(logit) AS logit, avg(similarity) AS similarity,
             avg(noun_share) AS noun_share, avg(nats) AS nats, avg(nats_captions) AS nats_captions
-        FROM coded WHERE k = 0 OR sigma = 0 GROUP BY concept
+        FROM coded WHERE k = 0 OR sigma = 0 OR factor = 1 GROUP BY concept
     ),
     baseline AS (
         SELECT concept, coalesce(untouched.prob, numbered.prob) AS baseline_prob,
@@ -136,16 +137,20 @@ _MEANS: Final = """
     ),
     places AS (SELECT concept, {of}, dense_rank() OVER (ORDER BY {of}) AS place FROM numbered),
     means AS (
-        SELECT place, method_place, selection, positions, draw, k, sigma, avg(prob) AS prob, avg(logit) AS logit,
-            avg(baseline_prob) AS baseline_prob, avg(similarity) AS similarity, avg(lost) AS lost,
+        SELECT place, method_place, selection, positions, draw, k, sigma, factor, avg(prob) AS prob,
+            avg(logit) AS logit, avg(baseline_prob) AS baseline_prob, avg(similarity) AS similarity, avg(lost) AS lost,
             avg(noun_share) AS noun_share, avg(nats) AS nats, avg(nats_captions) AS nats_captions, count(*) AS n_nouns
         FROM points JOIN places USING (concept) GROUP BY ALL
     )
     SELECT {of}, method, selection, means.* EXCLUDE (place, method_place, selection)
     FROM means JOIN (SELECT DISTINCT place, {of} FROM places) USING (place) JOIN methods USING (method_place)
-    ORDER BY method_place, selection, positions, draw, k, sigma, place
+    ORDER BY method_place, selection, positions, draw, k, sigma, factor, place
 """
-_START: Final = {ABLATE: "0 AS k, NULL::DOUBLE AS sigma", PERTURB: "k, 0.0 AS sigma"}  # where each line begins
+_START: Final = {  # where each line begins, at the untouched model
+    ABLATE: "0 AS k, NULL::DOUBLE AS sigma, NULL::DOUBLE AS factor",
+    PERTURB: "k, 0.0 AS sigma, NULL::DOUBLE AS factor",
+    SCALE: "k, NULL::DOUBLE AS sigma, 1.0 AS factor",
+}
 
 _PICTURES: Final = """
     WITH {nouns}, meant AS ({meant}),
@@ -158,19 +163,21 @@ _PICTURES: Final = """
 """
 
 _CAPTIONS: Final = """
-    SELECT effect.selection, effect.positions, effect.k, sigma, effect.draw, caption, similarity, metric, is_lost,
-        prob, logit, noun_share, other_noun
+    SELECT effect.selection, effect.positions, effect.k, sigma, factor, effect.draw, caption, similarity, metric,
+        is_lost, prob, logit, noun_share, other_noun
     FROM effect LEFT JOIN (
-        SELECT selection, positions, k, sigma AS share_sigma, sigma_unit AS share_unit, draw, noun_share FROM noun_share
+        SELECT selection, positions, k, sigma AS share_sigma, sigma_unit AS share_unit, factor AS share_factor, draw,
+            noun_share FROM noun_share
         WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method = $method AND image_id = $image_id
             AND noun = $noun
     ) AS shares ON effect.selection = shares.selection AND effect.positions = shares.positions
         AND effect.k = shares.k AND effect.draw = shares.draw AND effect.sigma IS NOT DISTINCT FROM share_sigma
-        AND effect.sigma_unit IS NOT DISTINCT FROM share_unit
+        AND effect.sigma_unit IS NOT DISTINCT FROM share_unit AND effect.factor IS NOT DISTINCT FROM share_factor
     WHERE run_id = $run_id AND variant = 'original' AND kind = $kind AND method = $method AND image_id = $image_id
         AND noun = $noun AND ($metric IS NULL OR metric IS NULL OR metric = $metric)
         AND ($sigma_unit IS NULL OR sigma_unit = $sigma_unit)
-    ORDER BY effect.k, sigma, effect.positions, list_position($selections, effect.selection), effect.draw, metric
+    ORDER BY effect.k, sigma, factor, effect.positions, list_position($selections, effect.selection), effect.draw,
+        metric
 """
 
 _LAYERS: Final = """
@@ -197,12 +204,12 @@ _LAYERS: Final = """
 
 
 class EffectQueries(Reader):
-    """Questions about ablated and perturbed units."""
+    """Questions about ablated, scaled and perturbed units."""
 
     def settings(self, run_id: str) -> pd.DataFrame:
         """Returns what was measured, one row per setting; empty if nothing was.
 
-        Columns: kind, method, selection, positions, k, sigma, sigma_unit, metric, n_captions.
+        Columns: kind, method, selection, positions, k, sigma, sigma_unit, factor, metric, n_captions.
 
         Raises:
             RunNotFoundError: no such run.
@@ -213,9 +220,9 @@ class EffectQueries(Reader):
     def means(self, run_id: str, effects: EffectFilter) -> pd.DataFrame:
         """Returns the mean effect on each picture's nouns, one row per picture and setting.
 
-        Columns: image_id, method, selection, positions, draw, k, sigma, prob, logit, baseline_prob (of the same nouns
-        in the untouched model), similarity, lost (share of captions without the noun), noun_share (among all nouns),
-        nats and nats_captions (per token of plain text, and of captions), n_nouns. NaN where not measured.
+        Columns: image_id, method, selection, positions, draw, k, sigma, factor, prob, logit, baseline_prob (of the same
+        nouns in the untouched model), similarity, lost (share of captions without the noun), noun_share (among all
+        nouns), nats and nats_captions (per token of plain text, and of captions), n_nouns. NaN where not measured.
 
         Raises:
             RunNotFoundError: no such run.
@@ -249,8 +256,8 @@ class EffectQueries(Reader):
     def captions(self, run_id: str, effects: EffectFilter, image_id: str, noun: str) -> pd.DataFrame:
         """Returns all that was measured of one noun of one picture, by the first of `effects.methods`.
 
-        Columns: selection, positions, k, sigma, draw, caption, similarity, metric, is_lost, prob, logit, noun_share,
-        other_noun; by k, then sigma.
+        Columns: selection, positions, k, sigma, factor, draw, caption, similarity, metric, is_lost, prob, logit,
+        noun_share, other_noun; by k, then sigma or factor.
 
         Raises:
             RunNotFoundError: no such run.

@@ -1,4 +1,6 @@
-"""The rows of the figures of changed units: curves after ablation or under noise, and the layers of zeroed units."""
+"""The rows of the figures of changed units: curves after ablation, of scaled units or under noise; the layers of zeroed
+units.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.wording import concepts_in_words
-from mmn.names import ABLATE, PERTURB
+from mmn.names import ABLATE, EVERYWHERE, PERTURB, SCALE, SET
 from mmn.store import Store
-from mmn.studies.degradation.curves import MEASURES, OF_TEXT, count_sample, curves
+from mmn.studies.degradation.curves import MEASURES, OF_TEXT, POSITION_WORDS, count_sample, curves, is_untouched
 from mmn.studies.degradation.own import controls_command
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 
@@ -36,9 +38,43 @@ def perturbation(store: Store, asked: Asked) -> Rows:
     """
     measure = asked.view.measure or "lost"
     effects = _chosen(asked, _settings(store, asked, PERTURB), PERTURB, measure)
+    against = _axis(asked, effects, "sigma")
+    return _curves(store, asked, effects, measure, against=against, unit=effects.sigma_unit or "")
+
+
+def scaling(store: Store, asked: Asked) -> Rows:
+    """Curves of units multiplied by factors, by one score.
+
+    Raises:
+        UsageError: nothing such was measured; several scores were, and none was chosen.
+    """
+    measure = asked.view.measure or "prob"
+    effects = _chosen(asked, _settings(store, asked, SCALE), SCALE, measure)
+    found = _curves(store, asked, effects, measure, against=_axis(asked, effects, "factor"))
+    return _at_one_place(found)
+
+
+def _at_one_place(found: Rows) -> Rows:
+    """The curves of units changed everywhere, where there are any; else of those at image tokens, which is said."""
+    there = set(found.data["positions"])
+    place = EVERYWHERE if EVERYWHERE in there else min(there)
+    subset = found.words["subset"] + ("" if place == EVERYWHERE else f", {POSITION_WORDS[place]}")
+    data = found.data[found.data["positions"] == place]
+    return replace(found, data=data, words=dict(found.words) | {"subset": subset})
+
+
+def _axis(asked: Asked, effects: EffectFilter, size: str) -> str:
+    """`k`, or the size of the change, of a figure that draws one score.
+
+    Raises:
+        UsageError: several scores; the size of another kind of change.
+    """
     if len(effects.methods) > 1:
-        raise UsageError(f"perturbation draws one score; give --methods with one of {', '.join(effects.methods)}")
-    return _curves(store, asked, effects, measure, against=asked.view.against or "sigma", unit=effects.sigma_unit or "")
+        raise UsageError(f"{asked.figure} draws one score; give --methods with one of {', '.join(effects.methods)}")
+    against = asked.view.against or size
+    if against not in (size, "k"):
+        raise UsageError(f"{asked.figure} has no axis {against}; give --against {size} or --against k")
+    return against
 
 
 def ablated_layers(store: Store, asked: Asked) -> Rows:
@@ -48,6 +84,7 @@ def ablated_layers(store: Store, asked: Asked) -> Rows:
         UsageError: nothing such was measured; several scores or numbers of units.
     """
     settings = _settings(store, asked, ABLATE)
+    settings = settings[~settings["method"].str.startswith(SET)]  # the same units for all nouns: mmn units show
     effects = _chosen(asked, settings, ABLATE)
     ks = list(asked.view.ks) or _measured_ks(settings[settings["method"].isin(effects.methods)], asked)
     if len(effects.methods) > 1 or not ks or len(asked.view.ks) > 1:
@@ -127,7 +164,7 @@ def _curves(store: Store, asked: Asked, effects: EffectFilter, measure: str, **w
     if means.empty:
         raise _nothing_fits(asked, effects)
     data = curves(means, measure)
-    if not ((data["k"] > 0) & (data["sigma"] != 0)).any():
+    if is_untouched(data).all():
         raise UsageError(f"{measure} was not measured: {_remedy(asked, effects, measure)}")
     n_images, n_concepts = count_sample(means.dropna(subset=[MEASURES[measure][0]]))
     n_concepts = n_images if measure in OF_TEXT else n_concepts  # read under the units of one noun of each

@@ -52,11 +52,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch: the first `k` units of a choice, and the size of the noise on them, where there is noise."""
+    """One row of a batch: the first `k` units of a choice, and the size of the noise on them, or what they are
+    multiplied by, where that is asked.
+    """
 
     choice: Choice
     k: int
     sigma: float | None = None
+    factor: float | None = None
 
 
 class Interpretable:

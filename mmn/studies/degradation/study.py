@@ -1,14 +1,16 @@
-"""What is left of a noun, and of its caption, when units are switched off or put under noise?"""
+"""What is left of a noun, and of its caption, when units are switched off, multiplied or put under noise?"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.names import ABLATE, PERTURB
+from mmn.names import ABLATE, PERTURB, SCALE
 from mmn.studies.study import Measurement, Page, Study
 
-QUESTION: Final = "What is left of a noun, and of its caption, when units are switched off or put under noise?"
+QUESTION: Final = (
+    "What is left of a noun, and of its caption, when units are switched off, multiplied or put under noise?"
+)
 _OF_NOUNS: Final = ("methods", "concepts", "layers", "nouns")
 
 STUDY: Final = Study(
@@ -52,6 +54,23 @@ STUDY: Final = Study(
             height=lambda _data: 440,
         ),
         Figure(
+            "scaling",
+            "what is left of a noun as its units are multiplied",
+            (*_OF_NOUNS, "measure", "metric", "against"),
+            "mmn.studies.degradation.rows:scaling",
+            "mmn.studies.degradation.figures:scaling",
+            control="as many random units of the same layers, multiplied alike",
+            table=(
+                Column("score", "method"),
+                Column("units", "selection"),
+                Column("k", "k", ",d"),
+                Column("factor", "factor", ".3g"),
+                Column("mean", "mean", ".3f", ends=("low", "high")),
+                Column("pictures", "n", ",d"),
+            ),
+            height=lambda _data: 440,
+        ),
+        Figure(
             "ablated-layers",
             "in which layers the zeroed units lie",
             (*_OF_NOUNS, "ks"),
@@ -70,6 +89,15 @@ STUDY: Final = Study(
             "text.",
             "effect",
             ABLATE,
+        ),
+        SCALE: Measurement(
+            ("degrade", "--kind", SCALE),
+            "Multiplies each noun's top units by 0.5, by 2 and by 4, more and more of them, beside random units of the "
+            "same layers and another picture's top units, and lets the model caption again; for the first eight "
+            "pictures it reads text under each change, too. The bundled model takes about fifteen seconds for each "
+            "picture.",
+            "effect",
+            SCALE,
         ),
         PERTURB: Measurement(
             ("degrade", "--kind", PERTURB),

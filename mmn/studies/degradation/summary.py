@@ -16,15 +16,14 @@ import pyarrow as pa
 
 from mmn import names
 from mmn.runs import shards
-from mmn.studies.degradation.curves import curves, half_at
+from mmn.studies.degradation.curves import curves, emptied, filled, half_at, is_untouched
 from mmn.studies.degradation.own import OwnPart, own_parts
 from mmn.studies.tables import TABLES
 
-_LINE: Final = ["method", "selection", "positions", "sigma"]
+_LINE: Final = ["method", "selection", "positions", "sigma", "factor"]
 _FURTHER: Final = ("noun_share", "nats", "nats_captions")
-_Line = tuple[str, str, str, float | None]
+_Line = tuple[str, str, str, float | None, float | None]
 _NOUN: Final = ["image_id", "noun"]
-_NO_NOISE: Final = -1.0  # instead of a missing sigma, which groups and merges would drop
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def _rows(tables: Sequence[Mapping[str, pa.Table]], name: str) -> pd.DataFrame:
 
 
 def summarise(effects: pd.DataFrame, n_units: int, further: pd.DataFrame | None = None) -> list[dict[str, Any]]:
-    """One entry for each method, selection, place and sigma.
+    """One entry for each method, selection, place and sigma or factor.
 
     Args:
         effects: rows of `effect` of one kind.
@@ -65,7 +64,7 @@ def summarise(effects: pd.DataFrame, n_units: int, further: pd.DataFrame | None 
         further: `further_rows` of the same.
 
     Returns:
-        method, selection, positions, sigma, sigma_unit; `k` (the largest) and its `share` of all units;
+        method, selection, positions, sigma, sigma_unit, factor; `k` (the largest) and its `share` of all units;
         `prob_baseline`, the probability of the same nouns in the untouched model, and `prob` at k, each with the ends
         of its 95 % interval (`prob_low`, `prob_high`); `drop`, 1 − prob / prob_baseline, with `drop_low` and
         `drop_high`; `k_half`, the number of units that halves the probability, linear between the measured k, None
@@ -84,32 +83,32 @@ def summarise(effects: pd.DataFrame, n_units: int, further: pd.DataFrame | None 
 
 
 def _own(parts: Sequence[OwnPart], line: _Line) -> list[dict[str, Any]]:
-    method, selection, positions, sigma = line
+    method, selection, positions, sigma, factor = line
     if selection != names.TOP:
         return []
-    wanted = (method, positions, sigma)
-    return [one.plain() for one in parts if (one.method, one.positions, one.sigma) == wanted]
+    wanted = (method, positions, sigma, factor)
+    return [one.plain() for one in parts if (one.method, one.positions, one.sigma, one.factor) == wanted]
 
 
 def picture_means(effects: pd.DataFrame, further: pd.DataFrame | None = None) -> pd.DataFrame:
     """Returns what `EffectQueries.means` returns, from rows of `effect` of one kind: the mean effect on each picture's
     nouns, and the untouched model's probability of these as the first point (k = 0) of every line.
 
-    Columns: image_id, method, selection, positions, draw, k, sigma, prob, baseline_prob, lost, noun_share, nats,
-    nats_captions, n_nouns.
+    Columns: image_id, method, selection, positions, draw, k, sigma, factor, prob, baseline_prob, lost, noun_share,
+    nats, nats_captions, n_nouns.
     """
     rows = effects if further is None else pd.concat([effects, further])
     rows = rows.reindex(columns=[*_NOUN, *_LINE, "draw", "k", "prob", "is_lost", *_FURTHER])
-    rows = rows.assign(sigma=rows["sigma"].astype(float).fillna(_NO_NOISE), lost=rows["is_lost"].astype(float))
+    rows = filled(rows).assign(lost=rows["is_lost"].astype(float))
     key = [*_NOUN, *_LINE, "draw"]
     rows = rows.groupby([*key, "k"], as_index=False)[["prob", "lost", *_FURTHER]].mean()
-    untouched = rows[rows["k"] == 0].groupby(_NOUN, as_index=False)[["prob", *_FURTHER]].mean()
+    is_plain = is_untouched(rows)
+    untouched = rows[is_plain].groupby(_NOUN, as_index=False)[["prob", *_FURTHER]].mean()
     untouched = untouched.rename(columns={name: f"baseline_{name}" for name in ("prob", *_FURTHER)})
-    measured = rows[rows["k"] > 0].merge(untouched, on=_NOUN)
+    measured = rows[~is_plain].merge(untouched, on=_NOUN)
     points = pd.concat([_first_points(measured, key), measured]).groupby(["image_id", *_LINE, "draw", "k"])
     found = points[["prob", "baseline_prob", "lost", *_FURTHER]].mean().assign(n_nouns=points["noun"].nunique())
-    found = found.reset_index()
-    return found.assign(sigma=found["sigma"].where(found["sigma"] != _NO_NOISE))
+    return emptied(found.reset_index())
 
 
 def _first_points(measured: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -125,10 +124,11 @@ def _first_points(measured: pd.DataFrame, key: list[str]) -> pd.DataFrame:
 def _lines(means: pd.DataFrame) -> list[_Line]:
     found = means[_LINE].drop_duplicates().itertuples(index=False)
     lines = [
-        (one.method, one.selection, one.positions, None if pd.isna(one.sigma) else float(one.sigma)) for one in found
+        (one.method, one.selection, one.positions, *(None if pd.isna(size) else float(size) for size in one[3:]))
+        for one in found
     ]
     order = names.ALL_SELECTIONS.index
-    return sorted(lines, key=lambda line: (line[0], line[2], order(line[1]), line[3] or 0))
+    return sorted(lines, key=lambda line: (line[0], line[2], order(line[1]), line[3] or 0, line[4] or 0))
 
 
 def _entry(means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: _Line, n_units: int) -> dict[str, Any]:
@@ -160,6 +160,8 @@ def _entry(means: pd.DataFrame, drawn: dict[str, pd.DataFrame], line: _Line, n_u
 
 
 def _of(rows: pd.DataFrame, line: _Line) -> pd.DataFrame:
-    method, selection, positions, sigma = line
+    method, selection, positions, *sizes = line
     is_line = (rows["method"] == method) & (rows["selection"] == selection) & (rows["positions"] == positions)
-    return rows[is_line & (rows["sigma"].isna() if sigma is None else rows["sigma"] == sigma)].sort_values("k")
+    for name, size in zip(("sigma", "factor"), sizes, strict=True):
+        is_line &= rows[name].isna() if size is None else rows[name] == size
+    return rows[is_line].sort_values("k")

@@ -9,11 +9,11 @@ from mmn.studies.table import Table
 
 _KEY: Final = (
     *("image_id", "variant", "noun", "kind", "selection", "method", "k", "sigma", "sigma_unit", "draw"),
-    "positions",
+    *("positions", "factor"),
 )
 _KEY_COLUMNS: Final = (
     "image_id text, variant text, noun text, kind text, selection text, method text, k int32, sigma double?, "
-    "sigma_unit text?, draw int32, positions text"
+    "sigma_unit text?, draw int32, positions text, factor double?"
 )
 
 TABLES: Final = (
@@ -25,6 +25,20 @@ TABLES: Final = (
         later={"positions": EVERYWHERE},
         shares=("prob",),
     ),
-    Table("noun_share", f"{_KEY_COLUMNS}, n_nouns int32, noun_share double", key=_KEY, shares=("noun_share",)),
-    Table("perplexity", f"{_KEY_COLUMNS}, text text, n_tokens int32, nats double", key=(*_KEY, "text")),
+    Table(
+        "noun_share",
+        f"{_KEY_COLUMNS}, n_nouns int32, noun_share double",
+        key=_KEY,
+        shares=("noun_share",),
+    ),
+    Table(
+        "perplexity",
+        f"{_KEY_COLUMNS}, text text, n_tokens int32, nats double",
+        key=(*_KEY, "text"),
+    ),
+    Table(
+        "unit_set",
+        "name text, place int32, layer int16, unit int32, score double?, model text, origin json",
+        key=("name", "place"),
+    ),
 )

@@ -14,6 +14,8 @@ from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.files import writing
 from mmn.cli.options import at_least
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.cli.unit_options import WHAT, chosen_set, count_or_set
+from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.shards import finished_shards
@@ -31,7 +33,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--undo", metavar="ID", help="remove this edit of the run: its rows, and its file in the cache")
     parser.add_argument("--algorithm", default="p2", choices=("p2", "rank-one"), help="P2's edit, or one whole layer")
     parser.add_argument("--selection", default="top", choices=("top", "random"), help="which units")
-    parser.add_argument("--units", type=at_least(1), default=20, metavar="N", help="how many; default 20")
+    parser.add_argument(
+        "--units", type=count_or_set, default=20, metavar="N|FILE|NAME", help=f"how many, default 20; or {WHAT}"
+    )
     parser.add_argument("--method", default=names.CONTRIBUTION_FOLDED, metavar="M", help="the score that selects them")
     parser.add_argument(
         "--solver", default="closed", choices=("closed", "stepped"), help="closed form, or Adam's steps"
@@ -60,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     scored = open_scored_run(options)
     if options.undo is not None:
         return _undo(options, scored)
-    wish = _wish(options)
+    wish = _wish(options, scored.run)
     from mmn.studies.editing.measure import file_of, read_edit, with_controls
 
     started = time.monotonic()
@@ -103,11 +107,14 @@ def edit_stoppably(scored: RunToExtend, edits_path: Path, wishes: Sequence[Any])
         return edit(scored.load(), scored.path, edits_path, wishes, scored.progress)
 
 
-def _wish(options: argparse.Namespace) -> Any:
+def _wish(options: argparse.Namespace, run: Run) -> Any:
     if not options.noun or not options.target:
         raise UsageError("an edit needs --noun A and --to B, for example --noun beach --to desert (or --undo ID)")
     if options.out is not None and options.out.suffix != ".safetensors":
         raise UsageError(f"--out {options.out}: the name must end in .safetensors")
+    given = chosen_set(None if isinstance(options.units, int) else options.units, options.cache, run)
+    if given is not None and options.selection == "random":
+        raise UsageError("--units SET names the units to edit: leave --selection random to the controls")
     from mmn.studies.editing.measure import Wish
     from mmn.studies.editing.objective import Adam
 
@@ -117,7 +124,8 @@ def _wish(options: argparse.Namespace) -> Any:
         algorithm=options.algorithm,
         selection=options.selection,
         method=options.method,
-        n_units=options.units,
+        n_units=options.units if given is None else len(given.units),
+        given=given,
         solver=options.solver,
         until=options.until,
         success=options.success,
@@ -177,6 +185,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _whose(edit: dict[str, Any]) -> str:
+    if edit["selection"] == names.TOP and "units" in edit["settings"]:
+        return edit["settings"]["units"]  # a saved set
     return edit["settings"]["other_noun"] if edit["selection"] == names.ANOTHER else edit["selection"]
 
 

@@ -65,6 +65,8 @@ from mmn.studies.editing.pictures import (
 from mmn.studies.editing.report import EditedCaption, caption_again, report
 from mmn.studies.editing.shares import MEASURES, edit_shares, perplexities
 from mmn.studies.tables import TABLES, failure_table
+from mmn.units.matched import matched_units
+from mmn.units.sets import UnitSet, fitting, require_awake
 
 P2, RANK_ONE = "p2", "rank-one"  # algorithms
 TOP, RANDOM, ANOTHER = "top", "random", names.ANOTHER  # selections of units
@@ -96,6 +98,14 @@ class Wish:
     n_edited: int = 10
     n_unrelated: int = 200
     seed: int = 0
+    given: UnitSet | None = None  # edited instead of the noun's own units; `n_units` are as many
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same as plain values: of a wish without a set as versions without sets had it, so that its id stays."""
+        values = asdict(replace(self, given=None))
+        del values["given"]
+        return values | ({} if self.given is None else {"units": self.given.label})
 
 
 @dataclass(frozen=True)
@@ -115,9 +125,9 @@ class _Editing:
 
 def with_controls(wish: Wish) -> tuple[Wish, ...]:
     """The wish and its controls: the same on another picture's noun's units and on random ones, and a rank-one update
-    of the top units' layer.
+    of the top units' layer. Beside a set of units the random ones match it, rank for rank (`units.matched`).
     """
-    another = replace(wish, algorithm=P2, selection=ANOTHER)
+    another = replace(wish, algorithm=P2, selection=ANOTHER, given=None)
     random = replace(wish, algorithm=P2, selection=RANDOM)
     rank_one = replace(wish, algorithm=RANK_ONE, selection=TOP, solver=CLOSED)
     return tuple(dict.fromkeys([wish, another, random, rank_one]))
@@ -202,7 +212,7 @@ def _begin(scored: ScoredRun, wish: Wish) -> _Editing:
     inputs = {
         "version": EDITING_VERSION,
         "run": scored.run.run_id,
-        "wish": asdict(wish),
+        "wish": wish.plain,
         "pictures": {role: [one.example.image_id for one in pictures] for role, pictures in split.roles.items()},
     }
     other = None
@@ -231,6 +241,10 @@ def _check(model: Model, wish: Wish) -> None:
         raise UsageError(f"--method {wish.method} selects no units: --selection random edits random ones")
     if wish.algorithm == RANK_ONE and wish.solver == STEPPED:
         raise UsageError("--solver stepped is of --algorithm p2: a rank-one update has a closed form only")
+    if wish.given is not None:
+        assert wish.n_units == len(wish.given.units), wish
+        fitting(wish.given, model.facts)
+        require_awake(wish.given, model.anatomy.widths, model.facts)
     if not 1 <= wish.n_units <= model.facts.n_units:
         raise UsageError(f"--units {wish.n_units}: {model.facts.name} has {model.facts.n_units} units")
     if wish.max_norm <= 0 or not 0 < wish.success <= 1:
@@ -278,7 +292,15 @@ def _aim(one: _Editing, pictures: Sequence[Picture], images: Sequence[Image.Imag
         total = draw.to(total).view_as(total)
     flat = rank_units(total[None], wish.n_units).unit[0].tolist()
     units = tuple(Neuron(*divmod(unit, model.facts.d_mlp)) for unit in flat)
-    return Aim(torch.cat(a).clone(), target - source), units
+    return Aim(torch.cat(a).clone(), target - source), units if wish.given is None else _of_set(one, wish.given)
+
+
+def _of_set(one: _Editing, given: UnitSet) -> tuple[Neuron, ...]:
+    """The set's units, or of the random control others that match them."""
+    if one.wish.selection != RANDOM:
+        return given.units
+    key = [str(one.wish.seed), one.split.source.lemma, given.label]
+    return matched_units(one.model.anatomy, given.units, key)
 
 
 def _total_of_another(one: _Editing, other: OtherNoun) -> Tensor:
@@ -321,7 +343,7 @@ def _settings(
     delta_norm, weight_norm = deltas.frobenius_norms(anatomy, solution.parts)
     counts = {f"n_{role}": sum(row.role == role for row in captions) for role in split.roles}
     of_another = {"other_noun": one.other.lemma, "other_image_ids": list(one.other.image_ids)} if one.other else {}
-    return asdict(one.wish) | {
+    return one.wish.plain | {
         **counts,
         **of_another,
         "n_left_out": split.n_left_out,
@@ -343,7 +365,8 @@ def _row(one: _Editing, delta: Delta, settings: Mapping[str, Any]) -> dict[str, 
         for part in delta.parts
         for unit in (part.units if isinstance(part, deltas.Columns) else range(d_mlp))
     ]
-    method = names.RANDOM if wish.selection == RANDOM else wish.method
+    method = wish.method if wish.given is None else wish.given.label
+    method = names.RANDOM if wish.selection == RANDOM else method
     return {
         "edit_id": one.edit_id,
         "created_at": datetime.now(UTC).replace(tzinfo=None),

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mmn.names import ANOTHER
+from mmn.names import ANOTHER, SET
 from mmn.statistics.interval_words import percent, why_none
 from mmn.statistics.intervals import interval_table, mean_intervals
 
@@ -110,6 +110,8 @@ def edit_label(edit: Mapping[str, Any]) -> str:
         return (
             f"{edit['algorithm']}, {n} {'unit' if n == 1 else 'units'} of “{edit['settings'].get('other_noun', '?')}”"
         )
+    if edit["method"] and edit["method"].startswith(SET):
+        return f"{edit['algorithm']}, {n} {'unit' if n == 1 else 'units'} of {edit['method']}"
     by = f" by {edit['method']}" if edit["method"] and edit["selection"] != "random" else ""
     return f"{edit['algorithm']}, {edit['selection']} {n} {'unit' if n == 1 else 'units'}{by}"
 

@@ -53,6 +53,7 @@ from mmn.scores.rows import Tables
 from mmn.statistics.intervals import interval_table
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 from mmn.units.receptive_fields import control_units
+from mmn.units.sets import UnitSet
 
 PREFIX: Final = "selectivity"
 STAGE: Final = "selectivity"
@@ -102,14 +103,19 @@ def measure_selectivity(
     held_out: int = 5,
     n_units: int = 20,
     progress: ProgressCallback = lambda _progress: None,
+    given: UnitSet | None = None,
 ) -> Tables:
     """Measures how active each class's units are on each class, as one shard of the run; done once.
+
+    A set of units is measured instead of the classes' own. Its class is the noun that it was made for, if that is one;
+    else all classes are others to it, and it is called by its name.
 
     Args:
         scored: the run; complete, since a class is all pictures of a noun.
         methods: of the run, as `specificity.checked_methods` gives them.
         held_out: pictures of each class that its units are not found in; a class has at least twice as many.
         n_units: of each class.
+        given: a set of units; `methods` and `n_units` then mean nothing.
         progress: told after each held-out picture.
 
     Returns:
@@ -120,6 +126,7 @@ def measure_selectivity(
         UsageError: the model has no image tokens in its prompt.
     """
     asked = {"methods": sorted(methods), "held_out": held_out, "units": n_units, "by": "picture"}
+    asked |= {} if given is None else {"methods": [given.label], "noun": _noun_of(given), "units": len(given.units)}
     name = reopen.shard_name(PREFIX, "all", asked)
     tables: Tables = {}
     if name in shards.finished_shards(scored.path):
@@ -128,7 +135,12 @@ def measure_selectivity(
         scores = _read_scores(scored, methods)
         classes = split_classes(scores.said, held_out, scored.run.settings.seed)
         if classes:
-            units = _with_controls(scored, class_units(scores.ranked, classes, n_units))
+            chosen = (
+                class_units(scores.ranked, classes, n_units)
+                if given is None
+                else (ClassUnits(_noun_of(given), given.label, False, given.units),)
+            )
+            units = _with_controls(scored, chosen)
             activations, failures = _read_activations(scored, scores, classes, units, progress)
             found = {
                 "selectivity": selectivity_rows(classes, units, activations, scores.said),
@@ -141,6 +153,10 @@ def measure_selectivity(
             shards.write_shard(scored.path, name, tables)
     empty = {table: TABLES[table].empty_table() for table in ("selectivity", "class_activation")}
     return empty | {"failure": SCHEMAS["failure"].empty_table()} | tables
+
+
+def _noun_of(given: UnitSet) -> str:
+    return given.origin.get("noun", "") or given.name
 
 
 def split_classes(said: Mapping[str, Collection[str]], held_out: int, seed: int = 0) -> tuple[NounClass, ...]:
@@ -194,11 +210,12 @@ def selectivity_rows(
     lemmas = [one.lemma for one in classes]
     is_of = np.array([[image_id in one.held_out for image_id in activations.image_ids] for one in classes])
     says = {lemma: np.array([lemma in said[image_id] for image_id in activations.image_ids]) for lemma in lemmas}
+    no_picture = np.zeros(len(activations.image_ids), dtype=bool)  # says what is no noun
     rows: list[dict[str, Any]] = []
     for of in units:
         per_picture = activations.values[:, [column[one] for one in of.units]].mean(axis=1)
         own = np.array([lemma == of.lemma for lemma in lemmas])
-        counts = is_of & (own[:, None] | ~says[of.lemma])
+        counts = is_of & (own[:, None] | ~says.get(of.lemma, no_picture))
         n_images = counts.sum(axis=1)
         values = (counts @ per_picture)[n_images > 0] / n_images[n_images > 0]
         largest = values.max(initial=-np.inf)
@@ -226,7 +243,7 @@ def picture_rows(
         per_picture = activations.values[:, [column[one] for one in of.units]].mean(axis=1)
         key = {"unit_noun": of.lemma, "method": of.method, "is_control": of.is_control, "n_units": len(of.units)}
         for image_id, value in zip(activations.image_ids, per_picture.tolist(), strict=True):
-            is_own = image_id in held_out[of.lemma]
+            is_own = image_id in held_out.get(of.lemma, ())
             if is_own or of.lemma not in said[image_id]:
                 rows.append(key | {"image_id": image_id, "is_own": is_own, "value": value})
     return rows

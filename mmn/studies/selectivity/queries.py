@@ -8,6 +8,7 @@ from typing import Final
 import pandas as pd
 
 from mmn.errors import UsageError
+from mmn.names import SET
 from mmn.statistics.many_tests import marked, swapped_labels
 from mmn.store.cells import distinct, in_order
 from mmn.store.reader import Reader
@@ -25,12 +26,12 @@ _CLASSES: Final = """
     ),
     classes AS (
         SELECT lemma, row_number() OVER (ORDER BY lemma IN (SELECT unnest($lemmas)) DESC, n DESC, lemma) AS number
-        FROM said SEMI JOIN found ON found.unit_noun = lemma QUALIFY number <= $most
+        FROM said SEMI JOIN found ON found.noun = lemma QUALIFY number <= $most
     )
     SELECT unit_noun, noun, is_control, value, share, n_units, n_images
-    FROM found JOIN classes AS units ON units.lemma = unit_noun JOIN classes AS images ON images.lemma = noun
-    WHERE len($lemmas) = 0 OR unit_noun IN (SELECT unnest($lemmas))
-    ORDER BY is_control, units.number, images.number
+    FROM found LEFT JOIN classes AS of_units ON of_units.lemma = unit_noun JOIN classes AS images ON images.lemma = noun
+    WHERE (len($lemmas) = 0 OR unit_noun IN (SELECT unnest($lemmas))) AND (of_units.lemma IS NOT NULL OR $is_set)
+    ORDER BY is_control, of_units.number, images.number
 """
 
 _ACTIVATIONS: Final = """
@@ -74,7 +75,7 @@ class SelectivityQueries(Reader):
         """
         with self._of_run(run_id) as (cursor, run):
             asked = {"run_id": run["run_id"], "method": method, "lemmas": distinct(lemmas), "most": most}
-            found = cursor.sql(_CLASSES, params=asked).df()
+            found = cursor.sql(_CLASSES, params=asked | {"is_set": method.startswith(SET)}).df()
             values = {name: asked[name] for name in ("run_id", "method")}
             pictures = cursor.sql(_ACTIVATIONS, params=values).df()
         if found.empty:

@@ -10,9 +10,11 @@ from typing import Any
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.cli.unit_options import WHAT, chosen_set, count_or_set, require_without, told
 from mmn.names import COMPLETE
 from mmn.runs.plan import Progress
 from mmn.runs.shards import read_run
+from mmn.units.sets import UnitSet
 
 
 def add_parsers(commands: Any) -> None:
@@ -26,7 +28,13 @@ def add_parsers(commands: Any) -> None:
         metavar="N",
         help="pictures of each class that its units are not found in; a class has twice as many or more; default 5",
     )
-    parser.add_argument("--units", type=at_least(1), default=20, metavar="N", help="units of each class; default 20")
+    parser.add_argument(
+        "--units",
+        type=count_or_set,
+        default=20,
+        metavar="N|FILE|NAME",
+        help=f"units of each class, default 20; or {WHAT}: its activation on every class, and nothing else",
+    )
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="only the first pictures, in whole batches, and no classes"
     )
@@ -38,9 +46,12 @@ def run(options: argparse.Namespace) -> int:
     scored = open_scored_run(options)
     from mmn.studies.specificity.measure import checked_methods
 
-    methods = checked_methods(scored.run, asked)
+    given = chosen_set(None if isinstance(options.units, int) else options.units, options.cache, scored.run)
+    if given is not None:
+        require_without(options, "methods", "limit")
+    methods = checked_methods(scored.run, asked) if given is None else [given.label]
     started = time.monotonic()
-    result = {"run_id": scored.run.run_id} | _measure(options, scored, methods)
+    result = {"run_id": scored.run.run_id} | _measure(options, scored, methods, given)
     scored.progress(Progress("load"))
     result["database"] = load_into_database(options.cache)
     result["seconds"] = round(time.monotonic() - started, 3)
@@ -51,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if result["n_failed"] else DONE
 
 
-def _measure(options: argparse.Namespace, scored: RunToExtend, methods: Sequence[str]) -> dict[str, Any]:
+def _measure(
+    options: argparse.Namespace, scored: RunToExtend, methods: Sequence[str], given: UnitSet | None
+) -> dict[str, Any]:
     """Both experiments, ended by SIGINT or SIGTERM as scoring is, and the means of what they found."""
     from mmn.runs.engines.local import stoppable
     from mmn.runs.reopen import open_run
@@ -62,28 +75,37 @@ def _measure(options: argparse.Namespace, scored: RunToExtend, methods: Sequence
     why_not = _why_no_classes(options, scored)
     classes = {}
     with stoppable():
-        found = measure_specificity(opened, methods, scored.progress, options.limit)
+        found = _no_pairs() if given else measure_specificity(opened, methods, scored.progress, options.limit)
         if not why_not:
-            classes = measure_selectivity(opened, methods, options.held_out, options.units, scored.progress)
+            n_units = options.units if given is None else len(given.units)
+            classes = measure_selectivity(opened, methods, options.held_out, n_units, scored.progress, given)
     pairs = found["specificity"].to_pandas()
     failed = {source for tables in (found, classes) if tables for source in tables["failure"]["source"].to_pylist()}
     result = {
         "n_pictures": pairs["image_id"].nunique(),
         "n_of_one_picture": count_of_one_picture(pairs),
         "n_failed": len(failed),
-        "specificity": _means(summarize_specificity(pairs)),
+        "specificity": {} if given else _means(summarize_specificity(pairs)),
         "n_classes": 0,
         "selectivity": {},
         "why_no_classes": why_not,
+        "units": None if given is None else told(given),
     }
     if classes and len(classes["selectivity"]):
         rows = classes["selectivity"].to_pandas()
-        told = summarize_selectivity(rows, classes["class_activation"].to_pandas())
-        result |= {"n_classes": rows["unit_noun"].nunique(), "selectivity": _means(told)}
+        means = _means(summarize_selectivity(rows, classes["class_activation"].to_pandas()))
+        result |= {"n_classes": rows["noun"].nunique(), "selectivity": means}
     elif not why_not:
         needed = 2 * options.held_out
         result["why_no_classes"] = f"no noun is said in {needed} pictures, which --held-out {options.held_out} needs"
     return result
+
+
+def _no_pairs() -> dict[str, Any]:
+    """Of a set of units there is no top unit of each noun to ask about."""
+    from mmn.studies.tables import TABLES
+
+    return {name: TABLES[name].empty_table() for name in ("specificity", "failure")}
 
 
 def _nouns(n: int) -> str:
@@ -116,14 +138,8 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
         f"{result['run_id']}: {result['n_pictures']} pictures with nouns, {result['n_classes']} classes"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
-    print("a noun's top unit of another picture (held out) scored here: share of the noun's top score on this picture")
-    _print_table(result["specificity"], methods, ("held-out own", "held-out other", "control own", "control other"))
-    print("how often the unit's own noun is its highest of the picture's nouns; shuffled: the null of choosing it here")
-    _print_table(
-        result["specificity"], methods, ("held-out highest", "control highest", "same highest", "shuffled highest")
-    )
-    if result["n_of_one_picture"]:
-        print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
+    if not result["units"]:
+        _print_specificity(result, methods)
     from mmn.statistics.interval_words import few_note
 
     if note := few_note(one["n"] for by_what in result["specificity"].values() for one in by_what.values()):
@@ -135,6 +151,17 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
         print(f"no classes of pictures: {result['why_no_classes']}")
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
+
+
+def _print_specificity(result: dict[str, Any], methods: Sequence[str]) -> None:
+    print("a noun's top unit of another picture (held out) scored here: share of the noun's top score on this picture")
+    _print_table(result["specificity"], methods, ("held-out own", "held-out other", "control own", "control other"))
+    print("how often the unit's own noun is its highest of the picture's nouns; shuffled: the null of choosing it here")
+    _print_table(
+        result["specificity"], methods, ("held-out highest", "control highest", "same highest", "shuffled highest")
+    )
+    if result["n_of_one_picture"]:
+        print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
 
 
 def _print_table(means: dict[str, dict[str, dict[str, float]]], methods: Sequence[str], columns: Sequence[str]) -> None:
