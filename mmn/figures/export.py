@@ -73,14 +73,14 @@ def drawing(chart: alt.TopLevelMixin, form: str, layout: Layout) -> str:
     glyphs.register_fonts()
     written = json.dumps(_numbered(chart.to_dict()), ensure_ascii=False)
     unshown_here, fonts = unshown(chart, form, layout), os.environ.get(glyphs.FONTS_VARIABLE, "")
-    return _rendered(written, Layout(layout.preset, layout.width), unshown_here, fonts)
+    return _counted(_rendered(written, Layout(layout.preset, layout.width), unshown_here, fonts))
 
 
 @lru_cache(maxsize=64)
 def _rendered(written: str, layout: Layout, unshown: str, _fonts: str) -> str:
     """Laying a chart out takes several renderings; its other formats, and its next export, are made of the same."""
     spec = _in_paper(json.loads(written), layout, unshown)
-    return _counted(vl_convert.vegalite_to_svg(_untold(spec)))
+    return vl_convert.vegalite_to_svg(_untold(spec))
 
 
 def svg_as(form: str, svg: str, layout: Layout) -> bytes:

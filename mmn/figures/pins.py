@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mmn.errors import BrokenFileError, UsageError
+from mmn.figures.figure import Drawn
 from mmn.figures.recipes import MOST_BYTES, MOST_PANELS, Recipe, digest, plain
+from mmn.figures.saving import pinned_view
 from mmn.printable import printable
 from mmn.safety.atomic_files import explain_unwritable, write_whole
 from mmn.safety.regular_files import read_regular
@@ -60,6 +62,12 @@ def identity(figure: str, view: Mapping[str, Any], run_id: str, kept: tuple[str,
     """Sixteen hexadecimal digits that only the same figure of the same view has."""
     part = None if kept is None else [kept[0], [plain(one) for one in kept[1]]]
     return digest(json.dumps([figure, view, run_id, part], sort_keys=True).encode())
+
+
+def identity_of(drawn: Drawn) -> str:
+    """The same of a figure that is drawn."""
+    view = json.loads(pinned_view(drawn).to_json())
+    return identity(drawn.figure.name, view, drawn.asked.run_id, drawn.kept)
 
 
 class Pins:
