@@ -27,6 +27,7 @@ from mmn.figures.replay import redrawn
 from mmn.figures.saving import rows_recipe
 from mmn.studies.registry import find_figure
 
+SMALL: Final = 170  # pixels of a figure in its frame
 PAGE_IN: Final = 9.0  # of text, from top to bottom, in most venues
 _REMOVED, _ZIP = state.OF_PAGE + "removed-pins", state.OF_PAGE + "zip"
 
@@ -72,10 +73,10 @@ def chosen_grid() -> Grid:
             "columns": lambda text: text if text in {"1", "2", "3", "4"} else None,
         }
     )
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         titles = {key: one.title for key, one in PRESETS.items()}
         preset = st.selectbox(
-            "For", list(titles), format_func=titles.__getitem__, key="venue", width=200, bind="query-params"
+            "For", list(titles), format_func=titles.__getitem__, key="venue", width=170, bind="query-params"
         )
         width = _width_picker(preset)
         fitting = [f"{n:d}" for n in fitting_columns(Layout(preset, width))]
@@ -111,55 +112,77 @@ def cards(every: Sequence[Shown], grid: Grid) -> None:
 def _framed(one: Shown, grid: Grid, is_first: bool, is_last: bool) -> None:
     name = f"({letter(one.place)})" if one.drawn else "No letter"
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{name}** {plain(one.pin.recipe.figure)}", width="content")
-        _buttons(one.pin.pin_id, name, is_first, is_last)
+        st.markdown(f"**{name}** {plain(_title(one))}", width="stretch")
+        with st.container(horizontal=True, width="content", gap="xxsmall"):
+            _mover(one.pin.pin_id, name, "up", is_first)
+            _mover(one.pin.pin_id, name, "down", is_last)
+            _remover(one.pin.pin_id, name)
     if one.drawn is None:
         st.warning(f"It cannot be drawn any more: {plain(one.why)}.", icon=":material/broken_image:")
         st.caption(_wanted(one.pin))
         return
-    st.caption(f"{plain(state.run_label(dict(one.drawn.asked.run)))}{_looked_at(one.pin)}")
-    if one.changed:
-        st.warning(
-            f"The run is not what it was when this was pinned: {plain('; '.join(one.changed))}.",
-            icon=":material/difference:",
-        )
-        st.button("Pin as it is now", key=f"again-{one.pin.pin_id}", on_click=pins.told, args=(_pin_again, one))
-    svg = panel_svg(one.drawn, one.place, "svg", grid)
-    st.image(_picture(svg), width="stretch", alt=f"{name} {one.pin.recipe.figure}")
+    with st.container(horizontal=True, gap="medium"):
+        svg = panel_svg(one.drawn, one.place, "svg", grid)
+        st.image(_picture(svg), width=SMALL, alt=f"{name} {one.pin.recipe.figure}")
+        with st.container(width="stretch"):
+            st.caption(f"{plain(state.run_label(dict(one.drawn.asked.run)))}. {_looked_at(one.pin)}")
+            _changes(one)
     _caption_box(one, name)
 
 
-def _buttons(pin_id: str, name: str, is_first: bool, is_last: bool) -> None:
-    with st.container(horizontal=True, width="content", gap="xsmall"):
-        for word, icon, by, is_end in (("up", "arrow_upward", -1, is_first), ("down", "arrow_downward", 1, is_last)):
-            st.button(
-                "",
-                icon=f":material/{icon}:",
-                key=f"{word}-{pin_id}",
-                help=f"Moves {name} {word}",
-                disabled=is_end,
-                on_click=pins.told,
-                args=(_move, pin_id, by),
-            )
-        st.button(
-            "",
-            icon=":material/delete:",
-            key=f"remove-{pin_id}",
-            help=f"Removes {name}; it can be brought back until this page is left",
-            on_click=pins.told,
-            args=(_remove, pin_id),
-        )
+def _title(one: Shown) -> str:
+    """What the chart says of itself; of one that cannot be drawn its name."""
+    if one.drawn is None:
+        return one.pin.recipe.figure
+    text = one.drawn.chart.title.text
+    return text if isinstance(text, str) else " ".join(text)
+
+
+def _changes(one: Shown) -> None:
+    """What is not as it was when the figure was pinned."""
+    if not one.changed:
+        return
+    st.warning(
+        f"The run is not what it was when this was pinned: {plain('; '.join(one.changed))}.",
+        icon=":material/difference:",
+    )
+    st.button("Pin as it is now", key=f"again-{one.pin.pin_id}", on_click=pins.told, args=(_pin_again, one))
+
+
+def _mover(pin_id: str, name: str, way: str, is_end: bool) -> None:
+    st.button(
+        "",
+        icon=f":material/arrow_{way}ward:",
+        key=f"{way}-{pin_id}",
+        help=f"Moves {name} {way}",
+        disabled=is_end,
+        on_click=pins.told,
+        args=(_move, pin_id, -1 if way == "up" else 1),
+        type="tertiary",
+    )
+
+
+def _remover(pin_id: str, name: str) -> None:
+    st.button(
+        "",
+        icon=":material/delete:",
+        key=f"remove-{pin_id}",
+        help=f"Removes {name}; it can be brought back until this page is left",
+        on_click=pins.told,
+        args=(_remove, pin_id),
+        type="tertiary",
+    )
 
 
 def _wanted(pin: Pin) -> str:
-    return f"Figure {plain(pin.recipe.figure)} of run {plain(pin.recipe.run_id[:8])}{_looked_at(pin)}"
+    return f"Run {plain(pin.recipe.run_id[:8])}. {_looked_at(pin)}"
 
 
 def _looked_at(pin: Pin) -> str:
-    """What was chosen, as the flags of a command say it."""
+    """The figure and what was chosen, as a command says it."""
     chosen = {name: value for name, value in pin.recipe.view.items() if name != "run"}
     words = [f"{name} {', '.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()]
-    return f" · {plain('; '.join(words))}" if words else ""
+    return plain("; ".join([f"Figure {pin.recipe.figure}", *words]))
 
 
 def _caption_box(one: Shown, name: str) -> None:

@@ -25,7 +25,7 @@ def page() -> None:
         return
     grid = pinned.chosen_grid()
     every = pinned.shown(found)
-    left, right = st.columns([5, 6], gap="large")
+    left, right = st.columns([1, 1], gap="large")
     with left:
         pinned.cards(every, grid)
     with right:
