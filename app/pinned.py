@@ -111,23 +111,20 @@ def cards(every: Sequence[Shown], grid: Grid) -> None:
 
 def _framed(one: Shown, grid: Grid, is_first: bool, is_last: bool) -> None:
     name = f"({letter(one.place)})" if one.drawn else "No letter"
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{name}** {plain(_title(one))}", width="stretch")
-        with st.container(horizontal=True, width="content", gap="xxsmall"):
-            _mover(one.pin.pin_id, name, "up", is_first)
-            _mover(one.pin.pin_id, name, "down", is_last)
-            _remover(one.pin.pin_id, name)
-    if one.drawn is None:
-        st.warning(f"It cannot be drawn any more: {plain(one.why)}.", icon=":material/broken_image:")
-        st.caption(_wanted(one.pin))
-        return
     with st.container(horizontal=True, gap="medium"):
-        svg = panel_svg(one.drawn, one.place, "svg", grid)
-        st.image(_picture(svg), width=SMALL, alt=f"{name} {one.pin.recipe.figure}")
-        with st.container(width="stretch"):
-            st.caption(f"{plain(state.run_label(dict(one.drawn.asked.run)))}. {_looked_at(one.pin)}")
+        if one.drawn is not None:
+            svg = panel_svg(one.drawn, one.place, "svg", grid)
+            st.image(_picture(svg), width=SMALL, alt=f"{name} {one.pin.recipe.figure}")
+        with st.container(width="stretch", gap="small"):
+            st.markdown(f"**{name}** {plain(_title(one))}")
+            st.caption(_wanted(one))
             _changes(one)
-    _caption_box(one, name)
+            with st.container(horizontal=True, gap="small"):
+                _mover(one.pin.pin_id, name, "up", is_first)
+                _mover(one.pin.pin_id, name, "down", is_last)
+                _remover(one.pin.pin_id, name)
+    if one.drawn is not None:
+        _caption_box(one, name)
 
 
 def _title(one: Shown) -> str:
@@ -140,6 +137,8 @@ def _title(one: Shown) -> str:
 
 def _changes(one: Shown) -> None:
     """What is not as it was when the figure was pinned."""
+    if one.drawn is None:
+        st.warning(f"It cannot be drawn any more: {plain(one.why)}.", icon=":material/broken_image:")
     if not one.changed:
         return
     st.warning(
@@ -174,15 +173,13 @@ def _remover(pin_id: str, name: str) -> None:
     )
 
 
-def _wanted(pin: Pin) -> str:
-    return f"Run {plain(pin.recipe.run_id[:8])}. {_looked_at(pin)}"
-
-
-def _looked_at(pin: Pin) -> str:
-    """The figure and what was chosen, as a command says it."""
-    chosen = {name: value for name, value in pin.recipe.view.items() if name != "run"}
+def _wanted(one: Shown) -> str:
+    """The run, the figure, and what was chosen, as a command says it."""
+    recipe = one.pin.recipe
+    run = f"run {recipe.run_id[:8]}" if one.drawn is None else state.run_label(dict(one.drawn.asked.run))
+    chosen = {name: value for name, value in recipe.view.items() if name != "run"}
     words = [f"{name} {', '.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()]
-    return plain("; ".join([f"Figure {pin.recipe.figure}", *words]))
+    return plain("; ".join([run, recipe.figure, *words]))
 
 
 def _caption_box(one: Shown, name: str) -> None:

@@ -46,7 +46,7 @@ PASSED_ON = {
 # Our own functions that give what may be shown: what they return is checked likewise.
 GIVING = _names(
     """annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none _by_chance
-    _looked_at _wanted"""
+    _wanted"""
 )
 # Elsewhere, and giving nothing but numbers and words of ours.
 OURS = _names(
