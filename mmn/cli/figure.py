@@ -78,11 +78,11 @@ def run(options: argparse.Namespace) -> int:
 def _again(options: argparse.Namespace) -> int:
     """Makes the file of a recipe, and says where it is not the same."""
     from mmn.cli.pins import grid_again
-    from mmn.figures.carriers import read_any_recipe
+    from mmn.figures.carriers import read_recipe
     from mmn.figures.recipes import GridRecipe, differences
     from mmn.figures.replay import redrawn
 
-    recipe = read_any_recipe(options.recipe)
+    recipe = read_recipe(options.recipe)
     _require_alone(options, recipe.form)
     if isinstance(recipe, GridRecipe):
         return grid_again(options, recipe)

@@ -71,12 +71,12 @@ def grid_again(options: argparse.Namespace, recipe: GridRecipe) -> int:
 
 
 def _pins_of(paths: Sequence[Path]) -> Iterator[Pin]:
-    from mmn.figures.carriers import read_any_recipe
+    from mmn.figures.carriers import read_recipe
     from mmn.figures.pins import Pin
     from mmn.figures.recipes import GridRecipe
 
     for path in paths:
-        recipe = read_any_recipe(path)
+        recipe = read_recipe(path)
         for one in recipe.panels if isinstance(recipe, GridRecipe) else (recipe,):
             find_figure(one.figure)
             yield Pin(one)

@@ -49,20 +49,7 @@ def carrying(form: str, content: bytes, recipe: Recipe | GridRecipe) -> bytes:
     return content
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe of one figure: in an exported file, beside it, or that a file is.
-
-    Raises:
-        BrokenFileError: it is no regular file, or too large.
-        UsageError: there is no recipe, none as mmn writes them, or that of a grid.
-    """
-    recipe = read_any_recipe(path)
-    if isinstance(recipe, GridRecipe):
-        raise UsageError(f"{path.name} is a grid of {len(recipe.panels)} figures: give the file of one")
-    return recipe
-
-
-def read_any_recipe(path: Path) -> Recipe | GridRecipe:
+def read_recipe(path: Path) -> Recipe | GridRecipe:
     """The recipe of one figure, or of a grid of several: in an exported file, beside it, or that a file is.
 
     Raises:
