@@ -1,4 +1,4 @@
-"""The page Figures: what was pinned on another page, moved, captioned, removed and brought back; what is gone says so."""
+"""Pins on their page: moved, captioned, removed and brought back; one whose run is gone or has changed says so."""
 
 from __future__ import annotations
 
