@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
-from app import resources
+from app import pins, resources
 from app.text import code, file_name, plain
 from mmn.figures import glyphs
 from mmn.figures.captions import caption
@@ -112,8 +112,9 @@ def name_of(figure: Drawn) -> str:
 
 
 def export_control(figure: Drawn) -> None:
-    """Downloads of a figure and its rows. Each file is made only when its button is pressed."""
+    """The pin, and downloads of a figure and its rows. Each file is made only when its button is pressed."""
     name = name_of(figure)
+    pins.button(figure, name)
     with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
         layout = _chosen_layout(name)
         with st.container(horizontal=True):
@@ -180,7 +181,8 @@ def _themed(chart: Any, width: int = NARROWEST) -> Any:
 
 
 def _download(figure: Drawn, form: str, layout: Layout, name: str) -> None:
-    laid_out = f"-{layout.preset}-{layout.width}" if form in DRAWN else ""
+    venue = f"-{layout.preset}" if layout.preset != Layout().preset else ""
+    laid_out = f"{venue}-{layout.width}" if form in DRAWN else ""
     st.download_button(
         _SPELLED.get(form, form.upper()),
         data=lambda: figure_file(figure, form, layout).content,

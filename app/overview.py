@@ -16,7 +16,13 @@ SCORE: Final = Page(
     ":material/play_circle:",
     "How does a model of yours caption pictures of yours, and which of its units write each noun?",
 )
-PAGES: Final = [*(page for study in STUDIES for page in study.pages), SCORE]
+FIGURES: Final = Page(
+    "figures",
+    "Figures",
+    ":material/dashboard:",
+    "Which figures go into the paper, in which order, and what stands below each?",
+)
+PAGES: Final = [*(page for study in STUDIES for page in study.pages), FIGURES, SCORE]
 QUESTIONS: Final = {page.title: page.question for page in PAGES}
 
 

@@ -16,6 +16,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 SHARED: Final = ("concept", "general", "layers", "method", "ranking", "words")  # filters that go from page to page
+OF_PAGE: Final = "until-page-is-left-"  # how keys of the session begin that are forgotten then
 _KEPT, _SHOWN = "filters-kept", "filters-shown"
 
 
@@ -59,6 +60,8 @@ def carry_filters(page: str) -> None:
     st.session_state["page-before"], st.session_state[_SHOWN] = page, {}
     if not is_new:
         return
+    for key in [one for one in st.session_state if str(one).startswith(OF_PAGE)]:
+        del st.session_state[key]
     for key, begun_with in shown.items():
         if key in st.session_state:
             chosen = st.session_state[key]

@@ -123,7 +123,8 @@ def shows_a_chart(source: str) -> bool:
 
 
 def exports_a_chart(source: str) -> bool:
-    return bool(calls(ast.parse(source), r"save_figure|figure_file|chart_bytes"))
+    makers = r"save_figure|figure_files?|chart_bytes|drawing|svg_as|grid_file|panel_svg|set_bytes"
+    return bool(calls(ast.parse(source), makers))
 
 
 def imported(source: str) -> Iterator[str]:
@@ -229,7 +230,12 @@ def test_an_import_that_climbs_would_be_noticed(module, source):
         (shows_a_chart, (r"app/charts\.py",)),
         (
             exports_a_chart,
-            (r"app/charts\.py", r"mmn/cli/figure\.py", r"mmn/figures/(export|saving)\.py", r"mmn/api\.py"),
+            (
+                r"app/(charts|pinned)\.py",
+                r"mmn/cli/(figure|pins)\.py",
+                r"mmn/figures/(export|saving|panels|paper_set)\.py",
+                r"mmn/api\.py",
+            ),
         ),
         (compares_model_types, (r"mmn/models/adapters/",)),
     ],

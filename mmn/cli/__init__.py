@@ -28,6 +28,7 @@ MODULES = (
     "mmn.cli.cache",
     "mmn.cli.units",
     "mmn.cli.figure",
+    "mmn.cli.pins",
     "mmn.cli.model",
     "mmn.cli.app",
 )  # in the order of `mmn --help`

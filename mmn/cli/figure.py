@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from mmn.cli.files import writing
 from mmn.cli.options import number
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn, draw, require_taken
-from mmn.figures.presets import PPI, PRESETS, Layout
+from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
 from mmn.specimen import RUN_PATHS
 from mmn.studies.registry import FIGURES, find_figure
 from mmn.view import SPELLINGS, View, flag_of
 
 if TYPE_CHECKING:
     from mmn.figures.recipes import Recipe
+    from mmn.store import Store
 
 _WIDE = 24  # letters of a figure's name and what follows it
 _LAYOUT = {"preset": "--preset", "width": "--width", "dpi": "--dpi"}
@@ -34,9 +36,7 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help=", ".join(FIGURES))
     parser.add_argument("--out", type=Path, metavar="F.svg|pdf|png|json|csv|parquet|tex")
-    parser.add_argument("--preset", choices=list(PRESETS), help="columns and letters of a venue; default plain")
-    parser.add_argument("--width", metavar="single|double|INCHES", help="default single")
-    parser.add_argument("--dpi", type=int, choices=PPI, help="of a PNG; default 300")
+    add_layout(parser, SINGLE)
     parser.add_argument("--caption", action="store_true", help="print a draft of the caption (--out may be left out)")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="make this file, or that of this recipe, again")
     for name, spelling in SPELLINGS.items():
@@ -53,6 +53,13 @@ def add_parsers(commands: Any) -> None:
     add_common(parser, __name__)
 
 
+def add_layout(parser: argparse.ArgumentParser, usual: str) -> None:
+    """What lays a file out; `usual` is the width without `--width`."""
+    parser.add_argument("--preset", choices=list(PRESETS), help="columns and letters of a venue; default plain")
+    parser.add_argument("--width", metavar="single|double|INCHES", help=f"default {usual}")
+    parser.add_argument("--dpi", type=int, choices=PPI, help="of a PNG; default 300")
+
+
 def run(options: argparse.Namespace) -> int:
     if options.recipe is not None:
         return _again(options)
@@ -61,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     view, figure = View.from_flags(vars(options)), find_figure(options.name)
     require_taken(figure, view)
     drawn = _drawn(options.cache, figure.name, view)
-    layout = _layout(options)
+    layout = layout_of(options)
     if options.out:
         _save(drawn, options.out, layout)
     _tell(drawn, _remarks(drawn, options.out, layout), options)
@@ -70,23 +77,25 @@ def run(options: argparse.Namespace) -> int:
 
 def _again(options: argparse.Namespace) -> int:
     """Makes the file of a recipe, and says where it is not the same."""
+    from mmn.cli.pins import grid_again
     from mmn.figures.carriers import read_recipe
-    from mmn.figures.recipes import differences
+    from mmn.figures.recipes import GridRecipe, differences
+    from mmn.figures.replay import redrawn
 
     recipe = read_recipe(options.recipe)
-    _require_alone(options, recipe)
-    view = View.from_json(json.dumps(dict(recipe.view)))
-    require_taken(find_figure(recipe.figure), view)
-    drawn = _drawn(options.cache, recipe.figure, view)
-    if recipe.kept is not None:
-        drawn = _part(drawn, recipe)
+    _require_alone(options, recipe.form)
+    if isinstance(recipe, GridRecipe):
+        return grid_again(options, recipe)
+    figure = find_figure(recipe.figure)
+    with opened(options.cache) as store:
+        drawn = redrawn(recipe, figure, store)
     told = differences(recipe, _save(drawn, options.out, recipe.layout))
-    lines = ["this is not the same file: " + "; ".join(told)] if told else []
+    lines = [f"this is not the same file: {'; '.join(told)}"] if told else []
     _tell(drawn, lines, options, {"same": not told, "differences": told})
     return SOME_FAILED if told else DONE
 
 
-def _require_alone(options: argparse.Namespace, recipe: Recipe) -> None:
+def _require_alone(options: argparse.Namespace, form: str) -> None:
     """A recipe says all: what else is given would look as if it held.
 
     Raises:
@@ -96,37 +105,31 @@ def _require_alone(options: argparse.Namespace, recipe: Recipe) -> None:
     others += [flag for name, flag in _LAYOUT.items() if getattr(options, name)]
     if others or options.name:
         raise UsageError(f"--recipe says it all: leave {others[0] if others else options.name} out")
-    if options.out is None or options.out.suffix.lstrip(".").lower() != recipe.form:
-        raise UsageError(f"this recipe is of a .{recipe.form} file: give --out FILE.{recipe.form}")
-
-
-def _part(drawn: Drawn, recipe: Recipe) -> Drawn:
-    """The panel that a recipe is of.
-
-    Raises:
-        UsageError: there is no such panel.
-    """
-    assert recipe.kept is not None
-    column, values = recipe.kept
-    part = drawn.where(column, *values) if column in drawn.rows.data else None
-    if part is None or part.rows.data.empty:
-        raise UsageError("the recipe is of one panel, and nothing is there to be drawn of it")
-    return part
+    if options.out is None or options.out.suffix.lstrip(".").lower() != form:
+        raise UsageError(f"this recipe is of a .{form} file: give --out FILE.{form}")
 
 
 def _drawn(cache: Path, name: str, view: View) -> Drawn:
+    with opened(cache) as store:
+        return draw(find_figure(name), store, view)
+
+
+@contextmanager
+def opened(cache: Path) -> Iterator[Store]:
+    """The results of a cache, with what was scored since."""
     from mmn.store import Store
 
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path, *RUN_PATHS])
-        return draw(find_figure(name), store, view)
+        yield store
 
 
-def _layout(options: argparse.Namespace) -> Layout:
-    width = options.width or "single"
+def layout_of(options: argparse.Namespace, usual: str = SINGLE) -> Layout:
+    """The layout that `--preset`, `--width` and `--dpi` choose; `usual` is the width without."""
+    width = options.width or usual
     return Layout(
         options.preset or "plain",
-        width if width in ("single", "double") else number(width, "--width"),
+        width if width in (SINGLE, DOUBLE) else number(width, "--width"),
         options.dpi or PPI[0],
     )
 

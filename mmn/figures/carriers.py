@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from mmn.errors import UsageError
 from mmn.figures import pdf
-from mmn.figures.recipes import MOST_BYTES, Recipe
+from mmn.figures.recipes import MOST_BYTES, GridRecipe, Recipe
 from mmn.safety.regular_files import read_regular
 
 BESIDE: Final = ("csv", "parquet", "tex")
@@ -31,7 +31,7 @@ _CHUNK: Final = b"mmn-recipe\0"
 _METADATA: Final = re.compile(rb'<metadata id="mmn-recipe">([^<]{1,%d})</metadata>' % MOST_BYTES)
 
 
-def carrying(form: str, content: bytes, recipe: Recipe) -> bytes:
+def carrying(form: str, content: bytes, recipe: Recipe | GridRecipe) -> bytes:
     """The file with its recipe in it; one of `BESIDE` as it is."""
     text = recipe.to_json()
     if form == "svg":
@@ -49,8 +49,8 @@ def carrying(form: str, content: bytes, recipe: Recipe) -> bytes:
     return content
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in an exported file, beside it, or that a file is.
+def read_recipe(path: Path) -> Recipe | GridRecipe:
+    """The recipe of one figure, or of a grid of several: in an exported file, beside it, or that a file is.
 
     Raises:
         BrokenFileError: it is no regular file, or too large.
@@ -63,9 +63,19 @@ def read_recipe(path: Path) -> Recipe:
     if found is None:
         raise UsageError(f"{path.name} holds no recipe: {_REMEDY}")
     try:
-        return Recipe.from_json(found)
+        return GridRecipe.from_json(found) if _is_of_grid(found) else Recipe.from_json(found)
     except UsageError as error:
         raise UsageError(f"{path.name}: {error}") from error
+
+
+def _is_of_grid(text: str) -> bool:
+    if len(text) > MOST_BYTES:
+        return False
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(given, dict) and "mmn_grid" in given
 
 
 def _found(data: bytes) -> str | None:

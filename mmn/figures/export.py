@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import altair as alt
@@ -59,11 +61,30 @@ def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, 
         return out.getvalue()
     assert form in DRAWN, form
     assert chart is not None
-    glyphs.register_fonts()
-    spec = paper_spec(chart, layout, unshown(chart, form, layout))
     if form == "json":
+        glyphs.register_fonts()
+        spec = paper_spec(chart, layout, unshown(chart, form, layout))
         return json.dumps(spec, indent=1, allow_nan=False).encode()
-    svg = _counted(vl_convert.vegalite_to_svg(_untold(spec)))
+    return svg_as(form, drawing(chart, form, layout), layout)
+
+
+def drawing(chart: alt.TopLevelMixin, form: str, layout: Layout) -> str:
+    """The SVG that a file of the format `form` is made of, in points: 1 px is 1/72 inch."""
+    glyphs.register_fonts()
+    written = json.dumps(_numbered(chart.to_dict()), ensure_ascii=False)
+    unshown_here, fonts = unshown(chart, form, layout), os.environ.get(glyphs.FONTS_VARIABLE, "")
+    return _counted(_rendered(written, Layout(layout.preset, layout.width), unshown_here, fonts))
+
+
+@lru_cache(maxsize=64)
+def _rendered(written: str, layout: Layout, unshown: str, _fonts: str) -> str:
+    """Laying a chart out takes several renderings; its other formats, and its next export, are made of the same."""
+    spec = _in_paper(json.loads(written), layout, unshown)
+    return vl_convert.vegalite_to_svg(_untold(spec))
+
+
+def svg_as(form: str, svg: str, layout: Layout) -> bytes:
+    """An SVG in points, `layout.width_in` wide, as a file of the format svg, pdf or png."""
     if form == "svg":
         return _in_inches(svg, layout.width_in).encode()
     if form == "pdf":
@@ -102,7 +123,11 @@ def paper_spec(chart: alt.TopLevelMixin, layout: Layout = _USUAL, unshown: str =
 
     Invariant: the rendered figure is within half a point of that width.
     """
-    spec: dict[str, Any] = _numbered(glyphs.with_written_out(chart.to_dict(), unshown))
+    return _in_paper(_numbered(chart.to_dict()), layout, unshown)
+
+
+def _in_paper(plain: dict[str, Any], layout: Layout, unshown: str) -> dict[str, Any]:
+    spec: dict[str, Any] = glyphs.with_written_out(plain, unshown)
     width_pt = layout.width_in * _PT_PER_IN
     own = spec.get("config", {})
     spec["config"] = paper_config(layout.size) | {k: v for k, v in own.items() if k not in ("view", "background")}

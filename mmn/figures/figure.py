@@ -43,13 +43,15 @@ class Click:
 class Column:
     """A column of a paper's table: its heading, what it is of, and how a number is written (`.3f`, `.1%`, `,d`).
 
-    `ends` are the columns of the interval, which stands behind the number.
+    `ends` are the columns of the interval, which stands behind the number; `words`, a function or mapping named as
+    `module:name`, says a value as people do.
     """
 
     heading: str
     name: str
     form: str = ""
     ends: tuple[str, str] | tuple[()] = ()
+    words: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from mmn.printable import printable
 from mmn.view import View
 
 FORMAT: Final = 1  # of recipes
-MOST_BYTES: Final = 100_000  # of a recipe's text
+MOST_BYTES: Final = 200_000  # of a recipe's text
 _RENDERERS: Final = ("altair", "vl-convert-python")
+_UNFIT: Final = (ValueError, TypeError, KeyError, RecursionError, UsageError)
+MOST_PANELS: Final = 52  # of a grid; its recipe is in the file
 _MOST_NAMES: Final = 200  # columns of a figure's rows, values of a panel
 
 
@@ -63,7 +65,7 @@ class Recipe:
     def to_json(self) -> str:
         """One line of ASCII."""
         values = asdict(self) | {
-            "kept": None if self.kept is None else [self.kept[0], [_plain(one) for one in self.kept[1]]]
+            "kept": None if self.kept is None else [self.kept[0], [plain(one) for one in self.kept[1]]]
         }
         return json.dumps({"mmn_recipe": FORMAT, **values}, sort_keys=True)
 
@@ -75,19 +77,13 @@ class Recipe:
             UsageError: it is none, or of a newer program; the message is one line.
         """
         try:
-            if len(text) > MOST_BYTES:
-                raise ValueError(f"it has more than {MOST_BYTES:,} letters")
-            return cls._of(json.loads(text))
-        except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
+            return cls._of(_object(text, {*(one.name for one in fields(cls)), "mmn_recipe"}))
+        except _UNFIT as error:
             raise UsageError(f"this is no recipe of mmn: {printable(str(error)[:200])}") from error
 
     @classmethod
-    def _of(cls, given: Any) -> Self:
-        names = {one.name for one in fields(cls)}
-        if not isinstance(given, dict) or set(given) != {*names, "mmn_recipe"}:
-            raise ValueError(f"it is not an object of {', '.join(sorted(names))}")
-        if given["mmn_recipe"] != FORMAT:
-            raise ValueError(f"it is of format {given['mmn_recipe']!r}, this program reads {FORMAT}")
+    def _of(cls, given: dict[str, Any]) -> Self:
+        _require_format(given["mmn_recipe"])
         texts = {name: _text(given[name], name) for name in ("figure", "run_id", "fingerprint", "form", "content")}
         if not re.fullmatch(r"[0-9a-f]{1,64}", texts["run_id"]):
             raise ValueError("run_id is no id of a run")
@@ -97,10 +93,64 @@ class Recipe:
             view=json.loads(view.to_json()),
             layout=_layout(given["layout"]),
             kept=_kept(given["kept"]),
-            n_rows=_count(given["n_rows"]),
+            n_rows=_count(given["n_rows"], "n_rows"),
             columns=_texts(given["columns"], "columns"),
             versions=_texts(given["versions"], "versions"),
         )
+
+
+@dataclass(frozen=True)
+class GridRecipe:
+    """How a file of several figures beside and below each other was made.
+
+    Attributes:
+        panels: the recipe of each panel's rows, in order.
+        form: of the file: svg, pdf or png.
+        layout: of the whole; a panel has its columns' width.
+        columns: panels side by side.
+        content: a digest of the file without its recipe.
+        versions: of the program and of what renders.
+    """
+
+    panels: tuple[Recipe, ...]
+    form: str
+    layout: Layout
+    columns: int
+    content: str
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """One line of ASCII."""
+        values = asdict(self) | {"panels": [json.loads(one.to_json()) for one in self.panels]}
+        return json.dumps({"mmn_grid": FORMAT, **values}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The recipe that `to_json` wrote.
+
+        Raises:
+            UsageError: it is none, or of a newer program; the message is one line.
+        """
+        try:
+            given = _object(text, {*(one.name for one in fields(cls)), "mmn_grid"})
+            _require_format(given["mmn_grid"])
+            if not isinstance(given["panels"], list) or not 0 < len(given["panels"]) <= MOST_PANELS:
+                raise ValueError(f"panels are no 1 to {MOST_PANELS} recipes")
+            return cls(
+                tuple(Recipe.from_json(json.dumps(one)) for one in given["panels"]),
+                _text(given["form"], "form"),
+                _layout(given["layout"]),
+                _count(given["columns"], "columns"),
+                _text(given["content"], "content"),
+                _texts(given["versions"], "versions"),
+            )
+        except _UNFIT as error:
+            raise UsageError(f"this is no recipe of mmn: {printable(str(error)[:200])}") from error
+
+
+def plain(value: Any) -> Any:
+    """A value of a data frame as JSON has it."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def digest(content: bytes) -> str:
@@ -120,6 +170,12 @@ def versions() -> dict[str, str]:
 
 def differences(asked: Recipe, made: Recipe) -> list[str]:
     """What differs between the file that a recipe is of and the one that was made of it now; nothing: byte for byte."""
+    told = [*of_rows(asked, made), *_of_versions(asked.versions, made.versions)]
+    return told or _of_content(asked.content, made.content)
+
+
+def of_rows(asked: Recipe, made: Recipe) -> list[str]:
+    """What differs in what is drawn: the run's model, the number of rows, the values of columns."""
     told = []
     if asked.fingerprint != made.fingerprint:
         told.append(f"the run's model is another: {asked.fingerprint[:12]} there, {made.fingerprint[:12]} here")
@@ -128,15 +184,31 @@ def differences(asked: Recipe, made: Recipe) -> list[str]:
     names = dict.fromkeys((*asked.columns, *made.columns))
     if other := [name for name in names if asked.columns.get(name) != made.columns.get(name)]:
         told.append(f"columns of the rows with other values: {', '.join(other)}")
-    for name in dict.fromkeys((*asked.versions, *made.versions)):
-        there, here = asked.versions.get(name, "none"), made.versions.get(name, "none")
-        if there != here:
-            told.append(f"{name} {there} there, {here} here")
-    if asked.content != made.content and not told:
-        told.append(
-            "the same rows are drawn otherwise: other fonts are here (MMN_FONTS), or another build of the renderer"
-        )
     return [printable(line) for line in told]
+
+
+def grid_differences(asked: GridRecipe, made: GridRecipe) -> list[str]:
+    """The same of a grid: of its panels, by their letters, then of the whole."""
+    pairs = zip(asked.panels, made.panels, strict=True)
+    told = [f"({letter(place)}) {line}" for place, (one, other) in enumerate(pairs) for line in of_rows(one, other)]
+    told += _of_versions(asked.versions, made.versions)
+    return told or _of_content(asked.content, made.content)
+
+
+def letter(place: int) -> str:
+    """Of a panel, from 0: a to z, then aa, ab, …"""
+    first, last = divmod(place, 26)
+    return (letter(first - 1) if first else "") + "abcdefghijklmnopqrstuvwxyz"[last]
+
+
+def _of_versions(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    pairs = [(name, there.get(name, "none"), here.get(name, "none")) for name in dict.fromkeys((*there, *here))]
+    return [printable(f"{name} {one} there, {other} here") for name, one, other in pairs if one != other]
+
+
+def _of_content(there: str, here: str) -> list[str]:
+    other = "the same rows are drawn otherwise: other fonts are here (MMN_FONTS), or another build of the renderer"
+    return [] if there == here else [other]
 
 
 def _version(name: str) -> str:
@@ -146,9 +218,18 @@ def _version(name: str) -> str:
         return "none"
 
 
-def _plain(value: Any) -> Any:
-    """A value of a data frame as JSON has it."""
-    return value.item() if hasattr(value, "item") else value
+def _object(text: str, names: set[str]) -> dict[str, Any]:
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} letters")
+    given = json.loads(text)
+    if not isinstance(given, dict) or set(given) != names:
+        raise ValueError(f"it is not an object of {', '.join(sorted(names))}")
+    return given
+
+
+def _require_format(given: Any) -> None:
+    if given != FORMAT:
+        raise ValueError(f"it is of format {given!r}, this program reads {FORMAT}")
 
 
 def _text(value: Any, name: str) -> str:
@@ -163,9 +244,9 @@ def _texts(value: Any, name: str) -> dict[str, str]:
     return {_text(key, name): _text(one, name) for key, one in value.items()}
 
 
-def _count(value: Any) -> int:
+def _count(value: Any, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("n_rows is no number of rows")
+        raise ValueError(f"{name} is no number")
     return value
 
 

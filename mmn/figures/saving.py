@@ -7,7 +7,7 @@ database adds them up, which no one reads and which would make another file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +46,25 @@ def figure_file(drawn: Drawn, form: str, layout: Layout) -> Saved:
     Raises:
         UsageError: no such format, or the figure is no table.
     """
+    return _file(rounded(drawn), form, layout)
+
+
+def figure_files(drawn: Drawn, forms: Sequence[str], layout: Layout) -> Iterator[tuple[str, Saved]]:
+    """The file of a figure in each of several formats, its chart made once.
+
+    Raises:
+        UsageError: no such format, or the figure is no table.
+    """
     drawn = rounded(drawn)
+    yield from ((form, _file(drawn, form, layout)) for form in forms)
+
+
+def rows_recipe(drawn: Drawn) -> Recipe:
+    """The recipe of a figure's rows: of their CSV file, which needs no layout. What is pinned."""
+    return figure_file(drawn, "csv", Layout()).recipe
+
+
+def _file(drawn: Drawn, form: str, layout: Layout) -> Saved:
     if form == "tex":
         content = booktabs(drawn, caption(drawn)).encode()
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.figures.figure import Column, Drawn
 from mmn.figures.wording import counted, written_out
+from mmn.lazily import load
 
 _SIGNS: Final = {
     "\\": r"\textbackslash{}",
@@ -75,11 +77,16 @@ def latex(text: str) -> str:
 
 
 def _cell(row: dict[str, Any], column: Column) -> str:
-    said = _number(row[column.name], column.form)
+    value = row[column.name]
+    said = _number(_in_words(value, load(column.words)) if column.words else value, column.form)
     if column.ends and all(pd.notna(row.get(end)) for end in column.ends):
         low, high = (_number(row[end], column.form) for end in column.ends)
         said += f" [{low}, {high}]"
     return latex(said)
+
+
+def _in_words(value: Any, words: Mapping[Any, str] | Callable[[Any], str]) -> str:
+    return words[value] if isinstance(words, Mapping) else words(value)
 
 
 def _number(value: Any, form: str) -> str:

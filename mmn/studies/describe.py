@@ -39,6 +39,18 @@ rows' columns and of the file. It is in an SVG's `<metadata>`, a PDF's informati
 makes the same bytes of the same cache, on another machine, too, that has the same versions. Where something differs,
 the file is made of what is here, a line on standard error says what differs (model, rows, columns, versions, fonts),
 and the command ends with 1. Rows are rounded to nine digits.
+
+## Several in a paper
+
+*Pin* beside *Export* keeps a figure, as it is filtered, for the page *Figures*: there it is moved, captioned, and drawn
+into one grid with letters, (a), (b), …, in a venue's columns. A pin is a recipe: it holds no row, is drawn of what its
+run holds now, and says so where that has changed or is gone. Pins are in `pins.json` of the cache, for every window.
+
+    mmn pins                                    # the list; --add FILE, --remove ID
+    mmn pins --out figures.pdf --preset cvpr    # or .svg, .png: the grid; --columns N
+    mmn pins --out figures.zip                  # the grid, and each figure as svg, pdf, png and csv, with its caption
+
+The recipe of each file in the zip, the grid's too, makes it again: `mmn figure --recipe grid.pdf --out again.pdf`.
 """
 
 

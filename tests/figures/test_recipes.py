@@ -68,6 +68,7 @@ def test_a_recipe_makes_the_same_file_again(
 
 def test_a_recipe_says_what_was_chosen_of_several(made: dict[str, Path]) -> None:
     recipe = read_recipe(made["svg"])
+    assert isinstance(recipe, Recipe)
     assert recipe.view == {"run": RUN, "methods": ["contribution-folded"], "ks": ["40"]} or set(recipe.view) >= {
         "methods",
         "ks",

@@ -34,6 +34,10 @@ PASSED_ON = {
     "kind_picker": (1,),
     "_card": (0, 1, 2, 3),
     "_download": (1,),
+    "_offer_file": (0,),
+    "_mover": (1, 2),
+    "_remover": (1,),
+    "_caption_box": (1,),
     "_tell": (0, 1, 2, 3, 4, 5),
     "_one": (0,),
     "layer_picker": (1,),
@@ -41,11 +45,12 @@ PASSED_ON = {
 }
 # Our own functions that give what may be shown: what they return is checked likewise.
 GIVING = _names(
-    "annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none _by_chance"
+    """annotate _defined label remarks progress_text _summary _why_not _of_top share _headline why_none _by_chance
+    _wanted"""
 )
 # Elsewhere, and giving nothing but numbers and words of ours.
 OURS = _names(
-    """count counted duration pace percent interval_words why k_text k_options describe_drop describe_own
+    """letter count counted duration pace percent interval_words why k_text k_options describe_drop describe_own
     describe_own_edit told_generality without_general forms_of neuron_url len int round bool strftime b64encode"""
 )
 REARRANGING = _names(

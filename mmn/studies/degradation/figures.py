@@ -287,15 +287,13 @@ def _scale(measure: str) -> alt.Scale:
     return alt.Scale(domain=[0, 1]) if measure in _BOUNDED else alt.Scale(zero=measure == "relative", nice=True)
 
 
-_STROKED: Final = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
-
-
-def _dash(rows: pd.DataFrame, field: str = "label", legend: alt.Legend | None = _STROKED) -> alt.StrokeDash:
+def _dash(rows: pd.DataFrame) -> alt.StrokeDash:
     """Solid for the top units, dashed for others."""
     dashes = {TOP: [1, 0], INTERPRETABLE: [6, 2], ANOTHER: [8, 3], RANDOM: [2, 2], RANDOM_PICTURE: [1, 3]}
     there = [one for one in SELECTION_WORDS if one in set(rows["selection"])]
     scale = alt.Scale(domain=[SELECTION_WORDS[one] for one in there], range=[dashes[one] for one in there])
-    return alt.StrokeDash(f"{field}:N", scale=scale, legend=legend)
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeColor=MUTED)
+    return alt.StrokeDash("label:N", scale=scale, legend=legend)
 
 
 def _colour(field: str, colours: Mapping[str, str], title: str | None = None) -> alt.Color:

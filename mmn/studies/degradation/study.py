@@ -29,7 +29,8 @@ STUDY: Final = Study(
             control="as many random units of the same layers",
             table=(
                 Column("score", "method"),
-                Column("units", "selection"),
+                Column("units", "selection", words="mmn.studies.degradation.curves:SELECTION_WORDS"),
+                Column("zeroed", "positions", words="mmn.studies.degradation.curves:POSITION_WORDS"),
                 Column("k", "k", ",d"),
                 Column("mean", "mean", ".3f", ends=("low", "high")),
                 Column("pictures", "n", ",d"),
@@ -45,7 +46,7 @@ STUDY: Final = Study(
             control="the same noise on as many random units",
             table=(
                 Column("score", "method"),
-                Column("units", "selection"),
+                Column("units", "selection", words="mmn.studies.degradation.curves:SELECTION_WORDS"),
                 Column("k", "k", ",d"),
                 Column("sigma", "sigma", ".3g"),
                 Column("mean", "mean", ".3f", ends=("low", "high")),

@@ -25,7 +25,7 @@ STUDY: Final = Study(
             control="the same edit of random units, and other edits of the noun",
             table=(
                 Column("edit", "label"),
-                Column("measure", "role"),
+                Column("measure", "role", words="mmn.studies.editing.shares:MEASURES"),
                 Column("share", "mean", ".1%", ends=("low", "high")),
                 Column("pictures", "n", ",d"),
             ),

@@ -24,7 +24,7 @@ STUDY: Final = Study(
             "mmn.studies.sensitivity.figures:sensitivity",
             control="words of another picture's units",
             table=(
-                Column("measure", "metric"),
+                Column("measure", "metric", words="mmn.figures.wording:metric_words"),
                 Column("score", "method"),
                 Column("top units", "value", ".3f", ends=("value_low", "value_high")),
                 Column("another picture's", "control", ".3f", ends=("control_low", "control_high")),
