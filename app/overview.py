@@ -16,7 +16,14 @@ SCORE: Final = Page(
     ":material/play_circle:",
     "How does a model of yours caption pictures of yours, and which of its units write each noun?",
 )
-PAGES: Final = [*(page for study in STUDIES for page in study.pages), SCORE]
+RUNS: Final = Page(
+    "runs",
+    "Runs",
+    ":material/folder_copy:",
+    "Which runs are there, what are they called, and what do they take of the disk?",
+)
+SQL: Final = Page("sql", "SQL", ":material/database:", "What else do the tables know?")
+PAGES: Final = [*(page for study in STUDIES for page in study.pages), SCORE, RUNS, SQL]
 QUESTIONS: Final = {page.title: page.question for page in PAGES}
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mmn.cli import DONE, add_common, print_json
@@ -24,6 +23,7 @@ from mmn.store import Store
 from mmn.store.importing import load_folder
 from mmn.store.labels import cleaned
 from mmn.store.rankings import RankingQueries
+from mmn.store.table_files import csv_text
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
 SET_ASIDE = "set aside"
@@ -168,7 +168,7 @@ def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
         raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
     with writing(out):
         if out.suffix == ".csv":
-            _with_lists_as_json(table).to_csv(out, index=False)
+            out.write_text(csv_text(table), encoding="utf-8", newline="")
         else:
             table.to_parquet(out, index=False)
     return {"table": options.table, "n_rows": len(table), "out": str(out)}, f"{out}: {len(table)} rows"
@@ -182,16 +182,6 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _with_times_as_text(table: pd.DataFrame) -> pd.DataFrame:
     times = {name: table[name].astype(str) for name in table.select_dtypes(["datetime", "datetimetz"])}
     return table.assign(**times)
-
-
-def _with_lists_as_json(table: pd.DataFrame) -> pd.DataFrame:
-    """CSV has no lists: those cells become JSON arrays."""
-    lists = [name for name in table if table[name].map(_is_sequence).any()]
-    return table.assign(**{name: table[name].map(lambda cell: json.dumps(np.asarray(cell).tolist())) for name in lists})
-
-
-def _is_sequence(cell: object) -> bool:
-    return isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1
 
 
 def _plain(value: object) -> str:

@@ -1,0 +1,40 @@
+"""What else do the tables know? One SELECT at a time, with the tables' columns beside it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import streamlit as st
+
+from app import access, sql_panel, widgets
+
+SCOPES: Final = {"This run": False, "All runs": True}
+INTRODUCTION: Final = (
+    f"One SELECT over the tables, as DuckDB reads it. Nothing can be changed, no file be opened; at most "
+    f"{sql_panel.MOST_SECONDS:.0f} s and {sql_panel.MOST_ROWS:,} rows. For more: `mmn export`."
+)
+
+
+def page() -> None:
+    run = widgets.captioned_run()
+    st.markdown(INTRODUCTION)
+    if run is None:
+        widgets.no_runs()
+        return
+    row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
+    with row.container(width="stretch"):
+        ask(run)
+    with row.container(width=300):
+        sql_panel.schema()
+
+
+def ask(run: dict[str, Any]) -> None:
+    """The statement, its scope, and its answer."""
+    scope = st.segmented_control(
+        "Rows of", list(SCOPES), default="This run", required=True, key="scope", bind="query-params"
+    )
+    sql_panel.examples()
+    sql_panel.form("" if SCOPES[scope] else run["run_id"], without_folders=access.must_confine())
+
+
+page()
