@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ def export(run: dict[str, Any]) -> None:
             for form, (ending, mime) in FORMS.items():
                 st.download_button(
                     form,
-                    data=lambda ending=ending: _file(run["run_id"], table, ending),
+                    data=partial(_file, run["run_id"], table, ending),
                     file_name=file_name(f"{run['run_id'][:8]}-{table}.{ending}"),
                     mime=mime,
                     key=f"export-{ending}",
@@ -77,12 +77,14 @@ def _load(folder: str, *, is_ours: bool = False) -> None:
         path = Path(folder.strip()).expanduser()
         if not is_ours:
             require_inside(path)
-        loaded = load_folder(
-            resources.store(), path, lambda done, n: bar.progress(done / max(n, 1), text=f"Loading: {done} of {n}")
-        )
+        loaded = load_folder(resources.store(), path, partial(_progress, bar))
     except MmnError as error:
         bar.empty()
         st.error(plain(error), icon=":material/error:")
         return
     st.toast(f"{state.count(len(loaded.run_ids), 'run')}, {state.count(loaded.n_shards, 'new shard')}")
     st.rerun()
+
+
+def _progress(bar: Any, done: int, n: int) -> None:
+    bar.progress(done / max(n, 1), text=f"Loading: {done} of {n} shards")

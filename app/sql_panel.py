@@ -32,6 +32,10 @@ EXAMPLES: Final = {
         "WHERE variant = 'original' AND NOT is_in_reference ORDER BY prob DESC"
     ),
 }
+INTRODUCTION: Final = (
+    f"One SELECT over the tables, as DuckDB reads it. Nothing can be changed, no file be opened; at most "
+    f"{MOST_SECONDS:.0f} s and {MOST_ROWS:,} rows. For more: `mmn export`."
+)
 _TEXT, _ASKING = "sql", "sql-asking"
 
 

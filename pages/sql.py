@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import streamlit as st
 
 from app import access, sql_panel, widgets
 
-SCOPES: Final = {"This run": False, "All runs": True}
-INTRODUCTION: Final = (
-    f"One SELECT over the tables, as DuckDB reads it. Nothing can be changed, no file be opened; at most "
-    f"{sql_panel.MOST_SECONDS:.0f} s and {sql_panel.MOST_ROWS:,} rows. For more: `mmn export`."
-)
+SCOPES = {"This run": False, "All runs": True}
 
 
 def page() -> None:
     run = widgets.captioned_run()
-    st.markdown(INTRODUCTION)
+    st.markdown(sql_panel.INTRODUCTION)
     if run is None:
         widgets.no_runs()
         return

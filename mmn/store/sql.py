@@ -248,11 +248,12 @@ def _parsed(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     if len(statements) != 1:
         raise SqlError(f"give one SELECT at a time, not {len(statements)} statements")
     row = cursor.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
-    tree = json.loads(row[0]) if row else {"error": True}
-    if tree["error"] or len(tree.get("statements", ())) != 1:
+    assert row is not None
+    tree: dict[str, Any] = json.loads(row[0])
+    if tree["error"] or len(tree["statements"]) != 1:
         kind = str(statements[0].type).rpartition(".")[2]
         raise SqlError(f"only SELECT is answered, and this is {kind}: nothing can be changed here")
-    return dict(tree)
+    return tree
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
