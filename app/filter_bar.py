@@ -46,15 +46,13 @@ def bar(later: Sequence[str] = ()) -> Iterator[None]:
         _without_effect(state.not_shown(later))
 
 
-def without_effect(**values: object) -> None:
-    """Says of a part of a page which of the filters above it does not read; nothing where none of them is set."""
-    told = [f"{NAMES[key]} {plain(value)}" for key, value in values.items() if value is not None]
-    if told:
-        st.caption(f":orange[Without effect on this part:] {', '.join(told)}.")
+def none() -> None:
+    """In place of the bar on a page that no filter changes: says so where one is set."""
+    _without_effect(state.not_shown(()))
 
 
 def _without_effect(unread: dict[str, list[str]]) -> None:
     """Names the filters that are set and that this page does not read."""
     told = [f"{NAMES[key]} {plain(', '.join(values), 80)}" for key, values in unread.items()]
     if told:
-        st.caption(f":orange[Without effect on this page:] {'; '.join(told)}. Other pages read it, so it is kept.")
+        st.caption(f":orange[Without effect on this page:] {'; '.join(told)}. It is kept for the pages that read it.")
