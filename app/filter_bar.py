@@ -33,7 +33,7 @@ def bar(later: Sequence[str] = ()) -> Iterator[None]:
         later: keys of filters of several pages that this page shows further down.
     """
     with st.container(border=True, key="filter-bar", gap="small"):
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             yield
             st.button(
                 "Reset",

@@ -20,8 +20,8 @@ from mmn.view import View
 MOST_METHODS: Final = 6  # curves that can be told apart
 SCORES: Final = glossary.tip("By what a unit's part in a noun is measured.", "score", "unit", "random units")
 ANY: Final = "all"  # nouns: no unit is hidden
-WIDE: Final = 290  # pixels of a filter in the bar
-NARROW: Final = 215
+WIDE: Final = 240  # pixels of a filter in the bar
+NARROW: Final = 155
 GENERALITIES: Final = ("50 %", "20 %", "10 %", "5 %", "2 %")
 
 
@@ -112,7 +112,7 @@ def k_picker(run: dict[str, Any]) -> list[int]:
         bind="query-params",
         accept_new_options=True,
         wrap=True,
-        width=310,
+        width=250,
         help=glossary.tip(
             f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.", "k"
         ),

@@ -122,10 +122,15 @@ def schema() -> None:
     wanted = st.text_input(
         "Column or table", key="sql-schema", placeholder="noun", label_visibility="collapsed"
     ).strip()
+    with st.container(height=560, border=False, key="sql-tables", gap="small"):
+        _tables(wanted.lower())
+    st.caption("What they mean: `docs/schema.md`.")
+
+
+def _tables(wanted: str) -> None:
     for table, columns in resources.store().ask(SqlQueries).columns().items():
-        fits = [name for name, _ in columns if wanted.lower() in name]
-        if wanted and not fits and wanted.lower() not in table:
+        fits = [name for name, _ in columns if wanted in name]
+        if wanted and not fits and wanted not in table:
             continue
         with st.expander(table, expanded=bool(wanted and fits)):
             st.code("\n".join(f"{name.ljust(18)} {kind}" for name, kind in columns), language=None)
-    st.caption("What they mean: `docs/schema.md`.")

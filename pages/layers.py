@@ -47,11 +47,11 @@ def chosen_view(run: dict[str, Any]) -> View:
         methods = filters.method_picker(scores)
         lemmas = filters.concept_picker(concepts)
         layers = filters.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
+        most_general = filters.generality_picker()
         ks = filters.k_picker(run)
         quantity = shown_picker()
-        kind = filters.kind_picker(run, [one.replace("-", " ") for one in UNITS])
-        most_general = filters.generality_picker()
         words_by = filters.words_picker()
+        kind = filters.kind_picker(run, [one.replace("-", " ") for one in UNITS])
         is_shown = not has_control or st.toggle(
             "Random control", value=state.usual("control", True), key="control", bind="query-params"
         )

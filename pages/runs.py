@@ -53,7 +53,7 @@ def tagged(runs: pd.DataFrame, tags: list[str]) -> pd.DataFrame:
     """The runs with one of the chosen tags; all while none is chosen."""
     if not tags:
         return runs
-    chosen = set(st.multiselect("Only with a tag", tags, key="tag", bind="query-params", width=320))
+    chosen = set(st.multiselect("Only with a tag", tags, key="tag", bind="query-params", placeholder="All", width=320))
     return runs[[bool(chosen & set(own)) or not chosen for own in runs["tags"]]]
 
 
