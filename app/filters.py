@@ -112,7 +112,7 @@ def k_picker(run: dict[str, Any]) -> list[int]:
         bind="query-params",
         accept_new_options=True,
         wrap=True,
-        width=250,
+        width=280,
         help=glossary.tip(
             f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.", "k"
         ),

@@ -6,7 +6,7 @@ from typing import Final
 
 import streamlit as st
 
-from app import resources
+from app import resources, state
 from app.boundary import error_boundary
 from app.text import plain
 from mmn.errors import MmnError
@@ -102,8 +102,8 @@ def _rows(answer: Answer) -> None:
     if answer.rows.empty:
         st.info("No row fits.", icon=":material/inbox:")
         return
-    more = f"the first {MOST_ROWS:,} rows, there are more" if answer.has_more else f"{len(answer.rows):,} rows"
-    st.caption(f"{more[:1].upper()}{more[1:]}, in {answer.seconds:.1f} s.")
+    more = f"The first {MOST_ROWS:,} rows, there are more" if answer.has_more else state.count(len(answer.rows), "row")
+    st.caption(f"{more}, in {answer.seconds:.1f} s.")
     st.dataframe(answer.rows, hide_index=True)
     with st.container(horizontal=True, horizontal_alignment="right"):
         st.download_button(

@@ -20,8 +20,10 @@ def page() -> None:
     for run_id in deletions.pending():
         offer_undo(runs, run_id)
     left = deletions.remaining(runs)
-    if left.empty:
+    if runs.empty:
         widgets.no_runs()
+    elif left.empty:
+        st.caption("No other run is left.")
     else:
         tags = sorted({tag for tags in left["tags"] for tag in tags})
         listing(tagged(left, tags))
