@@ -63,7 +63,7 @@ def methods_picker(methods: Sequence[str], most: int = MOST_METHODS) -> list[str
         key="method",
         bind="query-params",
         wrap=True,
-        width=WIDE,
+        width=2 * WIDE,
         help=SCORES,
     )
 

@@ -56,7 +56,7 @@ def measures_picker(metrics: Sequence[str]) -> list[str]:
         del st.session_state["metric"]  # of another run
     usual = state.usual("metric", list(labels))
     chosen = st.multiselect(
-        "Measures", list(labels), default=usual, key="metric", bind="query-params", wrap=True, width=filters.WIDE
+        "Measures", list(labels), default=usual, key="metric", bind="query-params", wrap=True, width=2 * filters.WIDE
     )
     return [labels[label] for label in chosen]
 
