@@ -8,7 +8,8 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import glossary, resources, state, widgets
+from app import resources, state, widgets
+from app.glossary import tip
 from app.text import plain
 from mmn.figures.wording import k_text
 from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, definition
@@ -18,7 +19,7 @@ from mmn.store.neurons import NeuronQueries
 from mmn.view import View
 
 MOST_METHODS: Final = 6  # curves that can be told apart
-SCORES: Final = glossary.tip("By what a unit's part in a noun is measured.", "score", "unit", "random units")
+SCORES: Final = tip("By what a unit's part in a noun is measured.", "score", "unit", "random units")
 ANY: Final = "all"  # nouns: no unit is hidden
 WIDE: Final = 240  # pixels of a filter in the bar
 NARROW: Final = 155
@@ -96,7 +97,7 @@ def concept_picker(concepts: pd.DataFrame) -> list[str]:
         placeholder="All",
         wrap=True,
         width=NARROW,
-        help=glossary.tip("Only captions that say one of them.", "concept"),
+        help=tip("Only captions that say one of them.", "concept"),
     )
     return [text.partition(" (")[0] for text in chosen]
 
@@ -113,7 +114,7 @@ def k_picker(run: dict[str, Any]) -> list[int]:
         accept_new_options=True,
         wrap=True,
         width=280,
-        help=glossary.tip(
+        help=tip(
             f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.", "k"
         ),
     )
@@ -132,7 +133,7 @@ def one_k_picker(run: dict[str, Any], ks: Sequence[int]) -> int:
     state.tidy_address({"size": lambda text: next((s for s, k in labels.items() if text in (s, str(k))), None)})
     usual = min(range(len(ks)), key=lambda place: abs(ks[place] - 0.014 * n))
     state.usual("size", list(labels)[usual])
-    told = glossary.tip("Units compared, and their share of all units.", "k")
+    told = tip("Units compared, and their share of all units.", "k")
     return labels[
         st.selectbox("k", list(labels), index=usual, key="size", bind="query-params", help=told, width=NARROW)
     ]
@@ -148,7 +149,7 @@ def chosen_layers(
     state.usual("layers", whole)
     if st.session_state.get("layers", whole)[1] > whole[1]:
         del st.session_state["layers"]  # of a deeper run
-    told = glossary.tip(told, "layer")
+    told = tip(told, "layer")
     layers = st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told, width=NARROW)
     return None if layers == whole else layers
 

@@ -58,7 +58,7 @@ def box(run: dict[str, Any] | None, pages: Sequence[Any]) -> None:
     if not results:
         st.caption(f"Nothing in this run, and no page, is called “{plain(text, 40)}”.")
     for number, one in enumerate(results):
-        if st.button(one.label, icon=one.icon, type="tertiary", key=f"found-{number}"):
+        if st.button(plain(one.label, 80), icon=one.icon, type="tertiary", key=f"found-{number}"):
             go(one)
 
 
@@ -71,15 +71,15 @@ def look(run: dict[str, Any] | None, pages: Sequence[Any], text: str) -> list[Fo
     unit = _unit(run, text)
     if unit:
         return unit
-    found = [Found(plain(page.title), page.icon, page) for page in pages if text.lower() in page.title.lower()]
+    found = [Found(page.title, page.icon, page) for page in pages if text.lower() in page.title.lower()]
     if run is None:
         return found
     queries = resources.store().ask(SearchQueries)
     for row in queries.nouns(run["run_id"], text, MOST).itertuples():
-        label = f"{plain(row.lemma)}, {state.count(int(row.n_images), 'picture')}"
+        label = f"{row.lemma}, {state.count(int(row.n_images), 'picture')}"
         found.append(Found(label, ":material/label:", links.IMAGE, View(concepts=(row.lemma,))))
     for row in queries.pictures(run["run_id"], text, MOST).itertuples():
-        label = plain(row.text or row.image_id[: links.ID_LENGTH], 60)
+        label = row.text or row.image_id[: links.ID_LENGTH]
         view = View(image=row.image_id[: links.ID_LENGTH])
         found.append(Found(label, ":material/image:", links.IMAGE, view))
     return found
@@ -92,7 +92,7 @@ def _unit(run: dict[str, Any] | None, text: str) -> list[Found]:
         unit = named_unit(text, d_experts(run))
     except UsageError:
         return []
-    return [Found(plain(unit), ":material/hub:", links.NEURON, View(neuron=unit))]
+    return [Found(str(unit), ":material/hub:", links.NEURON, View(neuron=unit))]
 
 
 def go(one: Found) -> None:

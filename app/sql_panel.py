@@ -132,5 +132,5 @@ def _tables(wanted: str) -> None:
         fits = [name for name, _ in columns if wanted in name]
         if wanted and not fits and wanted not in table:
             continue
-        with st.expander(table, expanded=bool(wanted and fits)):
+        with st.expander(plain(table), expanded=bool(wanted and fits)):
             st.code("\n".join(f"{name.ljust(18)} {kind}" for name, kind in columns), language=None)
