@@ -15,8 +15,10 @@ from mmn.store.rankings import RankingQueries
 from mmn.view import View
 
 
-def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> None:
+def show(run: dict[str, Any], methods: Sequence[str], view: View) -> None:
     """Two scores to choose, their overlap against k over chance, and how far they agree on the order.
+
+    Of `view`, what the page is filtered by, it reads the concepts alone, and says so.
 
     Only when asked for: in a run of millions of rows it takes longer than all the rest of the page.
     """
@@ -24,6 +26,9 @@ def show(run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str]) -> 
         return
     if not st.toggle("Do two scores name the same units?", key="compare", bind="query-params"):
         return
+    lemmas = view.concepts
+    if view.layers or view.generality is not None:
+        st.caption(":orange[Without effect on this part:] layers and general units. Whole rankings are compared.")
     left, right, beside = st.columns([2, 2, 4], vertical_alignment="bottom")
     first = left.selectbox("One score", methods, key="one")
     others = [method for method in methods if method != first]

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import filters, launcher, resources, unit_sets
+from app import filter_bar, filters, launcher, resources, state, unit_sets
 from app.text import plain
 from mmn.names import ABLATE, METHODS, POSITIONS, RANDOM, SCALE, default_method
 from mmn.store.cells import in_order
@@ -22,13 +22,14 @@ NOUNS: Final = {"all": "", "the first one": "first"}
 
 def nouns_picker() -> str:
     """`first` where only the first noun of each caption counts (P1), or "" for all of them (P2)."""
+    usual = state.usual("nouns", next(iter(NOUNS)))
     nouns = st.segmented_control(
-        "Nouns of a caption", list(NOUNS), default=next(iter(NOUNS)), required=True, key="nouns", bind="query-params"
+        "Nouns of a caption", list(NOUNS), default=usual, required=True, key="nouns", bind="query-params"
     )
     return NOUNS[nouns]
 
 
-def chosen_view(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame, kind: str, nouns: str) -> View:
+def chosen_view(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFrame, kind: str) -> View:
     """The scores, concepts and layers to look at, which are also the address.
 
     Args:
@@ -36,20 +37,17 @@ def chosen_view(run: dict[str, Any], settings: pd.DataFrame, concepts: pd.DataFr
         settings: rows of `EffectQueries.settings` of this kind.
         concepts: `Store.concepts`.
         kind: of intervention; noise is shown by one score.
-        nouns: which nouns of a caption count.
     """
     measured = in_order(settings["method"])
-    left, right = st.columns(2, gap="medium")
-    with left:
+    with filter_bar.bar():
         methods = filters.method_picker(measured) if kind == ABLATE else [filters.ranking_picker(measured)]
-    with right:
         lemmas = filters.concept_picker(concepts)
-    left, right = st.columns(2, gap="medium")
-    with left:
         layers = filters.leading_layers(run)
-    with right:
+        nouns = nouns_picker()
         metric = _choice("Similarity of captions by", settings["metric"], "similarity")
         unit = _choice("σ in units of the", settings["sigma_unit"], "sigma-unit")
+    if kind != ABLATE:
+        filters.define(methods[0])
     return View(
         run["run_id"],
         tuple(methods),
@@ -68,7 +66,8 @@ def _choice(label: str, column: pd.Series, key: str) -> str:
         return ""
     if st.session_state.get(key) not in (None, *there):
         del st.session_state[key]  # of another run
-    return st.selectbox(plain(label), there, key=key, bind="query-params")
+    state.usual(key, there[0])
+    return st.selectbox(plain(label), there, key=key, bind="query-params", width=filters.WIDE)
 
 
 def offer(run: dict[str, Any], job: Measurement) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import resources, state, widgets
+from app.glossary import tip
 from app.text import plain
 from mmn.figures.wording import k_text
 from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, meaning
@@ -18,7 +19,10 @@ from mmn.store.neurons import NeuronQueries
 from mmn.view import View
 
 MOST_METHODS: Final = 6  # curves that can be told apart
+SCORES: Final = tip("By what a unit's part in a noun is measured.", "score", "unit", "random units")
 ANY: Final = "all"  # nouns: no unit is hidden
+WIDE: Final = 240  # pixels of a filter in the bar
+NARROW: Final = 155
 GENERALITIES: Final = ("50 %", "20 %", "10 %", "5 %", "2 %")
 
 
@@ -45,7 +49,9 @@ def tidy_filters(run: dict[str, Any], methods: Sequence[str], concepts: pd.DataF
 def method_picker(methods: Sequence[str]) -> list[str]:
     """Scores of the run; at first the default one."""
     usual = state.usual("method", [default_method(methods)] if methods else [])
-    return st.multiselect("Scores", methods, default=usual, key="method", bind="query-params", wrap=True)
+    return st.multiselect(
+        "Scores", methods, default=usual, key="method", bind="query-params", wrap=True, width=WIDE, help=SCORES
+    )
 
 
 def methods_picker(methods: Sequence[str], most: int = MOST_METHODS) -> list[str]:
@@ -58,6 +64,8 @@ def methods_picker(methods: Sequence[str], most: int = MOST_METHODS) -> list[str
         key="method",
         bind="query-params",
         wrap=True,
+        width=2 * WIDE,
+        help=SCORES,
     )
 
 
@@ -67,9 +75,14 @@ def ranking_picker(methods: Sequence[str]) -> str:
         del st.session_state["ranking"]  # of another run
     told = "\n".join(f"- **{plain(method)}**: {_defined(method)}" for method in methods)
     usual = methods.index(state.usual("ranking", default_method(methods)))
-    method = st.selectbox("Ranked by", methods, index=usual, key="ranking", bind="query-params", help=told)
-    st.caption(_defined(method))
-    return method
+    return st.selectbox(
+        "Ranked by", methods, index=usual, key="ranking", bind="query-params", help=f"{SCORES}\n\n{told}", width=WIDE
+    )
+
+
+def define(method: str) -> None:
+    """The equation of the score that units are ranked by, and where it is from."""
+    st.caption(f"{plain(method)}: {_defined(method)}")
 
 
 def concept_picker(concepts: pd.DataFrame) -> list[str]:
@@ -77,7 +90,14 @@ def concept_picker(concepts: pd.DataFrame) -> list[str]:
     labels = list(concept_labels(concepts).values())
     state.usual("concept", [])
     chosen = st.multiselect(
-        "Concepts (pictures)", labels, key="concept", bind="query-params", placeholder="All", wrap=True
+        "Concepts (pictures)",
+        labels,
+        key="concept",
+        bind="query-params",
+        placeholder="All",
+        wrap=True,
+        width=NARROW,
+        help=tip("Only captions that say one of them.", "concept"),
     )
     return [text.partition(" (")[0] for text in chosen]
 
@@ -88,12 +108,15 @@ def k_picker(run: dict[str, Any]) -> list[int]:
     given = st.multiselect(
         "Units per picture, k (share of all units)",
         [k_text(k, n) for k in state.k_options(n, top_k)],
-        default=[k_text(k, n) for k in state.default_ks(n, top_k)],
+        default=state.usual("k", [k_text(k, n) for k in state.default_ks(n, top_k)]),
         key="k",
         bind="query-params",
         accept_new_options=True,
         wrap=True,
-        help=f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.",
+        width=280,
+        help=tip(
+            f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.", "k"
+        ),
     )
     ks = {text: state.parse_k(text, n, top_k) for text in given}
     if ignored := [text for text, k in ks.items() if k is None]:
@@ -109,8 +132,11 @@ def one_k_picker(run: dict[str, Any], ks: Sequence[int]) -> int:
         del st.session_state["size"]  # of another run
     state.tidy_address({"size": lambda text: next((s for s, k in labels.items() if text in (s, str(k))), None)})
     usual = min(range(len(ks)), key=lambda place: abs(ks[place] - 0.014 * n))
-    told = "Units compared, and their share of all units"
-    return labels[st.selectbox("k", list(labels), index=usual, key="size", bind="query-params", help=told)]
+    state.usual("size", list(labels)[usual])
+    told = tip("Units compared, and their share of all units.", "k")
+    return labels[
+        st.selectbox("k", list(labels), index=usual, key="size", bind="query-params", help=told, width=NARROW)
+    ]
 
 
 def chosen_layers(
@@ -123,7 +149,8 @@ def chosen_layers(
     state.usual("layers", whole)
     if st.session_state.get("layers", whole)[1] > whole[1]:
         del st.session_state["layers"]  # of a deeper run
-    layers = st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told)
+    told = tip(told, "layer")
+    layers = st.slider("Layers", *whole, whole, key="layers", bind="query-params", help=told, width=NARROW)
     return None if layers == whole else layers
 
 
@@ -145,7 +172,7 @@ def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
     return st.segmented_control(
         "Units",
         kinds,
-        default=kinds[0],
+        default=state.usual("units", kinds[0]),
         required=True,
         key="units",
         bind="query-params",
@@ -163,6 +190,7 @@ def generality_picker() -> float | None:
         key="general",
         bind="query-params",
         accept_new_options=True,
+        width=NARROW,
         help="A unit leads a noun in a picture where it is among the noun's top 1.4 % of all units (or what the run "
         "kept), by the score shown. How general it is: the share of its pictures in which it leads a noun, the mean "
         "over nouns. Ranks of the others stay as they are.",

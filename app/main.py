@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `streamlit run` puts only app/ there
     sys.path.insert(0, str(ROOT))
 
-from app import access, overview  # noqa: E402
+from app import access, overview, welcome  # noqa: E402
+from app.places import cache_path  # noqa: E402
 from app.startup import loading_libraries  # noqa: E402
 
 
@@ -45,19 +46,24 @@ def dashboard() -> None:
     st.title(page.title)  # there while the libraries still load, as is what follows
     overview.question(page.title)
     if page.title == every[0].title:
+        welcome.card(cache_path())
         overview.table(every)
 
     with loading_libraries():
-        from app import resources, set_aside, state, widgets
+        from app import deletions, glossary, resources, search, set_aside, state, widgets
         from app.boundary import error_boundary
 
     if access.must_confine():
-        access.confine(resources.cache_path())
+        access.confine(cache_path())
     state.carry_filters(page.title)
     with error_boundary():
         broken = resources.look_for_results()
+        deletions.carry_out(page.title)
         with st.sidebar:
-            widgets.run_picker(resources.store().runs())
+            runs = deletions.remaining(resources.store().runs())
+            run = widgets.run_picker(runs)
+            search.box(run, every)
+            glossary.popover()
             set_aside.notice(broken)
             access.show_visitor()
         page.run()

@@ -11,10 +11,15 @@ from mmn.errors import UsageError
 from mmn.view import View
 
 
-def show(run: dict[str, Any]) -> None:
-    """The overlap of top units' maps with objects, by ranking, beside its controls; only when asked for."""
+def show(run: dict[str, Any], view: View) -> None:
+    """The overlap of top units' maps with objects, by ranking, beside its controls; only when asked for.
+
+    Of `view`, what the page is filtered by, it reads the run alone, and says so.
+    """
     if not st.toggle("Do top units look at their noun's object?", key="overlaps", bind="query-params"):
         return
+    if view.concepts or view.layers or view.generality is not None:
+        st.caption(":orange[Without effect on this part:] the filters above. It is of all concepts, layers and units.")
     try:
         charts.show("fields", View(run["run_id"]))
     except UsageError:

@@ -22,7 +22,14 @@ FIGURES: Final = Page(
     ":material/dashboard:",
     "Which figures go into the paper, in which order, and what stands below each?",
 )
-PAGES: Final = [*(page for study in STUDIES for page in study.pages), FIGURES, SCORE]
+RUNS: Final = Page(
+    "runs",
+    "Runs",
+    ":material/folder_copy:",
+    "Which runs are there, what are they called, and what do they take of the disk?",
+)
+SQL: Final = Page("sql", "SQL", ":material/database:", "What else do the tables know?")
+PAGES: Final = [*(page for study in STUDIES for page in study.pages), FIGURES, SCORE, RUNS, SQL]
 QUESTIONS: Final = {page.title: page.question for page in PAGES}
 
 

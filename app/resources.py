@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 import streamlit as st
 
+from app.places import ROOT, cache_path
 from mmn.errors import SetAside
 from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+__all__ = ["BUNDLED_RUNS", "ROOT", "cache_path", "look_for_results", "refresh", "store"]
 BUNDLED_RUNS: Final = RUN_PATHS
-
-
-def cache_path() -> Path:
-    """The folder of results: `MMN_CACHE`, or `cache/` beside the app, whatever the working directory is."""
-    return Path(os.environ.get("MMN_CACHE") or ROOT / "cache").expanduser().absolute()
 
 
 def store() -> Store:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import charts, filters, links, pictures, resources, state, unit_tables
+from app import charts, filter_bar, filters, links, pictures, resources, state, unit_tables
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn
@@ -24,37 +24,35 @@ SIZES: Final = (6, 8, 10, 12, 16, 20, 30)  # concepts of the large heat map
 FOUND: Final = {"Found on another picture": "another", "Chosen on this picture (P2)": "same"}
 
 
-def whole(run: dict[str, Any], view: View, methods: Sequence[str]) -> None:
+def whole(run: dict[str, Any], methods: Sequence[str]) -> None:
     """Means over pictures: every score's summary, and the heat map of one score's concepts."""
-    with st.columns([2, 1])[0]:
+    with filter_bar.bar():
+        method = filters.ranking_picker(methods)
+        view = _of_all(run)
         view = replace(view, layers=filters.chosen_layers(run))
+        found_on = _found_picker(run["run_id"])
+        most = _most_picker()
+        is_control = _control_toggle()
     highest, shares = charts.drawn("specificity-highest", view), charts.drawn("specificity-summary", view)
     st.markdown(_headline(highest.rows.data, methods))
     with charts.grid("specificity"):
         for figure in (highest, shares):
             with st.container():
                 charts.show_drawn(figure, charts.BESIDE)
-    found_on = _found_picker(run["run_id"])
-    left, middle, right = st.columns([4, 3, 3])
-    with left:
-        method = filters.ranking_picker(methods)
-    with middle:
-        most = _most_picker()
-    with right:
-        is_control = _control_toggle()
+    filters.define(method)
     figure = charts.drawn("specificity", replace(view, methods=(method,), most=most, found_on=found_on))
     charts.show_drawn(_side(figure, is_control))
 
 
-def one_picture(run: dict[str, Any], view: View, methods: Sequence[str]) -> None:
+def one_picture(run: dict[str, Any], methods: Sequence[str]) -> None:
     """The heat map of P2's figure 5, and the way to its units."""
-    left, right = st.columns([5, 3], vertical_alignment="center")
-    with left:
+    with filter_bar.bar():
         method = filters.ranking_picker(methods)
-    with right:
+        view = _of_all(run)
+        layers = filters.chosen_layers(run)
+        found_on = _found_picker(run["run_id"])
         is_control = _control_toggle()
-    layers = filters.chosen_layers(run)
-    found_on = _found_picker(run["run_id"])
+    filters.define(method)
     image_id = _picture_picker(view, method, found_on)
     chosen = View(view.run, (method,), layers=layers, image=image_id, found_on=found_on)
     figure = charts.drawn("specificity", chosen)
@@ -68,7 +66,7 @@ def one_picture(run: dict[str, Any], view: View, methods: Sequence[str]) -> None
     _picture_map(run, _side(figure, is_control))
 
 
-def classes(run: dict[str, Any], view: View, _methods: Sequence[str]) -> None:
+def classes(run: dict[str, Any], _methods: Sequence[str]) -> None:
     """P1's figure S.2: whose units are active in whose pictures, beside random units."""
     methods = resources.store().ask(SelectivityQueries).methods(run["run_id"])
     if not methods:
@@ -78,11 +76,11 @@ def classes(run: dict[str, Any], view: View, _methods: Sequence[str]) -> None:
             icon=":material/inbox:",
         )
         return
-    left, right = st.columns(2)
-    with left:
+    with filter_bar.bar():
         method = filters.ranking_picker(methods)
-    with right:
+        view = _of_all(run)
         most = _most_picker()
+    filters.define(method)
     figure = charts.drawn("selectivity", replace(view, methods=(method,), most=most))
     with charts.grid("classes"):
         for is_control, part in figure.parts():
@@ -91,6 +89,12 @@ def classes(run: dict[str, Any], view: View, _methods: Sequence[str]) -> None:
                 charts.show_plain(part, charts.BESIDE)
     with st.container(horizontal=True, horizontal_alignment="right"):
         charts.export_control(figure)
+
+
+def _of_all(run: dict[str, Any]) -> View:
+    """The concepts to look at."""
+    concepts = filters.concept_picker(resources.store().concepts(run["run_id"]))
+    return View(run["run_id"], concepts=tuple(concepts))
 
 
 def _picture_map(run: dict[str, Any], figure: Drawn) -> None:
@@ -169,12 +173,16 @@ def _found_picker(run_id: str) -> str:
         return next(iter(shown.values()))
     usual = next(iter(shown))
     return shown[
-        st.segmented_control("Units", list(shown), default=usual, required=True, key="found", bind="query-params")
+        st.segmented_control(
+            "Units", list(shown), default=state.usual("found", usual), required=True, key="found", bind="query-params"
+        )
     ]
 
 
 def _most_picker() -> int:
-    return st.select_slider("Concepts, the most frequent", SIZES, value=MOST, key="concepts", bind="query-params")
+    usual = state.usual("concepts", MOST)
+    told = "Concepts, the most frequent"
+    return st.select_slider(told, SIZES, value=usual, key="concepts", bind="query-params", width=filters.NARROW)
 
 
 def _control_toggle() -> bool:
@@ -183,4 +191,4 @@ def _control_toggle() -> bool:
         "In place of units found on another picture: random units of their layers. In place of those chosen on this "
         "one: what the same choice gives once unit identities are shuffled within layers"
     )
-    return st.toggle("Control", key="chance", bind="query-params", help=told)
+    return st.toggle("Control", value=state.usual("chance", False), key="chance", bind="query-params", help=told)

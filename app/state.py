@@ -15,8 +15,12 @@ from typing import Any, Final
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-SHARED: Final = ("concept", "general", "layers", "method", "ranking", "words")  # filters that go from page to page
+SHARED: Final = ("concept", "general", "layers", "method", "ranking", "words")  # filters of several pages
 OF_PAGE: Final = "until-page-is-left-"  # how keys of the session begin that are forgotten then
+OWN: Final = (
+    *("k", "size", "show", "units", "control", "metric", "nouns", "similarity", "sigma-unit"),
+    *("unsaid", "found", "concepts", "chance", "pictures"),
+)  # of one page, which keeps them until one comes back to it
 _KEPT, _SHOWN = "filters-kept", "filters-shown"
 
 
@@ -43,13 +47,13 @@ def tidy_address(meanings: Mapping[str, Callable[[str], str | None]]) -> None:
 
 
 def usual(key: str, value: Any) -> Any:
-    """`value`, which the shared filter `key` holds on this page while nobody chose anything; says that it is shown."""
+    """`value`, which the filter `key` holds on this page while nobody chose anything; says that it is shown."""
     st.session_state.setdefault(_SHOWN, {})[key] = value
     return value
 
 
 def carry_filters(page: str) -> None:
-    """Gives a page that was just switched to what was chosen of the filters that pages share, before it shows them.
+    """Gives a page that was just switched to what was chosen of the filters, before it shows them.
 
     Streamlit gives a page's widgets the values of the last page's one script run too late, and the defaults of one
     page to the next. So what was chosen is remembered here, also over pages that have no such filter. An address that
@@ -66,7 +70,7 @@ def carry_filters(page: str) -> None:
         if key in st.session_state:
             chosen = st.session_state[key]
             kept[key] = None if chosen == begun_with else chosen
-    for key in SHARED:
+    for key in (*SHARED, *OWN):
         st.session_state.pop(key, None)
         if kept.get(key) is not None and key not in st.query_params:
             _hand_over(key, kept[key])
@@ -81,6 +85,39 @@ def _hand_over(key: str, value: Any) -> None:
         st.session_state[key] = value
 
 
+def not_shown(later: Sequence[str]) -> dict[str, list[str]]:
+    """The filters of several pages that are set and that this page does not show, each with its values as text.
+
+    They are remembered for the pages that do, also where only the address that one came by named them.
+
+    Args:
+        later: those that this page shows further down.
+    """
+    kept, shown = st.session_state.setdefault(_KEPT, {}), st.session_state.get(_SHOWN, {})
+    found = {}
+    for key in SHARED:
+        if key in shown or key in later:
+            continue
+        given = st.query_params.get_all(key)
+        if given and kept.get(key) is None:
+            kept[key] = given[0] if key in ("general", "ranking", "words") else given
+        if kept.get(key) is not None:
+            found[key] = [kept[key]] if isinstance(kept[key], str) else [str(one) for one in kept[key]]
+    return found
+
+
+def reset_filters() -> None:
+    """Every filter as at first, on this page and all others; to be called before a script run (`on_click`)."""
+    shown = st.session_state.get(_SHOWN, {})
+    st.session_state[_KEPT] = {}
+    for key, value in shown.items():
+        st.session_state[key] = value
+    for key in (*SHARED, *OWN):
+        if key not in shown:
+            st.session_state.pop(key, None)
+            st.query_params.pop(key, None)
+
+
 def rename_address(names: Mapping[str, str]) -> None:
     """Gives parameters of an older address their present names, and starts the script run again if there were any."""
     if not any(old in st.query_params for old in names):
@@ -93,7 +130,9 @@ def rename_address(names: Mapping[str, str]) -> None:
 
 
 def run_label(run: dict[str, Any]) -> str:
-    """A run as words that survive in an address: model, pictures, and the id's first eight signs."""
+    """A run as words that survive in an address: its name, or model and pictures, and the id's first eight signs."""
+    if run.get("name"):
+        return f"{run['name']} {run['run_id'][:8]}"
     return f"{short(run['model'])} {short(run['images'])} {run['run_id'][:8]}"
 
 

@@ -20,14 +20,13 @@ from mmn.view import View
 N_PICTURES: Final = 12
 
 
-def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any]) -> None:
-    """Its ten tokens, and whether they pass P1's filter."""
+def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any], rows: str) -> None:
+    """Its ten tokens by these rows of W_U, and whether they pass P1's filter."""
     name = unit_name(neuron, d_experts(run))
     st.subheader(f"{plain(name)}: layer {neuron.layer} of 0–{int(run['n_layers']) - 1:d}")
     if known["tokens"] is None:
         st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
         return
-    rows = filters.words_picker()
     words = words_of(known, rows)
     if words is None:
         st.info(

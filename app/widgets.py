@@ -14,18 +14,23 @@ from mmn.no_nouns import why
 from mmn.specimen import IN_WORDS
 
 
-def run_picker(runs: pd.DataFrame) -> None:
-    """The choice of run for all pages (`?run=`), with what is worth knowing of it."""
+def run_picker(runs: pd.DataFrame) -> dict[str, Any] | None:
+    """The choice of run for all pages (`?run=`), with what is worth knowing of it; returns its row, None without."""
     if runs.empty:
         st.caption("No runs yet.")
-        return
+        return None
     rows = runs.to_dict("records")
     labels = [state.run_label(row) for row in rows]
-    if st.session_state.get("run", labels[0]) not in labels:
+    known = state.find_label(labels, st.session_state.get("run") or labels[0])
+    if known is None:
         del st.session_state["run"]  # it was deleted
+    elif "run" in st.session_state and known != st.session_state["run"]:
+        st.session_state["run"] = known  # it was renamed
     state.tidy_address({"run": lambda text: state.find_label(labels, text)})
     chosen = st.selectbox("Run", labels, key="run", bind="query-params", help="Model, pictures, and the run's id")
-    _describe(rows[labels.index(chosen)])
+    run = rows[labels.index(chosen)]
+    _describe(run)
+    return run
 
 
 def chosen_run() -> dict[str, Any] | None:
@@ -74,6 +79,8 @@ def _describe(run: dict[str, Any]) -> None:
         parts.append(f"{run['n_failed']:,} failed")
     size = f"{run['n_layers']:,} layers × {run['d_mlp']:,} units"
     st.caption(f"{', '.join(parts)}. {size}. {run['created_at']:%d %b %Y, %H:%M} UTC")
+    if run["tags"]:
+        st.caption(f":material/sell: {plain(', '.join(run['tags']))}")
     if run["n_images"] and not run["n_concepts"]:
         st.info("No caption of this run holds a noun.", icon=":material/speaker_notes_off:")
     if run["status"] == RUNNING:

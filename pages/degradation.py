@@ -26,18 +26,16 @@ def page() -> None:
     settings = resources.store().ask(EffectQueries).settings(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
     filters.tidy_filters(run, list(settings["method"].unique()), concepts)
-    with st.container(horizontal=True, gap="large"):
-        asked = st.segmented_control(
-            "Intervention",
-            list(KINDS),
-            default="Ablate",
-            required=True,
-            key="effect",
-            bind="query-params",
-            help="Ablate: units are set to 0 at every position. Scale: multiplied there by 0.5, 2 or another factor. "
-            "Perturb: noise on the weights that they write with.",
-        )
-        nouns = effect_inputs.nouns_picker()
+    asked = st.segmented_control(
+        "Intervention",
+        list(KINDS),
+        default="Ablate",
+        required=True,
+        key="effect",
+        bind="query-params",
+        help="Ablate: units are set to 0 at every position. Scale: multiplied there by 0.5, 2 or another factor. "
+        "Perturb: noise on the weights that they write with.",
+    )
     kind = KINDS[asked]
     job = study_page.measurement("degradation", kind)
     settings = settings[settings["kind"] == kind]
@@ -45,7 +43,7 @@ def page() -> None:
         st.info(f"No unit of this run has been {UNCHANGED[kind]} yet.", icon=":material/science:")
         effect_inputs.offer(run, job)
         return
-    view = effect_inputs.chosen_view(run, settings, concepts, kind, nouns)
+    view = effect_inputs.chosen_view(run, settings, concepts, kind)
     if not view.methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import edit_inputs, edit_view, resources, state, study_page
+from app import edit_inputs, edit_view, filter_bar, resources, state, study_page
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import edit_label
 
@@ -21,6 +21,7 @@ PROMISE = (
 def page() -> None:
     run = study_page.chosen_run()
     st.markdown(PROMISE)
+    filter_bar.none()
     edits = resources.store().ask(EditQueries).edits(run["run_id"])
     if edits.empty:
         st.info("No edit of this model has been made from this run yet.", icon=":material/edit_off:")

@@ -7,9 +7,23 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import budget_panel, filters, links, looks, nouns, picture_strip, resources, unit_sets, unit_tables, widgets
+from app import (
+    budget_panel,
+    filter_bar,
+    filters,
+    links,
+    looks,
+    nouns,
+    picture_strip,
+    resources,
+    state,
+    unit_sets,
+    unit_tables,
+    widgets,
+)
 from app.text import plain
 from mmn.store.pictures import PictureQueries
+from mmn.view import View
 
 SIGNS = {"Top": "top", "Suppressors": "bottom"}
 
@@ -19,7 +33,7 @@ def page() -> None:
     if run is None:
         widgets.no_runs()
         return
-    found = filtered(run)
+    found, asked = filtered(run)
     picture = picture_strip.chosen_picture(run, found)
     picture_strip.show(run, found, picture)
     if picture is None:
@@ -35,35 +49,40 @@ def page() -> None:
                 looks.show(run, picture, "", pd.DataFrame(columns=["layer", "unit", "iou"]), None)
             return
         said = nouns.pick(concepts)
-        ranked, unit = ranking(run, picture, said["noun"])
+        ranked, unit = ranking(run, picture, said["noun"], asked)
     with left:
         looks.show(run, picture, said["noun"], ranked, unit)
         links.lens_link(run, picture["image_id"])
     budget_panel.show(run, picture, concepts, said["noun"])
 
 
-def filtered(run: dict[str, Any]) -> pd.DataFrame:
-    """The pictures that the filters leave, which are also the address."""
+def filtered(run: dict[str, Any]) -> tuple[pd.DataFrame, View]:
+    """The pictures that the filters leave, which are also the address, and how units are ranked."""
     concepts = resources.store().concepts(run["run_id"])
-    filters.tidy_filters(run, resources.store().score_methods(run["run_id"]), concepts)
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    with row.container(width=420):
-        lemmas = filters.concept_picker(concepts)
+    methods = resources.store().score_methods(run["run_id"])
+    filters.tidy_filters(run, methods, concepts)
     has_references = bool(concepts["n_with_reference"].sum())
-    only = has_references and row.toggle(
-        "Only possible hallucinations", key="unsaid", bind="query-params", help=nouns.HALLUCINATION
-    )
-    return resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas, only_unreferenced=only)
+    with filter_bar.bar():
+        method = filters.ranking_picker(methods) if methods else ""
+        lemmas = filters.concept_picker(concepts)
+        most_general = filters.generality_picker()
+        words_by = filters.words_picker()
+        only = has_references and st.toggle(
+            "Only possible hallucinations",
+            value=state.usual("unsaid", False),
+            key="unsaid",
+            bind="query-params",
+            help=nouns.HALLUCINATION,
+        )
+    found = resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas, only_unreferenced=only)
+    return found, View(run["run_id"], (method,), generality=most_general, words_by=words_by)
 
 
-def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd.DataFrame, Any]:
+def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str, asked: View) -> tuple[pd.DataFrame, Any]:
     """The noun's units by the chosen score, and the one whose row is selected."""
     store = resources.store()
-    method = filters.ranking_picker(store.score_methods(run["run_id"]))
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        with st.container(width=215):
-            most_general = filters.generality_picker()
-        words_by = filters.words_picker()
+    (method,), most_general, words_by = asked.methods, asked.generality, asked.words_by
+    filters.define(method)
     has_bottom = run["settings"].get("bottom_k", 0) > 0
     sign = "Top"
     if has_bottom:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, filters, invariance_tables, resources, study_page
+from app import charts, filter_bar, filters, invariance_tables, resources, state, study_page
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.names import CROSS_IMAGE, REGION
@@ -37,16 +37,18 @@ def page() -> None:
     measured = resources.store().ask(InvarianceQueries).measured(run["run_id"], kind)
     concepts = resources.store().concepts(run["run_id"])
     filters.tidy_filters(run, list(dict.fromkeys(measured["method"])), concepts)
-    lemmas = tuple(filters.concept_picker(concepts))
     show = shuffled if kind == REGION else across
-    study_page.guarded(lambda: show(run, measured, View(run["run_id"], concepts=lemmas)))
+    study_page.guarded(lambda: show(run, measured, concepts))
     study_page.measure_again(run, job)
 
 
-def shuffled(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
+def shuffled(run: dict[str, Any], measured: pd.DataFrame, concepts: pd.DataFrame) -> None:
     """Curves against k, and at one k layers and concepts."""
-    methods = filters.methods_picker(list(dict.fromkeys(measured["method"])))
-    view = replace(view, methods=tuple(methods), layers=filters.leading_layers(run))
+    with filter_bar.bar(later=("ranking",)):
+        methods = filters.methods_picker(list(dict.fromkeys(measured["method"])))
+        lemmas = filters.concept_picker(concepts)
+        layers = filters.leading_layers(run)
+    view = View(run["run_id"], tuple(methods), concepts=tuple(lemmas), layers=layers)
     if not methods:
         st.info("Choose at least one score above.", icon=":material/tune:")
         return
@@ -56,28 +58,29 @@ def shuffled(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
         invariance_tables.survival_by_score(view)
     charts.show("invariance", view)
     st.subheader("At one k")
-    left, right = st.columns([3, 2])
-    with left:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         method = filters.ranking_picker(methods)
-    with right:
         k = filters.one_k_picker(run, sorted(set(measured["k"].tolist())))
+    filters.define(method)
     view = replace(view, methods=(method,), ks=(k,))
     charts.show("invariance-layers", view)
     figure = charts.show("invariance-concepts", view)
     invariance_tables.by_concept(run, figure.rows.data)
 
 
-def across(run: dict[str, Any], measured: pd.DataFrame, view: View) -> None:
+def across(run: dict[str, Any], measured: pd.DataFrame, concepts: pd.DataFrame) -> None:
     """The layers of the units that several pictures of a concept share, and the concepts one by one."""
-    left, middle, right = st.columns([3, 2, 2])
-    with left:
+    with filter_bar.bar():
         method = filters.ranking_picker(list(dict.fromkeys(measured["method"])))
-    rows = measured[measured["method"] == method]
-    sizes = sorted(set(rows["n"].tolist()))
-    n = right.selectbox("Pictures of each concept", sizes, key="pictures", bind="query-params")
-    with middle:
+        lemmas = filters.concept_picker(concepts)
+        layers = filters.chosen_layers(run)
+        rows = measured[measured["method"] == method]
+        sizes = sorted(set(rows["n"].tolist()))
+        state.usual("pictures", sizes[0])
+        n = st.selectbox("Pictures of each concept", sizes, key="pictures", bind="query-params", width=filters.NARROW)
         k = filters.one_k_picker(run, sorted(set(rows.loc[rows["n"] == n, "k"].tolist())))
-    view = replace(view, methods=(method,), ks=(k,), pictures=n, layers=filters.chosen_layers(run))
+    filters.define(method)
+    view = View(run["run_id"], (method,), (k,), concepts=tuple(lemmas), pictures=n, layers=layers)
     try:
         charts.show("cross-image-layers", view)
     except UsageError as error:  # an older version counted shared units without their layers

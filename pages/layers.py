@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import charts, comparison, filters, overlaps, resources, state, study_page, unit_tables
+from app import charts, comparison, filter_bar, filters, overlaps, resources, state, study_page, unit_tables
 from mmn.figures.figure import Drawn
 from mmn.names import RANDOM, RAW
 from mmn.view import QUANTITIES, SPELLINGS, UNITS, View
@@ -31,8 +31,8 @@ def page() -> None:
         return
     for method, part in charts.drawn("layers", view).parts(RANDOM):
         panel(run, method, part)
-    overlaps.show(run)
-    comparison.show(run, resources.store().score_methods(run["run_id"]), view.concepts)
+    overlaps.show(run, view)
+    comparison.show(run, resources.store().score_methods(run["run_id"]), view)
 
 
 def chosen_view(run: dict[str, Any]) -> View:
@@ -42,32 +42,19 @@ def chosen_view(run: dict[str, Any]) -> View:
     concepts = resources.store().concepts(run["run_id"])
     state.tidy_address({"show": _quantity})
     filters.tidy_filters(run, scores, concepts)
-    top = st.container(horizontal=True)  # wraps where columns would cut off
-    with top.container(width=260):
-        methods = filters.method_picker(scores)
-    with top.container(width=310):
-        ks = filters.k_picker(run)
-    with top.container(width=215):
-        lemmas = filters.concept_picker(concepts)
     has_control = RANDOM in stored and scores != [RANDOM]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        with st.container(width=300):
-            layers = filters.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
-        quantities = [one.replace("-", " ") for one in QUANTITIES]
-        quantity = st.segmented_control(
-            "Show",
-            quantities,
-            default=quantities[0],
-            required=True,
-            key="show",
-            bind="query-params",
-            help=SHOW_HELP,
-        )
-        kind = filters.kind_picker(run, [one.replace("-", " ") for one in UNITS])
-        with st.container(width=215):
-            most_general = filters.generality_picker()
+    with filter_bar.bar():
+        methods = filters.method_picker(scores)
+        lemmas = filters.concept_picker(concepts)
+        layers = filters.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
+        most_general = filters.generality_picker()
+        ks = filters.k_picker(run)
+        quantity = shown_picker()
         words_by = filters.words_picker()
-        is_shown = not has_control or st.toggle("Random control", value=True, key="control", bind="query-params")
+        kind = filters.kind_picker(run, [one.replace("-", " ") for one in UNITS])
+        is_shown = not has_control or st.toggle(
+            "Random control", value=state.usual("control", True), key="control", bind="query-params"
+        )
     return View(
         run["run_id"],
         tuple(methods),
@@ -79,6 +66,15 @@ def chosen_view(run: dict[str, Any]) -> View:
         generality=most_general,
         words_by="" if words_by == RAW else words_by,
         control=is_shown,
+    )
+
+
+def shown_picker() -> str:
+    """What of the top units is counted (`?show=`)."""
+    quantities = [one.replace("-", " ") for one in QUANTITIES]
+    usual = state.usual("show", quantities[0])
+    return st.segmented_control(
+        "Show", quantities, default=usual, required=True, key="show", bind="query-params", help=SHOW_HELP
     )
 
 

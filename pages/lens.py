@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import charts, image_words, links, picture_strip, pictures, resources, state, study_page
+from app import charts, filter_bar, image_words, links, picture_strip, pictures, resources, state, study_page
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn
@@ -28,6 +28,7 @@ INTRODUCTION = (
 def page() -> None:
     run = study_page.chosen_run()
     st.markdown(INTRODUCTION)
+    filter_bar.none()
     job = study_page.measurement("lens")
     if not study_page.is_measured(run, job):
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import filters, resources, study_page, unit_panels, unit_sets
+from app import filter_bar, filters, resources, study_page, unit_panels, unit_sets
 from app.text import plain
 from mmn.core import Neuron, named_unit
 from mmn.errors import UsageError
@@ -20,13 +20,13 @@ def page() -> None:
     run = study_page.chosen_run()
     filters.tidy_words()
     methods = resources.store().score_methods(run["run_id"])
-    left, right = st.columns([1, 2], gap="medium")
-    with left:
-        neuron = asked(run, methods)
+    neuron = asked(run, methods)
     if neuron is None:
         return
-    with right:
+    with filter_bar.bar():
         method = filters.ranking_picker(methods)
+        words_by = filters.words_picker()
+    filters.define(method)
     try:
         known = resources.store().ask(NeuronQueries).neuron(run["run_id"], neuron)
     except UsageError as error:
@@ -34,7 +34,7 @@ def page() -> None:
         return
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     with row.container(width=300):
-        unit_panels.words(run, neuron, known)
+        unit_panels.words(run, neuron, known, words_by)
         unit_sets.of_unit(run, neuron)
     with row.container(width="stretch"):
         unit_panels.ranks(run, neuron, methods)
@@ -50,6 +50,7 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
         bind="query-params",
         placeholder="L5.u217",
         help="Layer and unit, both from 0; with experts L5.e3.u21, too",
+        width=filters.WIDE,
     )
     if not text:
         best = resources.store().ask(LayerQueries).unit_rows(run["run_id"], default_method(methods), 1).iloc[0]

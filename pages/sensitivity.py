@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, filters, resources, state, study_page
+from app import charts, filter_bar, filters, resources, state, study_page
 from mmn.figures.wording import metric_words
 from mmn.statistics.interval_words import TOO_FEW
 from mmn.studies.sensitivity.queries import SensitivityQueries
@@ -40,13 +40,11 @@ def chosen_view(run: dict[str, Any]) -> View:
     methods, metrics = resources.store().ask(SensitivityQueries).measured(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
     filters.tidy_filters(run, methods, concepts)
-    chosen = filters.methods_picker(methods, MOST_METHODS)
-    left, right = st.columns(2)
-    with left:
-        by = measures_picker(metrics)
-    with right:
+    with filter_bar.bar():
+        chosen = filters.methods_picker(methods, MOST_METHODS)
         lemmas = filters.concept_picker(concepts)
-    layers = filters.leading_layers(run)
+        layers = filters.leading_layers(run)
+        by = measures_picker(metrics)
     return View(run["run_id"], tuple(chosen), metric=tuple(by), concepts=tuple(lemmas), layers=layers)
 
 
@@ -56,8 +54,9 @@ def measures_picker(metrics: Sequence[str]) -> list[str]:
     state.tidy_address({"metric": lambda text: next((one for one in labels if text in (one, labels[one])), None)})
     if any(label not in labels for label in st.session_state.get("metric", [])):
         del st.session_state["metric"]  # of another run
+    usual = state.usual("metric", list(labels))
     chosen = st.multiselect(
-        "Measures", list(labels), default=list(labels), key="metric", bind="query-params", wrap=True
+        "Measures", list(labels), default=usual, key="metric", bind="query-params", wrap=True, width=2 * filters.WIDE
     )
     return [labels[label] for label in chosen]
 

@@ -8,7 +8,6 @@ import streamlit as st
 
 from app import filters, resources, specificity_charts, study_page
 from mmn.studies.specificity.queries import SpecificityQueries
-from mmn.view import View
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
 MAPS = {ALL: specificity_charts.whole, ONE: specificity_charts.one_picture, CLASSES: specificity_charts.classes}
@@ -30,9 +29,7 @@ def page() -> None:
     st.markdown(INTRODUCTION[chosen])
     job = study_page.measurement("specificity")
     if study_page.is_measured(run, job):
-        concepts = filters.concept_picker(resources.store().concepts(run["run_id"]))
-        view = View(run["run_id"], concepts=tuple(concepts))
-        study_page.guarded(lambda: MAPS[chosen](run, view, methods))
+        study_page.guarded(lambda: MAPS[chosen](run, methods))
         study_page.measure_again(run, job)
 
 

@@ -1,4 +1,4 @@
-"""`mmn runs`, `show`, `delete`, `load` and `export`: what is in the cache."""
+"""`mmn runs`, `show`, `label`, `delete`, `load` and `export`: what is in the cache."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
-from mmn.errors import BrokenFileError, CacheError, SetAside, SourceError, UsageError
+from mmn.errors import SetAside, UsageError
 from mmn.names import ORIGINAL
 from mmn.no_nouns import require_nouns
 from mmn.printable import printable
-from mmn.runs.shards import find_runs, read_run_file
 from mmn.specimen import RUN_PATHS
 from mmn.store import Store
+from mmn.store.importing import load_folder
+from mmn.store.labels import cleaned
 from mmn.store.rankings import RankingQueries
+from mmn.store.table_files import csv_text
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
 SET_ASIDE = "set aside"
@@ -32,17 +34,22 @@ LATEST = "a run id, a beginning of it, or latest"
 def add_parsers(commands: Any) -> None:
     runs = commands.add_parser("runs", help="list the runs in the cache")
     show = commands.add_parser("show", help="one run whole: settings, versions, counts, failures")
+    label = commands.add_parser("label", help="give a run a name, a note, tags; what is not given stays")
     delete = commands.add_parser("delete", help="remove a run and its shards")
     load = commands.add_parser("load", help="load shards that were written elsewhere")
     export = commands.add_parser("export", help="a table of one run as CSV or Parquet")
     show.add_argument("run", help=LATEST)
+    label.add_argument("run", help=LATEST)
+    label.add_argument("--name", metavar="WORDS", help='as lists and pages call it; "" for none')
+    label.add_argument("--note", metavar="TEXT", help='what to remember; "" for nothing')
+    label.add_argument("--tags", metavar="A,B", help='in place of those before; "" for none')
     delete.add_argument("run", help=LATEST)
     load.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or one that holds several")
     export.add_argument("of", nargs="?", metavar="RUN", help=LATEST)
     export.add_argument("--run", help="the same, as of figure")
     export.add_argument("--table", required=True, metavar="T")
     export.add_argument("--out", required=True, type=Path, metavar="F.csv|parquet")
-    for parser in (runs, show, delete, load, export):
+    for parser in (runs, show, label, delete, load, export):
         add_common(parser, __name__)
 
 
@@ -50,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     commands: dict[str, Callable[[Store, argparse.Namespace], tuple[object, str]]] = {
         "runs": _runs,
         "show": _show,
+        "label": _label,
         "delete": _delete,
         "load": _load,
         "export": _export,
@@ -73,7 +81,9 @@ def _runs(store: Store, _options: argparse.Namespace) -> tuple[object, str]:
     broken = {one: _run_of(one, store, list(runs["run_id"])) for one in store.set_aside}
     rows = [row | {"set_aside": _told(broken, row["run_id"])} for row in _records(runs)]
     rows += [{"run_id": None, "status": SET_ASIDE, "set_aside": [one]} for one in _told(broken, None)]
-    listed = runs[list(RUN_COLUMNS)].map(printable).to_string(index=False)
+    named = runs.assign(tags=runs["tags"].map(", ".join))
+    columns = [*RUN_COLUMNS, *(one for one in ("name", "tags") if named[one].any())]
+    listed = named[columns].map(printable).to_string(index=False)
     lines = [listed if len(runs) else "no runs yet; mmn score makes one"]
     lines += [f"set aside: {one}" for one in store.set_aside]
     return rows, "\n".join(lines)
@@ -118,6 +128,16 @@ def _n_cut(store: Store, run_id: str) -> int | None:
     return int(is_cut.sum()) if len(is_cut) else None
 
 
+def _label(store: Store, options: argparse.Namespace) -> tuple[object, str]:
+    run = store.run(options.run)
+    tags = run["tags"] if options.tags is None else options.tags.split(",")
+    name, note = (run[one] if getattr(options, one) is None else getattr(options, one) for one in ("name", "note"))
+    label = cleaned(name, note, tags)
+    store.set_label(run["run_id"], label)
+    lines = [f"name  {label.name}", f"tags  {', '.join(label.tags)}", f"note  {label.note}"]
+    return {"run_id": run["run_id"]} | asdict(label), "\n".join([run["run_id"], *lines])
+
+
 def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     run_id = store.run(options.run)["run_id"]
     store.delete_run(run_id)
@@ -126,30 +146,13 @@ def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:
 
 def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     """Loads a folder of shards; a run that was deleted here before comes back, since it is asked for."""
-    folder: Path = options.folder
-    run_paths = find_runs([folder])
-    if not run_paths:
-        raise SourceError(f"{folder} holds no run (no run.json in it or in its folders)")
-    run_ids = sorted(filter(None, (_restored(store, run_path) for run_path in run_paths)))
-    n_shards = store.load_new_shards([folder])
-    if not run_ids:
-        raise CacheError(str(store.set_aside[0]))
-    values = {"n_shards": n_shards, "runs": run_ids}
-    lines = [f"{n_shards} new shards of {len(run_ids)} runs loaded"]
-    if store.set_aside:
-        values["set_aside"] = _told(dict.fromkeys(store.set_aside), None)
-        lines += [f"set aside: {one}" for one in store.set_aside]
+    loaded = load_folder(store, options.folder)
+    values: dict[str, Any] = {"n_shards": loaded.n_shards, "runs": list(loaded.run_ids)}
+    lines = [f"{loaded.n_shards} new shards of {len(loaded.run_ids)} runs loaded"]
+    if loaded.set_aside:
+        values["set_aside"] = _told(dict.fromkeys(loaded.set_aside), None)
+        lines += [f"set aside: {one}" for one in loaded.set_aside]
     return values, "\n".join(lines)
-
-
-def _restored(store: Store, run_path: Path) -> str | None:
-    """The id of a readable run, which may be loaded again from now on."""
-    try:
-        run_id = read_run_file(run_path).run.run_id
-    except BrokenFileError:
-        return None
-    store.restore(run_id)
-    return run_id
 
 
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
@@ -165,7 +168,7 @@ def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
         raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
     with writing(out):
         if out.suffix == ".csv":
-            _with_lists_as_json(table).to_csv(out, index=False)
+            out.write_text(csv_text(table), encoding="utf-8", newline="")
         else:
             table.to_parquet(out, index=False)
     return {"table": options.table, "n_rows": len(table), "out": str(out)}, f"{out}: {len(table)} rows"
@@ -179,16 +182,6 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _with_times_as_text(table: pd.DataFrame) -> pd.DataFrame:
     times = {name: table[name].astype(str) for name in table.select_dtypes(["datetime", "datetimetz"])}
     return table.assign(**times)
-
-
-def _with_lists_as_json(table: pd.DataFrame) -> pd.DataFrame:
-    """CSV has no lists: those cells become JSON arrays."""
-    lists = [name for name in table if table[name].map(_is_sequence).any()]
-    return table.assign(**{name: table[name].map(lambda cell: json.dumps(np.asarray(cell).tolist())) for name in lists})
-
-
-def _is_sequence(cell: object) -> bool:
-    return isinstance(cell, list | tuple) or getattr(cell, "ndim", 0) == 1
 
 
 def _plain(value: object) -> str:

@@ -22,6 +22,8 @@ DATABASE: Final = "mmn.duckdb"
 _CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
     "autoinstall_known_extensions": False,
     "enable_external_access": False,  # what a stranger's database says cannot read or write other files
+    "lock_configuration": True,  # nor can what somebody asks in SQL allow it
+    "python_enable_replacements": False,  # a table's name is never that of a variable
 }
 
 

@@ -22,6 +22,7 @@ from mmn.runs.shards import remove
 from mmn.safety.inside import inside, is_name
 from mmn.store import forgetting, loading, queries
 from mmn.store.database import DATABASE, connect
+from mmn.store.labels import Label, read_label, read_labels, write_label
 from mmn.store.migrations import migrate
 from mmn.store.reader import Database, Reader
 
@@ -113,7 +114,7 @@ class Store(Reader):
         tell = progress or (lambda _done, _total: None)
         with self._changing() as cursor:
             n_loaded, broken = loading.load(cursor, list(runs_paths), self.runs_path, tell, self._refused)
-        self._set_aside = tuple(broken)
+        self._set_aside = (*broken, *read_labels(self.cache_path)[1])
         return n_loaded
 
     @property
@@ -133,6 +134,7 @@ class Store(Reader):
             give_space_back = remove(self.runs_path, found)
             deltas = [self.edit_path(edit_id) for edit_id in forgetting.edits_of_this_run_only(cursor, found)]
             forgetting.forget_run(cursor, found)
+        write_label(self.cache_path, found, Label())
         for path in deltas:
             path.unlink(missing_ok=True)
         give_space_back()
@@ -160,12 +162,18 @@ class Store(Reader):
             forgetting.restore(cursor, run_id)
 
     def runs(self) -> pd.DataFrame:
-        """Returns one row per run, newest first: the columns of `run`, n_images, n_failed, n_concepts, n_scores."""
+        """Returns one row per run, newest first: the columns of `run`, n_images, n_failed, n_concepts, n_scores, and
+        what people call it: name, note, tags.
+        """
         with self._cursor() as cursor:
-            return queries.runs(cursor)
+            runs = queries.runs(cursor)
+        labels, _ = read_labels(self.cache_path)
+        told = [labels.get(run_id, Label()) for run_id in runs["run_id"]]
+        names, notes, tags = ([getattr(one, part) for one in told] for part in ("name", "note", "tags"))
+        return runs.assign(name=names, note=notes, tags=[list(one) for one in tags])
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Returns the row of a run; `settings`, `versions` and `proof` as dicts, times in UTC.
+        """Returns the row of a run; `settings`, `versions` and `proof` as dicts, times in UTC; name, note and tags.
 
         Args:
             run_id: the id, a beginning of it that no other run has, or `latest`.
@@ -174,7 +182,19 @@ class Store(Reader):
             RunNotFoundError: none such; the message lists what there is.
         """
         with self._cursor() as cursor:
-            return queries.find_run(cursor, run_id)
+            row = queries.find_run(cursor, run_id)
+        label = read_label(self.cache_path, row["run_id"])
+        return row | {"name": label.name, "note": label.note, "tags": list(label.tags)}
+
+    def set_label(self, run_id: str, label: Label) -> None:
+        """Gives a run a name, a note and tags, in place of those before.
+
+        Raises:
+            RunNotFoundError: no such run.
+            CacheError: nothing can be written there.
+        """
+        with self._of_run(run_id) as (_, run):
+            write_label(self.cache_path, run["run_id"], label)
 
     def table(self, run_id: str, name: str) -> pd.DataFrame:
         """Returns all rows of a public table that belong to a run, in a stable order.

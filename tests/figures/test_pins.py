@@ -38,14 +38,14 @@ from tests.pages.filled import fill_whole
 RUN = "5e6f000000000000"
 FIGURES_OF_SET = ("invariance-concepts", "sensitivity")
 WORDY = ("degradation", "perturbation", "specificity", "cross-image", "budget", "edit")  # or with many cells
-NO_BUNDLED_RUN = "from mmn.cli import cache, figure; cache.RUN_PATH = figure.RUN_PATH = Path('/nowhere')"
+NO_BUNDLED_RUN = "from mmn.cli import cache, figure; cache.RUN_PATHS = figure.RUN_PATHS = ()"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_bundled_run():
     """Loading it takes longer than all else here."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mmn.cli.figure.RUN_PATH", Path("/nowhere"))
+        patched.setattr("mmn.cli.figure.RUN_PATHS", ())
         yield
 
 

@@ -55,7 +55,7 @@ OURS = _names(
 )
 REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
-    removeprefix _sentence"""
+    removeprefix _sentence tip"""
 )
 ESCAPING = {"Markdown": _names("plain code"), "HTML": _names("escape _cell scale_colours")}
 TYPES = ("int", "float", "bool", "Neuron", "Neuron | None", "Neuron | UnitOfExpert", "list[Neuron]", "Sequence[Neuron]")

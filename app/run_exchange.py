@@ -1,0 +1,90 @@
+"""The Runs page's way out and in: a table as a file, a folder of shards from elsewhere."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, state
+from app.text import code, file_name, plain
+from mmn.errors import MmnError
+from mmn.runs.shards import read_run_file
+from mmn.safety.roots import require_inside
+from mmn.store.importing import load_folder
+from mmn.store.table_files import csv_text, parquet_bytes
+from mmn.studies.tables import DECLARED
+
+FORMS: Final = {"CSV": ("csv", "text/csv"), "Parquet": ("parquet", "application/vnd.apache.parquet")}
+
+
+def export(run: dict[str, Any]) -> None:
+    """Any table of the run as a file, which is made when its button is pressed."""
+    with st.popover("Export a table", icon=":material/download:"):
+        table = st.selectbox("Table", ["run", *DECLARED], key="export-table")
+        with st.container(horizontal=True):
+            for form, (ending, mime) in FORMS.items():
+                st.download_button(
+                    form,
+                    data=partial(_file, run["run_id"], table, ending),
+                    file_name=file_name(f"{run['run_id'][:8]}-{table}.{ending}"),
+                    mime=mime,
+                    key=f"export-{ending}",
+                    on_click="ignore",
+                )
+        words = f"python -m mmn export {run['run_id'][:8]} --table {table} --out {table}.parquet"
+        st.caption(f"Its columns: `docs/schema.md`. From a terminal: {code(words)}")
+
+
+def _file(run_id: str, table: str, ending: str) -> bytes:
+    rows = resources.store().table(run_id, table)
+    return parquet_bytes(rows) if ending == "parquet" else csv_text(rows).encode()
+
+
+def bring_in(runs: pd.DataFrame) -> None:
+    """A folder of shards that was written elsewhere, and the bundled run where it was deleted."""
+    with st.expander("Bring runs in", icon=":material/upload:"):
+        with st.form("import", border=False):
+            folder = st.text_input(
+                "Folder of a run, or one that holds several", placeholder="/data/cluster/runs", key="import-folder"
+            )
+            if st.form_submit_button("Load", icon=":material/folder_open:"):
+                _load(folder)
+        st.caption(
+            "The folder stays where it is and is read into the database; all of it is checked, and what is broken is "
+            f"set aside. From a terminal: {code('python -m mmn load DIR')}"
+        )
+        bundled = resources.BUNDLED_RUN
+        is_missing = bundled.is_dir() and _run_id(bundled) not in set(runs["run_id"])
+        if is_missing and st.button("Bring the bundled run back", icon=":material/undo:"):
+            _load(str(bundled), is_ours=True)
+
+
+@cache
+def _run_id(folder: Path) -> str:
+    return read_run_file(folder).run.run_id
+
+
+def _load(folder: str, *, is_ours: bool = False) -> None:
+    if not folder.strip():
+        st.caption("Name a folder first.")
+        return
+    bar = st.progress(0.0, text="Looking at the folder")
+    try:
+        path = Path(folder.strip()).expanduser()
+        if not is_ours:
+            require_inside(path)
+        loaded = load_folder(resources.store(), path, partial(_progress, bar))
+    except MmnError as error:
+        bar.empty()
+        st.error(plain(error), icon=":material/error:")
+        return
+    st.toast(f"{state.count(len(loaded.run_ids), 'run')}, {state.count(loaded.n_shards, 'new shard')}")
+    st.rerun()
+
+
+def _progress(bar: Any, done: int, n: int) -> None:
+    bar.progress(done / max(n, 1), text=f"Loading: {done} of {n} shards")
