@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import altair as alt
@@ -18,7 +18,7 @@ import pandas as pd
 import vl_convert
 
 from mmn.errors import UsageError
-from mmn.figures import fitting, glyphs, pdf
+from mmn.figures import fitting, glyphs, pdf, stacking
 from mmn.figures.presets import Layout
 from mmn.figures.theme import paper_config
 
@@ -37,11 +37,13 @@ _USUAL: Final = Layout()
 _OUT: Final = object()
 
 
-def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, layout: Layout = _USUAL) -> bytes:
+def chart_bytes(
+    charts: alt.TopLevelMixin | Sequence[alt.TopLevelMixin], data: pd.DataFrame, form: str, layout: Layout = _USUAL
+) -> bytes:
     """The content of an exported file.
 
     Args:
-        chart: Any chart of `mmn.figures`; None for a format of the rows alone.
+        charts: Any chart of `mmn.figures`, or several, which stand below each other; none for a format of the rows.
         data: The rows behind it.
         form: One of `FORMATS` but `tex`, which needs to know the figure (`tables`).
         layout: how wide it is and how large its letters are.
@@ -58,12 +60,13 @@ def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, 
         data.to_parquet(out, index=False)
         return out.getvalue()
     assert form in DRAWN, form
-    assert chart is not None
+    charts = [charts] if isinstance(charts, alt.TopLevelMixin) else charts
+    assert charts
     glyphs.register_fonts()
-    spec = paper_spec(chart, layout, unshown(chart, form, layout))
+    specs = [paper_spec(chart, layout, unshown(chart, form, layout)) for chart in charts]
     if form == "json":
-        return json.dumps(spec, indent=1, allow_nan=False).encode()
-    svg = _counted(vl_convert.vegalite_to_svg(_untold(spec)))
+        return json.dumps(_one_spec(specs), indent=1, allow_nan=False).encode()
+    svg = _counted(stacking.one_svg([vl_convert.vegalite_to_svg(_untold(spec)) for spec in specs]))
     if form == "svg":
         return _in_inches(svg, layout.width_in).encode()
     if form == "pdf":
@@ -85,6 +88,14 @@ def unshown(chart: alt.TopLevelMixin, form: str, layout: Layout = _USUAL) -> str
     if not glyphs.suspects(_strings(chart.to_dict())):
         return ""
     return glyphs.undrawable(vl_convert.vegalite_to_svg(_untold(paper_spec(chart, layout))), form)
+
+
+def _one_spec(specs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several charts the one of which they are parts, each with its panel as wide as it is alone."""
+    if len(specs) == 1:
+        return specs[0]
+    panels = [fitting.measured(spec, vl_convert.vegalite_to_svg(_bare(spec))).panel for spec in specs]
+    return stacking.one_spec(specs, panels)
 
 
 def _strings(spec: Any) -> Iterator[str]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.figures.wording import concepts_in_words
 from mmn.names import ABLATE, PERTURB
 from mmn.store import Store
 from mmn.studies.degradation.curves import MEASURES, OF_TEXT, count_sample, curves
 from mmn.studies.degradation.own import controls_command
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+
+_PAIRED_WORDS: Final = {
+    "prob": "probability of the noun",
+    "logit": "logit of the noun",
+    "similarity": "similarity of captions",
+    "lost": "captions that lose the noun",
+    "share": "share among nouns",
+}
 
 
 def degradation(store: Store, asked: Asked) -> Rows:
@@ -39,6 +48,28 @@ def perturbation(store: Store, asked: Asked) -> Rows:
     if len(effects.methods) > 1:
         raise UsageError(f"perturbation draws one score; give --methods with one of {', '.join(effects.methods)}")
     return _curves(store, asked, effects, measure, against=asked.view.against or "sigma", unit=effects.sigma_unit or "")
+
+
+def degradation_pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's value behind the curves (raises as `degradation`, and for a ratio of means)."""
+    return _pictures(store, asked, ABLATE, asked.view.measure or "prob", "k")
+
+
+def perturbation_pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's value behind the curves (raises as `perturbation`, and for a ratio of means)."""
+    return _pictures(store, asked, PERTURB, asked.view.measure or "lost", asked.view.against or "sigma")
+
+
+def _pictures(store: Store, asked: Asked, kind: str, measure: str, along: str) -> Pictures:
+    if measure == "relative":
+        raise UsageError("a ratio of means is no mean of pictures' values: give --measure prob")
+    effects = _chosen(asked, _settings(store, asked, kind), kind, measure)
+    by = ["method", "selection", "positions", "k", *(["sigma"] if kind == PERTURB else [])]
+    rows = store.ask(EffectQueries).means(asked.run_id, effects)
+    column = MEASURES[measure][0]
+    data = rows.dropna(subset=[column]).groupby(["image_id", *by], as_index=False, dropna=False)[column].mean()
+    what = "nats per token" if measure in OF_TEXT else _PAIRED_WORDS.get(measure, measure)
+    return Pictures(data.rename(columns={column: "value"}), tuple(by), along, what)
 
 
 def ablated_layers(store: Store, asked: Asked) -> Rows:
