@@ -26,6 +26,7 @@ MODULES = (
     *(study.command for study in STUDIES if study.command),
     "mmn.cli.cache",
     "mmn.cli.figure",
+    "mmn.cli.report",
     "mmn.cli.model",
     "mmn.cli.app",
 )  # in the order of `mmn --help`

@@ -1,4 +1,4 @@
-"""`mmn runs`, `show`, `delete`, `load` and `export`: what is in the cache."""
+"""`mmn runs`, `show`, `delete`, `load`, `export` and `bundle`: what is in the cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,21 @@ def add_parsers(commands: Any) -> None:
     runs = commands.add_parser("runs", help="list the runs in the cache")
     show = commands.add_parser("show", help="one run whole: settings, versions, counts, failures")
     delete = commands.add_parser("delete", help="remove a run and its shards")
-    load = commands.add_parser("load", help="load shards that were written elsewhere")
+    load = commands.add_parser("load", help="load shards that were written elsewhere, or a bundle")
     export = commands.add_parser("export", help="a table of one run as CSV or Parquet")
     show.add_argument("run", help=LATEST)
     delete.add_argument("run", help=LATEST)
-    load.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or one that holds several")
+    load.add_argument(
+        "folder", type=Path, metavar="DIR|F.zip", help="a run's folder, one that holds several, or what bundle wrote"
+    )
     export.add_argument("of", nargs="?", metavar="RUN", help=LATEST)
     export.add_argument("--run", help="the same, as of figure")
     export.add_argument("--table", required=True, metavar="T")
     export.add_argument("--out", required=True, type=Path, metavar="F.csv|parquet")
-    for parser in (runs, show, delete, load, export):
+    bundle = commands.add_parser("bundle", help="a run as one file for another installation, without weights")
+    bundle.add_argument("run", help=LATEST)
+    bundle.add_argument("--out", required=True, type=Path, metavar="F.zip")
+    for parser in (runs, show, delete, load, export, bundle):
         add_common(parser, __name__)
 
 
@@ -53,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         "delete": _delete,
         "load": _load,
         "export": _export,
+        "bundle": _bundle,
     }
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path, RUN_PATH])
@@ -127,6 +134,8 @@ def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:
 def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     """Loads a folder of shards; a run that was deleted here before comes back, since it is asked for."""
     folder: Path = options.folder
+    if folder.suffix.lower() == ".zip" and not folder.is_dir():
+        return _load_bundle(store, folder)
     run_paths = find_runs([folder])
     if not run_paths:
         raise SourceError(f"{folder} holds no run (no run.json in it or in its folders)")
@@ -140,6 +149,42 @@ def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
         values["set_aside"] = _told(dict.fromkeys(store.set_aside), None)
         lines += [f"set aside: {one}" for one in store.set_aside]
     return values, "\n".join(lines)
+
+
+def _load_bundle(store: Store, path: Path) -> tuple[object, str]:
+    """Unpacks a bundle into the cache, and loads its run."""
+    from mmn.store.bundles import read_bundle
+
+    unpacked = read_bundle(path, store.runs_path, teller("load"))
+    store.restore(unpacked.run_id)
+    n_shards = store.load_new_shards([unpacked.path])
+    values = {"n_shards": n_shards, "runs": [unpacked.run_id]}
+    return values, f"{n_shards} new shards of the run {unpacked.run_id} loaded"
+
+
+def _bundle(store: Store, options: argparse.Namespace) -> tuple[object, str]:
+    """Writes a run, which may be the bundled one, as one file."""
+    from mmn.cli.running import find_run
+    from mmn.store.bundles import write_bundle
+
+    out: Path = options.out
+    if out.suffix.lower() != ".zip":
+        raise UsageError(f"--out {out}: the name must end in .zip")
+    path, _ = find_run([store.runs_path, RUN_PATH], store.run(options.run)["run_id"])
+    with writing(out):
+        made = write_bundle(path, out, teller("bundle"))
+    missing = f", {made.n_missing} pictures did not open" if made.n_missing else ""
+    text = f"{out}: {made.n_shards} shards, {made.n_pictures} small pictures{missing}; {made.n_bytes / 1e6:.1f} MB"
+    return asdict(made) | {"out": str(out)}, text
+
+
+def teller(stage: str) -> Callable[[int, int], None]:
+    """Reports how far a command is on standard error."""
+    from mmn.cli.progress import reporter
+    from mmn.runs.plan import Progress
+
+    report = reporter("auto")
+    return lambda done, total: report(Progress(stage, done, total))
 
 
 def _restored(store: Store, run_path: Path) -> str | None:

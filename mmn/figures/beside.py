@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-import altair as alt
 import pandas as pd
 
 from mmn.errors import UsageError
@@ -62,9 +61,10 @@ class Beside:
         """A and B on the same scales, and their difference; fewer where they are not to be had."""
         if self.second is None:
             return (first.chart,)
-        specs = [_marked(one, letter) for one, letter in ((first, "A"), (self.second, "B"))]
+        pair = (first, self.second)
+        specs = [_marked(one, letter) for one, letter in zip(pair, "AB", strict=True)]
         share_scales(*specs)
-        sides = [alt.Chart.from_dict(spec, validate=False) for spec in specs]
+        sides = [type(one.chart).from_dict(spec, validate=False) for one, spec in zip(pair, specs, strict=True)]
         return (*sides, difference_chart(self.paired, first.figure.panels)) if self.paired is not None else tuple(sides)
 
     def written(self, first: Drawn) -> pd.DataFrame:
