@@ -48,7 +48,7 @@ def dashboard() -> None:
         overview.table(every)
 
     with loading_libraries():
-        from app import resources, set_aside, state, widgets
+        from app import compared, resources, set_aside, state, widgets
         from app.boundary import error_boundary
 
     if access.must_confine():
@@ -57,7 +57,9 @@ def dashboard() -> None:
     with error_boundary():
         broken = resources.look_for_results()
         with st.sidebar:
-            widgets.run_picker(resources.store().runs())
+            runs = resources.store().runs()
+            widgets.run_picker(runs)
+            compared.picker(runs)
             set_aside.notice(broken)
             access.show_visitor()
         page.run()

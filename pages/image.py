@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import budget_panel, filters, links, looks, nouns, picture_strip, resources, unit_tables, widgets
+from app import budget_panel, compared, filters, links, looks, nouns, picture_strip, resources, unit_tables, widgets
 from app.text import plain
 from mmn.store.pictures import PictureQueries
 
@@ -29,6 +29,7 @@ def page() -> None:
     left, right = row.container(width=280), row.container(width="stretch")
     with right:
         nouns.caption(picture)
+        compared.caption(picture)
         if concepts.empty:
             st.info(nouns.why_none(picture))
             with left:

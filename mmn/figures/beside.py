@@ -186,7 +186,7 @@ def _marked(drawn: Drawn, letter: str) -> dict[str, Any]:
     lines = [title.get("subtitle", [])] if isinstance(title.get("subtitle", []), str) else title.get("subtitle", [])
     texts = [title["text"]] if isinstance(title["text"], str) else title["text"]
     run = drawn.asked.run
-    said = {"text": [f"{letter}: {texts[0]}", *texts[1:]], "subtitle": [f"{_name(run)}, {run['images']}", *lines]}
+    said = {"text": [f"{letter}: {texts[0]}", *texts[1:]], "subtitle": [_name(run), *lines]}
     return spec | {"title": title | said}
 
 

@@ -39,7 +39,7 @@ def difference_chart(found: Paired, panels: str = "") -> Any:
         chart.data = rows.assign(panel=rows[panel].astype(str))
     note = interval_note("line", rows[N_SHARED])
     subtitle = [f"n = {span(rows[N_SHARED].tolist(), 'picture')} of both runs; above 0: more in run B", note]
-    return chart.properties(title=alt.TitleParams(TITLE, subtitle=subtitle))
+    return chart.properties(title=alt.TitleParams(f"{TITLE}: {found.what}", subtitle=subtitle))
 
 
 def height(found: Paired) -> int:
@@ -75,7 +75,7 @@ def _panel(rows: pd.DataFrame, found: Paired, is_one_of_several: bool) -> Any:
     order = list(dict.fromkeys(rows["series"]))
     is_upright = _is_numeric(rows["along"])
     value, place, offset = (alt.Y, alt.X, alt.XOffset) if is_upright else (alt.X, alt.Y, alt.YOffset)
-    shown: dict[str, Any] = {"title": f"{found.what}, B − A", "axis": alt.Axis(format=_axis_form(found.form))}
+    shown: dict[str, Any] = {"title": "B − A", "axis": alt.Axis(format=_axis_form(found.form))}
     ends = (alt.Y2 if is_upright else alt.X2)(ENDS[1])
     named: dict[str, Any] = {"field": "series", "type": "nominal", "sort": order}
     named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2)

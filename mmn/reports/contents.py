@@ -203,7 +203,7 @@ def number(value: Any, form: str) -> str:
 def _pictures(store: Store, run_id: str, method: str) -> tuple[tuple[Picture, ...], int]:
     rows = store.ask(PictureQueries).pictures(run_id)
     step = max(1, -(-len(rows) // MOST_PICTURES))
-    nouns = {image_id: found for image_id, found in store.ask(DigestQueries).nouns(run_id, method).groupby("image_id")}
+    nouns = dict(iter(store.ask(DigestQueries).nouns(run_id, method).groupby("image_id")))
     shown = [
         Picture(row.image_id, _webp(row.source), row.text, tuple(_nouns(nouns.get(row.image_id))))
         for row in rows.iloc[::step].itertuples()

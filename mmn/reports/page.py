@@ -30,7 +30,8 @@ _STYLE: Final = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--back); }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; } h3 { font-size: 1.05rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; } h3 { font-size: 1.05rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; } a { color: #3b82c4; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 1rem 0; }
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -185,8 +186,7 @@ def _definitions(found: Contents) -> Iterator[str]:
 _GLOSSARY: Final = (
     "A unit is one neuron of a feed-forward layer, L6.u100 the one of layer 6 with the number 100, both from 0.",
     "k is how many of a ranking's first units are meant; it means nothing without its share of all units.",
-    "a is the input of the layer's output matrix W_out, z that of its non-linearity, W_u the unembedding, t the first "
-    "token of the noun.",
+    "a is the input of the layer's matrix W_out, z that of its non-linearity, W_u the unembedding, t the noun's token.",
     "An interval is of 95 %, by picture; none is given where fewer than eight pictures are too few.",
     "A residual is how much of a noun's logit the separately captured terms miss, as a share of it.",
     "P1: Schwettmann and others 2023, arXiv 2308.01544. P2: Pan and others 2024, arXiv 2311.07470. OURS: this program.",
