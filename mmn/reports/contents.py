@@ -31,7 +31,6 @@ from mmn.view import View
 SIDE: Final = 112  # pixels of a thumbnail's longer side
 MOST_PICTURES: Final = 600  # more would make the file larger than is easily sent
 MOST_ROWS: Final = 60  # of a table
-_OF_ONE: Final = ("image", "neuron", "edit")  # fields of figures that are of one picture, unit or edit
 Tell = Callable[[int, int], None]
 
 
@@ -131,8 +130,10 @@ def _drawn(figure: Figure, store: Store, run_id: str, methods: Sequence[str]) ->
     Raises:
         UsageError: none can; the reason for the first.
     """
-    if of_one := [name for name in figure.takes if name in _OF_ONE and name not in ("image", "edit")]:
-        raise UsageError(f"it is of one {of_one[0]}, which the dashboard lets choose")
+    if "neuron" in figure.takes:
+        raise UsageError("it is of one unit, which the dashboard lets choose")
+    if "noun" in figure.takes:
+        return _without_folders(draw(figure, store, _of_first_picture(store, run_id)))
     others = [one for one in methods if one != (first := default_method(methods)) and not one.startswith(RANDOM)]
     views = [View(run_id), View(run_id, (first,)), *([View(run_id, (first, others[-1]))] if others else [])]
     reasons = []
@@ -142,6 +143,13 @@ def _drawn(figure: Figure, store: Store, run_id: str, methods: Sequence[str]) ->
         except UsageError as error:
             reasons.append(error)
     raise reasons[0]
+
+
+def _of_first_picture(store: Store, run_id: str) -> View:
+    """The first noun of the first picture whose caption has one."""
+    pictures = store.ask(PictureQueries).pictures(run_id)
+    image_id = pictures.loc[pictures["n_concepts"] > 0, "image_id"].iloc[0]
+    return View(run_id, image=image_id, noun=store.ask(PictureQueries).concepts(run_id, image_id)["noun"].iloc[0])
 
 
 def _without_folders(drawn: Drawn) -> Drawn:

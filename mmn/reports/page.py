@@ -19,7 +19,7 @@ from mmn.figures.theme import NUMBERS, paper_config, wrap
 from mmn.reports.contents import MOST_ROWS, Contents, Noun, Picture, Shown
 
 _WIDTH: Final = 620  # points of a chart
-_PANEL: Final = 500  # of a panel of several
+_PANEL, _HIGH = 500, 170  # of a panel of several: its width, and the least height that the title of its axis needs
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'"
@@ -37,7 +37,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; ma
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1rem 0 2rem; } figcaption { color: var(--quiet); font-size: .9rem; overflow-wrap: anywhere; }
 .chart { background: #fff; color: #1a1a1a; border: 1px solid var(--line); border-radius: 6px; padding: .5rem;
-  overflow-x: auto; }
+  overflow-x: auto; display: block !important; width: 100%; max-width: 46rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
 th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 #find { font: inherit; width: min(24rem, 100%); padding: .3rem .5rem; margin: .3rem 0 1rem; }
@@ -52,7 +52,7 @@ th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid var(--
 _PROGRAM: Final = """
 for (const place of document.querySelectorAll('.chart')) {
   const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
-  vegaEmbed(place, spec, {actions: false, renderer: 'svg', ast: true}).catch(
+  vegaEmbed(place, spec, {actions: false, renderer: 'svg', ast: true, logLevel: 1}).catch(
     (error) => { place.textContent = 'This chart could not be drawn: ' + error.message; });
 }
 const find = document.getElementById('find');
@@ -105,10 +105,15 @@ def spec(shown: Shown) -> dict[str, Any]:
     title["text"] = wrap(title["text"], _WIDTH, 13)
     title["subtitle"] = wrap(title.get("subtitle", []), _WIDTH, 11.5)
     if "spec" in chart:
-        chart["spec"].setdefault("width", _PANEL)
+        chart["spec"] |= {"width": _PANEL} | ({"height": _HIGH} if _is_low(chart["spec"].get("height")) else {})
     else:
         chart |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
     return chart
+
+
+def _is_low(height: Any) -> bool:
+    """Whether a panel has a height, and the title of its axis none."""
+    return isinstance(height, int | float) and height < _HIGH
 
 
 def _head(found: Contents) -> Iterator[str]:
