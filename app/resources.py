@@ -9,11 +9,11 @@ from typing import Final
 import streamlit as st
 
 from mmn.errors import SetAside
-from mmn.specimen import RUN_PATH
+from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-BUNDLED_RUN: Final = RUN_PATH
+BUNDLED_RUNS: Final = RUN_PATHS
 
 
 def cache_path() -> Path:
@@ -51,5 +51,5 @@ def _open(path: Path) -> Store:
 @st.cache_resource(ttl=3, show_spinner="Loading new results")
 def _load_new(path: Path) -> tuple[SetAside, ...]:
     opened = _open(path)
-    opened.load_new_shards([opened.runs_path, BUNDLED_RUN])
+    opened.load_new_shards([opened.runs_path, *BUNDLED_RUNS])
     return opened.set_aside

@@ -10,7 +10,7 @@ from app import access, resources, uploads
 from app.text import plain
 from mmn.names import METHODS, RANDOM
 from mmn.safety import roots
-from mmn.specimen import MODELS
+from mmn.specimen import IN_WORDS, MODELS
 
 N_LOOKED_AT = 10  # units of each ranking whose heat maps the Image page shows
 SOURCES = ["Bundled gallery", "Folder or list", "Upload"]
@@ -27,9 +27,8 @@ def choose() -> dict[str, Any]:
         accept_new_options=True,
         key="score-model",
         persist_state="session",
-        help="The bundled specimen; the same with its text model frozen as P1's is; SmolLM2, which never saw a "
-        "picture, behind one linear map (two pip commands, in the README); or type a folder in Hugging "
-        "Face format or a hub id.",
+        help="".join(f"**{name}**: {words}.\n\n" for name, words in IN_WORDS.items())
+        + "specimen-smollm needs two pip commands (README). Or type a folder in Hugging Face format or a hub id.",
     )
     images = choose_images()
     st.markdown("**Scores**")

@@ -11,6 +11,7 @@ from app import resources, state
 from app.text import code, plain
 from mmn.names import COMPLETE, RUNNING
 from mmn.no_nouns import why
+from mmn.specimen import IN_WORDS
 
 
 def run_picker(runs: pd.DataFrame) -> None:
@@ -66,6 +67,8 @@ def annotate(run: dict[str, Any]) -> str:
 
 
 def _describe(run: dict[str, Any]) -> None:
+    if run["model"] in IN_WORDS:
+        st.caption(f"{IN_WORDS[run['model']]}.")
     parts = [state.count(run["n_images"], "picture"), state.count(run["n_concepts"], "concept")]
     if run["n_failed"]:
         parts.append(f"{run['n_failed']:,} failed")

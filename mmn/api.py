@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmn import names
 from mmn.figures import figure as figures
 from mmn.figures.figure import Drawn, Figure, require_taken
-from mmn.specimen import RUN_PATH
+from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 from mmn.studies.registry import find_figure
 from mmn.view import View
@@ -92,7 +92,7 @@ def open_cache(cache: str | Path | None = None) -> Store:
         CacheError: it is newer than this program, damaged, or cannot be written.
     """
     store = Store.open(_cache_path(cache))
-    store.load_new_shards([store.runs_path, RUN_PATH])
+    store.load_new_shards([store.runs_path, *RUN_PATHS])
     for broken in store.set_aside:
         warnings.warn(f"set aside: {broken}", stacklevel=2)
     return store

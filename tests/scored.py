@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mmn.core import Example, ScoreSettings
+from mmn.models.model import Model
+from mmn.runs.engines.local import open_batch
+from mmn.runs.plan import Batch
+from mmn.scores.batch import score_batch
 from mmn.store import Store
 
 
@@ -25,6 +30,19 @@ def tables_of(cache: Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     with Store.open(cache) as store:
         store.load_new_shards([store.runs_path])
         return {name: store.table("latest", name) for name in names}
+
+
+def rows_of(
+    model: Model, examples: Sequence[Example], settings: ScoreSettings, size: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table of a run of these pictures, in batches of a size."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for start in range(0, len(examples), size):
+        opened = open_batch(Batch("b", tuple(examples[start : start + size])))
+        prompt = model.exact_prompt(settings.prompt)
+        for table, values in score_batch(model, opened.examples, opened.images, prompt, settings).items():
+            rows.setdefault(table, []).extend(values.to_pylist())
+    return rows
 
 
 @contextmanager

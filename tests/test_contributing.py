@@ -91,7 +91,7 @@ def test_its_page_shows_the_figure(package: Path, cache: Path) -> None:
 os.environ["MMN_CACHE"] = {str(cache)!r}
 from app import resources
 from pathlib import Path
-resources.BUNDLED_RUN = Path("none")
+resources.BUNDLED_RUNS = ()
 from streamlit.testing.v1 import AppTest
 at = AppTest.from_file({str(ROOT / "app" / "main.py")!r}, default_timeout=60).run()
 at = at.switch_page({str(package / "pages" / "noun_place.py")!r}).run()

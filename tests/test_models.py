@@ -274,7 +274,7 @@ def test_another_vocabulary_is_scored_exactly(checkpoint, tmp_path):
     assert examine(model)["exactness_residual"] <= 1e-5
 
 
-@pytest.mark.parametrize("model_type", ["pix2struct", "florence2", "gpt2"])
+@pytest.mark.parametrize("model_type", ["gemma3n", "florence2", "gpt2"])
 def test_an_unsupported_family_is_refused_before_its_weights_are_read(model_type, tmp_path):
     import transformers as hf
 

