@@ -6,7 +6,7 @@ import hashlib
 import json
 import stat
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,15 @@ from tests.pages.filled import fill_whole
 
 RUN = "5e6f000000000000"
 Files = dict[str, bytes]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_the_bundled_runs() -> Iterator[None]:
+    """Loading them takes longer than all of these tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("cache", "running"):
+            patched.setattr(f"mmn.cli.{module}.RUN_PATHS", ())
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -170,7 +170,7 @@ def _bundle(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     out: Path = options.out
     if out.suffix.lower() != ".zip":
         raise UsageError(f"--out {out}: the name must end in .zip")
-    path, _ = find_run([store.runs_path, RUN_PATH], store.run(options.run)["run_id"])
+    path, _ = find_run([store.runs_path, *RUN_PATHS], store.run(options.run)["run_id"])
     with writing(out):
         made = write_bundle(path, out, teller("bundle"))
     missing = f", {made.n_missing} pictures did not open" if made.n_missing else ""

@@ -10,7 +10,7 @@ from mmn.cli import DONE, add_common, print_json
 from mmn.cli.cache import LATEST, teller
 from mmn.cli.files import writing
 from mmn.errors import UsageError
-from mmn.specimen import RUN_PATH
+from mmn.specimen import RUN_PATHS
 
 
 def add_parsers(commands: Any) -> None:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out}: the name must end in .html")
     with Store.open(options.cache) as store:
-        store.load_new_shards([store.runs_path, RUN_PATH])
+        store.load_new_shards([store.runs_path, *RUN_PATHS])
         run_id = store.run(options.run)["run_id"]
         found = contents(store, run_id, teller("report"))
     with writing(out):

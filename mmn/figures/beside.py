@@ -146,8 +146,8 @@ def _paired(first: Drawn, second: Drawn, store: Store, told: list[str]) -> Paire
         told.append("no paired difference: " + ("no picture is in both" if not n_shared else _NO_MEAN))
         return None
     try:
-        sides = [load(first.figure.pictures)(store, _asked_again(one)) for one in (first, second)]
-        return paired(*sides, first.asked.run, second.asked.run)
+        a, b = (load(first.figure.pictures)(store, _asked_again(one)) for one in (first, second))
+        return paired(a, b, first.asked.run, second.asked.run)
     except UsageError as error:
         told.append(f"no paired difference: {error}")
         return None

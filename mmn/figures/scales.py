@@ -56,8 +56,9 @@ def _is_of_numbers(channel: Any) -> bool:
 
 def _domain(channel: Mapping[str, Any]) -> Ends | None:
     domain = (channel.get("scale") or {}).get("domain")
-    is_pair = isinstance(domain, list) and len(domain) == 2 and all(isinstance(one, int | float) for one in domain)
-    return (float(domain[0]), float(domain[1])) if is_pair else None
+    if not isinstance(domain, list) or len(domain) != 2 or not all(isinstance(one, int | float) for one in domain):
+        return None
+    return float(domain[0]), float(domain[1])
 
 
 def _values(unit: _Unit, axis: str) -> Iterator[float]:
@@ -70,23 +71,25 @@ def _values(unit: _Unit, axis: str) -> Iterator[float]:
         yield from _stacked(unit, axis)
         return
     for name in (field, (unit.encoding.get(f"{axis}2") or {}).get("field")):
-        yield from (float(row[name]) for row in unit.rows if _is_number(row.get(name)))
+        yield from (value for _, value in _numbers(unit, name or ""))
 
 
 def _stacked(unit: _Unit, axis: str) -> Iterator[float]:
     """The ends of stacked bars: sums of what is above 0, and of what is below, at each place."""
     other = (unit.encoding.get("y" if axis == "x" else "x") or {}).get("field")
     sums: dict[tuple[Any, ...], float] = {}
-    for row in unit.rows:
-        value = row.get(unit.encoding[axis]["field"])
-        if _is_number(value):
-            place = (row.get(other), row.get(unit.facet), value > 0)
-            sums[place] = sums.get(place, 0.0) + float(value)
+    for row, value in _numbers(unit, unit.encoding[axis]["field"]):
+        place = (row.get(other or ""), row.get(unit.facet), value > 0)
+        sums[place] = sums.get(place, 0.0) + value
     yield from sums.values()
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _numbers(unit: _Unit, field: str) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """The rows that have a number in a column, with it."""
+    for row in unit.rows:
+        value = row.get(field)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield row, float(value)
 
 
 def _units(spec: Mapping[str, Any]) -> Iterator[_Unit]:

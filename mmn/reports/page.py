@@ -86,7 +86,7 @@ def page(found: Contents) -> str:
             *_pictures(found),
             *_definitions(found),
             f'<p class="quiet">Made by mmn {__version__}.</p>',
-            f"<script>{vl_convert.javascript_bundle()}</script>",
+            f"<script>{vl_convert.javascript_bundle(None)}</script>",
             *(
                 f'<script type="application/json" id="spec-{_safe(one.name)}">{_json(spec(one))}</script>'
                 for one in specs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from mmn.cli import BAD_INPUT, DONE, main
 from mmn.reports.contents import short_name
 from tests.browser.serving import CHROMIUM
 from tests.pages.hostile import fill_hostile
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_the_bundled_runs() -> Iterator[None]:
+    """Loading them takes longer than all of these tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("report",):
+            patched.setattr(f"mmn.cli.{module}.RUN_PATHS", ())
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,15 @@ A, B, OTHER = "5e6f000000000000", "7c7a000000000000", "3f2a9c1b00112233"
 SMALL, LARGE = {"n_layers": 2, "d_mlp": 100}, {"n_layers": 2, "d_mlp": 1000}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_the_bundled_runs() -> Iterator[None]:
+    """Loading them takes longer than all of these tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("figure",):
+            patched.setattr(f"mmn.cli.{module}.RUN_PATHS", ())
+        yield
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of the same pictures, and one of another model on others."""
@@ -106,7 +115,7 @@ def test_a_figure_of_two_runs(name: str, store: Store) -> None:
 
 def test_what_cannot_be_compared_is_said(store: Store) -> None:
     def told(name: str, **more: Any) -> str:
-        return " ".join(draw(FIGURES[name], store, View(A, compare=OTHER, **more)).beside.told)
+        return " ".join(draw(FIGURES[name], store, View(A, compare=OTHER, **more)).asked.told)
 
     assert "no picture is in both" in told("layers")
     assert "k is compared as a share" in told("layers")
@@ -114,7 +123,7 @@ def test_what_cannot_be_compared_is_said(store: Store) -> None:
     with pytest.raises(UsageError, match="the run itself"):
         draw(FIGURES["layers"], store, View(A, compare=A))
     both = draw(FIGURES["invariance-layers"], store, View(A, compare=B))
-    assert any("no mean of pictures" in line for line in both.beside.told)
+    assert any("no mean of pictures" in line for line in both.asked.told)
 
 
 def test_a_file_of_two_runs_is_made_again_byte_for_byte(
