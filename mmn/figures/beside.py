@@ -198,5 +198,4 @@ def _with_difference(data: pd.DataFrame, pairs: Paired | None) -> pd.DataFrame:
     if pairs is None or not set(pairs.by) <= set(data):
         return data
     columns = [*pairs.by, DIFFERENCE, *ENDS, N_SHARED]
-    known = data.drop(columns=[name for name in (DIFFERENCE, *ENDS) if name in data])
-    return known.merge(pairs.rows[columns], on=list(pairs.by), how="left")
+    return data.merge(pairs.rows[columns], on=list(pairs.by), how="left")

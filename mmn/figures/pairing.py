@@ -16,8 +16,8 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.statistics.intervals import ANYWHERE, interval_table
 
-DIFFERENCE: Final = "difference"
-ENDS: Final = ("difference_low", "difference_high")
+DIFFERENCE: Final = "b_minus_a"  # a figure may have a difference of its own
+ENDS: Final = (f"{DIFFERENCE}_low", f"{DIFFERENCE}_high")
 N_SHARED: Final = "n_shared"
 _NEAR: Final = 0.02  # of a share: k's that are rounded from the same one
 _NO_VALUE: Final = -1.0  # of a number that a setting lacks: rows without one drop out of tables by picture
@@ -44,7 +44,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Paired:
-    """The second run's values less the first's: `rows` with `by`, difference, its ends, and n_shared (pictures)."""
+    """The second run's values less the first's: `rows` with `by`, `b_minus_a`, its ends, and n_shared (pictures)."""
 
     rows: pd.DataFrame
     by: tuple[str, ...]

@@ -62,8 +62,8 @@ def test_the_difference_is_of_the_pictures_that_both_runs_hold() -> None:
     second = {f"p{n}": n + 1.0 + 0.1 * (-1) ** n for n in range(2, 10)} | {"only in B": 1e6}
     row = paired(of_pictures(first), of_pictures(second), SMALL, SMALL).rows.iloc[0]
     half = 2.3646 * np.std([0.1 * (-1) ** n for n in range(8)], ddof=1) / np.sqrt(8)  # Student's t of 7
-    assert (row["n_shared"], row["difference"]) == (8, pytest.approx(1.0))
-    assert (row["difference_low"], row["difference_high"]) == pytest.approx((1 - half, 1 + half), abs=1e-4)
+    assert (row["n_shared"], row["b_minus_a"]) == (8, pytest.approx(1.0))
+    assert (row["b_minus_a_low"], row["b_minus_a_high"]) == pytest.approx((1 - half, 1 + half), abs=1e-4)
 
 
 def test_k_of_another_model_is_compared_as_a_share_of_its_units() -> None:
@@ -109,7 +109,7 @@ def test_a_figure_of_two_runs(name: str, store: Store) -> None:
     assert "picture by picture" in difference["title"]["text"]
     told = drawn.written
     assert set(told["run"]) == {A[:8], B[:8]}
-    assert told.loc[told["run"] == B[:8], "difference"].notna().any()
+    assert told.loc[told["run"] == B[:8], "b_minus_a"].notna().any()
     assert told.loc[told["run"] == A[:8]].get("n_shared", pd.Series(dtype=float)).isna().all()
 
 
