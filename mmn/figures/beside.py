@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import altair as alt
 import pandas as pd
 
 from mmn.errors import UsageError
@@ -64,7 +65,7 @@ class Beside:
         pair = (first, self.second)
         specs = [_marked(one, letter) for one, letter in zip(pair, "AB", strict=True)]
         share_scales(*specs)
-        sides = [type(one.chart).from_dict(spec, validate=False) for one, spec in zip(pair, specs, strict=True)]
+        sides = [_chart_of(one, spec) for one, spec in zip(pair, specs, strict=True)]
         return (*sides, difference_chart(self.paired, first.figure.panels)) if self.paired is not None else tuple(sides)
 
     def written(self, first: Drawn) -> pd.DataFrame:
@@ -188,6 +189,14 @@ def _marked(drawn: Drawn, letter: str) -> dict[str, Any]:
     run = drawn.asked.run
     said = {"text": [f"{letter}: {texts[0]}", *texts[1:]], "subtitle": [_name(run), *lines]}
     return spec | {"title": title | said}
+
+
+def _chart_of(drawn: Drawn, spec: dict[str, Any]) -> Any:
+    """The Altair chart of a changed specification, with title and configuration as objects, which pages change."""
+    plain = {name: value for name, value in spec.items() if name not in ("title", "config", "$schema")}
+    chart = type(drawn.chart).from_dict(plain, validate=False)
+    chart.title, chart.config = alt.TitleParams(**spec["title"]), drawn.chart.config
+    return chart
 
 
 def _of_run(drawn: Drawn, data: pd.DataFrame) -> pd.DataFrame:
