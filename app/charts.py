@@ -7,6 +7,9 @@ first (`drawn`) where it also needs the rows.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +17,12 @@ import pandas as pd
 import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
-from app import pins, resources
+from app import compared, pins, resources
 from app.text import code, file_name, plain
 from mmn.figures import glyphs
 from mmn.figures.captions import caption
 from mmn.figures.carriers import BESIDE_ENDING
+from mmn.figures.differences import height
 from mmn.figures.export import DRAWN, FORMATS, unshown
 from mmn.figures.figure import Drawn, draw
 from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
@@ -42,12 +46,12 @@ disable_debug_mode()  # Altair checks a chart whole when it is drawn; checking e
 
 
 def drawn(name: str, view: View) -> Drawn:
-    """The figure `name` of what it reads of a view.
+    """The figure `name` of what it reads of a view, beside that of the second run where one is chosen.
 
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
-    return draw(FIGURES[name], resources.store(), view)
+    return draw(FIGURES[name], resources.store(), replace(view, compare=compared.run_id()))
 
 
 def show(name: str, view: View, width: int = NARROWEST) -> Drawn:
@@ -70,7 +74,8 @@ def show_drawn(figure: Drawn, width: int = NARROWEST) -> None:
 
 def show_plain(figure: Drawn, width: int = NARROWEST) -> None:
     """A figure alone: one of several panels that are exported together."""
-    st.altair_chart(_themed(figure.chart, width), height=figure.height, key=f"chart-{name_of(figure)}")
+    with _beside(figure):
+        st.altair_chart(_themed(figure.charts[0], width), height=figure.height, key=f"chart-{name_of(figure)}")
 
 
 def show_clickable(figure: Drawn, key: str = "") -> list[View]:
@@ -80,15 +85,35 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     """
     click = figure.figure.click
     assert click is not None, f"{figure.figure.name} has no clicks"
-    event = st.altair_chart(
-        _themed(figure.chart),
-        height=figure.height,
-        on_select="rerun",
-        selection_mode=click.selection,
-        key=key or f"chart-{name_of(figure)}",
-    )
+    with _beside(figure):
+        event = st.altair_chart(
+            _themed(figure.charts[0]),
+            height=figure.height,
+            on_select="rerun",
+            selection_mode=click.selection,
+            key=key or f"chart-{name_of(figure)}",
+        )
     meant = [figure.clicked(point) for point in event["selection"].get(click.selection, [])]
     return [view for view in meant if view is not None]
+
+
+@contextmanager
+def _beside(figure: Drawn) -> Iterator[None]:
+    """Shows the second run's chart beside what is shown inside, below both their difference, and what is to be said."""
+    beside = figure.beside
+    if beside is None:
+        yield
+        return
+    name = name_of(figure)
+    with grid(f"compare-{name}"):
+        with st.container():
+            yield
+        if beside.second is not None:
+            with st.container():
+                st.altair_chart(_themed(figure.charts[1], BESIDE), height=beside.second.height, key=f"second-{name}")
+    if beside.paired is not None:
+        st.altair_chart(_themed(figure.charts[2]), height=height(beside.paired), key=f"difference-{name}")
+    st.caption(f"{plain('. '.join(beside.told))}.")
 
 
 def grid(key: str) -> Any:
@@ -103,6 +128,7 @@ def name_of(figure: Drawn) -> str:
     parts = [figure.asked.run_id[:8], view.image[:8], view.noun, str(view.neuron or ""), figure.figure.name]
     parts += [*view.methods, view.measure, view.against, view.found_on, view.edit[:8]]
     parts += [str(view.ks[0])] if len(view.ks) == 1 else []
+    parts += [f"beside-{view.compare[:8]}"] if view.compare else []
     panels = figure.figure.panels
     if panels and figure.rows.data[panels].nunique() == 1:
         value = figure.rows.data[panels].iloc[0]

@@ -50,7 +50,7 @@ def dashboard() -> None:
         overview.table(every)
 
     with loading_libraries():
-        from app import deletions, glossary, resources, search, set_aside, state, widgets
+        from app import compared, deletions, glossary, resources, search, set_aside, state, widgets
         from app.boundary import error_boundary
 
     if access.must_confine():
@@ -62,6 +62,7 @@ def dashboard() -> None:
         with st.sidebar:
             runs = deletions.remaining(resources.store().runs())
             run = widgets.run_picker(runs)
+            compared.picker(runs)
             search.box(run, every)
             glossary.popover()
             set_aside.notice(broken)

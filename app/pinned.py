@@ -292,7 +292,11 @@ def _zip(panels: Sequence[Panel], grid: Grid, recipe: str) -> None:
         )
     elif st.button("Make the zip", key="pins-make-zip", type="primary", icon=":material/folder_zip:"):
         bar = st.progress(0.0, "Making the files")
-        content = set_bytes(panels, grid, lambda done, n: bar.progress(done / n, f"Making file {done:,} of {n:,}"))
+
+        def tell(done: int, n: int) -> None:
+            bar.progress(done / n, f"Making file {done:,} of {n:,}")
+
+        content = set_bytes(panels, grid, tell)
         st.session_state[_ZIP] = (wanted, content)
         st.rerun()
 

@@ -57,10 +57,11 @@ def bring_in(runs: pd.DataFrame) -> None:
             "The folder stays where it is and is read into the database; all of it is checked, and what is broken is "
             f"set aside. From a terminal: {code('python -m mmn load DIR')}"
         )
-        bundled = resources.BUNDLED_RUN
-        is_missing = bundled.is_dir() and _run_id(bundled) not in set(runs["run_id"])
-        if is_missing and st.button("Bring the bundled run back", icon=":material/undo:"):
-            _load(str(bundled), is_ours=True)
+        there = set(runs["run_id"])
+        missing = [path for path in resources.BUNDLED_RUNS if path.is_dir() and _run_id(path) not in there]
+        if missing and st.button("Bring the bundled runs back", icon=":material/undo:"):
+            for path in missing:
+                _load(str(path), is_ours=True)
 
 
 @cache

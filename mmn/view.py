@@ -252,6 +252,9 @@ class View:
     )
     sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
     edit: str = _spelled("", ID, "of the figure edit; its controls come along")
+    compare: str = _spelled(
+        "", Kind(_last_word, metavar="RUN"), "a second run beside the first, on the same scales; of any figure"
+    )
 
     def given(self) -> tuple[str, ...]:
         """The names of the fields that were chosen."""

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import (
     budget_panel,
+    compared,
     filter_bar,
     filters,
     links,
@@ -43,6 +44,7 @@ def page() -> None:
     left, right = row.container(width=280), row.container(width="stretch")
     with right:
         nouns.caption(picture)
+        compared.caption(picture)
         if concepts.empty:
             st.info(nouns.why_none(picture))
             with left:

@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import charts, filter_bar, image_words, links, picture_strip, pictures, resources, state, study_page
+from app import (
+    charts,
+    compared,
+    filter_bar,
+    image_words,
+    links,
+    picture_strip,
+    pictures,
+    resources,
+    state,
+    study_page,
+)
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn
@@ -120,7 +131,7 @@ def nearest(view: View) -> None:
 def after_layers(run_id: str, n_images: int) -> None:
     """The layers after which image tokens say a noun of the caption; nothing where no noun was looked for."""
     try:
-        figure = layers_figure(run_id, n_images)
+        figure = layers_figure(run_id, n_images, compared.run_id())
     except UsageError:
         return
     charts.show_drawn(figure)
@@ -128,7 +139,7 @@ def after_layers(run_id: str, n_images: int) -> None:
 
 
 @st.cache_resource(max_entries=8, show_spinner="Comparing image tokens with objects")
-def layers_figure(run_id: str, n_images: int) -> Drawn:  # noqa: ARG001 - more pictures, other shares
+def layers_figure(run_id: str, n_images: int, other: str) -> Drawn:  # noqa: ARG001 - more pictures, other shares
     return charts.drawn("lens-layers", View(run_id))
 
 

@@ -167,6 +167,7 @@ ORDER = (  # of the rooms: a module imports from its own room and from those bef
     "units",
     "runs",
     "store",
+    "reports",
     "cli",
     "studies",
     "top",

@@ -53,6 +53,7 @@ VIEWS = st.builds(
     against=maybe(*AGAINST),
     sigma_unit=maybe(*SIGMA_UNITS),
     edit=st.just("") | WORD,
+    compare=st.just("") | WORD,
 )
 
 

@@ -29,6 +29,7 @@ MODULES = (
     "mmn.cli.units",
     "mmn.cli.figure",
     "mmn.cli.pins",
+    "mmn.cli.report",
     "mmn.cli.model",
     "mmn.cli.app",
 )  # in the order of `mmn --help`

@@ -1,4 +1,4 @@
-"""`mmn runs`, `show`, `label`, `delete`, `load` and `export`: what is in the cache."""
+"""`mmn runs`, `show`, `label`, `delete`, `load`, `export` and `bundle`: what is in the cache."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_parsers(commands: Any) -> None:
     show = commands.add_parser("show", help="one run whole: settings, versions, counts, failures")
     label = commands.add_parser("label", help="give a run a name, a note, tags; what is not given stays")
     delete = commands.add_parser("delete", help="remove a run and its shards")
-    load = commands.add_parser("load", help="load shards that were written elsewhere")
+    load = commands.add_parser("load", help="load shards that were written elsewhere, or a bundle")
     export = commands.add_parser("export", help="a table of one run as CSV or Parquet")
     show.add_argument("run", help=LATEST)
     label.add_argument("run", help=LATEST)
@@ -44,12 +44,17 @@ def add_parsers(commands: Any) -> None:
     label.add_argument("--note", metavar="TEXT", help='what to remember; "" for nothing')
     label.add_argument("--tags", metavar="A,B", help='in place of those before; "" for none')
     delete.add_argument("run", help=LATEST)
-    load.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or one that holds several")
+    load.add_argument(
+        "folder", type=Path, metavar="DIR|F.zip", help="a run's folder, one that holds several, or what bundle wrote"
+    )
     export.add_argument("of", nargs="?", metavar="RUN", help=LATEST)
     export.add_argument("--run", help="the same, as of figure")
     export.add_argument("--table", required=True, metavar="T")
     export.add_argument("--out", required=True, type=Path, metavar="F.csv|parquet")
-    for parser in (runs, show, label, delete, load, export):
+    bundle = commands.add_parser("bundle", help="a run as one file for another installation, without weights")
+    bundle.add_argument("run", help=LATEST)
+    bundle.add_argument("--out", required=True, type=Path, metavar="F.zip")
+    for parser in (runs, show, label, delete, load, export, bundle):
         add_common(parser, __name__)
 
 
@@ -61,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         "delete": _delete,
         "load": _load,
         "export": _export,
+        "bundle": _bundle,
     }
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path, *RUN_PATHS])
@@ -146,13 +152,52 @@ def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:
 
 def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     """Loads a folder of shards; a run that was deleted here before comes back, since it is asked for."""
-    loaded = load_folder(store, options.folder)
+    folder: Path = options.folder
+    if folder.suffix.lower() == ".zip" and not folder.is_dir():
+        return _load_bundle(store, folder)
+    loaded = load_folder(store, folder)
     values: dict[str, Any] = {"n_shards": loaded.n_shards, "runs": list(loaded.run_ids)}
     lines = [f"{loaded.n_shards} new shards of {len(loaded.run_ids)} runs loaded"]
     if loaded.set_aside:
         values["set_aside"] = _told(dict.fromkeys(loaded.set_aside), None)
         lines += [f"set aside: {one}" for one in loaded.set_aside]
     return values, "\n".join(lines)
+
+
+def _load_bundle(store: Store, path: Path) -> tuple[object, str]:
+    """Unpacks a bundle into the cache, and loads its run."""
+    from mmn.store.bundles import read_bundle
+
+    unpacked = read_bundle(path, store.runs_path, teller("load"))
+    store.restore(unpacked.run_id)
+    n_shards = store.load_new_shards([unpacked.path])
+    values = {"n_shards": n_shards, "runs": [unpacked.run_id]}
+    return values, f"{n_shards} new shards of the run {unpacked.run_id} loaded"
+
+
+def _bundle(store: Store, options: argparse.Namespace) -> tuple[object, str]:
+    """Writes a run, which may be a bundled one, as one file."""
+    from mmn.cli.running import find_run
+    from mmn.store.bundles import write_bundle
+
+    out: Path = options.out
+    if out.suffix.lower() != ".zip":
+        raise UsageError(f"--out {out}: the name must end in .zip")
+    path, _ = find_run([store.runs_path, *RUN_PATHS], store.run(options.run)["run_id"])
+    with writing(out):
+        made = write_bundle(path, out, teller("bundle"))
+    missing = f", {made.n_missing} pictures did not open" if made.n_missing else ""
+    text = f"{out}: {made.n_shards} shards, {made.n_pictures} small pictures{missing}; {made.n_bytes / 1e6:.1f} MB"
+    return asdict(made) | {"out": str(out)}, text
+
+
+def teller(stage: str) -> Callable[[int, int], None]:
+    """Reports how far a command is on standard error."""
+    from mmn.cli.progress import reporter
+    from mmn.runs.plan import Progress
+
+    report = reporter("auto")
+    return lambda done, total: report(Progress(stage, done, total))
 
 
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:

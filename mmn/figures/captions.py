@@ -36,6 +36,8 @@ def _told(drawn: Drawn) -> Iterator[str]:
     yield _ks(drawn)
     yield from _scores(drawn)
     yield _run(drawn)
+    if drawn.beside is not None:
+        yield from drawn.beside.told
 
 
 def _run(drawn: Drawn) -> str:

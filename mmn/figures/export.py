@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import pandas as pd
 import vl_convert
 
 from mmn.errors import UsageError
-from mmn.figures import fitting, glyphs, pdf
+from mmn.figures import fitting, glyphs, pdf, stacking
 from mmn.figures.presets import Layout
 from mmn.figures.theme import paper_config
 
@@ -39,11 +39,13 @@ _USUAL: Final = Layout()
 _OUT: Final = object()
 
 
-def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, layout: Layout = _USUAL) -> bytes:
+def chart_bytes(
+    charts: alt.TopLevelMixin | Sequence[alt.TopLevelMixin], data: pd.DataFrame, form: str, layout: Layout = _USUAL
+) -> bytes:
     """The content of an exported file.
 
     Args:
-        chart: Any chart of `mmn.figures`; None for a format of the rows alone.
+        charts: Any chart of `mmn.figures`, or several, which stand below each other; none for a format of the rows.
         data: The rows behind it.
         form: One of `FORMATS` but `tex`, which needs to know the figure (`tables`).
         layout: how wide it is and how large its letters are.
@@ -60,20 +62,23 @@ def chart_bytes(chart: alt.TopLevelMixin | None, data: pd.DataFrame, form: str, 
         data.to_parquet(out, index=False)
         return out.getvalue()
     assert form in DRAWN, form
-    assert chart is not None
+    charts = [charts] if isinstance(charts, alt.TopLevelMixin) else charts
+    assert charts
     if form == "json":
         glyphs.register_fonts()
-        spec = paper_spec(chart, layout, unshown(chart, form, layout))
-        return json.dumps(spec, indent=1, allow_nan=False).encode()
-    return svg_as(form, drawing(chart, form, layout), layout)
+        specs = [paper_spec(chart, layout, unshown(chart, form, layout)) for chart in charts]
+        return json.dumps(_one_spec(specs), indent=1, allow_nan=False).encode()
+    return svg_as(form, drawing(charts, form, layout), layout)
 
 
-def drawing(chart: alt.TopLevelMixin, form: str, layout: Layout) -> str:
-    """The SVG that a file of the format `form` is made of, in points: 1 px is 1/72 inch."""
+def drawing(charts: Sequence[alt.TopLevelMixin], form: str, layout: Layout) -> str:
+    """The SVG that a file of the format `form` is made of, in points (1 px is 1/72 inch), charts below each other."""
     glyphs.register_fonts()
-    written = json.dumps(_numbered(chart.to_dict()), ensure_ascii=False)
-    unshown_here, fonts = unshown(chart, form, layout), os.environ.get(glyphs.FONTS_VARIABLE, "")
-    return _counted(_rendered(written, Layout(layout.preset, layout.width), unshown_here, fonts))
+    fonts, shape = os.environ.get(glyphs.FONTS_VARIABLE, ""), Layout(layout.preset, layout.width)
+    written = [
+        (json.dumps(_numbered(chart.to_dict()), ensure_ascii=False), unshown(chart, form, layout)) for chart in charts
+    ]
+    return _counted(stacking.one_svg([_rendered(chart, shape, unshown_here, fonts) for chart, unshown_here in written]))
 
 
 @lru_cache(maxsize=64)
@@ -106,6 +111,14 @@ def unshown(chart: alt.TopLevelMixin, form: str, layout: Layout = _USUAL) -> str
     if not glyphs.suspects(_strings(chart.to_dict())):
         return ""
     return glyphs.undrawable(vl_convert.vegalite_to_svg(_untold(paper_spec(chart, layout))), form)
+
+
+def _one_spec(specs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several charts the one of which they are parts, each with its panel as wide as it is alone."""
+    if len(specs) == 1:
+        return specs[0]
+    panels = [fitting.measured(spec, vl_convert.vegalite_to_svg(_bare(spec))).panel for spec in specs]
+    return stacking.one_spec(specs, panels)
 
 
 def _strings(spec: Any) -> Iterator[str]:

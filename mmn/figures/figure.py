@@ -23,6 +23,7 @@ from mmn.view import SPELLINGS, View, flag_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mmn.figures.beside import Beside
     from mmn.store import Store
 
 One = TypeVar("One", str, int)
@@ -84,6 +85,8 @@ class Figure:
         click: what a click on a mark means, None for nothing.
         control: what the result stands beside, in words for its caption; "" where there is none.
         table: its columns in a paper's table, none where it is no table.
+        pictures: `module:function` of (store, Asked) -> `pairing.Pictures`, each picture's value of what is drawn, by
+            which two runs of the same pictures are compared; "" where the figure is no mean over pictures.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Figure:
     click: Click | None = None
     control: str = ""
     table: tuple[Column, ...] = ()
+    pictures: str = ""
 
 
 @dataclass
@@ -220,17 +224,34 @@ class Drawn:
         asked: the view, and what was chosen of several.
         rows: what is drawn.
         kept: where it is of some of the rows: a column, and the values that they have there.
+        beside: a second run's, where the view names one.
     """
 
     figure: Figure
     asked: Asked
     rows: Rows
     kept: tuple[str, tuple[Any, ...]] | None = None
+    beside: Beside | None = None
 
     @cached_property
     def chart(self) -> Any:
-        """The Altair chart."""
+        """The Altair chart; of the first run, where there are two."""
         return load(self.figure.chart)(self.rows.data, self.rows.run, **self.rows.words)
+
+    @cached_property
+    def charts(self) -> tuple[Any, ...]:
+        """The chart; with a second run both, on the same scales, and then their difference."""
+        return (self.chart,) if self.beside is None else self.beside.charts(self)
+
+    @property
+    def written(self) -> pd.DataFrame:
+        """The rows as files hold them: of two runs both, which the column `run` tells apart."""
+        return self.rows.data if self.beside is None else self.beside.written(self)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Of a paper's table."""
+        return self.figure.table if self.beside is None else self.beside.columns(self.figure.table)
 
     @property
     def height(self) -> int:
@@ -253,7 +274,9 @@ class Drawn:
     def where(self, column: str, *values: Any) -> Drawn:
         """The same figure of the rows that have one of these values in a column."""
         data = self.rows.data
-        return replace(self, rows=replace(self.rows, data=data[data[column].isin(values)]), kept=(column, values))
+        beside = None if self.beside is None else self.beside.where(column, *values)
+        rows = replace(self.rows, data=data[data[column].isin(values)])
+        return replace(self, rows=rows, kept=(column, values), beside=beside)
 
     def clicked(self, point: Mapping[str, Any]) -> View | None:
         """The view that a clicked mark means; None if no such mark is drawn any more."""
@@ -266,12 +289,22 @@ class Drawn:
 
 
 def draw(figure: Figure, store: Store, view: View) -> Drawn:
-    """The figure of a view, of what it reads of it.
+    """The figure of a view, of what it reads of it; where it names a second run, with that one beside it.
 
     Raises:
         RunNotFoundError: no such run.
         UsageError: nothing is there to be drawn, or the view asks for what is not; the message says what to do.
     """
+    drawn = draw_alone(figure, store, view)
+    if not view.compare:
+        return drawn
+    from mmn.figures.beside import with_second
+
+    return with_second(drawn, store, view)
+
+
+def draw_alone(figure: Figure, store: Store, view: View) -> Drawn:
+    """The figure of the view's own run (raises as `draw`)."""
     row = store.run(view.run)
     row |= store.summary(row["run_id"])
     require_nouns(row["run_id"], row["n_images"], row["n_concepts"])
@@ -285,7 +318,7 @@ def require_taken(figure: Figure, view: View) -> None:
     Raises:
         UsageError: such a field was chosen.
     """
-    if unread := [name for name in view.given() if name not in {*figure.takes, "run"}]:
+    if unread := [name for name in view.given() if name not in {*figure.takes, "run", "compare"}]:
         those = ", ".join(flag_of(name) for name in SPELLINGS if name in figure.takes) or "no filter"
         raise UsageError(f"figure {figure.name} does not read {flag_of(unread[0])}; it reads {those}")
 

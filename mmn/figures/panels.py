@@ -105,8 +105,9 @@ def grid_file(
 
 
 def panel_svg(panel: Drawn, place: int, form: str, grid: Grid) -> str:
-    """One panel as it stands in a grid of the format `form`, an SVG in points."""
-    return drawing(_lettered(rounded(panel).chart, letter(place)), form, grid.panel)
+    """One panel as it stands in a grid of the format `form`, an SVG in points; its first chart has the letter."""
+    first, *others = rounded(panel).charts
+    return drawing([_lettered(first, letter(place)), *others], form, grid.panel)
 
 
 def _lettered(chart: Any, name: str) -> Any:

@@ -124,7 +124,7 @@ class Pins:
         Raises:
             CacheError: as `add`.
         """
-        removed = []
+        removed: list[tuple[Pin, int]] = []
 
         def changed(there: list[Pin]) -> list[Pin]:
             removed.extend((one, place) for place, one in enumerate(there) if one.pin_id == pin_id)

@@ -68,7 +68,7 @@ def _file(drawn: Drawn, form: str, layout: Layout) -> Saved:
     if form == "tex":
         content = booktabs(drawn, caption(drawn)).encode()
     else:
-        content = chart_bytes(drawn.chart if form in DRAWN else None, drawn.rows.data, form, layout)
+        content = chart_bytes(drawn.charts if form in DRAWN else (), drawn.written, form, layout)
     recipe = _recipe(drawn, form, layout, content)
     return Saved(carrying(form, content, recipe), recipe)
 
@@ -102,7 +102,7 @@ def form_of(path: Path) -> str:
 
 def forms_of(drawn: Drawn) -> tuple[str, ...]:
     """The formats that a figure can be had in."""
-    return tuple(form for form in FORMATS if form != "tex" or drawn.figure.table)
+    return tuple(form for form in FORMATS if form != "tex" or drawn.columns)
 
 
 def pinned_view(drawn: Drawn) -> View:
@@ -115,7 +115,8 @@ def rounded(drawn: Drawn) -> Drawn:
     """The same figure of numbers of nine digits."""
     data = drawn.rows.data
     short = data.assign(**{name: _short_column(data[name]) for name in data.select_dtypes("floating").columns})
-    return replace(drawn, rows=replace(drawn.rows, data=short.reset_index(drop=True), words=_short(drawn.rows.words)))
+    rows = replace(drawn.rows, data=short.reset_index(drop=True), words=_short(drawn.rows.words))
+    return replace(drawn, rows=rows, beside=drawn.beside and drawn.beside.changed(rounded))
 
 
 def _recipe(drawn: Drawn, form: str, layout: Layout, content: bytes) -> Recipe:
@@ -127,8 +128,8 @@ def _recipe(drawn: Drawn, form: str, layout: Layout, content: bytes) -> Recipe:
         form,
         layout,
         drawn.kept,
-        len(drawn.rows.data),
-        column_digests(drawn.rows.data),
+        len(drawn.written),
+        column_digests(drawn.written),
         digest(content),
         versions(),
     )

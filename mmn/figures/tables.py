@@ -45,12 +45,12 @@ def booktabs(drawn: Drawn, caption: str) -> str:
     Raises:
         UsageError: the figure is no table, or is of too many rows.
     """
-    figure, data = drawn.figure, drawn.rows.data
+    figure, data = drawn.figure, drawn.written
     if not figure.table:
         raise UsageError(f"figure {figure.name} is no table: .csv and .parquet hold its rows")
     if len(data) > _MOST_ROWS:
         raise UsageError(f"a table of {counted(len(data), 'row')} fits no page: choose fewer, or .csv")
-    columns = [one for one in figure.table if one.name in data and data[one.name].notna().any()]
+    columns = [one for one in drawn.columns if one.name in data and data[one.name].notna().any()]
     lines = [[_cell(row, column) for column in columns] for row in data.to_dict("records")]
     return "\n".join(
         [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+import duckdb
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -25,6 +26,8 @@ NOUNS: Final = """
         SELECT image_id, row_number() OVER (ORDER BY image_id) - 1 AS place FROM (SELECT DISTINCT image_id FROM nouns)
     )
 """
+
+_PLACES: Final = f"WITH {NOUNS} SELECT image_id, place FROM pictures"  # noqa: S608 - no user's words
 
 _LED: Final = """SEMI JOIN (
     SELECT image_id, noun, method FROM score
@@ -66,6 +69,25 @@ def checked_layers(run: Mapping[str, Any], layers: tuple[int, int] | None) -> tu
     if not 0 <= first <= last < run["n_layers"]:
         raise UsageError(f"layers {first} … {last} are not in 0 … {run['n_layers'] - 1}, the layers of {run['model']}")
     return first, last
+
+
+def values_by_picture(
+    cursor: duckdb.DuckDBPyConnection, rows: pd.DataFrame, cells: pd.DataFrame, value: str, asked: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The rows of a question about numbered pictures and cells, by their names: image_id, the columns of `cells`, and
+    `value`, the mean over draws.
+
+    Args:
+        cursor: of the database.
+        rows: place, cell, the column `value`.
+        cells: a row for each number of a cell.
+        value: the column's name.
+        asked: what the question was asked with: run_id and lemmas.
+    """
+    ids = cursor.sql(_PLACES, params={"run_id": asked["run_id"], "lemmas": asked["lemmas"]}).df()
+    means = rows.groupby(["place", "cell"], as_index=False)[value].mean()
+    named = means.merge(ids, on="place").join(cells.reset_index(drop=True), on="cell")
+    return named[["image_id", *cells.columns, value]].rename(columns={value: "value"})
 
 
 def by_picture(rows: pd.DataFrame, values: Sequence[str], n_columns: int) -> Float[np.ndarray, "images columns draws"]:

@@ -45,6 +45,13 @@ _SUMMARY = """
         (SELECT max(abs(residual) / greatest(abs(logit), 1)) FROM concept WHERE run_id = $run_id) AS max_residual
 """
 
+_SHARED = """
+    WITH first AS (SELECT DISTINCT image_id FROM image WHERE run_id = $first),
+    second AS (SELECT DISTINCT image_id FROM image WHERE run_id = $second)
+    SELECT (SELECT count(*) FROM first), (SELECT count(*) FROM second),
+        (SELECT count(*) FROM first SEMI JOIN second USING (image_id))
+"""
+
 
 def runs(cursor: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Returns one row per run, newest first: the columns of `run`, then n_images, n_failed, n_concepts, n_scores."""
@@ -116,3 +123,11 @@ def summary(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> dict[str,
     """Returns the counts of a run, and the largest |residual| / max(|logit|, 1), None without concepts."""
     rows = cursor.sql(_SUMMARY, params={"run_id": run["run_id"]})
     return dict(zip(rows.columns, rows.fetchall()[0], strict=True))
+
+
+def shared_pictures(
+    cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], other: dict[str, Any]
+) -> tuple[int, int, int]:
+    """Returns how many pictures the run has, how many the other, and how many are the same by their fingerprints."""
+    [counts] = cursor.execute(_SHARED, {"first": run["run_id"], "second": other["run_id"]}).fetchall()
+    return counts

@@ -248,3 +248,12 @@ class Store(Reader):
         with self._of_run(run_id) as (cursor, run):
             question = ("summary", run["run_id"])
             return dict(self._database.remember(question, lambda: queries.summary(cursor, run)))
+
+    def shared_pictures(self, run_id: str, other: str) -> tuple[int, int, int]:
+        """Returns how many pictures a run has, how many another, and how many of them are the same by fingerprint.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (cursor, run), self._of_run(other) as (_, second):
+            return queries.shared_pictures(cursor, run, second)

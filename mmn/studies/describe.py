@@ -28,6 +28,17 @@ _AFTER_PRESETS = """
 `--caption` prints a draft of the caption: title, sample, interval, control, k as number and share, the scores with
 their definitions, model, revision or fingerprint, run and program. The page's *Export* shows the same.
 
+## A second run
+
+`--compare RUN` puts the same figure of another run (B) below that of the first (A), on the same scales, and where both
+hold the same pictures (by fingerprint) the mean difference B − A, picture by picture, with its 95 % interval. Files of
+rows tell the runs apart in the column `run`; rows of B carry `b_minus_a`, its ends and `n_shared`. A line on standard
+error, the page and the caption say what the runs differ in, and what cannot be compared: a figure that B was not
+measured for, no common picture, a figure that is no mean over pictures, layers of models that have not as many. Of
+models that have not as many units, k is compared as a share of all.
+
+    mmn figure degradation --run latest --compare 3f2a9c1b --out both.pdf
+
 ## Again
 
 Every file carries its recipe: the figure, what was looked at, run and model, layout, versions, and digests of the

@@ -19,6 +19,8 @@ STAGES: Final[Mapping[str, str]] = {
     "model": "loading the model",
     **{stage: words for study in STUDIES for stage, words in study.stages.items()},
     "load": "loading tables",
+    "bundle": "writing the run as one file",
+    "report": "drawing the report",
 }  # of a command's progress, in words
 
 

@@ -19,7 +19,19 @@ HOSTILE = (
 MODEL = f"/models/{HOSTILE.replace('/', '∕')}"  # the last part of a path is what is shown: a slash that is none
 # What is compared with words of our own, is parsed, or must be what it is.
 KEPT = (
-    *("image_id", "edit_id", "variant", "method", "kind", "selection", "role", "term", "algorithm", "sigma_unit"),
+    *(
+        "image_id",
+        "edit_id",
+        "variant",
+        "method",
+        "kind",
+        "selection",
+        "role",
+        "term",
+        "algorithm",
+        "sigma_unit",
+        "positions",
+    ),
     *("model_fingerprint", "fingerprint_before", "fingerprint_after", "grid", "units", "settings", "source"),
     *("sources", "stage", "error"),
 )

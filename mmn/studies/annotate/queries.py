@@ -40,8 +40,8 @@ class FieldQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
+        pictures = self.by_picture(run_id, top)
         with self._of_run(run_id) as (cursor, run):
-            pictures = cursor.sql(_FIELDS, params={"run_id": run["run_id"], "top": top}).df()
             order = self._score_methods(cursor, run)
         by = ["method", "selection"]
         found = pictures.groupby(by).agg(n=("n", "sum"), n_images=("image_id", "size"), iou_best=("iou_best", "mean"))
@@ -54,3 +54,12 @@ class FieldQueries(Reader):
                 found = found.assign(**dict.fromkeys(columns.values(), np.nan))
         ordered = [key for key in itertools.product(order, FOUND) if key in found.index]
         return found.loc[ordered].reset_index()
+
+    def by_picture(self, run_id: str, top: int = 10) -> pd.DataFrame:
+        """Returns each picture's means behind `summary`: method, selection, image_id, n, iou and its controls.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (cursor, run):
+            return cursor.sql(_FIELDS, params={"run_id": run["run_id"], "top": top}).df()

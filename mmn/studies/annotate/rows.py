@@ -6,6 +6,7 @@ from typing import Final
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.store import Store
 from mmn.studies.annotate.queries import FieldQueries
 
@@ -25,3 +26,9 @@ def fields(store: Store, asked: Asked) -> Rows:
             "that, for pictures with known objects"
         )
     return Rows(data, asked.run, {"top": TOP})
+
+
+def pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's mean overlap behind the figure."""
+    data = store.ask(FieldQueries).by_picture(asked.run_id, TOP).rename(columns={"iou": "value"})
+    return Pictures(data, ("method", "selection"), "method", "IoU with the object")

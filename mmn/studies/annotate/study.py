@@ -22,6 +22,7 @@ STUDY: Final = Study(
             (),
             "mmn.studies.annotate.rows:fields",
             "mmn.studies.annotate.figures:field_overlaps",
+            pictures="mmn.studies.annotate.rows:pictures",
             control="the picture's other objects, and random units of the same layers",
             table=(
                 Column("score", "method"),

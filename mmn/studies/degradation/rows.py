@@ -5,18 +5,27 @@ units.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.figures.wording import concepts_in_words
 from mmn.names import ABLATE, EVERYWHERE, PERTURB, SCALE, SET
 from mmn.store import Store
 from mmn.studies.degradation.curves import MEASURES, OF_TEXT, POSITION_WORDS, count_sample, curves, is_untouched
 from mmn.studies.degradation.own import controls_command
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+
+_PAIRED_WORDS: Final = {
+    "prob": "probability of the noun",
+    "logit": "logit of the noun",
+    "similarity": "similarity of captions",
+    "lost": "captions that lose the noun",
+    "share": "share among nouns",
+}
 
 
 def degradation(store: Store, asked: Asked) -> Rows:
@@ -75,6 +84,28 @@ def _axis(asked: Asked, effects: EffectFilter, size: str) -> str:
     if against not in (size, "k"):
         raise UsageError(f"{asked.figure} has no axis {against}; give --against {size} or --against k")
     return against
+
+
+def degradation_pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's value behind the curves (raises as `degradation`, and for a ratio of means)."""
+    return _pictures(store, asked, ABLATE, asked.view.measure or "prob", "k")
+
+
+def perturbation_pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's value behind the curves (raises as `perturbation`, and for a ratio of means)."""
+    return _pictures(store, asked, PERTURB, asked.view.measure or "lost", asked.view.against or "sigma")
+
+
+def _pictures(store: Store, asked: Asked, kind: str, measure: str, along: str) -> Pictures:
+    if measure == "relative":
+        raise UsageError("a ratio of means is no mean of pictures' values: give --measure prob")
+    effects = _chosen(asked, _settings(store, asked, kind), kind, measure)
+    by = ["method", "selection", "positions", "k", *(["sigma"] if kind == PERTURB else [])]
+    rows = store.ask(EffectQueries).means(asked.run_id, effects)
+    column = MEASURES[measure][0]
+    data = rows.dropna(subset=[column]).groupby(["image_id", *by], as_index=False, dropna=False)[column].mean()
+    what = "nats per token" if measure in OF_TEXT else _PAIRED_WORDS.get(measure, measure)
+    return Pictures(data.rename(columns={column: "value"}), tuple(by), along, what)
 
 
 def ablated_layers(store: Store, asked: Asked) -> Rows:

@@ -26,6 +26,7 @@ STUDY: Final = Study(
             (*_OF_NOUNS, "measure", "metric"),
             "mmn.studies.degradation.rows:degradation",
             "mmn.studies.degradation.figures:degradation",
+            pictures="mmn.studies.degradation.rows:degradation_pictures",
             control="as many random units of the same layers",
             table=(
                 Column("score", "method"),
@@ -43,6 +44,7 @@ STUDY: Final = Study(
             (*_OF_NOUNS, "measure", "metric", "against", "sigma_unit"),
             "mmn.studies.degradation.rows:perturbation",
             "mmn.studies.degradation.figures:perturbation",
+            pictures="mmn.studies.degradation.rows:perturbation_pictures",
             control="the same noise on as many random units",
             table=(
                 Column("score", "method"),

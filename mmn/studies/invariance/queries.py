@@ -7,9 +7,10 @@ the same picture, and chance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import duckdb
 import numpy as np
 import pandas as pd
 
@@ -17,7 +18,7 @@ from mmn.errors import UsageError
 from mmn.names import REGION
 from mmn.statistics.intervals import ANYWHERE, draw_intervals, ratio_intervals
 from mmn.statistics.many_tests import marked, sign_flip
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
+from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
 from mmn.store.reader import Reader
 
 MOST_CONCEPTS: Final = 60
@@ -117,6 +118,26 @@ _BY_LAYER: Final = f"""
 """  # noqa: S608 - no user's words
 
 
+def _asked(methods: Sequence[str], ks: Sequence[int], lemmas: Sequence[str]) -> dict[str, list[Any]]:
+    return {"methods": distinct(methods), "ks": list(dict.fromkeys(ks)), "lemmas": distinct(lemmas)}
+
+
+def _cells(asked: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """A row for each method and k, as `_CURVES` numbers them."""
+    return pd.DataFrame([(m, k) for m in asked["methods"] for k in asked["ks"]], columns=["method", "k"])
+
+
+def _curve_rows(
+    cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], asked: Mapping[str, Sequence[Any]], layers: Layers
+) -> pd.DataFrame:
+    """The ratios of numbered pictures and cells, of each draw."""
+    led, values = led_by(run, layers)
+    rows = cursor.sql(_CURVES.format(led=led), params={**asked, **values, "run_id": run["run_id"]}).df()
+    if rows.empty:
+        raise nothing_measured(run, REGION, asked["methods"], asked["lemmas"], layers)
+    return rows
+
+
 class InvarianceQueries(Reader):
     """Questions about units that stay the same."""
 
@@ -155,26 +176,34 @@ class InvarianceQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured; layers that the model does not have.
         """
-        asked: dict[str, list[Any]] = {
-            "methods": distinct(methods),
-            "ks": list(dict.fromkeys(ks)),
-            "lemmas": distinct(lemmas),
-        }
+        asked = _asked(methods, ks, lemmas)
         with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
             values["run_id"] = run["run_id"]
-            rows = cursor.sql(_CURVES.format(led=led), params=asked | values).df()
-            if rows.empty:
-                raise nothing_measured(run, REGION, methods, lemmas, layers)
+            rows = _curve_rows(cursor, run, asked, layers)
             one_k = asked["ks"][int(rows["cell"].min()) % len(asked["ks"])]  # every k has the same concepts
             values |= {"methods": asked["methods"], "lemmas": asked["lemmas"], "k": one_k}
             counted = cursor.sql(_N_CONCEPTS.format(led=led), params=values).df()
-        cells = pd.DataFrame([(m, k) for m in asked["methods"] for k in asked["ks"]], columns=["method", "k"])
+        cells = _cells(asked)
         array = by_picture(rows, _RATIOS, len(cells))
         found = with_intervals(cells, _RATIOS, array, draw_intervals)
         found["floor_random"] = rows.groupby("cell")["floor_random"].mean().reindex(range(len(cells))).to_numpy()
         found["n_concepts"] = found["method"].map(counted.set_index("method")["n_concepts"]).fillna(0).astype(int)
         return found[found["n_images"] > 0].reset_index(drop=True)
+
+    def ratios_by_picture(
+        self,
+        run_id: str,
+        methods: Sequence[str],
+        ks: Sequence[int],
+        lemmas: Sequence[str] = (),
+        layers: Layers = None,
+    ) -> pd.DataFrame:
+        """Returns each picture's `ratio` behind `curves`: image_id, method, k, value (raises as that does)."""
+        asked = _asked(methods, ks, lemmas)
+        with self._of_run(run_id) as (cursor, run):
+            rows = _curve_rows(cursor, run, asked, layers)
+            return values_by_picture(cursor, rows, _cells(asked), "ratio", asked | {"run_id": run["run_id"]})
 
     def by_concept(
         self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), layers: Layers = None

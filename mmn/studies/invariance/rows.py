@@ -9,6 +9,7 @@ import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.figures.wording import concepts_in_words
 from mmn.names import CROSS_IMAGE, REGION
 from mmn.store import Store
@@ -27,6 +28,14 @@ def curves(store: Store, asked: Asked) -> Rows:
     methods = view.methods or _methods(measured)
     data = store.ask(InvarianceQueries).curves(asked.run_id, methods, ks, view.concepts, view.layers)
     return Rows(data, asked.run, {"subset": concepts_in_words(view.concepts, view.layers)})
+
+
+def pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's share behind the curves (raises as `curves`)."""
+    view, measured = asked.view, _measured(store, asked, REGION)
+    ks, methods = asked.measured_ks(measured["k"].tolist()), view.methods or _methods(measured)
+    data = store.ask(InvarianceQueries).ratios_by_picture(asked.run_id, methods, ks, view.concepts, view.layers)
+    return Pictures(data, ("method", "k"), "k", "share of a noun's top units that stay", ".1%")
 
 
 def by_concept(store: Store, asked: Asked) -> Rows:

@@ -25,6 +25,7 @@ STUDY: Final = Study(
             _TAKES,
             "mmn.studies.invariance.rows:curves",
             "mmn.studies.invariance.figures:curves",
+            pictures="mmn.studies.invariance.rows:pictures",
             control="another noun of the same picture, and chance",
             table=(
                 Column("score", "method"),

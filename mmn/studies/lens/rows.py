@@ -22,6 +22,7 @@ from jaxtyping import Bool
 
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.models.geometry import Grids, serialise
 from mmn.names import ORIGINAL
 from mmn.reading.nouns import lemma_of
@@ -88,15 +89,27 @@ def nearest_result(tokens: pd.DataFrame) -> NearestResult | None:
 
 def layer_shares(store: Store, run_id: str) -> pd.DataFrame:
     """Returns layer, line (of `LINES`), mean, low, high, n (pictures); no object lines where no outlines are known."""
+    rows = shares_by_picture(store, run_id)
+    if rows.empty:
+        return pd.DataFrame(columns=["layer", "line", "mean", "low", "high", "n"])
+    return interval_table(rows, ["layer", "line"], "share")
+
+
+def pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's share behind the figure of layers."""
+    data = shares_by_picture(store, asked.run_id).rename(columns={"share": "value"})
+    return Pictures(data, ("line", "layer"), "layer", "image tokens that say the noun", ".1%")
+
+
+def shares_by_picture(store: Store, run_id: str) -> pd.DataFrame:
+    """Returns image_id, layer, line, share: what `layer_shares` is the mean of."""
     parts = [store.ask(LensQueries).noun_shares(run_id).assign(line=CAPTION)]
     places = object_places(store, run_id)
     if len(places):
         found = store.ask(LensQueries).object_shares(run_id, places)
         parts.append(found.assign(line=np.where(found["is_on"], ON_OBJECT, ELSEWHERE)))
     rows = pd.concat([part[["image_id", "layer", "line", "share"]] for part in parts])
-    if rows.empty:
-        return pd.DataFrame(columns=["layer", "line", "mean", "low", "high", "n"])
-    return interval_table(rows, ["layer", "line"], "share")
+    return rows.groupby(["image_id", "layer", "line"], as_index=False)["share"].mean()
 
 
 def object_places(store: Store, run_id: str) -> pd.DataFrame:

@@ -30,6 +30,7 @@ STUDY: Final = Study(
             (),
             "mmn.studies.lens.rows:lens_layers",
             "mmn.studies.lens.figures:noun_shares",
+            pictures="mmn.studies.lens.rows:pictures",
             control="image tokens elsewhere in the picture, where outlines are known",
             height=lambda _data: 400,
         ),

@@ -62,6 +62,22 @@ _LAYER_DISTRIBUTION = """
     ORDER BY list_position($methods, method), list_position($ks, k), layer
 """
 
+# The same of each picture: how many of its top k lie in each layer, none too. Their mean is `mean_units`.
+_LAYER_PICTURES = """
+    WITH ranks AS ({ranks}),
+    meant AS (SELECT * FROM ranks {decoded} {hidden}),
+    sizes AS (SELECT unnest($ks)::INTEGER AS k),
+    placed AS (
+        SELECT image_id, method, k, layer, sum(weight) AS n FROM meant JOIN sizes ON rank <= k GROUP BY ALL
+    ),
+    grid AS (
+        SELECT image_id, method, k, layer FROM (SELECT DISTINCT image_id, method FROM ranks),
+            sizes, (SELECT unnest(range($n_layers))::INTEGER AS layer)
+    )
+    SELECT image_id, method, k, layer, coalesce(n, 0)::DOUBLE AS value
+    FROM grid LEFT JOIN placed USING (image_id, method, k, layer)
+"""
+
 _DECODED = """SEMI JOIN (
     SELECT layer, unit FROM neuron WHERE model_fingerprint = $fingerprint AND {flag} = $interpretable
 ) USING (layer, unit)"""
@@ -152,13 +168,7 @@ class LayerQueries(GeneralityQueries):
         """
         with self._of_run(run_id) as (cursor, run):
             first, last = checked_layers(run, layers)
-            values = _selection(run, methods, ks, lemmas, variant) | {
-                "ks": list(dict.fromkeys(ks)),
-                "n_layers": run["n_layers"],
-            }
-            if interpretable is not None:
-                _require_decoded(cursor, run, words_by)
-                values |= {"fingerprint": run["model_fingerprint"], "interpretable": interpretable}
+            values = _selection(run, methods, ks, lemmas, variant) | _kind(cursor, run, ks, interpretable, words_by)
             hidden = self.hidden(run["run_id"], methods, most_general)
             counted = _ask(cursor, _LAYER_DISTRIBUTION, values, words_by, hidden)
             is_filtered = interpretable is not None or most_general is not None
@@ -167,6 +177,27 @@ class LayerQueries(GeneralityQueries):
                 counted["share"] = counted["share"].fillna(0.0)
             for method in counted.loc[counted["share"].isna(), "method"]:
                 raise self._nothing(cursor, run, method, values)
+            return counted[counted["layer"].between(first, last)].reset_index(drop=True)
+
+    def distribution_by_picture(
+        self,
+        run_id: str,
+        methods: Sequence[str],
+        ks: Sequence[int],
+        lemmas: Sequence[str] = (),
+        layers: tuple[int, int] | None = None,
+        interpretable: bool | None = None,
+        words_by: str = RAW,
+        most_general: float | None = None,
+    ) -> pd.DataFrame:
+        """Returns what `mean_units` of `distribution` is the mean of: image_id, method, k, layer, value (units of the
+        picture's top k in the layer); the same arguments and errors.
+        """
+        with self._of_run(run_id) as (cursor, run):
+            first, last = checked_layers(run, layers)
+            values = _selection(run, methods, ks, lemmas, ORIGINAL) | _kind(cursor, run, ks, interpretable, words_by)
+            hidden = self.hidden(run["run_id"], methods, most_general)
+            counted = _ask(cursor, _LAYER_PICTURES, values, words_by, hidden)
             return counted[counted["layer"].between(first, last)].reset_index(drop=True)
 
     def counts_per_image(
@@ -236,6 +267,17 @@ def _selection(
         "lemmas": list(dict.fromkeys(lemmas)),
         "max_k": max(ks),
     }
+
+
+def _kind(
+    cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], ks: Sequence[int], interpretable: bool | None, words_by: str
+) -> dict[str, Any]:
+    """What questions about layers are told besides: sizes, layers, and which kind of units."""
+    values: dict[str, Any] = {"ks": list(dict.fromkeys(ks)), "n_layers": run["n_layers"]}
+    if interpretable is None:
+        return values
+    _require_decoded(cursor, run, words_by)
+    return values | {"fingerprint": run["model_fingerprint"], "interpretable": interpretable}
 
 
 def _ask(

@@ -9,6 +9,7 @@ import pandas as pd
 from mmn.core import named_unit, unit_name
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.figures.wording import clipped, concepts_in_words, without_general
 from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, RAW
 from mmn.store import Store
@@ -18,6 +19,7 @@ from mmn.store.rankings import RankingQueries, d_experts
 from mmn.studies.scoring.budget_figures import stacked_range
 from mmn.studies.scoring.layer_figures import highest
 from mmn.studies.scoring.layer_queries import INTERPRETABLE, LayerQueries
+from mmn.view import View
 
 USUAL_SHARES: Final = (0.001, 0.003, 0.01, 0.014, 0.03, 0.05, 0.1, 0.25)  # of all units (METHODS: k)
 LAYERS_SHARE: Final = 0.014  # P1's 6,400 units of GPT-J's
@@ -30,21 +32,9 @@ def layers(store: Store, asked: Asked) -> Rows:
     Raises:
         UsageError: scores, nouns or k that the run did not store; units of a kind, and none is decoded.
     """
-    view, stored = asked.view, store.score_methods(asked.run_id)
-    methods = list(view.methods or stored)
-    if not view.control:
-        methods = [method for method in methods if method != RANDOM] or methods
-    elif RANDOM in stored and RANDOM not in methods:
-        methods.append(RANDOM)
+    view, methods = asked.view, _with_random(store, asked)
     data = store.ask(LayerQueries).distribution(
-        asked.run_id,
-        methods,
-        asked.ks((LAYERS_SHARE,)),
-        view.concepts,
-        view.layers,
-        interpretable=INTERPRETABLE.get(view.units),
-        words_by=view.words_by or RAW,
-        most_general=view.generality,
+        asked.run_id, methods, asked.ks((LAYERS_SHARE,)), view.concepts, view.layers, **_of_units(view)
     )
     by = f" by {view.words_by} rows" if view.words_by else ""
     kind = f", {view.units.replace('-', ' ')} units only{by}" if view.units in INTERPRETABLE else ""
@@ -54,6 +44,41 @@ def layers(store: Store, asked: Asked) -> Rows:
     if len({*methods} - {RANDOM}) > 1:
         words["y_max"] = highest(data, asked.run["d_mlp"], words["quantity"])
     return Rows(data, asked.run, words)
+
+
+def layers_pictures(store: Store, asked: Asked) -> Pictures:
+    """How many of each picture's top units every layer holds, whatever the chart counts.
+
+    Raises:
+        UsageError: as `layers`; the chart counts distinct units of all pictures, which no picture has a part of.
+    """
+    view = asked.view
+    if (view.quantity or "per-picture") != "per-picture":
+        raise UsageError("distinct units are of all pictures together: give --quantity per-picture")
+    data = store.ask(LayerQueries).distribution_by_picture(
+        asked.run_id,
+        _with_random(store, asked),
+        asked.ks((LAYERS_SHARE,)),
+        view.concepts,
+        view.layers,
+        **_of_units(view),
+    )
+    return Pictures(data, ("method", "k", "layer"), "layer", "units of a picture's top k", ".2f")
+
+
+def _with_random(store: Store, asked: Asked) -> list[str]:
+    """The scores asked for, all where none are; the random ones as their control, unless that is not wanted."""
+    view, stored = asked.view, store.score_methods(asked.run_id)
+    methods = list(view.methods or stored)
+    if not view.control:
+        return [method for method in methods if method != RANDOM] or methods
+    return [*methods, RANDOM] if RANDOM in stored and RANDOM not in methods else methods
+
+
+def _of_units(view: View) -> dict[str, Any]:
+    """Which units are counted."""
+    kind = INTERPRETABLE.get(view.units)
+    return {"interpretable": kind, "words_by": view.words_by or RAW, "most_general": view.generality}
 
 
 def comparison(store: Store, asked: Asked) -> Rows:

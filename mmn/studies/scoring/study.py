@@ -23,6 +23,7 @@ STUDY: Final = Study(
             ("methods", "ks", "shares", "concepts", "layers", "quantity", "units", "generality", "words_by", "control"),
             f"{_HERE}.rows:layers",
             f"{_HERE}.layer_figures:layer_distribution",
+            pictures=f"{_HERE}.rows:layers_pictures",
             control="random units, as many for each picture",
             height=lambda _data: 420,
             panels="method",

@@ -5,14 +5,15 @@ shuffled pairing of pictures and units as control. Means over concepts, then pic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.statistics.intervals import ANYWHERE, draw_intervals
 from mmn.statistics.many_tests import marked, sign_flip
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, with_intervals
+from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
 from mmn.store.reader import Reader
 
 _VALUES: Final = ("value", "control", "control_blank", "difference")
@@ -71,19 +72,9 @@ class SensitivityQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured; layers that the model does not have.
         """
-        asked = {"methods": distinct(methods), "metrics": distinct(metrics), "lemmas": distinct(lemmas)}
         with self._of_run(run_id) as (cursor, run):
-            led, values = led_by(run, layers)
-            rows = cursor.sql(_SENSITIVITY.format(led=led), params=asked | values | {"run_id": run["run_id"]}).df()
-        if rows.empty:
-            of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
-            of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
-            raise UsageError(
-                f"run {run['run_id']} has no sensitivity of {', '.join(methods) or 'any method'} by "
-                f"{', '.join(metrics) or 'any metric'}{of}: "
-                f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
-            )
-        cells = pd.DataFrame([(m, q) for m in asked["methods"] for q in asked["metrics"]], columns=["method", "metric"])
+            rows = _rows(cursor, run, methods, metrics, lemmas, layers)
+        cells = _cells(methods, metrics)
         array = by_picture(rows, _VALUES, len(cells))
         found = with_intervals(cells, _VALUES, array, draw_intervals, {"difference": ANYWHERE})
         found["n"] = rows.groupby("cell")["n"].sum().reindex(range(len(cells)), fill_value=0).to_numpy()
@@ -91,3 +82,46 @@ class SensitivityQueries(Reader):
         found = found.assign(p=[sign_flip(of) for of in difference])
         found = found[found["n_images"] > 0].reset_index(drop=True)
         return marked(found, found["p"].to_numpy(dtype=float))
+
+    def by_picture(
+        self,
+        run_id: str,
+        methods: Sequence[str],
+        metrics: Sequence[str],
+        lemmas: Sequence[str] = (),
+        layers: tuple[int, int] | None = None,
+    ) -> pd.DataFrame:
+        """Returns each picture's `value` behind `summary`: image_id, method, metric, value (raises as that does)."""
+        asked = {"lemmas": distinct(lemmas)}
+        with self._of_run(run_id) as (cursor, run):
+            rows = _rows(cursor, run, methods, metrics, lemmas, layers)
+            return values_by_picture(cursor, rows, _cells(methods, metrics), "value", asked | {"run_id": run["run_id"]})
+
+
+def _rows(
+    cursor: duckdb.DuckDBPyConnection,
+    run: dict[str, Any],
+    methods: Sequence[str],
+    metrics: Sequence[str],
+    lemmas: Sequence[str],
+    layers: tuple[int, int] | None,
+) -> pd.DataFrame:
+    """The values of numbered pictures and cells."""
+    led, values = led_by(run, layers)
+    asked = {"methods": distinct(methods), "metrics": distinct(metrics), "lemmas": distinct(lemmas)}
+    rows = cursor.sql(_SENSITIVITY.format(led=led), params=asked | values | {"run_id": run["run_id"]}).df()
+    if rows.empty:
+        of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
+        of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
+        raise UsageError(
+            f"run {run['run_id']} has no sensitivity of {', '.join(methods) or 'any method'} by "
+            f"{', '.join(metrics) or 'any metric'}{of}: "
+            f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
+        )
+    return rows
+
+
+def _cells(methods: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """A row for each method and metric, as the question numbers them."""
+    pairs = [(method, metric) for method in distinct(methods) for metric in distinct(metrics)]
+    return pd.DataFrame(pairs, columns=["method", "metric"])

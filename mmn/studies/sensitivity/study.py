@@ -22,6 +22,7 @@ STUDY: Final = Study(
             ("methods", "metric", "concepts", "layers"),
             "mmn.studies.sensitivity.rows:sensitivity",
             "mmn.studies.sensitivity.figures:sensitivity",
+            pictures="mmn.studies.sensitivity.rows:pictures",
             control="words of another picture's units",
             table=(
                 Column("measure", "metric", words="mmn.figures.wording:metric_words"),

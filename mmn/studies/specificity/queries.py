@@ -19,7 +19,7 @@ from mmn.errors import UsageError
 from mmn.names import FOUND, HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.statistics.intervals import draw_intervals
 from mmn.statistics.many_tests import marked, sign_flip
-from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, with_intervals
+from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, values_by_picture, with_intervals
 from mmn.store.reader import Reader
 
 _METHODS: Final = "SELECT DISTINCT method FROM specificity WHERE run_id = $run_id"
@@ -116,6 +116,9 @@ _ALONE: Final = f"""
     )
     SELECT count(*) FROM nouns SEMI JOIN said USING (lemma)
 """  # noqa: S608 - no user's words
+
+_OF_HIGHEST: Final[Mapping[str, Sequence[Any]]] = {"selection": FOUND, "is_control": (False, True)}
+_OF_SHARES: Final[Mapping[str, Sequence[Any]]] = {**_OF_HIGHEST, "is_own": (True, False)}
 
 
 class SpecificityQueries(Reader):
@@ -235,8 +238,7 @@ class SpecificityQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        kinds = {"selection": FOUND, "is_control": (False, True), "is_own": (True, False)}
-        return self._summarised(run_id, _SUMMARY, methods, lemmas, layers, _cells(methods, kinds))
+        return self._summarised(run_id, _SUMMARY, methods, lemmas, layers, _cells(methods, _OF_SHARES))
 
     def highest_for_own_noun(
         self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
@@ -251,8 +253,32 @@ class SpecificityQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        kinds = {"selection": FOUND, "is_control": (False, True)}
-        return self._summarised(run_id, _HIGHEST, methods, lemmas, layers, _cells(methods, kinds))
+        return self._summarised(run_id, _HIGHEST, methods, lemmas, layers, _cells(methods, _OF_HIGHEST))
+
+    def shares_by_picture(
+        self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
+    ) -> pd.DataFrame:
+        """Returns each picture's share behind `summary`: image_id, method, selection, is_control, is_own, value."""
+        return self._by_picture(run_id, _SUMMARY, methods, lemmas, layers, _cells(methods, _OF_SHARES))
+
+    def highest_by_picture(
+        self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
+    ) -> pd.DataFrame:
+        """Returns each picture's share behind `highest_for_own_noun`: as `shares_by_picture`, without is_own."""
+        return self._by_picture(run_id, _HIGHEST, methods, lemmas, layers, _cells(methods, _OF_HIGHEST))
+
+    def _by_picture(
+        self,
+        run_id: str,
+        question: str,
+        methods: Sequence[str],
+        lemmas: Sequence[str],
+        layers: tuple[int, int] | None,
+        cells: pd.DataFrame,
+    ) -> pd.DataFrame:
+        with self._of_run(run_id) as (cursor, run):
+            rows = _rows(cursor, run, question, methods, lemmas, layers)
+            return values_by_picture(cursor, rows, cells, "share", _asked(run, methods, lemmas, layers))
 
     def _summarised(
         self,
@@ -264,16 +290,28 @@ class SpecificityQueries(Reader):
         cells: pd.DataFrame,
     ) -> pd.DataFrame:
         with self._of_run(run_id) as (cursor, run):
-            asked = _asked(run, methods, lemmas, layers) | {"selections": list(FOUND)}
-            rows = cursor.sql(question, params=asked).df()
-        if rows.empty:
-            raise _nothing(run, " or ".join(methods), "the chosen nouns and layers")
+            rows = _rows(cursor, run, question, methods, lemmas, layers)
         found = with_intervals(cells, ["share"], by_picture(rows, ["share"], len(cells)), draw_intervals)
         by_cell = rows.groupby("cell")
         found["n"] = by_cell["n"].sum().reindex(range(len(cells)), fill_value=0).to_numpy()
         if "chance" in rows:
             found["chance"] = by_cell["chance"].mean().reindex(range(len(cells))).to_numpy()
         return found[found["n_images"] > 0].reset_index(drop=True)
+
+
+def _rows(
+    cursor: duckdb.DuckDBPyConnection,
+    run: dict[str, Any],
+    question: str,
+    methods: Sequence[str],
+    lemmas: Sequence[str],
+    layers: tuple[int, int] | None,
+) -> pd.DataFrame:
+    """The shares of numbered pictures and cells."""
+    rows = cursor.sql(question, params=_asked(run, methods, lemmas, layers) | {"selections": list(FOUND)}).df()
+    if rows.empty:
+        raise _nothing(run, " or ".join(methods), "the chosen nouns and layers")
+    return rows
 
 
 def _cells(methods: Sequence[str], kinds: Mapping[str, Sequence[Any]]) -> pd.DataFrame:

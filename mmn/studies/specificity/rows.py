@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
+from mmn.figures.pairing import Pictures
 from mmn.figures.wording import clipped, concepts_in_words, in_layers
 from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.store import Store
@@ -52,6 +53,25 @@ def highest_for_own_noun(store: Store, asked: Asked) -> Rows:
     methods = view.methods or queries.methods(asked.run_id)
     data = queries.highest_for_own_noun(asked.run_id, methods, view.concepts, view.layers)
     return Rows(data, _with_lone_nouns(queries, asked), {"subset": _subset(asked)})
+
+
+def summary_pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's mean share behind the summary (raises as `specificity_summary`)."""
+    return _pictures(store, asked, store.ask(SpecificityQueries).shares_by_picture, ("is_own",), "mean share", ".3f")
+
+
+def highest_pictures(store: Store, asked: Asked) -> Pictures:
+    """Each picture's share of units that are highest for their own noun (raises as `highest_for_own_noun`)."""
+    return _pictures(store, asked, store.ask(SpecificityQueries).highest_by_picture, (), "own noun highest", ".1%")
+
+
+def _pictures(
+    store: Store, asked: Asked, query: Callable[..., Any], more: tuple[str, ...], what: str, form: str
+) -> Pictures:
+    view = asked.view
+    methods = view.methods or store.ask(SpecificityQueries).methods(asked.run_id)
+    data = query(asked.run_id, methods, view.concepts, view.layers)
+    return Pictures(data, ("method", "selection", "is_control", *more), "method", what, form)
 
 
 def _of_picture(store: Store, asked: Asked, method: str, selection: str) -> Rows:

@@ -40,6 +40,7 @@ STUDY: Final = Study(
             ("methods", "concepts", "layers"),
             "mmn.studies.specificity.rows:specificity_summary",
             "mmn.studies.specificity.figures:specificity_summary",
+            pictures="mmn.studies.specificity.rows:summary_pictures",
             control="random units of the same layers; for units chosen on the picture itself the null of that choice",
             table=(
                 Column("score", "method"),
@@ -57,6 +58,7 @@ STUDY: Final = Study(
             ("methods", "concepts", "layers"),
             "mmn.studies.specificity.rows:highest_for_own_noun",
             "mmn.studies.specificity.figures:highest_for_own_noun",
+            pictures="mmn.studies.specificity.rows:highest_pictures",
             control="random units of the same layers; for units chosen on the picture itself the null of that choice",
             table=(
                 Column("score", "method"),

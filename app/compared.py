@@ -1,0 +1,56 @@
+"""The second run that every figure is shown beside (`?compare=`): chosen in the sidebar, read by `app.charts`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, state
+from app.text import plain
+from mmn.errors import UsageError
+from mmn.names import ORIGINAL
+from mmn.store.pictures import PictureQueries
+
+NONE: Final = "no other run"
+HELP: Final = (
+    "Every figure of this run (A) is shown beside the same figure of another one (B), on the same scales; where both "
+    "hold the same pictures, with their difference picture by picture."
+)
+
+
+def picker(runs: pd.DataFrame) -> None:
+    """The choice of a second run, for all pages; nothing where there is but one."""
+    chosen = st.session_state.get("run")
+    labels = [label for row in runs.to_dict("records") if (label := state.run_label(row)) != chosen]
+    if chosen is None or not labels:
+        st.session_state.pop("compare", None)
+        return
+    if st.session_state.get("compare", NONE) not in (NONE, *labels):
+        del st.session_state["compare"]  # it was deleted, or is the first one now
+    state.tidy_address({"compare": lambda text: state.find_label(labels, text)})
+    st.selectbox("Beside it", [NONE, *labels], key="compare", bind="query-params", help=HELP)
+
+
+def run_id() -> str:
+    """The second run's id as its label says it, "" for none."""
+    label = st.session_state.get("compare", NONE)
+    return "" if label == NONE else str(label).split()[-1]
+
+
+def caption(picture: dict[str, Any]) -> None:
+    """What the second run's model says of the same picture."""
+    other = run_id()
+    if not other:
+        return
+    try:
+        said = resources.store().ask(PictureQueries).picture(other, picture["image_id"])
+    except UsageError:
+        st.caption(f"Run {plain(other)} (B) does not hold this picture.")
+        return
+    concepts = resources.store().ask(PictureQueries).concepts(other, said["image_id"])
+    own = concepts[(concepts["variant"] == ORIGINAL) & concepts["target_at"].isna()]
+    nouns = ", ".join(f"{plain(row['noun'])} {row['prob']:.2f}" for row in own.to_dict("records"))
+    st.markdown(f"B, run {plain(other)}: “{plain(said['text'] or 'no caption')}”")
+    st.caption(f"Its nouns, with their probability: {nouns or 'none'}")
