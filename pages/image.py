@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import budget_panel, filters, links, looks, nouns, picture_strip, resources, unit_tables, widgets
+from app.picture import mount, multiples, second, written_by
 from app.text import plain
 from mmn.store.pictures import PictureQueries
 
@@ -35,10 +36,14 @@ def page() -> None:
                 looks.show(run, picture, "", pd.DataFrame(columns=["layer", "unit", "iou"]), None)
             return
         said = nouns.pick(concepts)
-        ranked, unit = ranking(run, picture, said["noun"])
+        ranked, unit, method = ranking(run, picture, said["noun"])
     with left:
         looks.show(run, picture, said["noun"], ranked, unit)
         links.lens_link(run, picture["image_id"])
+    token = mount.token_of_address()
+    if token is not None:
+        written_by.show(run, picture, token)
+    multiples.show(run, picture, said["noun"], method, second.of_view(run))
     budget_panel.show(run, picture, concepts, said["noun"])
 
 
@@ -56,8 +61,8 @@ def filtered(run: dict[str, Any]) -> pd.DataFrame:
     return resources.store().ask(PictureQueries).pictures(run["run_id"], lemmas, only_unreferenced=only)
 
 
-def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd.DataFrame, Any]:
-    """The noun's units by the chosen score, and the one whose row is selected."""
+def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd.DataFrame, Any, str]:
+    """The noun's units by the chosen score, the one whose row is selected, and that score."""
     store = resources.store()
     method = filters.ranking_picker(store.score_methods(run["run_id"]))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -80,13 +85,13 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str) -> tuple[pd
     if rows.empty:
         hidden = "" if most_general is None else " that the filter of general units leaves"
         st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}{hidden}.")
-        return rows, None
+        return rows, None, method
     unit = unit_tables.ranked_table(rows, run, f"units-{picture['image_id'][:8]}-{noun}-{method}-{sign}")
     missing = "" if rows["tokens"].notna().any() else " What they write is known after " + widgets.annotate(run) + "."
     bottom = "" if has_bottom else " Suppressors were not kept (`--bottom-k`)."
     general = filters.told_generality(run, method)
     st.caption(f"Select a row to see where that unit looks. {general}{missing}{bottom}")
-    return rows, unit
+    return rows, unit, method
 
 
 page()
