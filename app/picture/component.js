@@ -273,12 +273,19 @@ class Panel {
     const acts = { "+": STEP, "=": STEP, "-": 1 / STEP };
     const arrow = ARROWS[event.key];
     if (event.key === "Escape" || event.key === "0") root.moveTo(WHOLE);
-    else if (acts[event.key]) root.times(acts[event.key]);
+    else if (acts[event.key]) this.nearTo(event.target.dataset?.token, acts[event.key]);
     else if (arrow && this.tokens.size) this.step(event.target.dataset?.token, arrow);
     else if (arrow) this.shift(arrow);
     else return;
     event.preventDefault();
     event.stopPropagation();
+  }
+
+  /** Zooms towards a token, or where one is. */
+  nearTo(token, factor) {
+    const found = this.tokens.get(String(token));
+    this.root.times(factor, ...(found ? [found.x / PARTS, found.y / PARTS] : []));
+    if (found) this.reveal(found);
   }
 
   /** The nearest token in the arrow's direction; what is straight ahead counts as nearer. */

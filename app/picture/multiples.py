@@ -20,7 +20,7 @@ from mmn.store.rankings import d_experts
 from mmn.units.heat_maps import OPACITY
 
 MOST: Final = 10
-SIDE: Final = 300  # pixels of a small picture's longer side
+SIDE: Final = 256  # pixels of a small picture's longer side; three in a row of a window of 1280
 QUALITY: Final = 80
 
 

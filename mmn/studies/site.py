@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import html
+import itertools
 import re
 import shutil
 import sys
@@ -191,7 +192,7 @@ def _markdown(text: str) -> str:
         raise UsageError("the site needs markdown-it-py: pip install -r requirements-dev.txt") from error
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
-    for heading, inline in zip(tokens, tokens[1:], strict=False):
+    for heading, inline in itertools.pairwise(tokens):
         if heading.type == "heading_open":
             heading.attrSet("id", _anchor(inline.content))
     for token in tokens:
