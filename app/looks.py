@@ -21,7 +21,7 @@ from mmn.store.pictures import PictureQueries
 from mmn.units.heat_maps import OPACITY, PERCENTILE
 
 MOST_AVERAGED: Final = 10
-SMALL_SIDE: Final = 168  # pixels, six in a row of a window of 1280
+SMALL_SIDE: Final = 152  # pixels, five in a row of a window of 1280
 _OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects", "iou_random": "random units"}
 
 

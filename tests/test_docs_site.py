@@ -32,10 +32,10 @@ class Page(HTMLParser):
         self.ids: set[str] = set()
         self.feed(path.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - its base's name
         given = dict(attrs)
         self.addresses += [value for name in ("href", "src") if (value := given.get(name))]
-        self.ids |= {value for name in ("id",) if (value := given.get(name))}
+        self.ids |= {value for value in (given.get("id"),) if value}
 
 
 @pytest.fixture(scope="module")

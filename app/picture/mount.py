@@ -12,7 +12,7 @@ from typing import Any, Final
 import streamlit as st
 
 from app.picture.panels import Panel, payload
-from mmn.view import SPELLINGS, View
+from mmn.view import View
 
 HERE: Final = Path(__file__).parent
 KEPT: Final = ("zoom", "token")  # parameters of an address that are of one picture
@@ -53,7 +53,7 @@ def forget() -> None:
 @st.fragment
 def _mounted(sent: dict[str, Any], key: str) -> None:
     view = looked_at()
-    zoom = "" if view.zoom is None else SPELLINGS["zoom"].kind.write(view.zoom)
+    (zoom,) = view.to_address().get("zoom", [""])
     found = _COMPONENT(
         key=key,
         data=sent | {"zoom": zoom, "token": view.token},
