@@ -37,10 +37,8 @@ def test_places_are_one_array_cut_off_at_the_picture_s_edges():
 def test_pictures_of_any_shape_travel_small_and_say_that_they_have_no_places(tmp_path, size):
     pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    if min(size) < 8:  # no such file is scored; the component takes it all the same
-        image = Image.open(tmp_path / "one.png")
-    else:
-        image = displayed(str(tmp_path / "one.png"), "x" * 8)
+    file = str(tmp_path / "one.png")
+    image = Image.open(file).copy() if min(size) < 8 else displayed(file, "x" * 8)  # files so small are not scored
     sent = payload([Panel(image, "noise")])
     assert sent["grids"] == []
     assert sent["note"] == NO_PLACES
