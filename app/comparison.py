@@ -24,7 +24,7 @@ def show(run: dict[str, Any], methods: Sequence[str], view: View) -> None:
     """
     if len(methods) < 2:
         return
-    if not st.toggle("Do two scores name the same units?", key="compare", bind="query-params"):
+    if not st.toggle("Do two scores name the same units?", key="agreement", bind="query-params"):
         return
     lemmas = view.concepts
     if view.layers or view.generality is not None:

@@ -46,10 +46,10 @@ def lens_link(run: dict[str, Any], image_id: str) -> None:
     st.page_link(LENS, label="What its image tokens say", icon=":material/search:", query_params=address)
 
 
-def go_to_image(image_id: str, noun: str) -> NoReturn:
-    """Opens a picture of the run that is chosen already, from another page."""
+def go_to_image(image_id: str, noun: str, token: int | None = None) -> NoReturn:
+    """Opens a picture of the run that is chosen already, from another page; asked about one of its image tokens."""
     st.session_state.pop("noun", None)  # else the noun chosen last would win over the address
-    st.switch_page(IMAGE, query_params=View(image=image_id[:ID_LENGTH], noun=noun).to_address())
+    st.switch_page(IMAGE, query_params=View(image=image_id[:ID_LENGTH], noun=noun, token=token).to_address())
 
 
 def _url(page: str, view: View) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import links, pictures, resources, widgets
+from app import links, pictures, resources, state, widgets
+from app.picture import mount, said
+from app.picture.panels import Panel, Places
 from app.text import plain
 from mmn.core import Neuron
 from mmn.errors import ImageError
@@ -18,6 +21,7 @@ from mmn.store.pictures import PictureQueries
 from mmn.units.heat_maps import OPACITY, PERCENTILE
 
 MOST_AVERAGED: Final = 10
+SMALL_SIDE: Final = 152  # pixels, five in a row of a window of 1280
 _OVERLAPS: Final = {"iou": "with “NOUN”", "iou_other": "with other objects", "iou_random": "random units"}
 
 
@@ -40,28 +44,36 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
     units = [Neuron(int(row.layer), int(row.unit)) for row in ranked.itertuples()]
     found = resources.store().ask(PictureQueries).looks(run["run_id"], picture["image_id"], units)
     grids = resources.store().ask(PictureQueries).grid(run["run_id"], picture["image_id"])
+    size = (picture["width"], picture["height"])
+    places = None if grids is None else Places(grids, size, said.of_tokens(run["run_id"], picture["image_id"]))
+    plain_panel = Panel(image, picture["text"] or "the picture", places=places)
     if grids is None or found.empty:
-        place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
+        _mount(place, plain_panel)
         st.caption(_why_not(run, len(ranked)))
         return
     rows = _shown_rows(found, units, chosen)
     if rows.empty:
-        place.image(pictures.as_webp(image), alt=picture["text"] or "the picture")
+        _mount(place, plain_panel)
         st.caption(
             f"Where {plain(chosen or units[0])} looks was not kept: "
             "`mmn annotate` looks at the first units of each noun only."
         )
         return
     opacity, is_outlined = _controls()
-    size = (picture["width"], picture["height"])
     look = pictures.look_at(image, grids, size, list(rows["activations"]))
     whose = str(chosen) if chosen else _of_top(len(rows))
     drawn = look.shown(opacity, is_outlined) if opacity or is_outlined else image
-    place.image(pictures.as_webp(drawn), alt=f"Where {whose} looks")
+    means = tuple(np.mean(np.stack(list(rows["activations"])), axis=0))
+    _mount(place, Panel(drawn, f"Where {whose} looks", "", places, f"activation of {whose}", means))
     pictures.legend(*look.range, f"activation of {whose}")
     _ious(run, picture, noun, ranked, rows, grids)
     if chosen:
         links.neuron_link(run, chosen)
+
+
+def _mount(place: Any, panel: Panel) -> None:
+    with place:
+        mount.show([panel], "one")
 
 
 def _shown_rows(found: pd.DataFrame, units: Sequence[Neuron], chosen: Neuron | None) -> pd.DataFrame:
@@ -73,7 +85,10 @@ def _shown_rows(found: pd.DataFrame, units: Sequence[Neuron], chosen: Neuron | N
     most = min(MOST_AVERAGED, (*in_order, False).index(False))  # without gaps: the top units are meant
     if most < 2:
         return found.head(most)
-    return found.head(st.slider("Top units, averaged", 1, most, 1, key="averaged", help="Or select a unit's row."))
+    state.tidy_address({"averaged": lambda text: text if text in map(str, range(1, most + 1)) else None})
+    help_ = "Or select a unit's row."
+    n = st.slider("Top units, averaged", 1, most, 1, key="averaged", bind="query-params", help=help_)
+    return found.head(n)
 
 
 def _controls() -> tuple[float, bool]:
@@ -120,21 +135,24 @@ def _why_not(run: dict[str, Any], n_ranked: int) -> str:
     )
 
 
-def small_looks(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, Any]]) -> tuple[list[bytes | None], int]:
-    """A small picture for each of `rows` (image_id, source) under the unit's map, None where that is not known; and
-    for how many it is.
+def small_panels(run: dict[str, Any], neuron: Neuron, rows: Sequence[dict[str, Any]]) -> tuple[list[Panel], int]:
+    """A small picture for each of `rows` (image_id, source, text, note) under the unit's map, plain where that is not
+    known; and for how many it is. Their keys are the image_ids, their titles the notes.
     """
     known = resources.store().ask(NeuronQueries).looks(run["run_id"], neuron, [row["image_id"] for row in rows])
-    small = [_small_look(row["source"], row["image_id"], known.get(row["image_id"])) for row in rows]
-    return small, sum(one is not None for one in small)
+    return [_small_panel(run, neuron, row, known.get(row["image_id"])) for row in rows], len(known)
 
 
-def _small_look(source: str, image_id: str, known: UnitLook | None) -> bytes | None:
-    if known is None:
-        return None
+def _small_panel(run: dict[str, Any], neuron: Neuron, row: dict[str, Any], known: UnitLook | None) -> Panel:
+    told = {"alt": row["text"] or "the picture", "title": row["note"], "key": row["image_id"]}
     try:
-        image = pictures.opened_tile(source, image_id)
+        image = pictures.opened_tile(row["source"], row["image_id"], SMALL_SIDE)
     except ImageError:
-        return None
+        return Panel(pictures.missing_tile(), **told)
+    if known is None:
+        return Panel(image, **told)
     look = pictures.look_at(image, known.grids, known.size, [known.activations])
-    return pictures.as_webp(look.shown(OPACITY, is_outlined=False))
+    places = Places(known.grids, known.size, said.of_tokens(run["run_id"], row["image_id"]))
+    drawn = look.shown(OPACITY, is_outlined=False)
+    values = tuple(known.activations)
+    return Panel(drawn, places=places, measure=f"activation of {neuron}", values=values, quality=80, **told)

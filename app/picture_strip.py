@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import links, pictures, resources
+from app.picture import mount
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.store.pictures import PictureQueries
@@ -38,5 +39,6 @@ def show(run: dict[str, Any], found: pd.DataFrame, picture: dict[str, Any] | Non
         for name in ("noun", "word"):  # of the picture before
             st.session_state.pop(name, None)
             st.query_params.pop(name, None)
+        mount.forget()
         st.query_params["image"] = clicked[: links.ID_LENGTH]
         st.rerun()

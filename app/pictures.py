@@ -113,9 +113,14 @@ def thumbnail_of(source: str, image_id: str, side: int = THUMBNAIL_SIDE) -> byte
     return thumbnail(source, side)
 
 
-def opened_tile(source: str, image_id: str) -> Image.Image:
+def opened_tile(source: str, image_id: str, side: int = TILE_SIDE) -> Image.Image:
     """The picture of a tile, to be drawn on."""
-    return Image.open(io.BytesIO(thumbnail_of(source, image_id, TILE_SIDE))).convert("RGB")
+    return Image.open(io.BytesIO(thumbnail_of(source, image_id, side))).convert("RGB")
+
+
+def missing_tile() -> Image.Image:
+    """A grey tile for a picture whose file is gone."""
+    return Image.new("RGB", (104, 104), "#9aa3a8")
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -167,9 +172,9 @@ def legend(low: float, high: float, words: str) -> None:
     )
 
 
-def as_webp(image: Image.Image) -> bytes:
+def as_webp(image: Image.Image, quality: int = 88) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=88, method=1)
+    image.save(buffer, "WEBP", quality=quality, method=1)
     return buffer.getvalue()
 
 
@@ -191,8 +196,7 @@ def _tile(row: dict[str, Any], key: str, is_chosen: bool) -> bool:
 
 @st.cache_data(show_spinner=False)
 def _missing() -> bytes:
-    """A grey tile for a picture whose file is gone."""
-    return as_webp(Image.new("RGB", (104, 104), "#9aa3a8"))
+    return as_webp(missing_tile())
 
 
 def _times(axis: Axis, scale: float) -> Axis:

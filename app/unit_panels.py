@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, filters, links, looks, pictures, resources, state, unit_tables, widgets
+from app.picture import mount
 from app.text import plain
 from mmn.core import Neuron, unit_name
 from mmn.figures.wording import clipped, counted
@@ -18,6 +19,7 @@ from mmn.store.rankings import d_experts
 from mmn.view import View
 
 N_PICTURES: Final = 12
+HOW: Final = "Point at an image token; click it to ask there what wrote it. Ctrl and wheel zoom, Escape shows all."
 
 
 def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any], rows: str) -> None:
@@ -81,9 +83,10 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     if found.empty:
         st.caption(f"{plain(method)} keeps it for no noun.")
         return
-    small, n_known = looks.small_looks(run, neuron, found.to_dict("records"))
     notes = [f"{clipped(row.noun, 40)}, rank {row.rank:,}" for row in found.itertuples()]
-    clicked = pictures.tiles(found.assign(tile=small, note=notes), "strongest")
+    found = found.assign(note=notes)
+    panels, n_known = looks.small_panels(run, neuron, found.to_dict("records"))
+    clicked, token = mount.show(panels, "strongest", HOW) if n_known else (pictures.tiles(found, "strongest"), None)
     maps = (
         f"Bright: where {neuron} is most active, each picture on its own scale."
         if n_known
@@ -92,9 +95,10 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     some = (
         " Plain pictures: not looked at, as it is not among the noun's first units." if 0 < n_known < len(found) else ""
     )
-    st.caption(f"{counted(len(found), 'picture')}, by {plain(method)}; click one for its units. {maps}{some}")
+    what = "a title" if n_known else "one"
+    st.caption(f"{counted(len(found), 'picture')}, by {plain(method)}; click {what} for its units. {maps}{some}")
     if clicked:
-        links.go_to_image(clicked, str(found.set_index("image_id").loc[clicked, "noun"]))
+        links.go_to_image(clicked, str(found.set_index("image_id").loc[clicked, "noun"]), token)
 
 
 def concepts(run: dict[str, Any], neuron: Neuron, method: str) -> None:

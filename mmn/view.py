@@ -28,6 +28,8 @@ NOUNS: Final = ("all", "first")
 MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost", "share", "perplexity", "perplexity-captions")
 AGAINST: Final = ("sigma", "k", "factor")
 FOUND_ON: Final = ("another", "same")
+MOST_ZOOM: Final = 16
+Zoom = tuple[float, float, float]  # times, and what of the picture is in the middle, as shares of width and height
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ def _neuron(text: str) -> Neuron | UnitOfExpert:
         raise ValueError(str(error)) from error
 
 
+def _zoom(text: str) -> Zoom:
+    found = re.fullmatch(r"(\d{1,2}(?:\.\d{1,6})?)@(\d(?:\.\d{1,6})?),(\d(?:\.\d{1,6})?)", text.strip(), re.ASCII)
+    times, x, y = map(float, found.groups()) if found else (0.0, 0.0, 0.0)
+    if not (1 <= times <= MOST_ZOOM and x <= 1 and y <= 1):
+        raise ValueError(f"give TIMES@X,Y: from 1 to {MOST_ZOOM} times, its middle as shares of the picture")
+    return times, x, y
+
+
 def _yes_no(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError("give true or false")
@@ -130,6 +140,8 @@ SHARE: Final = Kind(_share, lambda share: f"{share:.12g}", "S,S")
 SHARE_OF_NOUNS: Final = Kind(_share, lambda share: f"{share:.12g}", "S")
 LAYERS: Final = Kind(_range, lambda pair: f"{pair[0]}-{pair[1]}", "FIRST-LAST")
 NEURON: Final = Kind(_neuron, metavar="L14.u2019")
+TOKEN: Final = Kind(_number(0), metavar="N")
+ZOOM: Final = Kind(_zoom, lambda zoom: "{:.6g}@{:.6g},{:.6g}".format(*zoom), "TIMES@X,Y")
 YES: Final = Kind(_yes_no, lambda yes: str(yes).lower())
 _QUANTITY: Final = _one_of(QUANTITIES, {"count": "distinct", "per picture": "per-picture"}, ("count",))
 _KIND_OF_UNITS: Final = _one_of(UNITS, {"not interpretable": "not-interpretable"})
@@ -255,6 +267,12 @@ class View:
     compare: str = _spelled(
         "", Kind(_last_word, metavar="RUN"), "a second run beside the first, on the same scales; of any figure"
     )
+    token: int | None = _spelled(None, TOKEN, "of a page's picture: the image token that is asked about, from 0")
+    zoom: Zoom | None = _spelled(  # noqa: RUF009
+        None, ZOOM, "of a page's picture: how near it is, and its middle"
+    )
+    averaged: int | None = _spelled(None, COUNT, "of a page's picture: the top units that its map is of; default 1")
+    beside: int | None = _spelled(None, COUNT, "of a page's picture: so many top units one beside the other")
 
     def given(self) -> tuple[str, ...]:
         """The names of the fields that were chosen."""

@@ -22,6 +22,7 @@ from app import (
     unit_tables,
     widgets,
 )
+from app.picture import mount, multiples, second, written_by
 from app.text import plain
 from mmn.store.pictures import PictureQueries
 from mmn.view import View
@@ -51,10 +52,14 @@ def page() -> None:
                 looks.show(run, picture, "", pd.DataFrame(columns=["layer", "unit", "iou"]), None)
             return
         said = nouns.pick(concepts)
-        ranked, unit = ranking(run, picture, said["noun"], asked)
+        ranked, unit, method = ranking(run, picture, said["noun"], asked)
     with left:
         looks.show(run, picture, said["noun"], ranked, unit)
         links.lens_link(run, picture["image_id"])
+    token = mount.token_of_address()
+    if token is not None:
+        written_by.show(run, picture, token)
+    multiples.show(run, picture, said["noun"], method, second.of_view(run))
     budget_panel.show(run, picture, concepts, said["noun"])
 
 
@@ -80,8 +85,8 @@ def filtered(run: dict[str, Any]) -> tuple[pd.DataFrame, View]:
     return found, View(run["run_id"], (method,), generality=most_general, words_by=words_by)
 
 
-def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str, asked: View) -> tuple[pd.DataFrame, Any]:
-    """The noun's units by the chosen score, and the one whose row is selected."""
+def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str, asked: View) -> tuple[pd.DataFrame, Any, str]:
+    """The noun's units by the chosen score, the one whose row is selected, and that score."""
     store = resources.store()
     (method,), most_general, words_by = asked.methods, asked.generality, asked.words_by
     filters.define(method)
@@ -101,14 +106,14 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str, asked: View
     if rows.empty:
         hidden = "" if most_general is None else " that the filter of general units leaves"
         st.caption(f"This run kept no {plain(sign.lower())} of “{plain(noun)}” by {plain(method)}{hidden}.")
-        return rows, None
+        return rows, None, method
     unit = unit_tables.ranked_table(rows, run, f"units-{picture['image_id'][:8]}-{noun}-{method}-{sign}")
     unit_sets.save(run, rows, {"method": method, "noun": noun, "image": str(picture["image_id"])}, f"image-{sign}")
     missing = "" if rows["tokens"].notna().any() else " What they write is known after " + widgets.annotate(run) + "."
     bottom = "" if has_bottom else " Suppressors were not kept (`--bottom-k`)."
     general = filters.told_generality(run, method)
     st.caption(f"Select a row to see where that unit looks. {general}{missing}{bottom}")
-    return rows, unit
+    return rows, unit, method
 
 
 page()

@@ -20,6 +20,7 @@ from app import (
     state,
     study_page,
 )
+from app.picture import mount, said, written_by
 from app.text import plain
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn
@@ -70,13 +71,16 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
     values = of_noun["prob"].to_numpy(np.float64) if len(of_noun) else best
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     with row.container(width=420):
-        image_words.show(run["run_id"], picture, words, list(values))
         measure = "cosine of the nearest word" if layer is None else f"probability of {noun}"
+        image_words.show(run["run_id"], picture, words, list(values), measure)
         pictures.legend(0.0, 1.0, f"{measure}; here {values.min():.3f} to {values.max():.3f}")
     with row.container(width="stretch"):
         st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
         links.image_link(run, picture["image_id"])
         image_words.table(words, is_cosine=layer is None)
+    token = mount.token_of_address()
+    if token is not None:
+        written_by.show(run, picture, token)
 
 
 def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int | None, str]:
@@ -96,7 +100,7 @@ def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int
     row = st.container(horizontal=True, gap="large", vertical_alignment="bottom")
     layer = layers[0]
     if len(layers) > 1:
-        most = says_most(run)  # the last layer often says little of the picture
+        most = str(said.says_most(run["run_id"]))  # the last layer often says little of the picture
         usual = most if most in layers else layers[-1]
         layer = row.select_slider("After layer", layers, usual, key="layer", bind="query-params", width=420)
     if layer == INPUT:
@@ -105,12 +109,6 @@ def chosen(run: dict[str, Any], known: pd.Series, nouns: list[str]) -> tuple[int
         "Colour: the probability of", words, default=words[0], required=True, key="word", bind="query-params"
     )
     return int(layer), labels[noun]
-
-
-def says_most(run: dict[str, Any]) -> str:
-    """The layer after which most image tokens say a noun of their caption, by the mean over pictures; "" if none do."""
-    shares = resources.store().ask(LensQueries).noun_shares(run["run_id"]).groupby("layer")["share"].mean()
-    return str(shares.idxmax()) if len(shares) and shares.max() > 0 else ""
 
 
 def nearest(view: View) -> None:

@@ -54,6 +54,10 @@ VIEWS = st.builds(
     sigma_unit=maybe(*SIGMA_UNITS),
     edit=st.just("") | WORD,
     compare=st.just("") | WORD,
+    token=st.none() | st.integers(0, 10**9 - 1),
+    zoom=st.none() | st.tuples(st.sampled_from([1.0, 1.5, 16.0]), st.sampled_from([0.0, 0.333, 1.0]), st.just(0.5)),
+    averaged=st.none() | st.integers(1, 99),
+    beside=st.none() | st.integers(1, 99),
 )
 
 

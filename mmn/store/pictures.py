@@ -105,6 +105,20 @@ _LOOKS: Final = """
     ORDER BY place
 """
 
+_MOST_ACTIVE: Final = """
+    WITH here AS (
+        SELECT layer, unit, activations[$token + 1] AS activation, list_max(activations) AS highest FROM look
+        WHERE run_id = $run_id AND image_id = $image_id AND len(activations) > $token
+        ORDER BY activation DESC, layer, unit LIMIT $limit
+    ),
+    decoded AS (
+        SELECT layer, unit, {tokens}::VARCHAR[] AS tokens FROM neuron SEMI JOIN here USING (layer, unit)
+        WHERE model_fingerprint = $fingerprint
+    )
+    SELECT layer::INTEGER AS layer, unit, activation, highest, tokens
+    FROM here LEFT JOIN decoded USING (layer, unit) ORDER BY activation DESC, layer, unit
+"""
+
 
 class PictureQueries(GeneralityQueries):
     """Questions about one picture of a run."""
@@ -271,6 +285,30 @@ class PictureQueries(GeneralityQueries):
                 "places": list(range(len(units))),
             }
             return cursor.sql(_LOOKS, params={"run_id": run["run_id"], "image_id": image_id} | chosen).df()
+
+    def most_active(self, run_id: str, image_id: str, token: int, limit: int = 15, words_by: str = RAW) -> pd.DataFrame:
+        """Returns the annotated units that are most active at one image token of a picture, and what they write.
+
+        Args:
+            run_id: of one run.
+            image_id: of one picture.
+            token: number of the image token, from 0.
+            limit: number of units.
+            words_by: the rows of W_U that tokens are by (`names.WORD_ROWS`).
+
+        Returns:
+            layer, unit, activation (there), highest (at any image token of the picture), tokens (a list, None if not
+            decoded); without rows where the picture is not annotated, or has no such image token.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (cursor, run):
+            key = {"run_id": run["run_id"], "image_id": image_id, "token": token, "limit": limit}
+            sql = _MOST_ACTIVE.format(tokens=WORD_COLUMNS[words_by].tokens)
+            found = cursor.sql(sql, params=key | {"fingerprint": run["model_fingerprint"]}).df()
+        tokens = [list(cell) if isinstance(cell, np.ndarray | list) else None for cell in found["tokens"]]
+        return found.assign(tokens=pd.Series(tokens, index=found.index, dtype=object))
 
     def mask_specs(self, run_id: str) -> list[str]:
         """Returns the sources of masks of a run's pictures, the latest that was added first, the pictures' own last.

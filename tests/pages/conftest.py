@@ -1,5 +1,6 @@
 """Pages run in this process by Streamlit's AppTest, on a cache of their own that is empty or filled."""
 
+import json
 import os
 from pathlib import Path
 
@@ -64,3 +65,10 @@ def open_app():
         return at if page == "layers" else at.switch_page(f"../pages/{page}.py").run()
 
     return open_
+
+
+def pictures_sent(at: AppTest, key: str = "") -> dict:
+    """What the browser is sent for the picture component whose key ends so."""
+    found = [one.proto for one in at.get("bidi_component") if one.proto.id.endswith(key)]
+    assert len(found) == 1, [one.id for one in found]
+    return json.loads(found[0].json)

@@ -183,7 +183,7 @@ def test_unforeseen_error_is_boxed(filled_cache, open_app, monkeypatch: pytest.M
 
 def test_app_holds_no_query_of_its_own():
     """SQL lives in the store alone."""
-    for path in [*(ROOT / "app").glob("*.py"), *(ROOT / "pages").glob("*.py")]:
+    for path in [*(ROOT / "app").rglob("*.py"), *(ROOT / "pages").glob("*.py")]:
         assert "SELECT " not in path.read_text(), path
 
 

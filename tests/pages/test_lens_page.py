@@ -3,6 +3,7 @@
 import json
 
 from mmn.studies.lens.queries import LensQueries
+from tests.pages.conftest import pictures_sent
 from tests.pages.filled import fill_whole
 
 
@@ -11,8 +12,9 @@ def titles(at) -> list[str]:
     return [text if isinstance(text, str) else " ".join(text) for text in texts]
 
 
-def overlay(at) -> str:
-    return next(element.proto.body for element in at.get("html") if "container-type" in element.proto.body)
+def panel(at) -> dict:
+    (found,) = pictures_sent(at, "lens")["panels"]
+    return found
 
 
 def test_first_screen_is_full(whole_cache, open_app):
@@ -23,7 +25,7 @@ def test_first_screen_is_full(whole_cache, open_app):
     nearest, shares = titles(at)
     assert nearest.startswith("Nearest word of each image token: D = ")
     assert shares == "Image tokens that say a noun of the caption"
-    assert overlay(at).count("<div title=") == 4
+    assert len(panel(at)["words"]) == 4
     from app import resources
 
     shares = resources.store().ask(LensQueries).noun_shares("5e6f").groupby("layer")["share"].mean()
@@ -50,15 +52,15 @@ def test_input_shows_cosines(whole_cache, open_app):
 def test_a_noun_colours_the_token_that_says_it(whole_cache, open_app):
     """In the made-up run the first noun is the first token's likeliest, and improbable elsewhere."""
     at = open_app("lens")
-    colours = [part.partition(";")[0] for part in overlay(at).split("background:")[1:]]
+    colours = panel(at)["colours"]
     assert len(set(colours[1:])) == 1
     assert colours[0] != colours[1]
 
 
-def test_words_are_escaped(whole_cache, open_app):
+def test_words_are_sent_as_they_are(whole_cache, open_app):
+    """The browser's half sets them as text (`test_hostile_text`)."""
     at = open_app("lens", layer=["input"])
-    assert "<x>" not in overlay(at)
-    assert "&lt;x&gt;" in overlay(at)
+    assert any("<x>" in said for said in pictures_sent(at, "lens")["grids"][0]["words"])
 
 
 def test_bad_values_in_the_address_are_dropped(whole_cache, open_app):
@@ -86,7 +88,7 @@ def test_without_the_lens_the_command_is_told(empty_cache, open_app):
 
 def test_a_click_opens_another_picture(whole_cache, open_app):
     at = open_app("lens")
-    before = overlay(at)
+    before = panel(at)
     [button for button in at.button if str(button.key).startswith("tile-strip")][2].click().run()
     assert not at.error
-    assert overlay(at) != before
+    assert panel(at) != before

@@ -8,7 +8,7 @@ from app.text import JOINER, MOST_LETTERS, code, file_name, plain
 from tests.pages.conftest import ROOT
 from tests.pages.shown_strings import findings
 
-SOURCES = sorted([*(ROOT / "app").glob("*.py"), *(ROOT / "pages").glob("*.py")])
+SOURCES = sorted([*(ROOT / "app").rglob("*.py"), *(ROOT / "pages").glob("*.py")])
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -25,6 +25,12 @@ _WORDS: Final = """
     ORDER BY token_position
 """
 
+_BY_LAYER: Final = """
+    SELECT layer::INTEGER AS layer, tokens, scores FROM lens
+    WHERE run_id = $run_id AND image_id = $image_id AND kind = 'logit-lens' AND token_position = $token
+    ORDER BY layer
+"""
+
 _NOUNS: Final = """
     SELECT layer, token_position, noun, prob FROM (
         SELECT layer::INTEGER AS layer, token_position, unnest(tokens) AS noun, unnest(scores) AS prob,
@@ -98,6 +104,19 @@ class LensQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             values = {"run_id": run["run_id"], "image_id": image_id, "kind": kind, "layer": layer}
             return cursor.sql(_WORDS, params=values).df()
+
+    def token_words(self, run_id: str, image_id: str, token: int) -> pd.DataFrame:
+        """Returns what one image token says after every layer that was read: layer, tokens, scores, best first.
+
+        Scores are probabilities; without rows where the picture was not read, or has no such image token.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (cursor, run):
+            values = {"run_id": run["run_id"], "image_id": image_id, "token": token}
+            found = cursor.sql(_BY_LAYER, params=values).df()
+        return found.assign(tokens=list(map(list, found["tokens"])), scores=list(map(list, found["scores"])))
 
     def noun_probabilities(self, run_id: str, image_id: str) -> pd.DataFrame:
         """Returns how probable each noun's token is at each image token: layer, token_position, noun, prob.

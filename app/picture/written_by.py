@@ -1,0 +1,102 @@
+"""What wrote an image token? What it says after each layer, and the units that are most active at it.
+
+Both are read from what is stored. Being active at a place is not having written the word: the table marks the units
+whose own words hold it, and the caption says of which units activations are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, unit_tables, widgets
+from app.picture import said
+from mmn.names import RAW
+from mmn.store.pictures import PictureQueries
+from mmn.studies.lens.queries import LensQueries
+
+MOST_UNITS: Final = 15
+
+
+def show(run: dict[str, Any], picture: Mapping[str, Any], token: int, words_by: str = RAW) -> None:
+    """The answer, or which command makes it known."""
+    words = resources.store().ask(LensQueries).token_words(run["run_id"], picture["image_id"], token)
+    units = (
+        resources.store()
+        .ask(PictureQueries)
+        .most_active(run["run_id"], picture["image_id"], token, MOST_UNITS, words_by)
+    )
+    with st.container(border=True):
+        st.markdown(f"##### Image token {token:d}: what wrote it?")
+        if words.empty and units.empty:
+            st.caption(
+                f"Nothing is known of it: this picture has no such image token, or was not looked at "
+                f"({widgets.annotate(run)}) nor read (`mmn lens`)."
+            )
+            return
+        row = st.container(horizontal=True, gap="medium")  # in a narrow window one below the other
+        with row.container(width=300):
+            _words(words)
+        with row.container(width="stretch"):
+            _units(run, units, written(words))
+
+
+def written(words: pd.DataFrame) -> set[str]:
+    """The likeliest words of an image token after any layer, in small letters."""
+    return {_small(tokens[0]) for tokens in words["tokens"]}
+
+
+def _words(words: pd.DataFrame) -> None:
+    if words.empty:
+        st.caption("What it says after each layer is not known: `mmn lens` reads it.")
+        return
+    rows = pd.DataFrame(
+        {
+            "layer": words["layer"],
+            "words": [said.in_line(row.tokens, row.scores) for row in words.itertuples()],
+        }
+    )
+    columns = {
+        "layer": st.column_config.NumberColumn("After layer", width=70),
+        "words": st.column_config.TextColumn("It says (probability)"),
+    }
+    st.dataframe(rows, hide_index=True, height=300, row_height=30, column_config=columns)
+
+
+def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
+    if units.empty:
+        st.caption(f"Which units are active at it is not known: {widgets.annotate(run)}.")
+        return
+    rows = unit_tables.with_links(units, run).assign(
+        writes=[unit_tables.tokens_text(cell) for cell in units["tokens"]],
+        is_word=[says_one_of(cell, words) for cell in units["tokens"]],
+    )
+    columns = {
+        "neuron": unit_tables.unit_column(),
+        "activation": st.column_config.NumberColumn("Here", format="%.3g", width=60, help="Its activation here"),
+        "highest": st.column_config.NumberColumn(
+            "Highest", format="%.3g", width=60, help="Its highest activation at an image token of this picture"
+        ),
+        "is_word": st.column_config.CheckboxColumn(
+            "Says it", width=60, help="Among its own words is one that the image token says after some layer"
+        ),
+        "writes": st.column_config.TextColumn("Writes", help="Its ten tokens (W_U w_out)"),
+    }
+    order = [*columns] if rows["writes"].any() else [name for name in columns if name not in ("writes", "is_word")]
+    st.dataframe(rows, hide_index=True, height=300, row_height=30, column_order=order, column_config=columns)
+    st.caption(
+        f"The {len(rows):d} most active of the units whose activations are kept: the first of each noun by each score. "
+        "Active here is not yet *wrote it*: **Says it** marks those whose own words hold the word."
+    )
+
+
+def says_one_of(tokens: object, words: set[str]) -> bool:
+    """Whether a unit's decoded tokens hold one of `words`."""
+    return isinstance(tokens, Sequence) and any(_small(token) in words for token in tokens)
+
+
+def _small(token: object) -> str:
+    return str(token).strip().lower()
