@@ -27,7 +27,7 @@ def choose() -> dict[str, Any]:
         accept_new_options=True,
         key="score-model",
         persist_state="session",
-        help="".join(f"**{name}**: {words}.\n\n" for name, words in IN_WORDS.items())
+        help="".join(f"**{plain(name)}**: {plain(words)}.\n\n" for name, words in IN_WORDS.items())
         + "specimen-smollm needs two pip commands (README). Or type a folder in Hugging Face format or a hub id.",
     )
     images = choose_images()

@@ -28,15 +28,20 @@ def reporter(style: str) -> Callable[[Progress], None]:
 
 @dataclass
 class _Pace:
-    """Rate of the current stage, from its first report on: what an earlier session did does not count."""
+    """Rate of the current stage, from its first report on: what an earlier session did does not count.
+
+    A stage that begins again, as with the controls of what was just measured, is another one.
+    """
 
     stage: str = ""
     started: float = 0.0
     first: int = 0
+    last: int = 0
 
     def rate(self, progress: Progress) -> float | None:
-        if progress.stage != self.stage:
+        if progress.stage != self.stage or progress.done < self.last:
             self.stage, self.started, self.first = progress.stage, time.monotonic(), progress.done
+        self.last = progress.done
         seconds = time.monotonic() - self.started
         done = progress.done - self.first
         return done / seconds if done and seconds > 0 else None
@@ -76,7 +81,8 @@ class _Bar:
     stage: str = ""
 
     def __call__(self, progress: Progress) -> None:
-        if progress.stage != self.stage:
+        begins_again = self.bar is not None and progress.done < self.bar.n
+        if progress.stage != self.stage or begins_again:
             self._close()
             self.stage = progress.stage
             print(STAGES[progress.stage] + (f" ({progress.message})" if progress.message else ""), file=sys.stderr)

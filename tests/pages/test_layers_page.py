@@ -212,7 +212,7 @@ def test_without_decoded_units_the_split_says_how_to_get_it(filled_cache, open_a
         {"method": ["contribution", "activation"], "k": ["9", "43"], "layers": ["1", "2"], "show": ["share"]},
         {"method": ["activation"], "k": ["20"], "units": ["not interpretable"], "concept": ["dog"]},
         {"k": ["5"], "show": ["count"], "control": ["false"]},
-        {"overlaps": ["true"], "compare": ["true"], "concept": ["dog"]},
+        {"overlaps": ["true"], "agreement": ["true"], "concept": ["dog"]},
     ],
 )
 def test_the_command_below_a_chart_draws_that_chart(address, whole_cache, open_app, tmp_path_factory):
@@ -240,7 +240,7 @@ def test_the_command_below_a_chart_draws_that_chart(address, whole_cache, open_a
 def test_two_scores_are_compared_when_asked_for(whole_cache, open_app):
     at = open_app()
     assert "Spearman" not in " ".join(m.value for m in at.markdown), "it is slow in a large run"
-    at.toggle(key="compare").set_value(True).run()
+    at.toggle(key="agreement").set_value(True).run()
     spec = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")][-1]
     assert title(spec) == "Common units of contribution and activation"
     next(box for box in at.selectbox if box.key == "other-contribution").set_value("random").run()

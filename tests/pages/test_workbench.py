@@ -60,7 +60,7 @@ def test_a_filter_that_a_page_does_not_read_is_said_to_have_no_effect_and_kept(w
     go(at, "layers")
     assert at.selectbox(key="general").value == "10 %"
     assert "Without effect on this page" not in captions(at)
-    at.toggle(key="compare").set_value(True).run()
+    at.toggle(key="agreement").set_value(True).run()
     assert "Without effect on this part:] layers and general units" in captions(at)
 
 
