@@ -36,12 +36,11 @@ class Shipment:
     top_k: int
     most_bytes: int
     more: str = ""
-    n_ablated: int | None = None  # pictures that units are switched off in, where that takes long
+    fewer: str = ""  # of the study that takes longest
 
     def measure(self, command: str) -> str:
         """A study's command, for as many pictures as there is time for."""
-        is_fewer = self.n_ablated is not None and command.startswith("degrade ")
-        return f"{command} --limit {self.n_ablated}" if is_fewer else command
+        return command + self.fewer if command.startswith("degrade ") else command
 
     def score(self, model: str) -> str:
         methods = ",".join(METHODS)
@@ -52,7 +51,11 @@ SHIPMENTS = {
     # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
     "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=9_000_000, more=" --limit 256"),
     "specimen-smollm": Shipment(
-        RUN_PATHS[1], top_k=100, most_bytes=3_500_000, more=" --limit 64 --max-new-tokens 24", n_ablated=12
+        RUN_PATHS[1],
+        top_k=100,
+        most_bytes=3_800_000,
+        more=" --limit 24 --max-new-tokens 24",
+        fewer=" --limit 8 --text-pictures 4",
     ),
 }
 
@@ -64,10 +67,19 @@ def ship(model: str, cache_path: Path) -> None:
         AssertionError: a command failed, or the run is larger than a package should carry.
     """
     shipment = SHIPMENTS[model]
-    run_path = shipment.run_path
     for command in (shipment.score(model), *map(shipment.measure, MEASURED)):
         assert main([*command.split(), "--cache", str(cache_path)]) == DONE, command
-    (scored,) = (cache_path / "runs").iterdir()
+    (scored,) = (path for path in (cache_path / "runs").iterdir() if not path.name.startswith("."))
+    put(scored, shipment)
+
+
+def put(scored: Path, shipment: Shipment) -> None:
+    """Copies a run's shards into the package.
+
+    Raises:
+        AssertionError: the run is larger than a package should carry.
+    """
+    run_path = shipment.run_path
     shutil.rmtree(run_path, ignore_errors=True)
     run_path.mkdir()
     for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
