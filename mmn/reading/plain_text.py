@@ -100,6 +100,8 @@ def _read(model: Model, texts: Sequence[Text]) -> Float[Tensor, "rows positions 
     filled = [row + [model.pad_token_id] * (width - len(row)) for row in rows]
     embeddings = model.module.get_input_embeddings()(torch.tensor(filled, device=model.device))
     output = model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings), **_silence(model, embeddings))
+    if getattr(output, "logits", None) is not None:  # Pix2Struct's decoder has the head in it
+        return output.logits
     states = output[-1] if isinstance(output, tuple) else output.last_hidden_state  # ours hands out every layer's
     return model.anatomy.logits(model.anatomy.unembedding(states))
 
