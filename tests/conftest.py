@@ -25,6 +25,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tests.shapes  # noqa: F401 - what the hook below names
+
 if TYPE_CHECKING:
     from mmn.models.model import Model
 
@@ -40,7 +42,7 @@ def _modules_with_shapes() -> list[str]:
     return [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
 
 
-jaxtyping.install_import_hook(_modules_with_shapes(), "beartype.beartype")
+jaxtyping.install_import_hook(_modules_with_shapes(), "tests.shapes.checked")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from mmn import names
 from mmn.cli import main
@@ -19,6 +21,7 @@ from mmn.models.loading import load_model
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.reading.hooks import ACTIVATION, ATTENTION, FINAL, first_not_finite
+from mmn.reading.plain_text import Text, nats, plain_texts, prompt_without_picture
 from mmn.runs.doctor import check
 from mmn.runs.proof import prove
 from mmn.specimen.tokenizer import build_tokenizer
@@ -120,6 +123,19 @@ def test_each_row_of_a_batch_is_read_as_it_is_alone(name):
         alone = caption_encoded(model, row_of(inputs, row, start), N_TOKENS)
         assert alone.captions[0].token_ids == together.captions[row].token_ids
         assert torch.allclose(activations(alone, 0), activations(together, row), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_text_without_a_picture_is_read_beside_an_encoder_that_says_nothing(name):
+    model, _ = load(name)
+    start = prompt_without_picture(model, "what is this ?")
+    silence = BaseModelOutput(torch.zeros(1, 1, WIDTH))
+    ids = torch.tensor([[*start, 5, 6]])
+    with torch.no_grad():
+        logits = model.module.language_model(encoder_outputs=silence, decoder_input_ids=ids).logits
+    expected = -logits[0].double().log_softmax(-1)[torch.arange(3), torch.tensor([5, 6, 7])].sum()
+    assert nats(model, [Text(start, (5, 6, 7))], lambda _n: nullcontext()) == pytest.approx(float(expected), rel=1e-5)
+    assert {text.prefix for text in plain_texts(model)} == {start}
 
 
 def activations(batch: CaptionBatch, row: int) -> Tensor:

@@ -172,7 +172,7 @@ def without_columns(model: Model, mask: Tensor) -> Iterator[None]:
     kept = {name: value.clone() for name, value in model.module.state_dict().items()}
     for layer, mixture in enumerate(model.anatomy.mixtures):
         for unit in mask[layer].nonzero()[:, 0].tolist():
-            mixture._column(unit).zero_()
+            mixture.column(unit).zero_()
     try:
         yield
     finally:
@@ -192,7 +192,7 @@ def test_noise_on_columns_is_the_same_as_other_weights(model_type: str) -> None:
     added = AddedColumns(layer, torch.tensor([1]), units, delta, torch.tensor([[0.5, 2.0]]))
     with torch.inference_mode(), add_to_columns(model, 2, [added]):
         hooked = model.module(**inputs, use_cache=False).logits[:, -1]
-    columns = [mixture._column(int(unit)) for unit in units]
+    columns = [mixture.column(int(unit)) for unit in units]
     kept = [column.clone() for column in columns]
     for column, change, scale in zip(columns, delta, (0.5, 2.0), strict=True):
         column += scale * change

@@ -1,7 +1,7 @@
 """A small change of FFN output matrices: added for a while and taken back to the last bit, or saved and loaded again.
 
 A `Delta` holds the changes alone: some columns of W_out (`Columns`), or a rank-one update of one layer's whole matrix
-(`RankOne`). Two ways to use it:
+(`RankOne`; where experts share a layer no one matrix is whole, and columns alone are changed). Two ways to use it:
 
     with applied(model, delta): ...     the model is edited inside the block, under its lock; outside nobody sees it
     load_model(name, delta=path)        a model of its own, with a fingerprint of its own
@@ -212,24 +212,27 @@ def require_fit(anatomy: Anatomy, fingerprint: str, delta: Delta, name: str) -> 
             f"the delta {delta.noun} -> {delta.target} was made for a model with fingerprint "
             f"{delta.fingerprint_before[:12]}, and {name} has {fingerprint[:12]}: load it onto the model of its run"
         )
-    if anatomy.mixtures:
+    if anatomy.mixtures and any(isinstance(part, RankOne) for part in delta.parts):
         raise ModelError(
-            f"{name} is a mixture of experts, or its layers differ in width, and deltas of such are not supported"
+            f"the delta {delta.noun} -> {delta.target} changes a layer's whole matrix, and {name} is a mixture of "
+            "experts, or its layers differ in width: columns alone can be changed there"
         )
+    d_model = anatomy.unembedding.in_features
     for part in delta.parts:
-        shape = tuple(anatomy.w_out(part.layer).shape) if part.layer < anatomy.n_layers else (0, 0)
+        width = anatomy.widths[part.layer] if part.layer < anatomy.n_layers else 0
         highest = max(part.units) if isinstance(part, Columns) else len(part.v) - 1
-        if len(part.change) != shape[0] or not 0 <= highest < shape[1]:
+        if len(part.change) != d_model or not 0 <= highest < width:
             raise ModelError(
                 f"the delta {delta.noun} -> {delta.target} changes unit {highest} of layer {part.layer} by columns of "
-                f"{len(part.change)}, and {name} has {anatomy.n_layers} layers of {tuple(anatomy.w_out(0).shape)}"
+                f"{len(part.change)}, and {name} has {anatomy.n_layers} layers of {(d_model, anatomy.d_mlp)}"
             )
 
 
 def _chosen(anatomy: Anatomy, part: Part) -> Tensor:
-    """The values of W_out that a part changes, as a copy or a view."""
-    weight = anatomy.w_out(part.layer).detach()
-    return weight[:, list(part.units)] if isinstance(part, Columns) else weight
+    """The values of W_out that a part changes: columns as a copy, a whole matrix as a view."""
+    if isinstance(part, Columns):
+        return anatomy.columns(part.layer, torch.tensor(part.units)).detach()
+    return anatomy.w_out(part.layer).detach()
 
 
 @torch.no_grad()
@@ -241,11 +244,13 @@ def _add(anatomy: Anatomy, part: Part) -> None:
 
 @torch.no_grad()
 def _put(anatomy: Anatomy, part: Part, values: Tensor) -> None:
-    weight = anatomy.w_out(part.layer)
-    if isinstance(part, Columns):
-        weight[:, list(part.units)] = values
+    if isinstance(part, RankOne):
+        anatomy.w_out(part.layer).copy_(values)
+    elif anatomy.mixtures:
+        for unit, value in zip(part.units, values.unbind(1), strict=True):
+            anatomy.mixtures[part.layer].column(unit).copy_(value)
     else:
-        weight.copy_(values)
+        anatomy.w_out(part.layer)[:, list(part.units)] = values
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -10,6 +10,9 @@ the tokenizer has one; without one its first token is not judged, since nothing 
 The text decoder is run alone: no picture, no placeholder of one. To a model whose vocabulary is that of its captions
 plain English is foreign, and its perplexity says little: captions are then the text to look at (`Text.prefix`: the
 prompt that they are written after).
+
+Of an encoder-decoder the decoder is run alone, behind the token that it begins every text with, and the encoder it
+attends to says nothing: one state of zeros. Its prompt is its encoder's, and is not read.
 """
 
 from __future__ import annotations
@@ -53,14 +56,16 @@ def plain_sentences() -> tuple[str, ...]:
 
 def plain_texts(model: Model) -> tuple[Text, ...]:
     """The sentences as the model's tokens."""
-    start = model.tokenizer.bos_token_id
+    start = model.decoder_start_id if model.has_encoder else model.tokenizer.bos_token_id
     prefix = () if start is None else (start,)
     encoded = (model.tokenizer(one, add_special_tokens=False).input_ids for one in plain_sentences())
     return tuple(Text(prefix, tuple(token_ids)) for token_ids in encoded)
 
 
 def prompt_without_picture(model: Model, exact_prompt: str) -> tuple[int, ...]:
-    """The tokens of a run's prompt, those that stand for the picture left out."""
+    """The tokens of a run's prompt, those that stand for the picture left out; what an encoder-decoder begins with."""
+    if model.has_encoder:
+        return (model.decoder_start_id,)
     bos = model.tokenizer.bos_token
     has_bos = bool(bos) and exact_prompt.startswith(bos)
     token_ids = model.tokenizer(exact_prompt, add_special_tokens=not has_bos).input_ids
@@ -94,7 +99,9 @@ def _read(model: Model, texts: Sequence[Text]) -> Float[Tensor, "rows positions 
     width = max(map(len, rows))
     filled = [row + [model.pad_token_id] * (width - len(row)) for row in rows]
     embeddings = model.module.get_input_embeddings()(torch.tensor(filled, device=model.device))
-    output = model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings))
+    output = model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings), **_silence(model, embeddings))
+    if getattr(output, "logits", None) is not None:  # Pix2Struct's decoder has the head in it
+        return output.logits
     states = output[-1] if isinstance(output, tuple) else output.last_hidden_state  # ours hands out every layer's
     return model.anatomy.logits(model.anatomy.unembedding(states))
 
@@ -107,6 +114,11 @@ def _mask(model: Model, embeddings: Float[Tensor, "rows positions d"]) -> dict[s
     n = embeddings.shape[1]
     ahead = torch.full((1, 1, n, n), torch.finfo(embeddings.dtype).min, dtype=embeddings.dtype).triu(1)
     return {"attention_mask": ahead.to(embeddings.device).expand(len(embeddings), -1, -1, -1)}
+
+
+def _silence(model: Model, embeddings: Float[Tensor, "rows positions d"]) -> dict[str, Tensor]:
+    """What an encoder that says nothing hands to a decoder: for each row one state of zeros."""
+    return {"encoder_hidden_states": torch.zeros_like(embeddings[:, :1])} if model.has_encoder else {}
 
 
 def _of_one(logits: Float[Tensor, "positions V"], text: Text) -> float:

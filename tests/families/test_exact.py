@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +13,18 @@ from torch.nn.functional import silu
 from mmn import names
 from mmn.errors import UnsupportedModelError
 from mmn.models.adapters import families, find_anatomy, find_family
+from mmn.models.deltas import Columns, added
 from mmn.models.model import Model
 from mmn.models.tried import all_tried
-from mmn.reading.captions import caption_encoded
-from mmn.reading.hooks import ACT, ACTIVATION, capture, capture_graph
+from mmn.reading.captions import CaptionBatch, caption_encoded
+from mmn.reading.hooks import ACT, ACTIVATION, ablate, capture, capture_graph
+from mmn.reading.plain_text import Text, nats
 from mmn.runs.proof import n_hooks, prove
 from tests.families import tiny
 from tests.families.bare import N_TOKENS, bare_model
 from tests.families.inputs import encode_bare
 from tests.families.models_page import PAGE, page, tried
-from tests.families.test_build import pictures
+from tests.families.test_build import pictures, reads_pictures_and_says_finite_logits
 
 ROUNDING = 1e-5  # measured at most 4e-7
 POST_NORM = "norms the residual stream itself"
@@ -35,17 +38,62 @@ EXACT = [name for name in tiny.TYPES if name not in REFUSED and name not in BY_N
 
 def load(name: str) -> tuple[Model, dict[str, torch.Tensor]]:
     """The tiny model of a type, and two pictures for it."""
-    vlm = tiny.build(name)
-    return bare_model(name, vlm.module, find_anatomy(vlm.module, find_family(name))), vlm.encode(pictures())
+    return as_model(vlm := tiny.build(name)), vlm.encode(pictures())
+
+
+def as_model(vlm: tiny.TinyVLM) -> Model:
+    return bare_model(vlm.model_type, vlm.module, find_anatomy(vlm.module, find_family(vlm.model_type)))
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_type_is_scored_exactly(name):
-    model, inputs = load(name)
-    proof = prove(model, caption_encoded(model, inputs, N_TOKENS))
+    vlm = tiny.build(name)
+    reads_pictures_and_says_finite_logits(vlm)
+    model = as_model(vlm)
+    batch = caption_encoded(model, vlm.encode(pictures()), N_TOKENS)
+    proof = prove(model, batch)
     assert max(proof.head, proof.exact, proof.ablation) <= ROUNDING
     assert (proof.attribution is None) == (model.image_token_id is None or bool(model.anatomy.mixtures))
+    an_edit_does_what_it_says_and_is_taken_back(model, batch)
+    text_is_read_from_its_beginning_on(model)
     assert n_hooks(model) == 0
+
+
+def text_is_read_from_its_beginning_on(model: Model) -> None:
+    """Without a picture, as before and after an edit: log p of two words is that of the first, and of the second."""
+
+    def surprise(prefix: tuple[int, ...], *token_ids: int) -> float:
+        return nats(model, [Text(prefix, token_ids)], lambda _n: nullcontext())
+
+    assert surprise((1,), 7, 9) == pytest.approx(surprise((1,), 7) + surprise((1, 7), 9), rel=1e-4)
+
+
+@torch.inference_mode()
+def an_edit_does_what_it_says_and_is_taken_back(model: Model, batch: CaptionBatch) -> None:
+    """Less its own column, the last FFN's most active unit writes what a zeroed one does; then all is as it was."""
+    anatomy = model.anatomy
+    layer = max(layer for layer, width in enumerate(anatomy.widths) if width)
+    first = torch.tensor([0]), torch.tensor([0])
+    place = int(batch.captured.read(ACTIVATION, layer, *first).abs().argmax())
+    units = batch.captured.flat_units(*first)
+    unit = place if units is None else int(units[0, layer, place])
+    mask = torch.zeros(len(batch.captions), anatomy.n_layers, anatomy.d_mlp, dtype=torch.bool)
+    mask[:, layer, unit] = True
+    whole = -anatomy.columns(layer, torch.tensor([unit])).float()
+    before = {key: value.clone() for key, value in model.module.state_dict().items()}
+
+    def logits() -> torch.Tensor:
+        return model.module(**batch.inputs, use_cache=False).logits[:, -1].clone()
+
+    plain = logits()
+    with ablate(model, mask):
+        zeroed = logits()
+    with added(model, [Columns(layer, (unit,), whole)]):
+        edited = logits()
+    torch.testing.assert_close(edited, zeroed, rtol=ROUNDING, atol=ROUNDING * max(1.0, float(plain.abs().max())))
+    assert not torch.equal(edited[0], plain[0])
+    assert torch.equal(logits(), plain)
+    assert all(torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
 
 
 DENSE = {"text_config.enable_moe_block": False}

@@ -20,7 +20,12 @@ from tests.families.pictures import MIXES
 from tests.families.processors import save_checkpoint
 from tests.families.recipes import RECIPES
 from tests.families.test_exact import EXACT, ROUNDING
-from tests.families.test_processors import pictures, skip_without_packages
+from tests.families.test_places import WITH_GRID, a_planted_square_is_noticed_where_the_declared_grid_says
+from tests.families.test_processors import (
+    pictures,
+    skip_without_packages,
+    two_pictures_of_different_sizes_in_one_batch_are_read_as_each_alone,
+)
 from tests.scored import rows_of
 
 PROMPTS = ("what is this ?", "describe this image .", "a picture of", "a photo of a", "the", "there is a", "on the")
@@ -29,6 +34,7 @@ SETTINGS = ScoreSettings(prompt=PROMPTS[0], top_k=20, max_new_tokens=16)
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name in EXACT])
 def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name, tmp_path):
+    """And two pictures of one batch, of different sizes, are read as each alone, each token where it is said to be."""
     skip_without_packages(name)
     save_checkpoint(name, tmp_path / "model")
     model = load_model(str(tmp_path / "model"), device="cpu")
@@ -43,8 +49,12 @@ def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name
             break
     assert max(abs(row["residual"]) / max(abs(row["logit"]), 1) for row in together["concept"]) <= ROUNDING
     assert {row["method"] for row in together["score"]} == set(settings.methods)
-    if name not in MIXES:
-        assert close(together, scored(model, tmp_path / "pictures", settings, size=1))
+    if name not in MIXES:  # nothing but captions and logits is compared: one method is enough
+        alone = replace(settings, methods=(names.CONTRIBUTION,))
+        assert close(together, scored(model, tmp_path / "pictures", alone, size=1))
+    two_pictures_of_different_sizes_in_one_batch_are_read_as_each_alone(name, model.processor, model.module)
+    if name in WITH_GRID:
+        a_planted_square_is_noticed_where_the_declared_grid_says(name, model.processor, model.module)
 
 
 def methods_of(model: Model) -> tuple[str, ...]:

@@ -141,7 +141,14 @@ class Mixture:
 
     def columns(self, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
         """Columns of W_out of some units."""
-        return torch.stack([self._column(unit) for unit in units.tolist()], dim=1)
+        return torch.stack([self.column(unit) for unit in units.tolist()], dim=1)
+
+    def column(self, unit: int) -> Float[Tensor, " d"]:
+        """One unit's column of W_out; a view."""
+        if self.routed is not None and unit < self.start:
+            return self.routed.w_out(unit // self.routed.d_expert)[:, unit % self.routed.d_expert]
+        assert self.plain is not None, unit
+        return self.plain.weight[:, unit - self.start]
 
     def w_out(self) -> Float[Tensor, "d m"]:
         """All columns of all experts side by side: a copy, as large as the layer's experts are."""
@@ -155,12 +162,6 @@ class Mixture:
         for number in expert[units < self.start].unique().tolist():
             at = (expert == number).nonzero()[:, 0]
             yield number, at, within[at]
-
-    def _column(self, unit: int) -> Float[Tensor, " d"]:
-        if self.routed is not None and unit < self.start:
-            return self.routed.w_out(unit // self.routed.d_expert)[:, unit % self.routed.d_expert]
-        assert self.plain is not None, unit
-        return self.plain.weight[:, unit - self.start]
 
 
 def differ(layers: tuple[Layer, ...]) -> bool:

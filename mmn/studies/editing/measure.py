@@ -44,7 +44,6 @@ from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.teacher_forcing import reread
 from mmn.scores.batch import check_methods
 from mmn.scores.equations import rank_units, uniform_draw
 from mmn.scores.rows import Tables
@@ -64,6 +63,7 @@ from mmn.studies.editing.pictures import (
 )
 from mmn.studies.editing.report import EditedCaption, caption_again, report
 from mmn.studies.editing.shares import MEASURES, edit_shares, perplexities
+from mmn.studies.editing.sums import sum_up
 from mmn.studies.tables import TABLES, failure_table
 from mmn.units.matched import matched_units
 from mmn.units.sets import UnitSet, fitting, require_awake
@@ -147,17 +147,17 @@ def edit(
         run_path: the run's folder.
         edits_path: where the deltas are written, `<edit_id>.safetensors`.
         wishes: of the same noun and target. One with another picture's units is left out where no other picture says
-            another noun.
+            another noun, and a rank-one control where experts share a layer: there is no one matrix.
         progress: is called in stage `edit`, with the pictures judged over all wishes.
 
     Raises:
-        UsageError: an edit that cannot be made: see `split_pictures`; an unknown method, more units than the model has,
-            `stepped` with a rank-one update.
+        UsageError: an edit that cannot be made: see `split_pictures`; an unknown method, more units than the model has
+            (of experts: than are awake), `stepped` with a rank-one update, a rank-one update alone of a mixture.
         ImageError: none of the edited pictures opens any more.
         CacheError: no run there, or no space left; finished edits are kept.
     """
     scored = reopen.open_run(model, run_path)
-    begun = [_begin(scored, wish) for wish in wishes]
+    begun = [_begin(scored, wish) for wish in _possible(model, wishes)]
     under_way = [one for one in begun if one.wish.selection != ANOTHER or one.other is not None]
     n_pictures = [sum(map(len, one.split.roles.values())) for one in under_way]
     for number, one in enumerate(under_way):
@@ -206,6 +206,13 @@ def _from(done: int, total: int, progress: ProgressCallback) -> Callable[[int], 
     return lambda n: progress(Progress(STAGE, done + n, total))
 
 
+def _possible(model: Model, wishes: Sequence[Wish]) -> Sequence[Wish]:
+    """The wishes without a rank-one control that the model cannot have."""
+    if not model.anatomy.mixtures:
+        return wishes
+    return [*wishes[:1], *(wish for wish in wishes[1:] if wish.algorithm != RANK_ONE)]
+
+
 def _begin(scored: ScoredRun, wish: Wish) -> _Editing:
     _check(scored.model, wish)
     split = split_pictures(scored, wish.noun, wish.target, wish.n_edited, wish.n_unrelated, wish.seed)
@@ -230,7 +237,8 @@ def _read_text(one: _Editing, edits_path: Path) -> None:
 
 
 def _check(model: Model, wish: Wish) -> None:
-    model.require_one_ffn("mmn edit")
+    if wish.algorithm == RANK_ONE:
+        model.require_one_ffn("mmn edit --algorithm rank-one, which changes a layer's whole matrix,")
     assert wish.algorithm in (P2, RANK_ONE), wish
     assert wish.selection in (TOP, RANDOM, ANOTHER), wish
     assert wish.selection != ANOTHER or wish.algorithm == P2, wish
@@ -241,12 +249,18 @@ def _check(model: Model, wish: Wish) -> None:
         raise UsageError(f"--method {wish.method} selects no units: --selection random edits random ones")
     if wish.algorithm == RANK_ONE and wish.solver == STEPPED:
         raise UsageError("--solver stepped is of --algorithm p2: a rank-one update has a closed form only")
+<<<<<<< HEAD
     if wish.given is not None:
         assert wish.n_units == len(wish.given.units), wish
         fitting(wish.given, model.facts)
         require_awake(wish.given, model.anatomy.widths, model.facts)
     if not 1 <= wish.n_units <= model.facts.n_units:
         raise UsageError(f"--units {wish.n_units}: {model.facts.name} has {model.facts.n_units} units")
+=======
+    if not 1 <= wish.n_units <= model.anatomy.n_awake:
+        awake = " awake at a noun" if model.anatomy.mixtures else ""
+        raise UsageError(f"--units {wish.n_units}: {model.facts.name} has {model.anatomy.n_awake} units{awake}")
+>>>>>>> fifteen
     if wish.max_norm <= 0 or not 0 < wish.success <= 1:
         raise UsageError(f"--max-norm {wish.max_norm} must be above 0, and --success {wish.success} in (0, 1]")
 
@@ -280,18 +294,17 @@ def _aim(one: _Editing, pictures: Sequence[Picture], images: Sequence[Image.Imag
     """The activations at p(c) of the edited pictures, the direction between the two words, and the selected units."""
     model, wish = one.model, one.wish
     examples = [picture.example for picture in pictures]
-    a, total = [], torch.zeros(model.facts.n_layers, model.facts.d_mlp, device=model.device)
-    for measured, scored in reread(one.scored, one.split.tables, examples, images, [wish.method]):
-        a.append(measured.a)
-        total += scored[wish.method].score.sum(0)
+    summed = sum_up(one.scored, wish.method, one.split.tables, examples, images)
     source, target = model.anatomy.w_u(torch.tensor(one.split.token_ids, device=model.device))
+    total = summed.score
     if one.other is not None:
         total = _total_of_another(one, one.other)
     if wish.selection == RANDOM:
         draw = uniform_draw(wish.seed, "", names.ORIGINAL, one.split.source.lemma, names.RANDOM, total.numel())
-        total = draw.to(total).view_as(total)
+        total = draw.to(total).view_as(total).where(summed.is_awake, -torch.inf)
     flat = rank_units(total[None], wish.n_units).unit[0].tolist()
     units = tuple(Neuron(*divmod(unit, model.facts.d_mlp)) for unit in flat)
+<<<<<<< HEAD
     return Aim(torch.cat(a).clone(), target - source), units if wish.given is None else _of_set(one, wish.given)
 
 
@@ -301,6 +314,9 @@ def _of_set(one: _Editing, given: UnitSet) -> tuple[Neuron, ...]:
         return given.units
     key = [str(one.wish.seed), one.split.source.lemma, given.label]
     return matched_units(one.model.anatomy, given.units, key)
+=======
+    return Aim(summed.a, target - source), units
+>>>>>>> fifteen
 
 
 def _total_of_another(one: _Editing, other: OtherNoun) -> Tensor:
@@ -310,11 +326,7 @@ def _total_of_another(one: _Editing, other: OtherNoun) -> Tensor:
     there, images, _ = reopen.open_all(tables, STAGE)
     if not there:
         raise ImageError(f"none of the pictures of {other.lemma!r}, whose units are the control, opens any more")
-    method, facts = one.wish.method, one.model.facts
-    total = torch.zeros(facts.n_layers, facts.d_mlp, device=one.model.device)
-    for _, scored in reread(one.scored, tables, there, images, [method]):
-        total += scored[method].score.sum(0)
-    return total
+    return sum_up(one.scored, one.wish.method, tables, there, images).score
 
 
 def _solve(

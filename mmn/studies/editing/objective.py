@@ -66,7 +66,7 @@ def p2_direction(anatomy: Anatomy, aim: Aim, units: Sequence[Neuron]) -> tuple[C
     unit_length = aim.towards / aim.towards.norm()
     parts = []
     for layer, chosen in _by_layer(units).items():
-        length = anatomy.w_out(layer)[:, list(chosen)].float().norm(dim=0)
+        length = anatomy.columns(layer, torch.tensor(chosen)).float().norm(dim=0)
         sign = aim.strength(layer)[list(chosen)].sign()
         parts.append(Columns(layer, chosen, torch.outer(unit_length, sign * length)))
     return tuple(parts)
@@ -145,7 +145,7 @@ def p2_loss(anatomy: Anatomy, aim: Aim, parts: Sequence[Columns], beta: float) -
     linear = torch.zeros((), device=aim.a.device)
     square = torch.zeros((), device=aim.a.device)
     for part in parts:
-        written = anatomy.w_out(part.layer)[:, list(part.units)].float() + part.values
+        written = anatomy.columns(part.layer, torch.tensor(part.units)).float() + part.values
         linear = linear - (aim.strength(part.layer)[list(part.units)] * (aim.towards @ written)).sum()
         square = square + part.values.square().sum()
     return linear + beta * square.clamp(min=1e-24).sqrt()  # ‖Δ‖ has no gradient at 0

@@ -1,0 +1,83 @@
+"""`mmn edit` of models whose decoder has an encoder beside it, or experts in it: made, judged and taken back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers as hf
+
+from mmn.cli import main
+from mmn.models import deltas
+from mmn.models.loading import load_model
+from tests.scored import run_path_of, tables_of
+from tests.tiny import save_tiny_instructblip_on_t5, save_tiny_llava
+
+TARGETS = ("cow", "egg", "boat")
+PAIRS = {"t5": {"top", "another", "random", "rank-one"}, "mixtral": {"top", "another", "random"}}
+
+
+def save(name: str, path: Path) -> Path:
+    if name == "t5":
+        return save_tiny_instructblip_on_t5(path)
+    more = {"num_local_experts": 5, "num_experts_per_tok": 2}
+    return save_tiny_llava(path, text_type=hf.MixtralConfig, more=more)
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def scored(request: Any, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """The name of a model, its checkpoint, and a cache with its run of eight pictures."""
+    folder = tmp_path_factory.mktemp(request.param)
+    path, cache = save(request.param, folder / "model"), folder / "cache"
+    words = ["score", "--model", path, "--images", pictures, "--limit", 8, "--prompt", "the", "--cache", cache]
+    assert (
+        say(*words, "--methods", "contribution-folded", "--top-k", 300, "--max-new-tokens", 6, "--device", "cpu") == 0
+    )
+    return request.param, path, cache
+
+
+def say(*words: object) -> int:
+    return main([*map(str, words), "--progress", "none"])
+
+
+def pair(cache: Path) -> tuple[str, str]:
+    """The noun that most pictures say, and a word for it."""
+    concepts = tables_of(cache, ["concept"])["concept"]
+    noun = concepts.groupby("lemma")["image_id"].nunique().idxmax()
+    return noun, next(word for word in TARGETS if word != noun)
+
+
+def test_an_edit_is_made_with_its_controls_and_undone(scored, tmp_path, capfd):
+    name, path, cache = scored
+    noun, target = pair(cache)
+    words = ["edit", "latest", "--cache", cache, "--device", "cpu"]
+    sizes = ["--edited", 2, "--unrelated", 2, "--units", 6, "--max-norm", 0.05]
+    capfd.readouterr()
+    assert say(*words, "--noun", noun, "--to", target, *sizes, "--out", tmp_path / "d.safetensors", "--json") == 0
+    edits = json.loads(capfd.readouterr().out)["edits"]
+    kinds = {"rank-one" if one["algorithm"] == "rank-one" else one["selection"] for one in edits}
+    assert kinds >= PAIRS[name] - {"another"}  # no other noun may be said
+    assert kinds <= PAIRS[name]
+    for one in edits:
+        settings = one["settings"]
+        assert settings["checksum_before"] == settings["checksum_after_undo"] != settings["checksum_edited"]
+        assert 0 < one["relative_norm"] <= 0.05 + 1e-5
+        assert one["perplexity"]["plain"]["before"] != one["perplexity"]["plain"]["after"]
+    awake = tables_of(cache, ["score"])["score"]
+    edited = load_model(str(path), device="cpu", delta=tmp_path / "d.safetensors")
+    assert deltas.checksum(edited) == edits[0]["settings"]["checksum_edited"]
+    assert set(map(tuple, edits[0]["units"])) <= set(zip(awake["layer"], awake["unit"], strict=True))
+    assert say(*words, "--undo", edits[0]["edit_id"]) == 0
+    assert edits[0]["edit_id"] not in set(tables_of(cache, ["edit"])["edit"]["edit_id"])
+    assert run_path_of(cache).exists()
+
+
+@pytest.mark.parametrize("scored", ["mixtral"], indirect=True)
+def test_a_rank_one_edit_of_experts_is_refused_with_the_reason(scored, capfd):
+    _, _, cache = scored
+    noun, target = pair(cache)
+    words = ["edit", "latest", "--cache", cache, "--device", "cpu", "--algorithm", "rank-one"]
+    assert say(*words, "--noun", noun, "--to", target) == 2
+    assert "changes a layer's whole matrix, is not there for mixtures of experts" in capfd.readouterr().err
