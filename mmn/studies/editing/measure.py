@@ -304,8 +304,7 @@ def _aim(one: _Editing, pictures: Sequence[Picture], images: Sequence[Image.Imag
         total = draw.to(total).view_as(total).where(summed.is_awake, -torch.inf)
     flat = rank_units(total[None], wish.n_units).unit[0].tolist()
     units = tuple(Neuron(*divmod(unit, model.facts.d_mlp)) for unit in flat)
-<<<<<<< HEAD
-    return Aim(torch.cat(a).clone(), target - source), units if wish.given is None else _of_set(one, wish.given)
+    return Aim(summed.a, target - source), units if wish.given is None else _of_set(one, wish.given)
 
 
 def _of_set(one: _Editing, given: UnitSet) -> tuple[Neuron, ...]:
@@ -314,9 +313,6 @@ def _of_set(one: _Editing, given: UnitSet) -> tuple[Neuron, ...]:
         return given.units
     key = [str(one.wish.seed), one.split.source.lemma, given.label]
     return matched_units(one.model.anatomy, given.units, key)
-=======
-    return Aim(summed.a, target - source), units
->>>>>>> fifteen
 
 
 def _total_of_another(one: _Editing, other: OtherNoun) -> Tensor:
