@@ -249,18 +249,13 @@ def _check(model: Model, wish: Wish) -> None:
         raise UsageError(f"--method {wish.method} selects no units: --selection random edits random ones")
     if wish.algorithm == RANK_ONE and wish.solver == STEPPED:
         raise UsageError("--solver stepped is of --algorithm p2: a rank-one update has a closed form only")
-<<<<<<< HEAD
     if wish.given is not None:
         assert wish.n_units == len(wish.given.units), wish
         fitting(wish.given, model.facts)
         require_awake(wish.given, model.anatomy.widths, model.facts)
-    if not 1 <= wish.n_units <= model.facts.n_units:
-        raise UsageError(f"--units {wish.n_units}: {model.facts.name} has {model.facts.n_units} units")
-=======
     if not 1 <= wish.n_units <= model.anatomy.n_awake:
         awake = " awake at a noun" if model.anatomy.mixtures else ""
         raise UsageError(f"--units {wish.n_units}: {model.facts.name} has {model.anatomy.n_awake} units{awake}")
->>>>>>> fifteen
     if wish.max_norm <= 0 or not 0 < wish.success <= 1:
         raise UsageError(f"--max-norm {wish.max_norm} must be above 0, and --success {wish.success} in (0, 1]")
 
