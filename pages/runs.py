@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import deletions, resources, run_exchange, run_labels, state, widgets
-from app.text import plain
+from app.text import code, plain
 from mmn.store.disk_use import DiskUse
 
 UNDO: Final = "It is removed when you leave this page for another. Until then nothing is lost."
@@ -122,6 +122,12 @@ def one_run(run: dict[str, Any], tags: list[str]) -> None:
         )
         run_exchange.export(run)
         offer_deletion(run)
+    run_id = run["run_id"][:8]
+    st.caption(
+        f"As one file: {code(f'python -m mmn report {run_id} --out run.html')} to be read by anyone, "
+        f"{code(f'python -m mmn bundle {run_id} --out run.zip')} for another installation. "
+        "*Beside it* in the sidebar compares it with another run."
+    )
     failures = resources.store().table(run["run_id"], "failure") if run["n_failed"] else pd.DataFrame()
     if len(failures):
         with st.expander(f"{state.count(len(failures), 'picture')} could not be used"):
