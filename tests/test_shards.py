@@ -18,10 +18,10 @@ import pytest
 
 from mmn.core import ModelFacts, Outcome, Run, ScoreSettings
 from mmn.errors import CacheError
-from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, ORIGINAL
+from mmn.names import ABLATE, CANCELLED, COMPLETE, CONTRIBUTION, EVERYWHERE, ORIGINAL, TOP
 from mmn.runs import shard_files, shards
 from mmn.safety import atomic_files
-from mmn.studies.tables import SCHEMAS
+from mmn.studies.tables import SCHEMAS, TABLES
 
 MODEL = ModelFacts("specimen", "f" * 16, "specimen", n_layers=3, d_mlp=8)
 RUN = Run(
@@ -230,6 +230,21 @@ def test_missing_values_columns_and_concepts_are_refused(run_path: Path) -> None
     for message, table in wrong.items():
         with pytest.raises(AssertionError, match=message):
             shards.write_shard(run_path, "batch", tables | table)
+
+
+@pytest.mark.parametrize("column", ["kind", "selection", "positions"])
+def test_a_word_that_no_figure_knows_is_refused(run_path: Path, column: str) -> None:
+    """Pages had words of their own for each, and failed with a KeyError on another."""
+    concept = tables_of({"a": ["dog"]})["concept"].select(["image_id", "variant", "noun"]).to_pylist()[0]
+    known = {"kind": ABLATE, "selection": TOP, "positions": EVERYWHERE, "method": "contribution", "k": 1, "draw": 0}
+    effect = concept | known | {"logit": 1.0, "prob": 0.5}
+    for value, is_known in ((known[column], True), ("elsewhere", False)):
+        table = pa.Table.from_pylist([effect | {column: value}], schema=TABLES["effect"])
+        if is_known:
+            shards.write_shard(run_path, "batch", {"effect": table})
+        else:
+            with pytest.raises(AssertionError, match=rf"effect\.{column} is 'elsewhere', which is not among"):
+                shards.write_shard(run_path, "other", {"effect": table})
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b"])

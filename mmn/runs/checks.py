@@ -27,7 +27,7 @@ from mmn.names import MINUS_BLANK
 from mmn.printable import quoted
 from mmn.runs.manifests import YEARS
 from mmn.studies.table import is_json
-from mmn.studies.tables import KEYS, LATER, SHARES, TABLES
+from mmn.studies.tables import AMONG, KEYS, LATER, SHARES, TABLES
 
 MOST_ROWS: Final = 20_000_000  # of one table of a shard
 MOST_TEXT_BYTES: Final = 1_000_000  # of one text
@@ -49,6 +49,8 @@ def check_tables(tables: Mapping[str, pa.Table], run: Run) -> None:
         _check_columns(name, table, run)
         if name in KEYS:
             _check_distinct(name, table)
+        for column, words in AMONG.get(name, {}).items():
+            _check_among(f"{name}.{column}", distinct(table, [column]), words, f"{', '.join(words)}")
     _check_concepts(tables)
     if "score" in tables:
         _check_among("score.method", distinct(tables["score"], ["method"]), _methods(run), "methods of the run")

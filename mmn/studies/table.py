@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -55,6 +55,7 @@ class Table:
         is_of_model: its rows belong to a model, not to a run.
         shares: columns from 0 to 1; other floats are finite, other whole numbers count from 0.
         check: a condition that the database holds rows to.
+        among: the words that a column may hold, where figures have words of their own for each.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Table:
     is_of_model: bool = False
     shares: tuple[str, ...] = ()
     check: Mapping[str, str] = field(default_factory=dict)
+    among: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:

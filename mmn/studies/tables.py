@@ -22,6 +22,7 @@ ADDED: Final = {name: TABLES[name] for name, table in DECLARED.items() if table.
 KEYS: Final = {name: table.key for name, table in DECLARED.items() if table.key}  # distinct in a shard
 ADDED_KEYS: Final = {name: key for name, key in KEYS.items() if name in ADDED}  # of rows that may be told again
 SHARES: Final = {share for table in DECLARED.values() for share in table.shares}  # columns, of any table, from 0 to 1
+AMONG: Final = {name: table.among for name, table in DECLARED.items() if table.among}
 LATER: Final = {name: table.later for name, table in DECLARED.items() if table.later}
 
 

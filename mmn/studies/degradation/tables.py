@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.names import EVERYWHERE
+from mmn.names import ALL_SELECTIONS, EVERYWHERE, INTERVENTIONS, POSITIONS
 from mmn.studies.table import Table
 
 _KEY: Final = (
@@ -15,6 +15,7 @@ _KEY_COLUMNS: Final = (
     "image_id text, variant text, noun text, kind text, selection text, method text, k int32, sigma double?, "
     "sigma_unit text?, draw int32, positions text, factor double?"
 )
+_AMONG: Final = {"positions": POSITIONS, "kind": INTERVENTIONS, "selection": ALL_SELECTIONS}
 
 TABLES: Final = (
     Table(
@@ -24,17 +25,20 @@ TABLES: Final = (
         key=(*_KEY, "metric"),
         later={"positions": EVERYWHERE},
         shares=("prob",),
+        among=_AMONG,
     ),
     Table(
         "noun_share",
         f"{_KEY_COLUMNS}, n_nouns int32, noun_share double",
         key=_KEY,
         shares=("noun_share",),
+        among=_AMONG,
     ),
     Table(
         "perplexity",
         f"{_KEY_COLUMNS}, text text, n_tokens int32, nats double",
         key=(*_KEY, "text"),
+        among=_AMONG,
     ),
     Table(
         "unit_set",
