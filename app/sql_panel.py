@@ -10,30 +10,11 @@ from app import resources, state
 from app.boundary import error_boundary
 from app.text import plain
 from mmn.errors import MmnError
-from mmn.store.sql import MOST_ROWS, MOST_SECONDS, Answer, Asking, SqlQueries
+from mmn.store.sql import EXAMPLES, MOST_ROWS, MOST_SECONDS, Answer, Asking, SqlQueries
 from mmn.store.table_files import csv_text
 
-EXAMPLES: Final = {
-    "Frequent nouns": (
-        "SELECT lemma, count(DISTINCT image_id) AS pictures, avg(prob) AS probability\n"
-        "FROM concept WHERE variant = 'original'\nGROUP BY lemma ORDER BY pictures DESC"
-    ),
-    "Units that lead most nouns": (
-        "SELECT layer, unit, count(DISTINCT noun) AS nouns, count(*) AS captions\n"
-        "FROM score WHERE rank = 1 AND variant = 'original' AND method = 'contribution'\n"
-        "GROUP BY layer, unit ORDER BY nouns DESC"
-    ),
-    "What they write": (
-        "SELECT layer, unit, tokens, is_interpretable\nFROM neuron WHERE list_contains(tokens, 'dog')\n"
-        "ORDER BY layer, unit"
-    ),
-    "Nouns that no reference says": (
-        "SELECT noun, text, prob FROM concept JOIN caption USING (run_id, image_id, variant)\n"
-        "WHERE variant = 'original' AND NOT is_in_reference ORDER BY prob DESC"
-    ),
-}
 INTRODUCTION: Final = (
-    f"One SELECT over the tables, as DuckDB reads it. Nothing can be changed, no file be opened; at most "
+    f"One `SELECT` over the tables, as DuckDB reads it. Nothing can be changed, no file be opened; at most "
     f"{MOST_SECONDS:.0f} s and {MOST_ROWS:,} rows. For more: `mmn export`."
 )
 _TEXT, _ASKING = "sql", "sql-asking"

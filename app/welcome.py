@@ -10,11 +10,11 @@ import streamlit as st
 TOLD: Final = (
     "A vision-language model reads a picture and writes a caption. Inside, **units** push single words: a run lists, "
     "for every noun of every caption, the units that push it most.\n\n"
-    "1. **Look.** Open *Image*, click a picture, choose a noun, select a unit: the map shows where that unit looks.\n"
+    "1. **Look.** Open **Image**, click a picture, choose a noun, select a unit: the map shows where that unit looks.\n"
     "2. **Doubt.** Every result stands beside its control, random units or another picture's. Only what goes beyond it "
-    "counts. *Degradation* switches units off and shows whether the noun goes.\n"
-    "3. **Go on.** *Score* takes your own pictures and your own model.\n\n"
-    "The run is chosen on the left, where *Search* leads to any noun, unit or picture. Filters go along from page to "
+    "counts. **Degradation** switches units off and shows whether the noun goes.\n"
+    "3. **Go on.** **Score** takes your own pictures and your own model.\n\n"
+    "The run is chosen on the left, where **Search** leads to any noun, unit or picture. Filters go along from page to "
     "page, and the address holds all of it: send it, and others see the same. Every question mark explains its term."
 )
 _SEEN: Final = "welcome-seen"

@@ -11,8 +11,8 @@ from mmn.errors import BrokenFileError
 
 def page() -> None:
     st.markdown(
-        "*Pin* beside a figure's *Export*, on any page, keeps it here as it is filtered there. Each is drawn of what "
-        "the run holds now."
+        "**Pin** beside a figure's **Export**, on any page, keeps it here as it is filtered there. Each is drawn of "
+        "what the run holds now."
     )
     try:
         found = pins.pins().read()

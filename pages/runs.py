@@ -126,7 +126,7 @@ def one_run(run: dict[str, Any], tags: list[str]) -> None:
     st.caption(
         f"As one file: {code(f'python -m mmn report {run_id} --out run.html')} to be read by anyone, "
         f"{code(f'python -m mmn bundle {run_id} --out run.zip')} for another installation. "
-        "*Beside it* in the sidebar compares it with another run."
+        "**Beside it** in the sidebar compares it with another run."
     )
     failures = resources.store().table(run["run_id"], "failure") if run["n_failed"] else pd.DataFrame()
     if len(failures):

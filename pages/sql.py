@@ -1,4 +1,4 @@
-"""What else do the tables know? One SELECT at a time, with the tables' columns beside it."""
+"""What else do the tables know? One statement at a time, with the tables' columns beside it."""
 
 from __future__ import annotations
 

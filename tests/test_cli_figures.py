@@ -45,6 +45,7 @@ def words(cache: Path) -> dict[str, str]:
         "top-share": of_noun,
         "tokens": f"--neuron L{unit['layer']}.u{unit['unit']}",
         "perturbation": "--methods contribution",
+        "scaling": "--methods contribution",
         "ablated-layers": "--methods contribution --ks 3",
     }
 

@@ -370,7 +370,14 @@ def means(own: float, another: float | None, random: float = 0.9, n: int = 12) -
         for image in range(n)
         for k in (0, 1)
     ]
-    same = {"method": "contribution", "positions": "everywhere", "sigma": np.nan, "baseline_prob": 0.5, "draw": 0}
+    same = {
+        "method": "contribution",
+        "positions": "everywhere",
+        "sigma": np.nan,
+        "factor": np.nan,
+        "baseline_prob": 0.5,
+        "draw": 0,
+    }
     return pd.DataFrame(rows).assign(**same, noun_share=lambda one: one["prob"], nats=1.0, nats_captions=2.0, n_nouns=1)
 
 

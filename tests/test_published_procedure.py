@@ -81,11 +81,15 @@ def test_scores_survive_the_way_between_processes(tmp_path, theirs):
     assert all(torch.equal(found.every[key], every) for key, every in theirs.every.items())
 
 
-def test_a_product_too_large_for_half_precision_is_refused(tiny, monkeypatch):
-    huge = tiny.anatomy.unembedding.weight * 1e6
-    monkeypatch.setattr(tiny.anatomy.unembedding, "weight", torch.nn.Parameter(huge, requires_grad=False))
-    with pytest.raises(OverflowError, match="float32"):
-        prepare(tiny, torch.float16)
+def test_a_product_too_large_for_half_precision_is_refused(tiny):
+    weight = tiny.anatomy.unembedding.weight
+    before = weight.data  # put back by hand: monkeypatch takes a parameter for an attribute, and deletes it
+    weight.data = before * 1e6
+    try:
+        with pytest.raises(OverflowError, match="float32"):
+            prepare(tiny, torch.float16)
+    finally:
+        weight.data = before
 
 
 def test_counted_costs_by_hand():

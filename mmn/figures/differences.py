@@ -106,4 +106,4 @@ def _colours(n: int) -> list[str]:
 
 
 def _axis_form(form: str) -> str:
-    return "~%" if form.endswith("%") else "~g"
+    return "~%" if form.endswith("%") else "~r"

@@ -29,7 +29,7 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --back: #16181c; --line: #3a3f47; --quiet: #a3abb6; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--back); }
+  background: var(--back); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; } h3 { font-size: 1.05rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; } a { color: #3b82c4; }

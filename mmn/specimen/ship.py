@@ -49,11 +49,11 @@ class Shipment:
 
 SHIPMENTS = {
     # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
-    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=9_000_000, more=" --limit 256"),
+    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=17_000_000),
     "specimen-smollm": Shipment(
         RUN_PATHS[1],
         top_k=100,
-        most_bytes=3_800_000,
+        most_bytes=6_000_000,
         more=" --limit 24 --max-new-tokens 24",
         fewer=" --limit 8 --text-pictures 4",
     ),

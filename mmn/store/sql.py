@@ -29,6 +29,25 @@ MOST_ROWS: Final = 1000
 MOST_SECONDS: Final = 20.0
 MOST_BYTES: Final = 2_000_000_000  # that a question adds to what the database holds in memory
 MOST_LETTERS: Final = 20_000
+EXAMPLES: Final = {
+    "Frequent nouns": (
+        "SELECT lemma, count(DISTINCT image_id) AS pictures, avg(prob) AS probability\n"
+        "FROM concept WHERE variant = 'original'\nGROUP BY lemma ORDER BY pictures DESC"
+    ),
+    "Units that lead most nouns": (
+        "SELECT layer, unit, count(DISTINCT noun) AS nouns, count(*) AS captions\n"
+        "FROM score WHERE rank = 1 AND variant = 'original' AND method = 'contribution'\n"
+        "GROUP BY layer, unit ORDER BY nouns DESC"
+    ),
+    "What they write": (
+        "SELECT layer, unit, tokens, is_interpretable\nFROM neuron WHERE list_contains(tokens, 'dog')\n"
+        "ORDER BY layer, unit"
+    ),
+    "Nouns that no reference says": (
+        "SELECT noun, text, prob FROM concept JOIN caption USING (run_id, image_id, variant)\n"
+        "WHERE variant = 'original' AND NOT is_in_reference ORDER BY prob DESC"
+    ),
+}  # to begin with
 _LOOKS_EVERY_S: Final = 0.05
 _CATALOG: Final = DATABASE.rpartition(".")[0]
 _TABLE_FUNCTIONS: Final = {

@@ -28,6 +28,7 @@ FLAGS = [
 @contextmanager
 def served(entry: Path, cache_path: Path, listen: str = "127.0.0.1", **environment: str) -> Iterator[str]:
     """The address of `entry` served by Streamlit, at `listen`, from another working directory than the repository."""
+    (cache_path / "welcome-seen").touch()  # or the card of a first visit stands above
     port = free_port()
     options = ["--server.port", str(port), "--server.headless", "true", "--server.address", listen]
     with (cache_path / "server.log").open("w") as log:

@@ -74,7 +74,7 @@ def test_from_a_layer_to_its_units_to_a_picture_and_its_other_noun(page, address
         page.mouse.click(table["x"] + 25, table["y"] + 54)
     neuron = opened.value
     sync_api.expect(neuron).to_have_url(re.compile(r"neuron=L3\.u\d+"))
-    neuron.locator("[class*=st-key-tile-strongest] button:visible").first.click()
+    neuron.get_by_role("button", name=re.compile(", rank 1")).first.click()
     sync_api.expect(neuron.get_by_role("heading", name="Image")).to_be_visible()
     sync_api.expect(neuron).to_have_url(re.compile(r"/image\?.*image=\w{12}"))
     nouns = neuron.locator(".st-key-noun button")

@@ -30,6 +30,7 @@ def means(methods: tuple[str, ...] = ("contribution",), sigmas: tuple[float, ...
             "draw": draw,
             "k": 100 * k,
             "sigma": sigma,
+            "factor": np.nan,
             "baseline_prob": 0.5 + image / 100,
             "prob": (0.5 + image / 100) * share(k if np.isnan(sigma) else k * sigma)
             + (0.02 * (-1) ** image if k and sigma != 0 else 0),

@@ -24,7 +24,7 @@ from mmn.studies.degradation.curves import COLUMNS, OF_TEXT, POSITION_WORDS, SEL
 MEASURES: Final[Mapping[str, tuple[str, str, str]]] = {  # measure -> title, vertical axis, number format
     "prob": ("Probability of the noun", "probability of the noun", ".2~f"),
     "relative": ("Probability of the noun", "share of the untouched probability", "~%"),
-    "logit": ("Logit of the noun", "logit of the noun", "~g"),
+    "logit": ("Logit of the noun", "logit of the noun", "~r"),
     "similarity": ("Similarity of the new caption", "similarity", ".2~f"),
     "lost": ("Captions that lose the noun", "share of captions without it", "~%"),
     "share": ("The noun's share among all nouns", "share of all nouns' probability", ".2~f"),
@@ -317,7 +317,7 @@ def _k_axis(ks: pd.Series, n_units: int, what: str) -> alt.X:
     label = f"datum.value == 0 ? '0' : [format(100 * datum.value / {n_units}, '.2~r') + ' %', format(datum.value, ',')]"
     return alt.X(
         "k:Q",
-        title=f"{what}: share of all {n_units:,}, and number",
+        title=[f"{what}:", f"share of all {n_units:,}, and number"],
         scale=alt.Scale(type="symlog", constant=least, nice=False, zero=True),
         axis=alt.Axis(values=values, labelExpr=label, grid=False, labelOverlap="greedy", labelSeparation=3),
     )
@@ -329,9 +329,9 @@ def _sigma_axis(sigmas: pd.Series, unit: str) -> alt.X:
     of = "relative to each unit's column norm" if unit == COLUMN_NORM else "in the unit of the weights"
     return alt.X(
         "sigma:Q",
-        title=f"σ of the noise, {of}",
+        title=["σ of the noise,", of],
         scale=alt.Scale(type="symlog", constant=least, nice=False, zero=True),
-        axis=alt.Axis(values=values, format="~g", grid=False, labelOverlap="greedy", labelSeparation=3),
+        axis=alt.Axis(values=values, format="~r", grid=False, labelOverlap="greedy", labelSeparation=3),
     )
 
 
@@ -341,7 +341,7 @@ def _factor_axis(factors: pd.Series) -> alt.X:
         "factor:Q",
         title="what the units are multiplied by (1: untouched)",
         scale=alt.Scale(type="symlog", constant=1, nice=False, zero=True),
-        axis=alt.Axis(values=values, format="~g", grid=False, labelOverlap="greedy", labelSeparation=3),
+        axis=alt.Axis(values=values, format="~r", grid=False, labelOverlap="greedy", labelSeparation=3),
     )
 
 

@@ -22,7 +22,7 @@ from mmn.names import RANDOM
 
 COLUMNS: Final = ("method", "k", "layer", "n_units", "share", "mean_units", "n_images")
 AXES: Final[Mapping[str, tuple[str, str]]] = {  # quantity -> axis title, number format
-    "mean_units": ("units of a picture's top k, mean", "~g"),
+    "mean_units": ("units of a picture's top k, mean", "~r"),
     "n_units": ("distinct units in the top k", ",d"),
     "share": ("share of the distinct units", "~%"),
 }
