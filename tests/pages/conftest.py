@@ -58,7 +58,7 @@ def open_app():
     """Opens the app at a page and address, and asserts that nothing went wrong."""
 
     def open_(page: str = "layers", **address: list[str]) -> AppTest:
-        at = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=240)
+        at = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
         for key, values in address.items():
             at.query_params[key] = values
         at.run()
