@@ -26,11 +26,22 @@ def run_picker(runs: pd.DataFrame) -> dict[str, Any] | None:
         del st.session_state["run"]  # it was deleted
     elif "run" in st.session_state and known != st.session_state["run"]:
         st.session_state["run"] = known  # it was renamed
+    _follow_link(labels)
     state.tidy_address({"run": lambda text: state.find_label(labels, text)})
     chosen = st.selectbox("Run", labels, key="run", bind="query-params", help="Model, pictures, and the run's id")
     run = rows[labels.index(chosen)]
     _describe(run)
     return run
+
+
+def _follow_link(labels: list[str]) -> None:
+    """Chooses the run that a link of this app names: Streamlit puts it behind the one that was chosen before, which
+    would win.
+    """
+    *_, last = [None, *st.query_params.get_all("run")]
+    label = state.find_label(labels, last or "")
+    if len(st.query_params.get_all("run")) > 1 and label:
+        st.session_state["run"] = label
 
 
 def chosen_run() -> dict[str, Any] | None:

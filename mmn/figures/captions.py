@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from mmn import __version__
 from mmn.figures.figure import Drawn
-from mmn.figures.wording import counted, k_text, of_run
+from mmn.figures.wording import counted, k_text, of_run, short_name
 from mmn.names import RANDOM_MATCHED, meaning, reference_of
 
 _SITE: Final = (
     "a is the input of an FFN's output matrix W_out (gated: act(gate) times up), z the one of its non-linearity"
 )
+_ENDS: Final = tuple(mark + quote for mark in ".?!" for quote in ("", "”", '"', ")"))
 _MOST_KS: Final = 6  # more are told by their ends
 
 
@@ -47,7 +48,8 @@ def _run(drawn: Drawn) -> str:
     of = f"revision {revision[:12]}" if revision else f"fingerprint {run['model_fingerprint'][:12]}"
     sample = f"{counted(run['n_images'], 'picture')} with {counted(run['n_concepts'], 'concept')}"
     size = f"{run['n_layers']} layers of {run['d_mlp']:,} units"
-    return f"Model {run['model']} ({of}; {size}); {sample} of {run['images']}; run {run['run_id']}, mmn {__version__}"
+    model, pictures = short_name(run["model"]), short_name(run["images"])
+    return f"Model {model} ({of}; {size}); {sample} of {pictures}; run {run['run_id']}, mmn {__version__}"
 
 
 def _controls(drawn: Drawn) -> Iterator[str]:
@@ -102,4 +104,4 @@ def _lines(text: Any) -> list[str]:
 def _sentence(text: str) -> str:
     first = text.split(" ")[0]
     said = text if len(first) == 1 or ":" in first else text[:1].upper() + text[1:]  # symbols stay as they are
-    return said if said.endswith((".", "?", "!")) else f"{said}."
+    return said if said.endswith(_ENDS) else f"{said}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Final
 
 # Control characters, halves of surrogate pairs, non-characters, and signs that turn the direction of what follows.
@@ -37,8 +38,26 @@ def clipped(text: str, most: int) -> str:
 
 
 def of_run(run: Mapping[str, Any]) -> str:
-    """`specimen on gallery`."""
-    return f"{run['model']} on {run['images']}"
+    """`specimen on gallery`: no folder of this machine is told."""
+    return f"{short_name(run['model'])} on {short_name(run['images'])}"
+
+
+def short_name(name: str) -> str:
+    """The last part of a path, also within `coco:FILE:FOLDER` and `MODEL+/DELTA`; a hub id and a name stay.
+
+    Pictures that were uploaded are called by the start of their folder's name, their hash.
+    """
+    return "".join(_last_part(part) for part in re.split(r"([:+])", name))
+
+
+def _last_part(name: str) -> str:
+    last = PurePath(name.rstrip("/")).name if is_path(name) else name
+    return f"upload-{last[:8]}" if re.fullmatch(r"[0-9a-f]{64}", last) else last
+
+
+def is_path(text: str) -> bool:
+    """Whether it names a place on this machine, rather than a model or pictures by what they are called."""
+    return text.startswith(("/", "~", ".", "\\")) or text.count("/") > 1 or "\\" in text
 
 
 def counted(n: float, noun: str) -> str:

@@ -9,10 +9,8 @@ Nothing tells of the machine: folders of models, pictures and the cache are cut 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import PurePath
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
@@ -20,6 +18,7 @@ import pandas as pd
 from mmn.errors import ImageError, UsageError
 from mmn.figures.captions import caption
 from mmn.figures.figure import Column, Drawn, Figure, draw
+from mmn.figures.wording import is_path, short_name
 from mmn.images.opening import thumbnail
 from mmn.names import RANDOM, default_method, definition
 from mmn.store import Store
@@ -133,13 +132,13 @@ def _drawn(figure: Figure, store: Store, run_id: str, methods: Sequence[str]) ->
     if "neuron" in figure.takes:
         raise UsageError("it is of one unit, which the dashboard lets choose")
     if "noun" in figure.takes:
-        return _without_folders(draw(figure, store, _of_first_picture(store, run_id)))
+        return draw(figure, store, _of_first_picture(store, run_id))
     others = [one for one in methods if one != (first := default_method(methods)) and not one.startswith(RANDOM)]
     views = [View(run_id), View(run_id, (first,)), *([View(run_id, (first, others[-1]))] if others else [])]
     reasons = []
     for view in views if "methods" in figure.takes else views[:1]:
         try:
-            return _without_folders(draw(figure, store, view))
+            return draw(figure, store, view)
         except UsageError as error:
             reasons.append(error)
     raise reasons[0]
@@ -150,27 +149,6 @@ def _of_first_picture(store: Store, run_id: str) -> View:
     pictures = store.ask(PictureQueries).pictures(run_id)
     image_id = pictures.loc[pictures["n_concepts"] > 0, "image_id"].iloc[0]
     return View(run_id, image=image_id, noun=store.ask(PictureQueries).concepts(run_id, image_id)["noun"].iloc[0])
-
-
-def _without_folders(drawn: Drawn) -> Drawn:
-    """The same figure of a run whose model and pictures are called by their last names."""
-    rows = replace(drawn.rows, run={**drawn.rows.run, **_short_names(drawn.rows.run)})
-    asked = replace(drawn.asked, run=drawn.asked.run | _short_names(drawn.asked.run))
-    return replace(drawn, rows=rows, asked=asked)
-
-
-def _short_names(run: Mapping[str, Any]) -> dict[str, str]:
-    return {name: short_name(str(run[name])) for name in ("model", "images")}
-
-
-def short_name(name: str) -> str:
-    """The last part of a path, also within `coco:FILE:FOLDER` and `MODEL+/DELTA`; a hub id and a name stay."""
-    parts = re.split(r"([:+])", name)
-    return "".join(PurePath(part.rstrip("/")).name if _is_path(part) else part for part in parts)
-
-
-def _is_path(text: str) -> bool:
-    return text.startswith(("/", "~", ".", "\\")) or text.count("/") > 1 or "\\" in text
 
 
 def named_only(text: str, run: Mapping[str, Any]) -> str:
@@ -244,7 +222,7 @@ def _nouns(rows: pd.DataFrame | None) -> Iterator[Noun]:
 
 def _told(run: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """The run in pairs of words."""
-    versions = {name: one for name, one in run["versions"].items() if not _is_path(str(one))}
+    versions = {name: one for name, one in run["versions"].items() if not is_path(str(one))}
     n_units = int(run["n_layers"]) * int(run["d_mlp"])
     residual = summary["max_residual"]
     pairs = {

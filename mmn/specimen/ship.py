@@ -7,6 +7,7 @@ pictures' paths are made relative to the run's folder, so that the run is at hom
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -49,7 +50,7 @@ class Shipment:
 
 SHIPMENTS = {
     # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
-    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=6_500_000, more=" --limit 192"),
+    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=5_500_000, more=" --limit 128"),
     "specimen-smollm": Shipment(
         RUN_PATHS[1],
         top_k=100,
@@ -96,8 +97,11 @@ def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     if "image" not in tables:
         return tables
     images = tables["image"]
-    sources = [os.path.relpath(source, RUN_PATH) for source in images["source"].to_pylist()]
-    assert all(source.startswith(AT_HOME) for source in sources), f"{sources[0]} is no picture of the package's gallery"
+    names_there = [Path(source).name for source in images["source"].to_pylist()]
+    for name, image_id in zip(names_there, images["image_id"].to_pylist(), strict=True):
+        there = hashlib.sha256((GALLERY_PATH / name).read_bytes()).hexdigest()
+        assert there == image_id, f"{name} is no picture of the package's gallery"
+    sources = [AT_HOME + name for name in names_there]
     columns = {
         "source": pa.array(sources),
         "sources": pa.array([[source] for source in sources], images.schema.field("sources").type),

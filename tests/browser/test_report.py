@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmn.cli import BAD_INPUT, DONE, main
-from mmn.reports.contents import short_name
+from mmn.figures.wording import short_name
 from tests.browser.serving import CHROMIUM
 from tests.pages.hostile import fill_hostile
 

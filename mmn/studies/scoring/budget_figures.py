@@ -15,7 +15,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import FIRST, SECOND, SHAPES
-from mmn.figures.wording import k_text
+from mmn.figures.wording import k_text, short_name
 from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
 
 SKY_BLUE: Final = "#56B4E9"  # of the same palette: for the one more term that some decoders have
@@ -58,7 +58,7 @@ def logit_budget(
     residuals = [f"{noun}: {logits[noun]:.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
     title = alt.TitleParams(
         f"Where the logit of {' and '.join(f'“{noun}”' for noun in nouns)} comes from",
-        subtitle=[f"{run['model']}, {of}", "; ".join(residuals)],
+        subtitle=[f"{short_name(run['model'])}, {of}", "; ".join(residuals)],
     )
     if len(nouns) == 1:
         return bars.properties(height=200, title=title)
@@ -94,7 +94,8 @@ def top_share(data: pd.DataFrame, run: Mapping[str, Any], of: str) -> alt.TopLev
         ],
     )
     title = alt.TitleParams(
-        f"How much of the logit the top units make up: {', '.join(nouns)}", subtitle=[f"{run['model']}, {of}"]
+        f"How much of the logit the top units make up: {', '.join(nouns)}",
+        subtitle=[f"{short_name(run['model'])}, {of}"],
     )
     return alt.layer(
         base.mark_line(strokeWidth=1.3), base.mark_point(size=24, filled=True).encode(*[shape][: len(nouns) - 1])

@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.theme import SECOND
-from mmn.figures.wording import require, token_text
+from mmn.figures.wording import require, short_name, token_text
 from mmn.names import CENTRED, COSINE, RAW
 
 VALUES: Final[Mapping[str, tuple[str, str]]] = {  # rows of W_U -> the column of what is drawn, and its axis
@@ -53,7 +53,7 @@ def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str, word
             title=alt.TitleParams(
                 frame="bounds",
                 text=f"What {neuron} writes",
-                subtitle=[f"{run['model']}, top {len(rows)} tokens by {words_by} rows of W_U"],
+                subtitle=[f"{short_name(run['model'])}, top {len(rows)} tokens by {words_by} rows of W_U"],
             ),
         )
     )
