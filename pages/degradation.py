@@ -49,9 +49,9 @@ def page() -> None:
         return
     found = resources.store().ask(EffectQueries).pictures(run["run_id"], EffectFilter.of(view, kind))
     if found.empty:
-        st.info("No noun fits these filters.", icon=":material/filter_alt_off:")
-        return
-    show(run, view, kind, found)
+        st.info("No noun that was measured fits these filters.", icon=":material/filter_alt_off:")
+    else:
+        show(run, view, kind, found)
     with st.expander("Measure more", icon=":material/add:"):
         effect_inputs.offer(run, job)
 
