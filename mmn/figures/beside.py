@@ -21,7 +21,7 @@ from mmn.figures.figure import Asked, Column, Drawn, draw_alone
 from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired, paired
 from mmn.figures.saving import pinned_view
 from mmn.figures.scales import share_scales
-from mmn.figures.wording import clipped, counted
+from mmn.figures.wording import clipped, counted, short_name
 from mmn.lazily import load
 from mmn.view import View
 
@@ -38,6 +38,7 @@ _COMPARED: Final = {  # of a run's row, in words
     "dtype": "dtype",
     "seed": "seed",
 }
+_PLACES: Final = ("model", "pictures")
 _UNTOLD: Final = ("prompt", "seed", "dtype", "batch_size")  # settings that are told already, or change no number
 _MOST_LETTERS: Final = 60  # of a value that two runs differ in
 
@@ -171,13 +172,13 @@ def _differing(run: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     pairs = [(words, run.get(name), other.get(name)) for name, words in _COMPARED.items()]
     settings, others = run.get("settings") or {}, other.get("settings") or {}
     pairs += [(name, settings.get(name), others.get(name)) for name in settings if name not in _UNTOLD]
-    found = [f"{words} {_short(a)} / {_short(b)}" for words, a, b in pairs if a != b]
+    found = [f"{words} {_short(words, a)} / {_short(words, b)}" for words, a, b in pairs if a != b]
     return "they differ in " + "; ".join(found) if found else "scored alike"
 
 
-def _short(value: Any) -> str:
+def _short(words: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return clipped(text, _MOST_LETTERS)
+    return clipped(short_name(text) if words in _PLACES else text, _MOST_LETTERS)
 
 
 def _marked(drawn: Drawn, letter: str) -> dict[str, Any]:

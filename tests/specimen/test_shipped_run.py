@@ -13,7 +13,7 @@ from mmn.specimen import GALLERY_PATH, MODEL_PATH, RUN_PATH
 from mmn.specimen.ship import SHIPMENTS
 from mmn.store import Store
 
-N_PICTURES = 512
+N_PICTURES = 128
 
 
 @pytest.fixture(scope="module")
