@@ -39,7 +39,8 @@ def offer(run: dict[str, Any], words: Sequence[str], label: str, note: str) -> N
             job_list.tell(now)
     st.markdown(note)
     task = shlex.join(words)
-    if st.button(label, type="primary", icon=":material/play_arrow:", key=f"start-{task}"):
+    key = f"start-{shlex.join(_kind(words))}"  # stays while settings change: a click right after counts
+    if st.button(label, type="primary", icon=":material/play_arrow:", key=key):
         _start(run, words, task)
     st.caption(f"From a terminal: {code(f'python -m mmn {task}')}")
 
@@ -54,9 +55,13 @@ def watch(words: Sequence[str]) -> bool:
 
 def _like(words: Sequence[str]) -> list[jobs.Job]:
     """The jobs of the same command, run and kind, newest first."""
-    n_words = 4 if "--kind" in words else 2
     found = jobs.list_jobs(job_list.jobs_path())
-    return [job for job in found if shlex.split(job.task)[:n_words] == list(words[:n_words])]
+    return [job for job in found if shlex.split(job.task)[: len(_kind(words))] == _kind(words)]
+
+
+def _kind(words: Sequence[str]) -> list[str]:
+    """Command, run and kind."""
+    return list(words[: 4 if "--kind" in words else 2])
 
 
 def _start(run: dict[str, Any], words: Sequence[str], task: str) -> None:
