@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -32,6 +33,7 @@ from mmn.studies.registry import FIGURES
 from mmn.view import View
 
 NARROWEST: Final = 480  # pixels that a chart has in a window of 800
+LEGEND_COLUMN: Final = {"top": 130, "bottom": 160}  # pixels of a column of a legend; lines are longer than dots
 BESIDE: Final = 380  # pixels that a chart beside another has at least
 _SPELLED: Final = {"json": "Vega-Lite", "parquet": "Parquet", "tex": "TeX"}
 SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
@@ -201,9 +203,23 @@ def _themed(chart: Any, width: int = NARROWEST) -> Any:
     title = chart.title.copy()
     title.text, title.subtitle = wrap(title.text, width, 15), wrap(title.subtitle, width, 12)
     style: dict[str, Any] = {"subtitleColor": SUBTITLE, "subtitlePadding": 6, "subtitleFontSize": 13, "offset": 12}
-    themed = chart.properties(title=title).configure_title(**style)
+    themed = chart.copy(deep=True).properties(title=title).configure_title(**style)
     themed.config.locale = NUMBERS
+    if isinstance(themed, alt.Chart | alt.LayerChart):  # others have no width of their own to tell
+        _fold_legends(themed)
     return themed
+
+
+def _fold_legends(part: Any) -> None:
+    """Gives every legend as many columns, of those that it wants, as the chart has room for in its window."""
+    if isinstance(part, alt.Legend) and isinstance(part.columns, int):
+        wanted = LEGEND_COLUMN.get(str(part.orient), LEGEND_COLUMN["top"])
+        part.columns = alt.ExprRef(f"clamp(floor(width / {wanted}), 1, {part.columns})")
+    elif isinstance(part, alt.SchemaBase):
+        _fold_legends([value for name, value in part._kwds.items() if name != "data"])
+    elif isinstance(part, list | tuple):
+        for one in part:
+            _fold_legends(one)
 
 
 def _download(figure: Drawn, form: str, layout: Layout, name: str) -> None:

@@ -88,12 +88,18 @@ def page(found: Contents) -> str:
             f'<p class="quiet">Made by mmn {__version__}.</p>',
             f"<script>{_vega()}</script>",
             *(
-                f'<script type="application/json" id="spec-{_safe(one.name)}">{_json(spec(one))}</script>'
+                f'<script type="application/json" id="spec-{_safe(one.name)}">{_json(compiled(one))}</script>'
                 for one in specs
             ),
             f"<script>{_PROGRAM}</script></body></html>\n",
         ]
     )
+
+
+def compiled(shown: Shown) -> dict[str, Any]:
+    """A chart as Vega: Vega-Lite would tell the console of a reader what it makes of each."""
+    made: dict[str, Any] = vl_convert.vegalite_to_vega(spec(shown))
+    return made
 
 
 def spec(shown: Shown) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_it_opens_from_the_disk_with_the_network_off(report, browser):
     context = browser.new_context(viewport={"width": 390, "height": 800}, offline=True)
     page, asked, told = context.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: told.append(message.text))
     page.on("pageerror", lambda error: told.append(str(error)))
     page.goto(report.as_uri())
     page.wait_for_function("() => [...document.querySelectorAll('.chart')].every((one) => one.querySelector('svg'))")

@@ -135,7 +135,7 @@ def _bars(rows: pd.DataFrame, order: list[str], y_range: tuple[float, float] | N
                 scale=alt.Scale(domain=kinds, range=colours),
                 legend=alt.Legend(title=None, orient="top", columns=4),
             ),
-            alt.Order("term:N"),
+            alt.Order("term:O"),
             tooltip=[
                 alt.Tooltip("noun:N", title="concept"),
                 alt.Tooltip("kind:N", title="term"),
