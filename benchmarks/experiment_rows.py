@@ -33,6 +33,7 @@ def experiment_tables(rng: np.random.Generator, n_layers: int) -> dict[str, pa.T
     """The tables of a shard: concepts of 1,000 further pictures, and the experiments' rows about them."""
     said = [(f"{IMAGES + i:064x}", lemma) for i in range(IMAGES) for lemma in rng.choice(LEMMAS, NOUNS, replace=False)]
     found = {
+        "image": _images(said),
         "caption": _captions(said),
         "concept": _concepts(said),
         "score": _shuffled_scores(rng, said, n_layers),
@@ -56,23 +57,21 @@ def _whole(name: str, table: pa.Table) -> pa.Table:
     return pa.table(columns, TABLES[name].names).cast(TABLES[name])
 
 
-def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
-    """What the three pages ask at once, each with its intervals."""
-    lemma = ["noun07"]
+def experiment_queries(store: Store, layers: tuple[int, int]) -> dict[str, Callable[[], object]]:
+    """What the three pages ask at once, each with its intervals; some led by units of `layers`."""
+    lemma, led = ["noun07"], f"layers {layers[0]}–{layers[1]}"
     return {
         "invariance: 6 methods, 8 k, intervals": lambda: store.ask(InvarianceQueries).curves("latest", METHODS, KS),
         "invariance: 1 noun": lambda: store.ask(InvarianceQueries).curves("latest", METHODS, KS, lemma),
-        "invariance: led by layers 8–23": lambda: store.ask(InvarianceQueries).curves(
-            "latest", METHODS, KS, layers=(8, 23)
-        ),
+        f"invariance: led by {led}": lambda: store.ask(InvarianceQueries).curves("latest", METHODS, KS, layers=layers),
         "invariance: by concept": lambda: store.ask(InvarianceQueries).by_concept("latest", CONTRIBUTION, 100),
         "invariance: by layer, k 100": lambda: store.ask(InvarianceQueries).by_layer("latest", CONTRIBUTION, 100),
         "invariance: by layer, k 1000": lambda: store.ask(InvarianceQueries).by_layer("latest", CONTRIBUTION, 1000),
         "invariance: nouns that survive": lambda: store.ask(InvarianceQueries).survival("latest"),
         "invariance: what was measured": lambda: store.ask(InvarianceQueries).measured("latest"),
         "across: 80 nouns": lambda: store.ask(CrossImageQueries).by_concept("latest", CONTRIBUTION, 100, 5),
-        "across: layers 8–23": lambda: store.ask(CrossImageQueries).by_concept(
-            "latest", CONTRIBUTION, 100, 5, layers=(8, 23)
+        f"across: {led}": lambda: store.ask(CrossImageQueries).by_concept(
+            "latest", CONTRIBUTION, 100, 5, layers=layers
         ),
         "across: by layer": lambda: store.ask(CrossImageQueries).by_layer("latest", CONTRIBUTION, 100, 5),
         "specificity: heat map of 12 concepts": lambda: store.ask(SpecificityQueries).by_concept(
@@ -84,14 +83,22 @@ def experiment_queries(store: Store) -> dict[str, Callable[[], object]]:
         ),
         "specificity: pictures to choose": lambda: store.ask(SpecificityQueries).pictures("latest", CONTRIBUTION),
         "sensitivity: 6 methods, 3 measures": lambda: store.ask(SensitivityQueries).summary("latest", METHODS, METRICS),
-        "sensitivity: led by layers 8–23": lambda: store.ask(SensitivityQueries).summary(
-            "latest", METHODS, METRICS, layers=(8, 23)
+        f"sensitivity: led by {led}": lambda: store.ask(SensitivityQueries).summary(
+            "latest", METHODS, METRICS, layers=layers
         ),
     }
 
 
 def _variants() -> list[str]:
     return [ORIGINAL, *(f"shuffled-{draw}" for draw in range(DRAWS))]
+
+
+def _images(said: list[tuple[str, str]]) -> pa.Table:
+    rows = [
+        {"image_id": i, "source": i, "sources": [i], "width": 336, "height": 336, "reference": []}
+        for i in dict.fromkeys(image for image, _ in said)
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["image"])
 
 
 def _captions(said: list[tuple[str, str]]) -> pa.Table:

@@ -56,21 +56,23 @@ def main() -> None:
         started = time.perf_counter()
         with Store.open(Path(folder)) as store:
             store.load_new_shards([store.runs_path])
+            assert not store.set_aside, store.set_aside
             seconds = time.perf_counter() - started
             print(f"loading: {seconds:.1f} s, {n_rows / seconds:,.0f} rows/s")
-            _time_filters(store, arguments.repeats)
+            _time_filters(store, arguments.repeats, n_layers)
         print(f"database: {(Path(folder) / 'mmn.duckdb').stat().st_size / 1e6:.0f} MB")
 
 
-def _time_filters(store: Store, repeats: int) -> None:
+def _time_filters(store: Store, repeats: int, n_layers: int) -> None:
+    middle = (n_layers // 4, n_layers * 3 // 4 - 1)
     both = list(METHODS)
     queries: dict[str, Callable[[], object]] = {
         "all nouns, 1 method, k 100": lambda: store.ask(LayerQueries).distribution("latest", [CONTRIBUTION], [100]),
         "all nouns, 2 methods, k 10, 100, 1000": lambda: store.ask(LayerQueries).distribution(
             "latest", both, [10, 100, 1000]
         ),
-        "all nouns, 2 methods, layers 8–23": lambda: store.ask(LayerQueries).distribution(
-            "latest", both, [100], layers=(8, 23)
+        f"all nouns, 2 methods, layers {middle[0]}–{middle[1]}": lambda: store.ask(LayerQueries).distribution(
+            "latest", both, [100], layers=middle
         ),
         "1 noun, 2 methods, k 1000": lambda: store.ask(LayerQueries).distribution("latest", both, [1000], LEMMAS[:1]),
         "5 nouns, 2 methods, k 100, 1000": lambda: store.ask(LayerQueries).distribution(
@@ -81,13 +83,13 @@ def _time_filters(store: Store, repeats: int) -> None:
         ),
         "unit table, all nouns, k 1000": lambda: store.ask(LayerQueries).unit_rows("latest", CONTRIBUTION, 1000),
         "unit table, 1 layer, k 1000": lambda: store.ask(LayerQueries).unit_rows(
-            "latest", CONTRIBUTION, 1000, layer=12
+            "latest", CONTRIBUTION, 1000, layer=middle[0]
         ),
         "unit table, 1 noun, k 1000": lambda: store.ask(LayerQueries).unit_rows(
             "latest", CONTRIBUTION, 1000, lemmas=LEMMAS[:1]
         ),
         "per picture, k 100": lambda: store.ask(LayerQueries).counts_per_image("latest", CONTRIBUTION, 100),
-        **experiment_queries(store),
+        **experiment_queries(store, middle),
         "nouns of the filter": lambda: store.concepts("latest"),
         "list of runs": store.runs,
     }
