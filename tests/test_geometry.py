@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from mmn.errors import UsageError
 from mmn.models.adapters import FAMILIES, find_anatomy, find_family
 from mmn.models.encoders import Layout
 from mmn.models.geometry import GRIDS, WITHOUT_GRID, Cell, Grid, Grids, image_grid
+from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.limber import put_together
 from mmn.models.model import Model
 from tests.families.pictures import PICTURES
@@ -427,3 +429,15 @@ def test_two_tokens_in_one_place_are_our_bug():
     with pytest.raises(AssertionError):
         Grids((grid,), (Cell(0, 0, 0), Cell(0, 0, 0)))
     assert Grids((grid,), (Cell(0, 0, 1), None, Cell(0, 0, 0))).box_of(0) == (1.0, 0.0, 2.0, 1.0)
+
+
+def test_a_picture_cut_into_parts_has_no_even_grid():
+    """LFM2 cuts large pictures; nobody looked where the tokens of its parts lie."""
+    asked = {"spatial_shapes": torch.tensor([[4, 6], [2, 2]])}
+    parts = GridInputs(SimpleNamespace(model_type="lfm2_vl"), None, asked, (120, 84), 28)
+    with pytest.raises(UsageError, match="cuts the picture into 2 parts"):
+        GRIDS["resized"](parts)
+    whole = replace(parts, inputs={"spatial_shapes": torch.tensor([[4, 6]])}, n_tokens=6)
+    assert GRIDS["resized"](whole).tiles == (Grid.even(2, 3, (0, 0, 120, 84)),)
+    with pytest.raises(UsageError, match="5 image tokens are no squares of 4 × 6"):
+        GRIDS["resized"](replace(whole, n_tokens=5))

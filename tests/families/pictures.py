@@ -60,7 +60,9 @@ _gemma3 = Picture(
     written="<image_soft_token>",
     grid="squared",
 )
-_gemma4 = Picture("<|turn>user\n{image}{prompt}<turn|>\n<|turn>model\n", "<|image|>", has_template=True, nests=True)
+_gemma4 = Picture(
+    "<|turn>user\n{image}{prompt}<turn|>\n<|turn>model\n", "<|image|>", has_template=True, nests=True, grid="resized"
+)
 _omni = Picture(
     "<|im_start|>user\n<|vision_bos|>{image}<|vision_eos|>{prompt}<|im_end|>\n<|im_start|>assistant\n",
     "<|IMAGE|>",
@@ -82,7 +84,7 @@ PICTURES: dict[str, Picture] = {
         "USER: {image}\n{prompt} ASSISTANT:", has_template=True, grid="any-resolution with class token"
     ),
     "llava_onevision": Picture(_CHATML, has_template=True, grid="any-resolution"),
-    "video_llava": Picture("USER: {image}\n{prompt} ASSISTANT:"),
+    "video_llava": Picture("USER: {image}\n{prompt} ASSISTANT:", grid="patches"),
     "qwen2_vl": _qwen,
     "qwen2_5_vl": _qwen,
     "qwen3_vl": _qwen,
@@ -91,7 +93,7 @@ PICTURES: dict[str, Picture] = {
     "qwen3_5_moe": _qwen,
     "gemma3": _gemma3,
     "internvl": Picture(_CHATML, "<IMG_CONTEXT>", has_template=True, grid="canvas"),
-    "mistral3": Picture("[INST]{image}{prompt}[/INST]", "[IMG]", has_template=True),
+    "mistral3": Picture("[INST]{image}{prompt}[/INST]", "[IMG]", has_template=True, grid="resized"),
     "idefics2": Picture(
         "User:{image}{prompt}<end_of_utterance>\nAssistant:", has_template=True, nests=True, grid="queries"
     ),
@@ -116,15 +118,19 @@ PICTURES: dict[str, Picture] = {
     "glm46v": Picture(_GLM, "<|image|>", has_template=True, grid="merged"),
     "glm4v_moe": Picture(_GLM, "<|image|>", has_template=True, grid="merged"),
     "glm_ocr": Picture(_GLM, "<|image|>", has_template=True, grid="merged"),
-    "aya_vision": Picture("{image}{prompt}", has_template=True, written="<|IMG_PATCH|>"),
-    "cohere2_vision": Picture("{image}{prompt}", "<|IMG_PATCH|>", has_template=True),
-    "lfm2_vl": Picture(_CHATML, has_template=True, nests=True),
-    "janus": Picture("<|User|>: {image}\n{prompt}\n\n<|Assistant|>:", "<image_placeholder>", has_template=True),
-    "deepseek_vl": Picture("User: {image}{prompt}\n\nAssistant:", "<image_placeholder>", has_template=True),
+    "aya_vision": Picture("{image}{prompt}", has_template=True, written="<|IMG_PATCH|>", grid="canvas"),
+    "cohere2_vision": Picture("{image}{prompt}", "<|IMG_PATCH|>", has_template=True, grid="canvas"),
+    "lfm2_vl": Picture(_CHATML, has_template=True, nests=True, grid="resized"),
+    "janus": Picture(
+        "<|User|>: {image}\n{prompt}\n\n<|Assistant|>:", "<image_placeholder>", has_template=True, grid="patches"
+    ),
+    "deepseek_vl": Picture(
+        "User: {image}{prompt}\n\nAssistant:", "<image_placeholder>", has_template=True, grid="patches"
+    ),
     "deepseek_vl_hybrid": Picture("User: {image}{prompt}\n\nAssistant:", "<image_placeholder>", has_template=True),
     "instructblip": Picture("{prompt}", "", written="<image>", grid="queries"),
     "blip-2": Picture("Question: {prompt} Answer:", "", written="<image>", grid="queries"),
-    "fuyu": Picture("{prompt}\n", "", written="|SPEAKER|"),
+    "fuyu": Picture("{prompt}\n", "", written="|SPEAKER|", grid="own pixels"),
     "got_ocr2": Picture(
         "<|im_start|>user\n<img>{image}</img>\n{prompt}<|im_end|><|im_start|>assistant\n", "<imgpad>", grid="squared"
     ),
@@ -144,11 +150,17 @@ PICTURES: dict[str, Picture] = {
         grid="queries",
     ),
     "lighton_ocr": Picture(
-        "<|im_start|>user\n{image}{prompt}<|im_end|>\n<|im_start|>assistant\n", "<|image_pad|>", has_template=True
+        "<|im_start|>user\n{image}{prompt}<|im_end|>\n<|im_start|>assistant\n",
+        "<|image_pad|>",
+        has_template=True,
+        grid="resized",
     ),
     "qianfan_ocr": Picture(_CHATML, written="<IMG_CONTEXT>", has_template=True, grid="canvas"),
     "pp_chart2table": Picture(
-        "<|im_start|>user\n<img>{image}</img>\n{prompt}<|im_end|><|im_start|>assistant\n", "<imgpad>", has_template=True
+        "<|im_start|>user\n<img>{image}</img>\n{prompt}<|im_end|><|im_start|>assistant\n",
+        "<imgpad>",
+        has_template=True,
+        grid="squared",
     ),
     "video_llama_3": Picture(_CHATML, "<|image_pad|>", has_template=True, grid="merged"),
     "florence2": Picture("{prompt}", "", written="<image>", seen="the encoder's prompt"),
@@ -165,7 +177,7 @@ PICTURES: dict[str, Picture] = {
     "exaone4_5": Picture("[|user|]<vision>{image}</vision>{prompt}", "<|image_pad|>", has_template=True, grid="merged"),
     "minicpmv4_6": _minicpm,
     "minicpmv4_7": _minicpm,
-    "minicpm_ocr": _minicpm,
+    "minicpm_ocr": replace(_minicpm, grid="resized"),
     "hunyuan_vl": Picture("<|image_start|>{image}<|image_end|>{prompt}", "<|image_pad|>", has_template=True),
     "muse_glimmer": Picture(
         "<|header_start|>user<|header_end|>\n\n{image}{prompt}<|eot|><|header_start|>assistant<|header_end|>\n\n",
@@ -173,7 +185,7 @@ PICTURES: dict[str, Picture] = {
         has_template=True,
         grid="merged",
     ),
-    "mistral_large4": Picture("[INST]{image}{prompt}[/INST]", "[IMG]", has_template=True),
+    "mistral_large4": Picture("[INST]{image}{prompt}[/INST]", "[IMG]", has_template=True, grid="resized"),
     "kosmos-2": Picture("{prompt}", "", grid="queries"),
     "kosmos-2.5": Picture("{prompt}", "", grid="queries"),
     "gemma4": _gemma4,
@@ -212,7 +224,7 @@ PICTURES: dict[str, Picture] = {
         has_template=True,
         grid="merged",
     ),
-    "nemotron_h_omni": Picture("{image}\n{prompt}", has_template=True),
+    "nemotron_h_omni": Picture("{image}\n{prompt}", has_template=True, grid="resized"),
     "step3p7": Picture("{image}{prompt}", "<im_patch>", has_template=True),
     "deepseek_ocr2": Picture("{image}\n{prompt}", grid="queries"),
     "unlimited_ocr": Picture("{image}{prompt}", has_template=True),
@@ -228,40 +240,25 @@ _CROPS = "as `canvas` (crops row by row, then the whole), "
 
 # Where image tokens lie, by type, in words: rules that are not in `geometry.GRIDS`.
 PLACES: dict[str, str] = {
-    "aya_vision": _CROPS + "patches joined by downsample_factor",
     "chameleon": "one codebook token for each square, row by row, of the picture cropped around its middle",
-    "cohere2_vision": _CROPS + "patches joined by downsample_factor; a line break, no image token, after each crop",
-    "deepseek_vl": _BOXED,
     "deepseek_vl_hybrid": _BOXED + "; two towers see it",
     "emu3": "one codebook token for each 8 × 8 pixels, row by row, and an image token without a place ends each row",
     "florence2": "the mean of all, then " + _SQUARED + "; its encoder reads them",
-    "fuyu": "patches of the picture's own pixels (scaled down only if too large), row by row; |NEWLINE| ends a row",
-    "gemma4": _RESIZED + ", rows and columns from image_position_ids / pooling_kernel_size",
-    "gemma4_unified": _RESIZED + ", rows and columns from image_position_ids",
     "glm5_next": _PADDED + " (image_grid_thw / merge), black; large ones are scaled down first",
     "granite4_vision": "as `any-resolution with class token`, sides of the squares times downsample_rate",
     "granite_docling": _CROPS + "patches joined by scale_factor",
     "hunyuan_vl": "rows of image_grid_thw / merge; image tokens without a place before, after each row, and at the end",
     "inkling2": _PADDED + " (image_grid_thw)",
     "inkling_mm_model": _PADDED,
-    "janus": _BOXED,
     "kimi_k25": _PADDED + " (image_grid_thw / merge)",
-    "lfm2_vl": _RESIZED + " (spatial_shapes / downsample_factor); a large one as tiles row by row, then the whole",
-    "lighton_ocr": _RESIZED + " (image_sizes / patch / merge)",
     "llama4": "tiles row by row, of the picture fitted in the upper left of its canvas; then the whole, if tiles > 1",
-    "minicpm_ocr": "the whole, resized to whole patches, then slices row by row; each even (target_sizes / 2)",
     "minicpmv4_6": "the whole, resized to whole patches, then slices row by row; each even (target_sizes / 4)",
     "minicpmv4_7": "as minicpmv4_6",
-    "mistral3": _RESIZED + " (image_sizes / patch / merge); [IMG_BREAK], no image token, ends a row",
-    "mistral_large4": "as mistral3",
     "molmo2": "the whole, squeezed to a square, 2 × 2 patches pooled; then crops that overlap, as one grid",
-    "nemotron_h_omni": _RESIZED + " (image_grid_hw · downsample_ratio)",
     "ovis2": "the whole first, then crops row by row, of the canvas; <IMG_COL> and <IMG_ROW> are no image tokens",
-    "pp_chart2table": _SQUARED + " (256 tokens, counted out in its template)",
     "step3p7": "crops row by row, then the whole; each squeezed to a square",
     "t5gemma2": _SQUARED + "; its encoder reads them",
     "unlimited_ocr": "local grid and global grid, an image token without a place after each row, and one at the end",
-    "video_llava": "as `patches`; its pixels are called pixel_values_images",
 }
 
 # Of these the rules that were read in the types' code; the others also held for squares planted in two pictures.

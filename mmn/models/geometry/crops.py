@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Cell, Grid, Grids, cells_of
 
 
 def canvas_and_whole(inputs: GridInputs) -> Grids:
     """The picture squeezed onto a canvas of n × m square crops, row by row, then squeezed onto one (InternVL)."""
-    n_crops = len(inputs.inputs["pixel_values"]) - 1
-    if n_crops == 0:
-        return _crops_then_whole(inputs, 0, 0)
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+    return _crops_then_whole(inputs, *_canvas(inputs))
 
+
+def _canvas(inputs: GridInputs) -> tuple[int, int]:
+    """Rows and columns of crops; (0, 0) where the picture is seen whole alone."""
+    n_crops = inputs.n_tiles - 1
+    if n_crops == 0:
+        return 0, 0
     processor = inputs.processor
-    n_columns, n_rows = get_optimal_tiled_canvas(
-        inputs.lengths, inputs.canvas, processor.min_patches, processor.max_patches
-    )
+    tiled = getattr(sys.modules[type(processor).__module__], "get_optimal_tiled_canvas", None)
+    if tiled is None:
+        raise inputs.refusal("it cuts pictures by a rule that was not checked")
+    n_columns, n_rows = tiled(inputs.lengths, inputs.canvas, processor.min_patches, processor.max_patches)
     if n_columns * n_rows != n_crops:
         raise inputs.refusal(f"{n_crops} crops where {n_rows} × {n_columns} are expected")
-    return _crops_then_whole(inputs, n_rows, n_columns)
+    return n_rows, n_columns
 
 
 def split(inputs: GridInputs) -> Grids:
@@ -56,9 +62,17 @@ def _crops_then_whole(inputs: GridInputs, n_rows: int, n_columns: int) -> Grids:
 
 
 def _after_shuffle(inputs: GridInputs, n_patches: int) -> int:
-    """Tokens in a row after the pixel shuffle, which joins squares of patches; InternVL gives it as a ratio."""
-    config = inputs.config
-    factor = config.scale_factor if hasattr(config, "scale_factor") else round(1 / config.downsample_ratio)
+    """Tokens in a row after the pixel shuffle, which joins squares of patches."""
+    factor = _factor(inputs)
     if n_patches % factor:
         raise inputs.refusal(f"{n_patches} patches in a row cannot be joined by {factor}")
     return n_patches // factor
+
+
+def _factor(inputs: GridInputs) -> int:
+    """Patches in a row of a square that is joined; InternVL gives it as a ratio."""
+    config = inputs.config
+    for name in ("scale_factor", "downsample_factor"):
+        if hasattr(config, name):
+            return int(getattr(config, name))
+    return round(1 / config.downsample_ratio)

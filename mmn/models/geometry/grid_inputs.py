@@ -34,8 +34,18 @@ class GridInputs:
     @property
     def canvas(self) -> tuple[int, int]:
         """(height, width) of what the vision tower is given, one tile of it."""
-        height, width = self.inputs["pixel_values"].shape[-2:]
+        height, width = self.pixels.shape[-2:]
         return int(height), int(width)
+
+    @property
+    def n_tiles(self) -> int:
+        """Squares that the picture was cut into or seen as, those of padding too."""
+        return int(self.pixels.shape[-4])
+
+    @property
+    def pixels(self) -> Any:
+        """What the vision tower is given; a family that reads films, too, says of what."""
+        return self.inputs["pixel_values" if "pixel_values" in self.inputs else "pixel_values_images"]
 
     @property
     def patch_size(self) -> int:

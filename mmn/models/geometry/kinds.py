@@ -10,6 +10,7 @@ from mmn.models.geometry.any_resolution import any_resolution, any_resolution_wi
 from mmn.models.geometry.crops import canvas_and_whole, split
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
+from mmn.models.geometry.resized import own_pixels, resized
 from mmn.models.geometry.whole import encoder, merged, patches, squared
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "squared": squared,
     "canvas": canvas_and_whole,
     "split": split,
+    "resized": resized,
+    "own pixels": own_pixels,
     "any-resolution": any_resolution,
     "any-resolution with class token": any_resolution_with_class_token,
 }

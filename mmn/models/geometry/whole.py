@@ -8,7 +8,8 @@ from typing import Final
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of, even
 
-_CHECKED_PROCESSORS: Final = ("Beit", "Bit", "CLIP", "ConvNext", "Llava", "Siglip", "ViT")  # resize, pad, crop, no more
+_PADDING: Final = ("DeepseekVL", "DeepseekVLHybrid", "Janus", "Llava")  # to a square, around the middle
+_CHECKED_PROCESSORS: Final = ("Beit", "Bit", "CLIP", "ConvNext", "Siglip", "VideoLlava", "ViT", *_PADDING)
 # Which way a place lies from the middle of its stretch, by `encoders.Layout.centre`.
 _SHIFTS: Final = {"middle": 0.0, "first pixel": -0.5, "last pixel": 0.5}
 _CONVNEXT_CROPS_BELOW: Final = 384  # pixels; from there on pictures are squeezed
@@ -84,7 +85,7 @@ def _lines(inputs: GridInputs) -> tuple[Line, Line]:
     if kind not in _CHECKED_PROCESSORS or not processor.do_resize:
         raise inputs.refusal(f"checked are those of {', '.join(_CHECKED_PROCESSORS)}, with resizing")
     is_padded = bool(getattr(processor, "do_pad", False))
-    if is_padded and kind != "Llava":
+    if is_padded and kind not in _PADDING:
         raise inputs.refusal("it pads pictures in a way that was not checked")
     padded = (max(inputs.lengths),) * 2 if is_padded else inputs.lengths
     resized, canvas = _convnext(inputs) if kind == "ConvNext" else _resized_and_cropped(inputs, padded)
