@@ -45,6 +45,15 @@ def _modules_with_shapes() -> list[str]:
 jaxtyping.install_import_hook(_modules_with_shapes(), "tests.shapes.checked")
 
 
+# Files of a few long tests: begun last, one of them would keep one worker busy long after the others are done.
+_FIRST = ("test_smollm.py", "test_paper_journey.py", "test_server_access.py", "test_untrusted.py", "test_ray_engine.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, all else in its order; workers take whole files from the front."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole tiny LLaVA on disk, as a user has one. Read only: copy it to break it."""
