@@ -138,6 +138,20 @@ def zero_one_each(units: Int[Tensor, " n"]) -> Change:
     return change
 
 
+def mean_of_others_each(heads: Int[Tensor, " n"], n_heads: int) -> Change:
+    """Puts the mean of the other heads' output in the place of another head's in each row; -1 leaves all."""
+    rows = (heads >= 0).nonzero()[:, 0]
+
+    def change(output: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        by_head = output.reshape(len(output), n_heads, -1)
+        own = by_head[rows, heads[rows]]
+        changed = by_head.clone()
+        changed[rows, heads[rows]] = (by_head[rows].sum(1) - own) / (n_heads - 1)
+        return changed.reshape(output.shape)
+
+    return change
+
+
 def _changing(change: Change, n_rows: int) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (change(args[0].reshape(n_rows, -1)).reshape(args[0].shape), *args[1:])
