@@ -4,11 +4,12 @@
     unit  Σ_p ∫ ∂y/∂a_i^p · da_i^p/dα dα    its conductance (Dhamdhere et al. 2019, arXiv 1805.12233), p an image token
     input Σ_p (x − x̄) · ∫ ∂y/∂x^p dα        integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365)
 
-The integrals are sums of trapezoids over `STEPS` equal steps, STEPS + 1 passes. Completeness: what the inputs are given
-adds up to y(1) − y(0); what is missing of that is the error of the steps, and the completeness residual. The baseline is
-ours: Neo et al. (2025) take the mean over a data set and 50 steps; a zero embedding is no point that a decoder with norms
-can be led from, since every small multiple of a token is normed to the same. What all tokens of a picture share is in
-x̄, so what they say together is not counted: y(0) is what the picture says without its parts.
+The integrals are sums of trapezoids over `STEPS` equal steps, STEPS + 1 passes. Completeness: what the inputs are
+given adds up to y(1) − y(0); what is missing of that is the error of the steps, and the completeness residual.
+
+The baseline is ours: Neo et al. (2025) take the mean over a data set and 50 steps. A zero embedding is no point that a
+decoder with norms can be led from: every small multiple of a token is normed to the same. What all tokens of a picture
+share is in x̄, so what they say together is not counted: y(0) is what the picture says without its parts.
 """
 
 from __future__ import annotations
