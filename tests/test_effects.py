@@ -30,7 +30,7 @@ from tests.tiny import build_family
 
 PROMPT, CAPTION = "A picture of", (11, 12, 13, 14)
 TOLERANCE = 1e-5  # of a logit: the difference of two sums of float32
-# Norms behind W_out, a soft cap, rotations in three, flattened rows, another layer's form; and what has no plain cache.
+# Norms behind W_out, a soft cap, rotations in three, flattened rows, another form of layer, two modalities.
 FAMILIES = ("paligemma on gemma2", "qwen2_vl", "instructblip", "limber", "mplug_owl2")
 
 
