@@ -44,15 +44,30 @@ def measure_modules(scored: ScoredRun, progress: ProgressCallback, limit: int | 
         progress: told after each batch, in pictures.
         limit: only the first batches, until that many pictures are reached.
 
+    The control's word is drawn from all nouns that the run says: of a run that goes on, all is measured again where
+    there are more.
+
     Raises:
         UsageError: a mixture of experts, or layers that add something beside attention and FFN.
     """
     require_two_modules(scored.model)
+    said = _said_tokens(scored)
+    asked = {"modules": VERSION, "said": sorted(set().union(*said.values()))}
 
     def answer(batch: str) -> Tables:
-        return _measure_batch(scored, shards.read_shard(scored.path / batch))
+        return _measure_batch(scored, shards.read_shard(scored.path / batch), said)
 
-    reopen.for_each_batch(scored, STAGE, {"modules": VERSION}, answer, progress, STAGE, limit)
+    reopen.for_each_batch(scored, STAGE, asked, answer, progress, STAGE, limit)
+
+
+def _said_tokens(scored: ScoredRun) -> dict[str, set[int]]:
+    """The nouns' tokens that each caption of the run says."""
+    tokens: dict[str, set[int]] = {}
+    for batch in reopen.batches(scored):
+        concepts = shards.read_shard(scored.path / batch)["concept"]
+        for row in concepts.select(["image_id", "token_id"]).to_pylist():
+            tokens.setdefault(row["image_id"], set()).add(row["token_id"])
+    return tokens
 
 
 def require_two_modules(model: Model) -> None:
@@ -63,12 +78,12 @@ def require_two_modules(model: Model) -> None:
         raise UsageError(f"mmn modules is of attention and FFN; layers of {model.facts.name} add {more}, too")
 
 
-def _measure_batch(scored: ScoredRun, tables: Mapping[str, pa.Table]) -> Tables:
+def _measure_batch(scored: ScoredRun, tables: Mapping[str, pa.Table], said: Mapping[str, set[int]]) -> Tables:
     examples, images, failures = reopen.open_all(tables, STAGE)
     rows: list[dict[str, Any]] = []
     for measured, _ in reread(scored, tables, examples, images, ()):
         own = measured.reading.token_ids
-        others = _words_elsewhere(measured, tables["concept"])
+        others = _words_elsewhere(measured, said)
         with torch.inference_mode():
             for is_control, tokens in ((False, own), (True, others)):
                 if tokens is not None:
@@ -106,15 +121,12 @@ def _ffn(measured: Measured, layer: int) -> Float[Tensor, "n d"]:
     return anatomy.post_ffns[layer](written.to(measured.model.dtype)).float()
 
 
-def _words_elsewhere(measured: Measured, concepts: pa.Table) -> Int[Tensor, " n"] | None:
-    """For each concept the token of a noun that other captions of the batch say and its own does not; None without."""
-    tokens: dict[str, set[int]] = {}
-    for row in concepts.select(["image_id", "token_id"]).to_pylist():
-        tokens.setdefault(row["image_id"], set()).add(row["token_id"])
-    drawn = []
+def _words_elsewhere(measured: Measured, said: Mapping[str, set[int]]) -> Int[Tensor, " n"] | None:
+    """For each concept the token of a noun that other captions of the run say and its own does not; None without."""
+    everywhere, drawn = set().union(*said.values()), []
     for one in measured.said:
         image_id = one.example.image_id
-        there = sorted(set().union(*tokens.values()) - tokens[image_id])
+        there = sorted(everywhere - said[image_id])
         if not there:
             return None
         draw = uniform_draw(measured.settings.seed, image_id, names.ORIGINAL, one.concept.lemma, STAGE, len(there))
