@@ -87,6 +87,9 @@ def run(options: argparse.Namespace) -> int:
     name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
     model = load_quietly(name, options.dtype, options.device, options.revision, options.device_map)
+    for method in methods:
+        if method in names.METHODS and names.METHODS[method].cost:
+            progress(Progress("score", message=f"{method} takes long: {names.METHODS[method].cost}"))
     planned = prepare(model, listing, options.images, _settings(options, model, methods))
     if first := first_source(options.cache / "runs" / planned.run.run_id, options.images):
         progress(Progress("score", message=first))
