@@ -87,6 +87,9 @@ def run(options: argparse.Namespace) -> int:
     name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
     model = load_quietly(name, options.dtype, options.device, options.revision, options.device_map)
+    for method in methods:
+        if method in names.METHODS and names.METHODS[method].cost:
+            progress(Progress("score", message=f"{method} takes long: {names.METHODS[method].cost}"))
     planned = prepare(model, listing, options.images, _settings(options, model, methods))
     if first := first_source(options.cache / "runs" / planned.run.run_id, options.images):
         progress(Progress("score", message=first))
@@ -109,6 +112,8 @@ def run(options: argparse.Namespace) -> int:
         "max_residual": counts.max_residual,
         "database": note,
     }
+    if counts.conservation:
+        result["conservation"] = counts.conservation
     if first:
         result = {"note": first} | result  # first, as what to read before the numbers
     _print_result(result, as_json=options.json)
@@ -169,6 +174,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(why(result["n_images"]) + where)
     if result["max_residual"] is not None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
+    for method, missing in result.get("conservation", {}).items():
+        print(f"{method}: its terms miss at most {missing:.1e} of what they should add up to (of max(|logits|, 1))")
     if "note" in result:
         print(result["note"])
     if result["database"] != "loaded":
