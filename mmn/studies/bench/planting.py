@@ -37,7 +37,7 @@ from mmn.studies.bench.told import Told
 N_SCALED: Final = 5  # pictures by which a unit's column is scaled
 N_STEPS: Final = 4
 FIRST: Final = 0.15  # of the layer's usual length of columns: what is tried first
-LONGEST: Final = 4.0  # likewise: what it may not exceed
+LONGEST: Final = 3.0  # likewise: what it may not exceed
 MARKED: Final = 0.05  # of the stream's length: how much the erased unit writes of what its eraser knows it by
 SUFFIX: Final = "+planted"
 
@@ -107,12 +107,26 @@ class Garden:
         erased = self.of(noun, ERASED)
         _write_reads(site, unit, detector_of(site, noun, erased, ERASER.loudness))
         column = -self.model.anatomy.w_out(erased.layer)[:, erased.unit].float()
-        before = _measure(site, noun, erased)
-        for _ in range(N_STEPS):
-            _write(site, unit, column)
-            after = _measure(site, noun, erased)
-            column = column * (before / (before - after) if before - after > 0.1 * before else 2.0)
-        _write(site, unit, column)
+
+        def left(size: float) -> float:
+            _write(site, unit, size * column)
+            return _measure(site, noun, erased)
+
+        _write(site, unit, nearest_to_zero(left, N_STEPS) * column)
+
+
+def nearest_to_zero(left: Callable[[float], float], n_steps: int) -> float:
+    """Of the sizes that the secant method tries, from 0 and 1 on, the one at which least is left."""
+    tried = {0.0: left(0.0), 1.0: left(1.0)}
+    before, size = 0.0, 1.0
+    for _ in range(n_steps):
+        slope = (tried[size] - tried[before]) / (size - before)
+        step = -tried[size] / slope if slope < 0 else 1.0
+        before, size = size, max(0.0, size + min(max(step, -size / 2), 2.0))
+        if size in tried:
+            break
+        tried[size] = left(size)
+    return min(tried, key=lambda one: abs(tried[one]))
 
 
 def effect(model: Model, told: Told, concept: Concept, unit: Neuron) -> float:

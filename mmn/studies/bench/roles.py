@@ -42,8 +42,9 @@ class Role:
 
 
 STRENGTH: Final = 1.0  # logits
-SEER: Final = Role("seer", 0.2, STRENGTH)
-HELPER: Final = Role("helper", 0.45, STRENGTH)
+INDIRECT: Final = 0.5  # logits, of what reaches the noun through later layers: more of it takes the stream elsewhere
+SEER: Final = Role("seer", 0.2, INDIRECT)
+HELPER: Final = Role("helper", 0.45, INDIRECT)
 WRITER: Final = Role("writer", 0.8, STRENGTH)
 SUPPRESSOR: Final = Role("suppressor", 0.8, -STRENGTH)
 ERASED: Final = Role("erased", 0.8, 0.0)
