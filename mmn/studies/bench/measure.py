@@ -63,6 +63,7 @@ class Judged:
     d_mlp: int
     asked: Asked
     nouns: tuple[str, ...]
+    n_questions: int
     verified: tuple[Verified, ...]
     values: Mapping[tuple[str, str], Values]  # by picture and method
     costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
@@ -181,10 +182,8 @@ class Bench:
                 scene = self.scene(told)
                 rankings = [submission[image_id, concept.noun] for concept in scene.concepts]
                 values[image_id, SUBMISSION] = judge(scene, SUBMISSION, rankings, None)
-        facts = self.model.facts
-        return Judged(
-            facts.name, facts.n_layers, facts.d_mlp, self.asked, self.split.nouns, self.verified, values, costs
-        )
+        facts, nouns, n = self.model.facts, self.split.nouns, len(self.questions)
+        return Judged(facts.name, facts.n_layers, facts.d_mlp, self.asked, nouns, n, self.verified, values, costs)
 
     def _judge_picture(self, told: Told, methods: Sequence[str]) -> None:
         scene = self.scene(told)
