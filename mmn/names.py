@@ -17,6 +17,8 @@ CONTRIBUTION_ACTFN: Final = "contribution-actfn"
 ACTIVATION: Final = "activation"
 ATTRIBUTION: Final = "attribution"
 ATTRIBUTION_ACT: Final = "attribution-act"
+EFFECT: Final = "effect"
+EFFECT_PROB: Final = "effect-prob"
 RANDOM: Final = "random"
 RANDOM_MATCHED: Final = "random-matched"
 
@@ -34,6 +36,7 @@ class Method:
         colour: on every chart.
         reads_act: needs act(gate) captured, too.
         ranks_last_layer: nothing follows the last layer at an image token, so scores read there leave it out.
+        cost: what it takes for each noun, in words, of a score that takes much longer than the others; else "".
     """
 
     name: str
@@ -44,15 +47,17 @@ class Method:
     colour: str
     reads_act: bool = False
     ranks_last_layer: bool = True
+    cost: str = ""
 
 
 _NOUN: Final = "the pass that predicts the noun"
 _IMAGE: Final = "image tokens"
 _SCORES: Final = "mmn.scores.methods"
+_OF_EFFECT: Final = "for each noun every unit in a row of its own, through all layers behind it: m · L · (L + 1) / 2"
 
 # Colours: six of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys. Their yellow
 # drowns in white and their black in the dark: the seventh score has a violet (OURS), farther from the others than they
-# are from each other.
+# are from each other. Those behind it were searched for (OURS): each as far as can be from all before it.
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
@@ -101,6 +106,24 @@ METHODS: Final[dict[str, Method]] = {
             "#CC79A7",
             ranks_last_layer=False,
         ),
+        Method(
+            EFFECT,
+            "y − y(a := 0): the logit that is lost when the unit alone is zeroed there, measured",
+            _NOUN,
+            "OURS (the causal baseline of NAM, NeurIPS 2024)",
+            f"{_SCORES}:score_effect",
+            "#dd00bb",
+            cost=_OF_EFFECT,
+        ),
+        Method(
+            EFFECT_PROB,
+            "p − p(a := 0): the probability that is lost when the unit alone is zeroed there, measured",
+            _NOUN,
+            "OURS (the causal baseline of NAM, NeurIPS 2024)",
+            f"{_SCORES}:score_effect_prob",
+            "#9999ff",
+            cost=_OF_EFFECT,
+        ),
         Method(RANDOM, "a seeded uniform draw", "none", "P2's control", f"{_SCORES}:score_random", "#8c8c8c"),
         Method(
             RANDOM_MATCHED,
@@ -111,6 +134,12 @@ METHODS: Final[dict[str, Method]] = {
             "#6b6054",
         ),
     )
+}
+
+# Scores that somebody published and that are none of ours, with the reason.
+REFUSED: Final = {
+    "nam-text": "NAM (NeurIPS 2024) combines a · (W_U[t] · W_out[:, i]) with a normalised largest activation, in a form "
+    "that could not be read, and there is no code; what could be read of it is contribution"
 }
 
 PREFERRED: Final = (CONTRIBUTION_FOLDED, CONTRIBUTION)  # first the one that adds up to the logit

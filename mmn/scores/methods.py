@@ -21,6 +21,7 @@ from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
 from mmn.reading.hooks import ACT
 from mmn.scores.budget import Reading
+from mmn.scores.effects import Effects, measure_effects
 from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
 from mmn.scores.gradients import Question, attribute
 from mmn.scores.rows import ConceptAt, Variant, one_for_each
@@ -74,6 +75,11 @@ class Measured:
         """`contribution-folded`, which the budget needs whatever the methods are."""
         return contribution(self.model.anatomy, self.a, self.written, self.chosen)
 
+    @cached_property
+    def effects(self) -> Effects:
+        """What `effect` and `effect-prob` are read from: measured once for both."""
+        return measure_effects(self.model, self.batch, self.said)
+
 
 def score_contribution(measured: Measured) -> Scored:
     """`contribution`."""
@@ -115,8 +121,18 @@ def score_attribution_act(measured: Measured) -> Scored:
     return _attributed(measured, of_activation=True)
 
 
+def score_effect(measured: Measured) -> Scored:
+    """`effect`."""
+    return Scored(measured.effects.logit, measured.a)
+
+
+def score_effect_prob(measured: Measured) -> Scored:
+    """`effect-prob`."""
+    return Scored(measured.effects.prob, measured.a)
+
+
 AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT)
-OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, names.ATTRIBUTION, names.ATTRIBUTION_ACT)
+OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, *AT_IMAGE_TOKENS, names.EFFECT, names.EFFECT_PROB)
 
 
 def require_method(model: Model, method: str) -> None:
@@ -128,6 +144,9 @@ def require_method(model: Model, method: str) -> None:
         model.require_one_ffn(f"--methods {method}")
     if of in AT_IMAGE_TOKENS:
         require_image_tokens(model, f"--methods {method}")
+
+
+RUNS_PASSES = (*AT_IMAGE_TOKENS, names.EFFECT, names.EFFECT_PROB)  # of its own, which can overflow
 
 
 def _attributed(measured: Measured, *, of_activation: bool) -> Scored:

@@ -23,6 +23,7 @@ from mmn.reading.hooks.capture import (
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.replay import Recorded, record_layers, zero_one_each
 
 __all__ = [
     "ACT",
@@ -39,6 +40,7 @@ __all__ = [
     "Captured",
     "CapturedUnits",
     "Graph",
+    "Recorded",
     "ablate",
     "add_to_columns",
     "capture",
@@ -46,5 +48,7 @@ __all__ = [
     "capture_units",
     "first_not_finite",
     "permuted",
+    "record_layers",
     "weight_not_finite",
+    "zero_one_each",
 ]
