@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -12,9 +13,9 @@ from mmn.studies.bench import words
 from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, results
 
 INTRODUCTION = (
-    "In a copy of the model some units are given a role, and each role is measured on other pictures before anything is "
-    "judged by it. Every score then ranks all units of that copy. What finds the planted ones, leaves the decoys out, and "
-    "agrees with what zeroing units really does?"
+    "In a copy of the model some units are given a role, and each role is measured on other pictures before anything "
+    "is judged by it. Every score then ranks all units of that copy. What finds the planted ones, leaves the decoys "
+    "out, and agrees with what zeroing units really does?"
 )
 
 
@@ -46,14 +47,15 @@ def chosen(found: Sequence[Result]) -> Result:
 def table(result: Result) -> None:
     """Every score and what it was judged by."""
     with_ends = st.toggle("95 % intervals", key="bench_ends")
-    columns = {one.heading: st.column_config.TextColumn(one.heading, help=one.words) for one in MEASURES.values()}
+    columns: dict[str, Any] = {"method": "Score"}
+    columns |= {one.heading: st.column_config.TextColumn(one.heading, help=one.words) for one in MEASURES.values()}
     columns["passes"] = st.column_config.TextColumn(
         "passes", help="Of a picture, forward and back: 1 is the whole prompt and caption through all layers"
     )
     rows = words.table(result, with_ends)
     rows["seconds"] = [words.seconds_text(result, method) for method in rows["method"]]
     columns["seconds"] = st.column_config.TextColumn("seconds", help="A picture, on the machine that measured it")
-    st.dataframe(rows, hide_index=True, column_config={"method": "Score"} | columns, height=36 * (len(rows) + 1) + 2)
+    st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
     for one in words.headline(result):
         st.markdown(f"- first by {plain(one)}")
 
@@ -61,8 +63,9 @@ def table(result: Result) -> None:
 def places(result: Result) -> None:
     """Where each role's unit stands."""
     st.markdown("**Where the planted units stand**: the share of all units before them, 50 % by chance.")
-    columns = {role: st.column_config.TextColumn(role, help=about) for role, about in ROLE_WORDS.items()}
-    st.dataframe(words.places(result), hide_index=True, column_config={"method": "Score"} | columns)
+    columns: dict[str, Any] = {"method": "Score"}
+    columns |= {role: st.column_config.TextColumn(role, help=about) for role, about in ROLE_WORDS.items()}
+    st.dataframe(words.places(result), hide_index=True, column_config=columns)
 
 
 def how_to() -> None:

@@ -15,9 +15,7 @@ from mmn.reading.hooks.intervene import _borrowed
 
 
 @contextmanager
-def replace_units(
-    model: Model, mask: Bool[Tensor, "rows L m"], values: Float[Tensor, "L m"]
-) -> Iterator[None]:
+def replace_units(model: Model, mask: Bool[Tensor, "rows L m"], values: Float[Tensor, "L m"]) -> Iterator[None]:
     """Sets a of each row's masked units to `values` at every position of the forward passes inside the block.
 
     At 0 it is `ablate`. A row without masked units computes what the plain model does.

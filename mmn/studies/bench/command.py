@@ -20,7 +20,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--images", default="gallery", metavar="SRC", help="with object masks; default: gallery")
     parser.add_argument("--methods", metavar="A,B", help="default: all that the model has")
     parser.add_argument("--submission", type=Path, metavar="F.parquet", help="image_id, noun, layer, unit, score")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write the model to rank units of, and the questions")
+    parser.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the model to rank units of, and the questions"
+    )
     parser.add_argument("--nouns", type=at_least(1, 20), metavar="N", help="that units are planted for; default 4")
     parser.add_argument("--pictures", type=at_least(1, 1000), metavar="N", help="judged for each noun; default 4")
     parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
@@ -64,7 +66,12 @@ def run(options: argparse.Namespace) -> int:
 def _asked(options: argparse.Namespace) -> Any:
     from mmn.studies.bench.measure import Asked
 
-    given = {"n_nouns": options.nouns, "n_judged": options.pictures, "n_built": options.build, "n_sampled": options.units}
+    given = {
+        "n_nouns": options.nouns,
+        "n_judged": options.pictures,
+        "n_built": options.build,
+        "n_sampled": options.units,
+    }
     return Asked(images=options.images, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -79,8 +86,8 @@ def _submission(options: argparse.Namespace, bench: Any) -> Any:
 
 def _exported(path: Path) -> str:
     return (
-        f"{path}: the model with planted units, and questions.csv; rank its units for each, write image_id, noun, layer, "
-        "unit, score to a Parquet file, and give it to mmn bench --submission"
+        f"{path}: the model with planted units, and questions.csv; rank its units for each, write image_id, noun, "
+        "layer, unit, score to a Parquet file, and give it to mmn bench --submission"
     )
 
 

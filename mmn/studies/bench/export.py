@@ -1,7 +1,7 @@
 """What somebody needs to rank units by a method of their own: the model with planted units, and the questions.
 
-    DIR/            a folder in Hugging Face format; which units are planted it does not say
-    DIR/questions.csv  image_id, source, caption, noun, token_id, position
+DIR/            a folder in Hugging Face format; which units are planted it does not say
+DIR/questions.csv  image_id, source, caption, noun, token_id, position
 """
 
 from __future__ import annotations

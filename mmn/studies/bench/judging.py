@@ -29,8 +29,8 @@ from mmn.reading.captions import caption_encoded
 from mmn.reading.concepts import find_concepts
 from mmn.reading.hooks import capture_units
 from mmn.reading.hooks.streams import Replayed
-from mmn.studies.bench.rankings import Ranking
 from mmn.studies.bench.ranked import of_batch
+from mmn.studies.bench.rankings import Ranking
 from mmn.studies.bench.roles import DECOYS, ROLES, SUPPRESSOR, WANTED, Planted, Role
 from mmn.studies.bench.told import MOST_TOKENS, Told
 from mmn.studies.bench.yardstick import KINDS, curves, ks
@@ -150,9 +150,7 @@ def _fits(scene: Scene, units: Sequence[Neuron], own: Mask) -> list[float]:
     return [iou(mask_at(heat_map(one, scene.told.grids, size)), own) for one in values]
 
 
-def of_shuffled(
-    scene: Scene, place: int, rankings: Sequence[Ranking], shuffled: Mapping[str, Ranking] | None
-) -> float:
+def of_shuffled(scene: Scene, place: int, rankings: Sequence[Ranking], shuffled: Mapping[str, Ranking] | None) -> float:
     """The overlap with the noun's ranking over shuffled tokens, minus the mean overlap with the other nouns'."""
     again = (shuffled or {}).get(scene.concepts[place].lemma)
     others = [one for number, one in enumerate(rankings) if number != place]

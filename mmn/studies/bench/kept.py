@@ -1,8 +1,8 @@
 """What the benchmark has found so far, in the cache: `bench/<hash>/`, each file whole or not there.
 
-    planted.safetensors     the rows of planted units, the means of all units, and which unit is what
-    <image_id>.npy          effects of single units
-    <image_id>.<method>.json  values and cost of a method
+planted.safetensors     the rows of planted units, the means of all units, and which unit is what
+<image_id>.npy          effects of single units
+<image_id>.<method>.json  values and cost of a method
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def checked_methods(model: Model, methods: Sequence[str] | None) -> tuple[str, .
 
 def is_costly(method: str) -> bool:
     """Whether a score takes so long that it is not computed a second time, over shuffled tokens."""
-    return bool(getattr(METHODS[method], "cost", ""))
+    return bool(METHODS[method].cost)
 
 
 def _tell(model: Model, example: Example, masks: MaskSource) -> Told:
@@ -233,5 +233,3 @@ def _planted(model: Model, found: Split, masks: MaskSource, progress: ProgressCa
 
     copied, planted = plant(model, built, found.nouns, tell_layer)
     return Soil.of(copied, planted, mean_activations(copied, built))
-
-

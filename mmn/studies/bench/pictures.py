@@ -3,8 +3,8 @@
     a source with object masks ─► the nouns that are in most of its pictures
       ─► each noun's pictures in the order of a hash ─► the first are judged, the next are built on
 
-A picture that is judged for one noun is built on for none. The order is a hash of protocol and picture alone, as that of
-`runs.held_out`, so that neither batches nor other pictures change it.
+A picture that is judged for one noun is built on for none. The order is a hash of protocol and picture alone, as that
+of `runs.held_out`, so that neither batches nor other pictures change it.
 """
 
 from __future__ import annotations

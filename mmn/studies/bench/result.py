@@ -125,7 +125,11 @@ def summarise(judged: Judged, protocol: str) -> Result:
         judged.n_questions,
         [_planted(one) for one in judged.verified],
         pd.DataFrame(rows),
-        {m: [float(np.mean([getattr(c, way) for c in own])) for way in ("forward", "backward")] for m, own in costs.items() if own},
+        {
+            m: [float(np.mean([getattr(c, way) for c in own])) for way in ("forward", "backward")]
+            for m, own in costs.items()
+            if own
+        },
         {method: float(np.mean([cost.seconds for cost in own])) for method, own in costs.items() if own},
     )
 
@@ -171,7 +175,7 @@ def write(result: Result, path: Path) -> None:
 def read(path: Path) -> Result:
     """The result of a file."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    found["rows"] = pd.DataFrame(found["rows"]).astype({name: float for name in ("mean", "low", "high")})
+    found["rows"] = pd.DataFrame(found["rows"]).astype(dict.fromkeys(("mean", "low", "high"), float))
     return Result(**found | {"nouns": tuple(found["nouns"])})
 
 

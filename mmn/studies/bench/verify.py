@@ -1,7 +1,7 @@
 """Do planted units do on other pictures what their roles say? Measured, before any ranking is judged by them (OURS).
 
-    activity   the chance that a is higher where the unit is to be active than where it is not (area under the ROC curve),
-               over all positions of all judged pictures, with the object and without
+    activity   the chance that a is higher where the unit is to be active than where it is not (area under the ROC
+               curve), over all positions of all judged pictures, with the object and without
     effect     what zeroing the unit takes from the noun's logit, by picture that says the noun
 
 A unit whose role does not hold is left out of what is judged, and listed; where a role holds for fewer than half of the
@@ -63,7 +63,11 @@ class Verified:
 
 @torch.inference_mode()
 def evidence(
-    model: Model, told: Told, replayed: Replayed, planted: Sequence[Planted], effects: Mapping[tuple[str, Neuron], float]
+    model: Model,
+    told: Told,
+    replayed: Replayed,
+    planted: Sequence[Planted],
+    effects: Mapping[tuple[str, Neuron], float],
 ) -> Evidence:
     """What one picture tells of planted units; `effects` by noun and unit, as `yardstick` measures them."""
     with capture_units(model, [one.unit for one in planted]) as captured:
@@ -85,8 +89,8 @@ def verify(planted: Sequence[Planted], seen: Sequence[Evidence]) -> tuple[Verifi
         if 2 * sum(one.holds for one in own) < len(own):
             wrong = next(one for one in own if not one.holds)
             raise ModelError(
-                f"the planted {role.name} does not do what it should for most nouns ({wrong.planted.noun}: {wrong.why}), "
-                "and nothing is judged by it; give more pictures with masks, or another model"
+                f"the planted {role.name} does not do what it should for most nouns ({wrong.planted.noun}: {wrong.why})"
+                ", and nothing is judged by it; give more pictures with masks, or another model"
             )
     return found
 
@@ -115,7 +119,7 @@ def _why(planted: Planted, activity: float, effects: Sequence[float]) -> str:
 
 
 def area_under_roc(values: Float[np.ndarray, " n"], wanted: Bool[np.ndarray, " n"]) -> float:
-    """The share of pairs, one wanted and one not, in which the wanted one is higher; ties count half. NaN of no pair."""
+    """The share of pairs, one wanted and one not, in which the wanted one is higher; ties count half; NaN of none."""
     n_in, n_out = int(wanted.sum()), int((~wanted).sum())
     if not n_in or not n_out:
         return float("nan")

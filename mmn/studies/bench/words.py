@@ -90,12 +90,11 @@ def planted(result: Result) -> pd.DataFrame:
 
 def headline(result: Result) -> list[str]:
     """Who leads in what, in sentences; the house's own default is named wherever it stands."""
-    found = [
+    return [
         f"{MEASURES[measure].words}: {_list(result.best(measure))} ({_value(result, measure)})"
         for measure in ("recall@1%", "agreement", "area zero", "area mean", "iou", "kept")
         if result.best(measure)
     ]
-    return found
 
 
 def told(result: Result) -> str:
@@ -105,14 +104,16 @@ def told(result: Result) -> str:
     return (
         f"{result.model}, {result.n_units:,} units, {result.n_pictures} pictures of {result.images}{few} and their "
         f"{result.n_questions} nouns; units are planted for {_list(result.nouns)}, built on {asked['n_built']} other "
-        f"pictures of each; effects are measured of {asked['n_sampled']} sampled units and the planted ones. Means over "
-        "pictures, 95 % intervals by picture."
+        f"pictures of each; effects are measured of {asked['n_sampled']} sampled units and the planted ones. Means "
+        "over pictures, 95 % intervals by picture."
     )
 
 
 def markdown(result: Result) -> str:
     """A section of the docs."""
-    seconds = ", ".join(f"{method} {result.seconds[method]:.2g}" for method in result.methods if method in result.seconds)
+    seconds = ", ".join(
+        f"{method} {result.seconds[method]:.2g}" for method in result.methods if method in result.seconds
+    )
     leads = "\n".join(f"- {one}" for one in headline(result))
     return "\n\n".join(
         [
@@ -156,8 +157,8 @@ What a ranking is judged by:
 judge (a score that takes long is not computed again over shuffled tokens; a submission has none there).
 
 Your own method: `python -m mmn bench --export DIR` writes the model with the planted units as a folder in Hugging Face
-format, and `questions.csv`, every picture and noun; write a Parquet file of `image_id, noun, layer, unit, score` (higher
-is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others."""
+format, and `questions.csv`, every picture and noun; write a Parquet file of `image_id, noun, layer, unit, score`
+(higher is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others."""
 
 
 def _markdown_table(rows: pd.DataFrame) -> str:

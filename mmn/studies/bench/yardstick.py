@@ -22,11 +22,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.core import Concept, Neuron
+from mmn.models.gates import readers
 from mmn.models.model import Model
 from mmn.reading.hooks import ablate
 from mmn.reading.hooks.replace import replace_units
 from mmn.reading.hooks.streams import Replayed, capture_streams, replay
-from mmn.models.gates import readers
 from mmn.studies.bench.pictures import PROTOCOL
 from mmn.studies.bench.told import Told
 
@@ -100,7 +100,9 @@ def curves(
         means: of each unit, to be set to.
     """
     model, sizes = replayed.model, ks(replayed.model.facts.n_units)
-    masks = torch.stack([_mask(model, units[:0]), *(_mask(model, some[:k]) for some in (units, control) for k in sizes)])
+    masks = torch.stack(
+        [_mask(model, units[:0]), *(_mask(model, some[:k]) for some in (units, control) for k in sizes)]
+    )
     found: dict[str, np.ndarray] = {}
     for kind in KINDS:
         with _changed(model, masks, kind, means):
