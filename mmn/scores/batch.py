@@ -202,7 +202,9 @@ def _score_variant(
         "score": pa.concat_tables(_rank_all(measured, scores)),
         "budget": rows.budget_table(said, variant, budget),
     }
-    return tables, scores
+    conserved = {method: one.conserved for method, one in scores.items() if one.conserved is not None}
+    more = {"conservation": rows.conservation_table(said, variant, conserved)} if conserved else {}
+    return tables | more, scores
 
 
 def measure(

@@ -97,7 +97,7 @@ def _chunks(model: Model, size: int) -> list[tuple[int, Int[Tensor, " n"]]]:
 
 def _rows_at_once(model: Model, recorded: Recorded) -> int:
     """Units zeroed side by side: each has keys and values of its own while a layer is computed, and logits."""
-    cache = next(value for value in recorded.calls[0].kwargs.values() if hasattr(value, "layers"))
+    (cache,) = recorded.calls[0].past
     keys = max(one.keys[0].numel() + one.values[0].numel() for one in cache.layers if one.is_initialized)
     values = 2 * keys + 3 * model.anatomy.unembedding.out_features + 4 * model.facts.d_mlp
     return max(1, min(model.facts.d_mlp, BYTES_AT_ONCE // (4 * values)))

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,10 +29,7 @@ from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph
 from mmn.scores.equations import attribution
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Answers = TypeVar("Answers", bound="DataclassInstance")
+Answers = TypeVar("Answers")
 GRAPH_BYTES = 4e9  # about what the graph of the rows that are differentiated together may take
 BYTES_PER_UNIT = 24  # z, a, act, up, their products and a gradient, in float32
 
@@ -118,8 +115,8 @@ def some_rows(
                 found = answer(model, part, [captions[r] for r in rows], some)
             parts.append((asked, found))
     order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
-    kind: type[Answers] = type(parts[0][1])
-    return kind(*(torch.cat([getattr(part, one.name) for _, part in parts])[order] for one in fields(kind)))
+    names = vars(parts[0][1])
+    return type(parts[0][1])(**{name: torch.cat([vars(part)[name] for _, part in parts])[order] for name in names})
 
 
 def _moved(question: Question, start: int) -> Question:
@@ -139,7 +136,7 @@ def _attribute_rows(
     with torch.enable_grad():
         with capture_graph(model) as graph:
             model.module(**with_captions(model, inputs, captions), use_cache=False, **few_logits(model))
-        logits = _logits(model, graph, questions, n_prompt)
+        logits = logits_of(model, graph, questions, n_prompt)
         turns = rounds(questions)
         parts = []
         for index, asked in enumerate(turns):
@@ -163,20 +160,20 @@ def _best_tokens(
     number = is_picture.cumsum(1) - 1
     found = []
     for layer, gradient in enumerate(gradients):
-        a = _by_row(graph.a[layer], len(mask))[rows, :n_prompt]
-        value = a if of_activation else _by_row(graph.z[layer], len(mask))[rows, :n_prompt]
-        best, where = attribution(value, _by_row(gradient, len(mask))[rows, :n_prompt], is_picture)
+        a = by_row(graph.a[layer], len(mask))[rows, :n_prompt]
+        value = a if of_activation else by_row(graph.z[layer], len(mask))[rows, :n_prompt]
+        best, where = attribution(value, by_row(gradient, len(mask))[rows, :n_prompt], is_picture)
         found.append((best, number.gather(1, where), a.gather(1, where[:, None])[:, 0]))
     score, token, activation = (torch.stack(values, dim=1) for values in zip(*found, strict=True))
     return score, token, activation
 
 
-def _by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
+def by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
     """OPT hands its FFN all rows' positions as one list."""
     return values.detach().reshape(n_rows, -1, values.shape[-1]).float()
 
 
-def _logits(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
+def logits_of(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
     """The logit y of each concept, before a soft cap, differentiable: the final norm and one row of W_U."""
     rows = torch.tensor([question.row for question in questions])
     places = torch.tensor([n_prompt - 1 + question.position for question in questions])

@@ -22,8 +22,9 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
-from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
-from mmn.reading.hooks.replay import Recorded, record_layers, zero_one_each
+from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted, towards_mean
+from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
+from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
 
 __all__ = [
     "ACT",
@@ -41,14 +42,20 @@ __all__ = [
     "CapturedUnits",
     "Graph",
     "Recorded",
+    "Relevance",
     "ablate",
     "add_to_columns",
     "capture",
     "capture_graph",
     "capture_units",
     "first_not_finite",
+    "frozen_norm",
+    "mean_of_others_each",
     "permuted",
     "record_layers",
+    "relevance_graph",
+    "require_relevance",
+    "towards_mean",
     "weight_not_finite",
     "zero_one_each",
 ]

@@ -25,7 +25,7 @@ Change = Callable[[Float[Tensor, "n width"]], Float[Tensor, "n width"]]
 
 @dataclass(frozen=True)
 class Call:
-    """What one layer was given, `kwargs` with the cache as it was before the layer added to it."""
+    """What one layer was given, with the cache as it was before the layer added to it."""
 
     number: int
     module: nn.Module
@@ -39,17 +39,22 @@ class Call:
     @property
     def is_repeatable(self) -> bool:
         """Whether it was of one position of one row, and its past is keys and values alone."""
-        past = [value for value in self.kwargs.values() if hasattr(value, "update") and hasattr(value, "reset")]
-        return tuple(self.stream.shape[:2]) == (1, 1) and len(past) == 1 and _holds_keys(past[0], self.number)
+        return tuple(self.stream.shape[:2]) == (1, 1) and len(self.past) == 1 and _holds_keys(self.past[0], self.number)
+
+    @property
+    def past(self) -> list[Any]:
+        """The caches that it was given."""
+        given = [*self.args, *self.kwargs.values()]
+        return [value for value in given if hasattr(value, "update") and hasattr(value, "reset")]
 
     def again(self, stream: Float[Tensor, "n 1 d"]) -> Float[Tensor, "n 1 d"]:
         """The layer's output for n rows of one past."""
-        kwargs = {
-            name: _widened(value, self.number, len(stream)) if _holds_keys(value, self.number) else value
-            for name, value in self.kwargs.items()
-        }
-        given: tuple[Any, ...] = (stream, *self.args[1:]) if self.args else ()
-        output = self.module(*given, **(kwargs if self.args else kwargs | {"hidden_states": stream}))
+        args = [_widened(value, self.number, len(stream)) for value in self.args]
+        kwargs = {name: _widened(value, self.number, len(stream)) for name, value in self.kwargs.items()}
+        if args:
+            output = self.module(stream, *args[1:], **kwargs)
+        else:
+            output = self.module(**kwargs | {"hidden_states": stream})
         return output[0] if isinstance(output, tuple) else output
 
 
@@ -109,7 +114,7 @@ def record_layers(model: Model) -> Iterator[Recorded]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if recorded.is_open:
                 kept = {name: _as_it_is(value) for name, value in kwargs.items()}
-                recorded.calls[number] = Call(number, module, args, kept)
+                recorded.calls[number] = Call(number, module, tuple(map(_as_it_is, args)), kept)
 
         return hook
 
@@ -134,6 +139,20 @@ def zero_one_each(units: Int[Tensor, " n"]) -> Change:
         changed = a.clone()
         changed[rows, units[rows]] = 0
         return changed
+
+    return change
+
+
+def mean_of_others_each(heads: Int[Tensor, " n"], n_heads: int) -> Change:
+    """Puts the mean of the other heads' output in the place of another head's in each row; -1 leaves all."""
+    rows = (heads >= 0).nonzero()[:, 0]
+
+    def change(output: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        by_head = output.reshape(len(output), n_heads, -1)
+        own = by_head[rows, heads[rows]]
+        changed = by_head.clone()
+        changed[rows, heads[rows]] = (by_head[rows].sum(1) - own) / (n_heads - 1)
+        return changed.reshape(output.shape)
 
     return change
 
@@ -169,9 +188,16 @@ def _as_it_is(value: Any) -> Any:
     return kept
 
 
-def _widened(cache: Any, number: int, n_rows: int) -> Any:
-    """A copy of a cache with the keys and values of one layer for n rows."""
-    wide = _as_it_is(cache)
+def _widened(value: Any, number: int, n_rows: int) -> Any:
+    """What is given of one row's position, for n rows: of a cache a copy with the keys and values of one layer.
+
+    Other tensors than those of a number for each position are broadcast by whoever takes them.
+    """
+    if isinstance(value, Tensor) and value.shape == (1, 1):
+        return value.expand(n_rows, 1)
+    if not _holds_keys(value, number):
+        return value
+    wide = _as_it_is(value)
     layer = wide.layers[number]
     if layer.is_initialized and layer.keys.numel():
         layer.keys = layer.keys.expand(n_rows, *layer.keys.shape[1:])
