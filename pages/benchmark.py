@@ -58,6 +58,7 @@ def table(result: Result) -> None:
     st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
     for one in words.headline(result):
         st.markdown(f"- first by {plain(one)}")
+    st.markdown(f"- {plain(words.standing(result))}")
 
 
 def places(result: Result) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from mmn.cli import BAD_INPUT, main
 from mmn.core import Neuron
 from mmn.errors import ModelError, UnsupportedModelError, UsageError
 from mmn.images import list_source
@@ -65,17 +65,14 @@ def test_a_ranking_s_numbers_are_those_counted_by_hand():
 
 
 def test_one_end_of_the_scale_is_the_planted_units_and_the_other_is_chance():
-    planted = tuple(Planted(Neuron(0, place * 7), "dog", role.name) for place, role in enumerate(ROLES))
-    scene = SimpleNamespace(of=None, model=None)
-    by_role = {one.role: one.unit.unit for one in planted}
-    scene.of = lambda _concept, *roles: [by_role[role.name] for role in roles]
+    by_role = {role.name: place * 7 for place, role in enumerate(ROLES)}
     n, k = N * M, round(0.01 * N * M)
     wanted = [by_role[role.name] for role in WANTED]
     others = [unit for unit in range(n) if unit not in by_role.values()]
-    best = of_planted(scene, None, Ranking(np.array([*wanted, *others, by_role["suppressor"]]), n))
+    best = of_planted(by_role, Ranking(np.array([*wanted, *others, by_role["suppressor"]]), n))
     assert (best["recall@3"], best["recall@1%"], best["decoys@1%"], best["suppressor@1%"]) == (1, 1, 0, 1)
     rng = np.random.default_rng(0)
-    drawn = pd.DataFrame([of_planted(scene, None, Ranking(rng.permutation(n), n)) for _ in range(400)]).mean()
+    drawn = pd.DataFrame([of_planted(by_role, Ranking(rng.permutation(n), n)) for _ in range(400)]).mean()
     assert drawn["recall@1%"] == pytest.approx(k / n, abs=0.01)
     assert drawn["recall@10%"] == pytest.approx(0.1, abs=0.025)
     assert drawn["place writer"] == pytest.approx(0.5, abs=0.05)
@@ -307,4 +304,13 @@ def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
     result = Result(PROTOCOL, "m", "gallery", 2, 8, ("dog",), {}, 3, 5, [], rows, {}, {})
     assert result.methods == ["random", "contribution-folded"]
     assert result.best("decoys@1%") == ["contribution-folded"]
+    assert result.n_ahead("contribution-folded", "recall@1%") == 1
+    assert result.n_ahead("contribution-folded", "decoys@1%") == 0
     assert words.headline(replace(result, rows=rows))[0].endswith("first 1 % of all units: random (0.40)")
+
+
+def test_the_command_says_in_one_line_what_it_cannot_do(checkpoint, pictures, tmp_path, capfd):
+    words_of = f"bench --model {checkpoint} --images {pictures} --cache {tmp_path} --progress none"
+    assert main(words_of.split()) == BAD_INPUT
+    told = capfd.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("mmn: no metadata in"), told

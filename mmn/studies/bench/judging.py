@@ -71,10 +71,9 @@ class Scene:
     def flat(self, unit: Neuron) -> int:
         return unit.layer * self.model.anatomy.d_mlp + unit.unit
 
-    def of(self, concept: Concept, *roles: Role) -> list[int]:
-        """The planted units of a noun in some roles."""
-        wanted = {role.name for role in roles}
-        return [self.flat(one.unit) for one in self.planted if one.noun == concept.lemma and one.role in wanted]
+    def by_role(self, concept: Concept) -> dict[str, int]:
+        """The planted units of a noun, by the names of their roles."""
+        return {one.role: self.flat(one.unit) for one in self.planted if one.noun == concept.lemma}
 
 
 def ks_of_recall(n_units: int) -> dict[str, int]:
@@ -94,7 +93,7 @@ def judge(scene: Scene, method: str, rankings: Sequence[Ranking], shuffled: Mapp
     """
     rows = []
     for place, (concept, ranking) in enumerate(zip(scene.concepts, rankings, strict=True)):
-        row = of_planted(scene, concept, ranking)
+        row = of_planted(scene.by_role(concept), ranking)
         row["agreement"] = ranking.agreement(
             np.array([scene.flat(one) for one in scene.measured]), scene.effects[place]
         )
@@ -105,15 +104,20 @@ def judge(scene: Scene, method: str, rankings: Sequence[Ranking], shuffled: Mapp
     return {name: _mean([row[name] for row in rows]) for name in rows[0]}
 
 
-def of_planted(scene: Scene, concept: Concept, ranking: Ranking) -> Values:
-    """What stands where of the units planted for a noun."""
+def of_planted(by_role: Mapping[str, int], ranking: Ranking) -> Values:
+    """What stands where of the units planted for a noun, as flat indices by the names of their roles."""
     k = max(1, round(SHARE * ranking.n_units))
-    found = {name: ranking.recall(scene.of(concept, *WANTED), n) for name, n in ks_of_recall(ranking.n_units).items()}
-    found["decoys@1%"] = ranking.recall(scene.of(concept, *DECOYS), k)
-    found["suppressor@1%"] = ranking.recall_from_end(scene.of(concept, SUPPRESSOR), k)
+    wanted, decoys, suppressor = (_there(by_role, roles) for roles in (WANTED, DECOYS, (SUPPRESSOR,)))
+    found = {name: ranking.recall(wanted, n) for name, n in ks_of_recall(ranking.n_units).items()}
+    found["decoys@1%"] = ranking.recall(decoys, k)
+    found["suppressor@1%"] = ranking.recall_from_end(suppressor, k)
     for role in ROLES:
-        found[f"place {role.name}"] = _mean([ranking.place(unit) for unit in scene.of(concept, role)])
+        found[f"place {role.name}"] = ranking.place(by_role[role.name]) if role.name in by_role else float("nan")
     return found
+
+
+def _there(by_role: Mapping[str, int], roles: Sequence[Role]) -> list[int]:
+    return [by_role[role.name] for role in roles if role.name in by_role]
 
 
 def of_curves(scene: Scene, concept: Concept, ranking: Ranking, method: str) -> Values:

@@ -101,6 +101,13 @@ class Result:
         found = self.rows[(self.rows["method"] == method) & (self.rows["measure"] == measure)]
         return dict(found.iloc[0])
 
+    def n_ahead(self, method: str, measure: str) -> int | None:
+        """How many methods are ahead of one; None where it has no value."""
+        own, mine = self.rows[self.rows["measure"] == measure], self.of(method, measure)["mean"]
+        if math.isnan(mine):
+            return None
+        return int((own["mean"] > mine if MEASURES[measure].is_high_better else own["mean"] < mine).sum())
+
     def best(self, measure: str) -> list[str]:
         """The methods that no other one is ahead of, of those that have a value."""
         own = self.rows[(self.rows["measure"] == measure) & self.rows["mean"].notna()]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.names import default_method
 from mmn.statistics.intervals import N_LEAST
 from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, SHIPPED_PATH, Result, read
 
@@ -89,12 +90,20 @@ def planted(result: Result) -> pd.DataFrame:
 
 
 def headline(result: Result) -> list[str]:
-    """Who leads in what, in sentences; the house's own default is named wherever it stands."""
+    """Who leads in what, in sentences."""
     return [
         f"{MEASURES[measure].words}: {_list(result.best(measure))} ({_value(result, measure)})"
         for measure in ("recall@1%", "agreement", "area zero", "area mean", "iou", "kept")
         if result.best(measure)
     ]
+
+
+def standing(result: Result) -> str:
+    """Where the program's usual score stands, whatever that is: how many others are ahead of it in each measure."""
+    usual = default_method(result.methods)
+    found = [(one.heading, result.n_ahead(usual, measure)) for measure, one in MEASURES.items()]
+    ahead = ", ".join(f"{heading} {n}" for heading, n in found if n is not None)
+    return f"ahead of {usual}, the score that pages take where nobody chose one, of {len(result.methods) - 1}: {ahead}"
 
 
 def told(result: Result) -> str:
@@ -120,7 +129,7 @@ def markdown(result: Result) -> str:
             f"## {result.model.removesuffix('+planted')}",
             f"`{COMMAND.format(model=result.model.removesuffix('+planted'))}`: {told(result)}",
             _markdown_table(table(result)),
-            f"First in each:\n\n{leads}",
+            f"First in each:\n\n{leads}\n- {standing(result)}",
             "Where the planted units stand (the share of units before them; 50 % by chance):",
             _markdown_table(places(result)),
             "What the planted units do on the judged pictures:",
