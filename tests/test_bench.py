@@ -72,10 +72,10 @@ def test_one_end_of_the_scale_is_the_planted_units_and_the_other_is_chance():
     best = of_planted(by_role, Ranking(np.array([*wanted, *others, by_role["suppressor"]]), n))
     assert (best["recall@3"], best["recall@1%"], best["decoys@1%"], best["suppressor@1%"]) == (1, 1, 0, 1)
     rng = np.random.default_rng(0)
-    drawn = pd.DataFrame([of_planted(by_role, Ranking(rng.permutation(n), n)) for _ in range(400)]).mean()
-    assert drawn["recall@1%"] == pytest.approx(k / n, abs=0.01)
-    assert drawn["recall@10%"] == pytest.approx(0.1, abs=0.025)
-    assert drawn["place writer"] == pytest.approx(0.5, abs=0.05)
+    drawn = pd.DataFrame([of_planted(by_role, Ranking(rng.permutation(n), n)) for _ in range(150)]).mean()
+    assert drawn["recall@1%"] == pytest.approx(k / n, abs=0.015)
+    assert drawn["recall@10%"] == pytest.approx(0.1, abs=0.04)
+    assert drawn["place writer"] == pytest.approx(0.5, abs=0.08)
 
 
 def test_pictures_are_split_by_hash_and_none_is_on_both_sides():
@@ -263,7 +263,7 @@ def test_nothing_is_judged_by_units_that_do_not_do_what_they_should():
     a = np.where(active, 5.0, 0.0)
     right = np.array([role.effect for role in ROLES])
     assert all(one.holds for one in verify(planted, [Evidence(a, active, right)] * 3))
-    with pytest.raises(ModelError, match="planted seer does not do what it should .*takes 0.00 logits"):
+    with pytest.raises(ModelError, match=r"planted seer does not do what it should .*takes 0.00 logits"):
         verify(planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3)
     with pytest.raises(ModelError, match="active elsewhere, too"):
         verify(planted, [Evidence(1 - a, active, right)] * 3)
@@ -276,7 +276,7 @@ def test_units_are_planted_where_there_is_a_gate_alone(tiny):
     plain = replace(tiny, anatomy=replace(tiny.anatomy, is_gated=False))
     with pytest.raises(UnsupportedModelError, match="one matrix for the gate"):
         readers(plain)
-    with pytest.raises(UsageError, match="--methods mine: .* has contribution"):
+    with pytest.raises(UsageError, match=r"--methods mine: .* has contribution"):
         checked_methods(tiny, ("mine",))
 
 

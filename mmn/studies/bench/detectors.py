@@ -37,8 +37,8 @@ class Site:
     model: Model
     layer: int
     built: Sequence[Told]
-    reads: tuple[Float[Tensor, "positions d"], ...]
-    streams: tuple[Float[Tensor, "positions d"], ...]
+    reads: tuple[Float[Tensor, "_ d"], ...]
+    streams: tuple[Float[Tensor, "_ d"], ...]
 
     @classmethod
     def read(cls, model: Model, layer: int, built: Sequence[Told]) -> Site:

@@ -31,8 +31,9 @@ from mmn.reading.hooks import capture_units
 from mmn.reading.hooks.streams import Replayed
 from mmn.studies.bench.ranked import of_batch
 from mmn.studies.bench.rankings import Ranking
-from mmn.studies.bench.roles import DECOYS, ROLES, SUPPRESSOR, WANTED, Planted, Role
+from mmn.studies.bench.roles import DECOYS, NAMED, ROLES, SUPPRESSOR, WANTED, Planted, Role
 from mmn.studies.bench.told import MOST_TOKENS, Told
+from mmn.studies.bench.verify import has_effect
 from mmn.studies.bench.yardstick import KINDS, curves, ks
 from mmn.studies.invariance.region import shuffling
 from mmn.units.heat_maps import Mask, heat_map, iou, mask_at
@@ -72,8 +73,11 @@ class Scene:
         return unit.layer * self.model.anatomy.d_mlp + unit.unit
 
     def by_role(self, concept: Concept) -> dict[str, int]:
-        """The planted units of a noun, by the names of their roles."""
-        return {one.role: self.flat(one.unit) for one in self.planted if one.noun == concept.lemma}
+        """The planted units of a noun whose effect in this picture is what their roles say, by the names of these."""
+        own = [one for one in self.planted if one.noun == concept.lemma]
+        here = self.effects[self.concepts.index(concept)]
+        found = {one: float(here[self.measured.index(one.unit)]) for one in own}
+        return {one.role: self.flat(one.unit) for one, size in found.items() if has_effect(NAMED[one.role], size)}
 
 
 def ks_of_recall(n_units: int) -> dict[str, int]:

@@ -5,7 +5,7 @@
     effect     what zeroing the unit takes from the noun's logit, by picture that says the noun
 
 A unit whose role does not hold is left out of what is judged, and listed; where a role holds for fewer than half of the
-nouns, nothing is judged at all.
+nouns, nothing is judged at all. In a picture where a unit's effect is not what its role says it does not count, either.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mmn.reading.hooks import capture_units
 from mmn.reading.hooks.streams import Replayed
 from mmn.studies.bench.detectors import where_active
 from mmn.studies.bench.rankings import average_ranks
-from mmn.studies.bench.roles import NAMED, ROLES, STRENGTH, Planted
+from mmn.studies.bench.roles import NAMED, ROLES, STRENGTH, Planted, Role
 from mmn.studies.bench.told import Told
 
 LEAST_ACTIVITY: Final = 0.95
 LEAST_EFFECT: Final = 0.25  # of what the role says, the mean over pictures
-MOST_EFFECT: Final = 0.2 * STRENGTH  # of a decoy, likewise
+MOST_EFFECT: Final = 0.3 * STRENGTH  # of a decoy, likewise
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,14 @@ def _why(planted: Planted, activity: float, effects: Sequence[float]) -> str:
     effect = statistics.fmean(effects)
     if not activity >= LEAST_ACTIVITY:
         return f"active elsewhere, too: {activity:.3f} of pairs are in order"
-    if wanted and not effect / wanted >= LEAST_EFFECT:
-        return f"zeroing it takes {effect:.2f} logits"
-    if not wanted and not abs(effect) <= MOST_EFFECT:
-        return f"zeroing it takes {effect:.2f} logits, and should take none"
+    if not has_effect(NAMED[planted.role], effect):
+        return f"zeroing it takes {effect:.2f} logits" + ("" if wanted else ", and should take none")
     return ""
+
+
+def has_effect(role: Role, effect: float) -> bool:
+    """Whether what zeroing takes from the noun's logit is what the role says."""
+    return bool(effect / role.effect >= LEAST_EFFECT if role.effect else abs(effect) <= MOST_EFFECT)
 
 
 def area_under_roc(values: Float[np.ndarray, " n"], wanted: Bool[np.ndarray, " n"]) -> float:
