@@ -137,4 +137,25 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "ROME without its covariance",
         ),
     ),
+    "bench": (
+        Equation(
+            "detector",
+            "W_gate[i] = s·w, w = (XᵀDX + λI)⁻¹ XᵀD(±1)",
+            "mmn.studies.bench.detectors:separate",
+            "OURS",
+        ),
+        Equation(
+            "effect everywhere",
+            "y − y(a_i := 0 at every position)",
+            "mmn.studies.bench.yardstick:effects",
+            "OURS",
+        ),
+        Equation(
+            "area",
+            "mean over k of (p/p0 with k random units at 0) − (p/p0 with the first k)",
+            "mmn.studies.bench.yardstick:curves",
+            "OURS; the curves: P1, figure 6",
+        ),
+        Equation("agreement", "Spearman's ρ", "mmn.studies.bench.rankings:correlation", "OURS"),
+    ),
 }

@@ -1,0 +1,109 @@
+"""`mmn bench`: judges every score of a model, or a ranking of your own, by planted units and measured effects."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mmn.cli import DONE, add_common, print_json
+from mmn.cli.options import add_loading_options, at_least, entries
+from mmn.cli.running import load_quietly
+from mmn.runs.plan import Progress
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("bench", help="which method finds the units that matter? All of them, or your own")
+    parser.add_argument("--model", default="specimen", metavar="M", help="default: specimen")
+    parser.add_argument("--images", default="gallery", metavar="SRC", help="with object masks; default: gallery")
+    parser.add_argument("--methods", metavar="A,B", help="default: all that the model has")
+    parser.add_argument("--submission", type=Path, metavar="F.parquet", help="image_id, noun, layer, unit, score")
+    parser.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the model to rank units of, and the questions"
+    )
+    parser.add_argument("--nouns", type=at_least(1, 20), metavar="N", help="that units are planted for; default 4")
+    parser.add_argument("--pictures", type=at_least(1, 1000), metavar="N", help="judged for each noun; default 4")
+    parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
+    parser.add_argument("--units", type=at_least(8), metavar="N", help="whose effects are measured; default 384")
+    parser.add_argument("--markdown", action="store_true", help="print the page's section")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    add_loading_options(parser)
+    parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
+    add_common(parser, __name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from mmn.cli.progress import reporter
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.bench.export import export
+    from mmn.studies.bench.measure import Bench, checked_methods
+
+    started = time.monotonic()
+    progress = reporter(options.progress)
+    progress(Progress("model", message=options.model))
+    model = load_quietly(options.model, "float32", options.device, options.revision, options.device_map)
+    methods = checked_methods(model, entries(options.methods, "--methods") if options.methods else None)
+    with stoppable():
+        bench = Bench.prepare(model, _asked(options), options.cache, progress)
+        if options.export is not None:
+            export(bench, options.export)
+            print_json({"export": str(options.export)}) if options.json else print(_exported(options.export))
+            return DONE
+        judged = bench.judge(methods, _submission(options, bench))
+    from mmn.studies.bench.pictures import PROTOCOL
+    from mmn.studies.bench.result import FILE, summarise, write
+
+    result = summarise(judged, PROTOCOL)
+    if options.submission is None and options.methods is None:
+        write(result, bench.kept.path / FILE)
+    _print_result(result, options, round(time.monotonic() - started, 3))
+    return DONE
+
+
+def _asked(options: argparse.Namespace) -> Any:
+    from mmn.studies.bench.measure import Asked
+
+    given = {
+        "n_nouns": options.nouns,
+        "n_judged": options.pictures,
+        "n_built": options.build,
+        "n_sampled": options.units,
+    }
+    return Asked(images=options.images, **{name: value for name, value in given.items() if value is not None})
+
+
+def _submission(options: argparse.Namespace, bench: Any) -> Any:
+    if options.submission is None:
+        return None
+    from mmn.studies.bench.submission import read_submission
+
+    anatomy = bench.model.anatomy
+    return read_submission(options.submission, bench.questions, anatomy.n_layers, anatomy.d_mlp)
+
+
+def _exported(path: Path) -> str:
+    return (
+        f"{path}: the model with planted units, and questions.csv; rank its units for each, write image_id, noun, "
+        "layer, unit, score to a Parquet file, and give it to mmn bench --submission"
+    )
+
+
+def _print_result(result: Any, options: argparse.Namespace, seconds: float) -> None:
+    from mmn.studies.bench import words
+
+    if options.json:
+        rows = {"rows": result.rows.to_dict("records"), "planted": list(result.planted)}
+        about = {"model": result.model, "protocol": result.protocol, "n_pictures": result.n_pictures}
+        print_json(about | rows | {"passes": result.passes, "seconds_each": result.seconds, "seconds": seconds})
+    elif options.markdown:
+        print(words.markdown(result))
+    else:
+        print(words.told(result))
+        print(words.table(result, with_intervals=False).to_string(index=False))
+        print("\nwhere planted units stand: the share of units before them")
+        print(words.places(result).to_string(index=False))
+        print("\n".join(f"first by {one}" for one in words.headline(result)))
+        print(words.standing(result))

@@ -1,0 +1,235 @@
+"""Which method finds the units that matter? The protocol, from pictures to a table.
+
+    pictures (`pictures`) ─► units planted in a copy (`planting`) ─► each judged picture told by the copy (`told`)
+      ─► what zeroing does everywhere, what planted units do (`yardstick`, `verify`)   else nothing is judged
+      ─► every score's rankings, or a submission's (`ranked`, `submission`) ─► judged (`judging`) ─► means, intervals
+
+Everything is kept in the cache as it is found, by picture and score, under a hash of all that can change a number: the
+same call again goes on where it was, and gives the same numbers. Seconds are the clock's and stand apart from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mmn.core import Example, Neuron, ScoreSettings
+from mmn.errors import UsageError
+from mmn.images import list_source
+from mmn.models.gates import readers
+from mmn.models.image_tokens import require_image_tokens
+from mmn.models.model import Model
+from mmn.names import METHODS
+from mmn.runs.plan import Progress, ProgressCallback
+from mmn.studies.bench.judging import Scene, Values, judge, over_shuffled
+from mmn.studies.bench.kept import Kept, Soil
+from mmn.studies.bench.pictures import N_BUILT, N_JUDGED, N_NOUNS, PROTOCOL, Split, split
+from mmn.studies.bench.planting import plant
+from mmn.studies.bench.ranked import Cost, methods_of, rank
+from mmn.studies.bench.rankings import Ranking
+from mmn.studies.bench.submission import Key
+from mmn.studies.bench.told import Told, of_objects, tell
+from mmn.studies.bench.verify import Evidence, Verified, evidence, verify
+from mmn.studies.bench.yardstick import N_SAMPLED, effects, mean_activations, read_again, sampled
+from mmn.units.masks import MaskSource, open_masks
+
+STAGE: Final = "bench"
+MOST_NOUNS: Final = 3  # of a picture
+SUBMISSION: Final = "submission"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that can change a number, besides the model."""
+
+    images: str = "gallery"
+    n_nouns: int = N_NOUNS
+    n_judged: int = N_JUDGED
+    n_built: int = N_BUILT
+    n_sampled: int = N_SAMPLED
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found: by picture and method its values, and what it took; and what planted units do."""
+
+    model: str
+    n_layers: int
+    d_mlp: int
+    asked: Asked
+    nouns: tuple[str, ...]
+    n_questions: int
+    verified: tuple[Verified, ...]
+    values: Mapping[tuple[str, str], Values]  # by picture and method
+    costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark of one model, ready to judge rankings."""
+
+    asked: Asked
+    model: Model
+    split: Split
+    masks: MaskSource
+    kept: Kept
+    soil: Soil
+    progress: ProgressCallback
+
+    @classmethod
+    def prepare(cls, model: Model, asked: Asked, cache_path: Path, progress: ProgressCallback) -> Bench:
+        """Plants the units, or takes what was planted before.
+
+        Raises:
+            UsageError: a model without image tokens; too few pictures with masks.
+            UnsupportedModelError: its FFNs are not such that units can be planted.
+            ModelError: it does not say the nouns of the pictures.
+        """
+        require_image_tokens(model, "mmn bench")
+        readers(model)
+        listing = list_source(asked.images, work_path=cache_path / "images")
+        masks = open_masks(asked.images, listing.examples)
+        found = split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built)
+        kept = Kept.of(cache_path, [PROTOCOL, model.facts.fingerprint, asked, found, model.dtype])
+        soil = kept.soil()
+        if soil is None:
+            soil = _planted(model, found, masks, progress)
+            kept.keep_soil(soil)
+        return cls(asked, soil.put_into(model), found, masks, kept, soil, progress)
+
+    @cached_property
+    def pictures(self) -> tuple[Told, ...]:
+        """The judged pictures, as the copy with planted units tells them; those that name an object."""
+        told = [_tell(self.model, example, self.masks) for example in self._each(self.split.judged, "captions")]
+        return tuple(one for one in told if of_objects(one, MOST_NOUNS))
+
+    @property
+    def questions(self) -> list[Key]:
+        """Every picture and noun that a ranking is of."""
+        return [
+            (told.example.image_id, concept.noun) for told in self.pictures for concept in of_objects(told, MOST_NOUNS)
+        ]
+
+    @cached_property
+    def units(self) -> tuple[Neuron, ...]:
+        """The units whose effects are measured everywhere: the planted ones, and a sample of the others."""
+        planted = [one.unit for one in self.soil.planted]
+        among = sampled(self.model.anatomy.n_layers, self.model.anatomy.d_mlp, self.asked.n_sampled)
+        return tuple(dict.fromkeys([*planted, *among]))
+
+    @cached_property
+    def measured(self) -> dict[str, np.ndarray]:
+        """By picture what zeroing each of `units` takes from each noun."""
+        found = {}
+        for told in self._each(self.pictures, "effects of single units"):
+            image_id = told.example.image_id
+            there = self.kept.effects(image_id)
+            if there is None:
+                concepts = of_objects(told, MOST_NOUNS)
+                there = effects(read_again(self.model, told), told, concepts, self.units)
+                self.kept.keep_effects(image_id, there)
+            found[image_id] = there
+        return found
+
+    @cached_property
+    def verified(self) -> tuple[Verified, ...]:
+        """Whether planted units do what they should; raises `ModelError` where too few do."""
+        return verify(self.soil.planted, [self._evidence(told) for told in self.pictures])
+
+    def _evidence(self, told: Told) -> Evidence:
+        table = self.measured[told.example.image_id]
+        of_noun = {
+            (concept.lemma, unit): float(table[row, column])
+            for row, concept in enumerate(of_objects(told, MOST_NOUNS))
+            for column, unit in enumerate(self.units)
+        }
+        return evidence(self.model, told, read_again(self.model, told), self.soil.planted, of_noun)
+
+    def scene(self, told: Told) -> Scene:
+        """A picture as it is judged."""
+        planted = tuple(one.planted for one in self.verified if one.holds)
+        return Scene(
+            self.model,
+            told,
+            read_again(self.model, told),
+            tuple(of_objects(told, MOST_NOUNS)),
+            self.units,
+            self.measured[told.example.image_id],
+            planted,
+            self.soil.means,
+        )
+
+    def judge(self, methods: Sequence[str], submission: Mapping[Key, Ranking] | None = None) -> Judged:
+        """Every method's values, and those of a submission beside them."""
+        values: dict[tuple[str, str], Values] = {}
+        costs: dict[tuple[str, str], Cost] = {}
+        _ = self.verified  # before anything is judged
+        for told in self._each(self.pictures, "rankings"):
+            image_id = told.example.image_id
+            missing = [method for method in methods if self.kept.values(image_id, method) is None]
+            if missing:
+                self._judge_picture(told, missing)
+            for method in methods:
+                found = self.kept.values(image_id, method)
+                assert found is not None, (image_id, method)
+                values[image_id, method], costs[image_id, method] = found
+            if submission is not None:
+                scene = self.scene(told)
+                rankings = [submission[image_id, concept.noun] for concept in scene.concepts]
+                values[image_id, SUBMISSION] = judge(scene, SUBMISSION, rankings, None)
+        facts, nouns, n = self.model.facts, self.split.nouns, len(self.questions)
+        return Judged(facts.name, facts.n_layers, facts.d_mlp, self.asked, nouns, n, self.verified, values, costs)
+
+    def _judge_picture(self, told: Told, methods: Sequence[str]) -> None:
+        scene = self.scene(told)
+        settings = ScoreSettings(prompt="", methods=tuple(methods))
+        again = over_shuffled(scene, [method for method in methods if not is_costly(method)], settings)
+        for method in methods:
+            rankings, cost = rank(self.model, told, scene.concepts, method, settings)
+            found = judge(scene, method, rankings, again.get(method))
+            self.kept.keep_values(told.example.image_id, method, found, cost)
+
+    def _each(self, things: Sequence, what: str) -> Iterator:
+        for done, thing in enumerate(things):
+            self.progress(Progress(STAGE, done, len(things), what))
+            yield thing
+        self.progress(Progress(STAGE, len(things), len(things), what))
+
+
+def checked_methods(model: Model, methods: Sequence[str] | None) -> tuple[str, ...]:
+    """The methods to judge: those asked for, or all that the model has.
+
+    Raises:
+        UsageError: one that there is none of.
+    """
+    there = methods_of(model)
+    if unknown := [method for method in methods or () if method not in there]:
+        raise UsageError(f"--methods {unknown[0]}: {model.facts.name} has {', '.join(there)}")
+    return tuple(methods or there)
+
+
+def is_costly(method: str) -> bool:
+    """Whether a score takes so long that it is not computed a second time, over shuffled tokens."""
+    return bool(METHODS[method].cost)
+
+
+def _tell(model: Model, example: Example, masks: MaskSource) -> Told:
+    return tell(model, example, masks, model.exact_prompt(model.default_prompt))
+
+
+def _planted(model: Model, found: Split, masks: MaskSource, progress: ProgressCallback) -> Soil:
+    built = []
+    for done, example in enumerate(found.built):
+        progress(Progress(STAGE, done, len(found.built), "captions to build on"))
+        built.append(_tell(model, example, masks))
+
+    def tell_layer(done: int, total: int) -> None:
+        progress(Progress(STAGE, done, total, "planting"))
+
+    copied, planted = plant(model, built, found.nouns, tell_layer)
+    return Soil.of(copied, planted, mean_activations(copied, built))

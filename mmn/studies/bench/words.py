@@ -1,0 +1,187 @@
+"""A benchmark's result as text: the table of the terminal, of the page and of `docs/benchmark.md`.
+
+`python -m mmn.studies.bench.words > docs/benchmark.md` writes the page of the docs again from what ships.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from mmn.names import default_method
+from mmn.statistics.intervals import N_LEAST
+from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, SHIPPED_PATH, Result, read
+
+NONE: Final = "–"
+COMMAND: Final = "python -m mmn bench --model {model}"
+
+
+def table(result: Result, with_intervals: bool = True) -> pd.DataFrame:
+    """Every method, and what it was judged by; seconds are not part of it, since they are another each time."""
+    rows = []
+    for method in result.methods:
+        row = {"method": method}
+        for measure, about in MEASURES.items():
+            row[about.heading] = cell(result.of(method, measure), with_intervals)
+        rows.append(row | {"passes": passes_text(result.passes.get(method))})
+    return pd.DataFrame(rows)
+
+
+def cell(found: dict[str, Any], with_interval: bool = True) -> str:
+    """`.67 [.51, .80]`; a dash where nothing could be judged."""
+    if math.isnan(found["mean"]):
+        return NONE
+    text = number(found["mean"])
+    has_ends = with_interval and not math.isnan(found["low"])
+    return text + (f" [{number(found['low'])}, {number(found['high'])}]" if has_ends else "")
+
+
+def number(value: float) -> str:
+    """Two digits, with a minus sign; never −0."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def passes_text(passes: Sequence[float] | None) -> str:
+    """`1 + 2 back`: of the whole picture and caption, forward and back."""
+    if passes is None:
+        return NONE
+    forward, backward = passes
+    return f"{forward:.3g}" + (f" + {backward:.2g} back" if backward else "")
+
+
+def seconds_text(result: Result, method: str) -> str:
+    """`0.42`, a picture; a dash for a submission."""
+    return f"{result.seconds[method]:.2g}" if method in result.seconds else NONE
+
+
+def places(result: Result) -> pd.DataFrame:
+    """Where each role's unit stands in each ranking: the mean share of units before it."""
+    rows = []
+    for method in result.methods:
+        found = {role: result.of(method, PLACES + role)["mean"] for role in ROLE_WORDS}
+        rows.append({"method": method} | {role: place_text(value) for role, value in found.items()})
+    return pd.DataFrame(rows)
+
+
+def place_text(value: float) -> str:
+    """`0.4 %`."""
+    return NONE if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def planted(result: Result) -> pd.DataFrame:
+    """The planted units: what was measured of each on the judged pictures."""
+    return pd.DataFrame(
+        [
+            {
+                "role": one["role"],
+                "noun": one["noun"],
+                "unit": f"L{one['layer']}.u{one['unit']}",
+                "active where it should be": number(one["activity"]),
+                "takes (logits)": number(one["effect"]),
+                "pictures": one["n"],
+                "holds": one["why"] or "yes",
+            }
+            for one in result.planted
+        ]
+    )
+
+
+def headline(result: Result) -> list[str]:
+    """Who leads in what, in sentences."""
+    return [
+        f"{MEASURES[measure].words}: {_list(result.best(measure))} ({_value(result, measure)})"
+        for measure in ("recall@1%", "agreement", "area zero", "area mean", "iou", "kept")
+        if result.best(measure)
+    ]
+
+
+def standing(result: Result) -> str:
+    """Where the program's usual score stands, whatever that is: how many others are ahead of it in each measure."""
+    usual = default_method(result.methods)
+    found = [(one.heading, result.n_ahead(usual, measure)) for measure, one in MEASURES.items()]
+    ahead = ", ".join(f"{heading} {n}" for heading, n in found if n is not None)
+    return f"ahead of {usual}, the score that pages take where nobody chose one, of {len(result.methods) - 1}: {ahead}"
+
+
+def told(result: Result) -> str:
+    """What the numbers are of."""
+    asked = result.asked
+    few = "" if result.n_pictures >= N_LEAST else f" (intervals need {N_LEAST})"
+    return (
+        f"{result.model}, {result.n_units:,} units, {result.n_pictures} pictures of {result.images}{few} and their "
+        f"{result.n_questions} nouns; units are planted for {_list(result.nouns)}, built on {asked['n_built']} other "
+        f"pictures of each; effects are measured of {asked['n_sampled']} sampled units and the planted ones. Means "
+        "over pictures, 95 % intervals by picture."
+    )
+
+
+def markdown(result: Result) -> str:
+    """A section of the docs."""
+    seconds = ", ".join(
+        f"{method} {result.seconds[method]:.2g}" for method in result.methods if method in result.seconds
+    )
+    leads = "\n".join(f"- {one}" for one in headline(result))
+    return "\n\n".join(
+        [
+            f"## {result.model.removesuffix('+planted')}",
+            f"`{COMMAND.format(model=result.model.removesuffix('+planted'))}`: {told(result)}",
+            _markdown_table(table(result)),
+            f"First in each:\n\n{leads}\n- {standing(result)}",
+            "Where the planted units stand (the share of units before them; 50 % by chance):",
+            _markdown_table(places(result)),
+            "What the planted units do on the judged pictures:",
+            _markdown_table(planted(result)),
+            f"Seconds a picture, on one core of one machine, not part of the table: {seconds}.",
+        ]
+    )
+
+
+def page() -> str:
+    """`docs/benchmark.md`."""
+    shipped = [read(path) for path in sorted(SHIPPED_PATH.glob("*.json"))]
+    measures = "\n".join(f"- *{one.heading}*: {one.words}" for one in MEASURES.values())
+    roles = "\n".join(f"- *{role}*: {words}" for role, words in ROLE_WORDS.items())
+    return "\n\n".join([_HEAD.format(measures=measures, roles=roles), *(markdown(one) for one in shipped)]) + "\n"
+
+
+_HEAD: Final = """# Benchmark
+
+Which method finds the units that matter? `python -m mmn bench` judges every score of this program by one protocol, on a
+copy of a model in which some units have a role that is known, because it was planted, and was then measured on other
+pictures; and by what zeroing units really does. Definitions: `docs/methods.md`, *The benchmark*. This page is made by
+`python -m mmn.studies.bench.words > docs/benchmark.md` from the results that ship.
+
+The planted units of a noun:
+
+{roles}
+
+What a ranking is judged by:
+
+{measures}
+
+*passes* are a picture's, forward and back, 1 being the whole prompt and caption through all layers. A dash: nothing to
+judge (a score that takes long is not computed again over shuffled tokens; a submission has none there).
+
+Your own method: `python -m mmn bench --export DIR` writes the model with the planted units as a folder in Hugging Face
+format, and `questions.csv`, every picture and noun; write a Parquet file of `image_id, noun, layer, unit, score`
+(higher is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others."""
+
+
+def _markdown_table(rows: pd.DataFrame) -> str:
+    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)
+
+
+def _value(result: Result, measure: str) -> str:
+    return cell(result.of(result.best(measure)[0], measure))
+
+
+if __name__ == "__main__":
+    print(page(), end="")

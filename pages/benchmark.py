@@ -1,0 +1,82 @@
+"""Which method finds the units that matter? Every score by one protocol, on units whose roles are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from app.places import cache_path
+from app.text import code, plain
+from mmn.studies.bench import words
+from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, results
+
+INTRODUCTION = (
+    "In a copy of the model some units are given a role, and each role is measured on other pictures before anything "
+    "is judged by it. Every score then ranks all units of that copy. What finds the planted ones, leaves the decoys "
+    "out, and agrees with what zeroing units really does?"
+)
+
+
+def page() -> None:
+    found = results(cache_path())
+    st.markdown(INTRODUCTION)
+    if not found:
+        st.info("Nothing has been judged yet: mmn bench does that.", icon=":material/science:")
+        return
+    result = chosen(found)
+    st.caption(plain(words.told(result)))
+    table(result)
+    places(result)
+    with st.expander("What the planted units do", icon=":material/potted_plant:"):
+        st.dataframe(words.planted(result), hide_index=True)
+    with st.expander("Your own method", icon=":material/upload_file:"):
+        how_to()
+
+
+def chosen(found: Sequence[Result]) -> Result:
+    """One of the results, the newest first; each model once."""
+    by_model = {result.model.removesuffix("+planted"): result for result in reversed(found)}
+    names = list(dict.fromkeys(result.model.removesuffix("+planted") for result in found))
+    if len(names) == 1:
+        return by_model[names[0]]
+    return by_model[st.segmented_control("Model", names, default=names[0], required=True, key="bench")]
+
+
+def table(result: Result) -> None:
+    """Every score and what it was judged by."""
+    with_ends = st.toggle("95 % intervals", key="bench_ends")
+    columns: dict[str, Any] = {"method": "Score"}
+    columns |= {one.heading: st.column_config.TextColumn(one.heading, help=one.words) for one in MEASURES.values()}
+    columns["passes"] = st.column_config.TextColumn(
+        "passes", help="Of a picture, forward and back: 1 is the whole prompt and caption through all layers"
+    )
+    rows = words.table(result, with_ends)
+    rows["seconds"] = [words.seconds_text(result, method) for method in rows["method"]]
+    columns["seconds"] = st.column_config.TextColumn("seconds", help="A picture, on the machine that measured it")
+    st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
+    for one in words.headline(result):
+        st.markdown(f"- first by {plain(one)}")
+    st.markdown(f"- {plain(words.standing(result))}")
+
+
+def places(result: Result) -> None:
+    """Where each role's unit stands."""
+    st.markdown("**Where the planted units stand**: the share of all units before them, 50 % by chance.")
+    columns: dict[str, Any] = {"method": "Score"}
+    columns |= {role: st.column_config.TextColumn(role, help=about) for role, about in ROLE_WORDS.items()}
+    st.dataframe(words.places(result), hide_index=True, column_config=columns)
+
+
+def how_to() -> None:
+    """How a ranking of somebody else's is judged."""
+    st.markdown(
+        "The first command writes the model with its planted units as a folder, and every picture and noun; write a "
+        "Parquet file of image_id, noun, layer, unit and score, and the second one judges it beside the others."
+    )
+    st.markdown(code("python -m mmn bench --export bench-model"))
+    st.markdown(code("python -m mmn bench --submission mine.parquet"))
+
+
+page()
