@@ -22,7 +22,8 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
-from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, hold, permuted
+from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
 
 __all__ = [
     "ACT",
@@ -39,12 +40,16 @@ __all__ = [
     "Captured",
     "CapturedUnits",
     "Graph",
+    "Paths",
     "ablate",
     "add_to_columns",
     "capture",
     "capture_graph",
+    "capture_paths",
     "capture_units",
+    "each_activation",
     "first_not_finite",
+    "hold",
     "permuted",
     "weight_not_finite",
 ]
