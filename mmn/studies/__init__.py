@@ -25,4 +25,5 @@ MODULES: Final[list[str]] = [
     "mmn.studies.sensitivity.study",
     "mmn.studies.degradation.study",
     "mmn.studies.editing.study",
+    "mmn.studies.circuits.study",
 ]

@@ -1,7 +1,7 @@
 """One forward pass whose graph can be asked what passes through attention, and activations of every unit, streamed.
 
-`capture_paths` keeps what enters the first layer, a of every layer and the stream before the final norm, differentiable.
-What attention adds to the stream has a gate on its gradient: inside `Paths.without_attention` a backward pass goes
+`capture_paths` keeps what enters the first layer, a of every layer and the stream before the final norm, with their
+graph. What attention adds to the stream has a gate on its gradient: inside `Paths.without_attention` a backward pass goes
 around it, so that the derivative along residual stream, norms and FFNs alone is told from the total one. The values of
 the pass are those of the plain model.
 """
@@ -76,8 +76,8 @@ def capture_paths(model: Model) -> Iterator[Paths]:
     with model.lock:
         try:
             handles.append(anatomy.layers[0].register_forward_pre_hook(note(embedding), with_kwargs=True))
-            for module in anatomy.ffn_outs:
-                handles.append(module.register_forward_pre_hook(note(paths.a), with_kwargs=True))
+            keep_a = note(paths.a)
+            handles += [module.register_forward_pre_hook(keep_a, with_kwargs=True) for module in anatomy.ffn_outs]
             handles += [module.register_forward_hook(gate) for module in attentions]
             handles.append(anatomy.final_norm.register_forward_pre_hook(note(final), with_kwargs=True))
             yield paths

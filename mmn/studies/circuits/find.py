@@ -60,7 +60,7 @@ class Shown:
 class Flows:
     """What passes from sources into one target, for each picture: signed, its size, and its size by the way.
 
-    `far` goes through an attention, `near` around all of them; of sources that cancel, the size is larger than |weight|.
+    `far` goes through an attention, `near` around all of them; where positions cancel, size is more than |weight|.
     """
 
     weight: Float[Tensor, "rows sources"]
@@ -91,7 +91,8 @@ class Circuit:
         into: of each layer the flows into each of its kept units, from the kept units of the layer before; the first
             layer's from image tokens and from text, and behind the last layer's those into the noun.
         carried: of each layer, how much of the size into the next layer's kept units the kept ones have.
-        tokens: of a circuit of one picture, the weight of each image token into each kept unit of the first layer.
+        tokens: of a circuit of one picture, the flows from each of its tokens into each kept unit of the first layer.
+        image_at: of a circuit of one picture, which of its tokens are the picture's, counted from the row's first.
         logit: y, of each picture.
         prob: its softmax.
     """
@@ -106,6 +107,7 @@ class Circuit:
     into: tuple[tuple[Flows, ...], ...]
     carried: Float[Tensor, " L"]
     tokens: tuple[Flows, ...]
+    image_at: tuple[int, ...]
     logit: Float[Tensor, " rows"]
     prob: Float[Tensor, " rows"]
 
@@ -153,7 +155,7 @@ def find_circuit(model: Model, shown: Shown, rule: Rule, k: int) -> Circuit:
         _from_image(passes, order[:, :k]),
         tuple(chain),
         torch.stack(carried),
-        _tokens_into(passes, order[0, :k].tolist()) if len(shown.before) == 1 else (),
+        *(_tokens_into(passes, order[0, :k].tolist()) if len(shown.before) == 1 else ((), ())),
         logit,
         prob,
     )
@@ -190,7 +192,7 @@ Passes = Callable[[], Iterator[_Pass]]
 
 
 def _passes(model: Model, shown: Shown, rule: Rule) -> Passes:
-    """The passes over all pictures, as few as fit; where it is more than one, each is made anew when it is asked for."""
+    """The passes over all pictures, as few as fit; where they are several, each is made anew whenever it is wanted."""
     n_rows, n_prompt = shown.inputs["input_ids"].shape
     n_positions = n_prompt + max(map(len, shown.before))
     size = max(1, int(GRAPH_BYTES // (n_positions * model.facts.n_units * BYTES_PER_UNIT)))
@@ -255,14 +257,14 @@ def _inputs_into(passes: Passes, units: Sequence[int]) -> tuple[Flows, ...]:
     return tuple(_joined(parts) for parts in found)
 
 
-def _tokens_into(passes: Passes, units: Sequence[int]) -> tuple[Flows, ...]:
-    """Into each of `units` of the first layer from each image token of the only picture."""
+def _tokens_into(passes: Passes, units: Sequence[int]) -> tuple[tuple[Flows, ...], tuple[int, ...]]:
+    """Into each of `units` of the first layer from each token of the only picture; and which of these are its own."""
     (one,) = passes()
     found = []
     for unit in units:
-        flow, near = (values.sum(-1)[one.is_image][None, None] for values in _flow(one, 0, unit))
+        flow, near = (values.sum(-1)[one.is_there][None, None] for values in _flow(one, 0, unit))
         found.append(_summed(flow, near))
-    return tuple(found)
+    return tuple(found), tuple(one.is_image[one.is_there].nonzero()[:, 0].tolist())
 
 
 def _flow(one: _Pass, layer: int, unit: int) -> tuple[Float[Tensor, "rows p s"], Float[Tensor, "rows p s"]]:
@@ -290,7 +292,9 @@ def _told(
     """Of each kept unit its estimated effect, how much of its size is at image tokens, and where it is largest."""
     effects, shares, positions = [], [], []
     for one in passes():
-        values = [one.by_row(a.detach() * w)[..., units] for a, w, units in zip(one.paths.a, one.taken, kept, strict=True)]
+        values = [
+            one.by_row(a.detach() * w)[..., units] for a, w, units in zip(one.paths.a, one.taken, kept, strict=True)
+        ]
         part = torch.stack(values, dim=2)
         size = part.abs()
         effects.append(part.sum(1))

@@ -20,6 +20,6 @@ TEXT: Final = "text"  # all other tokens: prompt, and the caption before the nou
 NOUN: Final = "noun"  # the noun's logit
 
 
-def image_token(number: int) -> str:
-    """One image token, counted from 0, of a circuit of one picture."""
-    return f"{IMAGE}:{number}"
+def token_name(position: int) -> str:
+    """One token of a circuit of one picture, by its position from 0: of prompt, picture or caption."""
+    return f"token:{position}"
