@@ -1,9 +1,9 @@
 """One forward pass whose graph can be asked what passes through attention, and activations of every unit, streamed.
 
 `capture_paths` keeps what enters the first layer, a of every layer and the stream before the final norm, with their
-graph. What attention adds to the stream has a gate on its gradient: inside `Paths.without_attention` a backward pass goes
-around it, so that the derivative along residual stream, norms and FFNs alone is told from the total one. The values of
-the pass are those of the plain model.
+graph. What attention adds to the stream has a gate on its gradient: inside `Paths.without_attention` a backward pass
+goes around it, so that the derivative along residual stream, norms and FFNs alone is told from the total one. The
+values of the pass are those of the plain model.
 """
 
 from __future__ import annotations
