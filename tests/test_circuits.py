@@ -18,16 +18,20 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.hooks import capture_paths
+from mmn.runs import reopen, shards
+from mmn.runs.plan import Progress
 from mmn.store import Store
+from mmn.studies.circuits import measure
 from mmn.studies.circuits.curves import curves, half_at
 from mmn.studies.circuits.faithfulness import MeanActivations, Row, groups_of, measure_rows, usual_sizes
 from mmn.studies.circuits.find import Circuit, Shown, find_circuit
+from mmn.studies.circuits.measure import CircuitPlan, measure_circuits
 from mmn.studies.circuits.names import ABLATED, KEPT
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tracer import LISTING
 from mmn.studies.degradation.interventions import logits_at
-from tests.scored import interrupted_at_the_second, tables_of
+from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.test_gradients import InFloat64, in_float64  # noqa: F401 - a fixture
 
 BEFORE, NOUN_ID = (11, 12), 30
@@ -49,7 +53,7 @@ def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Any:
 def as_noun_sees_it(
     model: Model, inputs: dict[str, Tensor], layer: int, unit: int
 ) -> tuple[Tensor, Callable[[], float]]:
-    """What the noun takes of a unit, by plain autograd at a leaf (w), and a function that gives Σ w · a under whatever hooks."""
+    """What the noun takes of a unit (w, by autograd at a leaf), and a function that gives Σ w · a under any hooks."""
     leaf: list[Tensor] = []
 
     def keep(a: Tensor) -> Tensor:
@@ -346,7 +350,7 @@ def assert_opens_in_the_viewer(path: Path) -> dict[str, Any]:
 
 def test_the_command_measures_once_and_writes_the_graph(cache: Path, tmp_path: Path, capfd) -> None:
     out = tmp_path / "one.json"
-    noun = circuits(cache, capfd)["circuits"][0]["noun"]
+    noun = tables_of(cache, ["concept"])["concept"]["lemma"].mode()[0]
     first = circuits(cache, capfd, "--noun", noun, "--units-per-layer", "3", "--out", str(out))
     again = circuits(cache, capfd, "--noun", noun, "--units-per-layer", "3")
     assert first["circuits"] == again["circuits"]
@@ -379,15 +383,16 @@ def test_a_circuit_of_one_picture_has_its_tokens(cache: Path, tmp_path: Path, ca
     assert sum(node["clerp"].startswith("image: ") for node in embeddings) == 64
 
 
-def test_what_was_finished_is_kept_when_it_is_stopped(cache: Path, capfd, monkeypatch) -> None:
-    from mmn.studies.circuits import measure
-
+def test_what_was_finished_is_kept_when_it_is_stopped(cache: Path, tiny: Model, monkeypatch) -> None:
+    scored, plan = reopen.open_run(tiny, run_path_of(cache)), CircuitPlan(k=1, n_found=1, n_judged=1, n_draws=1)
     with interrupted_at_the_second(monkeypatch, measure, "circuit_rows"):
-        main(["circuits", "latest", "--cache", str(cache), "--progress", "none"])
-    finished = {path.name for path in cache.glob("runs/*/circuits-*")}
-    assert len(finished) == 1
-    circuits(cache, capfd)
-    assert finished < {path.name for path in cache.glob("runs/*/circuits-*")}
+        measure_circuits(scored, plan, lambda _progress: None)
+    finished = shards.finished_shards(scored.path)
+    told: list[Progress] = []
+    names = measure_circuits(scored, plan, told.append)
+    assert len(finished & {f"circuits-{name}" for name in names}) == 1
+    assert {f"circuits-{name}" for name in names} <= set(shards.finished_shards(scored.path))
+    assert (told[0].done, told[-1].done) == (0, told[-1].total)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def find_circuit(model: Model, shown: Shown, rule: Rule, k: int) -> Circuit:
         UsageError: a mixture of experts, or a model without image tokens in its decoder.
     """
     model.require_one_ffn("a circuit")
+    image_positions(model, shown.inputs)
     passes = _passes(model, shown, rule)
     n_layers = model.anatomy.n_layers
     chain = [_flows_into(passes, n_layers, [0])]
