@@ -22,10 +22,10 @@ LINE: Final = ["direction", "selection"]
 COLUMNS: Final = (*LINE, "size", "mean", "low", "high", "n")
 WORDS: Final = {
     (KEPT, CIRCUIT): "the circuit kept",
-    (KEPT, ANOTHER): "another noun's kept",
-    (KEPT, RANDOM): "random units kept",
     (ABLATED, CIRCUIT): "the circuit ablated",
+    (KEPT, ANOTHER): "another noun's kept",
     (ABLATED, ANOTHER): "another noun's ablated",
+    (KEPT, RANDOM): "random units kept",
     (ABLATED, RANDOM): "random units ablated",
 }
 

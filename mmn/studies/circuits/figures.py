@@ -31,6 +31,8 @@ _LOOKS: Final = {CIRCUIT: (FIRST, "circle"), ANOTHER: (THIRD, "triangle-up"), RA
 _DASHES: Final = {KEPT: [1, 0], ABLATED: [3, 2]}
 _MOST_NAMED: Final = 8  # units of a layer whose names have room
 _MOST_WHOLE: Final = 5  # with their layer in the name
+_GREY: Final = "#76808a"  # read on white and in the dark
+_NEXT_TO_ONE: Final = 1.000001  # Vega draws two scales of the same domain as one legend
 _LINE: Final = 27  # points from layer to layer
 
 
@@ -51,7 +53,7 @@ def circuit(
         alt.X("x:Q", title=None, axis=None, scale=alt.Scale(domain=[0.4, about["k"] + 0.6], nice=False)),
         _layer_axis(int(run["n_layers"]), through),
     )
-    layers = alt.layer(_edges(base), _units(base), _names(base, UNIT, -7.0), _names(base, END, 0.0))
+    layers = alt.layer(_edges(base), _units(base), _names(base, UNIT, -7.0), *_ends(base, int(run["n_layers"])))
     return layers.properties(height=_LINE * (int(run["n_layers"]) + 2), title=_graph_title(run, about))
 
 
@@ -73,7 +75,7 @@ def _layer_axis(n_layers: int, through: Mapping[int, float]) -> alt.Y:
     return alt.Y(
         "y:Q",
         title=["decoder layer (from 0): share of", "what enters it through attention"],
-        scale=alt.Scale(domain=[-0.4, n_layers + 1.4], nice=False),
+        scale=alt.Scale(domain=[-0.5, n_layers + 1.5], nice=False),
         axis=alt.Axis(
             values=list(range(n_layers + 2)), labelExpr=f"({table})[datum.value]", grid=False, labelOverlap=True
         ),
@@ -93,7 +95,7 @@ def _edges(base: alt.Chart) -> Any:
             y2="y2:Q",
             color=alt.Color(
                 "through_attention:Q",
-                scale=alt.Scale(domain=[0, 1], range=["#a9b4bd", SECOND, "#a83c00"]),
+                scale=alt.Scale(domain=[0, 1], range=["#a9b4bd", SECOND], interpolate="rgb"),
                 legend=legend,
             ),
             strokeWidth=alt.StrokeWidth("strength:Q", scale=alt.Scale(type="sqrt", range=[0.15, 3.2]), legend=None),
@@ -118,11 +120,11 @@ def _units(base: alt.Chart) -> Any:
     clicked = alt.selection_point(name="unit", fields=["layer", "unit"], on="click")
     return (
         base.transform_filter(f"datum.what == '{UNIT}'")
-        .mark_point(size=42, filled=True, opacity=1, stroke="#5a6570", strokeWidth=0.8)
+        .mark_point(size=42, filled=True, opacity=1, stroke=_GREY, strokeWidth=0.8)
         .encode(
             fill=alt.Fill(
                 "from_image:Q",
-                scale=alt.Scale(domain=[0, 1], range=["#ffffff", FIRST]),
+                scale=alt.Scale(domain=[0, _NEXT_TO_ONE], range=["#ffffff", FIRST], interpolate="rgb"),
                 legend=_gradient("unit: share from the picture"),
             ),
             tooltip=[
@@ -138,16 +140,28 @@ def _units(base: alt.Chart) -> Any:
     )
 
 
-def _names(base: alt.Chart, what: str, rise: float) -> Any:
-    marks = base.transform_filter(f"datum.what == '{what}'")
-    return marks.mark_text(dy=rise, fontSize=6 if what == UNIT else 7, color="#5a6570").encode(
+def _ends(base: alt.Chart, n_layers: int) -> tuple[Any, Any]:
+    """The noun's name above its edges, the inputs' below theirs."""
+    return _names(base, END, -6.0, f" && datum.y > {n_layers}"), _names(base, END, 7.0, " && datum.y == 0")
+
+
+def _names(base: alt.Chart, what: str, rise: float, which: str = "") -> Any:
+    marks = base.transform_filter(f"datum.what == '{what}'{which}")
+    return marks.mark_text(dy=rise, fontSize=6 if what == UNIT else 7, color=_GREY).encode(
         text="label:N", tooltip=alt.value(None)
     )
 
 
 def _gradient(title: str) -> alt.Legend:
     return alt.Legend(
-        title=title, orient="top", direction="horizontal", gradientLength=90, format=".0%", values=[0, 0.5, 1]
+        title=title,
+        type="gradient",
+        orient="top",
+        direction="horizontal",
+        gradientLength=90,
+        gradientThickness=6,
+        format=".0%",
+        tickCount=2,
     )
 
 
