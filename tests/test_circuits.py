@@ -26,9 +26,9 @@ from mmn.studies.circuits.curves import curves, half_at
 from mmn.studies.circuits.faithfulness import MeanActivations, Row, groups_of, measure_rows, usual_sizes
 from mmn.studies.circuits.find import Circuit, Shown, find_circuit
 from mmn.studies.circuits.measure import CircuitPlan, measure_circuits
-from mmn.studies.circuits.names import ABLATED, KEPT
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.rules import RULES
+from mmn.studies.circuits.tables import ABLATED, KEPT
 from mmn.studies.circuits.tracer import LISTING
 from mmn.studies.degradation.interventions import logits_at
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from mmn.names import ORIGINAL
-from mmn.studies.circuits.names import DIRECTIONS, IMAGE, NOUN, SELECTIONS, TEXT
+from mmn.studies.circuits.tables import DIRECTIONS, IMAGE, NOUN, SELECTIONS, TEXT
 from mmn.studies.tables import TABLES
 
 K, SIZES = 5, (0, 1, 5, 16, 64)

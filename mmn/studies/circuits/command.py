@@ -13,7 +13,7 @@ from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
-from mmn.studies.circuits.names import RAJARAM, RULE_NAMES
+from mmn.studies.circuits.tables import RAJARAM, RULE_NAMES
 
 
 def add_parsers(commands: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mmn.statistics.intervals import ANYWHERE, SHARE, interval_table, ratio_intervals
-from mmn.studies.circuits.names import ABLATED, ANOTHER, CIRCUIT, KEPT, RANDOM
+from mmn.studies.circuits.tables import ABLATED, ANOTHER, CIRCUIT, KEPT, RANDOM
 
 MEASURES: Final = ("prob", "relative", "logit")
 LINE: Final = ["direction", "selection"]

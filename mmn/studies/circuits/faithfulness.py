@@ -28,7 +28,7 @@ from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.hooks import each_activation, hold
 from mmn.scores.equations import uniform_draw
-from mmn.studies.circuits.names import ABLATED, ANOTHER, CIRCUIT, DIRECTIONS, RANDOM
+from mmn.studies.circuits.tables import ABLATED, ANOTHER, CIRCUIT, DIRECTIONS, RANDOM
 from mmn.studies.degradation.interventions import logits_at
 
 

@@ -18,8 +18,8 @@ from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import counted, of_run, require
 from mmn.statistics.interval_words import interval_note, percent, with_words
 from mmn.studies.circuits.curves import COLUMNS, WORDS
-from mmn.studies.circuits.names import ABLATED, ANOTHER, CIRCUIT, KEPT, RANDOM
 from mmn.studies.circuits.rows import EDGE, END, UNIT
+from mmn.studies.circuits.tables import ABLATED, ANOTHER, CIRCUIT, KEPT, RANDOM
 
 GRAPH_COLUMNS: Final = ("what", "x", "y", "x2", "y2", "name", "layer", "unit", "weight", "through_attention", "words")
 MEASURES: Final = {  # measure -> vertical axis, number format

@@ -35,9 +35,9 @@ from mmn.scores.rows import Tables
 from mmn.statistics.intervals import ANYWHERE, mean_intervals
 from mmn.studies.circuits.faithfulness import MeanActivations, Means, measure_rows, orders, rows_of, usual_sizes
 from mmn.studies.circuits.find import Circuit, Flows, Shown, find_circuit
-from mmn.studies.circuits.names import IMAGE, NOUN, RAJARAM, TEXT, token_name
 from mmn.studies.circuits.pictures import Said, Saying, Split, read_said, split
 from mmn.studies.circuits.rules import RULES
+from mmn.studies.circuits.tables import IMAGE, NOUN, RAJARAM, TEXT, token_name
 from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import decode_units, token_text
 

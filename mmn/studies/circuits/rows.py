@@ -13,8 +13,8 @@ from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures
 from mmn.store import Store
 from mmn.studies.circuits.curves import LINE, MEASURES, WORDS, curves, judged
-from mmn.studies.circuits.names import IMAGE, NOUN, TEXT
 from mmn.studies.circuits.queries import CircuitQueries
+from mmn.studies.circuits.tables import IMAGE, NOUN, TEXT
 
 EDGE, UNIT, END = "edge", "unit", "end"  # what a row of the graph is: an edge, a unit, or one of the graph's two ends
 _COLUMNS: Final = ("what", "x", "y", "x2", "y2", "name", "layer", "unit", "weight", "through_attention", "words")

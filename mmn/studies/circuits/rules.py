@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmn.models.model import Model
-from mmn.studies.circuits.names import RAJARAM
+from mmn.studies.circuits.tables import RAJARAM
 
 
 @dataclass(frozen=True)

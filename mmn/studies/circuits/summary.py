@@ -11,7 +11,7 @@ import pandas as pd
 
 from mmn.runs import shards
 from mmn.studies.circuits.curves import LINE, WORDS, curves, half_at, judged
-from mmn.studies.circuits.names import CIRCUIT, KEPT
+from mmn.studies.circuits.tables import CIRCUIT, KEPT
 from mmn.studies.tables import TABLES
 
 _READ = ("circuit", "circuit_unit", "circuit_edge", "circuit_layer", "circuit_effect", "neuron")

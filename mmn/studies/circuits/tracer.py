@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from mmn.core import Neuron
 from mmn.safety.atomic_files import write_whole
-from mmn.studies.circuits.names import IMAGE, NOUN, TEXT, token_name
+from mmn.studies.circuits.tables import IMAGE, NOUN, TEXT, token_name
 
 LISTING: Final = "graph-metadata.json"
 GROUPS: Final = ("all image tokens", "prompt and caption")  # tokens of a circuit of several pictures
