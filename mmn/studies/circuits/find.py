@@ -134,7 +134,9 @@ def find_circuit(model: Model, shown: Shown, rule: Rule, k: int) -> Circuit:
     passes = _passes(model, shown, rule)
     n_layers = model.anatomy.n_layers
     chain = [_flows_into(passes, n_layers, [0])]
-    orders, scores, carried = [], [], []
+    orders: list[Tensor] = []
+    scores: list[Tensor] = []
+    carried: list[Tensor] = []
     for layer in reversed(range(n_layers)):
         size = torch.stack([flows.size for flows in chain[0]]).sum(0)
         scores.insert(0, size.mean(0))

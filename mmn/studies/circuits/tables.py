@@ -1,5 +1,6 @@
-"""Circuits of nouns and what is left of the noun with them alone, and the words in them. `docs/schema.md` tells what the
-columns mean.
+"""Circuits of nouns, what is left of the noun with them alone, and the words in these tables.
+
+`docs/schema.md` tells what the columns mean.
 """
 
 from __future__ import annotations
