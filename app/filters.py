@@ -16,6 +16,7 @@ from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, meaning
 from mmn.statistics.interval_words import percent
 from mmn.store.generality import GeneralityQueries
 from mmn.store.neurons import NeuronQueries
+from mmn.store.pictures import PictureQueries
 from mmn.view import View
 
 MOST_METHODS: Final = 6  # curves that can be told apart
@@ -83,6 +84,14 @@ def ranking_picker(methods: Sequence[str]) -> str:
 def define(method: str) -> None:
     """The equation of the score that units are ranked by, and where it is from."""
     st.caption(f"{plain(method)}: {_defined(method)}")
+
+
+def tell_conserved(run: dict[str, Any], image_id: str, noun: str, method: str) -> None:
+    """How much of what a score's terms should add up to they miss, where they should add up to something."""
+    found = resources.store().ask(PictureQueries).conserved(run["run_id"], image_id, noun, method)
+    if found is not None:
+        expected, total = found
+        st.caption(f"Its terms add up to {total:.3f} of {expected:.3f} logits: {expected - total:.1e} are missing.")
 
 
 def concept_picker(concepts: pd.DataFrame) -> list[str]:

@@ -17,6 +17,11 @@ CONTRIBUTION_ACTFN: Final = "contribution-actfn"
 ACTIVATION: Final = "activation"
 ATTRIBUTION: Final = "attribution"
 ATTRIBUTION_ACT: Final = "attribution-act"
+RELP: Final = "relp"
+INTEGRATED_GRADIENTS: Final = "integrated-gradients"
+HONES: Final = "hones"
+EFFECT: Final = "effect"
+EFFECT_PROB: Final = "effect-prob"
 RANDOM: Final = "random"
 RANDOM_MATCHED: Final = "random-matched"
 
@@ -34,6 +39,7 @@ class Method:
         colour: on every chart.
         reads_act: needs act(gate) captured, too.
         ranks_last_layer: nothing follows the last layer at an image token, so scores read there leave it out.
+        cost: what it takes for each noun, in words, of a score that takes much longer than the others; else "".
     """
 
     name: str
@@ -44,15 +50,18 @@ class Method:
     colour: str
     reads_act: bool = False
     ranks_last_layer: bool = True
+    cost: str = ""
 
 
 _NOUN: Final = "the pass that predicts the noun"
 _IMAGE: Final = "image tokens"
+_BEFORE: Final = "all positions before the noun"
 _SCORES: Final = "mmn.scores.methods"
+_OF_EFFECT: Final = "for each noun every unit in a row of its own, through all layers behind it: m · L · (L + 1) / 2"
 
 # Colours: six of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys. Their yellow
 # drowns in white and their black in the dark: the seventh score has a violet (OURS), farther from the others than they
-# are from each other.
+# are from each other. Those behind it were searched for (OURS): each as far as can be from all before it.
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
@@ -101,6 +110,52 @@ METHODS: Final[dict[str, Method]] = {
             "#CC79A7",
             ranks_last_layer=False,
         ),
+        Method(
+            RELP,
+            "Σ a · ∂̃y/∂a over all positions, ∂̃ by RelP's rules: norms' scales and attention weights constant, act(z)/z "
+            "constant, a gated product's gradient halved",
+            _BEFORE,
+            "RelP (Jafari et al. 2025), rules of Transluce's code; the sum: OURS",
+            f"{_SCORES}:score_relp",
+            "#557733",
+        ),
+        Method(
+            INTEGRATED_GRADIENTS,
+            "Σ ∫ ∂y/∂a · da over image tokens, which go from their mean in the picture to themselves",
+            _IMAGE,
+            "Sundararajan et al. 2017, Dhamdhere et al. 2019; the mean of one picture: OURS",
+            f"{_SCORES}:score_integrated_gradients",
+            "#bb9955",
+            ranks_last_layer=False,
+            cost="21 passes with a gradient for each noun",
+        ),
+        Method(
+            HONES,
+            "Σ_h w_h [c − c(h)]₊ / Σ_h w_h, c = a · (W_out[:, i] · W_U[t]/‖W_U[t]‖), h: a head replaced by the mean of "
+            "its layer's others, w_h: the probability lost by that",
+            _NOUN,
+            "HONES's code; one noun for a data set: OURS",
+            f"{_SCORES}:score_hones",
+            "#bb55ff",
+        ),
+        Method(
+            EFFECT,
+            "y − y(a := 0): the logit that is lost when the unit alone is zeroed there, measured",
+            _NOUN,
+            "OURS (the causal baseline of NAM, NeurIPS 2024)",
+            f"{_SCORES}:score_effect",
+            "#dd00bb",
+            cost=_OF_EFFECT,
+        ),
+        Method(
+            EFFECT_PROB,
+            "p − p(a := 0): the probability that is lost when the unit alone is zeroed there, measured",
+            _NOUN,
+            "OURS (the causal baseline of NAM, NeurIPS 2024)",
+            f"{_SCORES}:score_effect_prob",
+            "#9999ff",
+            cost=_OF_EFFECT,
+        ),
         Method(RANDOM, "a seeded uniform draw", "none", "P2's control", f"{_SCORES}:score_random", "#8c8c8c"),
         Method(
             RANDOM_MATCHED,
@@ -111,6 +166,12 @@ METHODS: Final[dict[str, Method]] = {
             "#6b6054",
         ),
     )
+}
+
+# Scores that somebody published and that are none of ours, with the reason.
+REFUSED: Final = {
+    "nam-text": "NAM (NeurIPS 2024) combines a · (W_U[t] · W_out[:, i]) with a normalised largest activation, in a "
+    "form that could not be read, and there is no code; what could be read of it is contribution"
 }
 
 PREFERRED: Final = (CONTRIBUTION_FOLDED, CONTRIBUTION)  # first the one that adds up to the logit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -37,7 +38,7 @@ def page() -> None:
 
 def chosen(circuits: pd.DataFrame) -> dict[str, Any]:
     """The circuit to look at (`?noun=`, `?image=`): one of several pictures for each noun, and those of one picture."""
-    rows = circuits.drop_duplicates(["noun", "image_id"]).to_dict("records")
+    rows = circuits.drop_duplicates(["noun", "image_id", "rule"]).to_dict("records")
     labels = {_label(row): row for row in rows}
     asked = st.query_params.get("noun"), st.query_params.get("image", "")
     usual = next((number for number, row in enumerate(rows) if _is(row, *asked)), 0)
@@ -52,7 +53,7 @@ def _label(row: dict[str, Any]) -> str:
     where = (
         f"on picture {row['image_id'][:12]}" if isinstance(row["image_id"], str) else counted(row["n_found"], "picture")
     )
-    return f"{row['noun']}, {where}"
+    return f"{row['noun']}, {where}, {row['rule']}"
 
 
 def _is(row: dict[str, Any], noun: str | None, image: str) -> bool:
@@ -63,13 +64,13 @@ def _is(row: dict[str, Any], noun: str | None, image: str) -> bool:
 def show(run: dict[str, Any], about: dict[str, Any]) -> None:
     """The graph, whether it is enough, and its units."""
     image = about["image_id"] if isinstance(about["image_id"], str) else ""
-    view = View(run["run_id"], noun=about["noun"], image=image)
+    view = View(run["run_id"], noun=about["noun"], image=image, rule=about["rule"])
     charts.show("circuit", view)
     st.subheader("Is it enough?")
     words = st.segmented_control(
         "What is left", list(MEASURE_WORDS), default="probability", required=True, key="quantity", bind="query-params"
     )
-    charts.show("circuit-curve", View(run["run_id"], noun=about["noun"], image=image, measure=MEASURE_WORDS[words]))
+    charts.show("circuit-curve", replace(view, measure=MEASURE_WORDS[words]))
     st.caption(
         "Kept: these units compute, and every other unit of every layer stays at its mean activation; attention is "
         "untouched. Ablated: the other way round. What random units of the same layers, or another noun's circuit, "

@@ -90,6 +90,7 @@ def ranking(run: dict[str, Any], picture: dict[str, Any], noun: str, asked: View
     store = resources.store()
     (method,), most_general, words_by = asked.methods, asked.generality, asked.words_by
     filters.define(method)
+    filters.tell_conserved(run, picture["image_id"], noun, method)
     has_bottom = run["settings"].get("bottom_k", 0) > 0
     sign = "Top"
     if has_bottom:

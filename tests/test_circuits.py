@@ -20,6 +20,8 @@ from mmn.reading.captions import with_captions
 from mmn.reading.hooks import capture_paths
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress
+from mmn.scores.gradients import Question
+from mmn.scores.relevance import relevance
 from mmn.store import Store
 from mmn.studies.circuits import measure
 from mmn.studies.circuits.curves import curves, half_at
@@ -142,6 +144,20 @@ def test_what_goes_around_attention_is_the_derivative_with_attention_held(in_flo
     assert flows.far[0, 0].item() > 0
     assert flows.size[0, 0] <= flows.near[0, 0] + flows.far[0, 0] + 1e-6
     assert float(circuit.into[3][0].far.sum()) == 0, "nothing follows the last layer but the noun"
+
+
+def test_by_relp_nothing_is_lost_on_the_way_and_effects_are_its_scores(in_float64: InFloat64) -> None:  # noqa: F811
+    """No bias in this decoder: what enters the first layer adds up to each of its units, as by no plain gradient."""
+    model, inputs = in_float64("llava")
+    circuit, plain = (find_circuit(model, shown(inputs), RULES[rule], 3) for rule in ("relp", "rajaram"))
+    scores = relevance(model, inputs, [BEFORE], [Question(0, len(BEFORE), NOUN_ID)]).score[0]
+    for layer, units in enumerate(circuit.kept.tolist()):
+        assert circuit.effect[0, layer].tolist() == pytest.approx(scores[layer, units].tolist(), rel=1e-4)
+    found, lost = ([flows.weight[0].sum().item() for flows in one.into[0]] for one in (circuit, plain))
+    assert found == pytest.approx(circuit.effect[0, 0].tolist(), rel=1e-4)
+    assert lost != pytest.approx(plain.effect[0, 0].tolist(), rel=1e-2)
+    assert circuit.logit.item() == pytest.approx(float(logit(model, inputs)), rel=1e-5)
+    assert circuit.prob.item() == pytest.approx(plain.prob.item(), rel=1e-5)
 
 
 def test_a_planted_circuit_is_found(in_float64: InFloat64) -> None:  # noqa: F811

@@ -22,6 +22,7 @@ from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 from mmn.store.importing import load_folder
 from mmn.store.labels import cleaned
+from mmn.store.pictures import PictureQueries
 from mmn.store.rankings import RankingQueries
 from mmn.store.table_files import csv_text
 
@@ -122,7 +123,9 @@ def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
         f"(chance {one['chance']:.2%})"
         for one in controls
     ]
-    values |= {"control_overlap": controls}
+    conservation = store.ask(PictureQueries).conservation(row["run_id"])
+    lines += [f"{method}: its terms miss at most {missing:.1e}" for method, missing in conservation.items()]
+    values |= {"control_overlap": controls, "conservation": conservation}
     lines += [f"failed: {row['source']} ({row['stage']}): {row['message']}" for row in failures]
     return values, "\n".join(lines)
 

@@ -34,8 +34,9 @@ NUMBERS: Final = {
 _OTHER_METHOD: Final = "#b8a900"
 # Shapes and dashes tell series apart without colour; each score has its shape as it has its colour.
 SHAPES: Final = (
-    *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right"),
-    *("M-1,-1L1,1M-1,1L1,-1", "M-1,0H1M0,-1V1", "wedge", "arrow"),
+    *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left"),
+    *("M-1,-1H1L-1,1H1Z", "M-1,-1V1L1,-1V1Z", "M-1,-.3H1V.3H-1Z", "M-.3,-1H.3V1H-.3Z", "M0,-1L.9,.3L-.9,.3ZM0,1V.3"),
+    *("triangle-right", "M-1,-1L1,1M-1,1L1,-1", "M-1,0H1M0,-1V1", "wedge", "arrow"),
 )
 DASHES: Final = ((1, 0), (5, 2), (2, 2), (7, 2, 1, 2))
 

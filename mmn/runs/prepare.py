@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mmn import names
 from mmn.core import ScoreSettings
 from mmn.images import Listing
 from mmn.models.model import Model
@@ -15,10 +16,14 @@ from mmn.runs.doctor import check
 from mmn.runs.plan import Plan, plan
 from mmn.scores.methods import require_method
 
+SLOW_BATCH = 4  # pictures whose scores take minutes: a batch is what is told of, and what a stop loses
+
 
 def settings_of(model: Model, **asked: Any) -> ScoreSettings:
     """The settings of a run of `model`: `asked` holds fields of `ScoreSettings`; what is None is the model's usual."""
-    usual: dict[str, Any] = {"prompt": model.default_prompt, "batch_size": model.usual_batch_size}
+    is_slow = any(method in names.METHODS and names.METHODS[method].cost for method in asked.get("methods") or ())
+    size = min(model.usual_batch_size, SLOW_BATCH) if is_slow else model.usual_batch_size
+    usual: dict[str, Any] = {"prompt": model.default_prompt, "batch_size": size}
     given = {name: value for name, value in asked.items() if value is not None}
     dtype = str(model.dtype).removeprefix("torch.")
     settings = ScoreSettings(**(usual | given), dtype=dtype, device=model.device.type)

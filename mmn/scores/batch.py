@@ -31,7 +31,7 @@ from mmn.scores import rows
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units, written_rows
 from mmn.scores.exactness import inexact, sentence
-from mmn.scores.methods import Measured, Scored, brought, draws
+from mmn.scores.methods import RUNS_PASSES, Measured, Scored, brought, draws
 from mmn.scores.rows import ConceptAt, Tables, Variant
 from mmn.studies.tables import failure_table
 
@@ -119,6 +119,8 @@ def check_methods(methods: Sequence[str]) -> None:
     for method in methods:
         if method.endswith(names.MINUS_BLANK):
             raise UsageError(f"{method} is not asked for by name: --blank ranks every method by that difference, too")
+        if method in names.REFUSED:
+            raise UsageError(f"{method} is refused: {names.REFUSED[method]}")
         try:
             names.definition(method)
         except KeyError:
@@ -200,7 +202,9 @@ def _score_variant(
         "score": pa.concat_tables(_rank_all(measured, scores)),
         "budget": rows.budget_table(said, variant, budget),
     }
-    return tables, scores
+    conserved = {method: one.conserved for method, one in scores.items() if one.conserved is not None}
+    more = {"conservation": rows.conservation_table(said, variant, conserved)} if conserved else {}
+    return tables | more, scores
 
 
 def measure(
@@ -236,12 +240,12 @@ def all_scores(measured: Measured) -> dict[str, Scored]:
 
 
 def _require_finite(measured: Measured, method: str, scored: Scored) -> None:
-    """Raises `BatchError` with the pictures whose gradients overflowed; anything else, with finite logits, is ours."""
+    """Raises `BatchError` with the pictures whose passes overflowed; anything else, with finite logits, is ours."""
     is_finite = torch.isfinite(scored.score.flatten(1)).all(dim=1).tolist()
     if all(is_finite):
         return
     name = measured.model.facts.name
-    assert scored.token_position is not None, f"{method} is not finite for {name}"
+    assert method in RUNS_PASSES, f"{method} is not finite for {name}"
     dtype = str(measured.model.dtype).removeprefix("torch.")
     reason = f"scores by {method} are not finite in {dtype}; try --dtype bfloat16 or float32"
     rows = sorted({one.row for one, right in zip(measured.said, is_finite, strict=True) if not right})

@@ -14,8 +14,10 @@ graph is kept, and freed when the batch is done.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +29,7 @@ from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph
 from mmn.scores.equations import attribution
 
+Answers = TypeVar("Answers")
 GRAPH_BYTES = 4e9  # about what the graph of the rows that are differentiated together may take
 BYTES_PER_UNIT = 24  # z, a, act, up, their products and a gradient, in float32
 
@@ -74,24 +77,46 @@ def attribute(
     Raises:
         UsageError: The family has no positions of its own for the picture in the decoder.
     """
-    mask = image_positions(model, inputs)
-    n_positions = mask.shape[1] + max(len(caption) for caption in captions)
+    image_positions(model, inputs)
+
+    answer = partial(_attribute_rows, of_activation=of_activation)
+    return some_rows(model, inputs, captions, questions, around, answer)
+
+
+def some_rows(
+    model: Model,
+    inputs: dict[str, Tensor],
+    captions: Sequence[Sequence[int]],
+    questions: Sequence[Question],
+    around: PassContext,
+    answer: Callable[[Model, dict[str, Tensor], list[Sequence[int]], list[Question]], Answers],
+) -> Answers:
+    """What `answer` finds of the questions, asked of as many rows at a time as their graph has room for.
+
+    Args:
+        model: as all but the last, see `attribute`.
+        inputs: likewise.
+        captions: likewise.
+        questions: likewise.
+        around: likewise.
+        answer: of (model, inputs, captions, questions) of some rows; a dataclass of tensors, a row for each question.
+    """
+    n_rows, n_prompt = inputs["input_ids"].shape
+    n_positions = n_prompt + max(len(caption) for caption in captions)
     size = max(1, int(GRAPH_BYTES // (n_positions * model.facts.n_units * BYTES_PER_UNIT)))
-    parts: list[tuple[list[int], Attributed]] = []
+    parts: list[tuple[list[int], Answers]] = []
     for start in range(0, len(captions), size):
         rows = range(start, min(start + size, len(captions)))
         asked = [index for index, question in enumerate(questions) if question.row in rows]
         if asked:
             some = [_moved(questions[index], start) for index in asked]
-            part = {name: value[list(rows)] if len(value) == len(mask) else value for name, value in inputs.items()}
+            part = {name: value[list(rows)] if len(value) == n_rows else value for name, value in inputs.items()}
             with around(rows):
-                found = _attribute_rows(model, part, [captions[r] for r in rows], some, of_activation)
+                found = answer(model, part, [captions[r] for r in rows], some)
             parts.append((asked, found))
     order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
-    return Attributed(*(torch.cat([getattr(part, name) for _, part in parts])[order] for name in _FIELDS))
-
-
-_FIELDS = ("score", "token_position", "activation", "logit")
+    names = vars(parts[0][1])
+    return type(parts[0][1])(**{name: torch.cat([vars(part)[name] for _, part in parts])[order] for name in names})
 
 
 def _moved(question: Question, start: int) -> Question:
@@ -103,24 +128,25 @@ def _attribute_rows(
     inputs: dict[str, Tensor],
     captions: Sequence[Sequence[int]],
     questions: Sequence[Question],
+    *,
     of_activation: bool,
 ) -> Attributed:
     n_prompt = inputs["input_ids"].shape[1]
     mask = image_positions(model, inputs)
     with torch.enable_grad():
         with capture_graph(model) as graph:
-            model.module(**with_captions(model, inputs, captions), use_cache=False, **_few_logits(model))
-        logits = _logits(model, graph, questions, n_prompt)
-        rounds = _rounds(questions)
+            model.module(**with_captions(model, inputs, captions), use_cache=False, **few_logits(model))
+        logits = logits_of(model, graph, questions, n_prompt)
+        turns = rounds(questions)
         parts = []
-        for index, asked in enumerate(rounds):
+        for index, asked in enumerate(turns):
             gradients = torch.autograd.grad(
                 logits[asked].sum(),
                 graph.a[:-1] if of_activation else graph.z[:-1],
-                retain_graph=index < len(rounds) - 1,
+                retain_graph=index < len(turns) - 1,
             )
             parts.append(_best_tokens(graph, gradients, mask, [questions[i].row for i in asked], of_activation))
-    order = torch.tensor([i for asked in rounds for i in asked]).argsort().to(model.device)
+    order = torch.tensor([i for asked in turns for i in asked]).argsort().to(model.device)
     score, token, activation = (torch.cat(values)[order] for values in zip(*parts, strict=True))
     return Attributed(score, token, activation, logits.detach())
 
@@ -134,20 +160,20 @@ def _best_tokens(
     number = is_picture.cumsum(1) - 1
     found = []
     for layer, gradient in enumerate(gradients):
-        a = _by_row(graph.a[layer], len(mask))[rows, :n_prompt]
-        value = a if of_activation else _by_row(graph.z[layer], len(mask))[rows, :n_prompt]
-        best, where = attribution(value, _by_row(gradient, len(mask))[rows, :n_prompt], is_picture)
+        a = by_row(graph.a[layer], len(mask))[rows, :n_prompt]
+        value = a if of_activation else by_row(graph.z[layer], len(mask))[rows, :n_prompt]
+        best, where = attribution(value, by_row(gradient, len(mask))[rows, :n_prompt], is_picture)
         found.append((best, number.gather(1, where), a.gather(1, where[:, None])[:, 0]))
     score, token, activation = (torch.stack(values, dim=1) for values in zip(*found, strict=True))
     return score, token, activation
 
 
-def _by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
+def by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
     """OPT hands its FFN all rows' positions as one list."""
     return values.detach().reshape(n_rows, -1, values.shape[-1]).float()
 
 
-def _logits(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
+def logits_of(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
     """The logit y of each concept, before a soft cap, differentiable: the final norm and one row of W_U."""
     rows = torch.tensor([question.row for question in questions])
     places = torch.tensor([n_prompt - 1 + question.position for question in questions])
@@ -157,19 +183,19 @@ def _logits(model: Model, graph: Graph, questions: Sequence[Question], n_prompt:
     return anatomy.head_factor * (normed.float() * anatomy.w_u(tokens)).sum(-1) + anatomy.logit_bias(tokens)
 
 
-def _rounds(questions: Sequence[Question]) -> list[list[int]]:
+def rounds(questions: Sequence[Question]) -> list[list[int]]:
     """Questions that one backward pass can answer together: at most one of each row."""
-    rounds: list[list[int]] = []
+    turns: list[list[int]] = []
     seen: dict[int, int] = {}
     for index, question in enumerate(questions):
         turn = seen.get(question.row, 0)
         seen[question.row] = turn + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(index)
-    return rounds
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(index)
+    return turns
 
 
-def _few_logits(model: Model) -> dict[str, int]:
+def few_logits(model: Model) -> dict[str, int]:
     """Spares the unembedding of every position, where the family's forward pass can."""
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.module.forward).parameters else {}

@@ -19,21 +19,26 @@ from mmn.core import ScoreSettings
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
-from mmn.reading.hooks import ACT
+from mmn.reading.hooks import ACT, require_relevance
 from mmn.scores.budget import Reading
+from mmn.scores.effects import Effects, measure_effects
 from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
 from mmn.scores.gradients import Question, attribute
-from mmn.scores.rows import ConceptAt, Variant, one_for_each
+from mmn.scores.head_mediated import head_mediated, require_heads
+from mmn.scores.integrated import integrated_gradients
+from mmn.scores.relevance import relevance, require_conserved
+from mmn.scores.rows import ConceptAt, Conserved, Variant, one_for_each
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A method's scores of n concepts. Where it reads image tokens, the token of each unit's score and a there."""
+    """A method's scores of n concepts, and a where it is read: of one image token, that, and which it is; else p(c)."""
 
     score: Float[Tensor, "n L m"]
     activation: Float[Tensor, "n L m"]
     token_position: Tensor | None = None
     units: Int[Tensor, "n L m"] | None = None  # as in `Measured`
+    conserved: Conserved | None = None  # of a score whose terms add up to something
 
     @property
     def is_unit(self) -> Bool[Tensor, "n L m"] | None:
@@ -73,6 +78,21 @@ class Measured:
     def folded_scores(self) -> Float[Tensor, "n L m"]:
         """`contribution-folded`, which the budget needs whatever the methods are."""
         return contribution(self.model.anatomy, self.a, self.written, self.chosen)
+
+    @property
+    def questions(self) -> list[Question]:
+        """The concepts as gradients are asked for."""
+        return [Question(one.row, one.concept.position, one.concept.token_id) for one in self.said]
+
+    @property
+    def token_ids(self) -> list[tuple[int, ...]]:
+        """Each row's caption."""
+        return [caption.token_ids for caption in self.batch.captions]
+
+    @cached_property
+    def effects(self) -> Effects:
+        """What `effect` and `effect-prob` are read from: measured once for both."""
+        return measure_effects(self.model, self.batch, self.said)
 
 
 def score_contribution(measured: Measured) -> Scored:
@@ -115,8 +135,40 @@ def score_attribution_act(measured: Measured) -> Scored:
     return _attributed(measured, of_activation=True)
 
 
-AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT)
-OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, names.ATTRIBUTION, names.ATTRIBUTION_ACT)
+def score_relp(measured: Measured) -> Scored:
+    """`relp`."""
+    batch = measured.batch
+    found = relevance(measured.model, batch.inputs, measured.token_ids, measured.questions, batch.around)
+    require_conserved(measured.model, found, [one.concept.noun for one in measured.said])
+    return Scored(found.score, measured.a, conserved=Conserved(found.logit, found.total))
+
+
+def score_integrated_gradients(measured: Measured) -> Scored:
+    """`integrated-gradients`."""
+    batch = measured.batch
+    found = integrated_gradients(measured.model, batch.inputs, measured.token_ids, measured.questions, batch.around)
+    return Scored(found.score, measured.a[:, :-1], conserved=Conserved(found.expected, found.total))
+
+
+def score_hones(measured: Measured) -> Scored:
+    """`hones`."""
+    return Scored(head_mediated(measured.model, measured.batch, measured.said), measured.a)
+
+
+def score_effect(measured: Measured) -> Scored:
+    """`effect`."""
+    return Scored(measured.effects.logit, measured.a)
+
+
+def score_effect_prob(measured: Measured) -> Scored:
+    """`effect-prob`."""
+    return Scored(measured.effects.prob, measured.a)
+
+
+AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GRADIENTS)
+RUNS_PASSES = (*AT_IMAGE_TOKENS, names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB)  # its own: they can overflow
+OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, *RUNS_PASSES)
+MORE_REQUIRED = {names.RELP: require_relevance, names.HONES: require_heads}
 
 
 def require_method(model: Model, method: str) -> None:
@@ -128,14 +180,14 @@ def require_method(model: Model, method: str) -> None:
         model.require_one_ffn(f"--methods {method}")
     if of in AT_IMAGE_TOKENS:
         require_image_tokens(model, f"--methods {method}")
+    if of in MORE_REQUIRED:
+        MORE_REQUIRED[of](model, f"--methods {method}")
 
 
 def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
     require_method(measured.model, names.ATTRIBUTION)
-    questions = [Question(one.row, one.concept.position, one.concept.token_id) for one in measured.said]
-    captions = [caption.token_ids for caption in measured.batch.captions]
-    batch = measured.batch
-    found = attribute(measured.model, batch.inputs, captions, questions, of_activation, batch.around)
+    batch, asked = measured.batch, measured.questions
+    found = attribute(measured.model, batch.inputs, measured.token_ids, asked, of_activation, batch.around)
     return Scored(found.score, found.activation, found.token_position)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,14 @@ from mmn.scores.equations import Ranked
 
 Tables = dict[str, pa.Table]
 Variant = str | Sequence[str]  # of all rows that are given, or of each
+
+
+@dataclass(frozen=True)
+class Conserved:
+    """What the terms of a score of n concepts should add up to, and what they add up to: in logits, float64."""
+
+    expected: Float[Tensor, " n"]
+    total: Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,22 @@ def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) ->
         "logit": torch.cat([values for _, _, values in terms], dim=1).cpu().numpy().flatten(),
     }
     return pa.table(columns)
+
+
+def conservation_table(said: Sequence[ConceptAt], variant: Variant, found: Mapping[str, Conserved]) -> pa.Table:
+    """One row for each concept and score whose terms should add up: to what, and to what they do."""
+    tables = [
+        pa.table(
+            _keys(said, variant, 1)
+            | {
+                "method": _constant(method, len(said)),
+                "expected": conserved.expected.cpu().numpy(),
+                "total": conserved.total.cpu().numpy(),
+            }
+        )
+        for method, conserved in found.items()
+    ]
+    return pa.concat_tables(tables)
 
 
 def _keys(said: Sequence[ConceptAt], variant: Variant, n: int) -> dict[str, object]:

@@ -49,6 +49,16 @@ _CONCEPTS: Final = """
     ORDER BY target_at IS NOT NULL, position, noun
 """
 
+_CONSERVED: Final = """
+    SELECT expected, total FROM conservation
+    WHERE run_id = $run_id AND image_id = $image_id AND noun = $noun AND method = $method AND variant = 'original'
+"""
+
+_CONSERVATION: Final = """
+    SELECT method, max(abs(expected - total) / greatest(abs(expected), 1)) FROM conservation
+    WHERE run_id = $run_id GROUP BY method ORDER BY method
+"""
+
 _RANKED: Final = """
     WITH here AS (
         SELECT variant, method, rank, layer, unit, score, activation, token_position FROM score
@@ -176,6 +186,17 @@ class PictureQueries(GeneralityQueries):
         """
         with self._of_run(run_id) as (cursor, run):
             return cursor.sql(_CONCEPTS, params={"run_id": run["run_id"], "image_id": image_id}).df()
+
+    def conserved(self, run_id: str, image_id: str, noun: str, method: str) -> tuple[float, float] | None:
+        """Returns what a score's terms should add up to and what they do, in logits; None of a score without such."""
+        with self._of_run(run_id) as (cursor, run):
+            values = {"run_id": run["run_id"], "image_id": image_id, "noun": noun, "method": method}
+            return cursor.execute(_CONSERVED, values).fetchone()
+
+    def conservation(self, run_id: str) -> dict[str, float]:
+        """Returns by score the largest share of max(|logits|, 1) that its terms miss of what they should add up to."""
+        with self._of_run(run_id) as (cursor, run):
+            return dict(cursor.execute(_CONSERVATION, {"run_id": run["run_id"]}).fetchall())
 
     def ranked_units(
         self,

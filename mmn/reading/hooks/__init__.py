@@ -22,8 +22,10 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
-from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, hold, permuted
+from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, hold, permuted, towards_mean
 from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
+from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
+from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
 
 __all__ = [
     "ACT",
@@ -41,6 +43,8 @@ __all__ = [
     "CapturedUnits",
     "Graph",
     "Paths",
+    "Recorded",
+    "Relevance",
     "ablate",
     "add_to_columns",
     "capture",
@@ -49,7 +53,14 @@ __all__ = [
     "capture_units",
     "each_activation",
     "first_not_finite",
+    "frozen_norm",
     "hold",
+    "mean_of_others_each",
     "permuted",
+    "record_layers",
+    "relevance_graph",
+    "require_relevance",
+    "towards_mean",
     "weight_not_finite",
+    "zero_one_each",
 ]

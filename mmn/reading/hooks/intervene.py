@@ -314,3 +314,49 @@ def permuted(model: Model, sources: Int[Tensor, "batch prompt"]) -> Iterator[Non
         finally:
             handle.remove()
     assert n_permuted > 0, "no pass over the whole prompt ran inside the block, or the decoder's hook never fired"
+
+
+@dataclass
+class Spread:
+    """The decoder's image tokens in one pass: `tokens` as it is given them, and how far they are from their mean.
+
+    Both are 0 at the other positions; `tokens` can be differentiated with respect to.
+    """
+
+    tokens: Float[Tensor, "batch positions d"] = field(default_factory=lambda: torch.empty(0, 0, 0))
+    spread: Float[Tensor, "batch positions d"] = field(default_factory=lambda: torch.empty(0, 0, 0))
+
+
+@contextmanager
+def towards_mean(model: Model, mask: Bool[Tensor, "batch prompt"], alpha: float) -> Iterator[Spread]:
+    """Hands the decoder x̄ + α (x − x̄) for each image token x of the one pass inside; x̄ is their mean in that picture.
+
+    Args:
+        model: Its lock is held inside the block.
+        mask: the prompt's positions that hold the picture.
+        alpha: 1 leaves the tokens as they are, at 0 all are alike.
+
+    Raises:
+        AssertionError: not exactly one pass over the whole prompt ran inside.
+    """
+    found: list[Spread] = []
+    held = Spread()
+
+    def move(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        embeddings = kwargs["inputs_embeds"].detach()
+        more = embeddings.shape[1] - mask.shape[1]
+        assert more >= 0, f"a pass of {embeddings.shape[1]} positions, of a prompt of {mask.shape[1]}"
+        is_image = torch.cat([mask, mask.new_zeros(len(mask), more)], dim=1)[..., None].to(embeddings)
+        mean = (embeddings * is_image).sum(1, keepdim=True) / is_image.sum(1, keepdim=True)
+        held.spread = (embeddings - mean) * is_image
+        held.tokens = ((mean + alpha * held.spread) * is_image).requires_grad_(True)
+        found.append(held)
+        return args, kwargs | {"inputs_embeds": embeddings * (1 - is_image) + held.tokens}
+
+    with model.lock:
+        handle = model.anatomy.decoder.register_forward_pre_hook(move, with_kwargs=True)
+        try:
+            yield held
+        finally:
+            handle.remove()
+    assert len(found) == 1, f"{len(found)} passes inside the block"

@@ -20,7 +20,6 @@ mixtures of experts.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,9 +32,9 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.hooks import Paths, capture_paths
+from mmn.scores.gradients import GRAPH_BYTES, few_logits
 from mmn.studies.circuits.rules import Rule
 
-GRAPH_BYTES: Final = 4e9  # about what the graph of the pictures that are differentiated together may take
 BYTES_PER_UNIT: Final = 32  # a, act, up, gate, their products, gradients and flows, in float32
 
 
@@ -127,9 +126,11 @@ def find_circuit(model: Model, shown: Shown, rule: Rule, k: int) -> Circuit:
         k: units kept in each layer.
 
     Raises:
-        UsageError: a mixture of experts, or a model without image tokens in its decoder.
+        UsageError: a mixture of experts, a model without image tokens in its decoder, or with a part that the rule is
+            not there for.
     """
     model.require_one_ffn("a circuit")
+    rule.require(model)
     image_positions(model, shown.inputs)
     passes = _passes(model, shown, rule)
     n_layers = model.anatomy.n_layers
@@ -209,11 +210,9 @@ def _passes(model: Model, shown: Shown, rule: Rule) -> Passes:
 @torch.enable_grad()
 def _run(model: Model, shown: Shown, rule: Rule) -> _Pass:
     inputs = with_captions(model, shown.inputs, shown.before)
-    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.module.forward).parameters else {}
-    with rule.around(model):
-        with capture_paths(model) as paths:
-            model.module(**inputs, use_cache=False, **few)
-        y, prob = _logits(model, paths, shown)
+    with rule.around(model), capture_paths(model) as paths:
+        model.module(**inputs, use_cache=False, **few_logits(model))
+    y, prob = _logits(model, paths, shown, rule)
     taken = torch.autograd.grad(y.sum(), paths.a, retain_graph=True)
     n_prompt = shown.inputs["input_ids"].shape[1]
     is_image = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
@@ -227,16 +226,18 @@ def _attended(inputs: dict[str, Tensor]) -> Bool[Tensor, "rows positions"]:
     return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
 
-def _logits(model: Model, paths: Paths, shown: Shown) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+def _logits(
+    model: Model, paths: Paths, shown: Shown, rule: Rule
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
     """The noun's logit before a soft cap, differentiable, and its probability."""
     anatomy = model.anatomy
     rows = torch.arange(len(shown.before), device=model.device)
     places = torch.tensor([shown.inputs["input_ids"].shape[1] - 1 + len(one) for one in shown.before])
     tokens = torch.tensor(shown.token_ids, device=model.device)
-    normed = anatomy.final_norm(paths.final[rows, places.to(model.device)])
+    normed = rule.normed(model, paths.final[rows, places.to(model.device)])
     y = anatomy.head_factor * (normed.float() * anatomy.w_u(tokens)).sum(-1) + anatomy.logit_bias(tokens)
     with torch.no_grad():
-        logits = anatomy.logits(anatomy.unembedding(normed).float())
+        logits = anatomy.logits(anatomy.unembedding(normed.to(model.dtype)).float())
     return y, logits.softmax(-1)[rows, tokens]
 
 

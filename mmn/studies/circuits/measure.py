@@ -101,6 +101,7 @@ def _check(scored: ScoredRun, plan: CircuitPlan) -> None:
     require_image_tokens(scored.model, "a circuit from the picture")
     if plan.rule not in RULES:
         raise UsageError(f"there is no rule {plan.rule!r}; there are {', '.join(RULES)}")
+    RULES[plan.rule].require(scored.model)
     if not 1 <= plan.k <= scored.model.facts.d_mlp:
         raise UsageError(
             f"--units-per-layer {plan.k}: a layer of {scored.model.facts.name} has {scored.model.facts.d_mlp}"

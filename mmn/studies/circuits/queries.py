@@ -11,7 +11,7 @@ from mmn.store.reader import Reader
 _CIRCUITS: Final = """
     SELECT circuit, noun, rule, image_id, k, n_found, n_judged, n_mean, other_noun, token, token_id, logit, prob,
         tokens, image_at
-    FROM circuit WHERE run_id = $run_id ORDER BY image_id IS NOT NULL, noun, n_found DESC, n_judged DESC, circuit
+    FROM circuit WHERE run_id = $run_id ORDER BY image_id IS NOT NULL, noun, rule, n_found DESC, n_judged DESC, circuit
 """
 _UNITS: Final = """
     SELECT layer::INTEGER AS layer, unit, place, score, effect, effect_low, effect_high, at_image, from_image, position,

@@ -84,7 +84,9 @@ def chosen(store: Store, asked: Asked) -> dict[str, Any]:
             f"no circuit of picture {image[:12]}; mmn circuits {asked.run_id} --image {image[:12]} finds it"
         )
     noun = asked.one("noun", "noun", list(dict.fromkeys(found["noun"])), asked.view.noun or None)
-    return dict(found[found["noun"] == noun].iloc[0].to_dict())
+    found = found[found["noun"] == noun]
+    rule = asked.one("rule", "rule", list(dict.fromkeys(found["rule"])), asked.view.rule or None)
+    return dict(found[found["rule"] == rule].iloc[0].to_dict())
 
 
 def _measure(asked: Asked) -> str:

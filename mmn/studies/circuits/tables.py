@@ -10,7 +10,8 @@ from typing import Final
 from mmn.studies.table import Table
 
 RAJARAM: Final = "rajaram"  # plain gradients (Rajaram et al., arXiv 2404.14349)
-RULE_NAMES: Final = (RAJARAM,)
+RELP: Final = "relp"  # of the pass made linear (Jafari et al., arXiv 2508.21258)
+RULE_NAMES: Final = (RAJARAM, RELP)
 
 KEPT: Final = "kept"  # only the circuit's units compute, all others are held at their mean
 ABLATED: Final = "ablated"  # only the circuit's units are held at their mean

@@ -109,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
         "max_residual": counts.max_residual,
         "database": note,
     }
+    if counts.conservation:
+        result["conservation"] = counts.conservation
     if first:
         result = {"note": first} | result  # first, as what to read before the numbers
     _print_result(result, as_json=options.json)
@@ -169,6 +171,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(why(result["n_images"]) + where)
     if result["max_residual"] is not None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
+    for method, missing in result.get("conservation", {}).items():
+        print(f"{method}: its terms miss at most {missing:.1e} of what they should add up to (of max(|logits|, 1))")
     if "note" in result:
         print(result["note"])
     if result["database"] != "loaded":

@@ -44,6 +44,12 @@ TABLES: Final = (
         is_added=False,
     ),
     Table(
+        "conservation",
+        "image_id text, variant text, noun text, method text, expected double, total double",
+        key=("image_id", "variant", "noun", "method"),
+        is_added=False,
+    ),
+    Table(
         "failure",
         "source text, stage text, error text, message text",
         is_added=False,

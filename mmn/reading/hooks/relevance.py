@@ -1,0 +1,207 @@
+"""A forward pass whose backward pass hands relevance on, by RelP's rules (Jafari et al. 2025; Transluce's code).
+
+    norm            x / s · γ           s, the rms or deviation, is constant
+    attention       Σ_k A_qk v_k        A is constant: queries and keys have no gradient
+    activation      z · (act(z) / z)    the factor is constant: σ(z) of SiLU, Φ(z) of GELU, 0 or 1 of ReLU
+    gated product   act(gate) · up      each of both gets half of the gradient
+
+Values are those of the plain pass; only gradients differ. What is left is linear in what enters the first layer, but
+for biases: input · gradient, summed over all of it, and what the biases add, are the logit (`Relevance.bias` has them).
+The rules are put on the loaded modules by hooks, and are gone behind the block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from mmn.errors import UnsupportedModelError, UsageError
+from mmn.models.adapters.norms import Norm, gain, norm_form, scale
+from mmn.models.adapters.structure import is_norm
+from mmn.models.model import Model
+from mmn.reading.hooks.capture import first_given, makes_z
+
+QUERIES_AND_KEYS = ("q_proj", "k_proj")
+VALUES = "v_proj"
+FUSED = "qkv_proj"  # of all three, the values last
+NO_WEIGHTS = (nn.Dropout, nn.Identity)
+_ROTATION = re.compile(r"rot|rope", re.IGNORECASE)
+
+
+@dataclass
+class Relevance:
+    """One pass with its graph.
+
+    Attributes:
+        stream: the residual stream before the first layer.
+        bias: a number for each row, 0; its gradient is what all biases of the layers add to what is differentiated.
+        a: by layer, the input of W_out; its gradient is whole, only what is before it gets half.
+        final: the residual stream before the final norm.
+    """
+
+    stream: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
+    bias: list[Float[Tensor, " batch"]] = field(default_factory=list)
+    a: list[Float[Tensor, "batch positions m"]] = field(default_factory=list)
+    final: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.stream[0])
+
+
+def require_relevance(model: Model, what: str) -> None:
+    """Raises `UsageError` for a decoder that has a part whose rule is not known; nothing is run."""
+    model.require_one_ffn(what)
+    name = model.facts.name
+    if model.has_encoder:
+        raise UsageError(f"{what} is not there for encoder-decoders, and {name} is one")
+    if model.anatomy.others:
+        raise UsageError(f"{what} is not there for {name}: its layers add {', '.join(model.anatomy.others)}")
+    for number, layer in enumerate(model.anatomy.layers):
+        for path, part in layer.named_modules():
+            if not list(part.children()) and not _is_known(model, number, path, part):
+                kind = type(part).__name__
+                raise UsageError(f"{what} is not there for {name}: no rule is known for {path} ({kind}) of its layers")
+        _require_attention(model, number, what)
+
+
+def _is_known(model: Model, number: int, path: str, part: nn.Module) -> bool:
+    if part is model.anatomy.activations[number]:
+        return not makes_z(part)
+    if is_norm(part):
+        try:
+            return bool(norm_form(path, part))
+        except UnsupportedModelError:
+            return False
+    return isinstance(part, (nn.Linear, Conv1D, *NO_WEIGHTS)) or _ROTATION.search(type(part).__name__) is not None
+
+
+def _require_attention(model: Model, number: int, what: str) -> None:
+    """Queries, keys and values from a matrix each, or from one in that order: the gradient of two of them is cut."""
+    named = {path.rpartition(".")[2] for path, _ in model.anatomy.layers[number].named_modules()}
+    if FUSED in named:
+        return
+    missing = [name for name in (*QUERIES_AND_KEYS, VALUES) if name not in named]
+    if missing:
+        raise UsageError(
+            f"{what} is not there for {model.facts.name}: its attention has no {', '.join(missing)}, so that what the "
+            "attention weights are made of cannot be told from what they weigh"
+        )
+
+
+@contextmanager
+def relevance_graph(model: Model) -> Iterator[Relevance]:
+    """Records the one forward pass inside the block, under the rules. Holds the model's lock.
+
+    Raises:
+        AssertionError: not exactly one forward pass ran, or a hook never fired.
+    """
+    anatomy, found = model.anatomy, Relevance()
+    handles: list[Any] = []
+
+    def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        stream = first_given(args, kwargs).detach().requires_grad_(True)
+        found.stream.append(stream)
+        found.bias.append(torch.zeros(len(stream), device=stream.device, requires_grad=True))
+        return ((stream, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": stream})
+
+    def end(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.final.append(args[0])
+
+    with model.lock:
+        try:
+            handles.append(anatomy.layers[0].register_forward_pre_hook(begin, with_kwargs=True))
+            for number, layer in enumerate(anatomy.layers):
+                handles += _put_rules_on(layer, anatomy.activations[number], found)
+                handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy.is_gated)))
+            handles.append(anatomy.final_norm.register_forward_pre_hook(end))
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+    counts = (len(found.stream), len(found.a), len(found.final))
+    assert counts == (1, anatomy.n_layers, 1), f"hooks fired unevenly: stream, a, final {counts}"
+
+
+def frozen_norm(form: Norm, module: nn.Module, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """What a norm makes of x but for its own bias, its scale held at what it is: linear in x. Float32."""
+    wide = x.float()
+    centred = wide - wide.mean(dim=-1, keepdim=True) if form is Norm.LAYER else wide
+    return centred / scale(form, module, wide).detach() * gain(form, module)
+
+
+def _put_rules_on(layer: nn.Module, activation: nn.Module, found: Relevance) -> list[Any]:
+    """The hooks of one layer."""
+    handles: list[Any] = []
+    for path, part in layer.named_modules():
+        if path.rpartition(".")[2] in QUERIES_AND_KEYS:
+            handles.append(part.register_forward_hook(lambda _module, _args, output: output.detach()))
+        elif path.rpartition(".")[2] == FUSED:
+            handles.append(part.register_forward_hook(_values_alone(layer.get_submodule(path.rpartition(".")[0]))))
+        elif part is activation:
+            handles.append(part.register_forward_hook(_constant_factor))
+        elif is_norm(part):
+            handles.append(part.register_forward_hook(_constant_scale(norm_form(path, part), found)))
+        elif getattr(part, "bias", None) is not None and isinstance(part, (nn.Linear, Conv1D)):
+            handles.append(part.register_forward_hook(_counted_bias(found)))
+    return handles
+
+
+def _keep_a(found: Relevance, is_gated: bool) -> Callable[..., Any]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        a = args[0] * 0.5 + (args[0] * 0.5).detach() if is_gated else args[0]
+        found.a.append(a)
+        return (a, *args[1:])
+
+    return hook
+
+
+def _values_alone(attention: Any) -> Callable[..., Tensor]:
+    n_values = attention.config.num_key_value_heads * attention.head_dim
+
+    def hook(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return torch.cat([output[..., :-n_values].detach(), output[..., -n_values:]], dim=-1)
+
+    return hook
+
+
+def _constant_factor(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    z = args[0]
+    factor = torch.where(z == 0, 0.0, output / z).detach()
+    return _instead(output, z * factor)
+
+
+def _constant_scale(form: Norm, found: Relevance) -> Callable[..., Tensor]:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return _with_bias(module, _instead(output, frozen_norm(form, module, args[0]).to(output.dtype)), found)
+
+    return hook
+
+
+def _counted_bias(found: Relevance) -> Callable[..., Tensor]:
+    def hook(module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return _with_bias(module, output, found)
+
+    return hook
+
+
+def _with_bias(module: nn.Module, output: Tensor, found: Relevance) -> Tensor:
+    """The same values, with each row's `bias` differentiable in them by the module's own bias."""
+    bias = getattr(module, "bias", None)
+    if not isinstance(bias, Tensor):
+        return output
+    by_row = output.reshape(found.n_rows, -1, output.shape[-1])
+    return (by_row + found.bias[0][:, None, None].to(output.dtype) * bias).reshape(output.shape)
+
+
+def _instead(values: Tensor, rule: Tensor) -> Tensor:
+    """The values of one computation with the gradient of another."""
+    return rule + (values - rule).detach()

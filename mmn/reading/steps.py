@@ -1,0 +1,71 @@
+"""A caption that is there already, read token by token as it was written, stopping behind each pass.
+
+It is a generation with the KV cache on whose tokens are forced, so that every family prepares its inputs as it does
+while it captions. `captions.read_encoded` reads a whole caption in one pass; here each step can be looked at alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmn.models.model import Model
+from mmn.reading.captions import decoder_ids, greedy
+
+Visit = Callable[[int, Float[Tensor, " V"]], None]  # of a step: its number and the raw logits that it ends with
+PATCHES_OF = "image_grid_thw"  # an input with a row for each picture: how many patches `pixel_values` has of it
+
+
+def one_row(inputs: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    """The model inputs of one picture out of several."""
+    n_rows = len(decoder_ids(inputs))
+    if n_rows == 1:
+        return inputs
+    return {name: _of_row(value, row, n_rows, inputs.get(PATCHES_OF)) for name, value in inputs.items()}
+
+
+def _of_row(value: Tensor, row: int, n_rows: int, grid: Tensor | None) -> Tensor:
+    if len(value) == n_rows:
+        return value[row : row + 1]
+    assert grid is not None, f"an input of {tuple(value.shape)} for {n_rows} pictures"
+    return value.split(grid.prod(dim=1).tolist())[row]
+
+
+def without_last(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]:
+    """The prompt without its last token, and that token, as if the caption began with it.
+
+    So the first pass of a caption, too, is one of a single token. It gives the same where the prompt is read causally.
+    """
+    ids = decoder_ids(inputs)
+    cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in inputs.items()}
+    return cut, ids[0, -1:].tolist()
+
+
+@torch.inference_mode()
+def read_in_steps(
+    model: Model, inputs: dict[str, Tensor], token_ids: Sequence[int], n_steps: int, visit: Visit
+) -> None:
+    """Calls `visit` behind each of the first passes of one picture's caption, before the next one begins.
+
+    Args:
+        model: under whatever hooks are on it.
+        inputs: the prompt's, of one row.
+        token_ids: the caption; pass j predicts its token j.
+        n_steps: how many passes.
+        visit: what looks at a pass.
+    """
+    done = 0
+
+    def force(_ids: Tensor, logits: Float[Tensor, "1 V"]) -> Float[Tensor, "1 V"]:
+        nonlocal done
+        visit(done, logits[0])
+        forced = torch.full_like(logits, -torch.inf)
+        forced[:, token_ids[done]] = 0
+        done += 1
+        return forced
+
+    model.module.generate(**inputs, generation_config=greedy(model, n_steps), logits_processor=[force])
+    assert done == n_steps, f"{done} of {n_steps} passes: a caption that holds an end token"

@@ -1,0 +1,130 @@
+"""Effect: what each unit does to a concept's logit, measured by zeroing it alone, at p(c).
+
+    effect       y − y(a_i := 0 at p(c))                          in logits
+    effect-prob  p − p(a_i := 0 at p(c)), p the softmax of y      in probability
+
+Every other score estimates something like it; this is the measurement that they are held against (OURS; NAM and others
+call it causal, ROME's tracing restores where this removes). The unit is zeroed where the word is decided and nowhere
+else: what it wrote at the picture's tokens stays, and whatever later layers make of its absence is counted.
+
+A unit of layer l changes only what layers l, …, L − 1 do at one position. So the caption is read with a KV cache, and
+for each layer all of its units are zeroed side by side, one a row, in passes of one token through the layers behind
+(`hooks.replay`): m · L · (L + 1) / 2 passes of a token through a layer. Row 0 of each batch zeroes nothing: where it
+misses more of the logit that was read than rounding, or where the decoder's past is more than keys and values, whole
+passes are run instead, which give the same at the price of the whole prefix.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmn.models.model import Model
+from mmn.reading.captions import CaptionBatch, decoder_ids, with_captions
+from mmn.reading.hooks import Recorded, ablate, zero_one_each
+from mmn.reading.steps import one_row
+from mmn.scores.rows import ConceptAt
+from mmn.scores.stepping import at_each_concept, is_as_read, of_tokens
+
+BYTES_AT_ONCE = 1 << 28  # of keys, values, logits and activations that the rows of one pass may take
+WHOLE_ROWS = 16  # units zeroed side by side where the whole prefix is read for each
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What each unit's absence takes from n concepts: in logits (before a soft cap) and in probability."""
+
+    logit: Float[Tensor, "n L m"]
+    prob: Float[Tensor, "n L m"]
+
+
+def measure_effects(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]) -> Effects:
+    """The effects of all units on the concepts `said`, in their order; the model's lock is held meanwhile.
+
+    Raises:
+        UsageError: a mixture of experts.
+    """
+    model.require_one_ffn("the effect of every unit")
+    shape = (len(said), model.facts.n_layers, model.facts.d_mlp)
+    effects = Effects(torch.zeros(shape, device=model.device), torch.zeros(shape, device=model.device))
+    left = set(range(len(said)))
+
+    def look(asked: list[int], recorded: Recorded, read: Float[Tensor, " V"]) -> None:
+        tokens = torch.tensor([said[number].concept.token_id for number in asked], device=model.device)
+        lost = _replayed(model, recorded, tokens, read)
+        if lost is not None:
+            effects.logit[asked], effects.prob[asked] = lost
+            left.difference_update(asked)
+
+    at_each_concept(model, batch, said, look)
+    for number in sorted(left):
+        one = said[number]
+        prefix = batch.captions[one.row].token_ids[: one.concept.position]
+        with batch.around([one.row]):
+            lost = _whole(model, one_row(batch.inputs, one.row), prefix, one.concept.token_id)
+        effects.logit[number], effects.prob[number] = lost
+    return effects
+
+
+Lost = tuple[Float[Tensor, "tokens L m"], Float[Tensor, "tokens L m"]]
+
+
+def _replayed(model: Model, recorded: Recorded, tokens: Int[Tensor, " t"], read: Float[Tensor, " V"]) -> Lost | None:
+    """What the tokens lose at the pass that was just recorded; None where it cannot be gone again."""
+    anatomy = model.anatomy
+    lost_logit = torch.zeros(len(tokens), anatomy.n_layers, anatomy.d_mlp, device=model.device)
+    lost_prob = torch.zeros_like(lost_logit)
+    for layer, units in _chunks(model, _rows_at_once(model, recorded)):
+        change = zero_one_each(torch.cat([units.new_tensor([-1]), units]))
+        final = recorded.again(layer, len(units) + 1, anatomy.ffn_outs[layer], change)
+        logit, prob = of_tokens(model, final, tokens)
+        if not is_as_read(model, logit[0], read[tokens]):
+            return None
+        lost_logit[:, layer, units], lost_prob[:, layer, units] = (logit[0] - logit[1:]).T, (prob[0] - prob[1:]).T
+    return lost_logit, lost_prob
+
+
+def _chunks(model: Model, size: int) -> list[tuple[int, Int[Tensor, " n"]]]:
+    """Some units of one layer at a time."""
+    units = torch.arange(model.facts.d_mlp, device=model.device)
+    return [(layer, some) for layer in range(model.facts.n_layers) for some in units.split(size)]
+
+
+def _rows_at_once(model: Model, recorded: Recorded) -> int:
+    """Units zeroed side by side: each has keys and values of its own while a layer is computed, and logits."""
+    (cache,) = recorded.calls[0].past
+    keys = max(one.keys[0].numel() + one.values[0].numel() for one in cache.layers if one.is_initialized)
+    values = 2 * keys + 3 * model.anatomy.unembedding.out_features + 4 * model.facts.d_mlp
+    return max(1, min(model.facts.d_mlp, BYTES_AT_ONCE // (4 * values)))
+
+
+@torch.inference_mode()
+def _whole(
+    model: Model, inputs: dict[str, Tensor], prefix: Sequence[int], token: int
+) -> tuple[Float[Tensor, "L m"], Float[Tensor, "L m"]]:
+    """What a token loses, by passes over the whole prefix with a unit of each row zeroed at its last position."""
+    prompt = with_captions(model, inputs, [prefix])
+    is_last = torch.zeros(decoder_ids(prompt).shape[1], dtype=torch.bool)
+    is_last[-1] = True
+    lost_logit = torch.zeros(model.facts.n_layers, model.facts.d_mlp, device=model.device)
+    lost_prob = torch.zeros_like(lost_logit)
+    for layer, units in _chunks(model, WHOLE_ROWS):
+        mask = torch.zeros(len(units) + 1, *lost_logit.shape, dtype=torch.bool, device=model.device)
+        mask[torch.arange(1, len(units) + 1), layer, units] = True
+        with ablate(model, mask, only_at=is_last):
+            logits = _last_logits(model, prompt, len(mask))
+        logit, prob = model.anatomy.uncapped(logits[:, token]), logits.softmax(-1)[:, token]
+        lost_logit[layer, units], lost_prob[layer, units] = logit[0] - logit[1:], prob[0] - prob[1:]
+    return lost_logit, lost_prob
+
+
+def _last_logits(model: Model, inputs: dict[str, Tensor], n_rows: int) -> Float[Tensor, "rows V"]:
+    """The logits that n rows of one picture end with."""
+    rows = {name: value.repeat(n_rows, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.module.forward).parameters else {}
+    return model.module(**rows, use_cache=False, **few).logits[:, -1].float()
