@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, resources, state, study_page, unit_tables
+from app import charts, links, resources, state, study_page, unit_tables
 from app.text import file_name
 from mmn.figures.wording import counted
 from mmn.statistics.interval_words import TOO_FEW
@@ -17,7 +17,7 @@ from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.tracer import graph
 from mmn.view import View
 
-MEASURE_WORDS = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
+LEFT = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
 FORMAT = "application/json"
 INTRODUCTION = (
     "Image tokens below, the noun above, and between them the units of each layer that pass most on to those of the "
@@ -38,11 +38,16 @@ def page() -> None:
 
 def chosen(circuits: pd.DataFrame) -> dict[str, Any]:
     """The circuit to look at (`?noun=`, `?image=`): one of several pictures for each noun, and those of one picture."""
-    rows = circuits.drop_duplicates(["noun", "image_id", "rule"]).to_dict("records")
+    rows = circuits.drop_duplicates(["noun", "image_id", "rule", "k"]).to_dict("records")
     labels = {_label(row): row for row in rows}
     asked = st.query_params.get("noun"), st.query_params.get("image", "")
     usual = next((number for number, row in enumerate(rows) if _is(row, *asked)), 0)
-    state.tidy_address({"circuit": lambda text: text if text in labels else None})
+    state.tidy_address(
+        {
+            "circuit": lambda text: text if text in labels else None,
+            "left": lambda text: next((one for one, name in LEFT.items() if text in (one, name)), None),
+        }
+    )
     if st.session_state.get("circuit") not in (None, *labels):
         del st.session_state["circuit"]  # of another run
     label = st.selectbox("Circuit", list(labels), index=usual, key="circuit", bind="query-params", width=420)
@@ -53,7 +58,7 @@ def _label(row: dict[str, Any]) -> str:
     where = (
         f"on picture {row['image_id'][:12]}" if isinstance(row["image_id"], str) else counted(row["n_found"], "picture")
     )
-    return f"{row['noun']}, {where}, {row['rule']}"
+    return f"{row['noun']}, {where}, {row['rule']}, {row['k']} a layer"
 
 
 def _is(row: dict[str, Any], noun: str | None, image: str) -> bool:
@@ -64,13 +69,18 @@ def _is(row: dict[str, Any], noun: str | None, image: str) -> bool:
 def show(run: dict[str, Any], about: dict[str, Any]) -> None:
     """The graph, whether it is enough, and its units."""
     image = about["image_id"] if isinstance(about["image_id"], str) else ""
-    view = View(run["run_id"], noun=about["noun"], image=image, rule=about["rule"])
-    charts.show("circuit", view)
+    view = View(run["run_id"], noun=about["noun"], image=image, rule=about["rule"], ks=(int(about["k"]),))
+    figure = charts.drawn("circuit", view)
+    clicked = [one.neuron for one in charts.show_clickable(figure) if one.neuron is not None]
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if clicked:
+            links.neuron_link(run, clicked[0])
+        charts.export_control(figure)
     st.subheader("Is it enough?")
     words = st.segmented_control(
-        "What is left", list(MEASURE_WORDS), default="probability", required=True, key="quantity", bind="query-params"
+        "What is left", list(LEFT), default="probability", required=True, key="left", bind="query-params"
     )
-    charts.show("circuit-curve", replace(view, measure=MEASURE_WORDS[words]))
+    charts.show("circuit-curve", replace(view, measure=LEFT[words]))
     st.caption(
         "Kept: these units compute, and every other unit of every layer stays at its mean activation; attention is "
         "untouched. Ablated: the other way round. What random units of the same layers, or another noun's circuit, "

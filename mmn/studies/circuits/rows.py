@@ -86,7 +86,15 @@ def chosen(store: Store, asked: Asked) -> dict[str, Any]:
     noun = asked.one("noun", "noun", list(dict.fromkeys(found["noun"])), asked.view.noun or None)
     found = found[found["noun"] == noun]
     rule = asked.one("rule", "rule", list(dict.fromkeys(found["rule"])), asked.view.rule or None)
-    return dict(found[found["rule"] == rule].iloc[0].to_dict())
+    found = found[found["rule"] == rule]
+    k = asked.one("ks", "number of units a layer", list(dict.fromkeys(found["k"].astype(int))), _one_k(asked))
+    return dict(found[found["k"] == k].iloc[0].to_dict())
+
+
+def _one_k(asked: Asked) -> int | None:
+    if len(asked.view.ks) > 1:
+        raise UsageError(f"{asked.figure} draws one circuit; --ks names {len(asked.view.ks)} sizes")
+    return asked.view.ks[0] if asked.view.ks else None
 
 
 def _measure(asked: Asked) -> str:
