@@ -89,8 +89,8 @@ def fit_legends(spec: dict[str, Any], width_pt: float, size: float, left: float)
 def fit_cells(spec: dict[str, Any], panel: float, size: float) -> None:
     """The numbers and labels of a heat map whose panel is so wide."""
     for unit in _units(spec):
-        if unit["mark"]["type"] != "text":
-            continue
+        if unit["mark"]["type"] != "text" or "sort" not in unit["encoding"].get("x", {}):
+            continue  # words of a graph, not the numbers of a heat map
         cells = len(unit["encoding"]["x"]["sort"])
         widest = max((width_of(text, 1) for text in _numbers(unit, spec)), default=1.0)
         unit["mark"]["fontSize"] = round(min(size, 0.94 * panel / cells / widest), 2)

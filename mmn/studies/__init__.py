@@ -27,4 +27,5 @@ MODULES: Final[list[str]] = [
     "mmn.studies.degradation.study",
     "mmn.studies.editing.study",
     "mmn.studies.bench.study",
+    "mmn.studies.circuits.study",
 ]

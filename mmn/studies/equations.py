@@ -158,4 +158,24 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         ),
         Equation("agreement", "Spearman's ρ", "mmn.studies.bench.rankings:correlation", "OURS"),
     ),
+    "circuits": (
+        Equation(
+            "edge",
+            "Σ_p a_m^p · ∂A_n/∂a_m^p, with A_n = Σ_q w_n^q · a_n^q and w_n^q = ∂y/∂a_n^q held constant",
+            "mmn.studies.circuits.find:find_circuit",
+            "Rajaram et al. 2024 (second-hand); w: OURS",
+        ),
+        Equation(
+            "through attention",
+            "Σ_p |flow − flow around attention| / (that + Σ_p |flow around attention|)",
+            "mmn.reading.hooks.paths:capture_paths",
+            "OURS",
+        ),
+        Equation(
+            "kept, ablated",
+            "a_i held at its mean over the run's pictures, in each group of positions",
+            "mmn.studies.circuits.faithfulness:measure_rows",
+            "mean ablation as Wang et al. 2023; groups: OURS",
+        ),
+    ),
 }

@@ -25,6 +25,7 @@ ADDRESSES: list[tuple[str, dict[str, list[str]]]] = [
     ("degradation", {"method": ["contribution", "contribution-folded"], "quantity": ["share of the untouched"]}),
     ("degradation", {"effect": ["Perturb"], "axis": ["k"], "noisy": ["similarity"], "ranking": ["contribution"]}),
     ("edit", {"edit": [EDIT_IDS[1]]}),
+    ("circuits", {"left": ["logit"]}),
 ]
 
 

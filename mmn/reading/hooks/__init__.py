@@ -22,7 +22,8 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
-from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted, towards_mean
+from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, hold, permuted, towards_mean
+from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
 from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
 
@@ -41,15 +42,19 @@ __all__ = [
     "Captured",
     "CapturedUnits",
     "Graph",
+    "Paths",
     "Recorded",
     "Relevance",
     "ablate",
     "add_to_columns",
     "capture",
     "capture_graph",
+    "capture_paths",
     "capture_units",
+    "each_activation",
     "first_not_finite",
     "frozen_norm",
+    "hold",
     "mean_of_others_each",
     "permuted",
     "record_layers",

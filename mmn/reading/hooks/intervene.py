@@ -74,6 +74,45 @@ def ablate(
         yield
 
 
+@contextmanager
+def hold(
+    model: Model,
+    mask: Bool[Tensor, "rows L m"],
+    values: Float[Tensor, "groups L m"],
+    groups: Int[Tensor, " positions"],
+) -> Iterator[None]:
+    """Sets a of each row's masked units to a given value at every position: their means, in a mean ablation.
+
+    Rows do not touch each other, and a row without masked units computes what the plain model does, bit for bit.
+
+    Args:
+        model: Its lock is held inside the block; without a mixture of experts.
+        mask: Which units of which row of the batch are held; every pass inside the block has that many rows.
+        values: What they are held at, for each group of positions.
+        groups: The group of each position of every pass inside the block.
+
+    Raises:
+        AssertionError: another number of rows or positions, or a hook that never fired.
+    """
+    layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
+
+    def replace_by(layer: int) -> Callable[..., Any]:
+        held = values[groups, layer].to(model.dtype)
+
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            a = args[0]
+            rows = a.reshape(len(mask), -1, a.shape[-1])
+            return (torch.where(mask[:, None, layer], held, rows).reshape(a.shape), *args[1:])
+
+        return hook
+
+    with _borrowed(model, len(mask)) as borrowed:
+        for layer in layers:
+            module = model.anatomy.ffn_outs[layer]
+            borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, replace_by(layer))))
+        yield
+
+
 def _at(
     only_at: Bool[Tensor, " prompt"] | None, n_positions: int, share: Float[Tensor, "rows 1 m"]
 ) -> Float[Tensor, "rows positions m"]:

@@ -1,0 +1,1 @@
+"""From image tokens through units and attention to a noun: which units carry it, and whether they are enough."""

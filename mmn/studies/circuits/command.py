@@ -1,0 +1,111 @@
+"""`mmn circuits`: which units carry a noun from the picture to its logit, and what is left of it with them alone."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.files import writing
+from mmn.cli.options import at_least, entries
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.errors import UsageError
+from mmn.runs.plan import Progress
+from mmn.studies.circuits.tables import RAJARAM, RULE_NAMES
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser(
+        "circuits", help="the units that carry a noun from the picture to its logit, and the noun with them alone"
+    )
+    add_run_options(parser)
+    parser.add_argument("--noun", metavar="A,B", help="default: the three that most pictures say, or the picture's")
+    parser.add_argument("--image", default="", metavar="ID", help="find it on this one picture, not on several")
+    parser.add_argument(
+        "--units-per-layer", type=at_least(1), default=5, metavar="K", help="kept units of each layer; default 5"
+    )
+    parser.add_argument("--rule", default=RAJARAM, choices=RULE_NAMES, help=f"of the derivative; default {RAJARAM}")
+    parser.add_argument(
+        "--pictures", type=at_least(1), default=8, metavar="N", help="to find it on, at most half; default 8"
+    )
+    parser.add_argument("--limit", type=at_least(1), default=16, metavar="N", help="others to judge it by; default 16")
+    parser.add_argument("--draws", type=at_least(1), default=2, metavar="N", help="of random units; default 2")
+    parser.add_argument("--out", type=Path, metavar="F.json", help="the graph of one noun, for circuit-tracer's viewer")
+    add_common(parser, __name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    nouns = entries(options.noun, "--noun", "dog") if options.noun is not None else ()
+    if options.out is not None and len(nouns) != 1:
+        raise UsageError("--out writes the graph of one noun: name it, as --noun dog")
+    scored = open_scored_run(options)
+    started = time.monotonic()
+    circuits = _measure(options, scored, nouns)
+    found = _read(scored.path, circuits)
+    if options.out is not None:
+        from mmn.studies.circuits.tracer import write_graph
+
+        of = {"run_id": scored.run.run_id, "model": scored.run.model.name, "n_layers": scored.run.model.n_layers}
+        with writing(options.out):
+            write_graph(options.out, **of, **found.graph(circuits[0]))
+    scored.progress(Progress("load"))
+    result = {"run_id": scored.run.run_id, "rule": options.rule, "circuits": found.told(scored.run.model.d_mlp)}
+    result |= {"n_failed": found.n_failed, "out": None if options.out is None else str(options.out)}
+    result |= {"database": load_into_database(options.cache), "seconds": round(time.monotonic() - started, 3)}
+    if options.json:
+        print_json(result)
+    else:
+        _print_result(result)
+    return SOME_FAILED if found.n_failed else DONE
+
+
+def _measure(options: argparse.Namespace, scored: RunToExtend, nouns: tuple[str, ...]) -> list[str]:
+    """The names of the circuits; ended by SIGINT or SIGTERM as scoring is, with what was finished kept."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.runs.reopen import open_run
+    from mmn.studies.circuits.measure import CircuitPlan, measure_circuits
+
+    plan = CircuitPlan(
+        nouns,
+        options.image,
+        options.units_per_layer,
+        options.rule,
+        options.pictures,
+        options.limit,
+        options.draws,
+    )
+    with stoppable():
+        return measure_circuits(open_run(scored.load(), scored.path), plan, scored.progress)
+
+
+def _read(run_path: Path, circuits: list[str]) -> Any:
+    from mmn.studies.circuits.summary import Found
+
+    return Found.of(run_path, circuits)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
+
+    print(f"{result['run_id']}: {len(result['circuits'])} circuits, rule {result['rule']}, {result['seconds']:.1f} s")
+    for one in result["circuits"]:
+        where = f"on picture {one['image_id'][:12]}" if one["image_id"] else f"on {one['n_found']} pictures"
+        held_out = "held out" if one["is_held_out"] else "the same, none is held out"
+        print(
+            f"{one['noun']} ({one['circuit']}): {one['k']} units a layer, {percent(one['share'], 1)} of all, found "
+            f"{where}, judged by {one['n']} ({held_out}); attention passes {percent(one['through_attention'])} of what "
+            f"goes between them; {percent(one['carried'])} of the flow is in kept units"
+        )
+        for line in one["curves"]:
+            ends = bracket(line["low"], line["high"], ".3f")
+            print(f"  {line['words']}: probability {line['mean']:.3f}{ends}; half at {line['half_words']}")
+    if note := few_note(one["n"] for one in result["circuits"]):
+        print(note)
+    if result["out"]:
+        print(f"graph: {result['out']}")
+    if result["n_failed"]:
+        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
