@@ -28,6 +28,8 @@ NOUNS: Final = ("all", "first")
 MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost", "share", "perplexity", "perplexity-captions")
 AGAINST: Final = ("sigma", "k", "factor")
 FOUND_ON: Final = ("another", "same")
+GROUPED_BY: Final = ("noun", "folder", "tag")
+UNIT_RULES: Final = ("dape", "la-mu", "adaptive", "tokens")
 MOST_ZOOM: Final = 16
 Zoom = tuple[float, float, float]  # times, and what of the picture is in the middle, as shares of width and height
 
@@ -159,6 +161,8 @@ _MEASURE: Final = _one_of(
 )
 _PLACE: Final = _one_of(FOUND_ON, {"Found on another picture": "another", "Chosen on this picture (P2)": "same"})
 _SIGMA_UNIT: Final = _one_of(SIGMA_UNITS)
+_GROUPED_BY: Final = _one_of(GROUPED_BY)
+_RULE: Final = _one_of(UNIT_RULES)
 _AXIS: Final = _one_of(AGAINST, {"σ": "sigma", "×": "factor"})
 
 
@@ -262,6 +266,8 @@ class View:
         parameter="axis",
         others=("factor-axis",),
     )
+    by: str = _spelled("", _GROUPED_BY, "of domains: what pictures are grouped by")
+    rule: str = _spelled("", _RULE, "of domains: how units are told apart; default dape")
     sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
     edit: str = _spelled("", ID, "of the figure edit; its controls come along")
     compare: str = _spelled(

@@ -23,6 +23,7 @@ from mmn.reading.hooks.capture import (
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.streaming import each_layer
 
 __all__ = [
     "ACT",
@@ -44,6 +45,7 @@ __all__ = [
     "capture",
     "capture_graph",
     "capture_units",
+    "each_layer",
     "first_not_finite",
     "permuted",
     "weight_not_finite",

@@ -1,0 +1,20 @@
+"""The words that this study is scripted by: what pictures are grouped by, kinds of token, and rules of choice."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mmn.view import GROUPED_BY, UNIT_RULES
+
+NOUN, FOLDER, TAG = BYS = GROUPED_BY
+TEXT, IMAGE = "text", "image"
+TOKEN_SETS: Final = (TEXT, IMAGE)
+EVERY: Final = ""  # the domain that stands for all pictures that were read
+
+DAPE, LA_MU, ADAPTIVE, TOKENS = RULES = UNIT_RULES
+RULE_WORDS: Final = {
+    DAPE: "domains (MMNeuron's DAPE)",
+    LA_MU: "modalities (MINER, LA_MU)",
+    ADAPTIVE: "modalities (MINER, adaptive)",
+    TOKENS: "where they are active (after Xu et al.)",
+}
