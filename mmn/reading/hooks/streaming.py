@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -23,15 +22,9 @@ from mmn.reading.hooks.capture import first_given, makes_z
 EAGER: Final = "eager"  # the one kind of attention in transformers that hands its weights out
 
 
-class TakesLayer(Protocol):
-    """What is called with a layer's number, its act, and its attention weights (query, key), averaged over heads."""
-
-    def __call__(
-        self,
-        layer: int,
-        act: Float[Tensor, "batch positions m"],
-        attention: Float[Tensor, "batch positions positions"] | None,
-    ) -> None: ...
+# Called with a layer's number, its act (batch, positions, m), and its attention weights (batch, query, key), the mean
+# over heads; None where they were not asked for.
+TakesLayer = Callable[[int, Tensor, Tensor | None], None]
 
 
 @dataclass

@@ -12,16 +12,17 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import DOT, TICK, interval_tip, key, layer_axis
-from mmn.figures.theme import FIRST, INK, MUTED, method_colours
+from mmn.figures.axes import BAR, DOT, FLAT_TICK, TICK, interval_tip, key, layer_axis
+from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours
 from mmn.figures.wording import clipped, counted, of_run, require
-from mmn.names import RANDOM
+from mmn.names import RANDOM, TOP
 from mmn.statistics.interval_words import interval_note, with_words
 
 LAYER_COLUMNS: Final = ("group", "layer", "n_units", "uniform", "half_0", "half_1")
-OVERLAP_COLUMNS: Final = ("group", "pictures", "method", "mean", "low", "high", "n", "matched", "uniform")
+OVERLAP_COLUMNS: Final = ("group", "method", "mean", "low", "high", "n", "matched", "uniform")
 ABLATION_COLUMNS: Final = ("group", "pictures", "selection", "k", "mean", "low", "high", "n")
-_SHAPES: Final = {"its pictures": "circle", "other pictures": "diamond", "all pictures": "circle"}
+_SHAPES: Final = ("circle", "square", "diamond", "triangle-up")
+_ZEROED: Final = {TOP: "the group", RANDOM: "random, same layers"}
 _HEADER: Final = alt.Header(labelFontWeight="bold", labelPadding=4, labelAnchor="start", labelOrient="top")
 
 
@@ -41,15 +42,15 @@ def domain_layers(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told: S
     y: dict[str, Any] = {"title": "units", "axis": count}
     bars = base.mark_bar(color=FIRST).encode(alt.Y("n_units:Q", **y))
     halves = [
-        base.mark_point(size=18, fill="white", stroke=INK, strokeWidth=0.8, opacity=1).encode(alt.Y(f"{name}:Q", **y))
+        base.mark_point(size=16, filled=True, color=SECOND, opacity=1).encode(alt.Y(f"{name}:Q", **y))
         for name in ("half_0", "half_1")
     ]
-    uniform = base.mark_rule(color=MUTED, strokeDash=[3, 2]).encode(alt.Y("uniform:Q", **y))
-    named = {"units": ("square", FIRST), "found by half of the pictures": (DOT, INK)}
-    panel = alt.layer(bars, uniform, *halves, key(base, named, columns=2)).properties(height=58)
+    uniform = base.mark_tick(color=MUTED, thickness=1).encode(alt.Y("uniform:Q", **y))
+    named = {"units": (BAR, FIRST), "found by one half": (DOT, SECOND), "all layers alike": (FLAT_TICK, MUTED)}
+    panel = alt.layer(bars, uniform, *halves, key(base, named, columns=3)).properties(height=38)
     title = alt.TitleParams(
         text=f"Units per layer: {rule}",
-        subtitle=[f"{of_run(run)}, {told[0]}", *told[1:], "dashed: as many units, all layers alike"],
+        subtitle=[f"{of_run(run)}, {told[0]}", *told[1:]],
     )
     facet = alt.Facet("label:N", title=None, sort=list(dict.fromkeys(rows["label"])), header=_HEADER)
     return panel.facet(facet=facet, columns=1).resolve_scale(y="independent").properties(title=title)
@@ -75,8 +76,8 @@ def _labelled(data: pd.DataFrame) -> pd.DataFrame:
 def domain_overlap(
     data: pd.DataFrame, run: Mapping[str, Any], rule: str, told: Sequence[str], k: int
 ) -> alt.TopLevelMixin:
-    """Dots with intervals: the share of a picture's top k that lies in a group, by score, a panel for each group; ticks
-    are random units of the same layers.
+    """Dots with intervals: the share of a noun's top k that lies in a group, by score, a panel for each group; as ticks
+    that of random units of the same layers.
 
     Args:
         data: `rows.overlap_rows`.
@@ -88,11 +89,12 @@ def domain_overlap(
     require(data.columns, OVERLAP_COLUMNS)
     methods = list(dict.fromkeys(data["method"]))
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
-    y = alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=False, labelLimit=160))
-    base, named = _of_pictures(with_words(data, ".1%", n="n"), _OVERLAP_TIPS, y, "random, same layers")
+    y = alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=160))
     x: dict[str, Any] = {"title": f"share of a noun's top {k} units", "axis": alt.Axis(format="~%", tickCount=4)}
-    ticks = base.mark_tick(thickness=2, size=9, color=MUTED, opacity=1).encode(alt.X("matched:Q", **x))
-    dots = _dots(base, x, colour)
+    base = alt.Chart(with_words(data, ".1%", n="n")).encode(y, tooltip=_OVERLAP_TIPS)
+    ticks = base.mark_tick(thickness=2, size=11, color=MUTED, opacity=1).encode(alt.X("matched:Q", **x))
+    named = {"top units": (DOT, FIRST), "random units, same layers": (TICK, MUTED)}
+    panel = alt.layer(ticks, *_dots(base, x, colour), key(base, named)).properties(height=alt.Step(15))
     title = alt.TitleParams(
         frame="bounds",
         text=f"Top units in each group: {rule}",
@@ -103,12 +105,12 @@ def domain_overlap(
             f"means over a picture's nouns, then pictures; {interval_note('lines', data['n'])}",
         ],
     )
-    return _panels(alt.layer(ticks, *dots, key(base, named, columns=2)), data, title)
+    facet = alt.Facet("group:N", title=None, sort=list(dict.fromkeys(data["group"])), header=_HEADER)
+    return panel.facet(facet=facet, columns=1).properties(title=title)
 
 
 _OVERLAP_TIPS: Final = [
-    alt.Tooltip("group:N"),
-    alt.Tooltip("pictures:N"),
+    alt.Tooltip("group:N", title="units of"),
     alt.Tooltip("method:N"),
     alt.Tooltip("mean:Q", title="share of the top units", format=".2%"),
     interval_tip(),
@@ -119,8 +121,8 @@ _OVERLAP_TIPS: Final = [
 
 
 def domain_ablation(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told: Sequence[str]) -> alt.TopLevelMixin:
-    """Dots with intervals: what is left of nouns when a group is zeroed, in its pictures and in others, and in grey when
-    random units of the same layers are.
+    """Dots with intervals: what is left of nouns when a group is zeroed, in its domain's pictures and in others; in
+    grey when random units of the same layers are.
 
     Args:
         data: `rows.ablation_rows`.
@@ -129,10 +131,22 @@ def domain_ablation(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told:
         told: of the rule and its sample.
     """
     require(data.columns, ABLATION_COLUMNS)
-    rows = with_words(data.assign(is_control=data["selection"] == RANDOM), ".1%", n="n")
-    rows = rows.assign(label=[f"{clipped(row.group, 18)} ({row.k:,})" for row in rows.itertuples()])
-    y = alt.Y("label:N", sort=list(dict.fromkeys(rows["label"])), title=None, axis=alt.Axis(grid=False, labelLimit=150))
-    base, named = _of_pictures(rows, _ABLATION_TIPS, y, "random, same layers")
+    rows = with_words(data, ".1%", n="n")
+    who = [f"{_ZEROED[row.selection]}, {row.pictures}" for row in rows.itertuples()]
+    rows = rows.assign(
+        who=who,
+        is_control=rows["selection"] == RANDOM,
+        label=[f"{clipped(row.group, 18)} ({row.k:,})" for row in rows.itertuples()],
+    )
+    kinds = [f"{zeroed}, {pictures}" for pictures in sorted(set(rows["pictures"])) for zeroed in _ZEROED.values()]
+    kinds = [kind for kind in kinds if kind in set(who)]
+    y = alt.Y("label:N", sort=list(dict.fromkeys(rows["label"])), title=None, axis=alt.Axis(grid=True, labelLimit=150))
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=260, symbolFillColor=MUTED, symbolStrokeWidth=0)
+    shape = alt.Shape(
+        "who:N", sort=kinds, scale=alt.Scale(domain=kinds, range=list(_SHAPES[: len(kinds)])), legend=legend
+    )
+    offset = alt.YOffset("who:N", sort=kinds, scale=alt.Scale(domain=kinds, paddingOuter=0.3))
+    base = alt.Chart(rows).encode(y, offset, tooltip=_ABLATION_TIPS)
     x: dict[str, Any] = {
         "title": "probability left, of the untouched model's",
         "axis": alt.Axis(format="~%", tickCount=5),
@@ -144,14 +158,13 @@ def domain_ablation(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told:
         subtitle=[
             f"{of_run(run)}, zeroed in {counted(run['n_images'], 'picture')}; groups of {told[0]}",
             *told[1:],
-            "in brackets: units zeroed at every position; groups were found on these and more pictures",
+            "in brackets: units zeroed, at every position; the groups were found on these pictures, too",
             f"Σ probability of the nouns ÷ Σ untouched; {interval_note('lines', data['n'])}",
         ],
     )
-    named |= {"random, same layers": (DOT, MUTED)}
-    return alt.layer(*_dots(base, x, colour), key(base, named, columns=2)).properties(
-        height=alt.Step(9, **{"for": "offset"}), title=title
-    )
+    ends, points = _dots(base, x, colour)
+    chart = alt.layer(ends, points.encode(shape))
+    return chart.properties(height=alt.Step(8, **{"for": "offset"}), title=title)
 
 
 _ABLATION_TIPS: Final = [
@@ -165,26 +178,8 @@ _ABLATION_TIPS: Final = [
 ]
 
 
-def _of_pictures(
-    rows: pd.DataFrame, tips: list[Any], y: alt.Y, control: str
-) -> tuple[alt.Chart, dict[str, tuple[str, str]]]:
-    """The base of dots: one below the other where a group has pictures of its own and others; and their legend."""
-    kinds = [name for name in _SHAPES if name in set(rows["pictures"])]
-    offset = alt.YOffset("pictures:N", sort=kinds, scale=alt.Scale(domain=kinds, paddingOuter=0.3))
-    shape = alt.Shape("pictures:N", scale=alt.Scale(domain=kinds, range=[_SHAPES[name] for name in kinds]), legend=None)
-    named = {name: (_SHAPES[name], FIRST) for name in kinds} | {control: (TICK, MUTED)}
-    return alt.Chart(rows).encode(y, offset, shape, tooltip=tips), named
-
-
 def _dots(base: alt.Chart, x: dict[str, Any], colour: Any) -> list[Any]:
     ends = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.4)
     ends = ends.encode(alt.X("low:Q", **x), alt.X2("high"), color=colour)
     points = base.mark_point(filled=True, size=32, opacity=1).encode(alt.X("mean:Q", **x), color=colour)
     return [ends, points]
-
-
-def _panels(panel: Any, data: pd.DataFrame, title: alt.TitleParams) -> Any:
-    groups = list(dict.fromkeys(data["group"]))
-    panel = panel.properties(height=alt.Step(9 if data["pictures"].nunique() > 1 else 13, **{"for": "offset"}))
-    facet = alt.Facet("group:N", title=None, sort=groups, header=_HEADER)
-    return panel.facet(facet=facet, columns=1).properties(title=title)

@@ -90,7 +90,7 @@ def dape(domains: Mapping[str, ByLayer]) -> list[Group]:
     is_above = rates > bar
     entropy = np.where(is_above.any(0), entropies(rates), np.inf)
     n = round(entropy.size * TOP_RATE)
-    lowest = np.argsort(entropy, axis=None, kind="stable")[:n]
+    lowest = highest(-entropy, n)
     found = []
     for name, is_of in zip(domains, is_above, strict=True):
         chosen = [flat for flat in lowest if is_of.flat[flat]]
@@ -106,7 +106,7 @@ def entropies(rates: Float[np.ndarray, "domains L m"]) -> ByLayer:
     return -(shares * logs).sum(0) + 0.0
 
 
-def percentile(values: Float[np.ndarray, "..."]) -> float:
+def percentile(values: Float[np.ndarray, ...]) -> float:
     """The value below or at which 95 % of all lie: of n the round(.95 n)-th smallest (CODE: kthvalue)."""
     at = max(1, round(values.size * BAR)) - 1
     return float(np.partition(values, at, axis=None)[at])

@@ -6,9 +6,9 @@
       ─► MINER's five measures of importance for each token set           `modality_score`    MINER (2410.04819)
 
 Nothing of a pass is kept but its counts: L · m whole numbers for each domain, token set and half. Text tokens are those
-of the prompt and of the caption that the model wrote, special ones too; MMNeuron counts text and image alike (its domains
-ask different questions, ours are captioned by one prompt), MINER the prompt alone (CODE): that the caption counts is
-OURS, since one prompt for all pictures would have no text of its own. What units are chosen is told by `groups`.
+of the prompt and of the caption that the model wrote, special ones too. MMNeuron counts text and image alike, of
+domains that ask questions of their own; MINER reads the prompt alone (CODE). That the caption counts is OURS: one
+prompt for all pictures would have no text of its own. Which units are chosen is told by `groups`.
 
 Left out: the encoder's and the projector's units, which MMNeuron counts, too; mixtures of experts, whose units are not
 awake at every token; models without image tokens in the decoder.

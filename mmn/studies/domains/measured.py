@@ -61,7 +61,7 @@ def of_rows(rates: pd.DataFrame, scores: pd.DataFrame) -> Measured:
     found = Rates(
         {name: sum(active[name, one] for one in sets) / sum(tokens[name, one] for one in sets) for name in names},
         {one: active[EVERY, one] / tokens[EVERY, one] for one in sets},
-        {str(one): _importance(rows) for one, rows in scores.groupby("token_set")},
+        {one: _importance(scores[scores["token_set"] == one]) for one in sets if (scores["token_set"] == one).any()},
     )
     n_images = {str(name): int(n) for name, n in images.items()}
     return Measured(found, n_images, {one: int(tokens[EVERY, one]) for one in sets})

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
@@ -34,7 +34,7 @@ from mmn.studies.domains.sets import sets_of
 from mmn.studies.domains.words import BYS, DAPE, EVERY, RULE_WORDS, TOKENS
 from mmn.units.sets import UnitSet
 
-OWN, OTHER, ALL = "its pictures", "other pictures", "all pictures"
+OWN, OTHER, ALL = "its domain", "other domains", "all pictures"
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,20 @@ class Found:
     @property
     def told(self) -> list[str]:
         """The rule and the sample, as lines for a subtitle."""
-        rates, n = self.measured.rates, counted(self.measured.n_images[EVERY], "picture")
+        n = counted(self.measured.n_images[EVERY], "picture")
         tokens = ", ".join(f"{n_tokens:,} {name}" for name, n_tokens in self.measured.n_tokens.items())
+        return [f"n = {n}, {tokens} tokens", self._rule]
+
+    @property
+    def _rule(self) -> str:
+        if self.rule == DAPE:
+            domains = f"{len(self.measured.rates.domains)} domains by {self.by}"
+            return f"DAPE (code), {domains}: 1 % of lowest entropy, with a rate above 95 % of all"
+        if self.rule == TOKENS:
+            return "after Xu et al. (rule ours): above 95 % of units' rates at image tokens, text tokens, both"
         weights = WEIGHTS if self.measured.has_attention else WEIGHTS_WITHOUT
         said = ", ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)
-        rules = {
-            DAPE: f"DAPE (code): lowest 1 % by entropy over {len(rates.domains)} domains by {self.by}; rate above the 95th percentile",
-            TOKENS: "our reading of Xu et al.: rate above the 95th percentile at image tokens, text tokens, both",
-        }
-        return [f"n = {n}, {tokens} tokens", rules.get(self.rule, f"MINER (code): 2 % of all units by {said}")]
+        return f"MINER (code): 2 % of all units by {said}"
 
 
 def found(store: Store, asked: Asked) -> Found:
@@ -166,19 +171,21 @@ def domain_overlap(store: Store, asked: Asked) -> Rows:
 
 
 def overlap_rows(what: Found, k: int) -> pd.DataFrame:
-    """Returns group, pictures (`OWN`, `OTHER` or `ALL`), method, mean, low, high, n, matched, uniform.
+    """Returns group, method, mean, low, high, n, matched, uniform.
 
-    A picture is judged with the groups that the other half found. `matched` is what as many random units of the top's
-    own layers would share, `uniform` those of all layers.
+    A picture is judged with the groups that the other half found. Of domains the group is `OWN` (those that the picture
+    belongs to) or `OTHER`, each the mean over its domains: one has too few units to be told alone. `matched` is what as
+    many random units of the top's own layers would share, `uniform` those of all layers.
     """
     parts = [_shared(what, k, half, of_half) for half, of_half in what.of_halves.items() if of_half]
     if not parts:
         raise UsageError("no half of the pictures finds a group of units alone: measure more pictures")
     rows = pd.concat(parts, ignore_index=True)
-    by = ["group", "pictures", "method"]
-    told = interval_table(rows, by, "share")
-    controls = rows.groupby(by)[["matched", "uniform"]].mean().reset_index()
-    return _in_order(told.merge(controls, on=by), what)
+    by = ["group", "method"]
+    told = interval_table(rows, by, "share").merge(rows.groupby(by)[["matched", "uniform"]].mean().reset_index(), on=by)
+    places = {name: place for place, name in enumerate([OWN, OTHER, *(one.name for one in what.groups)])}
+    known = told[told["group"].isin(places)]
+    return known.sort_values("group", key=lambda names: names.map(places), kind="stable", ignore_index=True)
 
 
 def _shared(what: Found, k: int, half: int, of_half: Sequence[Group]) -> pd.DataFrame:
@@ -193,7 +200,8 @@ def _shared(what: Found, k: int, half: int, of_half: Sequence[Group]) -> pd.Data
     rows = what.store.ask(DomainQueries).shared_tops(what.run_id, k, members, parts[["group_name", "layer", "part"]])
     rows = rows[[half_of(image_id) != half for image_id in rows["image_id"]]].rename(columns={"group_name": "group"})
     sizes = {one.name: len(one.units) / (n_layers * d_mlp) for one in of_half}
-    return rows.assign(uniform=rows["group"].map(sizes), pictures=what.of_picture(rows["image_id"], rows["group"]))
+    rows = rows.assign(uniform=rows["group"].map(sizes))
+    return rows.assign(group=what.of_picture(rows["image_id"], rows["group"])) if what.rule == DAPE else rows
 
 
 def domain_ablation(store: Store, asked: Asked) -> Rows:
@@ -206,8 +214,8 @@ def domain_ablation(store: Store, asked: Asked) -> Rows:
     data = ablation_rows(what)
     if data.empty:
         raise UsageError(
-            f"no group of run {what.run_id} was zeroed by this rule: mmn domains {what.run_id[:8]} --by {what.by} --ablate "
-            f"--rules {what.rule} does that"
+            f"no group of run {what.run_id} was zeroed by this rule: mmn domains {what.run_id[:8]} --by {what.by} "
+            f"--ablate --rules {what.rule} does that"
         )
     return Rows(data, asked.run | {"n_images": int(data["n"].max())}, _words(what))
 
@@ -217,23 +225,28 @@ def ablation_rows(what: Found) -> pd.DataFrame:
 
     mean is the probability of a picture's nouns as a share of the untouched model's; empty where no group was zeroed.
     """
-    names = {one.label: name for name, one in what.sets.items()}
-    means = what.store.ask(EffectQueries).means(what.run_id, EffectFilter(ABLATE, tuple(names)))
-    means = means[means["selection"].isin((TOP, RANDOM))]
-    sizes = {one.label: len(one.units) for one in what.sets.values()}
-    means = means[means["k"] == means["method"].map(sizes)]
+    effects = what.store.ask(EffectQueries)
+    named = {one.digest: name for name, one in what.sets.items()}  # whatever the set of these units is called
+    there = effects.settings(what.run_id)["method"].unique()
+    names = {label: named[digest] for label in there if (digest := label.rpartition("@")[2]) in named}
+    columns = ["group", "pictures", "selection", "k", "mean", "low", "high", "n"]
+    if not names:
+        return pd.DataFrame(columns=columns)
+    means = effects.means(what.run_id, EffectFilter(ABLATE, tuple(names)))
+    sizes = {label: len(what.sets[name].units) for label, name in names.items()}
+    means = means[means["selection"].isin((TOP, RANDOM)) & (means["k"] == means["method"].map(sizes))]
     if means.empty:
-        return pd.DataFrame(columns=["group", "pictures", "selection", "k", "mean", "low", "high", "n"])
+        return pd.DataFrame(columns=columns)
     means = means.assign(group=means["method"].map(names))
     means = means.assign(pictures=what.of_picture(means["image_id"], means["group"]))
     parts = [curves(of, "relative").assign(pictures=pictures) for pictures, of in means.groupby("pictures")]
     rows = pd.concat(parts, ignore_index=True)
     rows = rows.assign(group=rows["method"].map(names))
-    return _in_order(rows[["group", "pictures", "selection", "k", "mean", "low", "high", "n"]], what)
+    return _in_order(rows[columns], what)
 
 
 def group_table(what: Found) -> pd.DataFrame:
-    """Returns group, n_units, pictures, again and chance (`measured.stability`), set (its name), command, first (units)."""
+    """Returns group, n_units, n_images, again and chance (`measured.stability`), set (its name), first (units)."""
     _require_groups(what)
     rows = []
     for one in what.groups:

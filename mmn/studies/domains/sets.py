@@ -14,7 +14,7 @@ _MOST_LETTERS: Final = 36  # of a group's name in the set's
 
 
 def set_of(group: Group, rule: str, by: str, facts: ModelFacts, run_id: str) -> UnitSet:
-    """A group in its order. Its name ends with a part of its digest: the same group of other pictures is another set."""
+    """A group in its order. Its name ends with a part of its digest: found on other pictures it is another set."""
     word = re.sub(r"[^A-Za-z0-9_-]+", "-", group.name).strip("-")[:_MOST_LETTERS] or "group"
     origin = {"rule": rule, "group": group.name, "run": run_id} | ({"by": by} if rule == "dape" else {})
     plain = UnitSet(f"{rule}-{word}", group.units, group.scores, facts.name, facts.fingerprint, Shape.of(facts), origin)

@@ -24,7 +24,7 @@ STUDY: Final = Study(
             "mmn.studies.domains.rows:domain_layers",
             "mmn.studies.domains.figures:domain_layers",
             control="as many units, all layers alike; and what each half of the pictures finds alone",
-            height=lambda data: 150 + 100 * data["group"].nunique(),
+            height=lambda data: 170 + 75 * data["group"].nunique(),
         ),
         Figure(
             "domain-overlap",
@@ -34,14 +34,13 @@ STUDY: Final = Study(
             "mmn.studies.domains.figures:domain_overlap",
             control="random units of the same layers as the top units",
             table=(
-                Column("group", "group"),
-                Column("pictures", "pictures"),
+                Column("units of", "group"),
                 Column("score", "method"),
                 Column("mean", "mean", ".3f", ends=("low", "high")),
                 Column("random", "matched", ".3f"),
                 Column("n", "n", ",d"),
             ),
-            height=lambda data: 170 + 40 * data["group"].nunique() + 15 * len(data),
+            height=lambda data: 220 + 30 * data["group"].nunique() + 16 * len(data),
         ),
         Figure(
             "domain-ablation",

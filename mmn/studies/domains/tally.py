@@ -114,7 +114,7 @@ class Tally:
                     yield of | {"layer": layer, "active": active}
 
     def scores(self, key: Mapping[str, Any]) -> pa.Table:
-        """The rows of `modality_score`: means over pictures; the attention's columns empty where it was not asked for."""
+        """The rows of `modality_score`: means over pictures; empty what takes attention that was not asked for."""
         return pa.Table.from_pylist(list(self._scores(key)), schema=TABLES["modality_score"])
 
     def _scores(self, key: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
