@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from mmn.core import Neuron, UnitOfExpert, parse_unit
 from mmn.errors import UsageError
-from mmn.names import SIGMA_UNITS, WORD_ROWS
+from mmn.names import GROUPED_BY, SIGMA_UNITS, UNIT_RULES, WORD_ROWS
 
 QUANTITIES: Final = ("per-picture", "distinct", "share")
 UNITS: Final = ("all", "interpretable", "not-interpretable")
@@ -28,8 +28,6 @@ NOUNS: Final = ("all", "first")
 MEASURES: Final = ("prob", "relative", "logit", "similarity", "lost", "share", "perplexity", "perplexity-captions")
 AGAINST: Final = ("sigma", "k", "factor")
 FOUND_ON: Final = ("another", "same")
-GROUPED_BY: Final = ("noun", "folder", "tag")
-UNIT_RULES: Final = ("dape", "la-mu", "adaptive", "tokens")
 MOST_ZOOM: Final = 16
 Zoom = tuple[float, float, float]  # times, and what of the picture is in the middle, as shares of width and height
 

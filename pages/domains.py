@@ -56,8 +56,9 @@ def chosen_view(run: dict[str, Any]) -> View:
         )
         by = there[0]
         if len(there) > 1:
+            options = [by for by in BYS if by in there]
             by = st.segmented_control(
-                "Domains by", there, default=state.usual("by", by), required=True, key="by", bind="query-params"
+                "Domains by", options, default=state.usual("by", by), required=True, key="by", bind="query-params"
             )
     return View(run["run_id"], by=by, rule=rule)
 
@@ -72,9 +73,13 @@ def show(run: dict[str, Any], view: View) -> None:
     figure = charts.show("domain-layers", view)
     groups(run, what, figure)
     st.subheader("Are they a noun's top units?")
-    study_page.guarded(lambda: charts.show("domain-overlap", view) and None)
+    study_page.guarded(lambda: overlap(view))
     st.subheader("What goes with them?")
     ablation(run, view)
+
+
+def overlap(view: View) -> None:
+    charts.show("domain-overlap", view)
 
 
 def groups(run: dict[str, Any], what: Found, figure: Drawn) -> None:

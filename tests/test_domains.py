@@ -28,7 +28,7 @@ from mmn.studies.domains import measure as measuring
 from mmn.studies.domains.groups import adaptive, by_tokens, dape, la_mu, weighted
 from mmn.studies.domains.measure import measure_domains
 from mmn.studies.domains.measured import Measured, half_of
-from mmn.studies.domains.membership import Asked
+from mmn.studies.domains.membership import Asked, find_domains
 from mmn.studies.domains.queries import DomainQueries
 from mmn.studies.domains.rows import Found, overlap_rows
 from mmn.studies.domains.stored import measured_in, runs_of
@@ -94,7 +94,7 @@ def minmax(values: torch.Tensor) -> torch.Tensor:
 def test_rates_and_importance_are_those_of_plain_transformers(cache: Path, tiny: Model) -> None:
     scored = reopen.open_run(tiny, run_path_of(cache))
     measure_domains(scored, FOLDERS)
-    assert tiny.anatomy.layers[0].self_attn.config._attn_implementation == "sdpa", "what was lent is given back"
+    assert tiny.module.config.text_config._attn_implementation == "sdpa", "what was lent is given back"
     found = measured_by(cache, "folder")
     tables = tables_of(cache, ("image", "caption"))
     tokens = tables["caption"].set_index("image_id")["tokens"]
@@ -124,9 +124,9 @@ def test_rates_and_importance_are_those_of_plain_transformers(cache: Path, tiny:
         assert np.mean(found.rates.domains[name] == rate) > 0.98
     assert found.n_images == {EVERY: 8, "a": 3, "b": 5}
     assert found.n_tokens["image"] == 8 * 64 == sum(n_tokens[name, "image"] for name in "ab")
-    for token_set, five in importance.items():
+    for token_set, expected in importance.items():
         for number, name in enumerate(("prob", "mean", "maximum", "attn_k", "attn_q")):
-            assert np.allclose(found.rates.scores[token_set][name], five[number], atol=3e-4), (token_set, name)
+            assert np.allclose(found.rates.scores[token_set][name], expected[number], atol=3e-4), (token_set, name)
 
 
 @torch.inference_mode()
@@ -200,7 +200,12 @@ def test_an_interrupted_measurement_goes_on_where_it_was(cache: Path, tiny: Mode
     done: list[str] = []
     with monkeypatch.context() as counting:
         count = measuring._count
-        counting.setattr(measuring, "_count", lambda work, image_id: done.append(image_id) or count(work, image_id))
+
+        def counted(work: Any, image_id: str) -> Any:
+            done.append(image_id)
+            return count(work, image_id)
+
+        counting.setattr(measuring, "_count", counted)
         names = measure_domains(scored, FOLDERS)
     second = [one for one in tables_of(cache, ("image",))["image"]["image_id"] if half_of(one) == 1]
     assert sorted(done) == sorted(second) != []
@@ -315,4 +320,4 @@ def test_one_folder_is_no_domain(tiny: Model, scored: Path) -> None:
     run = reopen.open_run(tiny, run_path_of(scored))
     examples = list(measuring._read(run).examples.values())[:3]
     with pytest.raises(UsageError, match="--by folder needs pictures in several"):
-        measuring.find_domains(FOLDERS, examples, {})
+        find_domains(FOLDERS, examples, {})

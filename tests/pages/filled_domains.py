@@ -4,11 +4,11 @@ import pandas as pd
 import pyarrow as pa
 
 from mmn.core import ModelFacts
-from mmn.names import ABLATE, EVERYWHERE, ORIGINAL, RANDOM, TOP
+from mmn.names import ABLATE, EVERYWHERE, ORIGINAL, RANDOM, TOKEN_SETS, TOP
 from mmn.studies.domains.groups import groups
 from mmn.studies.domains.measured import HALVES, half_of, of_rows
 from mmn.studies.domains.sets import sets_of
-from mmn.studies.domains.words import EVERY, NOUN, RULES, TOKEN_SETS
+from mmn.studies.domains.words import EVERY, NOUN, RULES
 from mmn.studies.tables import TABLES
 
 DOMAINS = ("dog", "bus", "tree")

@@ -83,7 +83,7 @@ def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> 
 def _eager(model: Model, is_asked: bool) -> Iterator[None]:
     """The text decoder's attention as the kind that hands out its weights, inside the block."""
     modules = model.anatomy.decoder.modules() if is_asked else ()
-    configs = {id(one.config): one.config for one in modules if hasattr(one, "config")}.values()
+    configs: list[Any] = list({id(one.config): one.config for one in modules if hasattr(one, "config")}.values())
     before = [(one, one._attn_implementation_internal) for one in configs]
     try:
         for config, _ in before:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.studies.domains.words import BYS, TOKEN_SETS
+from mmn.names import GROUPED_BY, TOKEN_SETS
 from mmn.studies.table import Table
 
 TABLES: Final = (
@@ -13,7 +13,7 @@ TABLES: Final = (
         "measured text, grouped_by text, domain text, token_set text, half int16, layer int16, n_images int32, "
         "n_tokens int32, active ints",
         key=("measured", "grouped_by", "domain", "token_set", "half", "layer"),
-        among={"grouped_by": BYS, "token_set": TOKEN_SETS},
+        among={"grouped_by": GROUPED_BY, "token_set": TOKEN_SETS},
     ),
     Table(
         "modality_score",

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
-from mmn.reading.captions import decoder_ids
+from mmn.names import TOKEN_SETS
 from mmn.reading.hooks import each_layer
 from mmn.studies.domains.importance import MEASURES, WITHOUT_ATTENTION, importance
-from mmn.studies.domains.words import EVERY, TOKEN_SETS
+from mmn.studies.domains.words import EVERY
 from mmn.studies.tables import TABLES
 
 _SETS: Final = len(TOKEN_SETS)
@@ -67,8 +68,8 @@ def count_picture(
 
 
 def image_mask(model: Model, inputs: dict[str, Tensor]) -> Bool[Tensor, " positions"]:
-    """Which positions of the prompt and its caption hold the picture."""
-    return decoder_ids(inputs)[0] == model.image_token_id
+    """Which positions of the prompt and its caption hold the picture (raises as `image_positions`)."""
+    return image_positions(model, inputs)[0]
 
 
 @dataclass

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.view import GROUPED_BY, UNIT_RULES
+from mmn.names import GROUPED_BY, TOKEN_SETS, UNIT_RULES
 
 NOUN, FOLDER, TAG = BYS = GROUPED_BY
-TEXT, IMAGE = "text", "image"
-TOKEN_SETS: Final = (TEXT, IMAGE)
+TEXT, IMAGE = TOKEN_SETS
 EVERY: Final = ""  # the domain that stands for all pictures that were read
 
 DAPE, LA_MU, ADAPTIVE, TOKENS = RULES = UNIT_RULES
