@@ -56,7 +56,7 @@ def chosen_view(run: dict[str, Any]) -> View:
         )
         by = there[0]
         if len(there) > 1:
-            options = [by for by in BYS if by in there]
+            options = [plain(by) for by in there]
             by = st.segmented_control(
                 "Domains by", options, default=state.usual("by", by), required=True, key="by", bind="query-params"
             )
