@@ -148,6 +148,8 @@ def test_dape_is_the_released_codes_choice() -> None:
     rates = np.random.default_rng(0).beta(0.3, 2, (3, 4, 100))
     every = sorted(rates.flatten().tolist())
     bar = every[round(len(every) * 0.95) - 1]
+    low = next(unit for unit in range(100) if rates[:, 0, unit].max() < bar)
+    rates[:, 0, low] = bar, 0, 0  # of lowest entropy, but at the threshold and not above it
     entropy = {}
     for layer in range(4):
         for unit in range(100):
@@ -259,6 +261,7 @@ def test_groups_are_saved_and_zeroed_by_the_degradation_study(cache: Path, capsy
     mine = zeroed[zeroed["method"].str.contains(told["sets"][0]) & (zeroed["selection"] == "top")]
     left = {row["selection"]: row for row in told["groups"][0]["left"]}
     assert left["top"]["n"] == 2
+    assert len(left) == len(told["groups"][0]["left"]) == 2, "the whole group, and its control"
     with Store.open(cache) as store:
         whole = store.table("latest", "effect").query("k == 0 and selection == 'top'")
         whole = whole[whole["method"] == mine["method"].iloc[0]]
