@@ -10,7 +10,6 @@ import streamlit as st
 from app import charts, filter_bar, filters, launcher, resources, state, study_page, unit_sets, unit_tables
 from app.text import code, plain
 from mmn.errors import UsageError
-from mmn.figures.figure import Drawn
 from mmn.names import RAW
 from mmn.studies.domains.queries import DomainQueries
 from mmn.studies.domains.rows import Found, group_table
@@ -70,19 +69,26 @@ def _there(text: str, there: list[str]) -> str | None:
 def show(run: dict[str, Any], view: View) -> None:
     """Where the groups lie and what they are, whose top they share, and what goes with them."""
     what = Found(resources.store(), run, view.by, view.rule)
-    figure = charts.show("domain-layers", view)
-    groups(run, what, figure)
+    panels("domain-layers", view)
+    groups(run, what)
     st.subheader("Are they a noun's top units?")
-    study_page.guarded(lambda: overlap(view))
+    study_page.guarded(lambda: panels("domain-overlap", view))
     st.subheader("What goes with them?")
     ablation(run, view)
 
 
-def overlap(view: View) -> None:
-    charts.show("domain-overlap", view)
+def panels(name: str, view: View) -> None:
+    """A chart for each group, side by side where there is room, and one export of all."""
+    figure = charts.drawn(name, view)
+    with charts.grid(name):
+        for _group, part in figure.parts():
+            with st.container():
+                charts.show_plain(part, charts.BESIDE)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        charts.export_control(figure)
 
 
-def groups(run: dict[str, Any], what: Found, figure: Drawn) -> None:
+def groups(run: dict[str, Any], what: Found) -> None:
     """A line for each group, and the units of one."""
     number = st.column_config.NumberColumn
     table = group_table(what)
@@ -106,7 +112,7 @@ def groups(run: dict[str, Any], what: Found, figure: Drawn) -> None:
     rows = rows.assign(score=one.scores)
     unit_tables.plain_table(run, rows, RAW)
     origin = {"rule": what.rule, "group": one.name, "by": what.by}
-    unit_sets.save(run, rows, origin, f"domains-{what.rule}-{figure.asked.run_id[:8]}")
+    unit_sets.save(run, rows, origin, f"domains-{what.rule}-{what.run_id[:8]}")
 
 
 def ablation(run: dict[str, Any], view: View) -> None:

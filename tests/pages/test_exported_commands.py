@@ -18,7 +18,6 @@ ADDRESSES: list[tuple[str, dict[str, list[str]]]] = [
     ("invariance", {"led": ["0", "1"], "method": ["contribution", "activation"], "ranking": ["activation"]}),
     ("invariance", {"view": ["Across pictures"], "layers": ["3", "3"], "concept": ["dog", "bus"]}),
     ("lens", {}),
-    ("domains", {"rule": ["tokens"]}),
     (
         "degradation",
         {"nouns": ["the first one"], "quantity": ["logit"], "layers": ["0", "3"], "concept": ["dog", "bus"]},

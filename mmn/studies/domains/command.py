@@ -168,8 +168,8 @@ def _line(one: dict[str, Any]) -> str:
         return f"{one['rule']}: {one['refused']}"
     again = f"{percent(one['again'])} found by both halves (chance {percent(one['chance'], 1)})"
     left = [
-        f"{'zeroed' if row['selection'] == names.TOP else 'random'} in {row['pictures']}: {percent(row['mean'], 1)} left"
-        f"{bracket(row['low'], row['high'], '.1%')}"
+        f"{'zeroed' if row['selection'] == names.TOP else 'random'} in {row['pictures']}: "
+        f"{percent(row['mean'], 1)} left{bracket(row['low'], row['high'], '.1%')}"
         for row in one["left"]
     ]
     said = again if one["again"] == one["again"] else "no half finds it alone"

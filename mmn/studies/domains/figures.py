@@ -23,7 +23,6 @@ OVERLAP_COLUMNS: Final = ("group", "method", "mean", "low", "high", "n", "matche
 ABLATION_COLUMNS: Final = ("group", "pictures", "selection", "k", "mean", "low", "high", "n")
 _SHAPES: Final = ("circle", "square", "diamond", "triangle-up")
 _ZEROED: Final = {TOP: "the group", RANDOM: "random, same layers"}
-_HEADER: Final = alt.Header(labelFontWeight="bold", labelPadding=4, labelAnchor="start", labelOrient="top")
 
 
 def domain_layers(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told: Sequence[str]) -> alt.TopLevelMixin:
@@ -47,13 +46,20 @@ def domain_layers(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told: S
     ]
     uniform = base.mark_tick(color=MUTED, thickness=1).encode(alt.Y("uniform:Q", **y))
     named = {"units": (BAR, FIRST), "found by one half": (DOT, SECOND), "all layers alike": (FLAT_TICK, MUTED)}
-    panel = alt.layer(bars, uniform, *halves, key(base, named, columns=3)).properties(height=38)
-    title = alt.TitleParams(
-        text=f"Units per layer: {rule}",
-        subtitle=[f"{of_run(run)}, {told[0]}", *told[1:]],
-    )
-    facet = alt.Facet("label:N", title=None, sort=list(dict.fromkeys(rows["label"])), header=_HEADER)
-    return panel.facet(facet=facet, columns=1).resolve_scale(y="independent").properties(title=title)
+    panel = alt.layer(bars, uniform, *halves, key(base, named, columns=3))
+    lines = [f"{of_run(run)}, {told[0]}", *told[1:]]
+    return _panels(panel.properties(height=38), rows, "label", f"Units per layer: {rule}", lines, y="independent")
+
+
+def _panels(panel: Any, data: pd.DataFrame, by: str, text: str, lines: Sequence[str], **scales: Any) -> Any:
+    """A panel for each value of a column; alone it has its value in the title, and no heading."""
+    values = list(dict.fromkeys(data[by]))
+    if len(values) == 1:
+        return panel.properties(title=alt.TitleParams(frame="bounds", text=[values[0], text], subtitle=list(lines)))
+    header = alt.Header(labelFontWeight="bold", labelPadding=4, labelAnchor="start", labelOrient="top")
+    facet = alt.Facet(f"{by}:N", title=None, sort=values, header=header)
+    title = alt.TitleParams(frame="bounds", text=text, subtitle=list(lines))
+    return panel.facet(facet=facet, columns=1).resolve_scale(**scales).properties(title=title)
 
 
 _LAYER_TIPS: Final = [
@@ -89,24 +95,19 @@ def domain_overlap(
     require(data.columns, OVERLAP_COLUMNS)
     methods = list(dict.fromkeys(data["method"]))
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
-    y = alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=160))
+    y = alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200, labelOverlap=False))
     x: dict[str, Any] = {"title": f"share of a noun's top {k} units", "axis": alt.Axis(format="~%", tickCount=4)}
     base = alt.Chart(with_words(data, ".1%", n="n")).encode(y, tooltip=_OVERLAP_TIPS)
     ticks = base.mark_tick(thickness=2, size=11, color=MUTED, opacity=1).encode(alt.X("matched:Q", **x))
-    named = {"top units": (DOT, FIRST), "random units, same layers": (TICK, MUTED)}
+    named = {"top units": (DOT, FIRST), "random, same layers": (TICK, MUTED)}
     panel = alt.layer(ticks, *_dots(base, x, colour), key(base, named)).properties(height=alt.Step(15))
-    title = alt.TitleParams(
-        frame="bounds",
-        text=f"Top units in each group: {rule}",
-        subtitle=[
-            f"{of_run(run)}, groups of {told[0]}",
-            *told[1:],
-            "each picture by the groups that the other half of the pictures finds",
-            f"means over a picture's nouns, then pictures; {interval_note('lines', data['n'])}",
-        ],
-    )
-    facet = alt.Facet("group:N", title=None, sort=list(dict.fromkeys(data["group"])), header=_HEADER)
-    return panel.facet(facet=facet, columns=1).properties(title=title)
+    lines = [
+        f"{of_run(run)}, groups of {told[0]}",
+        *told[1:],
+        "each picture by the groups that the other half of the pictures finds",
+        f"means over a picture's nouns, then pictures; {interval_note('lines', data['n'])}",
+    ]
+    return _panels(panel, data, "group", f"Top units in each group: {rule}", lines)
 
 
 _OVERLAP_TIPS: Final = [
@@ -135,23 +136,27 @@ def domain_ablation(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told:
     who = [f"{_ZEROED[row.selection]}, {row.pictures}" for row in rows.itertuples()]
     rows = rows.assign(
         who=who,
-        is_control=rows["selection"] == RANDOM,
         label=[f"{clipped(row.group, 18)} ({row.k:,})" for row in rows.itertuples()],
     )
     kinds = [f"{zeroed}, {pictures}" for pictures in sorted(set(rows["pictures"])) for zeroed in _ZEROED.values()]
     kinds = [kind for kind in kinds if kind in set(who)]
-    y = alt.Y("label:N", sort=list(dict.fromkeys(rows["label"])), title=None, axis=alt.Axis(grid=True, labelLimit=150))
-    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=260, symbolFillColor=MUTED, symbolStrokeWidth=0)
-    shape = alt.Shape(
-        "who:N", sort=kinds, scale=alt.Scale(domain=kinds, range=list(_SHAPES[: len(kinds)])), legend=legend
+    y = alt.Y(
+        "label:N",
+        sort=list(dict.fromkeys(rows["label"])),
+        title=None,
+        axis=alt.Axis(grid=True, labelLimit=150, labelOverlap=False),
     )
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=260, symbolStrokeWidth=0)
+    shapes = alt.Scale(domain=kinds, range=list(_SHAPES[: len(kinds)]))
+    colours = alt.Scale(domain=kinds, range=[MUTED if _ZEROED[RANDOM] in kind else FIRST for kind in kinds])
+    shape = alt.Shape("who:N", sort=kinds, scale=shapes, legend=legend)
+    colour = alt.Color("who:N", sort=kinds, scale=colours, legend=legend)
     offset = alt.YOffset("who:N", sort=kinds, scale=alt.Scale(domain=kinds, paddingOuter=0.3))
     base = alt.Chart(rows).encode(y, offset, tooltip=_ABLATION_TIPS)
     x: dict[str, Any] = {
         "title": "probability left, of the untouched model's",
         "axis": alt.Axis(format="~%", tickCount=5),
     }
-    colour: Any = alt.condition("datum.is_control", alt.value(MUTED), alt.value(FIRST))
     title = alt.TitleParams(
         frame="bounds",
         text=f"Nouns without a group's units: {rule}",
@@ -164,7 +169,7 @@ def domain_ablation(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told:
     )
     ends, points = _dots(base, x, colour)
     chart = alt.layer(ends, points.encode(shape))
-    return chart.properties(height=alt.Step(8, **{"for": "offset"}), title=title)
+    return chart.properties(height=alt.Step(9, **{"for": "offset"}), title=title)
 
 
 _ABLATION_TIPS: Final = [

@@ -101,7 +101,7 @@ class Found:
     def _rule(self) -> str:
         if self.rule == DAPE:
             domains = f"{len(self.measured.rates.domains)} domains by {self.by}"
-            return f"DAPE (code), {domains}: 1 % of lowest entropy, with a rate above 95 % of all"
+            return f"MMNeuron (code), {domains}: 1 % of lowest entropy, with a rate above 95 % of all"
         if self.rule == TOKENS:
             return "after Xu et al. (rule ours): above 95 % of units' rates at image tokens, text tokens, both"
         weights = WEIGHTS if self.measured.has_attention else WEIGHTS_WITHOUT

@@ -24,7 +24,8 @@ STUDY: Final = Study(
             "mmn.studies.domains.rows:domain_layers",
             "mmn.studies.domains.figures:domain_layers",
             control="as many units, all layers alike; and what each half of the pictures finds alone",
-            height=lambda data: 170 + 75 * data["group"].nunique(),
+            height=lambda data: 210 + 70 * data["group"].nunique(),
+            panels="group",
         ),
         Figure(
             "domain-overlap",
@@ -40,7 +41,8 @@ STUDY: Final = Study(
                 Column("random", "matched", ".3f"),
                 Column("n", "n", ",d"),
             ),
-            height=lambda data: 220 + 30 * data["group"].nunique() + 16 * len(data),
+            height=lambda data: 240 + 22 * len(data),
+            panels="group",
         ),
         Figure(
             "domain-ablation",
@@ -57,7 +59,7 @@ STUDY: Final = Study(
                 Column("mean", "mean", ".3f", ends=("low", "high")),
                 Column("n", "n", ",d"),
             ),
-            height=lambda data: 200 + 18 * len(data),
+            height=lambda data: 260 + 18 * len(data),
         ),
     ),
     pages=(Page("domains", "Domains", ":material/category:", QUESTION),),
@@ -76,5 +78,5 @@ STUDY: Final = Study(
             button="Switch groups off",
         ),
     },
-    bundled=("domains latest --domains 4 --most 24",),
+    bundled=("domains latest --domains 4 --most 16",),
 )

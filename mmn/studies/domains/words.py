@@ -12,8 +12,8 @@ EVERY: Final = ""  # the domain that stands for all pictures that were read
 
 DAPE, LA_MU, ADAPTIVE, TOKENS = RULES = UNIT_RULES
 RULE_WORDS: Final = {
-    DAPE: "domains (MMNeuron's DAPE)",
-    LA_MU: "modalities (MINER, LA_MU)",
-    ADAPTIVE: "modalities (MINER, adaptive)",
-    TOKENS: "where they are active (after Xu et al.)",
+    DAPE: "domains by DAPE",
+    LA_MU: "modalities by LA_MU",
+    ADAPTIVE: "modalities, adaptive",
+    TOKENS: "by active tokens",
 }
