@@ -78,5 +78,5 @@ STUDY: Final = Study(
             button="Switch groups off",
         ),
     },
-    bundled=("domains latest --domains 4 --most 16",),
+    bundled=("domains latest --domains 3 --most 16",),
 )
