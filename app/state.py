@@ -19,7 +19,7 @@ SHARED: Final = ("concept", "general", "layers", "method", "ranking", "words")  
 OF_PAGE: Final = "until-page-is-left-"  # how keys of the session begin that are forgotten then
 OWN: Final = (
     *("k", "size", "show", "units", "control", "metric", "nouns", "similarity", "sigma-unit"),
-    *("unsaid", "found", "concepts", "chance", "pictures"),
+    *("rule", "by", "unsaid", "found", "concepts", "chance", "pictures"),
 )  # of one page, which keeps them until one comes back to it
 _KEPT, _SHOWN = "filters-kept", "filters-shown"
 

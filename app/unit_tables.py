@@ -195,6 +195,18 @@ def _with_words(run: dict[str, Any], rows: pd.DataFrame, words_by: str) -> pd.Da
     return joined.assign(writes=[tokens_text(cell) for cell in joined["tokens"]])
 
 
+def plain_table(run: dict[str, Any], rows: pd.DataFrame, words_by: str) -> None:
+    """Draws units in order: layer, unit, score, and what they write where they are decoded."""
+    shown = _with_words(run, with_links(rows, run), words_by)
+    order = ["neuron", "score", *(["writes"] if shown["writes"].any() else [])]
+    config = {
+        "neuron": unit_column(),
+        "score": st.column_config.NumberColumn("Score", format=_DIGITS, help="By what the group is ordered"),
+        "writes": _words_column(),
+    }
+    st.dataframe(shown, hide_index=True, height=245, column_order=order, column_config=config)
+
+
 def rank_table(rows: pd.DataFrame) -> None:
     """Draws `NeuronQueries.ranks`; a score that never keeps the unit has an empty row."""
     number = st.column_config.NumberColumn

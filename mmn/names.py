@@ -278,6 +278,10 @@ SAME_PICTURE: Final = "same"  # chosen and judged on one picture (P1, P2)
 SHUFFLED_UNITS: Final = "shuffled"  # the null of that: unit identities shuffled within layers, then chosen likewise
 FOUND: Final = (HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS)
 
+GROUPED_BY: Final = ("noun", "folder", "tag")  # what a domain of pictures is (`mmn domains`)
+UNIT_RULES: Final = ("dape", "la-mu", "adaptive", "tokens")  # how units are told apart by where they are active
+TOKEN_SETS: Final = ("text", "image")  # the tokens that the decoder reads: of words, and of the picture
+
 RUNNING: Final = "running"
 COMPLETE: Final = "complete"
 CANCELLED: Final = "cancelled"

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from mmn.core import Neuron, UnitOfExpert, parse_unit
 from mmn.errors import UsageError
-from mmn.names import SIGMA_UNITS, WORD_ROWS
+from mmn.names import GROUPED_BY, SIGMA_UNITS, UNIT_RULES, WORD_ROWS
 
 QUANTITIES: Final = ("per-picture", "distinct", "share")
 UNITS: Final = ("all", "interpretable", "not-interpretable")
@@ -159,6 +159,8 @@ _MEASURE: Final = _one_of(
 )
 _PLACE: Final = _one_of(FOUND_ON, {"Found on another picture": "another", "Chosen on this picture (P2)": "same"})
 _SIGMA_UNIT: Final = _one_of(SIGMA_UNITS)
+_GROUPED_BY: Final = _one_of(GROUPED_BY)
+_RULE: Final = _one_of(UNIT_RULES)
 _AXIS: Final = _one_of(AGAINST, {"σ": "sigma", "×": "factor"})
 
 
@@ -262,6 +264,8 @@ class View:
         parameter="axis",
         others=("factor-axis",),
     )
+    by: str = _spelled("", _GROUPED_BY, "of domains: what pictures are grouped by")
+    rule: str = _spelled("", _RULE, "of domains: how units are told apart; default dape")
     sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
     edit: str = _spelled("", ID, "of the figure edit; its controls come along")
     compare: str = _spelled(

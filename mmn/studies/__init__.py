@@ -23,6 +23,7 @@ MODULES: Final[list[str]] = [
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",
     "mmn.studies.selectivity.study",
+    "mmn.studies.domains.study",
     "mmn.studies.sensitivity.study",
     "mmn.studies.degradation.study",
     "mmn.studies.editing.study",

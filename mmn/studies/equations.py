@@ -63,6 +63,30 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         Equation("IoU", "|A ∩ B| / |A ∪ B|", "mmn.units.heat_maps:iou", "P1, P2"),
         Equation("IoU at best", "the smaller area / the larger", "mmn.units.heat_maps:best_iou", "OURS"),
     ),
+    "domains": (
+        Equation(
+            "P_d",
+            "tokens of domain d with act > 0 / all its tokens",
+            "mmn.studies.domains.measured:of_rows",
+            "MMNeuron",
+        ),
+        Equation("H", "−Σ_d q_d log q_d, q_d = P_d / Σ P_d", "mmn.studies.domains.groups:entropies", "MMNeuron"),
+        Equation(
+            "importance",
+            "Σ weight · min-max within the layer of prob, mean, max, attn_k, attn_q",
+            "mmn.studies.domains.importance:importance",
+            "MINER",
+        ),
+        Equation(
+            "visual, text, multi-modal",
+            "rate at image tokens, at text tokens, at both above that of 95 % of units",
+            "mmn.studies.domains.groups:by_tokens",
+            "after Xu et al.; the rule is OURS",
+        ),
+        Equation(
+            "found again", "|A ∩ B| / mean size, of both halves", "mmn.studies.domains.measured:stability", "OURS"
+        ),
+    ),
     "invariance": (
         Equation("region ratio", "|A ∩ B| / k", "mmn.studies.invariance.region:compare", "P2, figure 3"),
         Equation(

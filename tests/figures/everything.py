@@ -23,6 +23,9 @@ INVENTED = (  # what the bundled run was not measured for
     "modules",
     "circuit",
     "circuit-curve",
+    "domain-layers",
+    "domain-overlap",
+    "domain-ablation",
 )
 
 

@@ -14,6 +14,7 @@ from mmn.names import BLANK, COMPLETE, ORIGINAL
 from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.studies.tables import SCHEMAS, TABLES
 from tests.pages.filled_circuits import circuit_tables
+from tests.pages.filled_domains import domain_tables
 from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
 from tests.pages.filled_lens import lens_tables
@@ -87,6 +88,7 @@ def fill_whole(
         write_shard(run_path, "annotation", {name: table for name, table in told.items() if name not in SCHEMAS})
         write_shard(run_path, "experiments", experiment_tables(rng, rows, methods, N_LAYERS, D_MLP))
         write_shard(run_path, "effects", effect_tables(rows, methods, D_MLP))
+        write_shard(run_path, "domains", domain_tables(random.Random(run_id), rows, facts, run_id))
         write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "circuits-made-up", circuit_tables(rng, rows, N_LAYERS, D_MLP))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))

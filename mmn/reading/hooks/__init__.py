@@ -26,6 +26,8 @@ from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, ho
 from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
 from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
+from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.streaming import each_layer
 
 __all__ = [
     "ACT",
@@ -52,6 +54,7 @@ __all__ = [
     "capture_paths",
     "capture_units",
     "each_activation",
+    "each_layer",
     "first_not_finite",
     "frozen_norm",
     "hold",

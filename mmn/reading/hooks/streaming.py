@@ -1,0 +1,133 @@
+"""act of every unit at every position of a pass, handed over layer by layer while it is computed: nothing is kept.
+
+A prompt's activations are L · T · m numbers, where `capture` keeps those of its last position: who counts over tokens
+takes each layer's when it is there, and lets it go. On request the same layer's attention weights come with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from mmn.errors import UsageError
+from mmn.models.model import Model
+from mmn.reading.hooks.capture import first_given, makes_z
+
+EAGER: Final = "eager"  # the one kind of attention in transformers that hands its weights out
+
+
+# Called with a layer's number, its act (batch, positions, m), and its attention weights (batch, query, key), the mean
+# over heads; None where they were not asked for.
+TakesLayer = Callable[[int, Tensor, Tensor | None], None]
+
+
+@dataclass
+class _Pass:
+    """What the hooks of one forward pass know: its rows, the weights of the layer before, how often each fired."""
+
+    take: TakesLayer
+    with_attention: bool
+    n_rows: int = 0
+    weights: Tensor | None = None
+    fired: dict[int, int] = field(default_factory=dict)
+
+    def hand_over(self, layer: int, values: Tensor) -> None:
+        act = values.detach().reshape(self.n_rows, -1, values.shape[-1])
+        weights, self.weights = self.weights, None
+        if self.with_attention and weights is None:
+            raise UsageError(f"layer {layer} hands out no attention weights")
+        self.fired[layer] = self.fired.get(layer, 0) + 1
+        self.take(layer, act, weights)
+
+
+@contextmanager
+def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> Iterator[None]:
+    """Calls `take` for every layer of the forward passes inside the block, in order.
+
+    act is act(gate) of a gated FFN, without the up factor; of a plain one the activation a itself.
+
+    Args:
+        model: its lock is held inside the block.
+        take: must not keep what it is given.
+        with_attention: attention weights, too; the model attends eagerly meanwhile, which differs by rounding.
+
+    Raises:
+        UsageError: a mixture of experts, or a layer without attention weights.
+        AssertionError: a hook never fired, or unevenly.
+    """
+    model.require_one_ffn("act at every position")
+    seen = _Pass(take, with_attention)
+    handles: list[Any] = []
+    with model.lock, _eager(model, with_attention):
+        try:
+            handles.append(model.anatomy.layers[0].register_forward_pre_hook(_note_rows(seen), with_kwargs=True))
+            for layer, module in enumerate(model.anatomy.layers):
+                if with_attention:
+                    handles += [one.register_forward_hook(_note_weights(seen)) for one in _attending(module)]
+                handles.append(_watch(model, layer, seen))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+    assert len(seen.fired) == model.anatomy.n_layers, f"hooks fired in layers {sorted(seen.fired)} only"
+    assert len(set(seen.fired.values())) == 1, f"hooks fired unevenly: {seen.fired}"
+
+
+@contextmanager
+def _eager(model: Model, is_asked: bool) -> Iterator[None]:
+    """The text decoder's attention as the kind that hands out its weights, inside the block."""
+    modules = model.anatomy.decoder.modules() if is_asked else ()
+    configs: list[Any] = list({id(one.config): one.config for one in modules if hasattr(one, "config")}.values())
+    before = [(one, one._attn_implementation_internal) for one in configs]
+    try:
+        for config, _ in before:
+            config._attn_implementation_internal = EAGER
+        yield
+    finally:
+        for config, kind in before:
+            config._attn_implementation_internal = kind
+
+
+def _attending(layer: nn.Module) -> Iterator[nn.Module]:
+    return (one for one in layer.modules() if "attention" in type(one).__name__.lower())
+
+
+def _note_rows(seen: _Pass) -> Callable[..., None]:
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.n_rows = len(first_given(args, kwargs))
+
+    return hook
+
+
+def _note_weights(seen: _Pass) -> Callable[..., None]:
+    """Keeps (batch, heads, queries, keys) that a module hands out beside its output, as the mean over heads."""
+
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        if isinstance(weights, Tensor) and weights.ndim == 4 and weights.shape[2] == weights.shape[3]:
+            seen.weights = weights.detach().float().mean(1)
+
+    return hook
+
+
+def _watch(model: Model, layer: int, seen: _Pass) -> Any:
+    anatomy = model.anatomy
+    if not anatomy.is_gated:
+
+        def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.hand_over(layer, first_given(args, kwargs))
+
+        return anatomy.ffn_outs[layer].register_forward_pre_hook(read, with_kwargs=True)
+    module = anatomy.activations[layer]
+    then = silu if makes_z(module) else torch.Tensor.detach
+
+    def write(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen.hand_over(layer, then(output))
+
+    return module.register_forward_hook(write)

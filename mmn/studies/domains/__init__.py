@@ -1,0 +1,1 @@
+"""Which units belong to a domain of pictures, and which to text or to the picture itself."""

@@ -1,0 +1,178 @@
+"""`mmn domains`: which units belong to a domain or a modality; kept as sets, and switched off, on request."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mmn import names
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least, entries
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.errors import UsageError
+from mmn.runs.plan import Progress
+from mmn.studies.domains.membership import Asked
+from mmn.studies.domains.words import BYS, DAPE, NOUN, RULES, TAG
+from mmn.units.sets import UnitSet
+
+USUAL_RULES: Final = "dape,la-mu,tokens"
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser(
+        "domains", help="which units belong to a domain of pictures, to text or to the picture"
+    )
+    add_run_options(parser)
+    parser.add_argument("--by", default=NOUN, choices=BYS, help="what a domain is; default noun")
+    parser.add_argument("--names", metavar="A,B", help="these nouns or folders; default the most frequent")
+    parser.add_argument("--domains", type=at_least(1, 100), default=6, metavar="N", help="how many of these; default 6")
+    parser.add_argument("--most", type=at_least(2), default=50, metavar="N", help="pictures of a domain; default 50")
+    parser.add_argument(
+        "--attention",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="MINER's importance by attention weights, too, if the model hands them out",
+    )
+    parser.add_argument(
+        "--rules", default=USUAL_RULES, metavar="A,B", help=f"of {', '.join(RULES)}: for --save, --ablate"
+    )
+    parser.add_argument("--save", action="store_true", help="keep the groups as sets of units (mmn units)")
+    parser.add_argument(
+        "--ablate", action="store_true", help="save them, and zero each beside random units of its layers"
+    )
+    parser.add_argument("--ablate-limit", type=at_least(1), metavar="N", help="in the first N pictures of the run")
+    parser.add_argument("--draws", type=at_least(1), default=3, metavar="N", help="of random units; default 3")
+    add_common(parser, __name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    rules = _rules(options)
+    scored = open_scored_run(options)
+    started = time.monotonic()
+    sets = _measure(options, scored, rules)
+    scored.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result: dict[str, Any] = {"run_id": scored.run.run_id, "by": options.by, "database": note}
+    result |= {"sets": [one.name for one in sets], "groups": []}
+    if note == "loaded":
+        result |= summary(options.cache, scored.run.run_id, options.by, rules)
+    result["seconds"] = round(time.monotonic() - started, 3)
+    print_json(result) if options.json else _print_result(result)
+    return SOME_FAILED if result.get("n_failed") else DONE
+
+
+def _rules(options: argparse.Namespace) -> tuple[str, ...]:
+    rules = entries(options.rules, "--rules", USUAL_RULES)
+    if wrong := [rule for rule in rules if rule not in RULES]:
+        raise UsageError(f"--rules {wrong[0]}: there are {', '.join(RULES)}")
+    return rules
+
+
+def _measure(options: argparse.Namespace, scored: RunToExtend, rules: Sequence[str]) -> list[UnitSet]:
+    """Measures, and returns the sets that were saved."""
+    from mmn.runs.engines.local import stoppable
+    from mmn.runs.reopen import open_run
+    from mmn.store.labels import read_label
+    from mmn.studies.domains.measure import measure_domains
+    from mmn.units.kept import save_set
+
+    chosen = entries(options.names, "--names", "dog,cat") if options.names else ()
+    asked = Asked(options.by, chosen, options.domains, options.most)
+    tags = read_label(options.cache, scored.run.run_id).tags if options.by == TAG else ()
+    model = scored.load()
+    with stoppable():
+        opened = open_run(model, scored.path)
+        shard_names = measure_domains(opened, asked, tags, options.attention, scored.progress)
+        if not (options.save or options.ablate):
+            return []
+        sets = list(_sets(options, scored, rules, shard_names))
+        for one in sets:
+            save_set(options.cache, one)
+        if options.ablate:
+            _ablate(options, scored, model, sets)
+    return sets
+
+
+def _sets(
+    options: argparse.Namespace, scored: RunToExtend, rules: Sequence[str], shard_names: Sequence[str]
+) -> Iterator[UnitSet]:
+    from mmn.specimen import RUN_PATHS
+    from mmn.studies.domains.groups import groups
+    from mmn.studies.domains.sets import sets_of
+    from mmn.studies.domains.stored import measured_in, runs_of
+
+    facts, run_id = scored.run.model, scored.run.run_id
+    others = runs_of([options.cache / "runs", *RUN_PATHS], facts.fingerprint, run_id) if options.by == TAG else ()
+    measured = measured_in(scored.path, shard_names, others)
+    for rule in rules:
+        if rule == DAPE and len(measured.rates.domains) < 2 and len(rules) > 1:
+            continue  # one domain: the other rules need none
+        yield from sets_of(groups(rule, measured.rates), rule, options.by, facts, run_id).values()
+
+
+def _ablate(options: argparse.Namespace, scored: RunToExtend, model: Any, sets: Sequence[UnitSet]) -> None:
+    """Zeroes each set whole, beside random units of its layers, as `mmn degrade --units` does."""
+    from mmn.studies.degradation.measure import InterventionPlan, degrade
+
+    for one in sets:
+        plan = InterventionPlan(
+            names.ABLATE, (one.label,), (0, len(one.units)), (names.TOP, names.RANDOM), options.draws, given=one
+        )
+        degrade(model, scored.path, plan, None, scored.progress, options.ablate_limit)
+
+
+def summary(cache_path: Path, run_id: str, by: str, rules: Sequence[str]) -> dict[str, Any]:
+    """The groups of each rule, whether the other half of the pictures finds them, and what zeroing them left."""
+    from mmn.store import Store
+    from mmn.studies.domains.rows import Found, ablation_rows, group_table
+
+    found: list[dict[str, Any]] = []
+    with Store.open(cache_path) as store:
+        run, failed = store.run(run_id), store.table(run_id, "failure")
+        for rule in rules:
+            what = Found(store, run, by, rule)
+            try:
+                table = group_table(what)
+            except UsageError as error:
+                found.append({"rule": rule, "refused": str(error)})
+                continue
+            left = ablation_rows(what)
+            found += [
+                {"rule": rule, **row, "left": left[left["group"] == row["group"]].to_dict("records")}
+                for row in table.to_dict("records")
+            ]
+    return {"groups": found, "n_failed": int((failed["stage"] == "domains").sum())}
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    if result["database"] != "loaded":
+        print(f"{result['run_id']}: counted; the database is {result['database']}, and its Domains page shows the rest")
+        return
+    print(f"{result['run_id']}: by {result['by']}, {result['seconds']:.1f} s")
+    for one in result["groups"]:
+        print(_line(one))
+    if result["sets"]:
+        print(f"saved: {', '.join(result['sets'])} (mmn degrade RUN --kind ablate --units NAME)")
+    if result["n_failed"]:
+        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+
+
+def _line(one: dict[str, Any]) -> str:
+    """A group in a line, what zeroing it left behind it."""
+    from mmn.statistics.interval_words import bracket, percent
+
+    if "refused" in one:
+        return f"{one['rule']}: {one['refused']}"
+    again = f"{percent(one['again'])} found by both halves (chance {percent(one['chance'], 1)})"
+    left = [
+        f"{'zeroed' if row['selection'] == names.TOP else 'random'} in {row['pictures']}: "
+        f"{percent(row['mean'], 1)} left{bracket(row['low'], row['high'], '.1%')}"
+        for row in one["left"]
+    ]
+    said = again if one["again"] == one["again"] else "no half finds it alone"
+    return "; ".join(
+        [f"{one['rule']} {one['group']}: {one['n_units']} units, {one['n_images']} pictures, {said}", *left]
+    )

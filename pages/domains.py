@@ -1,0 +1,136 @@
+"""Which units belong to a domain of pictures, and which to text or to the picture itself?"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import charts, filter_bar, filters, launcher, resources, state, study_page, unit_sets, unit_tables
+from app.text import code, plain
+from mmn.errors import UsageError
+from mmn.names import RAW
+from mmn.studies.domains.queries import DomainQueries
+from mmn.studies.domains.rows import Found, group_table
+from mmn.studies.domains.words import BYS, RULES
+from mmn.view import View
+
+INTRODUCTION: Final = (
+    "A unit is active at a token where act(gate) is above 0. From how often that is, in pictures of a domain, at text "
+    "and at image tokens, three papers call units specific. Here: where these lie, whether other pictures give the "
+    "same ones, whether they are a noun's top units, and what goes with them. A drop alone says little: as many "
+    "random units of the same layers stand beside it."
+)
+RULE_HELP: Final = (
+    "dape: domains, by the entropy of a unit's rates (MMNeuron). la-mu, adaptive: text and image tokens, by importance "
+    "(MINER; la-mu gives both as many units). tokens: active at image tokens, at text tokens, or at both (after Xu et "
+    "al., whose own rule we could not read)."
+)
+
+
+def page() -> None:
+    run = study_page.chosen_run()
+    st.markdown(INTRODUCTION)
+    job = study_page.measurement("domains")
+    if not study_page.is_measured(run, job):
+        others()
+        return
+    view = chosen_view(run)
+    study_page.guarded(lambda: show(run, view))
+    study_page.measure_again(run, job)
+    others()
+
+
+def chosen_view(run: dict[str, Any]) -> View:
+    """What pictures are grouped by, and how units are told apart, which are also the address."""
+    there = resources.store().ask(DomainQueries).grouped_by(run["run_id"])
+    state.tidy_address({"rule": lambda text: text if text in RULES else None, "by": lambda text: _there(text, there)})
+    if st.session_state.get("by") not in (None, *there):
+        del st.session_state["by"]  # of another run
+    with filter_bar.bar():
+        usual = state.usual("rule", RULES[0])
+        rule = st.segmented_control(
+            "Units by", RULES, default=usual, required=True, key="rule", bind="query-params", help=RULE_HELP
+        )
+        by = there[0]
+        if len(there) > 1:
+            options = [plain(by) for by in there]
+            by = st.segmented_control(
+                "Domains by", options, default=state.usual("by", by), required=True, key="by", bind="query-params"
+            )
+    return View(run["run_id"], by=by, rule=rule)
+
+
+def _there(text: str, there: list[str]) -> str | None:
+    return text if text in BYS and text in there else None
+
+
+def show(run: dict[str, Any], view: View) -> None:
+    """Where the groups lie and what they are, whose top they share, and what goes with them."""
+    what = Found(resources.store(), run, view.by, view.rule)
+    panels("domain-layers", view)
+    groups(run, what)
+    st.subheader("Are they a noun's top units?")
+    study_page.guarded(lambda: panels("domain-overlap", view))
+    st.subheader("What goes with them?")
+    ablation(run, view)
+
+
+def panels(name: str, view: View) -> None:
+    """A chart for each group, side by side where there is room, and one export of all."""
+    figure = charts.drawn(name, view)
+    with charts.grid(name):
+        for _group, part in figure.parts():
+            with st.container():
+                charts.show_plain(part, charts.BESIDE)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        charts.export_control(figure)
+
+
+def groups(run: dict[str, Any], what: Found) -> None:
+    """A line for each group, and the units of one."""
+    number = st.column_config.NumberColumn
+    table = group_table(what)
+    st.dataframe(
+        table.assign(again=100 * table["again"], chance=100 * table["chance"]),
+        hide_index=True,
+        placeholder="–",
+        column_order=["group", "n_units", "n_images", "again", "chance", "set"],
+        column_config={
+            "group": st.column_config.TextColumn("Units of", width=130),
+            "n_units": number("Units", width=64),
+            "n_images": number("Pictures", width=72),
+            "again": number("By both halves", width=110, format="%.0f %%", help="Share that each half finds alone"),
+            "chance": number("By chance", width=86, format="%.1f %%", help="Of groups of these sizes in these layers"),
+            "set": st.column_config.TextColumn("Set of units", help="As `mmn domains RUN --save` calls it"),
+        },
+    )
+    name = st.selectbox("Look at the units of", table["group"].tolist(), key="domain-group", width=filters.WIDE)
+    one = next(group for group in what.groups if group.name == name)
+    rows = pd.DataFrame({"layer": [unit.layer for unit in one.units], "unit": [unit.unit for unit in one.units]})
+    rows = rows.assign(score=one.scores)
+    unit_tables.plain_table(run, rows, RAW)
+    origin = {"rule": what.rule, "group": one.name, "by": what.by}
+    unit_sets.save(run, rows, origin, f"domains-{what.rule}-{what.run_id[:8]}")
+
+
+def ablation(run: dict[str, Any], view: View) -> None:
+    """What zeroing each group leaves of nouns, or the job that measures it."""
+    try:
+        charts.show("domain-ablation", view)
+    except UsageError:
+        st.info("No group was switched off yet by this rule.", icon=":material/science:")
+    job = study_page.measurement("domains", "ablate")
+    with st.expander("Switch groups off", icon=":material/add:"):
+        launcher.offer(run, [*job.of(run["run_id"]), "--by", view.by, "--rules", view.rule], job.button, job.note)
+
+
+def others() -> None:
+    """How pictures are grouped otherwise."""
+    folders, tags = (code(f"python -m mmn domains RUN --by {by}") for by in ("folder", "tag"))
+    told = "a tag is of a whole run (Runs page), and compares runs of one model"
+    st.caption(f"Domains by folder: {folders}. By tag: {tags}; {plain(told)}.")
+
+
+page()
