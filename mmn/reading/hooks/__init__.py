@@ -22,6 +22,7 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
+from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
 
 __all__ = [
@@ -36,15 +37,19 @@ __all__ = [
     "ONCE",
     "STEPS_AT_ONCE",
     "AddedColumns",
+    "Blocked",
     "Captured",
     "CapturedUnits",
     "Graph",
     "ablate",
     "add_to_columns",
+    "block_attention",
     "capture",
     "capture_graph",
     "capture_units",
+    "embed",
     "first_not_finite",
     "permuted",
+    "read_embeddings",
     "weight_not_finite",
 ]

@@ -1,0 +1,67 @@
+"""Sets of image tokens: those of an object and around it, the picture's last row, registers, the highest, random ones.
+
+Every set is one truth for each image token, in the order of the prompt.
+
+    object      any overlap of the token's stretch of the picture with the object's mask      Neo et al. 2025
+    object+n    and those at most n steps away in its grid, diagonals included                Neo et al. 2025
+    registers   ‖x‖ > mean + 2 deviations over the picture's tokens, at the decoder's input   Neo et al. 2025
+    last row    of the grid that ends last in the prompt                                      Neo et al. 2025
+
+Neo et al. is arXiv 2410.07149 (ICLR 2025), by its released code (`llava-interp`, commit 7bd565a). For a picture of
+several grids (crops and the whole) rings stay in each, and which row is the last is OURS.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mmn.models.geometry import Grids
+from mmn.names import ORIGINAL
+from mmn.scores.equations import uniform_draw
+from mmn.units.heat_maps import Mask, covered
+
+Tokens = Bool[np.ndarray, " tokens"]
+
+
+def object_tokens(mask: Mask, grids: Grids) -> Bool[np.ndarray, " tokens"]:
+    """Those whose stretch of the picture holds a pixel of the object."""
+    return covered(mask, grids) > 0
+
+
+def ringed(tokens: Tokens, grids: Grids, steps: int) -> Bool[np.ndarray, " tokens"]:
+    """`tokens`, and those at most `steps` rows and columns away from one of them in the same grid."""
+    found = tokens.copy()
+    for tile in range(len(grids.tiles)):
+        here = [at for at, cell in enumerate(grids.cells) if cell is not None and cell.tile == tile]
+        places = np.array([(cell.row, cell.column) for at in here if (cell := grids.cells[at])])
+        inside = places[tokens[here]]
+        distance = np.abs(places[:, None] - inside[None]).max(-1)  # of every token to every one inside
+        found[here] |= (distance <= steps).any(1)
+    return found
+
+
+def last_row(grids: Grids) -> Bool[np.ndarray, " tokens"]:
+    """The last row of the grid whose tokens end last in the prompt."""
+    last = next(cell for cell in reversed(grids.cells) if cell is not None)
+    return np.array([cell is not None and (cell.tile, cell.row) == (last.tile, last.row) for cell in grids.cells])
+
+
+def registers(embeddings: Float[np.ndarray, "tokens d"]) -> Bool[np.ndarray, " tokens"]:
+    """Those whose norm is above the mean of the picture's by more than two of its standard deviations."""
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    return norms > norms.mean() + 2 * norms.std()
+
+
+def highest(values: Float[np.ndarray, " tokens"], n: int) -> Bool[np.ndarray, " tokens"]:
+    """The `n` of the highest value; of equal ones the first."""
+    found = np.zeros(len(values), bool)
+    found[np.argsort(-values, kind="stable")[:n]] = True
+    return found
+
+
+def random_tokens(
+    seed: int, image_id: str, lemma: str, what: str, n: int, n_tokens: int, draw: int
+) -> Bool[np.ndarray, " tokens"]:
+    """`n` of all of a picture's tokens, by a hash of what they are drawn for; those that they stand beside included."""
+    return highest(uniform_draw(seed, image_id, ORIGINAL, lemma, what, n_tokens, draw).numpy(), n)
