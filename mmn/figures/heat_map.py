@@ -5,6 +5,8 @@ Shares have one scale everywhere: −1 to 1 around zero, darker is further from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import altair as alt
@@ -21,7 +23,12 @@ _SHARES: Final = alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], do
 
 
 def share_maps(
-    rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any = _OPAQUE
+    rows: pd.DataFrame,
+    titles: tuple[str, str],
+    tips: list[alt.Tooltip],
+    fields: list[str],
+    opacity: Any = _OPAQUE,
+    kinds: Mapping[bool, str] = MappingProxyType(KINDS),
 ) -> Any:
     """One heat map, or one above the other for units and their control.
 
@@ -32,15 +39,16 @@ def share_maps(
         tips: what a cell tells on hover.
         fields: columns that the click selection `unit` holds.
         opacity: of the cells.
+        kinds: what each panel is called, by `is_control`.
     """
     rows = rows if "is_discovery" in rows else rows.assign(is_discovery=False)
     if rows["is_control"].nunique() == 1:
         return _share_map(rows, titles, tips, fields, opacity)
-    kinds = rows.assign(kind=[KINDS[is_control] for is_control in rows["is_control"]])
+    rows = rows.assign(kind=[kinds[is_control] for is_control in rows["is_control"]])
     header = alt.Header(labelFontWeight="bold", labelPadding=4)
-    facet = alt.Facet("kind:N", title=None, sort=list(KINDS.values()), header=header)
+    facet = alt.Facet("kind:N", title=None, sort=list(kinds.values()), header=header)
     return (
-        _share_map(kinds, titles, tips, fields, opacity)
+        _share_map(rows, titles, tips, fields, opacity)
         .facet(facet=facet, columns=1)
         .resolve_scale(y="independent", x="shared")
     )

@@ -137,7 +137,7 @@ def _key(picture: Picture, cut: Cut) -> dict[str, Any]:
         "noun": cut.concept.noun,
         "source": cut.source,
         "target": cut.target,
-        "window": cut.window,
+        "layer_window": cut.window,
         "first_layer": cut.layers[0],
         "last_layer": cut.layers[-1],
         "n_tokens": int(cut.tokens.sum()),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -216,10 +216,10 @@ def _digest(plain: object) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def counted(scored: ScoredRun, names: Sequence[str]) -> Mapping[str, int]:
+def count_failed(scored: ScoredRun, names: Sequence[str]) -> int:
     """How many pictures failed in some shards."""
     failed: set[str] = set()
     for name in names:
         if "failure" in shards.row_counts(scored.path / name):
             failed |= set(shards.read_columns(scored.path / name, "failure", ["source"])["source"].to_pylist())
-    return {"n_failed": len(failed)}
+    return len(failed)

@@ -166,9 +166,7 @@ def _outcomes(logits: Float[Tensor, "rows V"], tokens: Int[Tensor, " rows"]) -> 
     return [Outcome(*pair) for pair in zip(probs.tolist(), is_top.tolist(), strict=True)]
 
 
-def at_positions(
-    model: Model, picture: Picture, sets: Sequence[Tokens], n: int
-) -> Bool[Tensor, "rows n"]:
+def at_positions(model: Model, picture: Picture, sets: Sequence[Tokens], n: int) -> Bool[Tensor, "rows n"]:
     """Sets of image tokens as positions of a pass of `n`, a row for each."""
     found = torch.zeros(len(sets), n, dtype=torch.bool, device=model.device)
     if sets:

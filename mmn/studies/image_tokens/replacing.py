@@ -66,9 +66,7 @@ def replace_tokens(
     untouched = {concept.noun: next(found) for concept in picture.concepts}
     own = [next(found) for _ in sets]
     controls = [[next(found) for _ in draws] for draws in drawn]
-    return [
-        _told(picture, *one, untouched[one[0].concept.noun]) for one in zip(sets, own, controls, strict=True)
-    ]
+    return [_told(picture, *one, untouched[one[0].concept.noun]) for one in zip(sets, own, controls, strict=True)]
 
 
 def _sets(picture: Picture, number: int, integrated: Integrated) -> Iterator[Replaced]:
@@ -103,9 +101,7 @@ def _drawn(scored: ScoredRun, picture: Picture, one: Replaced, n_draws: int) -> 
     return [random_tokens(*key, int(one.tokens.sum()), picture.n_tokens, draw) for draw in range(n_draws)]
 
 
-def _predicted(
-    scored: ScoredRun, picture: Picture, rows: Sequence[_Row], mean: Float[Tensor, " d"]
-) -> list[Outcome]:
+def _predicted(scored: ScoredRun, picture: Picture, rows: Sequence[_Row], mean: Float[Tensor, " d"]) -> list[Outcome]:
     model = scored.model
 
     def changed(some: Sequence[_Row]) -> AbstractContextManager[None]:

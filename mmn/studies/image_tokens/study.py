@@ -56,7 +56,7 @@ STUDY: Final = Study(
             table=(
                 Column("from", "source", words=f"{_ROWS}:SET_WORDS"),
                 Column("to", "target", words=f"{_ROWS}:TARGET_WORDS"),
-                Column("layers", "window"),
+                Column("layers", "layer_window"),
                 Column("probability lost", "lost", ".3f", ends=("lost_low", "lost_high")),
                 Column("random tokens", "lost_control", ".3f", ends=("lost_control_low", "lost_control_high")),
                 Column("turned wrong", "wrong", ".1%", ends=("wrong_low", "wrong_high")),

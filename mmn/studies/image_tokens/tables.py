@@ -33,10 +33,10 @@ TABLES: Final = (
     ),
     Table(
         "knockout",
-        "image_id text, noun text, revision int32, question text, source text, target text, window text, "
+        "image_id text, noun text, revision int32, question text, source text, target text, layer_window text, "
         f"first_layer int16, last_layer int16, n_tokens int32, n_image_tokens int32, {_OUTCOME}",
-        key=("image_id", "noun", "revision", "source", "target", "window"),
+        key=("image_id", "noun", "revision", "source", "target", "layer_window"),
         shares=_SHARES,
-        among={"source": SOURCES, "target": TARGETS, "window": WINDOWS},
+        among={"source": SOURCES, "target": TARGETS, "layer_window": WINDOWS},
     ),
 )
