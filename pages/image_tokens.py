@@ -31,12 +31,17 @@ def page() -> None:
     with filter_bar.bar():
         view = View(run["run_id"], concepts=tuple(filters.concept_picker(concepts)))
     without_outlines(run["run_id"])
-    for name in ("image-tokens", "image-token-share"):
-        study_page.guarded(lambda name=name: charts.show(name, view))
+    study_page.guarded(lambda: show(view, "image-tokens", "image-token-share"))
     st.subheader("Without attention")
     st.markdown(KNOCKOUT)
-    study_page.guarded(lambda: charts.show("knockout", view))
+    study_page.guarded(lambda: show(view, "knockout"))
     study_page.measure_again(run, job)
+
+
+def show(view: View, *figures: str) -> None:
+    """Figures of the view, one below the other."""
+    for name in figures:
+        charts.show(name, view)
 
 
 def without_outlines(run_id: str) -> None:

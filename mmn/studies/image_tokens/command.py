@@ -100,20 +100,28 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"objects of {result['n_outlined']} of {result['n_nouns']} nouns have an outline")
     if rows := result.get("replace"):
         print("replaced by the mean image token: nouns turned wrong, random tokens; probability lost, random tokens")
-        _print_rows(rows, [row["token_set"] for row in rows])
+        for row in rows:
+            cells = "".join(f"{_cell(row, name):>24}" for name in _PRINTED)
+            print(f"  {row['token_set']:<12}{cells}{row['n_images']:6}")
     if rows := result.get("knockout"):
-        print("attention blocked: nouns turned wrong, random tokens; probability lost, random tokens")
-        _print_rows(rows, [f"{row['source']} -> {row['target']}, {row['layer_window']}" for row in rows])
+        print("attention blocked, by layers: probability lost (with random tokens)")
+        _print_knockouts(rows)
     from mmn.statistics.interval_words import few_note
 
     if note := few_note(row["n_images"] for kind in KINDS for row in result.get(kind, ())):
         print(note)
 
 
-def _print_rows(rows: list[dict[str, Any]], labels: list[str]) -> None:
-    for label, row in zip(labels, rows, strict=True):
-        cells = "".join(f"{_cell(row, name):>24}" for name in _PRINTED)
-        print(f"  {label:<36}{cells}{row['n_images']:6}")
+def _print_knockouts(rows: list[dict[str, Any]]) -> None:
+    """A line for each source and target, a column for each window."""
+    windows = {row["layer_window"]: f"{row['layer_window']} {row['first_layer']}-{row['last_layer']}" for row in rows}
+    print(" " * 24 + "".join(f"{words:>18}" for words in windows.values()))
+    lines: dict[str, str] = {}
+    for row in rows:
+        beside = "" if row["lost_control"] is None else f" ({row['lost_control']:.3f})"
+        label = f"{row['source']} -> {row['target']}"
+        lines[label] = lines.get(label, f"  {label:<22}") + f"{row['lost']:.3f}{beside}".rjust(18)
+    print("\n".join(lines.values()))
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

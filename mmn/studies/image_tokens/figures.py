@@ -1,4 +1,4 @@
-"""What nouns lose without image tokens, and without attention to them: dots, curves and a heat map beside random tokens.
+"""What nouns lose without image tokens, and without attention to them: dots, curves, a heat map; beside random tokens.
 
 After Neo et al. 2025 (arXiv 2410.07149), table 1 and figure 4; the control and the intervals are OURS.
 """

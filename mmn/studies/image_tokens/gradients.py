@@ -94,7 +94,7 @@ def _noun_logits(
     concepts: Sequence[Concept],
     tokens: Float[Tensor, "rows tokens d"],
 ) -> Float[Tensor, "rows nouns"]:
-    """y of each noun, in rows of one picture whose image tokens are given; as the model gives it, a soft cap included."""
+    """The nouns' logits in rows of one picture whose image tokens are given; as the model has them, a soft cap in."""
     positions = torch.tensor([concept.position for concept in concepts])
     first, last = int(positions.min()), int(positions.max())
     prompt = with_captions(model, inputs, [token_ids[:last]])

@@ -5,9 +5,9 @@
       ─► `knockout`    attention blocked from sets of them, in windows of layers           (`blocking`)
       both beside random tokens of the picture, as many
 
-Neo et al. (arXiv 2410.07149) ask a question whose answer is one small object; here every noun of the model's own caption
-is asked about, and its object is what the masks of the run's pictures say (`mmn annotate --masks`). A noun without an
-outline has no rows that need one.
+Neo et al. (arXiv 2410.07149) ask a question whose answer is one small object; here every noun of the model's own
+caption is asked about, and its object is what the masks of the run's pictures say (`mmn annotate --masks`). A noun
+without an outline has no rows that need one.
 
 Every few pictures become one shard. Rows bear the number of the question that they answer (`revision`): other settings,
 or other masks, are asked anew, and what is shown of a picture is its newest.
@@ -89,8 +89,8 @@ def measure_image_tokens(
             would not do what is said of it.
     """
     require_image_tokens(scored.model)
-    first, image = _first_picture(scored)
-    able = _abilities(scored, first, image)
+    image = _first_picture(scored)
+    able = _abilities(scored, image)
     if able.why_no_objects:
         progress(Progress(STAGE, message=f"without the object's tokens: {able.why_no_objects}"))
     progress(Progress(STAGE, message=f"the mean image token of up to {N_MEAN} pictures"))
@@ -103,15 +103,15 @@ def measure_image_tokens(
     ]
 
 
-def _first_picture(scored: ScoredRun) -> tuple[Example, Image.Image]:
+def _first_picture(scored: ScoredRun) -> Image.Image:
     for batch in reopen.batches(scored):
-        examples, images, _ = reopen.open_all(shards.read_shard(scored.path / batch, ("image",)), STAGE)
+        _, images, _ = reopen.open_all(shards.read_shard(scored.path / batch, ("image",)), STAGE)
         if images:
-            return examples[0], images[0]
+            return images[0]
     raise UsageError(f"no picture of run {scored.run.run_id} opens any more; put them back where they were")
 
 
-def _abilities(scored: ScoredRun, first: Example, image: Image.Image) -> Abilities:
+def _abilities(scored: ScoredRun, image: Image.Image) -> Abilities:
     sources, why_no_masks = open_run_masks(mask_specs(scored.path), scored.run, run_examples(scored.path))
     masks = first_of(sources)
     if not why_no_masks and not masks.known:

@@ -16,7 +16,7 @@ from mmn.errors import UsageError
 from mmn.statistics.intervals import ANYWHERE, SHARE, Range, mean_intervals
 from mmn.store.cells import NOUNS, by_picture, distinct, values_by_picture, with_intervals
 from mmn.store.reader import Reader
-from mmn.studies.image_tokens.tables import GRADIENTS_OF_SIZE
+from mmn.studies.image_tokens.tables import GRADIENTS_OF_SIZE, SOURCES, TARGETS, TOKEN_SETS, WINDOWS
 
 LOST, WRONG = "lost", "wrong"
 _SIGNED: Final = (-1.0, 1.0)
@@ -30,6 +30,8 @@ VALUES: Final[Mapping[str, Range]] = MappingProxyType(
         f"{WRONG}_difference": ANYWHERE,
     }
 )
+
+_WORDS: Final = {"token_set": TOKEN_SETS, "source": SOURCES, "target": TARGETS, "layer_window": WINDOWS}
 
 # Of each picture the newest question's rows; {key} are columns that tell cells apart.
 _ROWS: Final = f"""
@@ -114,10 +116,16 @@ class ImageTokenQueries(Reader):
 
 
 def _summary(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """Means over pictures and their intervals, a row for each cell of `key`, in the order of their first rows."""
-    cells = rows[key].drop_duplicates().reset_index(drop=True)
+    """Means over pictures and their intervals, a row for each cell of `key`, in the order of its words."""
+    cells = rows[key].drop_duplicates().sort_values(key, key=_in_order, ignore_index=True)
     rows = rows.merge(cells.assign(cell=range(len(cells))), on=key)
     array = by_picture(rows, list(VALUES), len(cells))[:, :, 0]
     found = with_intervals(cells, list(VALUES), array, mean_intervals, VALUES)
     counts = rows.groupby("cell")[["n", "n_tokens"]].agg({"n": "sum", "n_tokens": "mean"})
     return found.assign(n=counts["n"].to_numpy(), n_tokens=counts["n_tokens"].to_numpy())
+
+
+def _in_order(values: pd.Series) -> pd.Series:
+    """The place of each word of a column among the words that it may hold; numbers as they are."""
+    words = _WORDS.get(str(values.name))
+    return values if words is None else values.map(words.index)

@@ -21,12 +21,23 @@ from torch import Tensor
 
 from mmn.core import Concept
 from mmn.models.model import Model
+from mmn.names import ORIGINAL
 from mmn.reading.hooks import embed
 from mmn.runs.reopen import ScoredRun
+from mmn.scores.equations import uniform_draw
 from mmn.studies.image_tokens.gradients import Integrated, integrated_gradients
 from mmn.studies.image_tokens.pictures import Outcome, Picture, at_positions, outcomes
-from mmn.studies.image_tokens.sets import Tokens, highest, random_tokens, registers, ringed
-from mmn.studies.image_tokens.tables import ALL, GRADIENTS, GRADIENTS_OF_SIZE, OBJECT, REGISTERS, RING_1, RING_2
+from mmn.studies.image_tokens.sets import Tokens, highest, moved, random_tokens, registers, ringed
+from mmn.studies.image_tokens.tables import (
+    ALL,
+    ELSEWHERE,
+    GRADIENTS,
+    GRADIENTS_OF_SIZE,
+    OBJECT,
+    REGISTERS,
+    RING_1,
+    RING_2,
+)
 
 # Neo et al.'s 5, 10, 20, 40, 60, 100 and 250 of 576 tokens; the same shares of every picture's are OURS.
 SIZES: Final = tuple(n / 576 for n in (5, 10, 20, 40, 60, 100, 250))
@@ -53,10 +64,11 @@ def replace_tokens(
     scored: ScoredRun, picture: Picture, mean: Float[Tensor, " d"], n_draws: int, n_steps: int
 ) -> list[dict[str, Any]]:
     """The rows of `token_loss` of one picture, without revision and question."""
+    seed = scored.run.settings.seed
     integrated = integrated_gradients(
         scored.model, picture.inputs, picture.token_ids, picture.concepts, picture.embeddings, mean, n_steps
     )
-    sets = [one for number in range(len(picture.concepts)) for one in _sets(picture, number, integrated)]
+    sets = [one for number in range(len(picture.concepts)) for one in _sets(picture, number, integrated, seed)]
     drawn = [_drawn(scored, picture, one, n_draws) for one in sets]
     none = np.zeros(picture.n_tokens, bool)
     rows = [_Row(concept, none) for concept in picture.concepts]
@@ -69,7 +81,7 @@ def replace_tokens(
     return [_told(picture, *one, untouched[one[0].concept.noun]) for one in zip(sets, own, controls, strict=True)]
 
 
-def _sets(picture: Picture, number: int, integrated: Integrated) -> Iterator[Replaced]:
+def _sets(picture: Picture, number: int, integrated: Integrated, seed: int) -> Iterator[Replaced]:
     """What is replaced for one noun; what needs its outline only where there is one."""
     concept = picture.concepts[number]
     values = integrated.values[number].cpu().numpy()
@@ -79,12 +91,22 @@ def _sets(picture: Picture, number: int, integrated: Integrated) -> Iterator[Rep
         yield Replaced(concept, OBJECT, own)
         yield Replaced(concept, RING_1, ringed(own, picture.grids, 1))
         yield Replaced(concept, RING_2, ringed(own, picture.grids, 2))
+        yield from _elsewhere(picture, concept, own, seed)
         yield Replaced(concept, GRADIENTS, highest(values, int(own.sum())), residual=residual)
     if (loud := registers(picture.embeddings.float().cpu().numpy())).any():
         yield Replaced(concept, REGISTERS, loud)
     for n, size in token_counts(picture.n_tokens).items():
         yield Replaced(concept, GRADIENTS_OF_SIZE, highest(values, n), size, residual)
     yield Replaced(concept, ALL, np.ones(picture.n_tokens, bool))
+
+
+def _elsewhere(picture: Picture, concept: Concept, own: Tokens, seed: int) -> Iterator[Replaced]:
+    """The object's shape at another place; nothing where there is none."""
+    assert picture.grids is not None, concept
+    key = (seed, picture.example.image_id, ORIGINAL, concept.lemma, f"tokens {ELSEWHERE}")
+    tokens = moved(own, picture.grids, lambda n: int(uniform_draw(*key, n_units=n).argmax()))
+    if tokens is not None:
+        yield Replaced(concept, ELSEWHERE, tokens)
 
 
 def token_counts(n_tokens: int) -> dict[int, float]:

@@ -14,6 +14,7 @@ from mmn.store import Store
 from mmn.studies.image_tokens.queries import LOST, WRONG, ImageTokenQueries
 from mmn.studies.image_tokens.tables import (
     ALL,
+    ELSEWHERE,
     GRADIENTS,
     LAST_ROW,
     OBJECT,
@@ -22,17 +23,14 @@ from mmn.studies.image_tokens.tables import (
     REGISTERS,
     RING_1,
     RING_2,
-    SOURCES,
-    TARGETS,
     TEXT,
-    TOKEN_SETS,
-    WINDOWS,
 )
 
 SET_WORDS: Final[Mapping[str, str]] = {
     OBJECT: "the object",
     RING_1: "the object + 1",
     RING_2: "the object + 2",
+    ELSEWHERE: "its shape elsewhere",
     GRADIENTS: "highest gradients",
     REGISTERS: "registers",
     OTHERS: "all but the object",
@@ -51,12 +49,12 @@ def token_loss(store: Store, asked: Asked) -> Rows:
         UsageError: nothing was measured, or the filters leave nothing.
     """
     found = store.ask(ImageTokenQueries).token_sets(asked.run_id, asked.view.concepts)
-    return Rows(_by_measure(_ordered(found, token_set=TOKEN_SETS)), asked.run, _words(store, asked))
+    return Rows(_by_measure(found), asked.run, _words(store, asked))
 
 
 def token_share(store: Store, asked: Asked) -> Rows:
     """What nouns lose with more and more of the tokens of highest integrated gradients (raises as `token_loss`)."""
-    found = store.ask(ImageTokenQueries).sizes(asked.run_id, asked.view.concepts).sort_values("size")
+    found = store.ask(ImageTokenQueries).sizes(asked.run_id, asked.view.concepts)
     return Rows(_by_measure(found), asked.run, {"subset": concepts_in_words(asked.view.concepts)})
 
 
@@ -67,7 +65,6 @@ def knockout(store: Store, asked: Asked) -> Rows:
         UsageError: nothing was measured, or the filters leave nothing.
     """
     found = store.ask(ImageTokenQueries).knockouts(asked.run_id, asked.view.concepts)
-    found = _ordered(found, source=SOURCES, target=TARGETS, layer_window=WINDOWS)
     rows = [f"{SET_WORDS[row.source]} → {TARGET_WORDS[row.target]}" for row in found.itertuples()]
     columns = [_window_words(row.layer_window, row.first_layer, row.last_layer) for row in found.itertuples()]
     found = found.assign(row=rows, column=columns, owner=columns)
@@ -86,11 +83,6 @@ def _words(store: Store, asked: Asked) -> dict[str, object]:
     counts = store.ask(ImageTokenQueries).counts(asked.run_id)
     told = {name: int(counts[name]) for name in ("n_outlined", "n_nouns")}
     return told | {"subset": concepts_in_words(asked.view.concepts)}
-
-
-def _ordered(found: pd.DataFrame, **orders: tuple[str, ...]) -> pd.DataFrame:
-    """Rows in the order of the words of some columns."""
-    return found.sort_values(list(orders), key=lambda values: values.map(orders[values.name].index), kind="stable")
 
 
 def _by_measure(found: pd.DataFrame) -> pd.DataFrame:

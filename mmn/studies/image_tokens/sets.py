@@ -4,6 +4,7 @@ Every set is one truth for each image token, in the order of the prompt.
 
     object      any overlap of the token's stretch of the picture with the object's mask      Neo et al. 2025
     object+n    and those at most n steps away in its grid, diagonals included                Neo et al. 2025
+    elsewhere   the object's tokens moved together, off the object: as compact, and no object  OURS
     registers   ‖x‖ > mean + 2 deviations over the picture's tokens, at the decoder's input   Neo et al. 2025
     last row    of the grid that ends last in the prompt                                      Neo et al. 2025
 
@@ -12,6 +13,8 @@ several grids (crops and the whole) rings stay in each, and which row is the las
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -38,6 +41,28 @@ def ringed(tokens: Tokens, grids: Grids, steps: int) -> Bool[np.ndarray, " token
         inside = places[tokens[here]]
         distance = np.abs(places[:, None] - inside[None]).max(-1)  # of every token to every one inside
         found[here] |= (distance <= steps).any(1)
+    return found
+
+
+def moved(tokens: Tokens, grids: Grids, draw: Callable[[int], int]) -> Bool[np.ndarray, " tokens"] | None:
+    """`tokens` of a picture's only grid moved by some rows and columns, all inside it and off where they were.
+
+    `draw` chooses one of so many moves. None where no move does that, or the picture has several grids.
+    """
+    if len(grids.tiles) != 1:
+        return None
+    table = np.full(grids.tiles[0].shape, -1)
+    for token, cell in enumerate(grids.cells):
+        if cell is not None:
+            table[cell.row, cell.column] = token
+    shape, size = np.argwhere(tokens[table] & (table >= 0)), np.array(table.shape)
+    moves = [np.array(move) - size + 1 for move in np.ndindex(*(2 * size - 1))]
+    places = [place for move in moves if ((place := shape + move) >= 0).all() and (place < size).all()]
+    free = [there for place in places if not tokens[there := table[place[:, 0], place[:, 1]]].any()]
+    if not free:
+        return None
+    found = np.zeros(len(tokens), bool)
+    found[free[draw(len(free))]] = True
     return found
 
 

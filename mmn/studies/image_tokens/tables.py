@@ -6,9 +6,9 @@ from typing import Final
 
 from mmn.studies.table import Table
 
-OBJECT, RING_1, RING_2 = "object", "object+1", "object+2"
+OBJECT, RING_1, RING_2, ELSEWHERE = "object", "object+1", "object+2", "elsewhere"
 REGISTERS, GRADIENTS, GRADIENTS_OF_SIZE, ALL = "registers", "gradients", "gradients of size", "all"
-TOKEN_SETS: Final = (OBJECT, RING_1, RING_2, REGISTERS, GRADIENTS, GRADIENTS_OF_SIZE, ALL)
+TOKEN_SETS: Final = (OBJECT, RING_1, RING_2, ELSEWHERE, GRADIENTS, REGISTERS, GRADIENTS_OF_SIZE, ALL)
 OTHERS, LAST_ROW = "others", "last row"
 SOURCES: Final = (OBJECT, RING_1, OTHERS, LAST_ROW, ALL)
 POSITION, TEXT = "position", "text"
