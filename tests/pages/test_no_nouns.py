@@ -18,6 +18,7 @@ SAYS = "no caption of this run holds a noun (its 3 pictures)"
 AGAIN = [
     "annotate latest",
     "lens latest",
+    "image-tokens latest",
     "specificity latest",
     "sensitivity latest",
     "invariance latest --kind region",

@@ -22,6 +22,7 @@ from mmn.errors import UsageError
 from mmn.models.model import Model
 
 MASK: Final = "attention_mask"  # what the layers of every text decoder of transformers call it
+SOFTMAX: Final = ("full_attention", "sliding_attention", "chunked_attention")  # of a config's `layer_types`
 EMBEDDINGS: Final = "inputs_embeds"
 
 
@@ -115,7 +116,7 @@ def block_attention(model: Model, blocked: Blocked) -> Iterator[None]:
     """Runs each row of a batch without some of its attention; the passes inside are over `n` positions, uncached.
 
     A layer that is handed no mask attends causally, as the libraries' fast paths do. Whether blocking works in a model
-    is not known here: layers without softmax attention are given masks, too (`image_tokens.proof` tries it).
+    is not known here; `studies.image_tokens.proof` tries it.
 
     Raises:
         UsageError: layers that take no mask of the form (rows, heads, positions, positions).
@@ -152,7 +153,14 @@ def block_attention(model: Model, blocked: Blocked) -> Iterator[None]:
 
 
 def _place_of_mask(model: Model, layer: int) -> int:
-    """Which argument of a layer the mask is, where it is not given by name."""
+    """Which argument of a layer the mask is, where it is not given by name.
+
+    Raises:
+        UsageError: the layer takes none, or what it has is no attention over positions.
+    """
+    kinds = getattr(model.module.config.get_text_config(decoder=True), "layer_types", None)
+    if kinds and not (kind := kinds[layer]).endswith(SOFTMAX):
+        raise _refusal(model, f"layer {layer} is of the kind {kind}")
     names = list(inspect.signature(model.anatomy.layers[layer].forward).parameters)
     if MASK not in names:
         raise _refusal(model, f"layer {layer} takes no {MASK}")

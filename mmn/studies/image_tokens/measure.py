@@ -46,6 +46,7 @@ from mmn.units.masks import MaskSource, first_of
 REPLACE, KNOCKOUT = "replace", "knockout"
 KINDS: Final = {REPLACE: "token_loss", KNOCKOUT: "knockout"}  # the table of each
 PICTURES_OF_A_SHARD: Final = 4
+GREY: Final = (128, 128, 128)
 
 Measure = Callable[[Picture], list[dict[str, Any]]]
 
@@ -134,11 +135,12 @@ def _measures(
     """What measures a picture, by kind; each kind proved on the run's first picture (raises `UsageError`)."""
     model, prompt = scored.model, scored.run.prompt
     found: dict[str, Measure] = {}
-    require_replaceable(model, image, prompt, mean)
+    inputs = model.encode([image], prompt)
+    require_replaceable(model, inputs, model.encode([Image.new("RGB", image.size, GREY)], prompt), mean)
     if REPLACE in kinds:
         found[REPLACE] = lambda picture: replace_tokens(scored, picture, mean, n_draws, n_steps)
     if KNOCKOUT in kinds:
-        require_blockable(model, model.encode([image], prompt), mean)
+        require_blockable(model, inputs, mean)
         found[KNOCKOUT] = lambda picture: cut_attention(scored, picture)
     return found
 

@@ -15,7 +15,6 @@ from typing import Final
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from mmn.errors import UsageError
@@ -24,16 +23,16 @@ from mmn.models.model import Model
 from mmn.reading.hooks import Blocked, block_attention, embed
 from mmn.studies.degradation.interventions import Inputs, repeated
 
-GREY: Final = (128, 128, 128)
 TOLERANCE: Final = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest logit: rounding
 
 
 @torch.no_grad()
-def require_replaceable(model: Model, image: Image.Image, exact_prompt: str, mean: Float[Tensor, " d"]) -> None:
-    """Raises `UsageError` where the picture reaches the decoder by another way than its image tokens."""
-    pictures = [image, Image.new("RGB", image.size, GREY)]
-    logits = [_last_logits(model, model.encode([one], exact_prompt), mean) for one in pictures]
-    if not _are_alike(model, *logits):
+def require_replaceable(model: Model, inputs: Inputs, of_other: Inputs, mean: Float[Tensor, " d"]) -> None:
+    """Raises `UsageError` where a picture reaches the decoder by another way, too, than its image tokens.
+
+    `of_other` are the inputs of another picture of the same size.
+    """
+    if not _are_alike(model, _last_logits(model, inputs, mean), _last_logits(model, of_other, mean)):
         raise UsageError(
             f"image tokens of a {model.facts.family!r} model cannot be replaced at the decoder's input: with all of "
             "them replaced it still sees the picture, which is handed to later layers, too"
