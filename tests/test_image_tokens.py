@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,7 +30,7 @@ from mmn.runs.plan import Progress
 from mmn.runs.proof import n_hooks
 from mmn.runs.reopen import ScoredRun, open_run
 from mmn.store import Store
-from mmn.studies.image_tokens import measure
+from mmn.studies.image_tokens import command, measure
 from mmn.studies.image_tokens.gradients import integrated_gradients
 from mmn.studies.image_tokens.measure import KNOCKOUT, REPLACE, measure_image_tokens
 from mmn.studies.image_tokens.pictures import image_embeddings, mean_image_token
@@ -42,7 +45,7 @@ from tests.families.test_build import pictures as two_pictures
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.tiny import FAMILY_BUILDERS, build_family
 
-SCORING = ["--methods", "contribution", "--top-k", "3", "--max-new-tokens", "4", "--batch-size", "2"]
+SCORING = ["--methods", "contribution", "--top-k", "3", "--max-new-tokens", "4", "--batch-size", "32"]
 FLAGS = ("is_first", "is_multi_token", "is_shared_token", "is_in_reference")
 N_TOKENS, SIDE = 64, 8
 LEFT = np.tile(np.arange(SIDE) < SIDE // 2, SIDE)
@@ -55,7 +58,7 @@ def words(command: str, *more: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def scored(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with a scored run of three pictures in two batches; in two the first noun is their left half."""
+    """A cache with a scored run of three pictures; in two the first noun is their left half."""
     folder = paint(tmp_path_factory.mktemp("tokens") / "pictures", 3)
     cache = folder.parent / "cache"
     assert main(words("score", "--model", checkpoint, "--images", folder, "--cache", cache, *SCORING)) == 0
@@ -75,17 +78,20 @@ def scored(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_factor
 
 
 @pytest.fixture(scope="module")
-def measured(scored: Path, tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of it in which all was measured, with little effort. Read only."""
+def measured(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A copy of it in which the command measured all, with little effort, and what it said. Read only."""
     cache = shutil.copytree(scored, tmp_path_factory.mktemp("measured") / "cache")
-    measure_image_tokens(open_run(tiny, run_path_of(cache)), n_draws=1, n_steps=2)
-    return Path(cache)
+    out = io.StringIO()
+    with redirect_stdout(out):
+        few = ("--draws", 1, "--steps", 2, "--json", "--cache", cache)
+        assert main(words("image-tokens", "latest", *few)) == 0
+    return Path(cache), json.loads(out.getvalue())
 
 
 @pytest.fixture(scope="module")
-def found(measured: Path) -> dict[str, pd.DataFrame]:
+def found(measured: tuple[Path, dict[str, Any]]) -> dict[str, pd.DataFrame]:
     """Its tables."""
-    return tables_of(measured, ["token_loss", "knockout", "concept", "caption", "image", "run"])
+    return tables_of(measured[0], ["token_loss", "knockout", "concept", "caption", "image", "run"])
 
 
 # ---- by hand, with plain transformers
@@ -325,11 +331,13 @@ def test_what_needs_an_outline_is_there_where_there_is_one(found: dict[str, pd.D
     assert tokens.groupby(["image_id", "noun"])["baseline_prob"].nunique().eq(1).all()
 
 
-def test_means_are_over_nouns_then_pictures(measured: Path, found: dict[str, pd.DataFrame]) -> None:
+def test_means_are_over_nouns_then_pictures(
+    measured: tuple[Path, dict[str, Any]], found: dict[str, pd.DataFrame]
+) -> None:
     rows = found["token_loss"].assign(lost=lambda of: of["baseline_prob"] - of["prob"])
     rows["beside"] = rows["baseline_prob"] - rows["control_prob"]
     means = rows.groupby(["token_set", "image_id"])[["lost", "beside", "is_wrong"]].mean().groupby("token_set").mean()
-    with Store.open(measured) as store:
+    with Store.open(measured[0]) as store:
         told = store.ask(ImageTokenQueries).token_sets("latest").set_index("token_set")
         sizes = store.ask(ImageTokenQueries).sizes("latest")
         counts = store.ask(ImageTokenQueries).counts("latest")
@@ -346,7 +354,8 @@ def test_again_does_nothing_and_an_interrupted_call_goes_on(
     cache: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = open_run(tiny, run_path_of(cache))
-    ask = lambda **more: measure_image_tokens(run, [KNOCKOUT], **more)  # noqa: E731 - the same question throughout
+    monkeypatch.setattr(measure, "PICTURES_OF_A_SHARD", 2)
+    ask = partial(measure_image_tokens, run, [KNOCKOUT])
     with interrupted_at_the_second(monkeypatch, measure, "_answer"):
         ask()
     told: list[Progress] = []
@@ -365,7 +374,7 @@ def test_other_outlines_are_asked_anew_and_the_newest_are_shown(cache: Path, tin
     kept = mask.read_bytes()
     try:
         few = np.zeros((100, 120), np.uint8)
-        few[:1, :1] = 1
+        few[50:51, 60:61] = 1
         Image.fromarray(few).convert("P").save(mask)
         measure_image_tokens(run, [REPLACE], 1, 1)
     finally:
@@ -393,19 +402,19 @@ def test_a_model_without_places_is_asked_what_needs_none_and_says_so(
     assert any("without the object's tokens: its image tokens are queries" in one.message for one in told)
 
 
-def test_the_command_says_what_it_found(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ("--draws", 1, "--steps", 1, "--limit", 1, "--cache", cache)
-    assert main(words("image-tokens", "latest", *few, "--json")) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["n_failed"] == 0
+def test_the_command_says_what_it_found(
+    measured: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, said = measured
+    assert (said["n_failed"], said["n_outlined"]) == (0, 2)
     assert {row["token_set"] for row in said["replace"]} >= {"object", "all"}
     assert len(said["knockout"]) == 11 * 4
-    assert main(words("image-tokens", "latest", *few)) == 0
+    command._print_result(said)
     out = capsys.readouterr().out
-    assert "objects of 1 of " in out
-    assert "object -> position" in out
+    assert f"objects of 2 of {said['n_nouns']} nouns have an outline" in out
+    assert len([line for line in out.splitlines() if " -> " in line]) == 11
     assert main(words("image-tokens", "latest", "--kinds", "swap", "--cache", cache)) == 2
     assert "give replace, knockout" in capsys.readouterr().err
-    drawing = ["figure", "image-tokens", "--run", "latest", "--concepts", "xyzzy", "--out", str(cache / "a.svg")]
+    drawing = ["figure", "image-tokens", "--run", "latest", "--concepts", "xyzzy", "--out", str(tmp_path / "a.svg")]
     assert main([*drawing, "--cache", str(cache)]) == 2
     assert "xyzzy" in capsys.readouterr().err
