@@ -12,8 +12,8 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import DOT, TICK, interval_tip, key
-from mmn.figures.heat_map import share_maps
-from mmn.figures.theme import FIRST, MUTED
+from mmn.figures.heat_map import Look, share_maps
+from mmn.figures.theme import DASHES, FIRST, MUTED
 from mmn.figures.wording import of_run, require, sample_of_each
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.studies.image_tokens.rows import MEASURE_WORDS, SET_WORDS
@@ -75,11 +75,12 @@ def token_share(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all c
     ]
     words = list(lines.values())
     base = _base(pd.concat(parts, ignore_index=True)).encode(
-        alt.X("size:Q", title="share of image tokens replaced", axis=alt.Axis(format="~%", grid=False)),
+        alt.X("size:Q", title="share of image tokens replaced", axis=alt.Axis(format="~%", grid=False, tickCount=4)),
         alt.Color("line:N", title=None, sort=words, scale=alt.Scale(domain=words, range=[FIRST, MUTED]), legend=_top()),
     )
     y = alt.Y("mean:Q", title="lost, mean", axis=alt.Axis(format="~%", tickCount=5))
-    dash = alt.StrokeDash("line:N", title=None, sort=words, legend=_top())
+    dashes = alt.Scale(domain=words, range=[list(dash) for dash in DASHES[:2]])
+    dash = alt.StrokeDash("line:N", title=None, sort=words, scale=dashes, legend=_top())
     band = base.mark_area(opacity=0.18).encode(alt.Y("low:Q", title="lost, mean"), alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=1.3, point={"size": 20}).encode(y, dash)
     title = alt.TitleParams(
@@ -115,13 +116,13 @@ def knockout(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all conc
         text="Probability that nouns lose without attention",
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
-            "from image tokens → to where they are read; the text: all positions behind the picture",
+            "from image tokens → to where they are read; text: all positions behind the picture",
             "means over a picture's nouns, then pictures; intervals in the table",
         ],
     )
     titles = ("decoder layers in which it is blocked", "attention blocked")
-    kinds = {False: "these tokens", True: "as many random image tokens"}
-    return share_maps(rows, titles, tips, [], kinds=kinds).properties(title=title)
+    look = Look({False: "these tokens", True: "as many random tokens"}, "lost", 18)
+    return share_maps(rows, titles, tips, [], look=look).properties(title=title)
 
 
 def _worded(data: pd.DataFrame) -> pd.DataFrame:
@@ -149,7 +150,11 @@ def _counts() -> list[alt.Tooltip]:
 
 def _dots(base: alt.Chart) -> list[Any]:
     """The control's interval and tick, then the value's interval and dot."""
-    x: dict[str, Any] = {"title": "mean", "axis": alt.Axis(format="~%", tickCount=5)}
+    x: dict[str, Any] = {
+        "title": "lost, mean",
+        "scale": alt.Scale(padding=6),
+        "axis": alt.Axis(format="~%", tickCount=4),
+    }
     layers = []
     for name, colour, width in (("control", MUTED, 1.4), ("value", FIRST, 1.6)):
         rule = base.transform_filter(f"isValid(datum.{name}_low)").mark_rule(strokeWidth=width, color=colour)

@@ -27,17 +27,17 @@ from mmn.studies.image_tokens.tables import (
 )
 
 SET_WORDS: Final[Mapping[str, str]] = {
-    OBJECT: "the object",
-    RING_1: "the object + 1",
-    RING_2: "the object + 2",
+    OBJECT: "object",
+    RING_1: "object + 1",
+    RING_2: "object + 2",
     ELSEWHERE: "its shape elsewhere",
-    GRADIENTS: "highest gradients",
+    GRADIENTS: "gradients",
     REGISTERS: "registers",
-    OTHERS: "all but the object",
-    LAST_ROW: "the last row",
-    ALL: "all tokens",
+    OTHERS: "all others",
+    LAST_ROW: "last row",
+    ALL: "all",
 }
-TARGET_WORDS: Final[Mapping[str, str]] = {POSITION: "p(c)", TEXT: "the text", LAST_ROW: "the last row"}
+TARGET_WORDS: Final[Mapping[str, str]] = {POSITION: "p(c)", TEXT: "text", LAST_ROW: "last row"}
 MEASURE_WORDS: Final[Mapping[str, str]] = {WRONG: "nouns that turn wrong", LOST: "probability lost"}
 _ENDS: Final = ("", "_low", "_high")
 

@@ -62,7 +62,7 @@ STUDY: Final = Study(
                 Column("turned wrong", "wrong", ".1%", ends=("wrong_low", "wrong_high")),
                 Column("pictures", "n_images", ",d"),
             ),
-            height=lambda data: 240 + 27 * data[["row", "is_control"]].drop_duplicates().shape[0],
+            height=lambda data: 250 + 19 * data[["row", "is_control"]].drop_duplicates().shape[0],
         ),
     ),
     pages=(Page("image_tokens", "Image tokens", ":material/grid_view:", QUESTION),),
