@@ -5,6 +5,8 @@ Shares have one scale everywhere: −1 to 1 around zero, darker is further from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import altair as alt
@@ -20,8 +22,25 @@ _OPAQUE: Final = alt.value(1)
 _SHARES: Final = alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], domainMid=0, clamp=True)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What panels are called, by `is_control`; what the colours are of; how high a cell with a number is, in points."""
+
+    kinds: Mapping[bool, str] = field(default_factory=lambda: KINDS)
+    legend: str = "share"
+    height: int = _NUMBERED
+
+
+_USUAL: Final = Look()
+
+
 def share_maps(
-    rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any = _OPAQUE
+    rows: pd.DataFrame,
+    titles: tuple[str, str],
+    tips: list[alt.Tooltip],
+    fields: list[str],
+    opacity: Any = _OPAQUE,
+    look: Look = _USUAL,
 ) -> Any:
     """One heat map, or one above the other for units and their control.
 
@@ -32,22 +51,28 @@ def share_maps(
         tips: what a cell tells on hover.
         fields: columns that the click selection `unit` holds.
         opacity: of the cells.
+        look: of the panels.
     """
     rows = rows if "is_discovery" in rows else rows.assign(is_discovery=False)
     if rows["is_control"].nunique() == 1:
-        return _share_map(rows, titles, tips, fields, opacity)
-    kinds = rows.assign(kind=[KINDS[is_control] for is_control in rows["is_control"]])
+        return _share_map(rows, titles, tips, fields, opacity, look)
+    rows = rows.assign(kind=[look.kinds[is_control] for is_control in rows["is_control"]])
     header = alt.Header(labelFontWeight="bold", labelPadding=4)
-    facet = alt.Facet("kind:N", title=None, sort=list(KINDS.values()), header=header)
+    facet = alt.Facet("kind:N", title=None, sort=list(look.kinds.values()), header=header)
     return (
-        _share_map(kinds, titles, tips, fields, opacity)
+        _share_map(rows, titles, tips, fields, opacity, look)
         .facet(facet=facet, columns=1)
         .resolve_scale(y="independent", x="shared")
     )
 
 
 def _share_map(
-    rows: pd.DataFrame, titles: tuple[str, str], tips: list[alt.Tooltip], fields: list[str], opacity: Any
+    rows: pd.DataFrame,
+    titles: tuple[str, str],
+    tips: list[alt.Tooltip],
+    fields: list[str],
+    opacity: Any,
+    look: Look,
 ) -> Any:
     """Cells of a share each, with its number where there is room."""
     lines = list(dict.fromkeys(rows["row"]))
@@ -63,7 +88,7 @@ def _share_map(
         alt.Color(
             "share:Q",
             scale=_SHARES,
-            legend=alt.Legend(title="share", format=".1f", gradientLength=110, orient="right"),
+            legend=alt.Legend(title=look.legend, format=".1f", gradientLength=110, orient="right"),
         ),
         opacity=opacity,
     )
@@ -79,4 +104,4 @@ def _share_map(
     else:
         minus = base.transform_filter(alt.datum.share <= _NEGATIVE).mark_text(fontSize=9, color=INK)
         layers.append(minus.encode(text=alt.value("−")))
-    return alt.layer(*layers).properties(height=alt.Step(_NUMBERED if is_numbered else _PLAIN))
+    return alt.layer(*layers).properties(height=alt.Step(look.height if is_numbered else _PLAIN))

@@ -19,6 +19,7 @@ MODULES: Final[list[str]] = [
     "mmn.studies.scoring.study",
     "mmn.studies.modules.study",
     "mmn.studies.lens.study",
+    "mmn.studies.image_tokens.study",
     "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",

@@ -51,6 +51,26 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         ),
         Equation("D", "max_x |F(x) − G(x)|", "mmn.statistics.kolmogorov_smirnov:kolmogorov_smirnov", "P1, Table 2"),
     ),
+    "image-tokens": (
+        Equation(
+            "replaced",
+            "p(t | x) − p(t | x with the mean image token at a set of places)",
+            "mmn.studies.image_tokens.replacing:replace_tokens",
+            "Neo et al. 2025",
+        ),
+        Equation(
+            "integrated gradients",
+            "(x − x̄) · 1/S Σ_s ∂y/∂x at x̄ + (s − ½)/S · (x − x̄); a token's value is Σ_j |IG_j|",
+            "mmn.studies.image_tokens.gradients:integrated_gradients",
+            "Sundararajan et al. 2017; the middle of each step: OURS",
+        ),
+        Equation(
+            "knockout",
+            "attention weights from a set of tokens to a target are 0 in a window of layers",
+            "mmn.reading.hooks.image_tokens:block_attention",
+            "Geva et al. 2023",
+        ),
+    ),
     "annotate": (
         Equation("ten tokens", "the highest of W_U · W_out[:, i]", "mmn.units.decoding:decode_units", "P1, P2"),
         Equation(

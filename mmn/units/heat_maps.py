@@ -93,15 +93,20 @@ def tokens_on(mask: Bool[np.ndarray, "height width"], grids: Grids) -> Bool[np.n
 
     A token that stands for no place, or for none inside the picture, lies on nothing.
     """
+    return covered(mask, grids) >= 0.5
+
+
+def covered(mask: Bool[np.ndarray, "height width"], grids: Grids) -> Float[np.ndarray, " tokens"]:
+    """How much of each image token's stretch of the picture is in the mask, 0 to 1; 0 of one that has no place."""
     height, width = mask.shape
-    found = np.zeros(len(grids.cells), bool)
+    found = np.zeros(len(grids.cells))
     for token in range(len(grids.cells)):
         box = grids.box_of(token)
         if box is not None:
             x0, x1 = (min(max(round(edge), 0), width) for edge in (box[0], box[2]))
             y0, y1 = (min(max(round(edge), 0), height) for edge in (box[1], box[3]))
             stretch = mask[y0:y1, x0:x1]
-            found[token] = stretch.size > 0 and stretch.mean() >= 0.5
+            found[token] = stretch.mean() if stretch.size else 0.0
     return found
 
 

@@ -26,6 +26,9 @@ INVENTED = (  # what the bundled run was not measured for
     "domain-layers",
     "domain-overlap",
     "domain-ablation",
+    "image-tokens",
+    "image-token-share",
+    "knockout",
 )
 
 

@@ -17,6 +17,7 @@ from tests.pages.filled_circuits import circuit_tables
 from tests.pages.filled_domains import domain_tables
 from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
+from tests.pages.filled_image_tokens import image_token_tables
 from tests.pages.filled_lens import lens_tables
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
@@ -89,6 +90,7 @@ def fill_whole(
         write_shard(run_path, "experiments", experiment_tables(rng, rows, methods, N_LAYERS, D_MLP))
         write_shard(run_path, "effects", effect_tables(rows, methods, D_MLP))
         write_shard(run_path, "domains", domain_tables(random.Random(run_id), rows, facts, run_id))
+        write_shard(run_path, "image-tokens", image_token_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "circuits-made-up", circuit_tables(rng, rows, N_LAYERS, D_MLP))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))

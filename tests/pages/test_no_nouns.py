@@ -19,6 +19,7 @@ AGAIN = [
     "annotate latest",
     "lens latest",
     "domains latest",
+    "image-tokens latest",
     "specificity latest",
     "sensitivity latest",
     "invariance latest --kind region",

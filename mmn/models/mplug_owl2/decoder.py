@@ -86,8 +86,10 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = MultiwayNetwork(lambda: LlamaRMSNorm(config.hidden_size, config.rms_norm_eps))
         self.post_attention_layernorm = MultiwayNetwork(lambda: LlamaRMSNorm(config.hidden_size, config.rms_norm_eps))
 
-    def forward(self, states: Float[Tensor, "batch n d"], is_image: IsImage, *more: Any) -> Float[Tensor, "batch n d"]:
-        states = states + self.self_attn(self.input_layernorm(states, is_image), is_image, *more)
+    def forward(
+        self, states: Float[Tensor, "batch n d"], is_image: IsImage, attention_mask: Tensor | None, *more: Any
+    ) -> Float[Tensor, "batch n d"]:
+        states = states + self.self_attn(self.input_layernorm(states, is_image), is_image, attention_mask, *more)
         return states + self.mlp(self.post_attention_layernorm(states, is_image))
 
 

@@ -26,6 +26,7 @@ from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, ho
 from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
 from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
+from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
 from mmn.reading.hooks.streaming import each_layer
 
@@ -41,6 +42,7 @@ __all__ = [
     "ONCE",
     "STEPS_AT_ONCE",
     "AddedColumns",
+    "Blocked",
     "Captured",
     "CapturedUnits",
     "Graph",
@@ -49,12 +51,14 @@ __all__ = [
     "Relevance",
     "ablate",
     "add_to_columns",
+    "block_attention",
     "capture",
     "capture_graph",
     "capture_paths",
     "capture_units",
     "each_activation",
     "each_layer",
+    "embed",
     "first_not_finite",
     "frozen_norm",
     "hold",
@@ -64,6 +68,7 @@ __all__ = [
     "relevance_graph",
     "require_relevance",
     "towards_mean",
+    "read_embeddings",
     "weight_not_finite",
     "zero_one_each",
 ]
