@@ -24,5 +24,6 @@ MODULES: Final[list[str]] = [
     "mmn.studies.selectivity.study",
     "mmn.studies.sensitivity.study",
     "mmn.studies.degradation.study",
+    "mmn.studies.dictionaries.study",
     "mmn.studies.editing.study",
 ]
