@@ -25,5 +25,6 @@ MODULES: Final[list[str]] = [
     "mmn.studies.sensitivity.study",
     "mmn.studies.degradation.study",
     "mmn.studies.dictionaries.study",
+    "mmn.studies.shift.study",
     "mmn.studies.editing.study",
 ]

@@ -96,7 +96,7 @@ def concepts(
     """
     require(data.columns, CONCEPT_COLUMNS)
     labels = data["label"].tolist()
-    x: dict[str, Any] = {"title": "share of pictures that the concept leads", "axis": alt.Axis(format="~%", tickCount=5)}
+    x: dict[str, Any] = {"title": "share of pictures led", "axis": alt.Axis(format="~%", tickCount=4)}
     base = alt.Chart(with_words(data, ".1%", n="n")).encode(
         alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(grid=True, labelLimit=170)),
         tooltip=[

@@ -11,6 +11,7 @@ from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures
 from mmn.figures.wording import clipped, concepts_in_words
+from mmn.reading.nouns import lemma_of
 from mmn.statistics.intervals import interval_table
 from mmn.store import Store
 from mmn.studies.dictionaries.queries import DictionaryQueries
@@ -48,7 +49,8 @@ def concepts(store: Store, asked: Asked) -> Rows:
     strongest = queries.strongest(asked.run_id, about["noun"], about["dictionary"])
     ends = _intervals(strongest, found["concept"].tolist())
     data = found.merge(ends, on="concept", how="left")
-    data["label"] = [f"{number + 1}  {said(words)}" for number, words in zip(data["concept"], data["words"], strict=True)]
+    pairs = zip(data["concept"], data["words"], strict=True)
+    data["label"] = [f"{number + 1}  {said(words, about['noun'])}" for number, words in pairs]
     told = {"noun": about["noun"], "dictionary": f"{about['kind']} of {site_words(about['site'])}"}
     counts = {"n_fit": int(about["n_fit"]), "n_test": int(about["n_test"])}
     return Rows(data[["concept", "label", "led", "led_test", "low", "high", "n"]], asked.run, told | counts)
@@ -64,14 +66,15 @@ def one_dictionary(known: pd.DataFrame, asked: Asked) -> pd.Series:
     return of_noun[of_noun["dictionary"] == name].iloc[0]
 
 
-def said(words: Sequence[str], most: int = 26) -> str:
-    """The first words of a concept, as a label."""
-    return clipped(", ".join(words), most) if len(words) else "no English word"
+def said(words: Sequence[str], noun: str, most: int = 26) -> str:
+    """The first words of a concept but for the noun's own forms, as a label."""
+    others = [word for word in words if noun not in (word, lemma_of(word))]
+    return clipped(", ".join(others), most) if others else "no other word"
 
 
 def site_words(site: str) -> str:
     """Of what a dictionary is, in words."""
-    return {"final": "the final norm", "units": "units"}.get(site, site.replace("layer-", "layer "))
+    return {"final": "final norm", "units": "units"}.get(site, site.replace("layer-", "layer "))
 
 
 def measure_words(metric: str) -> str:
