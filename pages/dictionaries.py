@@ -84,7 +84,9 @@ def cards(run: dict[str, Any], about: pd.Series) -> None:
             with st.container(border=True):
                 card(run, concept, units)
     if len(found) > MOST_CARDS:
-        st.caption(f"The other {len(found) - MOST_CARDS:,} concepts lead fewer pictures; the table of the export has them.")
+        st.caption(
+            f"The other {len(found) - MOST_CARDS:,} concepts lead fewer pictures; the table of the export has them."
+        )
 
 
 def card(run: dict[str, Any], concept: dict[str, Any], units: dict[tuple[int, int], list[str]]) -> None:

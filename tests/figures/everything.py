@@ -16,7 +16,16 @@ from mmn.studies.registry import FIGURES
 from mmn.view import View
 from tests.pages.filled import fill_whole
 
-INVENTED = ("perturbation", "scaling", "edit")  # what the bundled run was not measured for
+INVENTED = (
+    "perturbation",
+    "scaling",
+    "edit",
+    "dictionaries",
+    "dictionary-concepts",
+    "shift",
+    "shift-concepts",
+    "shift-layers",
+)  # what the bundled run was not measured for
 
 
 @contextmanager

@@ -25,6 +25,8 @@ AGAIN = [
     "degrade latest --kind ablate",
     "degrade latest --kind perturb --preset p2",
     "edit latest --noun dog --to cat",
+    "dictionaries latest",
+    "shift latest latest",
 ]
 ABOUT_NOUNS = ("concept", "score", "budget", "neuron", "field", "lens", "invariance", "specificity", "effect", "edit")
 

@@ -117,9 +117,7 @@ def _side_by_side(layers: Sequence[Tensor], filler: int) -> Tensor:
 
 
 @contextmanager
-def capture(
-    model: Model, with_act: bool = False, n_last: int = 1, behind: Sequence[int] = ()
-) -> Iterator[Captured]:
+def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Sequence[int] = ()) -> Iterator[Captured]:
     """Records every site of `model` during the forward passes inside the block.
 
     Args:

@@ -47,7 +47,7 @@ def words_of(model: Model, directions: Float[Tensor, "n width"], site: str, n_to
     for _, block in vocabulary.project(read, vocabulary.memory(len(read))):
         top = top_tokens(_with_bias(model, block, site), min(n_tokens, block.shape[1] - 1))
         texts, _ = texts_of(model.tokenizer).read(top.token_ids.cpu().numpy())
-        tokens = np.array(texts.to_pylist(), dtype=object).reshape(top.token_ids.shape)
+        tokens = np.array(texts.to_pylist(), dtype=object).reshape(top.token_ids.shape).tolist()
         found += [_filtered(row, scores) for row, scores in zip(tokens, top.scores.tolist(), strict=True)]
     return found
 

@@ -66,13 +66,6 @@ _Rate = Callable[[Sequence[str]], list[float]]
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A run's folder, without its model."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
 class Wanted:
     """What is asked for: which dictionaries of which vectors, and how their words are judged."""
 
@@ -118,7 +111,7 @@ def measure_dictionaries(
     """
     wanted = wanted or Wanted()
     run, _ = shards.read_run(run_path)
-    of_noun = {one.lemma: one.first(wanted.limit) for one in chosen(Folder(run_path), nouns)}
+    of_noun = {one.lemma: one.first(wanted.limit) for one in chosen(run_path, nouns)}
     names = {noun: _shard(wanted, pictures, run.settings.seed) for noun, pictures in of_noun.items()}
     finished = shards.finished_shards(run_path)
     told = told_in_pictures(list(of_noun.values()), [names[noun] in finished for noun in of_noun], STAGE, progress)
@@ -130,13 +123,13 @@ def measure_dictionaries(
     return tuple(of_noun)
 
 
-def chosen(scored: reopen.OnDisk, nouns: Sequence[str], least: int = LEAST) -> list[Pictures]:
+def chosen(run_path: Path, nouns: Sequence[str], least: int = LEAST) -> list[Pictures]:
     """The pictures of each noun that was asked for, or of the most frequent ones.
 
     Raises:
         UsageError: fewer captions than `least` say it.
     """
-    known = pictures_of_lemmas(scored)
+    known = pictures_of_lemmas(run_path)
     enough = [lemma for lemma, one in known.items() if len(one.image_ids) >= least]
     there = ", ".join(f"{lemma} ({len(known[lemma].image_ids)})" for lemma in enough[:12]) or "none"
     for noun in nouns or enough[:N_NOUNS] or [""]:
@@ -192,7 +185,7 @@ def _shard(wanted: Wanted, pictures: Pictures, seed: int) -> str:
 def _answer(scored: ScoredRun, wanted: Wanted, pictures: Pictures, told: Callable[[int], None]) -> Tables:
     """The shard of one noun."""
     sites = checked_sites(scored.model, wanted.of, wanted.layer)
-    found = read_vectors(scored.model, scored.run.prompt, scored, pictures, sites, told)
+    found = read_vectors(scored.model, scored.run.prompt, scored.path, pictures, sites, told)
     if len(found.examples) < LEAST:
         raise UsageError(f"only {len(found.examples)} pictures of {pictures.lemma!r} still open: put the others back")
     tested, failures = _tested(scored, wanted, pictures.lemma, found)
@@ -248,9 +241,7 @@ def _rate_image(metric: ImageMetric, example: Example, words: Sequence[Sequence[
     return metric.compare_images(texts, [reopen.open_again(example)] * len(texts))
 
 
-def _rate_texts(
-    metric: TextMetric, noun: str, texts: Sequence[str], words: Sequence[Sequence[str]]
-) -> list[float]:
+def _rate_texts(metric: TextMetric, noun: str, texts: Sequence[str], words: Sequence[Sequence[str]]) -> list[float]:
     """The best of the texts for each list of words, the noun's own forms left out."""
     said = [" ".join(word for word in some if lemma_of(word) != noun and word != noun) for some in words]
     rated = [metric.compare(said, [text] * len(said)) for text in texts]
@@ -360,4 +351,3 @@ def _test_rows(
                     "any_concept": float(own.mean()),
                     "random": float(random.mean()),
                 }
-

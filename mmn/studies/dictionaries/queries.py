@@ -84,7 +84,7 @@ class DictionaryQueries(Reader):
         rows = self.by_picture(run_id, nouns)
         if rows.empty:
             return pd.DataFrame(columns=[*_CELL, "n", *(f"{v}{end}" for v in _VALUES for end in ("", "_low", "_high"))])
-        within = (ANYWHERE if rows[["value", "random"]].to_numpy().max() > 1 else SHARE)
+        within = ANYWHERE if rows[["value", "random"]].to_numpy().max() > 1 else SHARE
         parts = []
         for name in _VALUES:
             table = interval_table(rows, _CELL, name, within=ANYWHERE if name == "difference" else within)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -33,6 +33,7 @@ Concepts = Float[np.ndarray, "k r"]
 Coefficients = Float[np.ndarray, "n k"]
 
 
+@runtime_checkable
 class Dictionary(Protocol):
     """Concepts, and how vectors are written by them."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -27,7 +28,6 @@ from mmn.names import ORIGINAL
 from mmn.reading.captions import CaptionBatch, read_captions
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, RESIDUAL
 from mmn.runs import reopen, shards
-from mmn.runs.reopen import OnDisk
 from mmn.runs.teacher_forcing import stored_captions, stored_concepts
 from mmn.scores.rows import ConceptAt
 
@@ -35,6 +35,13 @@ STAGE: Final = "dictionaries"
 FINAL_NORM: Final = "final"  # behind the final norm, as the unembedding reads it
 UNITS: Final = "units"
 LAYER: Final = "layer-"  # and a number: behind that layer
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run's folder, without its model."""
+
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,11 @@ class _Gathered:
     failures: list[Failure] = field(default_factory=list)
 
 
-def pictures_of_lemmas(scored: OnDisk) -> dict[str, Pictures]:
+def pictures_of_lemmas(run_path: Path) -> dict[str, Pictures]:
     """For each lemma that the run's own captions say the pictures that say it; the most frequent lemma first."""
     found: dict[str, dict[str, list[str]]] = {}
-    for batch in reopen.batches(scored):
-        for row in _said(scored, batch):
+    for batch in reopen.batches(Folder(run_path)):
+        for row in _said(run_path / batch):
             some = found.setdefault(row["lemma"], {}).setdefault(batch, [])
             if row["image_id"] not in some:
                 some.append(row["image_id"])
@@ -96,11 +103,11 @@ def pictures_of_lemmas(scored: OnDisk) -> dict[str, Pictures]:
     return {one.lemma: one for one in sorted(pictures, key=lambda one: -len(one.image_ids))}
 
 
-def _said(scored: OnDisk, batch: str) -> list[dict[str, str]]:
+def _said(shard_path: Path) -> list[dict[str, str]]:
     """Picture and lemma of the concepts of a batch, without words that the user chose."""
-    if "concept" not in shards.row_counts(scored.path / batch):
+    if "concept" not in shards.row_counts(shard_path):
         return []
-    rows = shards.read_columns(scored.path / batch, "concept", ["image_id", "variant", "lemma", "target_at"])
+    rows = shards.read_columns(shard_path, "concept", ["image_id", "variant", "lemma", "target_at"])
     kept = rows.filter(pc.and_(pc.equal(rows["variant"], ORIGINAL), pc.is_null(rows["target_at"])))
     return kept.select(["image_id", "lemma"]).to_pylist()
 
@@ -128,7 +135,7 @@ def layer_of(site: str) -> int | None:
 def read_vectors(
     model: Model,
     prompt: str,
-    scored: OnDisk,
+    run_path: Path,
     pictures: Pictures,
     sites: Sequence[str],
     tell: Callable[[int], None],
@@ -138,14 +145,14 @@ def read_vectors(
     Args:
         model: that reads: the run's own, or another one with its tokens.
         prompt: exact, as the run had it.
-        scored: where the captions stand.
+        run_path: folder of the run that the captions stand in.
         pictures: to read.
         sites: of `checked_sites`.
         tell: called with the number of pictures after each few.
     """
     found = _Gathered(values={site: [] for site in sites})
     for batch, image_ids in pictures.by_batch.items():
-        tables = shards.read_shard(scored.path / batch)
+        tables = shards.read_shard(run_path / batch)
         for start in range(0, len(image_ids), model.usual_batch_size):
             some = image_ids[start : start + model.usual_batch_size]
             _read_some(model, prompt, tables, some, pictures.lemma, found)

@@ -18,9 +18,7 @@ CONCEPT_COLUMNS: Final = ("label", "cosine", "cosine_shifted", "cosine_random")
 LAYER_COLUMNS: Final = ("layer", "line", "mean", "low", "high", "n")
 
 
-def shift(
-    data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = "all concepts"
-) -> alt.TopLevelMixin:
+def shift(data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = "all concepts") -> alt.TopLevelMixin:
     """A dot with its interval for each noun; ticks of random deltas, diamonds of other concepts'.
 
     Args:
@@ -109,9 +107,7 @@ def concepts(data: pd.DataFrame, run: Mapping[str, Any], other: str, noun: str) 
     return alt.layer(*layers, key(base, named)).properties(height=alt.Step(20), title=title)
 
 
-def layers(
-    data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = "all concepts"
-) -> alt.TopLevelMixin:
+def layers(data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = "all concepts") -> alt.TopLevelMixin:
     """Two lines over layers with their intervals: the other model on the same picture, another picture in the same model.
 
     Args:

@@ -38,10 +38,11 @@ from mmn.runs.plan import ProgressCallback
 from mmn.scores.rows import Tables
 from mmn.statistics.intervals import ANYWHERE, mean_intervals
 from mmn.studies.dictionaries.grounding import words_of
-from mmn.studies.dictionaries.measure import LEAST, Folder, chosen, gram, n_concepts, told_in_pictures
+from mmn.studies.dictionaries.measure import LEAST, chosen, gram, n_concepts, told_in_pictures
 from mmn.studies.dictionaries.solvers import in_span, k_means
 from mmn.studies.dictionaries.vectors import (
     UNITS,
+    Folder,
     Pictures,
     Vectors,
     checked_sites,
@@ -130,7 +131,7 @@ def measure_shift(
     run, _ = shards.read_run(run_path)
     _require_another(run, other)
     there = frozenset(shared_pictures(other_path))
-    of_noun = {one.lemma: one.among(there).first(wanted.limit) for one in chosen(Folder(run_path), nouns)}
+    of_noun = {one.lemma: one.among(there).first(wanted.limit) for one in chosen(run_path, nouns)}
     for noun, pictures in of_noun.items():
         _require_enough(noun, pictures, other.run_id)
     names = {noun: _shard(wanted, pictures, other, run.settings.seed) for noun, pictures in of_noun.items()}
@@ -202,7 +203,9 @@ def _require_alike(model: Model, columns: Columns, said: _Said) -> None:
             f"{own[0][1]}: only a model and its edited or tuned self can be compared"
         )
     if model.tokenizer.get_vocab() != said.tokens:
-        raise UsageError(f"{said.name} and {model.facts.name} have other tokens: one's captions mean nothing to the other")
+        raise UsageError(
+            f"{said.name} and {model.facts.name} have other tokens: one's captions mean nothing to the other"
+        )
 
 
 def _shard(wanted: Wanted, pictures: Pictures, other: Run, seed: int) -> str:
@@ -231,7 +234,7 @@ def _read(
     model: Model, prompt: str, run_path: Path, pictures: Pictures, wanted: Wanted, told: Callable[[int], None]
 ) -> _Read:
     (site,) = checked_sites(model, ("residual",), wanted.layer)
-    found = read_vectors(model, prompt, Folder(run_path), pictures, (site, UNITS), told)
+    found = read_vectors(model, prompt, run_path, pictures, (site, UNITS), told)
     if len(found.examples) < LEAST:
         raise UsageError(f"only {len(found.examples)} pictures of {pictures.lemma!r} still open: put the others back")
     lengths = column_lengths(model).cpu()

@@ -12,7 +12,9 @@ from mmn.store.reader import Reader
 
 _OF: Final = "run_id = $run_id AND other = $other AND (len($nouns) = 0 OR noun IN (SELECT unnest($nouns)))"
 
-_OTHERS: Final = "SELECT other, max(n_images) AS n FROM shift WHERE run_id = $run_id GROUP BY ALL ORDER BY n DESC, other"
+_OTHERS: Final = (
+    "SELECT other, max(n_images) AS n FROM shift WHERE run_id = $run_id GROUP BY ALL ORDER BY n DESC, other"
+)
 
 _ABOUT: Final = f"""
     SELECT * EXCLUDE (run_id) FROM shift WHERE {_OF} ORDER BY n_images DESC, noun, site

@@ -74,7 +74,9 @@ def layer_pictures(store: Store, asked: Asked) -> Pictures:
     other = chosen_other(store, asked)
     rows = store.ask(ShiftQueries).layers(asked.run_id, other, asked.view.concepts)
     data = rows.rename(columns={"change": "value"}).assign(line=LINES["change"])
-    return Pictures(data[["image_id", "layer", "line", "value"]], ("line", "layer"), "layer", "change of what is written")
+    return Pictures(
+        data[["image_id", "layer", "line", "value"]], ("line", "layer"), "layer", "change of what is written"
+    )
 
 
 def chosen_other(store: Store, asked: Asked) -> str:
@@ -96,4 +98,6 @@ def model_of(store: Store, other: str) -> str:
 
 def _require(data: pd.DataFrame, asked: Asked, other: str) -> None:
     if data.empty:
-        raise UsageError(f"{', '.join(asked.view.concepts)}: not measured; mmn shift {asked.run_id} {other} --noun does")
+        raise UsageError(
+            f"{', '.join(asked.view.concepts)}: not measured; mmn shift {asked.run_id} {other} --noun does"
+        )
