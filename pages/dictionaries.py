@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -19,9 +20,9 @@ from mmn.view import View
 
 MOST_CARDS = 40
 INTRODUCTION = (
-    "Every caption that says a noun has a state in which it is about to say it. Here the states of one noun are sums of a "
-    "few **concepts** (CoX-LMM): directions, each with the words that the model writes along it and the pictures that "
-    "have most of it. Of *units* a concept is units that are active together (ours)."
+    "Every caption that says a noun has a state in which it is about to say it. Here the states of one noun are sums "
+    "of a few **concepts** (CoX-LMM): directions, each with the words that the model writes along it and the pictures "
+    "that have most of it. Of *units* a concept is units that are active together (ours)."
 )
 
 
@@ -40,8 +41,12 @@ def page() -> None:
     with charts.grid("dictionaries"):
         for figure in ("dictionary-concepts", "dictionaries"):
             with st.container():
-                study_page.guarded(lambda name=figure: charts.show(name, view, charts.BESIDE))
+                study_page.guarded(partial(shown, figure, view))
     study_page.measure_again(run, job)
+
+
+def shown(figure: str, view: View) -> None:
+    charts.show(figure, view, charts.BESIDE)
 
 
 def chosen(known: pd.DataFrame) -> pd.Series:

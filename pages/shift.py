@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,8 +18,8 @@ from mmn.studies.shift.rows import model_of
 from mmn.view import View
 
 INTRODUCTION = (
-    "The same captions, read over the same pictures by two models. A **concept** is a cluster of the first model's states "
-    "that say a noun; its **delta** is what the other model has there instead, on average (Khayatan et al.). If states of "
+    "The same captions, read over the same pictures by two models. A **concept** is a cluster of the first model's "
+    "states that say a noun; its **delta** is how the other model's differ, on average (Khayatan et al.). If states of "
     "other pictures come nearer to the other model's by it, the change is one shift."
 )
 APART = 0.9  # median cosine of columns below which unit i of one model is hardly unit i of the other
@@ -40,12 +41,16 @@ def page() -> None:
     with charts.grid("shift"):
         for figure in ("shift", "shift-layers"):
             with st.container():
-                study_page.guarded(lambda name=figure: charts.show(name, view, charts.BESIDE))
+                study_page.guarded(partial(shown, figure, view))
     st.subheader("Its concepts")
-    study_page.guarded(lambda: charts.show("shift-concepts", view))
+    study_page.guarded(partial(shown, "shift-concepts", view))
     cards(run, other, about)
     st.subheader("Units that write something else")
     units(run, other, about)
+
+
+def shown(figure: str, view: View) -> None:
+    charts.show(figure, view, charts.BESIDE)
 
 
 def chosen(run: dict[str, Any], others: list[str]) -> tuple[str, pd.Series]:
@@ -127,7 +132,8 @@ def units(run: dict[str, Any], other: str, about: pd.Series) -> None:
         "tokens_other": st.column_config.ListColumn("in the other"),
     }
     st.dataframe(found, hide_index=True, column_order=list(columns), column_config=columns)
-    st.caption(f"More units: {code(f'python -m mmn export {run["run_id"][:8]} --table shift_unit')}")
+    command = f"python -m mmn export {run['run_id'][:8]} --table shift_unit --out units.csv"
+    st.caption(f"Of all nouns: {code(command)}")
 
 
 page()

@@ -1,4 +1,4 @@
-"""Concept dictionaries and shift: what is planted is found, vectors are the model's own, random directions give chance."""
+"""Concept dictionaries and shift: what is planted is found, vectors are the model's own, chance is chance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from copy import deepcopy
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from mmn.errors import UsageError
 from mmn.figures.figure import draw
 from mmn.models.adapters import find_anatomy
 from mmn.models.model import Model
-from mmn.names import ORIGINAL
 from mmn.reading.nouns import lemma_of
 from mmn.runs import shards
 from mmn.store import Store
@@ -164,7 +162,7 @@ def test_vectors_are_the_models_own_states_at_the_noun(tiny: Model, scored: Path
     pictures = pictures_of_lemmas(run_path)[noun].first(3)
     found = read_vectors(tiny, run.prompt, run_path, pictures, SITES, lambda _n: None)
     tables = tables_of(scored, ("caption", "concept"))
-    said = tables["concept"].query("lemma == @noun and variant == @ORIGINAL").sort_values("position")
+    said = tables["concept"].query("lemma == @noun and variant == 'original'").sort_values("position")
     decoder = tiny.module.model.language_model
     for row, example in enumerate(found.examples):
         position = int(said[said["image_id"] == example.image_id]["position"].iloc[0])
@@ -173,10 +171,11 @@ def test_vectors_are_the_models_own_states_at_the_noun(tiny: Model, scored: Path
         ids = torch.cat([inputs["input_ids"], torch.tensor([tokens], dtype=torch.long)], dim=1)
         more = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         activations: list[torch.Tensor] = []
-        handles = [
-            layer.mlp.down_proj.register_forward_pre_hook(lambda _m, args: activations.append(args[0][0, -1]))
-            for layer in decoder.layers
-        ]
+
+        def keep(_module: Any, given: Any, to: list[torch.Tensor] = activations) -> None:
+            to.append(given[0][0, -1])
+
+        handles = [layer.mlp.down_proj.register_forward_pre_hook(keep) for layer in decoder.layers]
         output = tiny.module(**inputs | more, output_hidden_states=True)
         for handle in handles:
             handle.remove()
@@ -323,7 +322,7 @@ def test_a_planted_change_of_one_unit_is_found(tiny: Model, cache: Path, steady:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shift, "read_vectors", lambda *_given: pytest.fail("read again"))
         assert shift.measure_shift(*given) == (noun,)
-    with pytest.raises(UsageError, match="both of .* nothing was changed"):
+    with pytest.raises(UsageError, match=r"both of .* nothing was changed"):
         shift.measure_shift(run_path, lambda: tiny, run, run_path, lambda: tiny)
 
 
@@ -333,15 +332,8 @@ def test_a_picture_is_left_out_of_its_own_delta() -> None:
     after = z + np.array([[0, 1.0, 0], [0, 1, 0], [0, 0, 3], [1, 1, 1]])
     own = np.array([0, 0, 0, 1])
     deltas = np.stack([(after - z)[own == j].mean(0) for j in (0, 1)])
-    examples = [SimpleNamespace(image_id=str(n)) for n in range(4)]
-    pair: Any = SimpleNamespace(
-        wanted=shift.Wanted(),
-        run=SimpleNamespace(settings=SimpleNamespace(seed=0)),
-        key={},
-        first=SimpleNamespace(vectors=SimpleNamespace(examples=examples)),
-    )
-    rows = list(shift._left_out(pair, own, deltas, z, after))
-    assert [row["image_id"] for row in rows] == ["0", "1", "2"]
+    rows = dict(shift.left_out(own, deltas, z, after, 1.0, 0))
+    assert list(rows) == [0, 1, 2]
     moved = z[2] + np.array([0, 1.0, 0])  # the mean delta of the first two
     assert rows[2]["cosine_shifted"] == pytest.approx(
         moved @ after[2] / np.linalg.norm(moved) / np.linalg.norm(after[2])

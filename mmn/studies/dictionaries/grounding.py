@@ -1,11 +1,11 @@
 """What do directions say? Words of what the model writes along them (CoX-LMM, arXiv 2406.08074, section 3.3).
 
     residual behind the final norm   the highest of W_U u
-    residual behind a layer          the highest of W_U norm(u), a logit lens; the published code leaves the norm out
-    units                            the same of all that they write together, Σ_i u_i W_out[:, i] / ‖W_out[:, i]‖ (OURS)
+    residual behind a layer          the highest of W_U norm(u), a logit lens; CODE leaves the norm out
+    units                            the same of what they write together, Σ_i u_i W_out[:, i] / ‖W_out[:, i]‖ (OURS)
 
-Of the 50 highest tokens the first 15 that are English words of three letters or more and no function words (CODE: nltk's
-words and gist's stop words, numbers too; ours are SCOWL's and the house's, each word once, without numbers).
+Of the 50 highest tokens the first 15 that are English words of three letters or more and no function words. CODE takes
+nltk's words and gist's stop words, and numbers; ours are SCOWL's and the house's, each word once, without numbers.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
       ─► on the held-out pictures: do the words of a picture's strongest concept fit its caption, its references or the
          picture itself? Beside them the mean over all concepts of the dictionary, and words of random directions
 
-Two controls, since words of the noun itself fit every picture: random directions (the paper's) bound what any words
-would do, and the mean over all concepts (OURS) what a concept that does not know the picture would. The noun's own forms
-are no candidates of text metrics. K is 20 as published, less where there are few pictures: five for each concept.
+Two controls: random directions (the paper's) bound what any words would do, and the mean over all concepts (OURS)
+what a concept that does not know the picture would. The noun's own forms fit every picture, and are no candidates of text
+metrics. K is 20 as published, less where there are few pictures: five for each concept.
 
 Left out: VQA answers, and steering.
 """
@@ -62,7 +62,7 @@ N_UNITS: Final = 10
 TOPS: Final = (1, 3)  # strongest concepts whose words are tried
 CLIP_WORDS: Final = "A photo is described by the words "  # CoX-LMM's code
 
-_Rate = Callable[[Sequence[str]], list[float]]
+_Rate = Callable[[Sequence[Sequence[str]]], list[float]]  # of lists of words: how well each fits
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ def _test_rows(
     for row, ratings in tested.ratings.items():
         order = np.argsort(-codes[row], kind="stable")
         for metric, rate in ratings:
-            rated = np.array(rate([*words, *drawn]))  # type: ignore[list-item]
+            rated = np.array(rate([*words, *drawn]))
             own, random = rated[: len(words)], rated[len(words) :]
             for top in TOPS:
                 yield {

@@ -5,9 +5,9 @@
     pca        u_k the principal axes; coefficient (z − mean) · u_k
     simple     u_k the K longest vectors; coefficient as of k-means
 
-The published code takes all four from scikit-learn (CODE, xl-vlms `feature_decomposition.py`). Here they are numpy alone:
-scikit-learn would bring scipy along, and semi-NMF is two closed-form updates. They begin with the centres of k-means,
-scikit-learn with the singular vectors; the minimum is no worse. Everything is float64, and seeded.
+The published code takes all four from scikit-learn (CODE, xl-vlms `feature_decomposition.py`). Here they are numpy
+alone: scikit-learn and its scipy are 195 MB on disk, and semi-NMF is two closed-form updates. They begin with the
+centres of k-means, scikit-learn with the singular vectors, and end at the same loss. Everything is float64, and seeded.
 
 All of them commute with a rotation of Z's columns, and U lies in the span of Z's rows. So n vectors of any width are
 solved as n × r numbers, r ≤ n (`in_span`): a model's 350,000 units are not too many.
@@ -195,7 +195,7 @@ def _at_most_one(rows: Concepts) -> Concepts:
 
 
 def _spread(z: Matrix, k: int, rng: np.random.Generator) -> Concepts:
-    """k vectors, each drawn with the odds of its squared distance to the nearest one before."""
+    """K vectors, each drawn with the odds of its squared distance to the nearest one before."""
     chosen = [int(rng.integers(len(z)))]
     for _ in range(k - 1):
         odds = _square_distances(z, z[chosen]).min(1)
@@ -205,7 +205,7 @@ def _spread(z: Matrix, k: int, rng: np.random.Generator) -> Concepts:
 
 
 def _lloyd(z: Matrix, centres: Concepts) -> Concepts:
-    """Centres that are the means of what is nearest to them; one that nothing is nearest to goes where most is missing."""
+    """Centres that are the means of what is nearest to them; one without goes to the vector farthest from all."""
     nearest: Int[np.ndarray, " n"] = np.full(len(z), -1)
     for _ in range(MOST_STEPS):
         distances = _square_distances(z, centres)

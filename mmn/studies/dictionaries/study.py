@@ -55,8 +55,8 @@ STUDY: Final = Study(
     measurements={
         "": Measurement(
             ("dictionaries",),
-            "Reads up to 200 captions of each of the three most frequent nouns once more, and finds up to 20 concepts in "
-            "the states and in the units that say it. Seconds with the bundled model, minutes with a large one.",
+            "Reads up to 200 captions of each of the three most frequent nouns once more, and finds up to 20 concepts "
+            "in the states and in the units that say it. Seconds with the bundled model, minutes with a large one.",
             "dictionaries",
         )
     },

@@ -1,11 +1,11 @@
-"""What does the model hold where it is about to say a noun? The vectors that a dictionary is of, a row for each picture.
+"""What does the model hold where it is about to say a noun? The vectors of a dictionary, one for each picture.
 
     captions that say the noun ─► each read again over its picture (teacher forcing), at p(c), the pass that predicts
     the noun's first token ─► `residual`: the residual stream, behind a layer or behind the final norm
                               `units`: what each unit writes, a · ‖W_out[:, i]‖
 
-CoX-LMM (arXiv 2406.08074) takes the residual. Units are OURS, and scaled by the length of what they write: a model whose
-unit is twice as active and whose column is half as long is the same model, and has the same vectors here.
+CoX-LMM (arXiv 2406.08074) takes the residual. Units are OURS, and scaled by the length of what they write: a model
+whose unit is twice as active and whose column is half as long is the same model, and has the same vectors here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is what another model changed in a noun's concepts one shift, and in which layers do the units write something else?"""
+"""Is what another model changed in a noun's concepts one shift, and in which layers do units write otherwise?"""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def shift(data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = 
 
 
 def concepts(data: pd.DataFrame, run: Mapping[str, Any], other: str, noun: str) -> alt.TopLevelMixin:
-    """For each concept its cosine with the other model's: a tick before, a dot with its delta, a diamond with a random one.
+    """For each concept its cosine with the other model's: a tick before, a dot with its delta, a diamond a random one.
 
     Args:
         data: `rows.concepts`.
@@ -108,7 +108,7 @@ def concepts(data: pd.DataFrame, run: Mapping[str, Any], other: str, noun: str) 
 
 
 def layers(data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = "all concepts") -> alt.TopLevelMixin:
-    """Two lines over layers with their intervals: the other model on the same picture, another picture in the same model.
+    """Two lines over layers with intervals: the other model on the same picture, another picture in the same model.
 
     Args:
         data: `rows.layers`.

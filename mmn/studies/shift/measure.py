@@ -4,21 +4,20 @@
       ─► concepts  k-means of the first model's residuals; the delta of a concept is the mean over its pictures of
                    (other − first); u + α·delta is compared with the other model's own concept, and so is u
                    (Khayatan et al. 2025, arXiv 2501.03012; CODE: matched by u, α 1, 20 concepts)
-      ─► pictures  the same, left out: does the delta of a concept's other pictures bring this one's state nearer to what
-                   the other model has? (OURS)
+      ─► pictures  the same, left out: does the delta of a concept's other pictures bring this one's state nearer to
+                   what the other model has? (OURS)
       ─► layers    ‖Δ of what a layer's units write together‖, as a share of what they wrote; beside it the same between
                    two pictures of the noun (OURS)
       ─► units     ‖mean of what it writes, other − first‖, most first; beside it the same under random signs by picture
 
 Both models read the first run's captions, so that what differs is the model and not the words before the noun. Controls
-of a delta: a random direction of its length, in the span of all states; and the deltas of the other concepts, which tell
+of a delta: a random direction of its length, in the span of all states; the deltas of the other concepts, which tell
 whether the change is this concept's or everything's. `column_cosine`, the median cosine of the two models' columns of
 W_out, tells whether unit i is still unit i: models that were trained apart have units in common by number alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,8 +123,8 @@ def measure_shift(
         The nouns.
 
     Raises:
-        UsageError: one model for both; models that do not fit together; a noun that too few captions of pictures of both
-            runs say.
+        UsageError: one model for both; models that do not fit together; a noun that too few captions say, of pictures
+            that both runs hold.
     """
     wanted = wanted or Wanted()
     run, _ = shards.read_run(run_path)
@@ -180,8 +179,8 @@ class _FirstWords:
 def _require_another(run: Run, other: Run) -> None:
     if run.model.fingerprint == other.model.fingerprint:
         raise UsageError(
-            f"runs {run.run_id[:8]} and {other.run_id[:8]} are both of {run.model.name}: nothing was changed; name a run "
-            "of the edited or tuned model"
+            f"runs {run.run_id[:8]} and {other.run_id[:8]} are both of {run.model.name}: nothing was changed; name a "
+            "run of the edited or tuned model"
         )
 
 
@@ -327,7 +326,7 @@ def _concepts(pair: _Pair, said: _FirstWords) -> dict[str, list[dict[str, Any]]]
         }
         for j in range(k)
     ]
-    return {"shift_concept": concepts, "shift_picture": list(_left_out(pair, own, deltas, z, after))}
+    return {"shift_concept": concepts, "shift_picture": list(_pictures(pair, own, deltas, z, after))}
 
 
 def _nearest(pair: _Pair, said: _FirstWords, concept: int) -> list[str]:
@@ -338,34 +337,55 @@ def _nearest(pair: _Pair, said: _FirstWords, concept: int) -> list[str]:
     return [pair.first.vectors.examples[row].image_id for row in order]
 
 
-def _left_out(
+def _pictures(
     pair: _Pair,
     own: Int[np.ndarray, " n"],
     deltas: Float[np.ndarray, "k d"],
     z: Float[np.ndarray, "n d"],
     after: Float[np.ndarray, "n d"],
 ) -> Iterator[dict[str, Any]]:
+    for row, cosines in left_out(own, deltas, z, after, pair.wanted.alpha, pair.run.settings.seed):
+        image_id = pair.first.vectors.examples[row].image_id
+        yield pair.key | {"image_id": image_id, "concept": int(own[row])} | cosines
+
+
+def left_out(
+    own: Int[np.ndarray, " n"],
+    deltas: Float[np.ndarray, "k d"],
+    z: Float[np.ndarray, "n d"],
+    after: Float[np.ndarray, "n d"],
+    alpha: float,
+    seed: int,
+) -> Iterator[tuple[int, dict[str, float]]]:
     """Of each picture of a concept with another one: how near the delta of the others brings its state to the other
     model's.
+
+    Args:
+        own: each picture's concept.
+        deltas: of the concepts, of all their pictures.
+        z: states in the first model.
+        after: states in the other one.
+        alpha: how much of a delta is added.
+        seed: of the random deltas.
     """
-    counts, alpha = np.bincount(own, minlength=len(deltas)), pair.wanted.alpha
-    basis = np.concatenate([z, after])
-    for row, concept in enumerate(own):
-        n = counts[concept]
-        if n < 2:
-            continue
+    counts, basis = np.bincount(own, minlength=len(deltas)), np.concatenate([z, after])
+    random = random_like(
+        deltas, basis, DRAWS, seed
+    )  # in direction; each is made as long as the delta that it stands for
+    for row in np.flatnonzero(counts[own] > 1).tolist():
+        concept, n = own[row], counts[own[row]]
         delta = (n * deltas[concept] - (after[row] - z[row])) / (n - 1)
-        seed = int.from_bytes(hashlib.sha256(f"{pair.run.settings.seed} {row}".encode()).digest()[:4], "big")
-        random = random_like(delta[None], basis, DRAWS, seed)[:, 0]
+        drawn = random[:, concept] / max(np.linalg.norm(deltas[concept]), np.finfo(float).tiny) * np.linalg.norm(delta)
         others = np.delete(deltas, concept, 0)
-        yield pair.key | {
-            "image_id": pair.first.vectors.examples[row].image_id,
-            "concept": int(concept),
-            "cosine": float(cosine(z[row], after[row])),
-            "cosine_shifted": float(cosine(z[row] + alpha * delta, after[row])),
-            "cosine_random": float(cosine(z[row] + alpha * random, after[row]).mean()),
-            "cosine_other": float(cosine(z[row] + alpha * others, after[row]).mean()),
-        }
+        yield (
+            row,
+            {
+                "cosine": float(cosine(z[row], after[row])),
+                "cosine_shifted": float(cosine(z[row] + alpha * delta, after[row])),
+                "cosine_random": float(cosine(z[row] + alpha * drawn, after[row]).mean()),
+                "cosine_other": float(cosine(z[row] + alpha * others, after[row]).mean()),
+            },
+        )
 
 
 def random_like(
@@ -378,7 +398,7 @@ def random_like(
     return drawn / np.where(lengths > 0, lengths, 1.0) * np.linalg.norm(deltas, axis=-1, keepdims=True)
 
 
-def cosine(one: Float[np.ndarray, "... d"], other: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "..."]:
+def cosine(one: Float[np.ndarray, "... d"], other: Float[np.ndarray, "... d"]) -> Float[np.ndarray, ...]:
     """Cosines along the last axis; 0 with a vector of zeros."""
     lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     return (one * other).sum(-1) / np.where(lengths > 0, lengths, 1.0)

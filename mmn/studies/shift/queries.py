@@ -68,7 +68,8 @@ class ShiftQueries(Reader):
 
     def gains(self, run_id: str, other: str, nouns: Sequence[str] = ()) -> pd.DataFrame:
         """Returns by noun the mean gain in cosine with the other model's state: noun, n (pictures), then gain (by the
-        delta of the concept's other pictures), gain_random, gain_other and cosine (before), each with `_low` and `_high`.
+        delta of the concept's other pictures), gain_random, gain_other and cosine (before), each with its `_low` and
+        `_high`.
         """
         rows = self.pictures(run_id, other, nouns)
         ends = [f"{name}{end}" for name in _GAINS for end in ("", "_low", "_high")]
