@@ -7,8 +7,8 @@
          picture itself? Beside them the mean over all concepts of the dictionary, and words of random directions
 
 Two controls: random directions (the paper's) bound what any words would do, and the mean over all concepts (OURS)
-what a concept that does not know the picture would. The noun's own forms fit every picture, and are no candidates of text
-metrics. K is 20 as published, less where there are few pictures: five for each concept.
+what a concept that does not know the picture would. The noun's own forms fit every picture, and are no candidates of
+text metrics. K is 20 as published, less where there are few pictures: five for each concept.
 
 Left out: VQA answers, and steering.
 """

@@ -57,7 +57,7 @@ STUDY: Final = Study(
             ("dictionaries",),
             "Reads up to 200 captions of each of the three most frequent nouns once more, and finds up to 20 concepts "
             "in the states and in the units that say it. Seconds with the bundled model, minutes with a large one.",
-            "dictionaries",
+            "dictionary",
         )
     },
     bundled=("dictionaries latest --noun man --limit 100 --k 8",),
