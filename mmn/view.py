@@ -249,6 +249,8 @@ class View:
     most: int | None = _spelled(None, COUNT, "concepts of a heat map; default 12", parameter="concepts")
     pictures: int | None = _spelled(None, Kind(_number(2), metavar="N"), "of each concept, of cross-image")
     found_on: str = _spelled("", _PLACE, "of specificity: the picture that units were found on", parameter="found")
+    dictionary: str = _spelled("", TEXT, "of a noun's concepts, as mmn dictionaries prints its name")
+    other: str = _spelled("", ID, "of shift: the run that the first is compared with")
     nouns: str = _spelled("", _FIRST_OR_ALL, "of each caption; default all")
     measure: str = _spelled(
         "",

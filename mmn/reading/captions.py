@@ -104,19 +104,26 @@ def read_captions(
     exact_prompt: str,
     captions: Sequence[GeneratedCaption],
     with_act: bool = False,
+    behind: Sequence[int] = (),
 ) -> CaptionBatch:
-    """Reads given captions over `images` (teacher forcing, no cache) and captures every site of every step."""
-    return read_encoded(model, model.encode(list(images), exact_prompt), captions, with_act)
+    """Reads given captions over `images` (teacher forcing, no cache) and captures every site of every step; `behind`
+    some layers the residual stream, too.
+    """
+    return read_encoded(model, model.encode(list(images), exact_prompt), captions, with_act, behind)
 
 
 @torch.inference_mode()
 def read_encoded(
-    model: Model, inputs: dict[str, Tensor], captions: Sequence[GeneratedCaption], with_act: bool = False
+    model: Model,
+    inputs: dict[str, Tensor],
+    captions: Sequence[GeneratedCaption],
+    with_act: bool = False,
+    behind: Sequence[int] = (),
 ) -> CaptionBatch:
     """`read_captions` over pictures that are model inputs already."""
     token_ids = [caption.token_ids for caption in captions]
     n_steps = 1 + max(len(ids) for ids in token_ids)
-    with capture(model, with_act, n_last=n_steps) as captured:
+    with capture(model, with_act, n_last=n_steps, behind=behind) as captured:
         logits = model.module(**with_captions(model, inputs, token_ids), use_cache=False).logits
     steps = logits[:, -n_steps:].unbind(1)
     _require_finite(model, inputs, token_ids, steps)

@@ -27,6 +27,8 @@ MODULES: Final[list[str]] = [
     "mmn.studies.domains.study",
     "mmn.studies.sensitivity.study",
     "mmn.studies.degradation.study",
+    "mmn.studies.dictionaries.study",
+    "mmn.studies.shift.study",
     "mmn.studies.editing.study",
     "mmn.studies.bench.study",
     "mmn.studies.circuits.study",

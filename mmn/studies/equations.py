@@ -220,6 +220,28 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "a_i held at its mean over the run's pictures, in each group of positions",
             "mmn.studies.circuits.faithfulness:measure_rows",
             "mean ablation as Wang et al. 2023; groups: OURS",
+    ),
+    "dictionaries": (
+        Equation(
+            "semi-NMF",
+            "min ½‖Z − VU‖² + ΣV, V ≥ 0, ‖u_k‖ ≤ 1",
+            "mmn.studies.dictionaries.solvers:semi_nmf",
+            "CoX-LMM",
+        ),
+        Equation("words", "the highest of W_U u_k", "mmn.studies.dictionaries.grounding:words_of", "CoX-LMM"),
+        Equation(
+            "overlap",
+            "mean over k ≠ j of |words_k ∩ words_j| / |words_k|",
+            "mmn.studies.dictionaries.grounding:overlap",
+            "CoX-LMM",
+        ),
+    ),
+    "shift": (
+        Equation(
+            "gain",
+            "cos(z + α δ, z′) − cos(z, z′), δ of the concept's other pictures",
+            "mmn.studies.shift.measure:left_out",
+            "after Khayatan et al.; left out: OURS",
         ),
     ),
 }

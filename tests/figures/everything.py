@@ -29,6 +29,11 @@ INVENTED = (  # what the bundled run was not measured for
     "image-tokens",
     "image-token-share",
     "knockout",
+    "dictionaries",
+    "dictionary-concepts",
+    "shift",
+    "shift-concepts",
+    "shift-layers",
 )
 
 

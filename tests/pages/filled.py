@@ -15,6 +15,7 @@ from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.studies.tables import SCHEMAS, TABLES
 from tests.pages.filled_circuits import circuit_tables
 from tests.pages.filled_domains import domain_tables
+from tests.pages.filled_dictionaries import dictionary_tables
 from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
 from tests.pages.filled_image_tokens import image_token_tables
@@ -91,6 +92,7 @@ def fill_whole(
         write_shard(run_path, "effects", effect_tables(rows, methods, D_MLP))
         write_shard(run_path, "domains", domain_tables(random.Random(run_id), rows, facts, run_id))
         write_shard(run_path, "image-tokens", image_token_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
+        write_shard(run_path, "dictionaries", dictionary_tables(rng, rows, N_LAYERS))
         write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "circuits-made-up", circuit_tables(rng, rows, N_LAYERS, D_MLP))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))

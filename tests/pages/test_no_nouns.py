@@ -28,6 +28,8 @@ AGAIN = [
     "degrade latest --kind perturb --preset p2",
     "edit latest --noun dog --to cat",
     "circuits latest",
+    "dictionaries latest",
+    "shift latest latest",
 ]
 ABOUT_NOUNS = ("concept", "score", "budget", "neuron", "field", "lens", "invariance", "specificity", "effect", "edit")
 

@@ -17,6 +17,7 @@ that predicts the next token (with left padding it is no padding in any row):
     ffn of experts, ffn beside experts   its two parts before the norm of each (d); only where there are such norms
     embedding    the residual stream before the first layer (d), once
     final        the residual stream before the final norm (d), once
+    residual     the residual stream behind a layer that is not the last (d); only on request
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from mmn.reading.hooks.experts import Call, watch_calls
 ACTIVATION, ACT, ATTENTION, FFN, EXPERTS = "activation", "act", "attention", "ffn", "experts"
 INNER = ("ffn of experts", "ffn beside experts")
 EMBEDDING, FINAL = "embedding", "final"
+RESIDUAL = "residual"
 ONCE = 0  # the layer under which the sites that exist once are kept
 STEPS_AT_ONCE = 16  # that room is made for
 
@@ -115,7 +117,7 @@ def _side_by_side(layers: Sequence[Tensor], filler: int) -> Tensor:
 
 
 @contextmanager
-def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[Captured]:
+def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Sequence[int] = ()) -> Iterator[Captured]:
     """Records every site of `model` during the forward passes inside the block.
 
     Args:
@@ -123,6 +125,7 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
         with_act: The site `act`, too.
         n_last: How many of each pass's last positions are kept, each as a step of its own: 1 while generating, the
             caption's length and one more where a whole caption is read in one pass.
+        behind: Layers behind which the site `residual` is read, none of them the last.
 
     Raises:
         AssertionError: a hook never fired, or the sites saw different numbers of passes.
@@ -144,6 +147,8 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1) -> Iterator[C
             handles.append(anatomy.layers[0].register_forward_pre_hook(_note_rows(captured), with_kwargs=True))
             watch(EMBEDDING, ONCE, anatomy.layers[0], reads_input=True)
             watch(FINAL, ONCE, anatomy.final_norm, reads_input=True)
+            for layer in behind:
+                watch(RESIDUAL, layer, anatomy.layers[layer + 1], reads_input=True)
             for layer in range(anatomy.n_layers):
                 if anatomy.mixtures:
                     handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])

@@ -1,0 +1,64 @@
+"""What does a word stand for in this model: of which few concepts are the states that say it?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mmn.figures.figure import Column, Figure
+from mmn.studies.study import Measurement, Page, Study
+
+QUESTION: Final = "What does a word stand for in this model: of which few concepts are the states that say it?"
+
+STUDY: Final = Study(
+    "dictionaries",
+    QUESTION,
+    command="mmn.studies.dictionaries.command",
+    stages={"dictionaries": "reading states that say a noun"},
+    tables="mmn.studies.dictionaries.tables:TABLES",
+    figures=(
+        Figure(
+            "dictionaries",
+            "how well a concept's words fit held-out pictures",
+            ("metric", "concepts"),
+            "mmn.studies.dictionaries.rows:dictionaries",
+            "mmn.studies.dictionaries.figures:dictionaries",
+            pictures="mmn.studies.dictionaries.rows:pictures",
+            control="words of random directions, and the mean over all concepts of the dictionary",
+            table=(
+                Column("vectors", "site_words"),
+                Column("dictionary", "kind"),
+                Column("strongest concept", "value", ".3f", ends=("value_low", "value_high")),
+                Column("any concept", "any_concept", ".3f"),
+                Column("random directions", "random", ".3f"),
+                Column("difference", "difference", ".3f", ends=("difference_low", "difference_high")),
+                Column("pictures", "n", ",d"),
+            ),
+            height=lambda data: 130 + 40 * len(data),
+            panels="metric",
+        ),
+        Figure(
+            "dictionary-concepts",
+            "the concepts of a noun: their words, and the share of pictures that each leads",
+            ("noun", "dictionary"),
+            "mmn.studies.dictionaries.rows:concepts",
+            "mmn.studies.dictionaries.figures:concepts",
+            control="the same on pictures that the dictionary was not made of",
+            table=(
+                Column("concept", "label"),
+                Column("held-out pictures", "led_test", ".1%", ends=("low", "high")),
+                Column("its own pictures", "led", ".1%"),
+            ),
+            height=lambda data: 120 + 30 * len(data),
+        ),
+    ),
+    pages=(Page("dictionaries", "Concept dictionaries", ":material/category:", QUESTION),),
+    measurements={
+        "": Measurement(
+            ("dictionaries",),
+            "Reads up to 200 captions of each of the three most frequent nouns once more, and finds up to 20 concepts "
+            "in the states and in the units that say it. Seconds with the bundled model, minutes with a large one.",
+            "dictionary",
+        )
+    },
+    bundled=("dictionaries latest --noun man --limit 100 --k 8",),
+)

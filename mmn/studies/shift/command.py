@@ -1,0 +1,102 @@
+"""`mmn shift RUN OTHER`: what another run's model changed in the states and units that say a noun, added to RUN."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least, entries, number
+from mmn.cli.running import add_run_options, find_run, load_into_database, load_quietly, open_scored_run
+from mmn.runs.plan import Progress
+from mmn.specimen import RUN_PATHS
+from mmn.studies.shift.queries import ShiftQueries
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser("shift", help="what an edit or a fine-tune changed: concepts and units of two runs")
+    add_run_options(parser)
+    parser.add_argument("other", help="the run of the edited or tuned model, of the same pictures")
+    parser.add_argument("--noun", metavar="A,B", help="lemmas; default: the three most frequent of RUN")
+    parser.add_argument(
+        "--layer", type=at_least(0), metavar="N", help="the residual behind it; default: behind the final norm"
+    )
+    parser.add_argument("--k", type=at_least(2, 1000), default=20, metavar="K", help="concepts; default 20")
+    parser.add_argument("--alpha", default="1", metavar="A", help="how much of a delta is added; default 1")
+    parser.add_argument("--limit", type=at_least(1), default=200, metavar="N", help="pictures of a noun; default 200")
+    add_common(parser, __name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    scored = open_scored_run(options)
+    other_path, other = find_run([options.cache / "runs", *RUN_PATHS], options.other)
+    nouns = entries(options.noun, "--noun", "dog") if options.noun is not None else ()
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.shift.measure import Wanted, measure_shift
+
+    def load_other() -> Any:
+        scored.progress(Progress("model", message=other.model.name))
+        revision = other.model.revision or None
+        return load_quietly(other.model.name, other.settings.dtype, options.device, revision, options.device_map)
+
+    wanted = Wanted(options.layer, options.k, options.limit, number(options.alpha, "--alpha"))
+    started = time.monotonic()
+    with stoppable():
+        measured = measure_shift(
+            scored.path, scored.load, other, other_path, load_other, nouns, wanted, scored.progress
+        )
+    scored.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result: dict[str, Any] = {"run_id": scored.run.run_id, "other": other.run_id, "nouns": list(measured)}
+    result["database"] = note
+    if note == "loaded":
+        result |= _summary(options.cache, scored.run.run_id, other.run_id, measured)
+    result["seconds"] = round(time.monotonic() - started, 3)
+    _print_result(result, as_json=options.json)
+    return SOME_FAILED if result.get("n_failed") else DONE
+
+
+def _summary(cache_path: Path, run_id: str, other: str, nouns: tuple[str, ...]) -> dict[str, Any]:
+    from mmn.store import Store
+
+    with Store.open(cache_path) as store:
+        found = store.ask(ShiftQueries)
+        failed = store.table(run_id, "failure")
+        return {
+            "about": found.about(run_id, other, nouns).to_dict("records"),
+            "gains": found.gains(run_id, other, nouns).to_dict("records"),
+            "units": {noun: found.units(run_id, other, noun).to_dict("records") for noun in nouns},
+            "n_failed": int((failed["stage"] == "shift").sum()),
+        }
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    print(f"{result['run_id']} and {result['other']}: {', '.join(result['nouns'])}; {result['seconds']:.1f} s")
+    if result["database"] != "loaded":
+        print(f"the database is {result['database']}")
+        return
+    from mmn.statistics.interval_words import bracket, few_note
+
+    for row in result["about"]:
+        print(
+            f"{row['noun']}: {row['n_images']} pictures, {row['k']} concepts; {row['n_columns_changed']:,} columns of "
+            f"W_out are others, their median cosine is {row['column_cosine']:.3f}"
+        )
+    print("cosine with the other model's state: before, gained by the concept's delta [95 %], another's, a random one")
+    for row in result["gains"]:
+        ends = bracket(row["gain_low"], row["gain_high"], ".3f")
+        gains = f"{row['gain']:+.3f}{ends}{row['gain_other']:+8.3f}{row['gain_random']:+8.3f}"
+        print(f"  {row['noun']:16}{row['cosine']:.3f}  {gains}{row['n']:6} pictures")
+    for noun, units in result["units"].items():
+        print(f"units of {noun} that write most else: how much, under random signs; its column's change; words")
+        for row in units[:5]:
+            words = f"{', '.join(row['tokens'])} → {', '.join(row['tokens_other'])}"
+            name = f"L{row['layer']}.u{row['unit']}"
+            print(f"  {name:10}{row['written']:8.3f}{row['noise']:8.3f}{row['column_change']:8.3f}  {words}")
+    if note := few_note(row["n"] for row in result["gains"]):
+        print(note)
