@@ -23,6 +23,7 @@ from mmn.reading.hooks.capture import (
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.residual import projected_away, read_after
 
 __all__ = [
     "ACT",
@@ -46,5 +47,7 @@ __all__ = [
     "capture_units",
     "first_not_finite",
     "permuted",
+    "projected_away",
+    "read_after",
     "weight_not_finite",
 ]
