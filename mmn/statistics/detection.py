@@ -4,8 +4,9 @@
             ties counting half: .5 by chance
     AP      the mean of the precisions at each one that is there, by falling score: by chance the share that is there
 
-Intervals are by picture: each picture's linear part in the statistic (its influence) stands for its value, as for ratios
-of sums (`intervals`). None where fewer than `intervals.N_LEAST` pictures show one that is there, or one that is not.
+Intervals are by picture: each picture's linear part in the statistic (its influence) stands for its value, as for
+ratios of sums (`intervals`). Simulated with 24 to 100 pictures of which 5 to 50 % of the objects are not there, they cover
+94 to 97 %. None where fewer than `intervals.N_LEAST` pictures show one that is there, or one that is not.
 """
 
 from __future__ import annotations

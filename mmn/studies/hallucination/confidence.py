@@ -88,7 +88,8 @@ def confidences(
             continue
         where = torch.where(here > highest, layer, where)
         highest = torch.maximum(here, highest)
-    assert highest is not None and where is not None, "a stream without states"
+    assert highest is not None, "a stream without states"
+    assert where is not None, "likewise"
     return Confidence(tuple(tokens), highest, where)
 
 

@@ -4,8 +4,8 @@
     after layer l_I, at every image token of the prompt: h ← h − α · max(h·v, 0) / (v·v) · v
     ─► caption again: is the object gone, do the others stay, and is more or less of it hallucinated?
 
-Jiang et al. 2025 (arXiv 2410.02762; the edit as in their code). Each noun of a caption alone; and where several are
-hallucinated all of those together, one direction after the other. Controls: the direction of another object, one that
+Jiang et al. 2025 (arXiv 2410.02762; the edit as in their code). Each noun of a caption alone; and where several
+are hallucinated all of those together, one direction after the other. Controls: the direction of another object, one that
 the caption does not name and nothing says is there, and a random direction of the same length.
 
 Their demo edits a decoder of 32 layers (InstructBLIP on Vicuna 7B) with α 1.5, v after the first layer and the picture's

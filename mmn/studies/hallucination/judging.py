@@ -22,7 +22,7 @@ STATES: Final = (PRESENT, HALLUCINATED, ABSENT, MISSED, UNKNOWN)
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one picture: the objects that are outlined, and what its references mention; None for nothing."""
+    """What is known of one picture: its outlined objects, and what its references mention; None for nothing."""
 
     outlined: frozenset[str] | None
     mentioned: frozenset[str] | None

@@ -113,8 +113,8 @@ def project_away(store: Store, asked: Asked) -> Rows:
 
 
 def judged(store: Store, run_id: str) -> pd.DataFrame:
-    """Returns image_id, object, is_said, prob, state, and confidence by readout (`raw`, `normed`) and, as `another`, that
-    of the next picture in the same object.
+    """Returns image_id, object, is_said, prob, state, and confidence by readout (`raw`, `normed`); as `another` that of
+    the next picture in the same object.
 
     Raises:
         UsageError: nothing was measured.
@@ -220,7 +220,7 @@ def _edited(store: Store, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
     judge, before = ask.judge(run_id), _nouns_before(ask.nouns_before(run_id))
     told = pd.DataFrame([_told(row, judge, *before[row["image_id"]]) for row in found.to_dict("records")])
     alone = told[~told["is_together"]]
-    parts = [*_chair(told, before, judge), *_true_removed(alone)]
+    parts = [*_chair(told), *_true_removed(alone)]
     for state, quantity in GONE.items():
         parts.append(_means(alone[alone["state"] == state], "is_gone", quantity))
     parts.append(_means(alone, "stay", STAY))
@@ -261,10 +261,8 @@ def _counts(states: Mapping[str, str]) -> dict[str, int]:
     return {"n_wrong": said.count(HALLUCINATED), "n_known": said.count(HALLUCINATED) + said.count(PRESENT)}
 
 
-def _chair(
-    told: pd.DataFrame, before: Mapping[str, tuple[list[str], list[str]]], judge: Judge
-) -> Iterator[pd.DataFrame]:
-    """CHAIR_s and CHAIR_i of all pictures, before, and after what is hallucinated was taken out of those that have any."""
+def _chair(told: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """CHAIR_s and CHAIR_i of all pictures, before, and after what is hallucinated was taken out of those with any."""
     first = told.drop_duplicates("image_id").set_index("image_id")
     base = pd.DataFrame({"wrong": first["n_wrong_before"], "known": first["n_known_before"]})
     if not base["wrong"].any():

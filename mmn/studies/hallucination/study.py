@@ -70,14 +70,14 @@ STUDY: Final = Study(
     measurements={
         "": Measurement(
             ("hallucination",),
-            "Reads 50 pictures of the run once more and writes down how probable every object is at their image tokens. "
-            "Seconds with the bundled model, minutes with a large one.",
+            "Reads 50 pictures of the run once more and writes down how probable every object is at their image "
+            "tokens. Seconds with the bundled model, minutes with a large one.",
             "confidence",
         ),
         "project-away": Measurement(
             ("hallucination", "--project-away"),
-            "The same, and then each noun of a caption is projected out of the picture's tokens and the picture captioned "
-            "again, beside two controls: about ten captions for each picture.",
+            "The same, and then each noun of a caption is projected out of the picture's tokens and the picture "
+            "captioned again, beside two controls: about ten captions for each picture.",
             "projected_away",
             button="Project nouns out",
         ),
