@@ -5,7 +5,7 @@
     AP      the mean of the precisions at each one that is there, by falling score: by chance the share that is there
 
 Intervals are by picture: each picture's linear part in the statistic (its influence) stands for its value, as for
-ratios of sums (`intervals`). Simulated with 24 to 100 pictures of which 5 to 50 % of the objects are not there, they cover
+ratios of sums (`intervals`). Simulated with 24 to 100 pictures, 5 to 50 % of whose objects are not there, they cover
 94 to 97 %. None where fewer than `intervals.N_LEAST` pictures show one that is there, or one that is not.
 """
 

@@ -43,6 +43,32 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         ),
         Equation("D", "max_x |F(x) − G(x)|", "mmn.statistics.kolmogorov_smirnov:kolmogorov_smirnov", "P1, Table 2"),
     ),
+    "hallucination": (
+        Equation(
+            "internal confidence",
+            "c(o) = max over layers, image tokens and sub-tokens t of o of softmax(W_U h)[t]",
+            "mmn.studies.hallucination.confidence:confidences",
+            "Jiang et al. 2025, as their code reads it",
+        ),
+        Equation(
+            "ProjectAway",
+            "h − α · max(h·v, 0) / (v·v) · v at every image token",
+            "mmn.reading.hooks.residual:without",
+            "Jiang et al. 2025",
+        ),
+        Equation(
+            "CHAIR_i, CHAIR_s",
+            "hallucinated / named objects; captions with one / captions",
+            "mmn.studies.hallucination.rows:edited_rows",
+            "Rohrbach et al. 2018, without synonyms",
+        ),
+        Equation(
+            "AUROC",
+            "P(c of an object that is there > c of one that is not), ties half",
+            "mmn.statistics.detection:detection",
+            "textbook; intervals by picture: OURS",
+        ),
+    ),
     "annotate": (
         Equation("ten tokens", "the highest of W_U · W_out[:, i]", "mmn.units.decoding:decode_units", "P1, P2"),
         Equation(

@@ -4,14 +4,13 @@
     after layer l_I, at every image token of the prompt: h ← h − α · max(h·v, 0) / (v·v) · v
     ─► caption again: is the object gone, do the others stay, and is more or less of it hallucinated?
 
-Jiang et al. 2025 (arXiv 2410.02762; the edit as in their code). Each noun of a caption alone; and where several
-are hallucinated all of those together, one direction after the other. Controls: the direction of another object, one that
+Jiang et al. 2025 (arXiv 2410.02762; the edit as in their code). Each noun of a caption alone; and where several are
+hallucinated all of those together, one direction after the other. Controls: the direction of another object, one that
 the caption does not name and nothing says is there, and a random direction of the same length.
 
-Their demo edits a decoder of 32 layers (InstructBLIP on Vicuna 7B) with α 1.5, v after the first layer and the picture's
-tokens after the third; the defaults are these places in proportion (`usual_layer`). Theirs takes the mean of the token
-embeddings for v, and the projected image tokens for h, as a variant: it is not here. Captions are greedy, theirs of 5
-beams.
+Their demo edits a decoder of 32 layers (InstructBLIP on Vicuna 7B) with α 1.5, v after the first layer and the
+picture's tokens after the third; the defaults are these places in proportion (`usual_layer`). A variant of theirs, the
+mean of token embeddings for v and the projected image tokens for h, is not here. Captions are greedy, theirs of 5 beams.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ def project_objects_away(
         SourceError: masks that were added cannot be read any more.
     """
     scored = reopen.open_run(model, run_path)
-    require_image_tokens(model, "project-away")
+    require_image_tokens(model)
     truth = read_truth(scored, n_objects)
     asked = _Asked(scored, edit, truth, Judge.of(truth.known))
     settings = asdict(edit) | {"known": truth.digest(), "objects": sorted(truth.objects)}

@@ -85,7 +85,7 @@ def measure_confidence(
         SourceError: masks that were added cannot be read any more.
     """
     scored = reopen.open_run(model, run_path)
-    require_image_tokens(model, "internal confidence")
+    require_image_tokens(model)
     truth = read_truth(scored, n_objects)
     tokens = object_tokens(model, truth.objects)
     reason = why_no_grid(scored)
