@@ -10,6 +10,7 @@ import streamlit as st
 from app import resources, state
 from app.text import plain
 from mmn.reading.language import is_english
+from mmn.statistics.interval_words import percent
 from mmn.studies.hallucination.queries import DOUBTED, HallucinationQueries
 
 HALLUCINATION: Final = (
@@ -54,7 +55,7 @@ def doubts(run_id: str, image_id: str) -> None:
             icon=":material/question_mark:",
             color="orange",
             help=f"Internal confidence {row['confidence']:.2g}, threshold {row['threshold']:.2g}: no more than in "
-            f"{DOUBTED:.0%} of the objects that captions of this run do not name (`mmn hallucination`).",
+            f"{percent(DOUBTED)} of the objects that captions of this run do not name (`mmn hallucination`).",
         )
 
 

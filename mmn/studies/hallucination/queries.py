@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from mmn.store.reader import Reader
@@ -145,4 +146,4 @@ class HallucinationQueries(Reader):
 
 def _names(found: Any) -> frozenset[str] | None:
     """A list of names as the database hands it out; None where there is none."""
-    return None if found is None or isinstance(found, float) else frozenset(map(str, found))
+    return frozenset(map(str, found)) if isinstance(found, list | np.ndarray) else None
