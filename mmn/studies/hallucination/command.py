@@ -113,7 +113,8 @@ def _print_result(result: dict[str, Any]) -> None:
     for one in result["edits"]:
         ends = bracket(one["low"], one["high"], ".1%")
         print(f"{one['quantity']}, {one['line']}: {percent(one['mean'], 1)}{ends}, {one['n']} pictures")
-    if note := few_note([*(one["n_images"] for one in result["detections"]), *(one["n"] for one in result["edits"])]):
+    n_images = [one["n_images"] for one in result["detections"] if not one["why_none"]]
+    if note := few_note([*n_images, *(one["n"] for one in result["edits"])]):
         print(note)
     if result["n_failed"]:
         print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")

@@ -10,7 +10,8 @@ the caption does not name and nothing says is there, and a random direction of t
 
 Their demo edits a decoder of 32 layers (InstructBLIP on Vicuna 7B) with α 1.5, v after the first layer and the
 picture's tokens after the third; the defaults are these places in proportion (`usual_layer`). A variant of theirs, the
-mean of token embeddings for v and the projected image tokens for h, is not here. Captions are greedy, theirs of 5 beams.
+mean of token embeddings for v and the projected image tokens for h, is not here. Captions are greedy, theirs of 5
+beams.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def told_detections(store: Store, run_id: str) -> list[dict[str, Any]]:
         try:
             rows = _compared(data, what, run_id)
         except UsageError as error:
-            found.append({"of": what, "why_none": str(error), "n_images": np.inf})
+            found.append({"of": what, "why_none": str(error)})
             continue
         for line, some in _scored(rows):
             found.append({"of": what, "score": line, "why_none": ""} | asdict(detection(some, SCORES[line])))
