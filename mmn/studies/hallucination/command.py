@@ -12,8 +12,7 @@ from mmn.cli.options import at_least
 from mmn.cli.running import add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
-
-LIMIT, N_OBJECTS, ALPHA = 50, 80, 1.5
+from mmn.studies.hallucination.usual import ALPHA, LIMIT, N_OBJECTS
 
 
 def add_parsers(commands: Any) -> None:

@@ -44,14 +44,13 @@ from mmn.scores.rows import Tables
 from mmn.studies.degradation.interventions import repeated
 from mmn.studies.hallucination.confidence import object_tokens
 from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, UNKNOWN, Judge
-from mmn.studies.hallucination.measure import N_OBJECTS
 from mmn.studies.hallucination.tables import DIRECTIONS
 from mmn.studies.hallucination.truth import Truth, read_truth
+from mmn.studies.hallucination.usual import ALPHA, DEMO_IMAGE, DEMO_LAYERS, DEMO_TEXT, N_OBJECTS
 from mmn.studies.tables import TABLES, failure_table
 
 PREFIX: Final = "project-away"
 STAGE: Final = "project-away"
-DEMO_LAYERS, DEMO_TEXT, DEMO_IMAGE, ALPHA = 32, 1, 3, 1.5  # of the demo: layers behind v and behind the edited tokens
 OBJECT, OTHER, RANDOM = DIRECTIONS
 TOGETHER: Final = " + "
 

@@ -37,6 +37,7 @@ from mmn.studies.hallucination.confidence import ENTERING, Confidence, confidenc
 from mmn.studies.hallucination.maps import map_fits
 from mmn.studies.hallucination.tables import READOUTS
 from mmn.studies.hallucination.truth import Truth, read_truth
+from mmn.studies.hallucination.usual import N_OBJECTS
 from mmn.studies.lens.stream import read_stream
 from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import Vocabulary, texts_of
@@ -44,7 +45,6 @@ from mmn.units.heat_maps import Mask, mask_of_size
 
 PREFIX: Final = "hallucination"
 STAGE: Final = "hallucination"
-N_OBJECTS: Final = 80  # as many as COCO's categories, which Jiang et al. ask for
 NEW: Final = ("confidence", "object_truth", "object_map", "grid")
 
 
