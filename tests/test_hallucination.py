@@ -367,6 +367,7 @@ def test_again_does_nothing_and_an_interrupted_call_goes_on(
     told: list[Progress] = []
     measure_confidence(tiny, run_path, n_objects=3, progress=told.append)
     assert told[0].done == 2
+    monkeypatch.setattr(edits, "PICTURES_OF_A_SHARD", 1)
     with interrupted_at_the_second(monkeypatch, edits, "_answer"):
         project_objects_away(tiny, run_path, edit, 2, 12)
     project_objects_away(tiny, run_path, edit, 2, 12)

@@ -53,6 +53,7 @@ PREFIX: Final = "project-away"
 STAGE: Final = "project-away"
 OBJECT, OTHER, RANDOM = DIRECTIONS
 TOGETHER: Final = " + "
+PICTURES_OF_A_SHARD: Final = 16
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def project_objects_away(
     n_objects: int = N_OBJECTS,
     progress: ProgressCallback = lambda _progress: None,
 ) -> None:
-    """Adds table `projected_away` as shards of the run, one for each picture; resumes.
+    """Adds table `projected_away` as shards of the run, one for each 16 pictures; resumes.
 
     Args:
         model: the one that the run was scored with.
@@ -146,11 +147,9 @@ def project_objects_away(
     settings = asdict(edit) | {"known": truth.digest(), "objects": sorted(truth.objects)}
 
     def answer(tables: Tables, tell: Callable[[], None]) -> Tables:
-        written = _answer(asked, tables)
-        tell()
-        return written
+        return _answer(asked, tables, tell)
 
-    reopen.for_each_part(scored, PREFIX, settings, answer, progress, STAGE, limit)
+    reopen.for_each_part(scored, PREFIX, settings, answer, progress, STAGE, limit, PICTURES_OF_A_SHARD)
 
 
 @torch.inference_mode()
@@ -166,8 +165,8 @@ def text_direction(model: Model, tokens: Sequence[int], layer: int) -> Float[Ten
     return seen[0][0, len(text.prefix) + len(text.token_ids) - 1].float()
 
 
-def _answer(asked: _Asked, tables: Tables) -> Tables:
-    """The shard of one picture; `failure` where it could not be opened again."""
+def _answer(asked: _Asked, tables: Tables, tell: Callable[[], None]) -> Tables:
+    """The shard of some pictures; `failure` where one could not be opened again."""
     examples = tuple(reopen.examples(tables))
     said = stored_concepts(tables, examples)
     rows: list[dict[str, Any]] = []
@@ -177,6 +176,7 @@ def _answer(asked: _Asked, tables: Tables) -> Tables:
         nouns = list(dict.fromkeys(one.lemma for one in concepts))
         compounds = {one.lemma for one in concepts if one.is_compound}
         rows += _of_picture(asked, example, nouns, compounds, failures)
+        tell()
     written = {"projected_away": pa.Table.from_pylist(rows, schema=TABLES["projected_away"])}
     return written | ({"failure": failure_table(failures)} if failures else {})
 

@@ -225,7 +225,10 @@ def _edited(store: Store, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
         parts.append(_means(alone[alone["state"] == state], "is_gone", quantity))
     parts.append(_means(alone, "stay", STAY))
     rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    return rows[["quantity", "line", "mean", "low", "high", "n"]]
+    rows["line"] = pd.Categorical(rows["line"], [BEFORE, *LINES.values()], ordered=True)
+    rows["quantity"] = pd.Categorical(rows["quantity"], QUANTITIES, ordered=True)
+    rows = rows.sort_values(["quantity", "line"], ignore_index=True)
+    return rows.astype({"line": str, "quantity": str})[["quantity", "line", "mean", "low", "high", "n"]]
 
 
 def _nouns_before(rows: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
