@@ -15,7 +15,7 @@ import pandas as pd
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import DASHES, FIRST, INK, MUTED, SECOND, SHAPES, THIRD
 from mmn.figures.wording import counted, of_run, require
-from mmn.statistics.interval_words import bracket, interval_note, with_words
+from mmn.statistics.interval_words import bracket, interval_note, percent, with_words
 from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, PRESENT
 from mmn.studies.hallucination.rows import ANOTHER, BEFORE, NORMED, OTHER, OWN, PROB, QUANTITIES, RANDOM, RAW
 
@@ -24,6 +24,7 @@ FIT_COLUMNS: Final = ("readout", "measure", "whose", "mean", "low", "high", "n")
 EDIT_COLUMNS: Final = ("quantity", "line", "mean", "low", "high", "n")
 N_BINS: Final = 30
 LEAST: Final = 1e-7  # a probability below is drawn there
+_BANDED: Final = (RAW, ANOTHER)  # four bands over each other would hide the lines
 _COLOURS: Final = {RAW: FIRST, NORMED: SECOND, PROB: THIRD, ANOTHER: MUTED}
 _SHOWN: Final = {PRESENT: "named, there", HALLUCINATED: "named, hallucinated", ABSENT: "neither named nor there"}
 _OF_READOUT: Final = {"raw": "no norm", "normed": "final norm"}
@@ -67,16 +68,17 @@ def precision_recall(
     dash = alt.StrokeDash(
         "score:N", scale=alt.Scale(domain=names, range=[list(one) for one in DASHES[: len(names)]]), legend=legend
     )
-    band = base.mark_area(opacity=0.12).encode(alt.Y("low:Q", **y), alt.Y2("high:Q"))
+    band = base.mark_area(opacity=0.12).transform_filter(alt.FieldOneOfPredicate("line", list(_BANDED)))
+    band = band.encode(alt.Y("low:Q", **y), alt.Y2("high:Q"))
     lines = base.mark_line(strokeWidth=1.3).encode(alt.Y("precision:Q", **y), dash, tooltip=tooltip)
-    share = n_there / (n_there + n_not)
+    share, banded = n_there / (n_there + n_not), data[data["line"].isin(_BANDED)]
     chance = alt.Chart(pd.DataFrame({"share": [share]})).mark_rule(color=INK, strokeDash=[1, 2])
     kind = "hallucinated" if PROB in said else "absent"
     title = alt.TitleParams(
         f"Is it there? Confidence in {what}",
         subtitle=[
             f"{of_run(run)}, n = {n_there:,} there, {n_not:,} {kind}, {counted(n_images, 'picture')}",
-            f"dotted: chance, {share:.1%}; {interval_note('bands', data['n'])}".replace("%", "\u00a0%"),
+            f"dotted: chance, {percent(share, 1)}; {interval_note('bands', banded['n'])}",
         ],
     )
     return alt.layer(band, chance.encode(alt.Y("share:Q", **y)), lines).properties(height=200, title=title)
