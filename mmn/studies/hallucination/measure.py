@@ -81,7 +81,7 @@ def measure_confidence(
         progress: told after each batch, and once of what this model cannot tell.
 
     Raises:
-        UsageError: another model, or one without image tokens in its prompt; an object that its vocabulary has not.
+        UsageError: another model, or one without image tokens in its prompt.
         SourceError: masks that were added cannot be read any more.
     """
     scored = reopen.open_run(model, run_path)
@@ -97,7 +97,10 @@ def measure_confidence(
     def answer(batch: str) -> Tables:
         return _answer(_Asked(scored, truth, tokens, not reason, revisions[batch]), batch)
 
-    reopen.for_each_batch(scored, PREFIX, key, answer, progress, STAGE, limit)
+    def asked(batch: str) -> object:
+        return key | {"revision": revisions[batch]}  # masks may become what they were before
+
+    reopen.for_each_batch(scored, PREFIX, asked, answer, progress, STAGE, limit)
 
 
 def _revision(scored: ScoredRun, batch: str, truth: Truth) -> int:
