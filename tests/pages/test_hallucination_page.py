@@ -10,7 +10,9 @@ RUN = "5e6f000000000000"
 
 
 def test_first_screen_is_full_and_a_map_is_chosen(whole_cache, open_app):
-    at = open_app("hallucination")
+    open_app("layers")
+    image = [resources.store().ask(HallucinationQueries).confidences(RUN)["image_id"].iloc[0]]
+    at = open_app("hallucination", image=image)
     assert not at.exception
     assert not at.error, [e.value for e in at.error]
     told = at.dataframe[0].value
@@ -18,7 +20,7 @@ def test_first_screen_is_full_and_a_map_is_chosen(whole_cache, open_app):
     assert len(at.get("vega_lite_chart")) == 5
     first = pictures_sent(at, "hallucination")["panels"][0]["measure"]
     other = told["object"][1] if first.endswith(told["object"][0]) else told["object"][0]
-    at = open_app("hallucination", object=[other], image=at.query_params["image"])
+    at = open_app("hallucination", object=[other], image=image)
     assert pictures_sent(at, "hallucination")["panels"][0]["measure"] == f"confidence in {other}"
 
 
