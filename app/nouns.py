@@ -7,9 +7,11 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import state
+from app import resources, state
 from app.text import plain
 from mmn.reading.language import is_english
+from mmn.statistics.interval_words import percent
+from mmn.studies.hallucination.queries import DOUBTED, HallucinationQueries
 
 HALLUCINATION: Final = (
     "Nouns that none of the picture's reference captions says. References leave much out: look before you conclude."
@@ -43,6 +45,18 @@ def pick(concepts: pd.DataFrame) -> dict[str, Any]:
     for remark in remarks(row):
         st.caption(remark)
     return row
+
+
+def doubts(run_id: str, image_id: str) -> None:
+    """A mark for each noun that the model's own image tokens are not sure of; nothing where that was not measured."""
+    for row in resources.store().ask(HallucinationQueries).doubts(run_id, image_id).to_dict("records"):
+        st.badge(
+            f"{plain(row['noun'])}: doubted",
+            icon=":material/question_mark:",
+            color="orange",
+            help=f"Internal confidence {row['confidence']:.2g}, threshold {row['threshold']:.2g}: no more than in "
+            f"{percent(DOUBTED)} of the objects that captions of this run do not name (`mmn hallucination`).",
+        )
 
 
 def label(row: dict[str, Any]) -> str:

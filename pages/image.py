@@ -52,6 +52,7 @@ def page() -> None:
                 looks.show(run, picture, "", pd.DataFrame(columns=["layer", "unit", "iou"]), None)
             return
         said = nouns.pick(concepts)
+        nouns.doubts(run["run_id"], picture["image_id"])
         ranked, unit, method = ranking(run, picture, said["noun"], asked)
     with left:
         looks.show(run, picture, said["noun"], ranked, unit)

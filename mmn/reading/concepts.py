@@ -136,7 +136,7 @@ def target_concept(
         UsageError: `word` is empty, or no token of it is left.
     """
     word = unicodedata.normalize("NFC", " ".join(word.split()))
-    added = _added_tokens(word, encode) if word else []
+    added = added_tokens(word, encode) if word else []
     if not added:
         raise UsageError(f"the target {word!r} has no token of its own in this model: choose another word")
     lemma = lemma_of(word.lower())
@@ -192,8 +192,12 @@ def _agreement(prefix: str, text: str) -> int:
     return n_shared + has_begun
 
 
-def _added_tokens(word: str, encode: Callable[[str], list[int]]) -> list[int]:
-    """The tokens of `word` after another word, without those of the space alone and of specials at the end."""
+def added_tokens(word: str, encode: Callable[[str], list[int]]) -> list[int]:
+    """The tokens of `word` after another word, without those of the space alone and of specials at the end.
+
+    Raises:
+        UsageError: the word merges with whatever stands before it.
+    """
     for carrier in _CARRIERS:
         before, spaced, after = encode(carrier), encode(f"{carrier} "), encode(f"{carrier} {word}")
         n_closing = _n_shared(reversed(before), reversed(after))

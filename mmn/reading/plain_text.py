@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
@@ -94,16 +94,23 @@ def _batches(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
 
 
 def _read(model: Model, texts: Sequence[Text]) -> Float[Tensor, "rows positions V"]:
-    """The logits of every position; rows are filled up behind, which nothing before it sees (attention is causal)."""
-    rows = [[*one.prefix, *one.token_ids] for one in texts]
-    width = max(map(len, rows))
-    filled = [row + [model.pad_token_id] * (width - len(row)) for row in rows]
-    embeddings = model.module.get_input_embeddings()(torch.tensor(filled, device=model.device))
-    output = model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings), **_silence(model, embeddings))
+    """The logits of every position."""
+    output = run_alone(model, texts)
     if getattr(output, "logits", None) is not None:  # Pix2Struct's decoder has the head in it
         return output.logits
     states = output[-1] if isinstance(output, tuple) else output.last_hidden_state  # ours hands out every layer's
     return model.anatomy.logits(model.anatomy.unembedding(states))
+
+
+def run_alone(model: Model, texts: Sequence[Text]) -> Any:
+    """What the text decoder hands out for some texts; rows are filled up behind, which nothing before it sees
+    (attention is causal).
+    """
+    rows = [[*one.prefix, *one.token_ids] for one in texts]
+    width = max(map(len, rows))
+    filled = [row + [model.pad_token_id] * (width - len(row)) for row in rows]
+    embeddings = model.module.get_input_embeddings()(torch.tensor(filled, device=model.device))
+    return model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings), **_silence(model, embeddings))
 
 
 def _mask(model: Model, embeddings: Float[Tensor, "rows positions d"]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ MODULES: Final[list[str]] = [
     "mmn.studies.modules.study",
     "mmn.studies.lens.study",
     "mmn.studies.image_tokens.study",
+    "mmn.studies.hallucination.study",
     "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",

@@ -69,6 +69,31 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "attention weights from a set of tokens to a target are 0 in a window of layers",
             "mmn.reading.hooks.image_tokens:block_attention",
             "Geva et al. 2023",
+    ),
+    "hallucination": (
+        Equation(
+            "internal confidence",
+            "c(o) = max over layers, image tokens and sub-tokens t of o of softmax(W_U h)[t]",
+            "mmn.studies.hallucination.confidence:confidences",
+            "Jiang et al. 2025, as their code reads it",
+        ),
+        Equation(
+            "ProjectAway",
+            "h − α · max(h·v, 0) / (v·v) · v at every image token",
+            "mmn.reading.hooks.residual:without",
+            "Jiang et al. 2025",
+        ),
+        Equation(
+            "CHAIR_i, CHAIR_s",
+            "hallucinated / named objects; captions with one / captions",
+            "mmn.studies.hallucination.rows:edited_rows",
+            "Rohrbach et al. 2018, without synonyms",
+        ),
+        Equation(
+            "AUROC",
+            "P(c of an object that is there > c of one that is not), ties half",
+            "mmn.statistics.detection:detection",
+            "textbook; intervals by picture: OURS",
         ),
     ),
     "annotate": (

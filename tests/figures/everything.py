@@ -34,6 +34,11 @@ INVENTED = (  # what the bundled run was not measured for
     "shift",
     "shift-concepts",
     "shift-layers",
+    "hallucination",
+    "hallucination-objects",
+    "hallucination-confidence",
+    "hallucination-maps",
+    "project-away",
 )
 
 

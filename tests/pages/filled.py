@@ -19,6 +19,7 @@ from tests.pages.filled_dictionaries import dictionary_tables
 from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
 from tests.pages.filled_image_tokens import image_token_tables
+from tests.pages.filled_hallucination import hallucination_tables
 from tests.pages.filled_lens import lens_tables
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
@@ -95,6 +96,7 @@ def fill_whole(
         write_shard(run_path, "dictionaries", dictionary_tables(rng, rows, N_LAYERS))
         write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "circuits-made-up", circuit_tables(rng, rows, N_LAYERS, D_MLP))
+        write_shard(run_path, "hallucination", hallucination_tables(rows, NOUNS, len(GRIDS.cells)))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))
     return run_id
 

@@ -30,6 +30,7 @@ from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layer
 from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
 from mmn.reading.hooks.streaming import each_layer
+from mmn.reading.hooks.residual import projected_away, read_after
 
 __all__ = [
     "ACT",
@@ -71,6 +72,8 @@ __all__ = [
     "require_relevance",
     "towards_mean",
     "read_embeddings",
+    "projected_away",
+    "read_after",
     "weight_not_finite",
     "zero_one_each",
 ]

@@ -1,0 +1,119 @@
+"""`mmn hallucination`: how sure a run's image tokens are of objects; and nouns projected out of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.options import at_least
+from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.errors import UsageError
+from mmn.runs.plan import Progress
+from mmn.studies.hallucination.usual import ALPHA, LIMIT, N_OBJECTS
+
+
+def add_parsers(commands: Any) -> None:
+    parser = commands.add_parser(
+        "hallucination", help="how sure image tokens are of the objects that captions name; ProjectAway"
+    )
+    add_run_options(parser)
+    parser.add_argument(
+        "--limit", type=at_least(1), default=LIMIT, metavar="N", help=f"pictures, in whole batches; default {LIMIT}"
+    )
+    parser.add_argument(
+        "--objects", type=at_least(1), default=N_OBJECTS, metavar="N", help=f"asked of each; default {N_OBJECTS}"
+    )
+    parser.add_argument("--project-away", action="store_true", help="then take each noun out of the picture's tokens")
+    parser.add_argument("--alpha", type=float, metavar="A", help=f"how much of it is taken; default {ALPHA:g}")
+    parser.add_argument("--text-layer", type=at_least(0), metavar="L", help="after which its direction is read")
+    parser.add_argument("--image-layer", type=at_least(0), metavar="L", help="after which the picture's tokens lose it")
+    add_common(parser, __name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    _require_together(options)
+    scored = open_scored_run(options)
+    started = time.monotonic()
+    edit = measure_stoppably(scored.load(), scored.path, options, scored.progress)
+    scored.progress(Progress("load"))
+    note = load_into_database(options.cache)
+    result: dict[str, Any] = {"run_id": scored.run.run_id, "database": note} | edit
+    if note == "loaded":
+        result |= summary(options.cache, scored.run.run_id)
+    result["seconds"] = round(time.monotonic() - started, 3)
+    if options.json:
+        print_json(result)
+    else:
+        _print_result(result)
+    return SOME_FAILED if result.get("n_failed") else DONE
+
+
+def _require_together(options: argparse.Namespace) -> None:
+    """Refuses settings of the edit without the edit: they would look as if they had been used."""
+    for name in ("alpha", "text_layer", "image_layer"):
+        if getattr(options, name) is not None and not options.project_away:
+            raise UsageError(f"--{name.replace('_', '-')} is of --project-away: give that, too")
+
+
+def measure_stoppably(model: Any, run_path: Path, options: argparse.Namespace, progress: Any) -> dict[str, Any]:
+    """Measures, ended by SIGINT or SIGTERM as scoring is; what was finished is kept. Returns the edit's settings."""
+    from dataclasses import asdict
+
+    from mmn.runs.engines.local import stoppable
+    from mmn.studies.hallucination.edits import Edit, project_objects_away
+    from mmn.studies.hallucination.measure import measure_confidence
+
+    alpha = ALPHA if options.alpha is None else options.alpha
+    edit = Edit.of(model, alpha, options.text_layer, options.image_layer) if options.project_away else None
+    with stoppable():
+        measure_confidence(model, run_path, options.limit, options.objects, progress)
+        if edit is not None:
+            project_objects_away(model, run_path, edit, options.limit, options.objects, progress)
+    return {} if edit is None else asdict(edit)
+
+
+def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
+    """What was found so far, by name."""
+    from mmn.store import Store
+    from mmn.studies.hallucination.rows import edited_rows, told_detections
+
+    with Store.open(cache_path) as store:
+        failed = store.table(run_id, "failure")
+        stages = ("hallucination", "project-away")
+        confidence, edited = store.table(run_id, "confidence"), edited_rows(store, run_id)
+        return {
+            "n_images": int(confidence["image_id"].nunique()),
+            "n_objects": int(confidence["object"].nunique()),
+            "n_failed": int(failed["stage"].isin(stages).sum()),
+            "detections": told_detections(store, run_id),
+            "edits": edited.to_dict("records"),
+        }
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    if result["database"] != "loaded":
+        print(f"{result['run_id']}: read; the database is {result['database']}, and its Hallucination page shows it")
+        return
+    from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
+
+    print(f"{result['run_id']}: {result['n_images']} pictures, {result['n_objects']} objects")
+    for one in result["detections"]:
+        if one["why_none"]:
+            print(f"{one['of']}: {one['why_none']}")
+            continue
+        ends = bracket(one["low"], one["high"], ".3f")
+        print(
+            f"{one['of']}, {one['score']}: AUROC {one['auroc']:.3f}{ends}, AP {one['average_precision']:.3f} "
+            f"(chance {one['chance']:.3f}), {one['n_positive']} there, {one['n_negative']} not"
+        )
+    for one in result["edits"]:
+        ends = bracket(one["low"], one["high"], ".1%")
+        print(f"{one['quantity']}, {one['line']}: {percent(one['mean'], 1)}{ends}, {one['n']} pictures")
+    n_images = [one["n_images"] for one in result["detections"] if not one["why_none"]]
+    if note := few_note([*n_images, *(one["n"] for one in result["edits"])]):
+        print(note)
+    if result["n_failed"]:
+        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")

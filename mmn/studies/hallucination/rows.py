@@ -1,0 +1,309 @@
+"""The rows of the figures: what confidence tells, where it lies, and what became of captions without an object.
+
+    hallucination, hallucination-objects   precision against recall of objects that are there, and AUROC (`detection`)
+    hallucination-confidence               the confidence in each object, by what is known of it (`judging`)
+    hallucination-maps                     IoU and average precision of maps, beside another object's map
+    project-away                           CHAIR_s and CHAIR_i (Rohrbach et al. 2018, arXiv 1809.02156), and who is gone
+
+CHAIR_s is the share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all objects named;
+here each lemma of a caption counts once, and objects of which nothing is known do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from mmn.errors import UsageError
+from mmn.figures.figure import Asked, Rows
+from mmn.statistics.detection import detection, precision_curve
+from mmn.statistics.intervals import interval_table, ratio_intervals
+from mmn.store import Store
+from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, MISSED, PRESENT, UNKNOWN, Judge
+from mmn.studies.hallucination.queries import DOUBTED, HallucinationQueries
+
+RAW, NORMED, PROB, ANOTHER = "no norm", "final norm", "noun's own probability", "another picture's"
+NAMED, ALL = "named objects", "all objects asked for"
+SCORES: Final = {RAW: "raw", NORMED: "normed", PROB: "prob", ANOTHER: "another"}
+BEFORE, OWN, OTHER, RANDOM = "before", "own direction", "another object's", "random"
+LINES: Final = {"object": OWN, "other": OTHER, "random": RANDOM}
+CHAIR_S, CHAIR_I = "CHAIR_s, hallucinated out", "CHAIR_i, hallucinated out"
+CHAIR_TRUE = "CHAIR_i, a true object out"
+GONE: Final = {HALLUCINATED: "hallucinated object gone", PRESENT: "true object gone", UNKNOWN: "unjudged noun gone"}
+STAY = "other nouns stay"
+QUANTITIES: Final = (CHAIR_S, CHAIR_I, CHAIR_TRUE, *GONE.values(), STAY)
+SETTINGS: Final = ("alpha", "text_layer", "image_layer")
+
+
+def of_named(store: Store, asked: Asked) -> Rows:
+    """Objects that the captions name: those that are there against hallucinated ones.
+
+    Raises:
+        UsageError: nothing was measured, or nothing is hallucinated, or nothing is known to be there.
+    """
+    return _curves(store, asked, NAMED)
+
+
+def of_vocabulary(store: Store, asked: Asked) -> Rows:
+    """All objects that pictures were asked for: those that are there against absent ones (raises likewise)."""
+    return _curves(store, asked, ALL)
+
+
+def confidences(store: Store, asked: Asked) -> Rows:
+    """The confidence (no norm) in each object of each picture, and what is known of it.
+
+    Raises:
+        UsageError: nothing was measured.
+    """
+    data = judged(store, asked.run_id)
+    unnamed = data.loc[~data["is_said"], "raw"]
+    threshold = float(unnamed.quantile(DOUBTED)) if len(unnamed) else float("nan")
+    kept = data[["image_id", "object", "state", "raw"]].rename(columns={"raw": "confidence"})
+    return Rows(kept, asked.run, {"threshold": threshold})
+
+
+def maps(store: Store, asked: Asked) -> Rows:
+    """How well maps outline their object, and another object of the picture; of pictures with two outlined objects.
+
+    Raises:
+        UsageError: no map was compared with an outline.
+    """
+    fits = store.ask(HallucinationQueries).fits(asked.run_id)
+    fits = fits[fits["iou_other"].notna()]
+    if fits.empty:
+        raise UsageError(
+            f"no map of {asked.run_id} was compared with outlines of two objects of a picture; mmn hallucination "
+            f"{asked.run_id} does that where masks are known and image tokens have a place"
+        )
+    parts = [
+        interval_table(fits, ["readout"], column).assign(measure=measure, whose=whose)
+        for measure, columns in _FITS.items()
+        for whose, column in columns.items()
+    ]
+    return Rows(pd.concat(parts, ignore_index=True), asked.run)
+
+
+_FITS: Final[Mapping[str, Mapping[str, str]]] = {
+    "IoU above the map's mean": {"its own map": "iou", "another object's map": "iou_other"},
+    "average precision of pixels": {
+        "its own map": "precision",
+        "another object's map": "precision_other",
+        "chance": "precision_chance",
+    },
+}
+
+
+def project_away(store: Store, asked: Asked) -> Rows:
+    """What became of captions when objects were projected out; of the setting that most pictures have.
+
+    Raises:
+        UsageError: nothing was projected out.
+    """
+    found = chosen_edits(store, asked.run_id)
+    if found.empty:
+        raise UsageError(
+            f"no object was projected out of {asked.run_id}; mmn hallucination {asked.run_id} --project-away does that"
+        )
+    setting = {name: found[name].iloc[0].item() for name in SETTINGS}
+    return Rows(_edited(store, asked.run_id, found), asked.run, setting)
+
+
+def judged(store: Store, run_id: str) -> pd.DataFrame:
+    """Returns image_id, object, is_said, prob, state, and confidence by readout (`raw`, `normed`); as `another` that of
+    the next picture in the same object.
+
+    Raises:
+        UsageError: nothing was measured.
+    """
+    ask = store.ask(HallucinationQueries)
+    rows, judge = ask.confidences(run_id), ask.judge(run_id)
+    if rows.empty:
+        raise UsageError(f"how sure image tokens of {run_id} are was not read; mmn hallucination {run_id} does that")
+    told = rows.drop_duplicates(["image_id", "object"])[["image_id", "object", "is_said", "is_compound", "prob"]]
+    by_readout = rows.pivot_table(index=["image_id", "object"], columns="readout", values="confidence").reset_index()
+    data = told.merge(by_readout, on=["image_id", "object"])
+    data["state"] = [
+        judge.state(row.image_id, row.object, is_said=row.is_said, is_compound=row.is_compound)
+        for row in data.itertuples()
+    ]
+    return data.merge(_of_next(data), on=["image_id", "object"], how="left")
+
+
+def told_detections(store: Store, run_id: str) -> list[dict[str, Any]]:
+    """AUROC and average precision by set of objects and score, for the command; or why there are none."""
+    data = judged(store, run_id)
+    found: list[dict[str, Any]] = []
+    for what in (NAMED, ALL):
+        try:
+            rows = _compared(data, what, run_id)
+        except UsageError as error:
+            found.append({"of": what, "why_none": str(error)})
+            continue
+        for line, some in _scored(rows):
+            found.append({"of": what, "score": line, "why_none": ""} | asdict(detection(some, SCORES[line])))
+    return found
+
+
+def chosen_edits(store: Store, run_id: str) -> pd.DataFrame:
+    """The edits of one setting: the one that most pictures have, of several the first by α and layers."""
+    rows = store.ask(HallucinationQueries).edits(run_id)
+    if rows.empty:
+        return rows
+    n_images = rows.groupby(list(SETTINGS))["image_id"].nunique()
+    chosen = n_images.idxmax()
+    return rows[(rows[list(SETTINGS)] == list(chosen)).all(axis=1)]
+
+
+def edited_rows(store: Store, run_id: str) -> pd.DataFrame:
+    """Returns quantity, line, mean, low, high, n of the chosen setting; empty where nothing was projected out."""
+    found = chosen_edits(store, run_id)
+    if found.empty:
+        return pd.DataFrame(columns=["quantity", "line", "mean", "low", "high", "n"])
+    return _edited(store, run_id, found)
+
+
+def _of_next(data: pd.DataFrame) -> pd.DataFrame:
+    """`another`: of each object the confidence of the next picture, by image_id and round; the last has the first's."""
+    wide = data.pivot_table(index="image_id", columns="object", values="raw")
+    shifted = pd.DataFrame(np.roll(wide.to_numpy(), -1, axis=0), index=wide.index, columns=wide.columns)
+    if len(wide) < 2:
+        shifted[:] = np.nan
+    return shifted.stack().rename("another").reset_index()
+
+
+def _curves(store: Store, asked: Asked, what: str) -> Rows:
+    rows = _compared(judged(store, asked.run_id), what, asked.run_id)
+    parts = []
+    for line, some in _scored(rows):
+        found = detection(some, SCORES[line])
+        curve = precision_curve(some, SCORES[line])
+        parts.append(curve.assign(line=line, auroc=found.auroc, auroc_low=found.low, auroc_high=found.high))
+    counts = {"n_there": int(rows["is_positive"].sum()), "n_not": int((~rows["is_positive"]).sum())}
+    words = {"what": what, "n_images": int(rows["image_id"].nunique()), **counts}
+    return Rows(pd.concat(parts, ignore_index=True), asked.run, words)
+
+
+def _compared(data: pd.DataFrame, what: str, run_id: str) -> pd.DataFrame:
+    """The objects of a set of which it is known whether they are there, as `is_positive`."""
+    states = (PRESENT, HALLUCINATED) if what == NAMED else (PRESENT, MISSED, HALLUCINATED, ABSENT)
+    rows = data[data["state"].isin(states)]
+    rows = rows.assign(is_positive=rows["state"].isin((PRESENT, MISSED)))
+    n_there, n_not = int(rows["is_positive"].sum()), int((~rows["is_positive"]).sum())
+    if not n_there + n_not:
+        raise UsageError(
+            f"neither masks nor references tell what the pictures of {run_id} show: add some (mmn annotate)"
+        )
+    if not n_there or not n_not:
+        kind = (
+            f"none of the {n_there:,} {what} is hallucinated" if n_there else f"none of the {n_not:,} {what} is there"
+        )
+        raise UsageError(f"{kind}, as far as masks and references of {run_id} tell: nothing to tell apart")
+    return rows
+
+
+def _scored(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each score of which both kinds of rows have values, and those rows."""
+    for line, column in SCORES.items():
+        some = rows[rows[column].notna()]
+        is_of_all = line != PROB or len(some) == len(rows)  # only what is named has a probability
+        if is_of_all and some["is_positive"].nunique() == 2:
+            yield line, some
+
+
+def _edited(store: Store, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
+    """`edited_rows` of some edits."""
+    ask = store.ask(HallucinationQueries)
+    judge, before = ask.judge(run_id), _nouns_before(ask.nouns_before(run_id))
+    told = pd.DataFrame([_told(row, judge, *before[row["image_id"]]) for row in found.to_dict("records")])
+    alone = told[~told["is_together"]]
+    parts = [*_chair(told), *_true_removed(alone)]
+    for state, quantity in GONE.items():
+        parts.append(_means(alone[alone["state"] == state], "is_gone", quantity))
+    parts.append(_means(alone, "stay", STAY))
+    rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    rows["line"] = pd.Categorical(rows["line"], [BEFORE, *LINES.values()], ordered=True)
+    rows["quantity"] = pd.Categorical(rows["quantity"], QUANTITIES, ordered=True)
+    rows = rows.sort_values(["quantity", "line"], ignore_index=True)
+    return rows.astype({"line": str, "quantity": str})[["quantity", "line", "mean", "low", "high", "n"]]
+
+
+def _nouns_before(rows: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
+    """The nouns and compounds of each caption as it was scored."""
+    named = zip(rows["image_id"], rows["nouns"], rows["compounds"], strict=True)
+    return {image_id: (list(nouns), list(compounds)) for image_id, nouns, compounds in named}
+
+
+def _told(row: Mapping[str, Any], judge: Judge, nouns: list[str], compounds: list[str]) -> dict[str, Any]:
+    """What one edit did to its caption; `is_all` where it took all that was hallucinated out."""
+    removed, image_id = row["removed"].split(" + "), str(row["image_id"])
+    states = judge.states(image_id, nouns, compounds)
+    hallucinated = {name for name, state in states.items() if state == HALLUCINATED}
+    after = set(row["nouns"])
+    others = [name for name in nouns if name not in removed]
+    judged_after = judge.states(image_id, row["nouns"], list(row["compounds"]))
+    return {
+        "image_id": image_id,
+        "line": LINES[row["direction"]],
+        "is_together": len(removed) > 1,
+        "is_all": bool(hallucinated) and set(removed) == hallucinated,
+        "state": states[removed[0]],
+        "is_gone": float(not after & set(removed)),
+        "stay": np.mean([name in after for name in others]) if others else np.nan,
+        **_counts(judged_after),
+        **{f"{name}_before": value for name, value in _counts(states).items()},
+    }
+
+
+def _counts(states: Mapping[str, str]) -> dict[str, int]:
+    """Hallucinated objects of a caption, and all of which it is known."""
+    said = list(states.values())
+    return {"n_wrong": said.count(HALLUCINATED), "n_known": said.count(HALLUCINATED) + said.count(PRESENT)}
+
+
+def _chair(told: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """CHAIR_s and CHAIR_i of all pictures, before, and after what is hallucinated was taken out of those with any."""
+    first = told.drop_duplicates("image_id").set_index("image_id")
+    base = pd.DataFrame({"wrong": first["n_wrong_before"], "known": first["n_known_before"]})
+    if not base["wrong"].any():
+        return
+    tables = {BEFORE: base}
+    for line in LINES.values():
+        edited = told[told["is_all"] & (told["line"] == line)].set_index("image_id")[["n_wrong", "n_known"]]
+        if len(edited):
+            after = edited.rename(columns={"n_wrong": "wrong", "n_known": "known"})
+            tables[line] = after.combine_first(base).loc[base.index]
+    for line, table in tables.items():
+        some = table.reset_index().assign(line=line, is_wrong=(table["wrong"] > 0).to_numpy(float))
+        yield interval_table(some, ["line"], "is_wrong").assign(quantity=CHAIR_S)
+        yield _ratio(table, line, CHAIR_I)
+
+
+def _true_removed(alone: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """CHAIR_i of captions that a true object was taken out of, and of the same ones before."""
+    some = alone[alone["state"] == PRESENT]
+    for line in LINES.values():
+        of_line = some[some["line"] == line]
+        sums = of_line.groupby("image_id")[["n_wrong", "n_known", "n_wrong_before", "n_known_before"]].sum()
+        if line == OWN and len(sums):
+            named = sums[["n_wrong_before", "n_known_before"]].set_axis(["wrong", "known"], axis=1)
+            yield _ratio(named, BEFORE, CHAIR_TRUE)
+        if len(sums):
+            yield _ratio(sums[["n_wrong", "n_known"]].set_axis(["wrong", "known"], axis=1), line, CHAIR_TRUE)
+
+
+def _ratio(table: pd.DataFrame, line: str, quantity: str) -> pd.DataFrame:
+    """The ratio of two sums over pictures, which weigh by what they name."""
+    mean, low, high = ratio_intervals(table[["wrong"]].to_numpy(float), table[["known"]].to_numpy(float))
+    n = int((table["known"] > 0).sum())
+    return pd.DataFrame({"line": line, "mean": mean, "low": low, "high": high, "n": n, "quantity": quantity})
+
+
+def _means(rows: pd.DataFrame, value: str, quantity: str) -> pd.DataFrame:
+    """Means within a picture, then over pictures, by line; empty without rows."""
+    if rows.empty or rows[value].isna().all():
+        return pd.DataFrame()
+    return interval_table(rows, ["line"], value).assign(quantity=quantity)

@@ -1,0 +1,137 @@
+"""Does the model itself believe in the objects that it names, and what is left when one is projected out?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import charts, filter_bar, links, picture_strip, pictures, resources, state, study_page
+from app.picture import mount
+from app.picture.panels import Panel, Places
+from app.text import plain
+from mmn.errors import ImageError
+from mmn.store.pictures import PictureQueries
+from mmn.studies.hallucination.judging import Judge
+from mmn.studies.hallucination.queries import HallucinationQueries
+from mmn.units.heat_maps import OPACITY, overlay
+from mmn.view import View
+
+INTRODUCTION = (
+    "**Internal confidence** of an object: the highest probability that any image token gives it after any layer "
+    "(Jiang et al., arXiv 2410.02762). Objects that are there should have more of it than hallucinated ones. What is "
+    "there is what masks and references say, and these leave much out."
+)
+EDITED = (
+    "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "
+    "controls are the direction of an object that is not there, and a random one of the same length."
+)
+MOST_ABSENT = 10
+
+
+def page() -> None:
+    run = study_page.chosen_run()
+    st.markdown(INTRODUCTION)
+    filter_bar.none()
+    job = study_page.measurement("hallucination")
+    if not study_page.is_measured(run, job):
+        return
+    ask = resources.store().ask(HallucinationQueries)
+    read, judge = ask.confidences(run["run_id"]), ask.judge(run["run_id"])
+    found = resources.store().ask(PictureQueries).pictures(run["run_id"])
+    found = found[found["image_id"].isin(read["image_id"])]
+    picture = picture_strip.chosen_picture(run, found)
+    picture_strip.show(run, found, picture)
+    if picture is not None:
+        one_picture(run, picture, read[read["image_id"] == picture["image_id"]], judge)
+    st.subheader("Over all pictures that were read")
+    view = View(run["run_id"])
+    for name in ("hallucination", "hallucination-objects", "hallucination-confidence", "hallucination-maps"):
+        study_page.guarded(lambda name=name: charts.show(name, view))
+    edits(run, view)
+    study_page.measure_again(run, job)
+
+
+def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame, judge: Judge) -> None:
+    """The picture under the map of one object, and how sure the model is of each."""
+    told = objects_of(read, judge)
+    if told.empty:
+        st.info("This picture was not read, or asked for no object.", icon=":material/search_off:")
+        return
+    row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
+    left, right = row.container(width=420), row.container(width="stretch")
+    with right:
+        st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
+        links.image_link(run, picture["image_id"])
+        st.dataframe(
+            told,
+            hide_index=True,
+            column_config={
+                "object": "Object",
+                "state": st.column_config.TextColumn("By masks and references"),
+                "raw": st.column_config.NumberColumn("Confidence", format="%.2e", help="No norm, as in the paper"),
+                "normed": st.column_config.NumberColumn(
+                    "Final norm", format="%.2e", help="Behind the final norm (OURS)"
+                ),
+                "layer": st.column_config.NumberColumn("After layer", help="Empty: before the first. Of Confidence"),
+            },
+        )
+    with left:
+        object_map(run, picture, list(told["object"]))
+
+
+def objects_of(read: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+    """The objects of a picture: those that are named, and the surest of the others."""
+    wide = read.pivot_table(index="object", columns="readout", values="confidence").reset_index()
+    of_raw = read.loc[read["readout"] == "raw", ["image_id", "object", "is_said", "is_compound", "layer"]]
+    data = wide.merge(of_raw, on="object").sort_values(["is_said", "raw"], ascending=[False, False])
+    data = data[data["is_said"] | ((~data["is_said"]).cumsum() <= MOST_ABSENT)]
+    data["state"] = [
+        judge.state(one.image_id, one.object, is_said=one.is_said, is_compound=one.is_compound)
+        for one in data.itertuples()
+    ]
+    return data[["object", "state", "raw", "normed", "layer"]]
+
+
+def object_map(run: dict[str, Any], picture: dict[str, Any], objects: list[str]) -> None:
+    """The picture under the confidence of its image tokens in one object; why not, where that was not kept."""
+    ask = resources.store().ask(HallucinationQueries)
+    kept = [name for name in objects if ask.object_map(run["run_id"], picture["image_id"], name, "raw")]
+    grids = resources.store().ask(PictureQueries).grid(run["run_id"], picture["image_id"])
+    try:
+        image = pictures.displayed(picture["source"], picture["image_id"])
+    except ImageError as error:
+        st.info(f"The picture cannot be shown: {plain(error)}", icon=":material/broken_image:")
+        return
+    if not kept or grids is None:
+        mount.show([Panel(image, picture["text"] or "the picture")], "hallucination")
+        st.caption("No map: this model's image tokens have no place in the picture, or no object was named.")
+        return
+    labels = {plain(name): name for name in kept}
+    if st.session_state.get("object") not in (None, *labels):  # of another picture
+        del st.session_state["object"]
+    state.tidy_address({"object": lambda text: next((one for one in labels if text in (one, labels[one])), None)})
+    chosen = st.pills(
+        "Map of", list(labels), default=next(iter(labels)), required=True, key="object", bind="query-params"
+    )
+    values = ask.object_map(run["run_id"], picture["image_id"], labels[chosen], "raw")
+    look = pictures.look_at(image, grids, (picture["width"], picture["height"]), [values])
+    places = Places(grids, (picture["width"], picture["height"]))
+    measure = f"confidence in {chosen}"
+    panel = Panel(overlay(image, look.heat, OPACITY), f"Where {chosen} is", "", places, measure, tuple(values))
+    mount.show([panel], "hallucination")
+    pictures.legend(float(np.nanmin(look.heat)), float(np.nanmax(look.heat)), measure)
+
+
+def edits(run: dict[str, Any], view: View) -> None:
+    """Captions after nouns were projected out, or the job that makes them."""
+    st.subheader("ProjectAway")
+    st.markdown(EDITED)
+    job = study_page.measurement("hallucination", "project-away")
+    if study_page.is_measured(run, job):
+        study_page.guarded(lambda: charts.show("project-away", view))
+
+
+page()
