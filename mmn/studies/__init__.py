@@ -18,6 +18,7 @@ from typing import Final
 MODULES: Final[list[str]] = [
     "mmn.studies.scoring.study",
     "mmn.studies.lens.study",
+    "mmn.studies.patchscopes.study",
     "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",

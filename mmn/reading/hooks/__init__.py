@@ -23,6 +23,7 @@ from mmn.reading.hooks.capture import (
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.residual import capture_residual, write_residual
 
 __all__ = [
     "ACT",
@@ -43,8 +44,10 @@ __all__ = [
     "add_to_columns",
     "capture",
     "capture_graph",
+    "capture_residual",
     "capture_units",
     "first_not_finite",
     "permuted",
     "weight_not_finite",
+    "write_residual",
 ]
