@@ -43,6 +43,22 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         ),
         Equation("D", "max_x |F(x) − G(x)|", "mmn.statistics.kolmogorov_smirnov:kolmogorov_smirnov", "P1, Table 2"),
     ),
+    "patchscopes": (
+        Equation(
+            "patchscope",
+            "h[source, i, l] over [prompt, last, l*], then the next token",
+            "mmn.studies.patchscopes.prompt:read_in",
+            "arXiv 2401.06102 and its code; of image tokens: OURS",
+        ),
+        Equation("surprisal", "−log p(t), nats", "mmn.studies.patchscopes.measure:read_in_prompt", "arXiv 2401.06102"),
+        Equation(
+            "neighbours",
+            "highest cos(h of an image token, h of a word in a sentence), layer by layer",
+            "mmn.studies.patchscopes.bank:nearest",
+            "LatentLens, from its README",
+        ),
+        Equation("by chance", "m / n; 1 − Π (n − m − i) / (n − i)", "mmn.studies.patchscopes.bank:chances", "OURS"),
+    ),
     "annotate": (
         Equation("ten tokens", "the highest of W_U · W_out[:, i]", "mmn.units.decoding:decode_units", "P1, P2"),
         Equation(

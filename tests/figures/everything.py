@@ -16,7 +16,10 @@ from mmn.studies.registry import FIGURES
 from mmn.view import View
 from tests.pages.filled import fill_whole
 
-INVENTED = ("perturbation", "scaling", "edit")  # what the bundled run was not measured for
+INVENTED = (
+    *("perturbation", "scaling", "edit"),  # what the bundled run was not measured for
+    *("patchscopes", "patchscopes-surprisal", "patchscopes-image", "neighbours"),
+)
 
 
 @contextmanager

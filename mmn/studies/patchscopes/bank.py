@@ -5,8 +5,8 @@
     image token after layer l ─► highest cosines among them ─► the words that they are of, and their sentences
 
 LatentLens (its README, and notes at second hand): states in context, not rows of the vocabulary. Its bank is 117,000
-sentences, ours a few hundred (`N_TEXTS`), since a run brings its own. OURS: a word is one entry, not each of its tokens;
-a text of the same picture does not count; chance is the share of the bank that would match.
+sentences, ours a few hundred (`N_TEXTS`), since a run brings its own. OURS: a word is one entry, not each of its
+tokens; a text of the same picture does not count; chance is the share of the bank that would match.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def nouns_of(said: Said) -> frozenset[str]:
 
 
 def chances(bank: Bank, may_be: Bool[np.ndarray, " entries"], nouns: frozenset[str]) -> tuple[float, float]:
-    """How probable it is that an entry drawn of those that may be is a word of `nouns`, and one of `N_NEAREST` drawn."""
+    """How probable it is that an entry, drawn of those that may be, is of `nouns`, and that one of `N_NEAREST` is."""
     is_noun = np.isin(bank.lemmas, sorted(nouns)) & may_be
     n, n_noun = int(may_be.sum()), int(is_noun.sum())
     missed = np.prod([max(n - n_noun - i, 0) / (n - i) for i in range(N_NEAREST)])

@@ -14,10 +14,10 @@ from mmn.cli.options import at_least, entries
 from mmn.cli.running import add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
+from mmn.studies.patchscopes.tables import IDENTITY
 from mmn.studies.registry import FIGURES
 from mmn.view import View
 
-IDENTITY: Final = "cat->cat; 1135->1135; hello->hello; ?"  # `prompt.IDENTITY`, which torch would come along with
 HEADS: Final = {  # what is printed of each figure, and how its numbers are written
     "patchscopes": ("nouns that their state says", ".1%"),
     "patchscopes-surprisal": ("surprisal of the noun, nats", ".2f"),

@@ -22,9 +22,9 @@ from mmn.models.model import Model
 from mmn.reading.hooks import write_residual
 from mmn.reading.plain_text import Text, text_states
 from mmn.studies.lens.projection import Projected, project_to_words
+from mmn.studies.patchscopes.tables import IDENTITY
 from mmn.units.decoding import Vocabulary
 
-IDENTITY: Final = "cat->cat; 1135->1135; hello->hello; ?"
 MOST_TOKENS: Final = 200  # of a prompt: every state is read behind all of them
 SAME: Final = "same"
 ROWS_AT_ONCE: Final = 64

@@ -10,8 +10,10 @@ from mmn.store.reader import Reader
 
 _SETTINGS: Final = """
     SELECT setting FROM patchscope WHERE run_id = $run_id AND reading = 'patch'
-    GROUP BY setting ORDER BY setting <> 'identity, same layer', setting
+    GROUP BY setting ORDER BY setting <> 'identity, same layer', NOT ends_with(setting, ', same layer'), setting
 """
+
+_PICTURES: Final = "SELECT DISTINCT image_id FROM patchscope_word WHERE run_id = $run_id"
 
 _NOUNS: Final = """
     SELECT image_id, layer::INTEGER AS layer, reading, avg(is_top::INTEGER) AS is_top, avg(surprisal) AS surprisal
@@ -63,6 +65,10 @@ class PatchscopeQueries(Reader):
     def settings(self, run_id: str) -> list[str]:
         """Returns the prompts and layers that states were written into, the usual one first."""
         return list(self._asked(_SETTINGS, run_id)["setting"])
+
+    def pictures(self, run_id: str) -> list[str]:
+        """Returns the ids of the pictures whose states were read."""
+        return list(self._asked(_PICTURES, run_id)["image_id"])
 
     def noun_readings(self, run_id: str, setting: str, lemmas: tuple[str, ...] = ()) -> pd.DataFrame:
         """Returns of each picture's nouns, by layer and reading, the share that is said, and the mean surprisal.

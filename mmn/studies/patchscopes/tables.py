@@ -8,6 +8,7 @@ from mmn.studies.table import Table
 
 NOUN, IMAGE = "noun", "image"  # where a state is from
 PATCH, LENS, OTHER, RANDOM = "patch", "lens", "other", "random"  # how it is read, and the two controls
+IDENTITY: Final = "cat->cat; 1135->1135; hello->hello; ?"  # the usual prompt: a state goes over its last token
 READINGS: Final = (PATCH, LENS, OTHER, RANDOM)
 
 TABLES: Final = (
