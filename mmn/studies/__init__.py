@@ -19,6 +19,7 @@ MODULES: Final[list[str]] = [
     "mmn.studies.scoring.study",
     "mmn.studies.lens.study",
     "mmn.studies.patchscopes.study",
+    "mmn.studies.projector.study",
     "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",

@@ -22,6 +22,7 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
+from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
 from mmn.reading.hooks.residual import capture_residual, write_residual
 
@@ -39,11 +40,14 @@ __all__ = [
     "AddedColumns",
     "Captured",
     "CapturedUnits",
+    "Entering",
     "Graph",
     "ablate",
     "add_to_columns",
     "capture",
+    "capture_entering",
     "capture_graph",
+    "capture_mean_activity",
     "capture_residual",
     "capture_units",
     "first_not_finite",
