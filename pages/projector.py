@@ -14,9 +14,9 @@ INTRODUCTION = (
     "2024, second-hand)? **Units**: which are among the most active at both?"
 )
 OF_LABELS = (
-    "Labels: folders, where every folder has pictures enough, and nouns that are there in the references, or, where not "
-    "every picture has some, in the model's own caption. With its number of classes; trained on four fifths of the "
-    "pictures, judged on the others. Shuffled labels show what such a probe reaches knowing nothing."
+    "Labels: folders, where every folder has pictures enough, and nouns that are there in the references, or, where "
+    "not every picture has some, in the model's own caption; with the number of classes. A probe is trained on four "
+    "fifths of the pictures and judged on the others. Shuffled labels show what one reaches that knows nothing."
 )
 OF_UNITS = (
     "IMA compares weights that pruning keeps for each modality; here it is the units of highest mean |a| at either "

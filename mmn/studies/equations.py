@@ -59,6 +59,33 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         ),
         Equation("by chance", "m / n; 1 − Π (n − m − i) / (n − i)", "mmn.studies.patchscopes.bank:chances", "OURS"),
     ),
+    "projector": (
+        Equation(
+            "probe",
+            "w = (XᵀX + λI)⁻¹ Xᵀ y of the mean image token, five folds by picture",
+            "mmn.studies.projector.probe:predictions",
+            "Verma et al. 2024; ridge: OURS",
+        ),
+        Equation(
+            "macro F1",
+            "mean over classes of 2 TP / (2 TP + FP + FN)",
+            "mmn.studies.projector.probe:f1_parts",
+            "Verma et al. 2024",
+        ),
+        Equation(
+            "cosines",
+            "cos(mean image state, mean caption state), layer by layer",
+            "mmn.studies.projector.measure:modality_rows",
+            "Shukor & Cord 2024, second-hand",
+        ),
+        Equation("units of both", "|A ∩ B| / |A ∪ B|", "mmn.studies.projector.measure:unit_rows", "OURS"),
+        Equation(
+            "by chance",
+            "Σ_j C(k, j) C(m − k, k − j) / C(m, k) · j / (2k − j)",
+            "mmn.studies.projector.measure:expected_iou",
+            "OURS",
+        ),
+    ),
     "annotate": (
         Equation("ten tokens", "the highest of W_U · W_out[:, i]", "mmn.units.decoding:decode_units", "P1, P2"),
         Equation(

@@ -19,6 +19,7 @@ from tests.pages.filled import fill_whole
 INVENTED = (
     *("perturbation", "scaling", "edit"),  # what the bundled run was not measured for
     *("patchscopes", "patchscopes-surprisal", "patchscopes-image", "neighbours"),
+    *("projector", "modalities", "modality-units"),
 )
 
 

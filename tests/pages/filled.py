@@ -17,6 +17,7 @@ from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
 from tests.pages.filled_lens import lens_tables
 from tests.pages.filled_patchscopes import patchscope_tables
+from tests.pages.filled_projector import projector_tables
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
 METHODS = ("contribution", "activation", "random")
@@ -89,6 +90,7 @@ def fill_whole(
         write_shard(run_path, "effects", effect_tables(rows, methods, D_MLP))
         write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "patchscopes", patchscope_tables(rng, rows, N_LAYERS))
+        write_shard(run_path, "projector", projector_tables(rng, rows, N_LAYERS, D_MLP))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))
     return run_id
 

@@ -78,7 +78,8 @@ def _print_result(result: dict[str, Any]) -> None:
         print("no folder and no noun has pictures enough with it and without it for a probe")
     for name, head in (("modalities", "cosine"), ("modality-units", "units of both modalities, IoU")):
         for layer, rows in groupby(sorted(result[name], key=itemgetter("layer")), itemgetter("layer")):
-            print(f"{head}, layer {layer}: {'; '.join(f'{row["line"]} {row["mean"]:.2f}' for row in rows)}")
+            told = "; ".join(f"{row['line']} {row['mean']:.2f}" for row in rows)
+            print(f"{head}, layer {layer}: {told}")
     if note := few_note(row["n"] for row in [*result["probe"], *result["modalities"]]):
         print(note)
     if result["n_failed"]:
