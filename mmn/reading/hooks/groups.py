@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from mmn.reading.hooks.capture import first_given
 PROJECTOR: Final = re.compile(
     r"projector|projection|connector|merger|aligner|abstractor", re.IGNORECASE
 )  # in the last part of a module's name
-NEAR: Final = 1e-2  # of the largest: what a projector made and what enters the decoder, in half precision
+PARALLEL: Final = 1 - 1e-3  # cosine of what a projector made and what enters the decoder, in half precision
 
 
 @dataclass
@@ -28,18 +29,25 @@ class Entering:
     made: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def before(self, is_image: Bool[Tensor, " positions"]) -> Float[Tensor, "n d_before"] | None:
-        """What the projector was given: the input of the outermost module whose output enters as the image tokens.
+        """What the projector was given: the input of the outermost module that makes most of the image tokens.
 
-        None where no module's output does as it is (tiles put together, something added behind it).
+        None where no module does, as they enter the decoder (something is added or mixed behind it).
         """
         assert self.embeddings is not None
         tokens = self.embeddings[0, is_image].float()
-        for _name, (given, output) in sorted(self.made.items(), key=lambda one: one[0].count(".")):
-            if output.numel() == tokens.numel():
-                error = (output.reshape(tokens.shape).float() - tokens).abs().max()
-                if error <= NEAR * tokens.abs().max():
-                    return given.reshape(-1, given.shape[-1])
+        for _name, (given, made) in sorted(self.made.items(), key=lambda one: one[0].count(".")):
+            if _makes(made.float(), tokens):
+                return given.reshape(-1, given.shape[-1])
         return None
+
+
+def _makes(made: Float[Tensor, "*n d"], tokens: Float[Tensor, "tokens d"]) -> bool:
+    """Whether at least half of the tokens are rows of what was made: tiles are put together with others between."""
+    if made.shape[-1] != tokens.shape[-1]:
+        return False
+    normed = (torch.nn.functional.normalize(one.reshape(-1, one.shape[-1]), dim=1) for one in (tokens, made))
+    of_tokens, of_made = normed
+    return bool(((of_tokens @ of_made.T).amax(1) >= PARALLEL).float().mean() >= 0.5)
 
 
 @contextmanager
@@ -63,7 +71,7 @@ def capture_entering(model: Model) -> Iterator[Entering]:
 
         return hook
 
-    inside = {id(module) for module in model.anatomy.decoder.modules()}
+    inside = {id(module) for layer in model.anatomy.layers for module in layer.modules()}
     with model.lock:
         handles = [model.anatomy.decoder.register_forward_pre_hook(note, with_kwargs=True)]
         for name, module in model.module.named_modules():
