@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from mmn.studies.projector.measure import expected_iou, iou, measure_projector
 from mmn.studies.projector.probe import f1_parts, folds_of, predictions, shuffled
 from mmn.studies.projector.rows import CAPTION, FOLDER, REFERENCE, labels
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
+from tests.test_experts import tiny as tiny_mixture
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 N_LAYERS = 3
@@ -125,7 +127,7 @@ def test_what_the_projector_is_given_is_found_in_every_family(name: str) -> None
     assert found is not None
     assert found.ndim == 2
     assert not torch.isin(made, found).any(), "its output"
-    entering.embeddings[0, is_image] = made.flip(1)
+    entering.embeddings = torch.randn(entering.embeddings.shape)
     assert entering.before(is_image) is None, "image tokens that no module made"
 
 
@@ -145,7 +147,7 @@ def test_the_probe_reads_a_planted_label_and_none_from_noise() -> None:
     rng = np.random.default_rng(0)
     is_so = rng.random((120, 2)) < 0.4
     vectors = rng.standard_normal((120, 200))
-    vectors[:, 7] += 6 * is_so[:, 0]
+    vectors[:, :50] += 1.5 * is_so[:, :1]
     folds = folds_of([str(number) for number in range(120)])
     assert sorted(np.bincount(folds)) == [24] * 5
     said = predictions(vectors, is_so, folds, one_of=False)
@@ -231,16 +233,17 @@ def test_the_command_says_what_it_found(cache: Path, capsys: pytest.CaptureFixtu
     command._print_result(told | command.summary(cache, "latest"))
     out = capsys.readouterr().out
     assert "no folder and no noun has pictures enough" in out
-    assert "units of both modalities, IoU, layer 2: top 1 %: its caption " in out
+    (of_units,) = [line for line in out.splitlines() if line.startswith("units of both modalities, IoU, layer 2: ")]
+    assert "top 10 %: its caption 0." in of_units
 
 
 def test_models_that_cannot_are_refused_or_told_by_name(run: reopen.ScoredRun) -> None:
-    from dataclasses import replace
-
-    tiny = run.model
-    by_cross_attention = replace(tiny, family=replace(tiny.family, grid="cross-attention"))
+    by_cross_attention = replace(run.model, family=replace(run.model.family, grid="cross-attention"))
     with pytest.raises(UsageError, match="no image tokens"):
         measure_projector(replace(run, model=by_cross_attention))
-    mixed = replace(tiny, anatomy=replace(tiny.anatomy, mixtures=(None,)))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="not there for"), capture_mean_activity(mixed, torch.ones(1, 1, dtype=bool)):
+    mixture, _ = tiny_mixture("qwen3_vl_moe")
+    asked = torch.ones(1, 1, dtype=torch.bool)
+    with pytest.raises(UsageError, match="not there for mixtures"), capture_mean_activity(mixture, asked):
         pass
+    assert looking._why_no_units(mixture)
+    assert not looking._why_no_units(run.model)

@@ -99,7 +99,7 @@ def _tell_picture(rng, rows, path, number, methods):
     image_id = hashlib.sha256(path.read_bytes()).hexdigest()
     said = rng.sample(NOUNS, 2)
     text = f"a {said[0]} and a {said[1]}."
-    reference = [f"a {said[0]}."]
+    reference = [f"a {said[0]}."] + ["a picture of a meadow."] * (number % 2)
     size = {"width": 64, "height": 48}
     rows["image"].append(
         {"image_id": image_id, "source": str(path), "sources": [str(path)], "reference": reference, **size}

@@ -8,12 +8,12 @@ WIDTHS = {"before": 8, "after": 6}
 
 
 def projector_tables(rng, rows, n_layers, d_mlp):
-    """Tables of all pictures; the vectors tell how long the first noun is, so that a probe finds something."""
+    """Tables of all pictures; the vectors tell how many references there are, so that a probe finds something."""
     found = {"projector_mean": [], "modality": [], "modality_unit": []}
     for image in rows["image"]:
         key = {"image_id": image["image_id"]}
         for stage, width in WIDTHS.items():
-            vector = [rng.gauss(len(image["reference"][0]) if at == 0 else 0, 1) for at in range(width)]
+            vector = [rng.gauss(len(image["reference"]), 0.5) for at in range(width)]
             found["projector_mean"].append(key | {"stage": stage, "vector": vector})
         for layer in (None, *range(n_layers)):
             found["modality"].append(key | {"layer": layer} | _cosines(rng, layer))

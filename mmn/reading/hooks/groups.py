@@ -41,7 +41,7 @@ class Entering:
         return None
 
 
-def _makes(made: Float[Tensor, "*n d"], tokens: Float[Tensor, "tokens d"]) -> bool:
+def _makes(made: Float[Tensor, "*n width"], tokens: Float[Tensor, "tokens d"]) -> bool:
     """Whether at least half of the tokens are rows of what was made: tiles are put together with others between."""
     if made.shape[-1] != tokens.shape[-1]:
         return False
