@@ -116,7 +116,7 @@ def noun_table(words: pd.DataFrame, nouns: dict[int, str]) -> pd.DataFrame:
 def image_tokens(words: pd.DataFrame, company: pd.DataFrame) -> None:
     """A row for each image token that was read: its words after one layer, read in three ways."""
     rows = words[words["source"] == IMAGE].assign(says=_said)
-    layers = sorted(set(rows["layer"]))
+    layers = [int(layer) for layer in sorted(set(rows["layer"]))]
     if st.session_state.get("after") not in (None, *layers):
         del st.session_state["after"]  # of another run
     layer = layers[0] if len(layers) == 1 else st.select_slider("After layer", layers, layers[-1], key="after")
