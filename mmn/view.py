@@ -269,6 +269,7 @@ class View:
     by: str = _spelled("", _GROUPED_BY, "of domains: what pictures are grouped by")
     rule: str = _spelled("", _RULE, "of domains: how units are told apart; default dape")
     sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
+    setting: str = _spelled("", TEXT, "of patchscopes: the prompt and the layer that states were written into")
     edit: str = _spelled("", ID, "of the figure edit; its controls come along")
     compare: str = _spelled(
         "", Kind(_last_word, metavar="RUN"), "a second run beside the first, on the same scales; of any figure"

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmn.errors import UsageError
 from mmn.models.model import Model
 
 TEXT_PATH: Final = Path(__file__).parent / "data" / "plain_text.txt"
@@ -79,27 +80,47 @@ def nats(model: Model, texts: Sequence[Text], around: Around) -> float:
     Divide by the sum of `n_judged` for the mean over tokens, whose exponential is the perplexity.
     """
     total = 0.0
-    for some in _batches(texts):
+    for some in text_batches(texts):
         with around(len(some)):
             logits = _read(model, some)
         total += sum(_of_one(row, text) for row, text in zip(logits, some, strict=True))
     return total
 
 
-def _batches(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+def text_states(model: Model, texts: Sequence[Text]) -> Float[Tensor, "rows positions d"]:
+    """The states of texts behind the final norm, as the unembedding reads them, under whatever hooks are on the model.
+
+    Rows are filled up behind, which nothing before it sees (attention is causal).
+
+    Raises:
+        UsageError: an encoder reads this model's prompts.
+    """
+    require_text_prompts(model, "a text without a picture")
+    return _states(run_alone(model, texts))
+
+
+def require_text_prompts(model: Model, what: str) -> None:
+    """Raises `UsageError` for a model whose decoder cannot be given a prompt of text alone; `what` needs one."""
+    if model.has_encoder:
+        raise UsageError(
+            f"{what} is read by the decoder alone, and the prompts of {model.facts.name} ({model.facts.family}) are "
+            "read by an encoder: take a model whose decoder reads its prompt"
+        )
+
+
+def text_batches(texts: Sequence[Text], most: int = ROWS_AT_ONCE) -> Iterator[Sequence[Text]]:
     """Texts of about one length together: what is filled up is read for nothing."""
     ordered = sorted(texts, key=lambda one: len(one.prefix) + len(one.token_ids))
-    for start in range(0, len(ordered), ROWS_AT_ONCE):
-        yield ordered[start : start + ROWS_AT_ONCE]
+    for start in range(0, len(ordered), most):
+        yield ordered[start : start + most]
 
 
 def _read(model: Model, texts: Sequence[Text]) -> Float[Tensor, "rows positions V"]:
-    """The logits of every position."""
+    """The logits of every position; rows are filled up behind, which nothing before it sees (attention is causal)."""
     output = run_alone(model, texts)
     if getattr(output, "logits", None) is not None:  # Pix2Struct's decoder has the head in it
         return output.logits
-    states = output[-1] if isinstance(output, tuple) else output.last_hidden_state  # ours hands out every layer's
-    return model.anatomy.logits(model.anatomy.unembedding(states))
+    return model.anatomy.logits(model.anatomy.unembedding(_states(output)))
 
 
 def run_alone(model: Model, texts: Sequence[Text]) -> Any:
@@ -111,6 +132,10 @@ def run_alone(model: Model, texts: Sequence[Text]) -> Any:
     filled = [row + [model.pad_token_id] * (width - len(row)) for row in rows]
     embeddings = model.module.get_input_embeddings()(torch.tensor(filled, device=model.device))
     return model.anatomy.decoder(inputs_embeds=embeddings, **_mask(model, embeddings), **_silence(model, embeddings))
+
+
+def _states(output: Any) -> Float[Tensor, "rows positions d"]:
+    return output[-1] if isinstance(output, tuple) else output.last_hidden_state  # ours hands out every layer's
 
 
 def _mask(model: Model, embeddings: Float[Tensor, "rows positions d"]) -> dict[str, Tensor]:

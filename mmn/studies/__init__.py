@@ -21,6 +21,8 @@ MODULES: Final[list[str]] = [
     "mmn.studies.lens.study",
     "mmn.studies.image_tokens.study",
     "mmn.studies.hallucination.study",
+    "mmn.studies.patchscopes.study",
+    "mmn.studies.projector.study",
     "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",
     "mmn.studies.specificity.study",

@@ -94,6 +94,48 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "P(c of an object that is there > c of one that is not), ties half",
             "mmn.statistics.detection:detection",
             "textbook; intervals by picture: OURS",
+    ),
+    "patchscopes": (
+        Equation(
+            "patchscope",
+            "h[source, i, l] over [prompt, last, l*], then the next token",
+            "mmn.studies.patchscopes.prompt:read_in",
+            "arXiv 2401.06102 and its code; of image tokens: OURS",
+        ),
+        Equation("surprisal", "−log p(t), nats", "mmn.studies.patchscopes.measure:read_in_prompt", "arXiv 2401.06102"),
+        Equation(
+            "neighbours",
+            "highest cos(h of an image token, h of a word in a sentence), layer by layer",
+            "mmn.studies.patchscopes.bank:nearest",
+            "LatentLens, from its README",
+        ),
+        Equation("by chance", "m / n; 1 − Π (n − m − i) / (n − i)", "mmn.studies.patchscopes.bank:chances", "OURS"),
+    ),
+    "projector": (
+        Equation(
+            "probe",
+            "w = (XᵀX + λI)⁻¹ Xᵀ y of the mean image token, five folds by picture",
+            "mmn.studies.projector.probe:predictions",
+            "Verma et al. 2024; ridge: OURS",
+        ),
+        Equation(
+            "macro F1",
+            "mean over classes of 2 TP / (2 TP + FP + FN)",
+            "mmn.studies.projector.probe:f1_parts",
+            "Verma et al. 2024",
+        ),
+        Equation(
+            "cosines",
+            "cos(mean image state, mean caption state), layer by layer",
+            "mmn.studies.projector.measure:modality_rows",
+            "Shukor & Cord 2024, second-hand",
+        ),
+        Equation("units of both", "|A ∩ B| / |A ∪ B|", "mmn.studies.projector.measure:unit_rows", "OURS"),
+        Equation(
+            "by chance",
+            "Σ_j C(k, j) C(m − k, k − j) / C(m, k) · j / (2k − j)",
+            "mmn.studies.projector.measure:expected_iou",
+            "OURS",
         ),
     ),
     "annotate": (

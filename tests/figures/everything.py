@@ -39,6 +39,14 @@ INVENTED = (  # what the bundled run was not measured for
     "hallucination-confidence",
     "hallucination-maps",
     "project-away",
+    "patchscopes",
+    "patchscopes-surprisal",
+    "patchscopes-image",
+    "neighbours",
+    "projector",
+    "modalities",
+    "modality-units",
+)
 )
 
 

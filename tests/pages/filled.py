@@ -14,13 +14,15 @@ from mmn.names import BLANK, COMPLETE, ORIGINAL
 from mmn.runs.shards import create_run, finish_run, write_shard
 from mmn.studies.tables import SCHEMAS, TABLES
 from tests.pages.filled_circuits import circuit_tables
-from tests.pages.filled_domains import domain_tables
 from tests.pages.filled_dictionaries import dictionary_tables
+from tests.pages.filled_domains import domain_tables
 from tests.pages.filled_effects import effect_tables
 from tests.pages.filled_experiments import experiment_tables
-from tests.pages.filled_image_tokens import image_token_tables
 from tests.pages.filled_hallucination import hallucination_tables
+from tests.pages.filled_image_tokens import image_token_tables
 from tests.pages.filled_lens import lens_tables
+from tests.pages.filled_patchscopes import patchscope_tables
+from tests.pages.filled_projector import projector_tables
 
 NOUNS = ("dog", "bus", "tree", "violin", "zebra", "book", "kite", "grass")
 METHODS = ("contribution", "activation", "random")
@@ -97,6 +99,8 @@ def fill_whole(
         write_shard(run_path, "lens", lens_tables(rng, rows, N_LAYERS, len(GRIDS.cells)))
         write_shard(run_path, "circuits-made-up", circuit_tables(rng, rows, N_LAYERS, D_MLP))
         write_shard(run_path, "hallucination", hallucination_tables(rows, NOUNS, len(GRIDS.cells)))
+        write_shard(run_path, "patchscopes", patchscope_tables(rng, rows, N_LAYERS))
+        write_shard(run_path, "projector", projector_tables(rng, rows, N_LAYERS, D_MLP))
     finish_run(run_path, Outcome(COMPLETE, "2026-11-21T10:01:00+00:00", 60.0))
     return run_id
 
@@ -105,7 +109,7 @@ def _tell_picture(rng, rows, path, number, methods):
     image_id = hashlib.sha256(path.read_bytes()).hexdigest()
     said = rng.sample(NOUNS, 2)
     text = f"a {said[0]} and a {said[1]}."
-    reference = [f"a {said[0]}."]
+    reference = [f"a {said[0]}."] + ["a picture of a meadow."] * (number % 2)
     size = {"width": 64, "height": 48}
     rows["image"].append(
         {"image_id": image_id, "source": str(path), "sources": [str(path)], "reference": reference, **size}

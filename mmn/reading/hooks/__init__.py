@@ -23,14 +23,15 @@ from mmn.reading.hooks.capture import (
     capture_units,
 )
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
+from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
+from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, hold, permuted, towards_mean
 from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
+from mmn.reading.hooks.projection import projected_away
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
 from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
-from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
-from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, permuted
+from mmn.reading.hooks.residual import capture_residual, read_after, write_residual
 from mmn.reading.hooks.streaming import each_layer
-from mmn.reading.hooks.residual import projected_away, read_after
 
 __all__ = [
     "ACT",
@@ -48,6 +49,7 @@ __all__ = [
     "Blocked",
     "Captured",
     "CapturedUnits",
+    "Entering",
     "Graph",
     "Paths",
     "Recorded",
@@ -56,8 +58,11 @@ __all__ = [
     "add_to_columns",
     "block_attention",
     "capture",
+    "capture_entering",
     "capture_graph",
+    "capture_mean_activity",
     "capture_paths",
+    "capture_residual",
     "capture_units",
     "each_activation",
     "each_layer",
@@ -67,13 +72,14 @@ __all__ = [
     "hold",
     "mean_of_others_each",
     "permuted",
+    "projected_away",
+    "read_after",
+    "read_embeddings",
     "record_layers",
     "relevance_graph",
     "require_relevance",
     "towards_mean",
-    "read_embeddings",
-    "projected_away",
-    "read_after",
     "weight_not_finite",
+    "write_residual",
     "zero_one_each",
 ]

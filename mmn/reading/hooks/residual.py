@@ -1,10 +1,7 @@
-"""The residual stream after one layer: read, or with directions projected out of it at the picture's tokens.
+"""The residual stream behind each decoder layer: read at every position, and written over at one.
 
-    h ← h − α · max(h·v, 0) / (v·v) · v       one direction v after the other
-
-ProjectAway, Jiang et al. 2025 (arXiv 2410.02762; their code): after layer l_I, at every image token, while the prompt
-is read; tokens that point away from v (h·v ≤ 0) stay as they are. No weight is touched, and each row of a batch has
-directions of its own.
+`capture_residual` and `write_residual` are borrowed with `with`, as all hooks here. Both act on what a layer hands to
+the next one, before any final norm, so that what the first read can be given to the second at any layer.
 """
 
 from __future__ import annotations
@@ -14,10 +11,38 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmn.models.model import Model
+
+
+@contextmanager
+def capture_residual(model: Model) -> Iterator[list[Float[Tensor, "batch positions d"]]]:
+    """Records the residual stream after every layer during the one forward pass inside the block.
+
+    Args:
+        model: Its lock is held inside the block.
+
+    Yields:
+        A list that holds one tensor for each layer, in order, once the pass has run.
+
+    Raises:
+        AssertionError: not exactly one forward pass ran, or a hook never fired.
+    """
+    after: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        after.append(stream_of(output).detach())
+
+    with model.lock:
+        handles = [layer.register_forward_hook(keep) for layer in model.anatomy.layers]
+        try:
+            yield after
+        finally:
+            for handle in handles:
+                handle.remove()
+    assert len(after) == len(handles), f"{len(after)} layers were seen of {len(handles)}: not one pass, or a dead hook"
 
 
 @contextmanager
@@ -30,7 +55,7 @@ def read_after(model: Model, layer: int) -> Iterator[list[Float[Tensor, "rows po
     seen: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        seen.append(_stream(output).detach())
+        seen.append(stream_of(output).detach())
 
     with model.lock:
         handle = model.anatomy.layers[layer].register_forward_hook(hook)
@@ -42,65 +67,44 @@ def read_after(model: Model, layer: int) -> Iterator[list[Float[Tensor, "rows po
 
 
 @contextmanager
-def projected_away(
-    model: Model,
-    layer: int,
-    directions: Float[Tensor, "rows n d"],
-    is_image: Bool[Tensor, " prompt"],
-    alpha: float,
-) -> Iterator[None]:
-    """Takes each row's directions out of the residual stream after `layer`, at the prompt's image tokens.
+def write_residual(model: Model, layer: int, position: int, states: Float[Tensor, "rows d"]) -> Iterator[None]:
+    """Writes `states[r]` over the residual stream of row r at `position`, behind `layer`, in the passes of the block.
 
-    In every pass that holds the whole prompt; a generation's later passes are left alone. A direction of zeros takes
-    nothing away: rows with fewer directions are filled up with them, and a row of zeros computes what the plain model
-    does, bit for bit.
+    What the layer itself made there is gone; other positions and earlier layers stay as they are, bit for bit.
 
     Args:
         model: Its lock is held inside the block.
-        layer: From 0.
-        directions: Of each row of the batch, in any length.
-        is_image: Which positions of the prompt hold the picture, the same in all rows.
-        alpha: How much is taken away; 1 leaves nothing of the direction where it was positive.
+        layer: behind which it is written, from 0; behind the last one only the final norm is left.
+        position: from 0, the same in all rows.
+        states: one for each row of every pass inside the block.
 
     Raises:
-        AssertionError: another number of rows, a pass of a part of the prompt, or a hook that never fired.
+        AssertionError: another number of rows, a pass that ends before the position, or a hook that never fired.
     """
-    n_edited = 0
+    n_fired = 0
 
-    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        nonlocal n_edited
-        states = _stream(output)
-        n_rows, n_positions = states.shape[:2]
-        assert n_rows == len(directions), f"{n_rows} rows in a pass, directions of {len(directions)}"
-        if n_positions == 1:
-            return None
-        assert n_positions >= len(is_image), f"a pass of {n_positions} positions, of a prompt of {len(is_image)}"
-        at = is_image.nonzero()[:, 0].to(states.device)
-        n_edited += 1
-        changed = states.index_copy(1, at, without(states[:, at], directions.to(states.device), alpha))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+    def write(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        nonlocal n_fired
+        n_fired += 1
+        stream = stream_of(output)
+        assert len(stream) == len(states), f"{len(states)} states for a pass of {len(stream)} rows"
+        assert stream.shape[1] > position, f"position {position} in a pass of {stream.shape[1]}"
+        written = stream.clone()
+        written[:, position] = states.to(stream)
+        return (written, *output[1:]) if isinstance(output, tuple) else written
 
     with model.lock:
-        handle = model.anatomy.layers[layer].register_forward_hook(hook)
+        handle = model.anatomy.layers[layer].register_forward_hook(write)
         try:
             yield
         finally:
             handle.remove()
-    assert n_edited > 0, "no pass over the whole prompt ran inside the block, or the layer's hook never fired"
+    assert n_fired > 0, f"no pass went through layer {layer} inside the block"
 
 
-def without(
-    states: Float[Tensor, "rows tokens d"], directions: Float[Tensor, "rows n d"], alpha: float
-) -> Float[Tensor, "rows tokens d"]:
-    """H − α · max(h·v, 0) / (v·v) · v, for each direction v of the row in turn; in float32, handed back as it came."""
-    left = states.float()
-    for v in directions.float().unbind(1):
-        square = (v * v).sum(-1)
-        along = (left @ v[:, :, None]) / torch.where(square > 0, square, 1.0)[:, None, None]
-        left = left - alpha * along.clamp(min=0) * v[:, None]
-    return left.to(states.dtype)
-
-
-def _stream(output: Any) -> Tensor:
+def stream_of(output: Any) -> Float[Tensor, "batch positions d"]:
     """What a layer hands on; some hand out more beside it."""
-    return output[0] if isinstance(output, tuple) else output
+    stream = output[0] if isinstance(output, tuple) else output
+    assert isinstance(stream, torch.Tensor), f"a layer hands out a {type(stream).__name__}, no residual stream"
+    assert stream.ndim == 3, f"a layer hands out {tuple(stream.shape)}, no residual stream"
+    return stream

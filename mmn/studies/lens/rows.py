@@ -112,18 +112,19 @@ def shares_by_picture(store: Store, run_id: str) -> pd.DataFrame:
     return rows.groupby(["image_id", "layer", "line"], as_index=False)["share"].mean()
 
 
-def object_places(store: Store, run_id: str) -> pd.DataFrame:
+def object_places(store: Store, run_id: str, image_ids: Sequence[str] | None = None) -> pd.DataFrame:
     """Returns image_id, noun, token_position, is_on: which image tokens lie on the object of each noun.
 
-    Of pictures that `mmn lens` has read, at most `N_MASKED`; nouns without an outline, or without an image token on
-    it, are left out. Empty where the run's pictures come without outlines.
+    Of these pictures (of those that `mmn lens` has read, where none are named), at most `N_MASKED`; nouns without an
+    outline, or without an image token on it, are left out. Empty where the run's pictures come without outlines.
     """
     columns = ["image_id", "noun", "token_position", "is_on"]
     examples = [example_of(picture) for picture in store.table(run_id, "image").to_dict("records")]
     source = masks_of_run(store.ask(PictureQueries).mask_specs(run_id), examples)
     if source is None:
         return pd.DataFrame(columns=columns)
-    read = store.ask(LensQueries).pictures(run_id)["image_id"].head(N_MASKED)
+    named = store.ask(LensQueries).pictures(run_id)["image_id"] if image_ids is None else image_ids
+    read = list(named)[:N_MASKED]
     images, concepts, grid_rows = (store.table(run_id, name) for name in ("image", "concept", "grid"))
     cells = grid_rows[grid_rows["image_id"].isin(read)].set_index("image_id")["grid"].map(serialise.from_json)
     is_said = (concepts["variant"] == ORIGINAL) & concepts["target_at"].isna()

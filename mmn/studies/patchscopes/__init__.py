@@ -1,0 +1,1 @@
+"""States of a captioning pass read by the same decoder in a prompt of text alone."""
