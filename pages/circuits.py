@@ -69,7 +69,7 @@ def _is(row: dict[str, Any], noun: str | None, image: str) -> bool:
 def show(run: dict[str, Any], about: dict[str, Any]) -> None:
     """The graph, whether it is enough, and its units."""
     image = about["image_id"] if isinstance(about["image_id"], str) else ""
-    view = View(run["run_id"], noun=about["noun"], image=image, rule=about["rule"], ks=(int(about["k"]),))
+    view = View(run["run_id"], noun=about["noun"], image=image, derivative=about["rule"], ks=(int(about["k"]),))
     figure = charts.drawn("circuit", view)
     clicked = [one.neuron for one in charts.show_clickable(figure) if one.neuron is not None]
     with st.container(horizontal=True, horizontal_alignment="right"):

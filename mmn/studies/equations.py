@@ -51,93 +51,6 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         ),
         Equation("D", "max_x |F(x) − G(x)|", "mmn.statistics.kolmogorov_smirnov:kolmogorov_smirnov", "P1, Table 2"),
     ),
-    "image-tokens": (
-        Equation(
-            "replaced",
-            "p(t | x) − p(t | x with the mean image token at a set of places)",
-            "mmn.studies.image_tokens.replacing:replace_tokens",
-            "Neo et al. 2025",
-        ),
-        Equation(
-            "integrated gradients",
-            "(x − x̄) · 1/S Σ_s ∂y/∂x at x̄ + (s − ½)/S · (x − x̄); a token's value is Σ_j |IG_j|",
-            "mmn.studies.image_tokens.gradients:integrated_gradients",
-            "Sundararajan et al. 2017; the middle of each step: OURS",
-        ),
-        Equation(
-            "knockout",
-            "attention weights from a set of tokens to a target are 0 in a window of layers",
-            "mmn.reading.hooks.image_tokens:block_attention",
-            "Geva et al. 2023",
-    ),
-    "hallucination": (
-        Equation(
-            "internal confidence",
-            "c(o) = max over layers, image tokens and sub-tokens t of o of softmax(W_U h)[t]",
-            "mmn.studies.hallucination.confidence:confidences",
-            "Jiang et al. 2025, as their code reads it",
-        ),
-        Equation(
-            "ProjectAway",
-            "h − α · max(h·v, 0) / (v·v) · v at every image token",
-            "mmn.reading.hooks.residual:without",
-            "Jiang et al. 2025",
-        ),
-        Equation(
-            "CHAIR_i, CHAIR_s",
-            "hallucinated / named objects; captions with one / captions",
-            "mmn.studies.hallucination.rows:edited_rows",
-            "Rohrbach et al. 2018, without synonyms",
-        ),
-        Equation(
-            "AUROC",
-            "P(c of an object that is there > c of one that is not), ties half",
-            "mmn.statistics.detection:detection",
-            "textbook; intervals by picture: OURS",
-    ),
-    "patchscopes": (
-        Equation(
-            "patchscope",
-            "h[source, i, l] over [prompt, last, l*], then the next token",
-            "mmn.studies.patchscopes.prompt:read_in",
-            "arXiv 2401.06102 and its code; of image tokens: OURS",
-        ),
-        Equation("surprisal", "−log p(t), nats", "mmn.studies.patchscopes.measure:read_in_prompt", "arXiv 2401.06102"),
-        Equation(
-            "neighbours",
-            "highest cos(h of an image token, h of a word in a sentence), layer by layer",
-            "mmn.studies.patchscopes.bank:nearest",
-            "LatentLens, from its README",
-        ),
-        Equation("by chance", "m / n; 1 − Π (n − m − i) / (n − i)", "mmn.studies.patchscopes.bank:chances", "OURS"),
-    ),
-    "projector": (
-        Equation(
-            "probe",
-            "w = (XᵀX + λI)⁻¹ Xᵀ y of the mean image token, five folds by picture",
-            "mmn.studies.projector.probe:predictions",
-            "Verma et al. 2024; ridge: OURS",
-        ),
-        Equation(
-            "macro F1",
-            "mean over classes of 2 TP / (2 TP + FP + FN)",
-            "mmn.studies.projector.probe:f1_parts",
-            "Verma et al. 2024",
-        ),
-        Equation(
-            "cosines",
-            "cos(mean image state, mean caption state), layer by layer",
-            "mmn.studies.projector.measure:modality_rows",
-            "Shukor & Cord 2024, second-hand",
-        ),
-        Equation("units of both", "|A ∩ B| / |A ∪ B|", "mmn.studies.projector.measure:unit_rows", "OURS"),
-        Equation(
-            "by chance",
-            "Σ_j C(k, j) C(m − k, k − j) / C(m, k) · j / (2k − j)",
-            "mmn.studies.projector.measure:expected_iou",
-            "OURS",
-        ),
-    ),
     "annotate": (
         Equation("ten tokens", "the highest of W_U · W_out[:, i]", "mmn.units.decoding:decode_units", "P1, P2"),
         Equation(
@@ -149,30 +62,6 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         Equation("mask", "the map above its 95th percentile", "mmn.units.heat_maps:mask_at", "P1, P2"),
         Equation("IoU", "|A ∩ B| / |A ∪ B|", "mmn.units.heat_maps:iou", "P1, P2"),
         Equation("IoU at best", "the smaller area / the larger", "mmn.units.heat_maps:best_iou", "OURS"),
-    ),
-    "domains": (
-        Equation(
-            "P_d",
-            "tokens of domain d with act > 0 / all its tokens",
-            "mmn.studies.domains.measured:of_rows",
-            "MMNeuron",
-        ),
-        Equation("H", "−Σ_d q_d log q_d, q_d = P_d / Σ P_d", "mmn.studies.domains.groups:entropies", "MMNeuron"),
-        Equation(
-            "importance",
-            "Σ weight · min-max within the layer of prob, mean, max, attn_k, attn_q",
-            "mmn.studies.domains.importance:importance",
-            "MINER",
-        ),
-        Equation(
-            "visual, text, multi-modal",
-            "rate at image tokens, at text tokens, at both above that of 95 % of units",
-            "mmn.studies.domains.groups:by_tokens",
-            "after Xu et al.; the rule is OURS",
-        ),
-        Equation(
-            "found again", "|A ∩ B| / mean size, of both halves", "mmn.studies.domains.measured:stability", "OURS"
-        ),
     ),
     "invariance": (
         Equation("region ratio", "|A ∩ B| / k", "mmn.studies.invariance.region:compare", "P2, figure 3"),
@@ -287,6 +176,120 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "a_i held at its mean over the run's pictures, in each group of positions",
             "mmn.studies.circuits.faithfulness:measure_rows",
             "mean ablation as Wang et al. 2023; groups: OURS",
+        ),
+    ),
+    "domains": (
+        Equation(
+            "P_d",
+            "tokens of domain d with act > 0 / all its tokens",
+            "mmn.studies.domains.measured:of_rows",
+            "MMNeuron",
+        ),
+        Equation("H", "−Σ_d q_d log q_d, q_d = P_d / Σ P_d", "mmn.studies.domains.groups:entropies", "MMNeuron"),
+        Equation(
+            "importance",
+            "Σ weight · min-max within the layer of prob, mean, max, attn_k, attn_q",
+            "mmn.studies.domains.importance:importance",
+            "MINER",
+        ),
+        Equation(
+            "visual, text, multi-modal",
+            "rate at image tokens, at text tokens, at both above that of 95 % of units",
+            "mmn.studies.domains.groups:by_tokens",
+            "after Xu et al.; the rule is OURS",
+        ),
+        Equation(
+            "found again", "|A ∩ B| / mean size, of both halves", "mmn.studies.domains.measured:stability", "OURS"
+        ),
+    ),
+    "image-tokens": (
+        Equation(
+            "replaced",
+            "p(t | x) − p(t | x with the mean image token at a set of places)",
+            "mmn.studies.image_tokens.replacing:replace_tokens",
+            "Neo et al. 2025",
+        ),
+        Equation(
+            "integrated gradients",
+            "(x − x̄) · 1/S Σ_s ∂y/∂x at x̄ + (s − ½)/S · (x − x̄); a token's value is Σ_j |IG_j|",
+            "mmn.studies.image_tokens.gradients:integrated_gradients",
+            "Sundararajan et al. 2017; the middle of each step: OURS",
+        ),
+        Equation(
+            "knockout",
+            "attention weights from a set of tokens to a target are 0 in a window of layers",
+            "mmn.reading.hooks.image_tokens:block_attention",
+            "Geva et al. 2023",
+        ),
+    ),
+    "hallucination": (
+        Equation(
+            "internal confidence",
+            "c(o) = max over layers, image tokens and sub-tokens t of o of softmax(W_U h)[t]",
+            "mmn.studies.hallucination.confidence:confidences",
+            "Jiang et al. 2025, as their code reads it",
+        ),
+        Equation(
+            "ProjectAway",
+            "h − α · max(h·v, 0) / (v·v) · v at every image token",
+            "mmn.reading.hooks.projection:without",
+            "Jiang et al. 2025",
+        ),
+        Equation(
+            "CHAIR_i, CHAIR_s",
+            "hallucinated / named objects; captions with one / captions",
+            "mmn.studies.hallucination.rows:edited_rows",
+            "Rohrbach et al. 2018, without synonyms",
+        ),
+        Equation(
+            "AUROC",
+            "P(c of an object that is there > c of one that is not), ties half",
+            "mmn.statistics.detection:detection",
+            "textbook; intervals by picture: OURS",
+        ),
+    ),
+    "patchscopes": (
+        Equation(
+            "patchscope",
+            "h[source, i, l] over [prompt, last, l*], then the next token",
+            "mmn.studies.patchscopes.prompt:read_in",
+            "arXiv 2401.06102 and its code; of image tokens: OURS",
+        ),
+        Equation("surprisal", "−log p(t), nats", "mmn.studies.patchscopes.measure:read_in_prompt", "arXiv 2401.06102"),
+        Equation(
+            "neighbours",
+            "highest cos(h of an image token, h of a word in a sentence), layer by layer",
+            "mmn.studies.patchscopes.bank:nearest",
+            "LatentLens, from its README",
+        ),
+        Equation("by chance", "m / n; 1 − Π (n − m − i) / (n − i)", "mmn.studies.patchscopes.bank:chances", "OURS"),
+    ),
+    "projector": (
+        Equation(
+            "probe",
+            "w = (XᵀX + λI)⁻¹ Xᵀ y of the mean image token, five folds by picture",
+            "mmn.studies.projector.probe:predictions",
+            "Verma et al. 2024; ridge: OURS",
+        ),
+        Equation(
+            "macro F1",
+            "mean over classes of 2 TP / (2 TP + FP + FN)",
+            "mmn.studies.projector.probe:f1_parts",
+            "Verma et al. 2024",
+        ),
+        Equation(
+            "cosines",
+            "cos(mean image state, mean caption state), layer by layer",
+            "mmn.studies.projector.measure:modality_rows",
+            "Shukor & Cord 2024, second-hand",
+        ),
+        Equation("units of both", "|A ∩ B| / |A ∪ B|", "mmn.studies.projector.measure:unit_rows", "OURS"),
+        Equation(
+            "by chance",
+            "Σ_j C(k, j) C(m − k, k − j) / C(m, k) · j / (2k − j)",
+            "mmn.studies.projector.measure:expected_iou",
+            "OURS",
+        ),
     ),
     "dictionaries": (
         Equation(

@@ -47,7 +47,6 @@ INVENTED = (  # what the bundled run was not measured for
     "modalities",
     "modality-units",
 )
-)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def chosen(store: Store, asked: Asked) -> dict[str, Any]:
         )
     noun = asked.one("noun", "noun", list(dict.fromkeys(found["noun"])), asked.view.noun or None)
     found = found[found["noun"] == noun]
-    rule = asked.one("rule", "rule", list(dict.fromkeys(found["rule"])), asked.view.rule or None)
+    rule = asked.one("derivative", "derivative", list(dict.fromkeys(found["rule"])), asked.view.derivative or None)
     found = found[found["rule"] == rule]
     k = asked.one("ks", "number of units a layer", list(dict.fromkeys(found["k"].astype(int))), _one_k(asked))
     return dict(found[found["k"] == k].iloc[0].to_dict())

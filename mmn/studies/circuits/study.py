@@ -25,7 +25,7 @@ STUDY: Final = Study(
         Figure(
             "circuit",
             "the units that carry a noun, from image tokens up, and what passes between them",
-            ("noun", "image", "rule", "ks"),
+            ("noun", "image", "derivative", "ks"),
             "mmn.studies.circuits.rows:circuit",
             "mmn.studies.circuits.figures:circuit",
             control="none here; that of figure circuit-curve",
@@ -35,7 +35,7 @@ STUDY: Final = Study(
         Figure(
             "circuit-curve",
             "what is left of a noun with its circuit alone, and without it",
-            ("noun", "image", "rule", "ks", "measure"),
+            ("noun", "image", "derivative", "ks", "measure"),
             "mmn.studies.circuits.rows:circuit_curve",
             "mmn.studies.circuits.figures:circuit_curve",
             pictures="mmn.studies.circuits.rows:curve_pictures",
