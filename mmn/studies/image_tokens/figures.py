@@ -47,12 +47,12 @@ def token_loss(
     base = _base(data).encode(
         alt.Y("token_set:N", sort=sets, title=None, axis=alt.Axis(grid=True, labelLimit=170, labelFlush=False))
     )
-    named = {"these tokens": (DOT, FIRST), "as many random tokens": (TICK, MUTED)}
+    named = {"these tokens": (DOT, FIRST), "random tokens": (TICK, MUTED)}
     panel = alt.layer(*_dots(base), key(base, named)).properties(height=alt.Step(20))
-    outlined = f"objects of {n_outlined:,} of {n_nouns:,} nouns have an outline"
+    outlined = f"replaced by the mean one, random ones as many; {n_outlined:,} of {n_nouns:,} nouns have an outline"
     title = alt.TitleParams(
         frame="bounds",
-        text="What nouns lose when image tokens are replaced by the mean one",
+        text="What nouns lose with image tokens",
         subtitle=[f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}", outlined, _means(data)],
     )
     return _panels(panel, title)
