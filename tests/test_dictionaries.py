@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmn.cli import main
+from mmn.core import Example
 from mmn.errors import UsageError
 from mmn.figures.figure import draw
+from mmn.images.opening import read_header
 from mmn.models.adapters import find_anatomy
 from mmn.models.model import Model
 from mmn.reading.nouns import lemma_of
@@ -237,6 +240,24 @@ def test_the_nouns_own_forms_are_no_candidates_and_words_are_compared_with_the_r
     rated = measure._rate_texts(Lexical(), "dog", ("a dog on the grass.",), [("dog", "dogs"), ("cat", "grass")])
     assert rated == [0.0, 1.0]
     assert lemma_of("dogs") == "dog"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """An image metric: the picture's width and the letters of the text."""
+
+    name: str = "lengths-v0"
+
+    def compare_images(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        return [1000.0 * image.width + len(text) for text, image in zip(texts, images, strict=True)]
+
+
+def test_an_image_metric_is_given_the_picture_and_the_words_as_the_paper_puts_them(pictures: Path) -> None:
+    source = str(sorted(pictures.iterdir())[0])
+    example = Example(read_header(Path(source)).image_id, source, (source,), 120, 100, ("a dog.",))
+    ((name, rate),) = measure._ratings([Lengths()], "dog", example, "a dog.", ("a dog.",))
+    assert name == "lengths-v0:image"
+    assert rate([("sea", "sand"), ()]) == [120_000.0 + len("A photo is described by the words sea, sand."), 120_035.0]
 
 
 @pytest.mark.parametrize(

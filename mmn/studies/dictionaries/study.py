@@ -60,5 +60,5 @@ STUDY: Final = Study(
             "dictionary",
         )
     },
-    bundled=("dictionaries latest --noun man --limit 100 --k 8",),
+    bundled=("dictionaries latest --limit 60 --k 8",),
 )

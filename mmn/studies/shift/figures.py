@@ -60,9 +60,9 @@ def shift(data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = 
         base.mark_point(filled=True, size=46, opacity=1, color=FIRST).encode(alt.X("gain:Q", **x)),
     ]
     named = {
-        "its concept's delta": (DOT, FIRST),
-        "a random delta": (TICK, MUTED),
-        "another concept's delta": ("diamond", MUTED),
+        "delta of the concept": (DOT, FIRST),
+        "random delta": (TICK, MUTED),
+        "delta of another concept": ("diamond", MUTED),
     }
     return alt.layer(*layers, key(base, named)).properties(height=alt.Step(24), title=title)
 
