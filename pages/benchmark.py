@@ -41,14 +41,16 @@ def chosen(found: Sequence[Result]) -> Result:
     names = list(dict.fromkeys(result.model.removesuffix("+planted") for result in found))
     if len(names) == 1:
         return by_model[names[0]]
-    return by_model[st.segmented_control("Model", names, default=names[0], required=True, key="bench")]
+    return by_model[st.selectbox("Model", names, key="bench")]
 
 
 def table(result: Result) -> None:
     """Every score and what it was judged by."""
     with_ends = st.toggle("95 % intervals", key="bench_ends")
     columns: dict[str, Any] = {"method": "Score"}
-    columns |= {one.heading: st.column_config.TextColumn(one.heading, help=one.words) for one in MEASURES.values()}
+    columns |= {
+        one.heading: st.column_config.TextColumn(one.heading, help=plain(one.words)) for one in MEASURES.values()
+    }
     columns["passes"] = st.column_config.TextColumn(
         "passes", help="Of a picture, forward and back: 1 is the whole prompt and caption through all layers"
     )
@@ -65,7 +67,7 @@ def places(result: Result) -> None:
     """Where each role's unit stands."""
     st.markdown("**Where the planted units stand**: the share of all units before them, 50 % by chance.")
     columns: dict[str, Any] = {"method": "Score"}
-    columns |= {role: st.column_config.TextColumn(role, help=about) for role, about in ROLE_WORDS.items()}
+    columns |= {role: st.column_config.TextColumn(role, help=plain(about)) for role, about in ROLE_WORDS.items()}
     st.dataframe(words.places(result), hide_index=True, column_config=columns)
 
 

@@ -34,7 +34,7 @@ from mmn.studies.bench.yardstick import effects, read_again
 from mmn.units.masks import open_masks
 
 ROOT = Path(__file__).parents[1]
-SMALL = Asked(n_nouns=1, n_judged=3, n_built=10, n_sampled=16)
+SMALL = Asked(n_nouns=1, n_judged=2, n_built=18, n_sampled=16)
 N, M = 8, 384  # the specimen's
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -22,7 +22,7 @@ from mmn.errors import ModelError
 from mmn.models.gates import Readers, readers
 from mmn.models.model import Model
 from mmn.reading.hooks import ablate
-from mmn.reading.hooks.streams import capture_streams
+from mmn.reading.hooks.streams import Replayed, capture_streams, replay
 from mmn.studies.bench.roles import SEER, Role
 from mmn.studies.bench.told import Told
 
@@ -39,6 +39,7 @@ class Site:
     built: Sequence[Told]
     reads: tuple[Float[Tensor, "_ d"], ...]
     streams: tuple[Float[Tensor, "_ d"], ...]
+    passes: dict[str, Replayed] = field(default_factory=dict)
 
     @classmethod
     def read(cls, model: Model, layer: int, built: Sequence[Told]) -> Site:
@@ -49,6 +50,12 @@ class Site:
     @property
     def readers(self) -> Readers:
         return readers(self.model)[self.layer]
+
+    def replayed(self, told: Told) -> Replayed:
+        """A picture's pass, to be gone again from this layer or an earlier one: what they read is written already."""
+        if told.example.image_id not in self.passes:
+            self.passes[told.example.image_id] = replay(self.model, told.whole(self.model))
+        return self.passes[told.example.image_id]
 
     def saying(self, noun: str) -> list[At]:
         """The pictures with the object whose captions say it.

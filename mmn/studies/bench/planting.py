@@ -27,12 +27,12 @@ from mmn.models.adapters.anatomy import find_anatomy
 from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.model import Model
-from mmn.reading.hooks import ablate
 from mmn.reading.hooks.streams import capture_streams
 from mmn.scores.equations import folded_rows
-from mmn.studies.bench.detectors import At, Site, constant, detector, detector_of, one_unit, where_active
+from mmn.studies.bench.detectors import At, Site, constant, detector, detector_of, where_active
 from mmn.studies.bench.roles import ERASED, ERASER, HELPER, ROLES, SEER, SILENT, SUPPRESSOR, WRITER, Planted, Role
 from mmn.studies.bench.told import Told
+from mmn.studies.bench.yardstick import effects
 
 N_SCALED: Final = 5  # pictures by which a unit's column is scaled
 N_STEPS: Final = 4
@@ -129,14 +129,6 @@ def nearest_to_zero(left: Callable[[float], float], n_steps: int) -> float:
     return min(tried, key=lambda one: abs(tried[one]))
 
 
-def effect(model: Model, told: Told, concept: Concept, unit: Neuron) -> float:
-    """What zeroing one unit at every position takes from a noun's logit."""
-    with torch.inference_mode(), ablate(model, one_unit(model, None, unit)):
-        logits = model.module(**told.whole(model, 2), use_cache=False).logits
-    with_it, without = logits[:, told.at(concept), concept.token_id].tolist()
-    return float(with_it - without)
-
-
 def weakest(site: Site, taken: set[Neuron]) -> Neuron:
     """The unit that writes least at its most: the smallest max |a| · ‖W_out[:, i]‖ on the pictures to build on."""
     x = torch.cat(site.reads).to(site.model.dtype)
@@ -175,7 +167,9 @@ def _scale(site: Site, noun: str, unit: Neuron, wanted: float) -> None:
 def _measure(site: Site, noun: str, unit: Neuron) -> float:
     """The median effect of zeroing a unit on the noun, over some pictures to build on."""
     said = site.saying(noun)[:N_SCALED]
-    return statistics.median(effect(site.model, told, concept, unit) for told, concept in said)
+    return statistics.median(
+        float(effects(site.replayed(told), told, [concept], [unit])[0, 0]) for told, concept in said
+    )
 
 
 def _usual_length(site: Site) -> float:

@@ -180,8 +180,18 @@ def write(result: Result, path: Path) -> None:
 
 
 def read(path: Path) -> Result:
-    """The result of a file."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    """The result of a file.
+
+    Raises:
+        CacheError: it is damaged, or of another version.
+    """
+    try:
+        return _result(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path} is no result of this version ({error}); remove it, and run mmn bench") from error
+
+
+def _result(found: dict[str, Any]) -> Result:
     found["rows"] = pd.DataFrame(found["rows"]).astype(dict.fromkeys(("mean", "low", "high"), float))
     return Result(**found | {"nouns": tuple(found["nouns"])})
 

@@ -39,8 +39,10 @@ def cell(found: dict[str, Any], with_interval: bool = True) -> str:
     return text + (f" [{number(found['low'])}, {number(found['high'])}]" if has_ends else "")
 
 
-def number(value: float) -> str:
-    """Two digits, with a minus sign; never −0."""
+def number(value: float | None) -> str:
+    """Two digits, with a minus sign, never −0; a dash for what is not known."""
+    if value is None or math.isnan(value):
+        return NONE
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
