@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class RunSummary:
     """A scoring run: its id and status (`complete` or `failed`), and what it holds.
 
-    `max_residual` is the largest |residual| / max(|logit|, 1) (METHODS: exactness), None without concepts.
+    `max_residual` is the largest |residual| / max(|logit|, 1) (METHODS: exactness), None without concepts;
+    `conservation` likewise what each score whose terms should add up to the logit misses of it.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class RunSummary:
     n_concepts: int
     n_scores: int
     max_residual: float | None
+    conservation: Mapping[str, float] = field(default_factory=dict)
 
 
 def score(

@@ -126,7 +126,7 @@ def _check_column(name: str, column: pa.ChunkedArray, field: pa.Field, run: Run)
 
 
 def _check_range(name: str, values: pa.ChunkedArray, field: pa.Field, run: Run) -> None:
-    low, high = _bounds(field, run)
+    low, high = _bounds(name, field, run)
     if low is None:
         return
     found = pc.min_max(values).as_py()
@@ -136,9 +136,9 @@ def _check_range(name: str, values: pa.ChunkedArray, field: pa.Field, run: Run) 
         raise Unfit(f"{name} is 0, and ranks count from 1 and −1")
 
 
-def _bounds(field: pa.Field, run: Run) -> tuple[Any, Any]:
+def _bounds(name: str, field: pa.Field, run: Run) -> tuple[Any, Any]:
     """The least and largest value of a column in a shard of `run`, both None where any will do."""
-    if field.name in SHARES:
+    if name in SHARES:
         return -_ROUNDING, 1 + _ROUNDING
     if pa.types.is_timestamp(field.type):
         return _TIMES

@@ -21,7 +21,7 @@ SCHEMAS: Final = {name: TABLES[name] for name, table in DECLARED.items() if not 
 ADDED: Final = {name: TABLES[name] for name, table in DECLARED.items() if table.is_added}  # what is told afterwards
 KEYS: Final = {name: table.key for name, table in DECLARED.items() if table.key}  # distinct in a shard
 ADDED_KEYS: Final = {name: key for name, key in KEYS.items() if name in ADDED}  # of rows that may be told again
-SHARES: Final = {share for table in DECLARED.values() for share in table.shares}  # columns, of any table, from 0 to 1
+SHARES: Final = {f"{table.name}.{share}" for table in DECLARED.values() for share in table.shares}  # from 0 to 1
 AMONG: Final = {name: table.among for name, table in DECLARED.items() if table.among}
 LATER: Final = {name: table.later for name, table in DECLARED.items() if table.later}
 

@@ -20,6 +20,7 @@ TABLES: Final = (
         "measured text, token_set text, half int16, layer int16, n_images int32, prob floats, mean floats, "
         "maximum floats, attn_k floats?, attn_q floats?",
         key=("measured", "token_set", "half", "layer"),
+        shares=("prob",),
         among={"token_set": TOKEN_SETS},
     ),
 )
