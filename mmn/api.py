@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class RunSummary:
     n_concepts: int
     n_scores: int
     max_residual: float | None
-    conservation: Mapping[str, float] = field(default_factory=dict)
+    conservation: Mapping[str, float]
 
 
 def score(

@@ -13,6 +13,7 @@ import pytest
 
 import mmn
 from mmn.cli import main
+from mmn.specimen import RUN_PATHS
 from mmn.studies.describe import figures_page
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ def test_a_script_and_the_command_score_the_same_run(
     assert capsys.readouterr().out.startswith(scored.run_id)
     with mmn.open_cache(tmp_path) as cache:
         assert len(cache.table(scored.run_id, "score")) == scored.n_scores
-        assert len(cache.runs()) == 2, "this one, and the bundled run"
+        assert len(cache.runs()) == 1 + len(RUN_PATHS), "this one, and those that come along"
 
 
 def test_one_picture_that_does_not_open_is_no_success(tiny, tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def tables(store: Store, run) -> dict[str, pa.Table]:
     return {name: pa.concat_tables([found[name] for found in read if name in found]) for name in names}
 
 
+def of_rankings(tables: dict[str, pa.Table], kind: str) -> pd.DataFrame:
+    """Effects of ranked units; those of saved sets are another call's."""
+    effects = tables["effect"].to_pandas()
+    return effects[(effects["kind"] == kind) & ~effects["selection"].str.startswith("set:")]
+
+
 def same(ours: pd.Series, theirs: pd.Series) -> None:
     assert len(ours)
     assert ours.tolist() == pytest.approx(theirs.tolist(), nan_ok=True)
@@ -63,8 +69,7 @@ def same(ours: pd.Series, theirs: pd.Series) -> None:
 def test_degrade_prints_the_interval_that_its_figure_draws(
     kind: str, quantity: str, told: str, store: Store, tables: dict[str, pa.Table]
 ) -> None:
-    effects = tables["effect"].to_pandas()
-    effects = effects[effects["kind"] == kind]
+    effects = of_rankings(tables, kind)
     effects["prob"] *= 1 - 0.5 * (effects["k"] > 0) * (effects.groupby(["image_id"]).ngroup() % 5) / 5
     means = store.ask(EffectQueries).means("5e6f", EffectFilter(kind, METHODS, metric=METRIC))
     means["prob"] *= 1 - 0.5 * ((means["k"] > 0) & (means["sigma"] != 0)) * (means.groupby("image_id").ngroup() % 5) / 5
@@ -94,8 +99,7 @@ def test_degrade_says_of_whose_a_drop_is_what_its_page_says(
     kind: str, store: Store, tables: dict[str, pa.Table]
 ) -> None:
     """Shards and database come to the same shares, perplexities, differences and intervals."""
-    effects = tables["effect"].to_pandas()
-    printed = own_parts(picture_means(effects[effects["kind"] == kind], further(tables, kind)), N_LAYERS * D_MLP)
+    printed = own_parts(picture_means(of_rankings(tables, kind), further(tables, kind)), N_LAYERS * D_MLP)
     means = store.ask(EffectQueries).means("5e6f", EffectFilter(kind, METHODS, metric=METRIC))
     told = own_parts(means, N_LAYERS * D_MLP)
     assert len(printed) == len(told) == (2 if kind == ABLATE else 4)

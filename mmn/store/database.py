@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -66,19 +66,6 @@ def open_cursor(connection: duckdb.DuckDBPyConnection, database_path: Path) -> I
         raise _explained(error, database_path) from error
     finally:
         cursor.close()
-
-
-@contextmanager
-def transaction(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Everything inside happens whole or not at all."""
-    cursor.begin()
-    try:
-        yield
-        cursor.commit()
-    except BaseException:
-        with suppress(duckdb.TransactionException):  # a commit that failed has ended it
-            cursor.rollback()
-        raise
 
 
 def _explained(error: duckdb.Error, path: Path) -> CacheError:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import duckdb
 
-from mmn.store.database import transaction
 from mmn.store.migrations import INTERNAL_TABLES, PUBLIC_TABLES
+from mmn.store.transactions import transaction
 
 
 def forget_run(cursor: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -32,10 +32,10 @@ from mmn.runs.shards import (
     read_outcome,
     read_run_file,
 )
-from mmn.store.database import transaction
 from mmn.store.forgetting import restore
 from mmn.store.given import apply_references, fill_words, of_latest_masks
 from mmn.store.known import Known, check_same, known_of
+from mmn.store.transactions import transaction
 from mmn.studies.tables import ADDED_KEYS
 
 _REPEATABLE_KEYS: Final = {"image": ("image_id",)} | ADDED_KEYS  # a row's key, where later shards may repeat it

@@ -13,6 +13,7 @@ from typing import Final
 import duckdb
 
 from mmn.errors import CacheNewerError
+from mmn.store.transactions import transaction
 from mmn.studies.tables import DECLARED
 
 _RUN: Final = """
@@ -157,12 +158,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
             "update mmn, or choose another --cache"
         )
     for version in range(row[0] + 1, len(MIGRATIONS) + 1):
-        cursor.begin()
-        try:
+        with transaction(cursor):
             MIGRATIONS[version - 1](cursor)
             cursor.execute("INSERT INTO migration VALUES (?, now() AT TIME ZONE 'UTC')", [version])
-            cursor.commit()
-        except BaseException:
-            cursor.rollback()
-            raise
     _create_missing(cursor)
