@@ -22,8 +22,10 @@ from torch import Tensor
 from mmn.cli import main
 from mmn.core import Concept
 from mmn.errors import UsageError
+from mmn.figures.figure import draw
 from mmn.images import open_image
 from mmn.models.geometry import Cell, Grid, Grids
+from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.hooks import Blocked, block_attention, embed
 from mmn.runs.plan import Progress
@@ -39,6 +41,8 @@ from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.studies.image_tokens.replacing import token_counts
 from mmn.studies.image_tokens.sets import highest, last_row, moved, object_tokens, random_tokens, registers, ringed
 from mmn.studies.image_tokens.windows import layer_windows
+from mmn.studies.registry import FIGURES
+from mmn.view import View
 from tests.families import tiny as types
 from tests.families.bare import bare_model
 from tests.families.test_build import pictures as two_pictures
@@ -114,7 +118,7 @@ def plain_embeddings(model: Model, scored: ScoredRun, source: str, token_ids: Se
     with torch.no_grad():
         whole = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         embeddings = model.module(**whole, output_hidden_states=True, use_cache=False).hidden_states[0]
-    return embeddings, torch.eq(ids[0], model.image_token_id)
+    return embeddings, image_positions(model, {"input_ids": ids})[0]
 
 
 def probability(logits: Tensor, concept: Concept) -> float:
@@ -406,7 +410,7 @@ def test_a_model_without_places_is_asked_what_needs_none_and_says_so(
 
 
 def test_the_command_says_what_it_found(
-    measured: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    measured: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache, said = measured
     assert (said["n_failed"], said["n_outlined"]) == (0, 2)
@@ -418,6 +422,5 @@ def test_the_command_says_what_it_found(
     assert len([line for line in out.splitlines() if " -> " in line]) == 11
     assert main(words("image-tokens", "latest", "--kinds", "swap", "--cache", cache)) == 2
     assert "give replace, knockout" in capsys.readouterr().err
-    drawing = ["figure", "image-tokens", "--run", "latest", "--concepts", "xyzzy", "--out", str(tmp_path / "a.svg")]
-    assert main([*drawing, "--cache", str(cache)]) == 2
-    assert "xyzzy" in capsys.readouterr().err
+    with Store.open(cache) as store, pytest.raises(UsageError, match="no token_loss rows for the nouns xyzzy"):
+        draw(FIGURES["image-tokens"], store, View(run="latest", concepts=("xyzzy",)))
