@@ -22,8 +22,10 @@ from torch import Tensor
 from mmn.cli import main
 from mmn.core import Concept
 from mmn.errors import UsageError
+from mmn.figures.figure import draw
 from mmn.images import open_image
 from mmn.models.geometry import Cell, Grid, Grids
+from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.hooks import Blocked, block_attention, embed
 from mmn.runs.plan import Progress
@@ -39,6 +41,8 @@ from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.studies.image_tokens.replacing import token_counts
 from mmn.studies.image_tokens.sets import highest, last_row, moved, object_tokens, random_tokens, registers, ringed
 from mmn.studies.image_tokens.windows import layer_windows
+from mmn.studies.registry import FIGURES
+from mmn.view import View
 from tests.families import tiny as types
 from tests.families.bare import bare_model
 from tests.families.test_build import pictures as two_pictures
@@ -46,7 +50,6 @@ from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.tiny import FAMILY_BUILDERS, build_family
 
 SCORING = ["--methods", "contribution", "--top-k", "3", "--max-new-tokens", "4", "--batch-size", "32"]
-FLAGS = ("is_first", "is_multi_token", "is_shared_token", "is_in_reference")
 N_TOKENS, SIDE = 64, 8
 LEFT = np.tile(np.arange(SIDE) < SIDE // 2, SIDE)
 GRID = Grids((Grid.even(4, 4, (0.0, 0.0, 8.0, 8.0)),), tuple(Cell(0, at // 4, at % 4) for at in range(16)))
@@ -103,8 +106,8 @@ def outlined(found: dict[str, pd.DataFrame]) -> tuple[str, list[int], Concept]:
     (image,) = found["image"].query(f"image_id == '{row['image_id']}'").to_dict("records")
     (caption,) = found["caption"].query(f"image_id == '{row['image_id']}'").to_dict("records")
     said = found["concept"].query(f"image_id == '{row['image_id']}' and noun == '{row['noun']}'").iloc[0]
-    numbers = {name: int(said[name]) for name in ("n_mentions", "token_id", "position")}
-    concept = Concept(said["noun"], said["lemma"], **numbers, **dict.fromkeys(FLAGS, False))
+    n_mentions, token_id, position = (int(said[name]) for name in ("n_mentions", "token_id", "position"))
+    concept = Concept(said["noun"], said["lemma"], n_mentions, token_id, position, True, False, False, None)
     return image["source"], [int(token) for token in caption["tokens"]], concept
 
 
@@ -115,7 +118,7 @@ def plain_embeddings(model: Model, scored: ScoredRun, source: str, token_ids: Se
     with torch.no_grad():
         whole = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         embeddings = model.module(**whole, output_hidden_states=True, use_cache=False).hidden_states[0]
-    return embeddings, ids[0] == model.image_token_id
+    return embeddings, image_positions(model, {"input_ids": ids})[0]
 
 
 def probability(logits: Tensor, concept: Concept) -> float:
@@ -235,10 +238,10 @@ def test_what_passes_by_is_refused_by_name(name: str, why: str) -> None:
 
     vlm = types.build(name)
     model = bare_model(name, vlm.module, find_anatomy(vlm.module, find_family(name)))
-    both = [vlm.encode([one]) for one in two_pictures()]
-    mean = image_embeddings(model, both[0]).mean(0)
+    one, other = (vlm.encode([picture]) for picture in two_pictures())
+    mean = image_embeddings(model, one).mean(0)
     with pytest.raises(UsageError, match=rf"'{name}'.*{why}"):
-        prove(model, *both, mean)
+        prove(model, one, other, mean)
 
 
 def prove(model: Model, inputs: dict[str, Tensor], other: dict[str, Tensor], mean: Tensor) -> None:
@@ -283,14 +286,18 @@ def test_sets_of_tokens_are_counted_by_hand() -> None:
 
 def test_a_moved_object_keeps_its_shape_inside_the_grid_and_off_itself() -> None:
     left = np.tile([True, True, False, False], 4)
-    assert moved(left, GRID, lambda n: n - 1) is not None
-    assert np.array_equal(moved(left, GRID, lambda _n: 0), ~left)
-    most = np.arange(16) < 12
-    assert moved(most, GRID, lambda _n: 0) is None
-    pair = np.isin(np.arange(16), [0, 5])
-    seen = [tuple(np.flatnonzero(moved(pair, GRID, lambda _n, at=at: at))) for at in range(7)]
-    assert len(set(seen)) == 7
+    assert at_move(left, 0) == np.flatnonzero(~left).tolist(), "there is one other place"
+    assert moved(np.arange(16) < 12, GRID, lambda _n: 0) is None
+    seen = [at_move(np.isin(np.arange(16), [0, 5]), number) for number in range(7)]
+    assert len({tuple(one) for one in seen}) == 7
     assert all(second - first == 5 and first % 4 < 3 and not {0, 5} & {first, second} for first, second in seen)
+
+
+def at_move(tokens: np.ndarray, number: int) -> list[int]:
+    """Where tokens lie after the move of this number."""
+    found = moved(tokens, GRID, lambda _n: number)
+    assert found is not None
+    return np.flatnonzero(found).tolist()
 
 
 def test_windows_are_the_same_shares_of_every_depth() -> None:
@@ -403,7 +410,7 @@ def test_a_model_without_places_is_asked_what_needs_none_and_says_so(
 
 
 def test_the_command_says_what_it_found(
-    measured: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    measured: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache, said = measured
     assert (said["n_failed"], said["n_outlined"]) == (0, 2)
@@ -415,6 +422,5 @@ def test_the_command_says_what_it_found(
     assert len([line for line in out.splitlines() if " -> " in line]) == 11
     assert main(words("image-tokens", "latest", "--kinds", "swap", "--cache", cache)) == 2
     assert "give replace, knockout" in capsys.readouterr().err
-    drawing = ["figure", "image-tokens", "--run", "latest", "--concepts", "xyzzy", "--out", str(tmp_path / "a.svg")]
-    assert main([*drawing, "--cache", str(cache)]) == 2
-    assert "xyzzy" in capsys.readouterr().err
+    with Store.open(cache) as store, pytest.raises(UsageError, match="no token_loss rows for the nouns xyzzy"):
+        draw(FIGURES["image-tokens"], store, View(run="latest", concepts=("xyzzy",)))

@@ -15,7 +15,7 @@ OF_ANY_NOUN = (REGISTERS, GRADIENTS_OF_SIZE, ALL, LAST_ROW)
 def image_token_tables(rng, rows, n_layers, n_tokens):
     """Tables of a shard about a run with these `rows` of concept."""
     said = [row for row in rows["concept"] if row["variant"] == ORIGINAL]
-    found = {"token_loss": [], "knockout": []}
+    found: dict[str, list[dict]] = {"token_loss": [], "knockout": []}
     for concept in said:
         key = {"image_id": concept["image_id"], "noun": concept["noun"], "revision": 0, "question": "0" * 12}
         key |= {"n_image_tokens": n_tokens}
@@ -45,6 +45,6 @@ def _blocked(rng, source, target, n_layers):
 
 def _outcome(rng, lost, *, has_control):
     prob = max(0.0, 0.9 - lost * rng.uniform(0.6, 1.2))
-    beside = {"control_prob": 0.85, "control_wrong": 0.1, "n_draws": 3}
-    beside = beside if has_control else {"control_prob": None, "control_wrong": None, "n_draws": 0}
+    none = dict.fromkeys(("control_prob", "control_wrong")) | {"n_draws": 0}
+    beside = {"control_prob": 0.85, "control_wrong": 0.1, "n_draws": 3} if has_control else none
     return {"baseline_prob": 0.9, "prob": prob, "is_right": True, "is_wrong": prob < 0.5} | beside

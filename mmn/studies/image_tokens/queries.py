@@ -13,7 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.statistics.intervals import ANYWHERE, SHARE, Range, mean_intervals
+from mmn.statistics.intervals import SHARE, Range, mean_intervals
 from mmn.store.cells import NOUNS, by_picture, distinct, values_by_picture, with_intervals
 from mmn.store.reader import Reader
 from mmn.studies.image_tokens.tables import GRADIENTS_OF_SIZE, SOURCES, TARGETS, TOKEN_SETS, WINDOWS
@@ -24,10 +24,10 @@ VALUES: Final[Mapping[str, Range]] = MappingProxyType(
     {
         LOST: _SIGNED,
         f"{LOST}_control": _SIGNED,
-        f"{LOST}_difference": ANYWHERE,
+        f"{LOST}_difference": _SIGNED,
         WRONG: SHARE,
         f"{WRONG}_control": SHARE,
-        f"{WRONG}_difference": ANYWHERE,
+        f"{WRONG}_difference": _SIGNED,
     }
 )
 

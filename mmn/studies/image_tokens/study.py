@@ -74,5 +74,5 @@ STUDY: Final = Study(
             "token_loss",
         )
     },
-    bundled=("image-tokens latest --limit 24",),
+    bundled=("image-tokens latest --limit 16",),
 )
