@@ -12,7 +12,7 @@ from app import charts, filter_bar, links, picture_strip, pictures, resources, s
 from app.picture import mount
 from app.picture.panels import Panel, Places
 from app.text import plain
-from mmn.errors import ImageError
+from mmn.errors import ImageError, UsageError
 from mmn.store.pictures import PictureQueries
 from mmn.studies.hallucination.judging import Judge
 from mmn.studies.hallucination.queries import HallucinationQueries
@@ -49,7 +49,7 @@ def page() -> None:
     st.subheader("Over all pictures that were read")
     view = View(run["run_id"])
     for name in ("hallucination", "hallucination-objects", "hallucination-confidence", "hallucination-maps"):
-        study_page.guarded(lambda name=name: charts.show(name, view))
+        figure(name, view)
     edits(run, view)
     study_page.measure_again(run, job)
 
@@ -131,7 +131,15 @@ def edits(run: dict[str, Any], view: View) -> None:
     st.markdown(EDITED)
     job = study_page.measurement("hallucination", "project-away")
     if study_page.is_measured(run, job):
-        study_page.guarded(lambda: charts.show("project-away", view))
+        figure("project-away", view)
+
+
+def figure(name: str, view: View) -> None:
+    """A figure, or why there is none."""
+    try:
+        charts.show(name, view)
+    except UsageError as error:
+        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
 
 
 page()

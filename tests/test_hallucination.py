@@ -71,7 +71,7 @@ def scored(paint: Callable[[Path, int], Path], checkpoint: Path, tmp_path_factor
     rows = []
     for row in image.to_dict("records"):
         name = Path(row["source"]).name
-        told = {"file_name": name, "text": f"a {first.get(row['image_id'], 'cat')} and a dog."}
+        told: dict[str, object] = {"file_name": name, "text": f"a {first.get(row['image_id'], 'cat')} and a dog."}
         if name < "002":
             objects = [{"noun": "dog", "mask": 1}, {"noun": "cat", "mask": 2}]
             told |= {"mask_file": str(folder.parent / "mask.png"), "objects": objects}
@@ -107,7 +107,7 @@ def test_confidence_is_the_highest_softmax_of_plain_transformers(measured: Path,
     inputs = tiny.encode([open_image(image["source"])], prompt)
     with torch.inference_mode():
         states = tiny.module(**inputs, output_hidden_states=True).hidden_states
-        at = inputs["input_ids"][0] == tiny.image_token_id
+        at = image_positions(tiny, inputs)[0]
         norm, head = tiny.module.model.language_model.norm, tiny.module.lm_head
         read = {
             "raw": [head(state[0, at]) for state in states],
@@ -169,7 +169,7 @@ def test_a_caption_under_the_edit_is_that_of_a_hook_written_here(scored: Path, t
         ids = torch.tensor([[tiny.tokenizer.bos_token_id, token]])
         v = text(input_ids=ids, output_hidden_states=True).hidden_states[2][0, -1]
     assert torch.allclose(text_direction(tiny, [token], 1), v, atol=1e-5)
-    at = inputs["input_ids"][0] == tiny.image_token_id
+    at = image_positions(tiny, inputs)[0]
 
     def edit(_module: object, _args: object, output: torch.Tensor) -> torch.Tensor | None:
         if output.shape[1] == 1:
@@ -276,7 +276,7 @@ def test_a_map_that_is_the_mask_fits_it_and_another_does_not() -> None:
     grids = Grids((Grid.even(2, 2, (0.0, 0.0, 40.0, 40.0)),), tuple(Cell(0, i // 2, i % 2) for i in range(4)))
     left, right = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
     left[:, :20], right[:, 20:] = True, True
-    maps = {"dog": np.float32([1, 0, 1, 0]), "cat": np.float32([0, 1, 0, 1])}
+    maps = {"dog": np.array([1, 0, 1, 0], np.float32), "cat": np.array([0, 1, 0, 1], np.float32)}
     found = map_fits(maps, {"dog": left, "cat": right, "bird": left}, grids)
     assert found["dog"] == {"iou": 1, "iou_best": 1, "precision": 1, "precision_chance": 0.5} | {
         "iou_other": 0,

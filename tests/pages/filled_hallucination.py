@@ -14,7 +14,7 @@ NAMES = ("confidence", "object_truth", "object_map", "projected_away")
 def hallucination_tables(rows, objects, n_tokens):
     """A caption's first noun is there and its second is not; image tokens are surer of the first, most of the time."""
     rng = random.Random(0)
-    found = {name: [] for name in NAMES}
+    found: dict[str, list[dict]] = {name: [] for name in NAMES}
     for image in rows["image"]:
         key = {"image_id": image["image_id"]}
         said = [one for one in rows["concept"] if one["image_id"] == key["image_id"] and one["variant"] == ORIGINAL]

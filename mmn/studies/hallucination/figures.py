@@ -179,7 +179,7 @@ def project_away(
     return _points(data, there, "quantity", "line", colours).properties(title=title)
 
 
-def _points(data: pd.DataFrame, rows: Sequence[str], row: str, line: str, colours: Mapping[str, str]) -> alt.LayerChart:
+def _points(data: pd.DataFrame, rows: Sequence[str], row: str, line: str, colours: Mapping[str, str]) -> Any:
     """A row for each quantity, in it a point with its interval for each line."""
     words = [one for one in colours if one in set(data[line])]
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=200)
