@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from app import charts, filter_bar, study_page
@@ -36,7 +38,7 @@ def page() -> None:
     with charts.grid("modalities"):
         for name in ("modalities", "modality-units"):
             with st.container():
-                study_page.guarded(lambda name=name: over_layers(name, view))
+                study_page.guarded(partial(over_layers, name, view))
     st.caption(OF_UNITS)
     study_page.measure_again(run, job)
 

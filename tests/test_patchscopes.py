@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from mmn.cli import main
-from mmn.errors import UsageError
+from mmn.errors import ImageError, UsageError
 from mmn.images import open_image
 from mmn.models.model import Model
 from mmn.reading.hooks import capture_residual, write_residual
+from mmn.reading.nouns import lemma_of
 from mmn.reading.plain_text import Text, text_states
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress
@@ -78,14 +79,14 @@ def plain_states(tiny: Model, run: reopen.ScoredRun, number: int) -> tuple[torch
         output = tiny.module(
             input_ids=ids, pixel_values=inputs["pixel_values"], attention_mask=ids * 0 + 1, output_hidden_states=True
         )
-    at = (inputs["input_ids"][0] == tiny.image_token_id).nonzero()[:, 0].tolist()
+    at = torch.eq(inputs["input_ids"][0], int(tiny.image_token_id or 0)).nonzero()[:, 0].tolist()
     return torch.stack(output.hidden_states)[:, 0], at, inputs["input_ids"].shape[1]
 
 
 def plain_patch(tiny: Model, state: torch.Tensor, layer: int, n_next: int = 1) -> tuple[torch.Tensor, list[int]]:
     """The next token's probabilities, and the tokens read on, from transformers' own text model and a hook."""
     ids = [tiny.tokenizer.bos_token_id, *tiny.tokenizer(PROMPT, add_special_tokens=False).input_ids]
-    place, said, first = len(ids) - 1, [], None
+    place, said, first = len(ids) - 1, list[int](), None
 
     def put(_module, _args, output):
         output[:, place] = state
@@ -256,7 +257,7 @@ def test_neighbours_are_judged_by_the_pictures_nouns(
     found = read["neighbour"]
     assert found.groupby(["reading", "image_id"]).size().unique().tolist() == [3 * N_LAYERS]
     for row in found.itertuples():
-        are = [company.lemma_of(word.lower()) in nouns_of(said[row.image_id]) for word in row.words]
+        are = [lemma_of(word.lower()) in nouns_of(said[row.image_id]) for word in row.words]
         assert (row.is_match, row.is_any_match) == (are[0], any(are))
         assert said[row.image_id].caption.text not in row.contexts, "its own caption"
     texts = texts_of_run(list(said.values()))
@@ -286,7 +287,7 @@ def test_a_picture_that_is_gone_is_a_failure(run: reopen.ScoredRun, monkeypatch:
 
     def open_again(example):
         if example.image_id == gone.image_id:
-            raise reopen.ImageError("gone")
+            raise ImageError("gone")
         return whole(example)
 
     monkeypatch.setattr(reopen, "open_again", open_again)

@@ -11,7 +11,7 @@ N_IMAGE_TOKENS = 3
 
 def patchscope_tables(rng, rows, n_layers, n_images=10):
     """Tables of the first pictures: nouns are read better in later layers, controls never."""
-    found = {"patchscope": [], "patchscope_word": [], "neighbour": []}
+    found: dict[str, list[dict]] = {"patchscope": [], "patchscope_word": [], "neighbour": []}
     for image in rows["image"][:n_images]:
         image_id = image["image_id"]
         said = [one for one in rows["concept"] if one["image_id"] == image_id and one["variant"] == ORIGINAL]

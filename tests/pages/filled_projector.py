@@ -9,7 +9,7 @@ WIDTHS = {"before": 8, "after": 6}
 
 def projector_tables(rng, rows, n_layers, d_mlp):
     """Tables of all pictures; the vectors tell how many references there are, so that a probe finds something."""
-    found = {"projector_mean": [], "modality": [], "modality_unit": []}
+    found: dict[str, list[dict]] = {"projector_mean": [], "modality": [], "modality_unit": []}
     for image in rows["image"]:
         key = {"image_id": image["image_id"]}
         for stage, width in WIDTHS.items():

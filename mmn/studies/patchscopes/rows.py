@@ -147,4 +147,6 @@ def _matches(store: Store, run_id: str) -> pd.DataFrame:
 
 def _means(data: pd.DataFrame, within: Range) -> pd.DataFrame:
     """Returns line, layer, mean, low, high, n (pictures)."""
-    return interval_table(data, ["line", "layer"], "value", within=within)
+    order = {line: place for place, line in enumerate((*LINES.values(), ON_OBJECT, ELSEWHERE, *COMPANY))}
+    found = interval_table(data, ["line", "layer"], "value", within=within)
+    return found.sort_values("line", key=lambda lines: lines.map(order), kind="stable", ignore_index=True)

@@ -78,5 +78,5 @@ STUDY: Final = Study(
             button="Find neighbours",
         ),
     },
-    bundled=("patchscopes latest --limit 24 --image-tokens 8 --neighbours",),
+    bundled=("patchscopes latest --limit 16 --image-tokens 8 --neighbours",),
 )

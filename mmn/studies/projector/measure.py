@@ -214,8 +214,12 @@ def unit_rows(own: Seen, other: Seen | None) -> list[dict[str, Any]]:
             k = max(1, round(share * m))
             at_image, at_text = (_top(one, k) for one in active)
             theirs = None if other is None else iou(at_image, _top(other.active[layer][1], k))
-            told = {"iou": iou(at_image, at_text), "iou_other": theirs, "chance": expected_iou(k, m)}
-            rows.append({"layer": layer, "share": share, "n_units": k} | told)
+            told: dict[str, float | None] = {
+                "iou": iou(at_image, at_text),
+                "iou_other": theirs,
+                "chance": expected_iou(k, m),
+            }
+            rows.append({"layer": layer, "share": share, "n_units": k, **told})
     return rows
 
 

@@ -96,7 +96,9 @@ def layer_means(store: Store, run_id: str) -> dict[str, pd.DataFrame]:
 def _means(data: pd.DataFrame, within: Range) -> pd.DataFrame:
     if data.empty:
         return pd.DataFrame(columns=["line", "layer", "mean", "low", "high", "n"])
-    return interval_table(data, ["line", "layer"], "value", within=within)
+    order = {line: place for place, line in enumerate(dict.fromkeys(data["line"]))}
+    found = interval_table(data, ["line", "layer"], "value", within=within)
+    return found.sort_values("line", key=lambda lines: lines.map(order), kind="stable", ignore_index=True)
 
 
 def modality_pictures(store: Store, asked: Asked) -> Pictures:
