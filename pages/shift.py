@@ -94,7 +94,7 @@ def cards(run: dict[str, Any], other: str, about: pd.Series) -> None:
 
 
 def said(what: str, words: list[str]) -> None:
-    st.markdown(f":gray[{what}:] {plain(', '.join(words[:8])) or '–'}")
+    st.markdown(f":gray[{plain(what)}:] {plain(', '.join(words[:8]) or '–')}")
 
 
 def thumbnails(run: dict[str, Any], concept: dict[str, Any]) -> None:
