@@ -23,7 +23,7 @@ from tests.tiny import build_family
 CAPTION = [11, 12, 13, 14]
 QUESTIONS = [Question(0, 1, 17), Question(0, 2, 30)]
 # Norms behind blocks, a LayerNorm and biases with flattened rows, queries in one matrix with values.
-FAMILIES = ("llava on gemma2", "instructblip", "llava on phi3")
+FAMILIES = ("llava on gemma2", "blip-2", "llava on phi3")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
