@@ -81,6 +81,7 @@ def choose_images() -> str | None:
 def choose_method(name: str, place: Any) -> bool:
     method = METHODS[name]
     told = f"{plain(method.equation)}\n\nRead at: {plain(method.position)}. Source: {plain(method.source)}."
+    told += f"\n\nTakes long: {plain(method.cost)}." if method.cost else ""
     is_usual = name in (next(iter(METHODS)), RANDOM)
     return place.checkbox(plain(name), value=is_usual, key=f"score-method-{name}", help=told)
 

@@ -57,7 +57,7 @@ _NOUN: Final = "the pass that predicts the noun"
 _IMAGE: Final = "image tokens"
 _BEFORE: Final = "all positions before the noun"
 _SCORES: Final = "mmn.scores.methods"
-_OF_EFFECT: Final = "for each noun every unit in a row of its own, through all layers behind it: m · L · (L + 1) / 2"
+_OF_EFFECT: Final = "m · L · (L + 1) / 2 passes of a token through a layer for each noun"
 
 # Colours: six of Okabe and Ito's eight (2008), told apart by every kind of colour vision; draws in greys. Their yellow
 # drowns in white and their black in the dark: the seventh score has a violet (OURS), farther from the others than they

@@ -54,7 +54,8 @@ def head_outputs(model: Model, what: str) -> list[tuple[nn.Module, int]]:
 
 def _n_heads(attention: Any) -> int:
     config = getattr(attention, "config", None)
-    n_heads = int(getattr(config, "num_attention_heads", None) or getattr(attention, "num_heads", 0))
+    named = getattr(config, "num_attention_heads", None) or getattr(attention, "num_heads", 0)
+    n_heads = named if isinstance(named, int) else 0
     output = next(getattr(attention, name) for name in OUTPUTS if hasattr(attention, name))
     return n_heads if n_heads > 1 and output.in_features % n_heads == 0 else 0
 
@@ -104,7 +105,8 @@ def _needs(
     model: Model, recorded: Recorded, outputs: Outputs, token: Int[Tensor, " 1"], read: Float[Tensor, " V"]
 ) -> tuple[dict[tuple[int, int], float], bool]:
     """By (layer, head) what the word loses of its probability; and whether nothing replaced gives what was read."""
-    needs, is_right = {}, True
+    needs: dict[tuple[int, int], float] = {}
+    is_right = True
     for layer, (output, n_heads) in enumerate(outputs):
         heads = torch.arange(-1, n_heads, device=model.device)
         final = recorded.again(layer, len(heads), output, mean_of_others_each(heads, n_heads))

@@ -17,6 +17,7 @@ from typing import Final
 
 MODULES: Final[list[str]] = [
     "mmn.studies.scoring.study",
+    "mmn.studies.modules.study",
     "mmn.studies.lens.study",
     "mmn.studies.annotate.study",
     "mmn.studies.invariance.study",

@@ -37,6 +37,14 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "OURS",
         ),
     ),
+    "modules": (
+        Equation(
+            "module contribution",
+            "sign(v) · |v|^½ · p^½, v = (W_U · norm(output))[t] as a share of the largest |v|, p its softmax",
+            "mmn.studies.modules.rows:contribution",
+            "VisEdit",
+        ),
+    ),
     "lens": (
         Equation(
             "logit lens", "softmax(W_U · norm(residual_l))", "mmn.studies.lens.stream:normed_stream", "logit lens"

@@ -28,8 +28,19 @@ def experiment_tables(rng, rows, methods, n_layers, d_mlp):
         "selectivity": [row for method in measured for row in _selectivity(rng, said, method)],
         "class_activation": [row for method in measured for row in _class_activation(rng, said, method)],
         "sensitivity": _sensitivity(rng, said, measured),
+        "module": [row for one in said for row in _modules(rng, one, n_layers)],
     }
     return {name: pa.Table.from_pylist(told, schema=TABLES[name]) for name, told in found.items()}
+
+
+def _modules(rng, said, n_layers):
+    key = {"image_id": said["image_id"], "noun": said["noun"]}
+    return [
+        key | {"is_control": is_control, "layer": layer, "part": part, "value": rng.gauss(2, 3), "prob": rng.random()}
+        for is_control in (False, True)
+        for layer in range(n_layers)
+        for part in ("attention", "ffn")
+    ]
 
 
 def _shuffled(said, scores):
