@@ -26,8 +26,12 @@ def page() -> None:
     with filter_bar.bar():
         lemmas = filters.concept_picker(concepts)
     view = View(run["run_id"], concepts=tuple(lemmas))
-    study_page.guarded(lambda: charts.show("modules", view))
+    study_page.guarded(lambda: draw(view))
     study_page.measure_again(run, job)
+
+
+def draw(view: View) -> None:
+    charts.show("modules", view)
 
 
 page()

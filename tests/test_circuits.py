@@ -48,6 +48,16 @@ def logit(model: Model, inputs: dict[str, Tensor]) -> Tensor:
     return model.module(**with_captions(model, inputs, [BEFORE]), use_cache=False).logits[0, -1, NOUN_ID]
 
 
+def kept_by(seen: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """A change that changes nothing, and keeps what it saw."""
+
+    def keep(a: Tensor) -> Tensor:
+        seen.append(a.clone())
+        return a
+
+    return keep
+
+
 def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Any:
     return module.register_forward_pre_hook(lambda _module, args: (change(args[0]), *args[1:]))
 
@@ -70,7 +80,7 @@ def as_noun_sees_it(
 
     def value() -> float:
         seen: list[Tensor] = []
-        watching = changed(model.anatomy.ffn_outs[layer], lambda a: seen.append(a) or a)
+        watching = changed(model.anatomy.ffn_outs[layer], kept_by(seen))
         with torch.no_grad():
             logit(model, inputs)
         watching.remove()
@@ -185,7 +195,7 @@ def test_pictures_of_a_batch_do_not_disturb_each_other_nor_does_padding(tiny: Mo
     from PIL import Image
 
     prompt = tiny.exact_prompt("A picture of")
-    images = [Image.open(path) for path in sorted(pictures.iterdir())[:2]]
+    images: list[Image.Image] = [Image.open(path) for path in sorted(pictures.iterdir())[:2]]
     both = Shown(tiny.encode(images, prompt), (BEFORE, (11,)), (NOUN_ID, 31))
     alone = Shown(tiny.encode(images[1:], prompt), ((11,),), (31,))
     rule = RULES["rajaram"]
@@ -197,7 +207,7 @@ def test_pictures_of_a_batch_do_not_disturb_each_other_nor_does_padding(tiny: Mo
         for place, own in common:
             found, expected = getattr(together, name)[1, 1, place].item(), getattr(one, name)[0, 1, own].item()
             assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), name
-    assert one.image_at[0] == int(alone.inputs["input_ids"][0].eq(tiny.image_token_id).int().argmax())
+    assert one.image_at[0] == int(alone.inputs["input_ids"][0].eq(tiny.image_token_id or -1).int().argmax())
     assert together.tokens == ()
     assert len(one.tokens[0].weight[0]) == alone.inputs["input_ids"].shape[1] + 1
     is_image = torch.zeros(len(one.tokens[0].weight[0]), dtype=torch.bool)
@@ -214,7 +224,7 @@ def test_with_too_little_memory_for_all_pictures_the_circuit_is_the_same(
 
     from mmn.studies.circuits import find
 
-    images = [Image.open(path) for path in sorted(pictures.iterdir())[:2]]
+    images: list[Image.Image] = [Image.open(path) for path in sorted(pictures.iterdir())[:2]]
     inputs = tiny.encode(images, tiny.exact_prompt("A picture of"))
     of = Shown(inputs, (BEFORE, (11,)), (NOUN_ID, 31))
     whole = find_circuit(tiny, of, RULES["rajaram"], 3)
@@ -257,7 +267,7 @@ def test_units_that_are_left_out_are_at_their_mean_in_their_group(bare) -> None:
     places = is_image.nonzero()[:, 0]
     image, caption = slice(int(places[0]), int(places[-1]) + 1), slice(n_prompt, n_prompt + len(BEFORE))
     seen: list[Tensor] = []
-    handles = [changed(module, lambda a: seen.append(a.clone()) or a) for module in model.anatomy.ffn_outs]
+    handles = [changed(module, kept_by(seen)) for module in model.anatomy.ffn_outs]
     with torch.no_grad():
         logit(model, inputs)
     for handle in handles:
@@ -334,7 +344,9 @@ def circuits(cache: Path, capfd, *words: str) -> dict[str, Any]:
     return json.loads(capfd.readouterr().out)
 
 
-VIEWER = {  # the fields that circuit-tracer's viewer reads (its `graph_models`, 0.5.0), and their types
+VIEWER: dict[
+    str, dict[str, type]
+] = {  # the fields that circuit-tracer's viewer reads (its `graph_models`, 0.5.0), and their types
     "metadata": {"slug": str, "scan": str, "transcoder_list": list, "prompt_tokens": list, "prompt": str},
     "qParams": {"pinnedIds": list, "supernodes": list, "linkType": str, "clickedId": str, "sg_pos": str},
     "node": dict.fromkeys(("node_id", "layer", "feature_type", "jsNodeId", "clerp"), str)

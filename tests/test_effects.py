@@ -31,7 +31,7 @@ from tests.tiny import build_family
 PROMPT, CAPTION = "A picture of", (11, 12, 13, 14)
 TOLERANCE = 1e-5  # of a logit: the difference of two sums of float32
 # Norms behind W_out, a soft cap, rotations in three, flattened rows, what is given by position.
-FAMILIES = ("paligemma on gemma2", "qwen2_vl", "instructblip", "mplug_owl2")
+FAMILIES = ("paligemma on gemma2", "qwen2_vl", "blip-2", "mplug_owl2")
 
 
 def concept_at(row: int, position: int, token_id: int) -> ConceptAt:

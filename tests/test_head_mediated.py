@@ -74,7 +74,7 @@ def test_heads_that_are_not_known_are_refused_by_name(monkeypatch: pytest.Monkey
     monkeypatch.setattr(measured, "is_as_read", lambda *_: False)
     with pytest.raises(UsageError, match="its layers cannot be gone again at one position"):
         head_mediated(model, batch, [concept_at(0, 1, 17)])
-    attention = model.anatomy.layers[1].self_attn
+    attention: Any = model.anatomy.layers[1].self_attn
     attention.mix = attention.o_proj
     del attention.o_proj
     with pytest.raises(UsageError, match="the heads of layer 1 are not known"):

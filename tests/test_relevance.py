@@ -23,7 +23,7 @@ from tests.tiny import build_family
 CAPTION = [11, 12, 13, 14]
 QUESTIONS = [Question(0, 1, 17), Question(0, 2, 30)]
 # Norms behind blocks, a LayerNorm and biases with flattened rows, queries in one matrix with values.
-FAMILIES = ("llava on gemma2", "instructblip", "llava on phi3")
+FAMILIES = ("llava on gemma2", "blip-2", "llava on phi3")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -125,12 +125,13 @@ def test_a_part_without_a_rule_is_refused_by_name() -> None:
         require_conserved(model, loses, ["cat"])
     with pytest.raises(UsageError, match="relp is not there for encoder-decoders"):
         require_method(build_family("blip-2 on t5")[0], "relp")
-    model.anatomy.layers[1].mlp.extra = nn.Softplus()
+    layer: Any = model.anatomy.layers[1]
+    layer.mlp.extra = nn.Softplus()
     with pytest.raises(UsageError, match=r"no rule is known for mlp.extra \(Softplus\)"):
         require_method(model, "relp")
-    del model.anatomy.layers[1].mlp.extra
-    model.anatomy.layers[1].self_attn.w_pack = model.anatomy.layers[1].self_attn.q_proj
-    del model.anatomy.layers[1].self_attn.q_proj
+    del layer.mlp.extra
+    layer.self_attn.w_pack = layer.self_attn.q_proj
+    del layer.self_attn.q_proj
     with pytest.raises(UsageError, match="its attention has no q_proj"):
         require_method(model, "relp")
 
@@ -143,11 +144,12 @@ def plain_path(model: Model, inputs: dict[str, Tensor], question: Question) -> t
     mean, points = whole[0, at].mean(0), []
     for step in range(STEPS + 1):
         image = (mean + step / STEPS * (whole[0, at] - mean)).requires_grad_(True)
-        given, seen = whole.clone(), []
+        given = whole.clone()
+        seen: list[Tensor] = []
         given[0, at] = image
         handles = [
-            layer.mlp.down_proj.register_forward_pre_hook(lambda _module, args, seen=seen: seen.append(args[0]))
-            for layer in model.anatomy.layers
+            out.register_forward_pre_hook(lambda _module, args, seen=seen: seen.append(args[0]))
+            for out in model.anatomy.ffn_outs
         ]
         logit = model.module.lm_head(model.anatomy.decoder(inputs_embeds=given).last_hidden_state)
         logit = logit[0, place, question.token_id]

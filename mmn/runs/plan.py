@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -66,8 +66,7 @@ class Plan:
 class Counts:
     """What a run's shards hold. Concepts are counted once, scores in every variant.
 
-    `max_residual` is the largest |residual| / max(|logit|, 1) of any variant, None without concepts; `conservation`
-    likewise what each score whose terms should add up misses.
+    `max_residual` is the largest |residual| / max(|logit|, 1) of any variant, None without concepts.
     """
 
     n_images: int
@@ -75,7 +74,6 @@ class Counts:
     n_concepts: int
     n_scores: int
     max_residual: float | None
-    conservation: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan(
@@ -137,7 +135,6 @@ def count(run_path: Path) -> Counts:
     """Adds up what the run's finished shards hold."""
     n_images = n_failed = n_concepts = n_scores = 0
     largest: float | None = None
-    missing: dict[str, float] = {}
     for name in sorted(shards.finished_shards(run_path)):
         tables = shards.read_shard(run_path / name)
         n_images += len(tables["image"]) if "image" in tables else 0
@@ -146,17 +143,24 @@ def count(run_path: Path) -> Counts:
         if "concept" in tables and len(tables["concept"]):
             n_concepts += pc.sum(pc.equal(tables["concept"]["variant"], ORIGINAL)).as_py()
             largest = max(largest or 0.0, _largest_residual(tables["concept"]))
-        if "conservation" in tables:
-            found = _largest_missing(tables["conservation"])
+    return Counts(n_images, n_failed, n_concepts, n_scores, largest)
+
+
+def conservation(run_path: Path) -> dict[str, float]:
+    """By score whose terms should add up, the largest share of max(|logits|, 1) that they miss in any variant."""
+    missing: dict[str, float] = {}
+    for name in sorted(shards.finished_shards(run_path)):
+        if "conservation" in shards.row_counts(run_path / name):
+            found = _largest_missing(shards.read_shard(run_path / name)["conservation"])
             missing |= {method: max(missing.get(method, 0.0), one) for method, one in found.items()}
-    return Counts(n_images, n_failed, n_concepts, n_scores, largest, missing)
+    return missing
 
 
-def _largest_missing(conservation: pa.Table) -> dict[str, float]:
-    expected, total = conservation["expected"], conservation["total"]
+def _largest_missing(table: pa.Table) -> dict[str, float]:
+    expected, total = table["expected"], table["total"]
     scale = pc.max_element_wise(pc.abs(expected), 1.0)
     missing = pc.divide(pc.abs(pc.subtract(expected, total)), scale)
-    largest = pa.table({"method": conservation["method"], "missing": missing}).group_by("method")
+    largest = pa.table({"method": table["method"], "missing": missing}).group_by("method")
     return {row["method"]: row["missing_max"] for row in largest.aggregate([("missing", "max")]).to_pylist()}
 
 

@@ -54,7 +54,8 @@ def head_outputs(model: Model, what: str) -> list[tuple[nn.Module, int]]:
 
 def _n_heads(attention: Any) -> int:
     config = getattr(attention, "config", None)
-    n_heads: int = getattr(config, "num_attention_heads", None) or getattr(attention, "num_heads", 0)
+    named = getattr(config, "num_attention_heads", None) or getattr(attention, "num_heads", 0)
+    n_heads = named if isinstance(named, int) else 0
     output = next(getattr(attention, name) for name in OUTPUTS if hasattr(attention, name))
     return n_heads if n_heads > 1 and output.in_features % n_heads == 0 else 0
 

@@ -46,6 +46,8 @@ INVENTED = (  # what the bundled run was not measured for
     "projector",
     "modalities",
     "modality-units",
+    *("perturbation", "scaling", "edit", "modules"),
+    *("circuit", "circuit-curve"),
 )
 
 

@@ -147,7 +147,7 @@ class _Measuring:
         effects = [row for saying in one.judged for row in self._judge(saying, one, circuit, another)]
         rows = circuit_rows(self._scored, circuit) | {"circuit_effect": effects}
         model = self._scored.model
-        about = {
+        about: dict[str, Any] = {
             "noun": noun,
             "rule": self._plan.rule,
             "image_id": found[0].example.image_id if self._plan.image else None,

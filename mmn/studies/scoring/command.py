@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.images import list_source
     from mmn.models.loading import with_delta
     from mmn.runs.engines.local import carry_out
-    from mmn.runs.plan import Progress, count
+    from mmn.runs.plan import Progress, conservation, count
     from mmn.runs.prepare import prepare
     from mmn.scores.batch import check_methods
     from mmn.studies.annotate.command import annotate_stoppably
@@ -112,8 +112,8 @@ def run(options: argparse.Namespace) -> int:
         "max_residual": counts.max_residual,
         "database": note,
     }
-    if counts.conservation:
-        result["conservation"] = counts.conservation
+    if missing := conservation(run_path):
+        result["conservation"] = missing
     if first:
         result = {"note": first} | result  # first, as what to read before the numbers
     _print_result(result, as_json=options.json)
