@@ -159,14 +159,29 @@ class Replayed:
                 handle.remove()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def replay(model: Model, inputs: Mapping[str, Any]) -> Replayed:
     """Runs one row, and keeps what each layer was given.
 
     Raises:
         AssertionError: a layer is not given one row of positions, or hands on something else when it is asked again.
     """
+    replayed, final = _kept(model, lambda: model.module(**inputs, use_cache=False))
+    again = replayed.again(2)
+    assert torch.allclose(again[1], final[0], atol=1e-4, rtol=1e-3), "a layer asked again says otherwise"
+    return replayed
+
+
+@torch.no_grad()
+def replay_now(replayed: Replayed) -> Replayed:
+    """The same row from the first layer on, with what each layer is given by the weights as they are now."""
+    return _kept(replayed.model, lambda: replayed.again(1))[0]
+
+
+def _kept(model: Model, run: Callable[[], object]) -> tuple[Replayed, Float[Tensor, "1 positions d"]]:
+    """What each layer was given in one pass, and the stream before the final norm."""
     replayed, handles = Replayed(model), []
+    final: list[Tensor] = []
 
     def note(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -174,18 +189,17 @@ def replay(model: Model, inputs: Mapping[str, Any]) -> Replayed:
 
         return hook
 
-    final: list[Tensor] = []
+    def note_last(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        final.append(output[0] if isinstance(output, tuple) else output)
+
     with model.lock:
         try:
             for layer, module in enumerate(model.anatomy.layers):
                 handles.append(module.register_forward_pre_hook(note(layer), with_kwargs=True))
-            keep = model.anatomy.final_norm.register_forward_pre_hook(lambda _module, args: final.append(args[0]))
-            handles.append(keep)
-            model.module(**inputs, use_cache=False)
+            handles.append(model.anatomy.layers[-1].register_forward_hook(note_last))
+            run()
         finally:
             for handle in handles:
                 handle.remove()
-    again = replayed.again(2)
     assert len(final) == 1, f"{len(final)} passes"
-    assert torch.allclose(again[1], final[0][0], atol=1e-4, rtol=1e-3), "a layer asked again says otherwise"
-    return replayed
+    return replayed, final[0]

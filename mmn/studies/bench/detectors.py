@@ -8,7 +8,7 @@ so that a = act(s·w·x)·1: about s where w·x is 1, next to nothing where it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +22,7 @@ from mmn.errors import ModelError
 from mmn.models.gates import Readers, readers
 from mmn.models.model import Model
 from mmn.reading.hooks import ablate
-from mmn.reading.hooks.streams import Replayed, capture_streams, replay
+from mmn.reading.hooks.streams import Replayed, capture_streams, replay_now
 from mmn.studies.bench.roles import SEER, Role
 from mmn.studies.bench.told import Told
 
@@ -39,13 +39,15 @@ class Site:
     built: Sequence[Told]
     reads: tuple[Float[Tensor, "_ d"], ...]
     streams: tuple[Float[Tensor, "_ d"], ...]
-    passes: dict[str, Replayed] = field(default_factory=dict)
+    passes: Mapping[str, Replayed]
+    now: dict[str, Replayed] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, model: Model, layer: int, built: Sequence[Told]) -> Site:
-        """The layer as it is now."""
-        found = [read_at(model, layer, told) for told in built]
-        return cls(model, layer, built, tuple(reads for reads, _ in found), tuple(stream for _, stream in found))
+    def read(cls, model: Model, layer: int, built: Sequence[Told], passes: Mapping[str, Replayed]) -> Site:
+        """The layer as it is now; `passes` are the pictures' as they were before anything was planted."""
+        found = [read_at(model, layer, passes[told.example.image_id]) for told in built]
+        reads, streams = (tuple(one[part] for one in found) for part in (0, 1))
+        return cls(model, layer, built, reads, streams, passes)
 
     @property
     def readers(self) -> Readers:
@@ -53,9 +55,10 @@ class Site:
 
     def replayed(self, told: Told) -> Replayed:
         """A picture's pass, to be gone again from this layer or an earlier one: what they read is written already."""
-        if told.example.image_id not in self.passes:
-            self.passes[told.example.image_id] = replay(self.model, told.whole(self.model))
-        return self.passes[told.example.image_id]
+        image_id = told.example.image_id
+        if image_id not in self.now:
+            self.now[image_id] = replay_now(self.passes[image_id])
+        return self.now[image_id]
 
     def saying(self, noun: str) -> list[At]:
         """The pictures with the object whose captions say it.
@@ -72,14 +75,14 @@ class Site:
         return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read_at(
-    model: Model, layer: int, told: Told, without: Neuron | None = None
+    model: Model, layer: int, replayed: Replayed, without: Neuron | None = None
 ) -> tuple[Float[Tensor, "positions d"], Float[Tensor, "positions d"]]:
     """What a layer's FFN reads and what the layer hands on; with a unit zeroed, where one is given."""
     switched_off = nullcontext() if without is None else ablate(model, one_unit(model, without))
     with switched_off, capture_streams(model, {layer: readers(model)[layer].gate}) as found:
-        model.module(**told.whole(model), use_cache=False)
+        replayed.again(1)
     return found.reads[layer][0].float().clone(), found.streams[layer][0].float().clone()
 
 
@@ -117,7 +120,8 @@ def detector_of(site: Site, noun: str, unit: Neuron, loudness: float) -> Float[T
     role = Role("seen", 0.0, 0.0)
     wanted = torch.cat([where_active(told, noun, role) for told in site.built])
     without = [
-        read_at(site.model, site.layer, told, unit)[0][where_active(told, noun, role)] for told, _ in site.saying(noun)
+        read_at(site.model, site.layer, site.replayed(told), unit)[0][where_active(told, noun, role)]
+        for told, _ in site.saying(noun)
     ]
     x = torch.cat([*site.reads, *without])
     return separate(x, torch.cat([wanted, torch.zeros(len(x) - len(wanted), dtype=torch.bool)]), loudness)

@@ -27,12 +27,12 @@ from mmn.models.adapters.anatomy import find_anatomy
 from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.model import Model
-from mmn.reading.hooks.streams import capture_streams
+from mmn.reading.hooks.streams import capture_streams, replay
 from mmn.scores.equations import folded_rows
 from mmn.studies.bench.detectors import At, Site, constant, detector, detector_of, where_active
 from mmn.studies.bench.roles import ERASED, ERASER, HELPER, ROLES, SEER, SILENT, SUPPRESSOR, WRITER, Planted, Role
 from mmn.studies.bench.told import Told
-from mmn.studies.bench.yardstick import effects
+from mmn.studies.bench.yardstick import effects, logits_of
 
 N_SCALED: Final = 5  # pictures by which a unit's column is scaled
 N_STEPS: Final = 4
@@ -65,10 +65,11 @@ def plant(
     """
     readers(model)
     garden = Garden(copy_of(model), [])
+    passes = {told.example.image_id: replay(garden.model, told.whole(garden.model)) for told in built}
     layers = sorted({role.layer(model.anatomy.n_layers) for role in ROLES})
     for done, layer in enumerate(layers):
         progress(done, len(layers))
-        site = Site.read(garden.model, layer, built)
+        site = Site.read(garden.model, layer, built, passes)
         for noun in nouns:
             for role in ROLES:
                 if role.layer(model.anatomy.n_layers) == layer:
@@ -229,8 +230,8 @@ def _gradient_of(site: Site, told: Told, concept: Concept, role: Role) -> Float[
     model = site.model
     with torch.enable_grad():
         with capture_streams(model, {site.layer: site.readers.gate}) as found:
-            logits = model.module(**told.whole(model), use_cache=False).logits
-        y = logits[0, told.at(concept), concept.token_id]
+            final = site.passes[told.example.image_id].again(1)
+        y = logits_of(model, final[:, told.at(concept)])[0, concept.token_id]
         (gradient,) = torch.autograd.grad(y, found.streams[site.layer])
     return gradient[0, where_active(told, concept.lemma, role)].float().sum(0)
 

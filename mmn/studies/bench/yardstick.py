@@ -107,7 +107,7 @@ def curves(
     for kind in KINDS:
         with _changed(model, masks, kind, means):
             final = replayed.again(len(masks))
-        y = _all_logits(model, final[:, told.at(concept)])
+        y = logits_of(model, final[:, told.at(concept)])
         p = y.double().softmax(-1)[:, concept.token_id].cpu().numpy()
         found[kind] = p[1:] / p[0]
     n = len(sizes)
@@ -150,9 +150,10 @@ def _logits(
     model: Model, final: Float[Tensor, "rows positions d"], told: Told, concepts: Sequence[Concept]
 ) -> Float[Tensor, "rows concepts"]:
     """Before a soft cap, as scores are."""
-    found = [model.anatomy.uncapped(_all_logits(model, final[:, told.at(one)]))[:, one.token_id] for one in concepts]
+    found = [model.anatomy.uncapped(logits_of(model, final[:, told.at(one)]))[:, one.token_id] for one in concepts]
     return torch.stack(found, dim=1)
 
 
-def _all_logits(model: Model, stream: Float[Tensor, "rows d"]) -> Float[Tensor, "rows V"]:
+def logits_of(model: Model, stream: Float[Tensor, "rows d"]) -> Float[Tensor, "rows V"]:
+    """The logits of what goes into the final norm."""
     return model.anatomy.logits(model.anatomy.unembedding(model.anatomy.final_norm(stream)).float())
