@@ -54,9 +54,9 @@ def tables(store: Store, run) -> dict[str, pa.Table]:
 
 
 def of_rankings(tables: dict[str, pa.Table], kind: str) -> pd.DataFrame:
-    """Effects of ranked units; those of saved sets are another call's."""
+    """Effects of ranked units; those of sets of units are another call's."""
     effects = tables["effect"].to_pandas()
-    return effects[(effects["kind"] == kind) & ~effects["selection"].str.startswith("set:")]
+    return effects[(effects["kind"] == kind) & effects["method"].isin(METHODS)]
 
 
 def same(ours: pd.Series, theirs: pd.Series) -> None:
