@@ -42,7 +42,7 @@ def dashboard() -> None:
         refusal()
         return
     every = pages()
-    page = st.navigation(every, expanded=True)
+    page = st.navigation(overview.by_section(every), expanded=True)
     st.title(page.title)  # there while the libraries still load, as is what follows
     overview.question(page.title)
     if page.title == every[0].title:

@@ -8,29 +8,42 @@ from typing import Any, Final
 import streamlit as st
 
 from mmn.studies.registry import STUDIES
-from mmn.studies.study import Page
+from mmn.studies.study import RELATED, Page
 
+WORK: Final = "Your work"  # a section of the navigation
 SCORE: Final = Page(
     "score",
     "Score",
     ":material/play_circle:",
     "How does a model of yours caption pictures of yours, and which of its units write each noun?",
+    WORK,
 )
 FIGURES: Final = Page(
     "figures",
     "Figures",
     ":material/dashboard:",
     "Which figures go into the paper, in which order, and what stands below each?",
+    WORK,
 )
 RUNS: Final = Page(
     "runs",
     "Runs",
     ":material/folder_copy:",
     "Which runs are there, what are they called, and what do they take of the disk?",
+    WORK,
 )
-SQL: Final = Page("sql", "SQL", ":material/database:", "What else do the tables know?")
-PAGES: Final = [*(page for study in STUDIES for page in study.pages), FIGURES, SCORE, RUNS, SQL]
+SQL: Final = Page("sql", "SQL", ":material/database:", "What else do the tables know?", WORK)
+_ASKED: Final = [page for study in STUDIES for page in study.pages]
+PAGES: Final = sorted([*_ASKED, FIGURES, SCORE, RUNS, SQL], key=lambda page: ("", RELATED, WORK).index(page.section))
 QUESTIONS: Final = {page.title: page.question for page in PAGES}
+
+
+def by_section(pages: Sequence[Any]) -> dict[str, list[Any]]:
+    """Pages, in the order of `PAGES`, by their section of the navigation."""
+    found: dict[str, list[Any]] = {}
+    for page, told in zip(pages, PAGES, strict=True):
+        found.setdefault(told.section, []).append(page)
+    return found
 
 
 def question(title: str) -> None:

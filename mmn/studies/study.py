@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from mmn.figures.figure import Figure
+
+RELATED: Final = "Related methods"  # a section of the navigation: what others than the two papers have published
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Page:
     title: str
     icon: str
     question: str  # the first sentence of the page
+    section: str = ""  # of the navigation; "" is the first
 
 
 @dataclass(frozen=True)

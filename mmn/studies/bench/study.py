@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mmn.studies.study import Page, Study
+from mmn.studies.study import RELATED, Page, Study
 
 QUESTION: Final = "Which method finds the units that matter, where it is known which they are?"
 
@@ -13,5 +13,5 @@ STUDY: Final = Study(
     QUESTION,
     command="mmn.studies.bench.command",
     stages={"bench": "judging methods"},
-    pages=(Page("benchmark", "Benchmark", ":material/leaderboard:", QUESTION),),
+    pages=(Page("benchmark", "Benchmark", ":material/leaderboard:", QUESTION, RELATED),),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mmn.figures.figure import Click, Column, Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "Which units carry a noun from the picture to its logit, and are they enough?"
 
@@ -49,7 +49,7 @@ STUDY: Final = Study(
             height=lambda _data: 440,
         ),
     ),
-    pages=(Page("circuits", "Circuits", ":material/account_tree:", QUESTION),),
+    pages=(Page("circuits", "Circuits", ":material/account_tree:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("circuits",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "What does a word stand for in this model: of which few concepts are the states that say it?"
 
@@ -51,7 +51,7 @@ STUDY: Final = Study(
             height=lambda data: 120 + 30 * len(data),
         ),
     ),
-    pages=(Page("dictionaries", "Concept dictionaries", ":material/category:", QUESTION),),
+    pages=(Page("dictionaries", "Concept dictionaries", ":material/category:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("dictionaries",),

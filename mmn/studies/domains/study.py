@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "Which units belong to a domain of pictures, and which to text or to the picture itself?"
 _SCOPE: Final = ("by", "rule")
@@ -62,7 +62,7 @@ STUDY: Final = Study(
             height=lambda data: 260 + 18 * len(data),
         ),
     ),
-    pages=(Page("domains", "Domains", ":material/category:", QUESTION),),
+    pages=(Page("domains", "Domains", ":material/donut_small:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("domains",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = (
     "Does the model itself believe in the objects that it names, and what is left when one is projected out?"
@@ -66,7 +66,7 @@ STUDY: Final = Study(
             control="another object's direction, and a random one of the same length",
         ),
     ),
-    pages=(Page("hallucination", "Hallucination", ":material/visibility_off:", QUESTION),),
+    pages=(Page("hallucination", "Hallucination", ":material/visibility_off:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("hallucination",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "Which image tokens does a noun need, and in which layers does attention fetch it from them?"
 _ROWS, _FIGURES = "mmn.studies.image_tokens.rows", "mmn.studies.image_tokens.figures"
@@ -65,7 +65,7 @@ STUDY: Final = Study(
             height=lambda data: 250 + 19 * data[["row", "is_control"]].drop_duplicates().shape[0],
         ),
     ),
-    pages=(Page("image_tokens", "Image tokens", ":material/grid_view:", QUESTION),),
+    pages=(Page("image_tokens", "Image tokens", ":material/grid_view:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("image-tokens", "--limit", "50"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "Do the modules' own words for a noun, each normed alone, add up to its logit?"
 
@@ -32,7 +32,7 @@ STUDY: Final = Study(
             ),
         ),
     ),
-    pages=(Page("modules", "Modules", ":material/stacked_line_chart:", QUESTION),),
+    pages=(Page("modules", "Modules", ":material/stacked_line_chart:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("modules",),

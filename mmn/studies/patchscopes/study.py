@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "What do image tokens and nouns say when the same decoder reads their states in a text prompt?"
 _CONTROL: Final = "the logit lens of the same states, another picture's state and a random state in their place"
@@ -60,7 +60,7 @@ STUDY: Final = Study(
             height=lambda _data: 420,
         ),
     ),
-    pages=(Page("patchscopes", "Patchscopes", ":material/quick_reference_all:", QUESTION),),
+    pages=(Page("patchscopes", "Patchscopes", ":material/quick_reference_all:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("patchscopes",),

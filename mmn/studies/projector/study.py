@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.studies.study import Measurement, Page, Study
+from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = "Does the projector keep what a picture shows, and how alike are image and text behind it?"
 _ROWS: Final = "mmn.studies.projector.rows"
@@ -56,7 +56,7 @@ STUDY: Final = Study(
             height=lambda _data: 440,
         ),
     ),
-    pages=(Page("projector", "Projector", ":material/filter_center_focus:", QUESTION),),
+    pages=(Page("projector", "Projector", ":material/filter_center_focus:", QUESTION, RELATED),),
     measurements={
         "": Measurement(
             ("projector",),

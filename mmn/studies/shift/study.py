@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmn.figures.figure import Column, Figure
-from mmn.studies.study import Page, Study
+from mmn.studies.study import RELATED, Page, Study
 
 QUESTION: Final = "What did an edit, a LoRA or a fine-tune change: which concepts of a noun, and which units?"
 
@@ -53,5 +53,5 @@ STUDY: Final = Study(
             control="two pictures of the noun, in the first model",
         ),
     ),
-    pages=(Page("shift", "Shift", ":material/difference:", QUESTION),),
+    pages=(Page("shift", "Shift", ":material/difference:", QUESTION, RELATED),),
 )
