@@ -47,7 +47,7 @@ from mmn.studies.hallucination.rows import (
 )
 from mmn.studies.lens.stream import read_stream
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
-from tests.tiny import FAMILY_BUILDERS, N_LAYERS, WIDTH, build_family
+from tests.tiny import N_LAYERS, UNLIKE, WIDTH, build_family
 
 SCORING = ["--methods", "contribution", "--top-k", 3, "--max-new-tokens", 8, "--batch-size", 2, "--device", "cpu"]
 N_PICTURES = 9
@@ -132,7 +132,7 @@ def test_confidence_is_the_highest_softmax_of_plain_transformers(measured: Path,
 # ---- ProjectAway
 
 
-@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+@pytest.mark.parametrize("name", UNLIKE)
 def test_directions_leave_image_tokens_that_point_along_them_and_nothing_else(name: str) -> None:
     model, inputs = build_family(name)
     two = {key: torch.cat([value, value]) for key, value in inputs.items()}

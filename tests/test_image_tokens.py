@@ -47,7 +47,7 @@ from tests.families import tiny as types
 from tests.families.bare import bare_model
 from tests.families.test_build import pictures as two_pictures
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
-from tests.tiny import FAMILY_BUILDERS, build_family
+from tests.tiny import UNLIKE, build_family
 
 SCORING = ["--methods", "contribution", "--top-k", "3", "--max-new-tokens", "4", "--batch-size", "32"]
 N_TOKENS, SIDE = 64, 8
@@ -223,7 +223,7 @@ def test_integrated_gradients_are_summed_along_the_line_by_hand(
 # ---- families
 
 
-@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+@pytest.mark.parametrize("name", UNLIKE)
 def test_a_family_s_tokens_are_replaced_and_its_attention_blocked_as_is_said(name: str) -> None:
     model, inputs = build_family(name)
     other = inputs | {"pixel_values": torch.randn_like(inputs["pixel_values"])}

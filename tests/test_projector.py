@@ -28,7 +28,7 @@ from mmn.studies.projector.probe import f1_parts, folds_of, predictions, shuffle
 from mmn.studies.projector.rows import CAPTION, FOLDER, REFERENCE, labels
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.test_experts import tiny as tiny_mixture
-from tests.tiny import FAMILY_BUILDERS, build_family
+from tests.tiny import UNLIKE, build_family
 
 N_LAYERS = 3
 SCORING = ["--methods", "contribution", "--top-k", 3, "--max-new-tokens", 8, "--batch-size", 2, "--device", "cpu"]
@@ -115,8 +115,8 @@ def test_rows_are_those_of_plain_hidden_states(run: reopen.ScoredRun, tiny: Mode
         assert row["iou_other"] == pytest.approx(len(at_image & at_other) / len(at_image | at_other))
 
 
-@pytest.mark.parametrize("name", FAMILY_BUILDERS)
-def test_what_the_projector_is_given_is_found_in_every_family(name: str) -> None:
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_the_projector_is_given_is_found_in_families_of_every_kind(name: str) -> None:
     """As many vectors as it makes tokens of, or more; never pixels, nor what it made itself."""
     model, inputs = build_family(name)
     is_image = torch.eq(inputs["input_ids"][0], int(model.image_token_id or 0))

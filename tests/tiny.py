@@ -362,6 +362,12 @@ FAMILY_BUILDERS: dict[str, Callable[[], Built]] = {
     "limber": _limber,
 }
 
+# One of each way in which a picture enters, attention is masked or a layer is built: where all would take too long.
+UNLIKE: tuple[str, ...] = (
+    *("llava on gemma2", "llava on phi3", "llava on glm4", "llava_next", "qwen2_vl", "idefics3", "paligemma"),
+    *("blip-2", "mplug_owl2", "limber"),
+)
+
 
 def _begun(built: Built) -> Built:
     """With the token that a decoder begins with."""
