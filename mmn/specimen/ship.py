@@ -12,7 +12,8 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,10 +23,12 @@ from mmn.cli import DONE, main
 from mmn.runs import shards
 from mmn.specimen import GALLERY_PATH, RUN_PATH, RUN_PATHS
 from mmn.studies.registry import STUDIES
+from mmn.studies.study import RELATED as RELATED_PAGES
 
 LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
 METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
 MEASURED = [command for study in STUDIES for command in study.bundled]  # on as many pictures as fit
+RELATED = tuple(study.name for study in STUDIES for page in study.pages if page.section == RELATED_PAGES)
 AT_HOME = os.path.relpath(GALLERY_PATH, RUN_PATH) + os.sep
 
 
@@ -37,12 +40,12 @@ class Shipment:
     top_k: int
     most_bytes: int
     more: str = ""
-    fewer: str = ""  # of the study that takes longest
-    skipped: tuple[str, ...] = ()  # commands whose tables have a number for every unit, too large here
+    fewer: Mapping[str, str] = field(default_factory=dict)  # by command, of what takes long or much room
+    skipped: tuple[str, ...] = ()  # commands for which there is no room
 
     def measure(self, command: str) -> str:
-        """A study's command, for as many pictures as there is time for."""
-        return command + self.fewer if command.startswith("degrade ") else command
+        """A study's command, for as many pictures as there is time and room for."""
+        return command + self.fewer.get(command.split()[0], "")
 
     def score(self, model: str) -> str:
         methods = ",".join(METHODS)
@@ -51,14 +54,14 @@ class Shipment:
 
 SHIPMENTS = {
     # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
-    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=6_000_000, more=" --limit 128"),
+    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=6_900_000, more=" --limit 128"),
     "specimen-smollm": Shipment(
         RUN_PATHS[1],
         top_k=100,
-        most_bytes=6_000_000,
+        most_bytes=5_200_000,
         more=" --limit 24 --max-new-tokens 24",
-        fewer=" --limit 8 --text-pictures 4",
-        skipped=("domains",),
+        fewer={"degrade": " --limit 8 --text-pictures 4", "lens": " --limit 16"},
+        skipped=RELATED,
     ),
 }
 
