@@ -161,9 +161,9 @@ The planted units of a noun:
 
 {roles}
 
-Helper and seer write along a gradient of the noun's logit: a score that takes a gradient there is helped by that, and one
-that reads what a unit itself writes into the noun cannot find them, whatever they do. What units do in the model as it was
-trained is judged by agreement and areas.
+Helper and seer write along a gradient of the noun's logit: a score that takes a gradient there is helped by that, and
+one that reads what a unit itself writes into the noun cannot find them, whatever they do. What units do in the model as
+it was trained is judged by agreement and areas.
 
 What a ranking is judged by:
 
