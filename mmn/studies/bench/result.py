@@ -46,14 +46,14 @@ class Measure:
 
 MEASURES: Final[dict[str, Measure]] = {
     "recall@3": Measure("found in 3", "writer, helper and seer among the first 3 units", SHARE),
-    "recall@1%": Measure("in 1 %", "the same among the first 1 % of all units", SHARE),
-    "recall@10%": Measure("in 10 %", "the same among the first 10 %", SHARE),
+    "recall@1%": Measure("in 1 %", "writer, helper and seer among the first 1 % of all units", SHARE),
+    "recall@10%": Measure("in 10 %", "writer, helper and seer among the first 10 %", SHARE),
     "decoys@1%": Measure("decoys in 1 %", "units that do nothing among the first 1 %: lower is better", SHARE, False),
     "suppressor@1%": Measure("suppressor last", "the suppressor among the last 1 %", SHARE),
     "agreement": Measure("agreement", "Spearman's correlation with what zeroing a unit everywhere does", (-1.0, 1.0)),
-    "area zero": Measure("area, zero", "between the ablation curves of its units and of random ones", ANYWHERE),
-    "area mean": Measure("area, mean", "the same, units set to their mean instead of 0", ANYWHERE),
-    "iou": Measure("IoU more", "how much better its first 10 units' maps fit the object than random ones'", ANYWHERE),
+    "area zero": Measure("area, zero", "area between the ablation curves of its units and of random ones", ANYWHERE),
+    "area mean": Measure("area, mean", "that area with units set to their mean instead of 0", ANYWHERE),
+    "iou": Measure("IoU more", "IoU of its first 10 units' maps with the object, minus that of random ones", ANYWHERE),
     "kept": Measure("kept more", "overlap over shuffled tokens, minus that with other nouns", ANYWHERE),
 }
 PLACES: Final = "place "  # begins the measures of where a role's unit stands

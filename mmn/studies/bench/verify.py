@@ -112,7 +112,7 @@ def _why(planted: Planted, activity: float, effects: Sequence[float]) -> str:
     if not activity >= LEAST_ACTIVITY:
         return f"active elsewhere, too: {activity:.3f} of pairs are in order"
     if not has_effect(NAMED[planted.role], effect):
-        return f"zeroing it takes {effect:.2f} logits" + ("" if wanted else ", and should take none")
+        return f"zeroing it takes {effect:.2f} logits".replace("-", "−") + ("" if wanted else ", and should take none")
     return ""
 
 

@@ -104,8 +104,9 @@ def standing(result: Result) -> str:
     """Where the program's usual score stands, whatever that is: how many others are ahead of it in each measure."""
     usual = default_method(result.methods)
     found = [(one.heading, result.n_ahead(usual, measure)) for measure, one in MEASURES.items()]
-    ahead = ", ".join(f"{heading} {n}" for heading, n in found if n is not None)
-    return f"ahead of {usual}, the score that pages take where nobody chose one, of {len(result.methods) - 1}: {ahead}"
+    ahead = ", ".join(f"{heading}: {n}" for heading, n in found if n is not None)
+    n_others = len(result.methods) - 1
+    return f"how many of {n_others} are ahead of {usual}, the score that pages take where nobody chose one: {ahead}"
 
 
 def told(result: Result) -> str:
@@ -159,6 +160,10 @@ pictures; and by what zeroing units really does. Definitions: `docs/methods.md`,
 The planted units of a noun:
 
 {roles}
+
+Helper and seer write along a gradient of the noun's logit: a score that takes a gradient there is helped by that, and
+one that reads what a unit itself writes into the noun cannot find them, whatever they do. What units do in the model as
+it was trained is judged by agreement and areas.
 
 What a ranking is judged by:
 
