@@ -71,9 +71,9 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
             column_config={
                 "object": "Object",
                 "state": st.column_config.TextColumn("By masks and references"),
-                "raw": st.column_config.NumberColumn("Confidence", format="%.2e", help="No norm, as in the paper"),
+                "raw": st.column_config.NumberColumn("Confidence", format="%.3g", help="No norm, as in the paper"),
                 "normed": st.column_config.NumberColumn(
-                    "Final norm", format="%.2e", help="Behind the final norm (OURS)"
+                    "Final norm", format="%.3g", help="Behind the final norm (OURS)"
                 ),
                 "layer": st.column_config.NumberColumn("After layer", help="Empty: before the first. Of Confidence"),
             },
