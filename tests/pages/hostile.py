@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mmn.core import Run
 from mmn.runs.shards import create_run, write_shard
+from mmn.studies.tables import AMONG
 from tests.pages import filled
 
 HOST = "hostile.test"
@@ -63,11 +64,14 @@ def fill_hostile(cache_path: Path) -> None:
 
 
 def _spoilt(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
-    return {name: pa.Table.from_pylist(_rows(table), schema=table.schema) for name, table in tables.items()}
+    return {name: pa.Table.from_pylist(_rows(name, table), schema=table.schema) for name, table in tables.items()}
 
 
-def _rows(table: pa.Table) -> list[dict]:
-    return [{key: _cell(key, value) for key, value in row.items()} for row in table.to_pylist()]
+def _rows(name: str, table: pa.Table) -> list[dict]:
+    ours = AMONG.get(name, {})  # columns that hold words of ours alone
+    return [
+        {key: value if key in ours else _cell(key, value) for key, value in row.items()} for row in table.to_pylist()
+    ]
 
 
 def _cell(key: str, value: object) -> object:
