@@ -66,16 +66,16 @@ def test_a_ranking_s_numbers_are_those_counted_by_hand():
 
 def test_one_end_of_the_scale_is_the_planted_units_and_the_other_is_chance():
     by_role = {role.name: place * 7 for place, role in enumerate(ROLES)}
-    n, k = N * M, round(0.01 * N * M)
+    n = 400
     wanted = [by_role[role.name] for role in WANTED]
     others = [unit for unit in range(n) if unit not in by_role.values()]
     best = of_planted(by_role, Ranking(np.array([*wanted, *others, by_role["suppressor"]]), n))
     assert (best["recall@3"], best["recall@1%"], best["decoys@1%"], best["suppressor@1%"]) == (1, 1, 0, 1)
     rng = np.random.default_rng(0)
-    drawn = pd.DataFrame([of_planted(by_role, Ranking(rng.permutation(n), n)) for _ in range(150)]).mean()
-    assert drawn["recall@1%"] == pytest.approx(k / n, abs=0.015)
-    assert drawn["recall@10%"] == pytest.approx(0.1, abs=0.04)
-    assert drawn["place writer"] == pytest.approx(0.5, abs=0.08)
+    drawn = pd.DataFrame([of_planted(by_role, Ranking(rng.permutation(n), n)) for _ in range(1500)]).mean()
+    assert drawn["recall@1%"] == pytest.approx(0.01, abs=0.006)  # four standard deviations of so many draws
+    assert drawn["recall@10%"] == pytest.approx(0.1, abs=0.018)
+    assert drawn["place writer"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_pictures_are_split_by_hash_and_none_is_on_both_sides():
@@ -97,11 +97,13 @@ def test_planted_units_do_what_their_roles_say_and_the_model_itself_is_left_alon
     assert bench.model.facts.fingerprint != specimen.facts.fingerprint
     assert set(verified) == {role.name for role in ROLES}
     assert all(one.holds for one in verified.values()), [(one.planted, one.why) for one in verified.values()]
-    told = bench.pictures[0]
-    concept = told.saying(bench.split.nouns[0])
     writer, silent = verified["writer"].planted.unit, verified["silent"].planted.unit
-    y, without, unmoved = (logit_without(bench.model, told, concept, unit) for unit in (None, writer, silent))
-    assert y - without > 0.2
+    said = [(told, told.saying(bench.split.nouns[0])) for told in bench.pictures]
+    y, without, unmoved = (
+        np.array([logit_without(bench.model, told, concept, unit) for told, concept in said])
+        for unit in (None, writer, silent)
+    )
+    assert (y - without).mean() == pytest.approx(verified["writer"].effect, abs=1e-3)
     assert y == pytest.approx(unmoved, abs=0.05)
 
 
@@ -169,6 +171,9 @@ def test_passes_are_counted_forward_and_back(tiny):
 
 
 def test_the_same_table_twice_and_chance_for_a_shuffled_submission(bench, tmp_path):
+    known = {"verified": bench.verified, "measured": bench.measured, "pictures": bench.pictures[1:2]}
+    bench = replace(bench)
+    bench.__dict__.update(known)  # of one picture, whose units were verified on all
     methods = checked_methods(bench.model, ("contribution",))
     first = summarise(bench.judge(methods), PROTOCOL)
     for file in bench.kept.path.glob("*.json"):
@@ -184,7 +189,6 @@ def test_the_same_table_twice_and_chance_for_a_shuffled_submission(bench, tmp_pa
     best = summarise(bench.judge((), submitted(bench, tmp_path, oracle=True)), PROTOCOL)
     assert best.of(SUBMISSION, "recall@3")["mean"] == 1
     assert best.of(SUBMISSION, "decoys@1%")["mean"] == 0
-    assert best.of(SUBMISSION, "area zero")["mean"] > second.of(SUBMISSION, "area zero")["mean"]
     assert "kept" in set(best.rows["measure"])
     path = tmp_path / "result.json"
     write(first, path)
