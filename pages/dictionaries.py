@@ -98,7 +98,10 @@ def card(run: dict[str, Any], concept: dict[str, Any], units: dict[tuple[int, in
     led, led_test = percent(concept["led"]), percent(concept["led_test"])
     st.markdown(f"**{int(concept['concept']) + 1}** · leads {led} of its pictures, {led_test} of those held out")
     words = ", ".join(concept["words"])
-    st.markdown(plain(words) if words else "*No English word is among its 50 likeliest tokens.*")
+    if words:
+        st.markdown(plain(words))
+    else:
+        st.caption("No English word is among its 50 likeliest tokens.")
     thumbnails(run, concept)
     for layer, unit, weight in list(zip(concept["layers"], concept["units"], concept["weights"], strict=True))[:5]:
         unit_line(run, Neuron(int(layer), int(unit)), float(weight), units.get((int(layer), int(unit)), []))

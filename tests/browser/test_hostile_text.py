@@ -12,7 +12,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt 
 
 PAGES = sorted(path.stem for path in (ROOT / "pages").glob("*.py"))
 ADDRESSES = {"layers": "", "specificity": "specificity?map=One+picture"}  # the others' are their names
-UNSAID = ("layers", "sensitivity", "invariance", "neuron")  # on these it is in charts, tables, lists and tooltips only
+UNSAID = (
+    "layers",
+    "sensitivity",
+    "invariance",
+    "neuron",
+    "benchmark",
+    "domains",
+    "image_tokens",
+    "modules",
+    "projector",
+)
 SAID = {"figures": "~~s~~"}  # the rest of a run's label, which is the last part of a name and has no spaces
 SAYS = "text => document.body.innerText.replaceAll('\\u2060', '').replace(/\\s+/g, ' ').includes(text)"
 FOUND = """host => ({
