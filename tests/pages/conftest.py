@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from mmn.store import Store
 from tests.pages.filled import fill, fill_whole
 
 ROOT = Path(__file__).parents[2]
@@ -46,10 +48,20 @@ def filled_cache(empty_cache: Path) -> Path:
     return empty_cache
 
 
+@pytest.fixture(scope="session")
+def whole_loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds one run in which nothing is missing, in its database, too. Read only."""
+    path = tmp_path_factory.mktemp("whole")
+    fill_whole(path)
+    with Store.open(path) as store:
+        store.load_new_shards([store.runs_path])
+    return path
+
+
 @pytest.fixture
-def whole_cache(empty_cache: Path) -> Path:
-    """One run in which nothing is missing."""
-    fill_whole(empty_cache)
+def whole_cache(empty_cache: Path, whole_loaded: Path) -> Path:
+    """A copy of it, to write to; its pictures are the same files."""
+    shutil.copytree(whole_loaded, empty_cache, dirs_exist_ok=True)
     return empty_cache
 
 
