@@ -39,7 +39,7 @@ def offer(run: dict[str, Any], words: Sequence[str], label: str, note: str) -> N
             job_list.tell(now)
     st.markdown(note)
     task = shlex.join(words)
-    key = f"start-{shlex.join(_kind(words))}"  # stays while settings change: a click right after counts
+    key = f"start-{shlex.join(_kind(words))}-{label}"  # stays while settings change: a click right after counts
     if st.button(label, type="primary", icon=":material/play_arrow:", key=key):
         _start(run, words, task)
     st.caption(f"From a terminal: {code(f'python -m mmn {task}')}")
