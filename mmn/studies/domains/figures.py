@@ -99,12 +99,13 @@ def domain_overlap(
     x: dict[str, Any] = {"title": f"share of a noun's top {k} units", "axis": alt.Axis(format="~%", tickCount=4)}
     base = alt.Chart(with_words(data, ".1%", n="n")).encode(y, tooltip=_OVERLAP_TIPS)
     ticks = base.mark_tick(thickness=2, size=11, color=MUTED, opacity=1).encode(alt.X("matched:Q", **x))
-    named = {"top units": (DOT, FIRST), "random, same layers": (TICK, MUTED)}
+    named = {"top": (DOT, FIRST), "random": (TICK, MUTED)}
     panel = alt.layer(ticks, *_dots(base, x, colour), key(base, named)).properties(height=alt.Step(15))
     lines = [
         f"{of_run(run)}, groups of {told[0]}",
         *told[1:],
         "each picture by the groups that the other half of the pictures finds",
+        "top: a noun's units; random: as many of the same layers",
         f"means over a picture's nouns, then pictures; {interval_note('lines', data['n'])}",
     ]
     return _panels(panel, data, "group", f"Top units in each group: {rule}", lines)
