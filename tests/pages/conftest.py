@@ -24,6 +24,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setenv("MMN_CACHE", str(tmp_path))
     monkeypatch.setattr(resources, "BUNDLED_RUNS", ())
+    monkeypatch.setattr("mmn.cli.figure.RUN_PATHS", ())
     st.cache_data.clear()
     st.cache_resource.clear()
     yield tmp_path

@@ -10,6 +10,7 @@ import pytest
 
 from mmn.cli import main
 from mmn.scores import batch
+from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 from mmn.studies.registry import FIGURES
 from tests.pages.test_every_page import PAGES, assert_fine
@@ -43,6 +44,8 @@ def scored(pictures: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(batch, "find_concepts", lambda *_given: ())
         assert main(list(map(str, words))) == 0
+    with Store.open(cache) as store:  # once, and not for every copy
+        store.load_new_shards([store.runs_path, *RUN_PATHS])
     return cache
 
 
