@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 class RunSummary:
     """A scoring run: its id and status (`complete` or `failed`), and what it holds.
 
-    `max_residual` is the largest |residual| / max(|logit|, 1) (METHODS: exactness), None without concepts;
-    `conservation` likewise what each score whose terms should add up to the logit misses of it.
+    `max_residual` is the largest |residual| / max(|logit|, 1) (METHODS: exactness), None without concepts.
     """
 
     run_id: str
@@ -40,7 +39,6 @@ class RunSummary:
     n_concepts: int
     n_scores: int
     max_residual: float | None
-    conservation: Mapping[str, float]
 
 
 def score(
