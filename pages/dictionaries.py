@@ -22,7 +22,7 @@ MOST_CARDS = 40
 INTRODUCTION = (
     "Every caption that says a noun has a state in which it is about to say it. Here the states of one noun are sums "
     "of a few **concepts** (CoX-LMM): directions, each with the words that the model writes along it and the pictures "
-    "that have most of it. Of *units* a concept is units that are active together (ours)."
+    "that have most of it. Of units a concept is units that are active together (ours)."
 )
 
 
