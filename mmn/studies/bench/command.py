@@ -35,6 +35,10 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.submission is not None:
+        from mmn.studies.bench.submission import read_rows
+
+        read_rows(options.submission)  # a file that cannot be read is told before the minutes of planting
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from mmn.cli.progress import reporter
     from mmn.runs.engines.local import stoppable

@@ -36,14 +36,14 @@ def read_submission(path: Path, wanted: Sequence[Key], n_layers: int, d_mlp: int
         UsageError: it is no Parquet file with these columns; pictures or nouns are missing, or are none of the
             benchmark's; a unit that the model does not have, or that is there twice; a score that is no number.
     """
-    rows = _checked(path, _read(path), wanted, n_layers, d_mlp)
+    rows = _checked(path, read_rows(path), wanted, n_layers, d_mlp)
     rows = rows.assign(flat=rows["layer"] * d_mlp + rows["unit"])
     rows = rows.sort_values(["image_id", "noun", "score", "flat"], ascending=[True, True, False, True])
     n_units = n_layers * d_mlp
     return {key: Ranking(one["flat"].to_numpy(np.int64), n_units) for key, one in rows.groupby(["image_id", "noun"])}
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_rows(path: Path) -> pd.DataFrame:
     require_inside(path)
     try:
         rows = pq.read_table(path).to_pandas()
