@@ -18,7 +18,7 @@ from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_batch, with_captions
 from mmn.reading.concepts import GeneratedCaption, find_concepts
 from mmn.reading.hooks import Captured, ablate
-from mmn.reading.steps import one_row
+from mmn.reading.rows import some_of
 from mmn.scores import effects
 from mmn.scores.batch import check_methods
 from mmn.scores.effects import Effects, measure_effects
@@ -67,7 +67,7 @@ def test_an_effect_is_what_a_column_of_zeros_takes_in_plain_transformers(tiny: M
     found = measure_effects(tiny, batch, said)
     for number, one in enumerate(said):
         prefix = list(batch.captions[one.row].token_ids[: one.concept.position])
-        token, inputs = one.concept.token_id, one_row(batch.inputs, one.row)
+        token, inputs = one.concept.token_id, some_of(tiny, batch.inputs, [one.row])
         whole = batch.logits_at(torch.tensor([one.row]), torch.tensor([one.concept.position]))[0]
         for flat in found.logit[number].abs().flatten().topk(3).indices.tolist():
             layer, unit = divmod(flat, tiny.facts.d_mlp)

@@ -24,6 +24,7 @@ from mmn.models.model import Model
 from mmn.reading.concepts import GeneratedCaption, n_whole_tokens, token_ends_of
 from mmn.reading.hooks import Captured, capture, first_not_finite, weight_not_finite
 
+SEEN = "cross_attention_mask"  # an input of Mllama: which tiles each position of the text attends to
 PassContext = Callable[[Sequence[int]], AbstractContextManager[None]]  # what a pass over these rows of a batch runs in
 
 
@@ -149,12 +150,16 @@ def with_captions(model: Model, inputs: dict[str, Tensor], captions: Sequence[Se
     if "decoder_input_ids" in inputs:
         added = {"decoder_input_ids": ids, "decoder_attention_mask": real}
     shape, zeros = decoder_ids(inputs).shape, torch.zeros_like(ids)
-    return {
+    longer = {
         name: torch.cat([value, added.get(name, zeros).to(value)], dim=1)
         if getattr(value, "shape", None) == shape and ("decoder_input_ids" not in inputs or name in added)
         else value
         for name, value in inputs.items()
     }
+    if SEEN in inputs:  # a caption sees of the pictures what the prompt's last token does
+        last = inputs[SEEN][:, -1:].expand(-1, width, *inputs[SEEN].shape[2:])
+        longer[SEEN] = torch.cat([inputs[SEEN], last], dim=1)
+    return longer
 
 
 def greedy(model: Model, max_new_tokens: int) -> object:

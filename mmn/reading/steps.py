@@ -6,32 +6,19 @@ while it captions. `captions.read_encoded` reads a whole caption in one pass; he
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import GenerationMixin
 
 from mmn.models.model import Model
 from mmn.reading.captions import decoder_ids, greedy
 
 Visit = Callable[[int, Float[Tensor, " V"]], None]  # of a step: its number and the raw logits that it ends with
-PATCHES_OF = "image_grid_thw"  # an input with a row for each picture: how many patches `pixel_values` has of it
-
-
-def one_row(inputs: dict[str, Tensor], row: int) -> dict[str, Tensor]:
-    """The model inputs of one picture out of several."""
-    n_rows = len(decoder_ids(inputs))
-    if n_rows == 1:
-        return inputs
-    return {name: _of_row(value, row, n_rows, inputs.get(PATCHES_OF)) for name, value in inputs.items()}
-
-
-def _of_row(value: Tensor, row: int, n_rows: int, grid: Tensor | None) -> Tensor:
-    if len(value) == n_rows:
-        return value[row : row + 1]
-    assert grid is not None, f"an input of {tuple(value.shape)} for {n_rows} pictures"
-    return value.split(grid.prod(dim=1).tolist())[row]
 
 
 def without_last(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]:
@@ -67,5 +54,15 @@ def read_in_steps(
         done += 1
         return forced
 
-    model.module.generate(**inputs, generation_config=greedy(model, n_steps), logits_processor=[force])
+    _generate(model)(**inputs, generation_config=greedy(model, n_steps), logits_processor=[force])
     assert done == n_steps, f"{done} of {n_steps} passes: a caption that holds an end token"
+
+
+def _generate(model: Model) -> Callable[..., object]:
+    """The model's `generate`, or the one that it overrides, where its own takes processors and keeps them for pictures
+    that it draws (Janus).
+    """
+    own = type(model.module).generate
+    if own is GenerationMixin.generate or "logits_processor" not in inspect.signature(own).parameters:
+        return model.module.generate
+    return partial(GenerationMixin.generate, model.module)

@@ -19,19 +19,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, decoder_ids, with_captions
 from mmn.reading.hooks import Recorded, ablate, zero_one_each
-from mmn.reading.steps import one_row
+from mmn.reading.rows import some_of
 from mmn.scores.rows import ConceptAt
 from mmn.scores.stepping import at_each_concept, is_as_read, of_tokens
 
 BYTES_AT_ONCE = 1 << 28  # of keys, values, logits and activations that the rows of one pass may take
+ENCODED = "encoder_outputs"
 WHOLE_ROWS = 16  # units zeroed side by side where the whole prefix is read for each
 
 
@@ -66,7 +69,7 @@ def measure_effects(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]
         one = said[number]
         prefix = batch.captions[one.row].token_ids[: one.concept.position]
         with batch.around([one.row]):
-            lost = _whole(model, one_row(batch.inputs, one.row), prefix, one.concept.token_id)
+            lost = _whole(model, some_of(model, batch.inputs, [one.row]), prefix, one.concept.token_id)
         effects.logit[number], effects.prob[number] = lost
     return effects
 
@@ -108,7 +111,7 @@ def _whole(
     model: Model, inputs: dict[str, Tensor], prefix: Sequence[int], token: int
 ) -> tuple[Float[Tensor, "L m"], Float[Tensor, "L m"]]:
     """What a token loses, by passes over the whole prefix with a unit of each row zeroed at its last position."""
-    prompt = with_captions(model, inputs, [prefix])
+    prompt = _encoded(model, with_captions(model, inputs, [prefix]))
     is_last = torch.zeros(decoder_ids(prompt).shape[1], dtype=torch.bool)
     is_last[-1] = True
     lost_logit = torch.zeros(model.facts.n_layers, model.facts.d_mlp, device=model.device)
@@ -123,8 +126,22 @@ def _whole(
     return lost_logit, lost_prob
 
 
-def _last_logits(model: Model, inputs: dict[str, Tensor], n_rows: int) -> Float[Tensor, "rows V"]:
+def _encoded(model: Model, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """The inputs, with what an encoder makes of them where it can be handed over: no unit of the decoder changes it."""
+    if not model.has_encoder or ENCODED not in inspect.signature(model.module.forward).parameters:
+        return dict(inputs)
+    states = model.module(**inputs, use_cache=False).encoder_last_hidden_state
+    return inputs | {ENCODED: BaseModelOutput(last_hidden_state=states)}
+
+
+def _last_logits(model: Model, inputs: dict[str, Any], n_rows: int) -> Float[Tensor, "rows V"]:
     """The logits that n rows of one picture end with."""
-    rows = {name: value.repeat(n_rows, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+    rows = {name: _repeated(value, n_rows) for name, value in inputs.items()}
     few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.module.forward).parameters else {}
     return model.module(**rows, use_cache=False, **few).logits[:, -1].float()
+
+
+def _repeated(value: Any, n_rows: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.repeat(n_rows, *[1] * (value.ndim - 1))
+    return BaseModelOutput(last_hidden_state=_repeated(value.last_hidden_state, n_rows))

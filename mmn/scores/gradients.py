@@ -27,6 +27,7 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph
+from mmn.reading.rows import some_of
 from mmn.scores.equations import attribution
 
 Answers = TypeVar("Answers")
@@ -101,7 +102,7 @@ def some_rows(
         around: likewise.
         answer: of (model, inputs, captions, questions) of some rows; a dataclass of tensors, a row for each question.
     """
-    n_rows, n_prompt = inputs["input_ids"].shape
+    n_prompt = inputs["input_ids"].shape[1]
     n_positions = n_prompt + max(len(caption) for caption in captions)
     size = max(1, int(GRAPH_BYTES // (n_positions * model.facts.n_units * BYTES_PER_UNIT)))
     parts: list[tuple[list[int], Answers]] = []
@@ -110,9 +111,8 @@ def some_rows(
         asked = [index for index, question in enumerate(questions) if question.row in rows]
         if asked:
             some = [_moved(questions[index], start) for index in asked]
-            part = {name: value[list(rows)] if len(value) == n_rows else value for name, value in inputs.items()}
             with around(rows):
-                found = answer(model, part, [captions[r] for r in rows], some)
+                found = answer(model, some_of(model, inputs, rows), [captions[r] for r in rows], some)
             parts.append((asked, found))
     order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
     names = vars(parts[0][1])

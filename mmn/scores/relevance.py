@@ -7,9 +7,9 @@ a constant, a gated product's gradient shared half and half (Jafari et al. 2025,
 Transluce's circuits/core/grad.py). The sum over positions is ours: relevance adds up, so the sum is what the unit hands
 on wherever it is read, at the picture's tokens, in the prompt and at p(c).
 
-By these rules nothing is lost on the way: the relevance of what enters the first layer, and of the biases, is the
-logit. What is missing of it is the conservation residual; it is of the order of rounding where every part of the
-decoder has its rule.
+By these rules nothing is lost on the way: the relevance of what enters the first layer, or a later one from outside
+(pictures' features of deep stacks, attention to the picture alone), and of the biases, is the logit. What is missing
+of it is the conservation residual; it is of the order of rounding where every part of the decoder has its rule.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _relevance_of_rows(
         turns = rounds(questions)
         parts = []
         for index, asked in enumerate(turns):
-            sources = [graph.stream[0], graph.bias[0], *graph.a]
+            sources = [graph.stream[0], graph.bias[0], *graph.a, *(where for _, where in graph.outside)]
             of_asked = products[asked].sum() + 0 * graph.bias[0].sum()  # there may be no biases at all
             gradients = torch.autograd.grad(of_asked, sources, retain_graph=index < len(turns) - 1)
             parts.append(_of_round(graph, gradients, [questions[one].row for one in asked]))
@@ -102,10 +102,13 @@ def _of_round(
     graph: Relevance, gradients: Sequence[Tensor], rows: list[int]
 ) -> tuple[Float[Tensor, "r L m"], Float[Tensor, " r"]]:
     """Relevance summed over positions, and the relevance of the decoder's input and of the biases."""
-    of_stream, of_bias, *of_a = gradients
+    of_stream, of_bias, *more = gradients
+    of_a, of_outside = more[: len(graph.a)], more[len(graph.a) :]
     scores = [
         (a.detach() * gradient).reshape(graph.n_rows, -1, a.shape[-1])[rows].float().sum(1)
         for a, gradient in zip(graph.a, of_a, strict=True)
     ]
-    total = (graph.stream[0].detach().double() * of_stream.double()).sum((1, 2)) + of_bias.double()
+    entered = [(graph.stream[0].detach(), of_stream)]
+    entered += [(value, gradient) for (value, _), gradient in zip(graph.outside, of_outside, strict=True)]
+    total = sum((value.double() * gradient.double()).sum((1, 2)) for value, gradient in entered) + of_bias.double()
     return torch.stack(scores, dim=1), total[rows]

@@ -10,7 +10,8 @@ from torch import Tensor
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
 from mmn.reading.hooks import Recorded, record_layers
-from mmn.reading.steps import one_row, read_in_steps, without_last
+from mmn.reading.rows import some_of
+from mmn.reading.steps import read_in_steps, without_last
 from mmn.scores.exactness import limit_of
 from mmn.scores.rows import ConceptAt
 
@@ -35,7 +36,14 @@ def at_each_concept(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]
         places.setdefault((one.row, position == 0), {}).setdefault(position, []).append(number)
     for (row, is_first), asked in places.items():
         with batch.around([row]):
-            _read(model, one_row(batch.inputs, row), batch.captions[row].token_ids, asked, look, is_first=is_first)
+            _read(
+                model,
+                some_of(model, batch.inputs, [row]),
+                batch.captions[row].token_ids,
+                asked,
+                look,
+                is_first=is_first,
+            )
 
 
 def _read(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.entering import before_decoder
 
 PROJECTOR: Final = re.compile(
     r"projector|projection|connector|merger|aligner|abstractor", re.IGNORECASE
@@ -59,8 +60,8 @@ def capture_entering(model: Model) -> Iterator[Entering]:
     """
     found = Entering()
 
-    def note(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.embeddings = kwargs["inputs_embeds"].detach()
+    def note(given: Float[Tensor, "batch positions d"]) -> None:
+        found.embeddings = given.detach()
 
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -72,8 +73,8 @@ def capture_entering(model: Model) -> Iterator[Entering]:
         return hook
 
     inside = {id(module) for layer in model.anatomy.layers for module in layer.modules()}
-    with model.lock:
-        handles = [model.anatomy.decoder.register_forward_pre_hook(note, with_kwargs=True)]
+    with before_decoder(model, note):
+        handles: list[Any] = []
         for name, module in model.module.named_modules():
             if id(module) not in inside and PROJECTOR.search(name.rpartition(".")[2]):
                 handles.append(module.register_forward_hook(keep(name), with_kwargs=True))

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from mmn.errors import UsageError
 from mmn.models.model import Model
+from mmn.reading.hooks.entering import before_decoder
 
 MASK: Final = "attention_mask"  # what the layers of every text decoder of transformers call it
 SOFTMAX: Final = ("full_attention", "sliding_attention", "chunked_attention")  # of a config's `layer_types`
-EMBEDDINGS: Final = "inputs_embeds"
 
 
 @contextmanager
@@ -36,10 +36,10 @@ def read_embeddings(model: Model) -> Iterator[list[Float[Tensor, "batch position
     """
     seen: list[Tensor] = []
 
-    def note(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(_given(model, kwargs).detach().clone())
+    def note(given: Tensor) -> None:
+        seen.append(given.detach().clone())
 
-    with _before_decoder(model, note):
+    with before_decoder(model, note):
         yield seen
     assert seen, "no pass ran inside the block, or the decoder's hook never fired"
 
@@ -63,35 +63,17 @@ def embed(
     n_prompt = at.shape[1]
     count = 0
 
-    def put(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def put(given: Float[Tensor, "batch positions d"]) -> Float[Tensor, "batch positions d"]:
         nonlocal count
-        given = _given(model, kwargs)
         assert len(given) == len(at), f"{len(given)} rows in a pass, {len(at)} to be changed"
         assert given.shape[1] >= n_prompt, f"a pass of {given.shape[1]} positions, of a prompt of {n_prompt}"
         prompt = torch.where(at.to(given.device)[..., None], values.to(given), given[:, :n_prompt])
         count += 1
-        return args, kwargs | {EMBEDDINGS: torch.cat([prompt, given[:, n_prompt:]], dim=1)}
+        return torch.cat([prompt, given[:, n_prompt:]], dim=1)
 
-    with _before_decoder(model, put):
+    with before_decoder(model, put):
         yield
     assert count == n_passes, f"{count} passes through the decoder, of {n_passes}"
-
-
-def _given(model: Model, kwargs: dict[str, Any]) -> Float[Tensor, "batch positions d"]:
-    embeddings = kwargs.get(EMBEDDINGS)
-    if not isinstance(embeddings, Tensor):
-        raise UsageError(f"the decoder of a {model.facts.family!r} model is given no embeddings that could be replaced")
-    return embeddings
-
-
-@contextmanager
-def _before_decoder(model: Model, hook: Callable[..., Any]) -> Iterator[None]:
-    with model.lock:
-        handle = model.anatomy.decoder.register_forward_pre_hook(hook, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 @dataclass(frozen=True)

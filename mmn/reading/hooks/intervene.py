@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.entering import before_decoder
 from mmn.reading.hooks.experts import Call, watch_calls
 
 
@@ -294,10 +295,9 @@ def permuted(model: Model, sources: Int[Tensor, "batch prompt"]) -> Iterator[Non
     n_prompt = sources.shape[1]
     n_permuted = 0
 
-    def permute(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    def permute(embeddings: Float[Tensor, "batch positions d"]) -> Float[Tensor, "batch positions d"] | None:
         nonlocal n_permuted
-        embeddings = kwargs.get("inputs_embeds")
-        if embeddings is None or embeddings.shape[1] == 1:
+        if embeddings.shape[1] == 1:
             return None
         n_rows, n_positions, width = embeddings.shape
         assert n_rows == len(sources), f"{n_rows} rows in a pass, {len(sources)} to be permuted"
@@ -305,14 +305,10 @@ def permuted(model: Model, sources: Int[Tensor, "batch prompt"]) -> Iterator[Non
         index = sources.to(embeddings.device)[..., None].expand(-1, -1, width)
         prompt = embeddings[:, :n_prompt].gather(1, index)
         n_permuted += 1
-        return args, kwargs | {"inputs_embeds": torch.cat([prompt, embeddings[:, n_prompt:]], dim=1)}
+        return torch.cat([prompt, embeddings[:, n_prompt:]], dim=1)
 
-    with model.lock:
-        handle = model.anatomy.decoder.register_forward_pre_hook(permute, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
+    with before_decoder(model, permute):
+        yield
     assert n_permuted > 0, "no pass over the whole prompt ran inside the block, or the decoder's hook never fired"
 
 
@@ -342,8 +338,8 @@ def towards_mean(model: Model, mask: Bool[Tensor, "batch prompt"], alpha: float)
     found: list[Spread] = []
     held = Spread()
 
-    def move(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        embeddings = kwargs["inputs_embeds"].detach()
+    def move(given: Float[Tensor, "batch positions d"]) -> Float[Tensor, "batch positions d"]:
+        embeddings = given.detach()
         more = embeddings.shape[1] - mask.shape[1]
         assert more >= 0, f"a pass of {embeddings.shape[1]} positions, of a prompt of {mask.shape[1]}"
         is_image = torch.cat([mask, mask.new_zeros(len(mask), more)], dim=1)[..., None].to(embeddings)
@@ -351,12 +347,8 @@ def towards_mean(model: Model, mask: Bool[Tensor, "batch prompt"], alpha: float)
         held.spread = (embeddings - mean) * is_image
         held.tokens = ((mean + alpha * held.spread) * is_image).requires_grad_(True)
         found.append(held)
-        return args, kwargs | {"inputs_embeds": embeddings * (1 - is_image) + held.tokens}
+        return embeddings * (1 - is_image) + held.tokens
 
-    with model.lock:
-        handle = model.anatomy.decoder.register_forward_pre_hook(move, with_kwargs=True)
-        try:
-            yield held
-        finally:
-            handle.remove()
+    with before_decoder(model, move):
+        yield held
     assert len(found) == 1, f"{len(found)} passes inside the block"

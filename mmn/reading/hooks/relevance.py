@@ -12,7 +12,6 @@ The rules are put on the loaded modules by hooks, and are gone behind the block.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,12 +27,12 @@ from mmn.models.adapters.norms import Norm, gain, norm_form, scale
 from mmn.models.adapters.structure import is_norm
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given, makes_z
+from mmn.reading.hooks.entering import ROTATION
 
 QUERIES_AND_KEYS = ("q_proj", "k_proj")
 VALUES = "v_proj"
 FUSED = "qkv_proj"  # of all three, the values last
 NO_WEIGHTS = (nn.Dropout, nn.Identity)
-_ROTATION = re.compile(r"rot|rope", re.IGNORECASE)
 
 
 @dataclass
@@ -45,12 +44,16 @@ class Relevance:
         bias: a number for each row, 0; its gradient is what all biases of the layers add to what is differentiated.
         a: by layer, the input of W_out; its gradient is whole, only what is before it gets half.
         final: the residual stream before the final norm.
+        outside: what a layer is given or adds that no layer before it wrote, as (value, where its gradient is): the
+            picture's features that deep stacks add, an attention to the picture alone.
     """
 
     stream: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
     bias: list[Float[Tensor, " batch"]] = field(default_factory=list)
     a: list[Float[Tensor, "batch positions m"]] = field(default_factory=list)
     final: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
+    outside: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _written: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
 
     @property
     def n_rows(self) -> int:
@@ -81,7 +84,7 @@ def _is_known(model: Model, number: int, path: str, part: nn.Module) -> bool:
             return bool(norm_form(path, part))
         except UnsupportedModelError:
             return False
-    return isinstance(part, (nn.Linear, Conv1D, *NO_WEIGHTS)) or _ROTATION.search(type(part).__name__) is not None
+    return isinstance(part, (nn.Linear, Conv1D, *NO_WEIGHTS)) or ROTATION.search(type(part).__name__) is not None
 
 
 def _require_attention(model: Model, number: int, what: str) -> None:
@@ -120,6 +123,7 @@ def relevance_graph(model: Model) -> Iterator[Relevance]:
         try:
             handles.append(anatomy.layers[0].register_forward_pre_hook(begin, with_kwargs=True))
             for number, layer in enumerate(anatomy.layers):
+                handles += _notice_what_comes_from_outside(layer, anatomy.attentions[number], found)
                 handles += _put_rules_on(layer, anatomy.activations[number], found)
                 handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy.is_gated)))
             handles.append(anatomy.final_norm.register_forward_pre_hook(end))
@@ -129,6 +133,31 @@ def relevance_graph(model: Model) -> Iterator[Relevance]:
                 handle.remove()
     counts = (len(found.stream), len(found.a), len(found.final))
     assert counts == (1, anatomy.n_layers, 1), f"hooks fired unevenly: stream, a, final {counts}"
+
+
+def _notice_what_comes_from_outside(layer: nn.Module, attention: nn.Module | None, found: Relevance) -> list[Any]:
+    """Hooks on a layer's input, on its attention's output and on its own; what is told of a layer is of the next."""
+
+    def given(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream = first_given(args, kwargs)
+        if found._written and not torch.equal(stream, found._written[-1]):
+            found.outside.append(((stream - found._written[-1]).detach(), stream))
+
+    def added(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        if first.requires_grad:
+            return None
+        source = first.detach().clone().requires_grad_(True)
+        found.outside.append((source.detach(), source))
+        return (source, *output[1:]) if isinstance(output, tuple) else source
+
+    def written(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        found._written[:] = [(output[0] if isinstance(output, tuple) else output).detach()]
+
+    handles: list[Any] = [layer.register_forward_pre_hook(given, with_kwargs=True)]
+    if attention is not None:
+        handles.append(attention.register_forward_hook(added))
+    return [*handles, layer.register_forward_hook(written)]
 
 
 def frozen_norm(form: Norm, module: nn.Module, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
