@@ -125,6 +125,7 @@ def test_help_names_every_figure_its_question_and_its_filters(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["figure", "--help"])
     told = capsys.readouterr().out
+    assert not [line for line in told.splitlines() if line.endswith("-")]  # no name is broken at its hyphen
     for figure in FIGURES.values():
         listed = told.partition(f"\n{figure.name} ")[2].partition("\n\n")[0]
         assert figure.question in listed, figure.name

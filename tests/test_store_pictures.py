@@ -533,8 +533,13 @@ def test_an_annotation_of_an_earlier_version_loads_as_units_of_the_same_picture(
 
 def test_what_is_added_has_the_columns_of_the_database(store: Store) -> None:
     arrow = {"VARCHAR": "string", "INTEGER": "int32", "SMALLINT": "int16", "DOUBLE": "double", "BOOLEAN": "bool"}
-    arrow |= {"JSON": "string", "FLOAT[]": "list<item: float>", "VARCHAR[]": "list<item: string>"}
-    arrow |= {"TIMESTAMP": "timestamp[us]", "FLOAT": "float"}
+    arrow |= {
+        "JSON": "string",
+        "FLOAT[]": "list<item: float>",
+        "VARCHAR[]": "list<item: string>",
+        "INTEGER[]": "list<item: int32>",
+    }
+    arrow |= {"TIMESTAMP": "timestamp[us]", "FLOAT": "float", "INTEGER[]": "list<item: int32>"}
     arrow |= {"VARCHAR[10]": "fixed_size_list<item: string>[10]", "FLOAT[10]": "fixed_size_list<item: float>[10]"}
     for table, columns in in_database(store).items():
         if table in ADDED:

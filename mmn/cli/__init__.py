@@ -42,11 +42,16 @@ class _Help(argparse.HelpFormatter):
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
+class _RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
+    """Which leaves the lines of a description as they are, too."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, through the same door as every other error."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**({"formatter_class": _Help} | options))
+        is_raw = options.get("formatter_class") is argparse.RawDescriptionHelpFormatter
+        super().__init__(**(options | {"formatter_class": _RawHelp if is_raw else _Help}))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

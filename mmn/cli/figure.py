@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmn.figures.recipes import Recipe
     from mmn.store import Store
 
-_WIDE = 24  # letters of a figure's name and what follows it
+_WIDE = 2 + max(map(len, FIGURES))  # letters of a figure's name and what follows it
 _LAYOUT = {"preset": "--preset", "width": "--width", "dpi": "--dpi"}
 
 

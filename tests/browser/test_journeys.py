@@ -105,7 +105,7 @@ def test_units_page_opens_from_the_table_of_a_picture_again_and_again(page, addr
         link.click()
         sync_api.expect(page.get_by_role("heading", name=re.compile(f"{unit}: layer"))).to_be_visible()
         seen.append(unit)
-        page.get_by_role("link", name="Image").click()
+        page.get_by_role("link", name="Image", exact=True).click()
     assert len(set(seen)) == 2
 
 

@@ -41,12 +41,17 @@ def before_decoder(model: Model, change: Change) -> Iterator[None]:
         given = kwargs.get(EMBEDDINGS)
         is_given = given is not None
         if given is None:
-            return _require_rotations(model)
+            return None
         changed = change(given)
         return None if changed is None else (args, kwargs | {EMBEDDINGS: changed})
 
     def at_first_layer(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        changed = None if is_given else change(first_given(args, kwargs))
+        if is_given:
+            return None
+        embeddings = first_given(args, kwargs)
+        if embeddings.shape[1] > 1:  # a pass of one token is a generation's, and no prompt
+            _require_rotations(model)
+        changed = change(embeddings)
         if changed is None:
             return None
         return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": changed})
