@@ -27,11 +27,12 @@ from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.hooks import ablate
 from mmn.reading.plain_text import Text, nats, plain_sentences, plain_texts, prompt_without_picture
+from mmn.reading.rows import repeated
 from mmn.runs import reopen, shards
 from mmn.runs.teacher_forcing import reread
 from mmn.studies.degradation import controls
 from mmn.studies.degradation.controls import measure_controls, measured_before, plan_of
-from mmn.studies.degradation.interventions import logits_at, repeated
+from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.own import describe_own, own_parts
 from mmn.studies.degradation.summary import read_effects, summarise

@@ -22,13 +22,14 @@ from mmn.models.deltas import Columns, added
 from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, ablate, capture, capture_graph
+from mmn.reading.rows import repeated
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress
 from mmn.runs.teacher_forcing import reread
 from mmn.scores.equations import contribution, folded_rows
 from mmn.scores.rows import ConceptAt
 from mmn.studies.degradation.curves import half_at
-from mmn.studies.degradation.interventions import logits_at, repeated
+from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.perturbation import column_sizes, perturb_rows, unit_noise
 from mmn.studies.degradation.selections import Choice, Interpretable, Row, all_layers, choose, same_layers

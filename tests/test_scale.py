@@ -12,11 +12,11 @@ from mmn import names
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, ablate, capture
+from mmn.reading.rows import repeated
 from mmn.runs import shards
 from mmn.store import Store
 from mmn.studies.degradation.controls import measure_controls
 from mmn.studies.degradation.curves import curves
-from mmn.studies.degradation.interventions import repeated
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.degradation.summary import read_effects, summarise

@@ -3,46 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.captions import decoder_ids
 
-PATCHES_OF = "image_grid_thw"  # an input with a row for each picture: how many patches `pixel_values` has of it
+PIXELS: Final = ("pixel_values", "pixel_attention_mask")  # a row for each tile or patch of all pictures
+PATCHES_OF: Final = "image_grid_thw"  # an input with a row for each picture: how many patches `pixel_values` has of it
+SIZES: Final = "target_sizes"  # MiniCPM-V's rows and columns of each picture, whose patches lie side by side
+POOLED: Final = "image_token_pooling"  # Molmo's image tokens, each with the patches of the batch that it is made of
+
+
+Inputs = dict[str, Tensor]  # of one picture, or of several
+
+
+def repeated(inputs: Inputs, n_rows: int) -> dict[str, Tensor]:
+    """The model inputs of one picture for several rows of it; whatever a picture has several of stays together."""
+    return {name: torch.cat([value] * n_rows, dim=_cut_along(inputs, name)) for name, value in inputs.items()}
+
+
+def _cut_along(inputs: Inputs, name: str) -> int:
+    """The dimension that pictures lie along."""
+    return -1 if name in PIXELS and SIZES in inputs else 0
 
 
 def some_of(model: Model, inputs: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
     """The model inputs of some of the pictures, in that order.
 
-    Where `pixel_values` lists the patches or the tiles of all pictures, the declared grid or each row's share of the
-    image tokens tells which are whose: tiles of one family have as many tokens each.
+    Where `pixel_values` lists the patches or the tiles of all pictures, declared sizes or each row's share of the image
+    tokens tell which are whose: tiles of one family have as many tokens each.
 
     Raises:
-        AssertionError: an input that cannot be told apart by rows.
+        UsageError: an input that cannot be told apart by pictures.
     """
     n_rows = len(decoder_ids(inputs))
     if list(rows) == list(range(n_rows)):
         return inputs
-    return {name: _of_rows(model, inputs, name, rows) for name in inputs}
+    parts = {name: _split(model, inputs, name) for name in inputs}
+    if POOLED in parts:
+        parts[POOLED] = _from_own_patches(parts[POOLED], parts["pixel_values"])
+    return {name: torch.cat([part[row] for row in rows], _cut_along(inputs, name)) for name, part in parts.items()}
 
 
-def _of_rows(model: Model, inputs: dict[str, Tensor], name: str, rows: Sequence[int]) -> Tensor:
-    value, n_rows = inputs[name], len(decoder_ids(inputs))
-    if len(value) == n_rows:
-        return value[list(rows)]
-    parts = value.split(_shares(model, inputs, name))
-    return torch.cat([parts[row] for row in rows])
+def _split(model: Model, inputs: Inputs, name: str) -> Sequence[Tensor]:
+    """One input by picture."""
+    value, along = inputs[name], _cut_along(inputs, name)
+    if along == 0 and len(value) == len(decoder_ids(inputs)):
+        return value.split(1)
+    if name in PIXELS or name == POOLED:
+        return value.split(_shares(model, inputs, name), along)
+    raise _refusal(model, name, value)
 
 
-def _shares(model: Model, inputs: dict[str, Tensor], name: str) -> list[int]:
-    """How many of an input's rows belong to each picture."""
-    n_all = len(inputs[name])
+def _shares(model: Model, inputs: Inputs, name: str) -> list[int]:
+    """How much of an input, along the dimension that pictures lie along, belongs to each."""
+    n_all = inputs[name].shape[_cut_along(inputs, name)]
+    if len(sizes := inputs.get(SIZES, ())) == len(decoder_ids(inputs)):
+        n_patches = torch.as_tensor(sizes).prod(dim=1)
+        return (n_patches * (n_all // n_patches.sum())).tolist()
     if PATCHES_OF in inputs:
         return inputs[PATCHES_OF].prod(dim=1).tolist()
     tokens = decoder_ids(inputs).eq(model.image_token_id if model.image_token_id is not None else -1).sum(1).tolist()
     shares = [n * n_all // max(sum(tokens), 1) for n in tokens]
-    is_known = any(tokens) and [share * sum(tokens) for share in shares] == [n * n_all for n in tokens]
-    assert is_known, f"{name} has {n_all} rows for pictures of {tokens} image tokens: whose are they?"
+    if not any(tokens) or [share * sum(tokens) for share in shares] != [n * n_all for n in tokens]:
+        raise _refusal(model, name, inputs[name])
     return shares
+
+
+def _from_own_patches(pooled: Sequence[Tensor], pixels: Sequence[Tensor]) -> list[Tensor]:
+    """Numbers of patches counted from each picture's own first; below 0 they stand for none."""
+    begins = [0]
+    for tiles in pixels:
+        begins.append(begins[-1] + tiles.shape[:2].numel())
+    return [torch.where(part < 0, part, part - begin) for part, begin in zip(pooled, begins, strict=False)]
+
+
+def _refusal(model: Model, name: str, value: Tensor) -> UsageError:
+    return UsageError(
+        f"{model.facts.name}: its input {name} of {tuple(value.shape)} cannot be told apart by pictures; "
+        "score with --batch-size 1"
+    )

@@ -29,7 +29,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, decoder_ids, with_captions
 from mmn.reading.hooks import Recorded, ablate, zero_one_each
-from mmn.reading.rows import some_of
+from mmn.reading.rows import repeated, some_of
 from mmn.scores.rows import ConceptAt
 from mmn.scores.stepping import at_each_concept, is_as_read, of_tokens
 
@@ -136,12 +136,14 @@ def _encoded(model: Model, inputs: dict[str, Tensor]) -> dict[str, Any]:
 
 def _last_logits(model: Model, inputs: dict[str, Any], n_rows: int) -> Float[Tensor, "rows V"]:
     """The logits that n rows of one picture end with."""
-    rows = {name: _repeated(value, n_rows) for name, value in inputs.items()}
+    rows = _repeated(inputs, n_rows)
     few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.module.forward).parameters else {}
     return model.module(**rows, use_cache=False, **few).logits[:, -1].float()
 
 
-def _repeated(value: Any, n_rows: int) -> Any:
-    if isinstance(value, Tensor):
-        return value.repeat(n_rows, *[1] * (value.ndim - 1))
-    return BaseModelOutput(last_hidden_state=_repeated(value.last_hidden_state, n_rows))
+def _repeated(inputs: dict[str, Any], n_rows: int) -> dict[str, Any]:
+    plain = repeated({name: value for name, value in inputs.items() if name != ENCODED}, n_rows)
+    if ENCODED not in inputs:
+        return plain
+    (states,) = repeated({ENCODED: inputs[ENCODED].last_hidden_state}, n_rows).values()
+    return plain | {ENCODED: BaseModelOutput(last_hidden_state=states)}

@@ -221,9 +221,14 @@ CLASS_TOKENS: dict[str, int] = {"clip_vision_model": 1}
 _LLAVA_HF = (
     "convert it to the llava-hf layout (convert_llava_weights_to_hf.py of transformers), or take it from llava-hf"
 )
+_LLAMA_HF = (
+    "convert it to the llava-hf layout with `python -m mmn.models.original_llava FOLDER CLIP OUT`, CLIP being the "
+    "image encoder that it names, or take it from llava-hf"
+)
 OTHER_LAYOUTS: dict[str, str] = {
-    "mm_vision_tower": _LLAVA_HF,
-    **dict.fromkeys(("llava_llama", "llava_mistral", "llava_mpt", "llava_gemma", "llava_mixtral"), _LLAVA_HF),
+    **dict.fromkeys(("llava_mistral", "llava_mpt", "llava_gemma", "llava_mixtral"), _LLAVA_HF),
     "llava_qwen": "take the -hf checkpoint from llava-hf (LLaVA-OneVision)",
     "internvl_chat": "take the checkpoint whose name ends in -hf",
+    "llava_llama": _LLAMA_HF,
+    "mm_vision_tower": _LLAMA_HF,
 }

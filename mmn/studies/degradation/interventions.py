@@ -16,9 +16,8 @@ from torch import Tensor
 from mmn.core import Concept
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
+from mmn.reading.rows import Inputs, repeated
 from mmn.studies.degradation.selections import Row
-
-Inputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,6 @@ def logits_at(
     logits = model.module(**repeated(prompt, len(positions)), use_cache=False, **more).logits[:, -kept:]
     rows = torch.arange(len(positions), device=logits.device)
     return logits[rows, torch.tensor(positions, device=logits.device) - first].float()
-
-
-def repeated(inputs: Inputs, n_rows: int) -> Inputs:
-    """The model inputs of one picture for several rows of it; whatever a picture has several of stays together."""
-    return {name: value.repeat(n_rows, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
 
 
 def unit_mask(model: Model, rows: Sequence[Row]) -> Bool[Tensor, "rows L m"]:

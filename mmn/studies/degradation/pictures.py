@@ -23,8 +23,9 @@ from mmn.reading.captions import write_captions
 from mmn.reading.concepts import GeneratedCaption
 from mmn.reading.hooks import ablate
 from mmn.reading.nouns import tag_nouns
+from mmn.reading.rows import Inputs, repeated
 from mmn.runs.reopen import ScoredRun
-from mmn.studies.degradation.interventions import Inputs, predict, repeated, unit_mask
+from mmn.studies.degradation.interventions import predict, unit_mask
 from mmn.studies.degradation.perturbation import perturb_rows
 from mmn.studies.degradation.selections import Row
 from mmn.studies.tables import TABLES

@@ -36,12 +36,12 @@ from mmn.reading.captions import write_captions
 from mmn.reading.hooks import projected_away, read_after
 from mmn.reading.nouns import tag_nouns
 from mmn.reading.plain_text import Text, run_alone
+from mmn.reading.rows import repeated
 from mmn.runs import reopen
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import stored_concepts
 from mmn.scores.rows import Tables
-from mmn.studies.degradation.interventions import repeated
 from mmn.studies.hallucination.confidence import object_tokens
 from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, UNKNOWN, Judge
 from mmn.studies.hallucination.tables import DIRECTIONS

@@ -24,8 +24,8 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.hooks import embed
+from mmn.reading.rows import Inputs, repeated
 from mmn.scores.gradients import BYTES_PER_UNIT, GRAPH_BYTES
-from mmn.studies.degradation.interventions import Inputs, repeated
 
 
 @dataclass(frozen=True)

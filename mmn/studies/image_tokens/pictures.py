@@ -20,9 +20,10 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.hooks import read_embeddings
 from mmn.reading.nouns import lemma_of
+from mmn.reading.rows import Inputs
 from mmn.runs import reopen, shards
 from mmn.runs.reopen import ScoredRun
-from mmn.studies.degradation.interventions import Inputs, logits_at
+from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.image_tokens.sets import Tokens, object_tokens
 from mmn.units.heat_maps import Mask, mask_of_size
 

@@ -21,7 +21,7 @@ from mmn.errors import UsageError
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.hooks import Blocked, block_attention, embed
-from mmn.studies.degradation.interventions import Inputs, repeated
+from mmn.reading.rows import Inputs, repeated
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest logit: rounding
 
