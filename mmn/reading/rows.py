@@ -12,7 +12,7 @@ from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.captions import decoder_ids
 
-PIXELS: Final = ("pixel_values", "pixel_attention_mask")  # a row for each tile or patch of all pictures
+PIXELS: Final = ("pixel_values", "image_patches", "pixel_attention_mask")  # by tile or patch of all pictures
 PATCHES_OF: Final = "image_grid_thw"  # an input with a row for each picture: how many patches `pixel_values` has of it
 SIZES: Final = "target_sizes"  # MiniCPM-V's rows and columns of each picture, whose patches lie side by side
 POOLED: Final = "image_token_pooling"  # Molmo's image tokens, each with the patches of the batch that it is made of

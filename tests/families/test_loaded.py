@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mmn.images import list_source
 from mmn.models.loading import load_model
 from mmn.models.model import Model
 from mmn.runs.doctor import check
+from mmn.scores import integrated
 from mmn.scores.methods import require_method
 from tests.families.pictures import MIXES
 from tests.families.processors import save_checkpoint
@@ -29,21 +31,23 @@ from tests.families.test_processors import (
 from tests.scored import rows_of
 
 PROMPTS = ("what is this ?", "describe this image .", "a picture of", "a photo of a", "the", "there is a", "on the")
-SETTINGS = ScoreSettings(prompt=PROMPTS[0], top_k=20, max_new_tokens=16)
+LENGTHS = (6, 16)
+SETTINGS = ScoreSettings(prompt=PROMPTS[0], top_k=20)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name in EXACT])
-def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name, tmp_path):
+def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name, tmp_path, monkeypatch):
     """And two pictures of one batch, of different sizes, are read as each alone, each token where it is said to be."""
     skip_without_packages(name)
+    monkeypatch.setattr(integrated, "STEPS", 3)  # its sums are tested elsewhere
     save_checkpoint(name, tmp_path / "model")
     model = load_model(str(tmp_path / "model"), device="cpu")
     checked = check(model, model.exact_prompt(model.default_prompt))
     assert checked.proof.exact <= ROUNDING
     assert (checked.n_image_tokens is None) == (model.image_token_id is None) or model.has_encoder
     settings = replace(SETTINGS, methods=methods_of(model))
-    for prompt in PROMPTS:  # a random model's captions hold a noun for one of them
-        settings = replace(settings, prompt=prompt)
+    for length, prompt in itertools.product(LENGTHS, PROMPTS):  # a random model says a noun after one of them
+        settings = replace(settings, prompt=prompt, max_new_tokens=length)
         together = scored(model, tmp_path / "pictures", settings, size=2)
         if "concept" in together:
             break

@@ -32,12 +32,13 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     st.cache_resource.clear()
 
 
-@pytest.fixture
-def filled_cache(empty_cache: Path) -> Path:
-    """Two runs: a small complete one and a deep cancelled one."""
-    fill(empty_cache)
+@pytest.fixture(scope="session")
+def filled_loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds two runs, in its database, too: a small complete one and a deep cancelled one. Read only."""
+    path = tmp_path_factory.mktemp("filled")
+    fill(path)
     fill(
-        empty_cache,
+        path,
         "77aa9c1b00112233",
         model="/models/deep-llava",
         n_layers=32,
@@ -46,6 +47,13 @@ def filled_cache(empty_cache: Path) -> Path:
         status="cancelled",
         created_at="2026-11-19T10:00:00+00:00",
     )
+    return loaded(path)
+
+
+@pytest.fixture
+def filled_cache(empty_cache: Path, filled_loaded: Path) -> Path:
+    """A copy of it, to write to."""
+    shutil.copytree(filled_loaded, empty_cache, dirs_exist_ok=True)
     return empty_cache
 
 
@@ -54,9 +62,7 @@ def whole_loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds one run in which nothing is missing, in its database, too. Read only."""
     path = tmp_path_factory.mktemp("whole")
     fill_whole(path)
-    with Store.open(path) as store:
-        store.load_new_shards([store.runs_path])
-    return path
+    return loaded(path)
 
 
 @pytest.fixture
@@ -64,6 +70,13 @@ def whole_cache(empty_cache: Path, whole_loaded: Path) -> Path:
     """A copy of it, to write to; its pictures are the same files."""
     shutil.copytree(whole_loaded, empty_cache, dirs_exist_ok=True)
     return empty_cache
+
+
+def loaded(cache: Path) -> Path:
+    """The cache, its shards in its database."""
+    with Store.open(cache) as store:
+        store.load_new_shards([store.runs_path])
+    return cache
 
 
 @pytest.fixture
@@ -74,8 +87,7 @@ def open_app():
         at = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
         for key, values in address.items():
             at.query_params[key] = values
-        at.run()
-        return at if page == "layers" else at.switch_page(f"../pages/{page}.py").run()
+        return at.switch_page(f"../pages/{page}.py").run()
 
     return open_
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import overview
+from app.overview import QUESTIONS
 from tests.pages.conftest import ROOT
 from tests.pages.filled import fill_whole
 
@@ -22,7 +23,12 @@ def assert_fine(at) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_opens_on_an_empty_cache(page, empty_cache, open_app):
-    assert_fine(open_app(page))
+    """And begins with its question."""
+    at = open_app(page)
+    assert_fine(at)
+    question = QUESTIONS[at.title[0].value]
+    assert at.main.markdown[0].value == f"**{question}**"
+    assert question.endswith("?")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -34,9 +40,15 @@ def test_page_opens_on_a_filled_cache(page, filled_cache, open_app):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_opens_where_nothing_is_missing(page, whole_cache, open_app):
+    """And begins with the score that all others do."""
     at = open_app(page)
     assert_fine(at)
     assert at.title[0].value in {one.title for one in overview.PAGES if one.name == page}
+    for box in at.selectbox:
+        assert box.key not in ("ranking", "edit-method", "new-ablate-method") or box.value == "contribution-folded"
+    for box in at.multiselect:
+        is_asked = box.key == "method" and page in ("layers", "degradation")
+        assert not is_asked or box.value == ["contribution-folded"]
 
 
 def test_no_page_loads_torch_into_the_app(tmp_path):

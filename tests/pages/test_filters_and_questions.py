@@ -75,29 +75,10 @@ def test_a_score_that_was_chosen_goes_along(whole_cache, open_app):
     assert at.query_params["method"] in ("activation", ["activation"])
 
 
-def test_every_page_begins_with_the_same_score(whole_cache, open_app):
-    for page in PAGES:
-        at = open_app(page)
-        for box in at.selectbox:
-            if box.key in ("ranking", "edit-method", "new-ablate-method"):
-                assert box.value == "contribution-folded", page
-        for box in at.multiselect:
-            if box.key == "method" and page in ("layers", "degradation"):
-                assert box.value == ["contribution-folded"], page
-
-
 def test_the_default_score_is_the_one_that_adds_up_where_it_is_there():
     assert default_method(["contribution", "contribution-folded"]) == "contribution-folded"
     assert default_method(["activation", "contribution"]) == "contribution"
     assert default_method(["activation", "random"]) == "activation"
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_page_begins_with_its_question(page, empty_cache, open_app):
-    at = open_app(page)
-    title = at.title[0].value
-    assert at.main.markdown[0].value == f"**{QUESTIONS[title]}**"
-    assert QUESTIONS[title].endswith("?")
 
 
 def test_the_first_page_says_what_each_page_answers(empty_cache, open_app):

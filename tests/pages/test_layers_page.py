@@ -159,8 +159,10 @@ def test_locked_cache_is_explained(filled_cache, open_app):
     assert len(charts(at)) == 1
 
 
-def test_broken_shard_leaves_the_rest_readable(filled_cache, open_app):
-    score = next((filled_cache / "runs" / "77aa9c1b00112233").glob("*/score.parquet"))
+def test_broken_shard_leaves_the_rest_readable(empty_cache, open_app):
+    fill(empty_cache)
+    fill(empty_cache, "77aa9c1b00112233", created_at="2026-11-19T10:00:00+00:00")
+    score = next((empty_cache / "runs" / "77aa9c1b00112233").glob("*/score.parquet"))
     score.write_bytes(b"not parquet")
     at = open_app()
     assert "1 broken file or folder was set aside" in at.sidebar.warning[0].value
