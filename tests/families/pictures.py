@@ -113,6 +113,7 @@ PICTURES: dict[str, Picture] = {
         "<|image|>",
         has_template=True,
         written="<|patch|>",
+        grid="padded canvas",
     ),
     "glm4v": Picture(_GLM, "<|image|>", has_template=True, grid="merged"),
     "glm46v": Picture(_GLM, "<|image|>", has_template=True, grid="merged"),
@@ -134,7 +135,7 @@ PICTURES: dict[str, Picture] = {
     "got_ocr2": Picture(
         "<|im_start|>user\n<img>{image}</img>\n{prompt}<|im_end|><|im_start|>assistant\n", "<imgpad>", grid="squared"
     ),
-    "ovis2": Picture(_CHATML, written="<IMG_ATOM>", has_template=True),
+    "ovis2": Picture(_CHATML, written="<IMG_ATOM>", has_template=True, grid="whole and canvas"),
     "molmo2": Picture(
         "<|im_start|>user\n{image}{prompt}<|im_end|>\n<|im_start|>assistant\n",
         "<|image|>",
@@ -251,11 +252,9 @@ PLACES: dict[str, str] = {
     "inkling2": _PADDED + " (image_grid_thw)",
     "inkling_mm_model": _PADDED,
     "kimi_k25": _PADDED + " (image_grid_thw / merge)",
-    "llama4": "tiles row by row, of the picture fitted in the upper left of its canvas; then the whole, if tiles > 1",
     "minicpmv4_6": "the whole, resized to whole patches, then slices row by row; each even (target_sizes / 4)",
     "minicpmv4_7": "as minicpmv4_6",
     "molmo2": "the whole, squeezed to a square, 2 × 2 patches pooled; then crops that overlap, as one grid",
-    "ovis2": "the whole first, then crops row by row, of the canvas; <IMG_COL> and <IMG_ROW> are no image tokens",
     "step3p7": "crops row by row, then the whole; each squeezed to a square",
     "t5gemma2": _SQUARED + "; its encoder reads them",
     "unlimited_ocr": "local grid and global grid, an image token without a place after each row, and one at the end",

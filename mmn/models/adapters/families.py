@@ -125,7 +125,7 @@ FAMILIES: dict[str, Family] = {
         Family("kosmos-2.5", "microsoft/kosmos-2.5", grid="queries"),
         Family("lfm2_vl", "LiquidAI/LFM2-VL-1.6B", nests_images=True, grid="resized"),
         Family("lfm3_vl", grid="merged"),
-        Family("llama4", "meta-llama/Llama-4-Scout-17B-16E-Instruct"),
+        Family("llama4", "meta-llama/Llama-4-Scout-17B-16E-Instruct", grid="padded canvas"),
         Family(
             "llava_next_video",
             "llava-hf/LLaVA-NeXT-Video-7B-hf",
@@ -135,6 +135,7 @@ FAMILIES: dict[str, Family] = {
         Family("minimax_m3_vl", grid="merged"),
         Family("mistral3", "mistralai/Mistral-Small-3.1-24B-Instruct-2503", grid="resized"),
         Family("mllama", "meta-llama/Llama-3.2-11B-Vision-Instruct", nests_images=True, grid="cross-attention"),
+        Family("ovis2", "thisisiron/Ovis2-2B-hf", grid="whole and canvas"),
         Family("paddleocr_vl", grid="merged"),
         Family("qianfan_ocr", grid="canvas"),
         Family("qwen2_5_omni_thinker", grid="merged"),

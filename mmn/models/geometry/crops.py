@@ -1,10 +1,16 @@
-"""The picture cut into square crops of one canvas, and seen whole once more: InternVL, Idefics 3, SmolVLM."""
+"""The picture cut into square crops of one canvas, and seen whole once more: InternVL, Idefics 3, SmolVLM, Ovis 2,
+Llama 4.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator
 
-from mmn.models.geometry.grid_inputs import GridInputs
+from PIL import Image
+
+from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Cell, Grid, Grids, cells_of
 
 
@@ -30,15 +36,85 @@ def _canvas(inputs: GridInputs) -> tuple[int, int]:
 
 def split(inputs: GridInputs) -> Grids:
     """As `canvas_and_whole` by another rule (Idefics 3, SmolVLM): its processor is asked, over a blank picture."""
-    from PIL import Image
-
-    blank = Image.new("RGB", inputs.picture_size)
-    asked = inputs.processor([[blank]], return_row_col_info=True)
+    asked = inputs.processor([[_blank(inputs)]], return_row_col_info=True)
     n_rows, n_columns = asked["rows"][0][0], asked["cols"][0][0]
     n_tiles = inputs.inputs["pixel_values"].shape[1]
     if n_rows * n_columns + 1 != n_tiles:
         raise inputs.refusal(f"{n_tiles - 1} crops where {n_rows} × {n_columns} are expected")
     return _crops_then_whole(inputs, n_rows, n_columns)
+
+
+def whole_and_canvas(inputs: GridInputs) -> Grids:
+    """The picture squeezed onto one square crop, then onto a canvas of some (Ovis 2): its processor is asked, too."""
+    n_rows, n_columns = _asked(inputs, "grids")
+    side, n_crops = _side(inputs, n_rows * n_columns)
+    whole = Grid.even(side, side, inputs.whole)
+    if n_crops == 1:
+        return Grids((whole,), tuple(cells_of(0, whole)))
+    canvas = Grid.even(n_rows * side, n_columns * side, inputs.whole)
+    return Grids((whole, canvas), (*cells_of(0, whole), *_crop_by_crop(1, n_rows, n_columns, side)))
+
+
+def padded_canvas_and_whole(inputs: GridInputs) -> Grids:
+    """The picture as it is, scaled into the first corner of a canvas of square crops, the rest of it empty; then
+    squeezed onto one crop, where there are several (Llama 4).
+    """
+    n_rows, n_columns = _asked(inputs, "aspect_ratios")
+    side, n_crops = _side(inputs, n_rows * n_columns)
+    tile = inputs.canvas[0]
+    fitted = _fitted(inputs, tile, n_rows, n_columns)
+    rows, columns = (
+        tuple(map(Line(0.0, length / new / side).to_picture, spans(n * side * tile, tile)))
+        for length, new, n in zip(inputs.lengths, fitted, (n_rows, n_columns), strict=True)
+    )
+    canvas, cells = Grid(rows, columns), _crop_by_crop(0, n_rows, n_columns, side)
+    if n_crops == 1:
+        return Grids((canvas,), tuple(cells))
+    whole = Grid.even(side, side, inputs.whole)
+    return Grids((canvas, whole), (*cells, *cells_of(1, whole)))
+
+
+def _fitted(inputs: GridInputs, tile: int, n_rows: int, n_columns: int) -> tuple[int, int]:
+    """(height, width) of the picture on the canvas, by the rule of the processor's own module."""
+    fit = getattr(sys.modules[type(inputs.processor).__module__], "get_max_res_without_distortion", None)
+    if fit is None:
+        raise inputs.refusal("it scales pictures by a rule that was not checked")
+    height, width = n_rows * tile, n_columns * tile
+    if not inputs.processor.resize_to_max_canvas:
+        height, width = min(max(inputs.lengths[0], tile), height), min(max(inputs.lengths[1], tile), width)
+    return fit(inputs.lengths, (height, width))
+
+
+def _blank(inputs: GridInputs) -> Image.Image:
+    return Image.new("RGB", inputs.picture_size)
+
+
+def _asked(inputs: GridInputs, name: str) -> tuple[int, int]:
+    """Rows and columns of crops that the processor says of a blank picture of that size."""
+    said = inputs.processor([_blank(inputs)], return_tensors="pt")
+    if name not in said:
+        raise inputs.refusal(f"it does not say {name}")
+    n_rows, n_columns = (int(n) for n in said[name][0])
+    return n_rows, n_columns
+
+
+def _side(inputs: GridInputs, n_in_canvas: int) -> tuple[int, int]:
+    """Tokens in a row of a square crop, and how many crops there are: those of the canvas, and one of the whole."""
+    n_crops = n_in_canvas + 1 if n_in_canvas > 1 else 1
+    side = math.isqrt(inputs.n_tokens // n_crops)
+    height, width = inputs.canvas
+    if side * side * n_crops != inputs.n_tokens or height != width:
+        raise inputs.refusal(f"{inputs.n_tokens} image tokens are no {n_crops} squares")
+    return side, n_crops
+
+
+def _crop_by_crop(tile: int, n_rows: int, n_columns: int, side: int) -> Iterator[Cell]:
+    """A canvas's cells in the order of its crops."""
+    for crop_row in range(n_rows):
+        for crop_column in range(n_columns):
+            for row in range(side):
+                for column in range(side):
+                    yield Cell(tile, crop_row * side + row, crop_column * side + column)
 
 
 def _crops_then_whole(inputs: GridInputs, n_rows: int, n_columns: int) -> Grids:
@@ -51,13 +127,7 @@ def _crops_then_whole(inputs: GridInputs, n_rows: int, n_columns: int) -> Grids:
     if not n_rows:
         return Grids((whole,), tuple(cells_of(0, whole)))
     canvas = Grid.even(n_rows * side, n_columns * side, inputs.whole)
-    cells = [
-        Cell(0, crop_row * side + row, crop_column * side + column)
-        for crop_row in range(n_rows)
-        for crop_column in range(n_columns)
-        for row in range(side)
-        for column in range(side)
-    ]
+    cells = _crop_by_crop(0, n_rows, n_columns, side)
     return Grids((canvas, whole), (*cells, *cells_of(1, whole)))
 
 

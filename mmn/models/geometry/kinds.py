@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mmn.errors import UsageError
 from mmn.models.geometry.any_resolution import any_resolution, any_resolution_with_class_token
-from mmn.models.geometry.crops import canvas_and_whole, split
+from mmn.models.geometry.crops import canvas_and_whole, padded_canvas_and_whole, split, whole_and_canvas
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
 from mmn.models.geometry.resized import own_pixels, resized
@@ -23,6 +23,8 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "squared": squared,
     "canvas": canvas_and_whole,
     "split": split,
+    "whole and canvas": whole_and_canvas,
+    "padded canvas": padded_canvas_and_whole,
     "resized": resized,
     "own pixels": own_pixels,
     "any-resolution": any_resolution,
