@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     other_path, other = find_run([options.cache / "runs", *RUN_PATHS], options.other)
     nouns = entries(options.noun, "--noun", "dog") if options.noun is not None else ()
     from mmn.runs.engines.local import stoppable
-    from mmn.studies.shift.measure import Wanted, measure_shift
+    from mmn.studies.shift.measure import measure_shift
+    from mmn.studies.shift.states import Wanted
 
     def load_other() -> Any:
         scored.progress(Progress("model", message=other.model.name))
