@@ -17,7 +17,7 @@ from mmn.images import list_source
 from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.loading import load_model
-from mmn.reading.hooks.replace import replace_units
+from mmn.reading.hooks import hold
 from mmn.reading.hooks.streams import count_passes
 from mmn.studies.bench import words
 from mmn.studies.bench.judging import of_planted
@@ -139,7 +139,7 @@ def test_units_at_their_mean_are_a_column_of_zeros_and_a_constant(tiny):
     mask[1, 0, 3] = True
     values = torch.full(mask.shape[1:], 0.7)
     decoder = tiny.anatomy.decoder
-    with torch.inference_mode(), replace_units(tiny, mask, values):
+    with torch.inference_mode(), hold(tiny, mask, values[None], torch.zeros(5, dtype=torch.long)):
         changed = decoder(input_ids=ids).last_hidden_state
     out = tiny.anatomy.ffn_outs[0]
     column = out.weight[:, 3].detach().clone()

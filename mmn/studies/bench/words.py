@@ -137,7 +137,7 @@ def markdown(result: Result) -> str:
             _markdown_table(places(result)),
             "What the planted units do on the judged pictures:",
             _markdown_table(planted(result)),
-            f"Seconds a picture, on one core of one machine, not part of the table: {seconds}.",
+            f"Seconds of a processor a picture, on one machine, not part of the table: {seconds}.",
         ]
     )
 
