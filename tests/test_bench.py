@@ -261,6 +261,15 @@ def test_what_is_no_submission_is_refused(tmp_path):
     assert list(found[QUESTIONS[0]].units) == [1, 6], "equal scores: the lower unit first"
 
 
+def test_a_submission_s_highest_score_is_its_first_unit(tmp_path):
+    rows = RIGHT.assign(score=[2.0, 1.0, -3.0, -2.0])[::-1]
+    rows.to_parquet(tmp_path / "mine.parquet")
+    found = read_submission(tmp_path / "mine.parquet", QUESTIONS, 2, 4)
+    assert [list(found[key].units) for key in QUESTIONS] == [[1, 6], [6, 1]]
+    assert found[QUESTIONS[1]].recall([6], 1) == 1
+    assert found[QUESTIONS[1]].recall_from_end([1], 1) == 1
+
+
 def test_nothing_is_judged_by_units_that_do_not_do_what_they_should():
     planted = tuple(Planted(Neuron(1, place), "dog", role.name) for place, role in enumerate(ROLES))
     active = np.tile([True, False, False], (len(planted), 1))
