@@ -93,7 +93,7 @@ class _Reader:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(texts_of(self.model.tokenizer), self.model.anatomy.unembedding.weight)
+        return Vocabulary.of_model(self.model)
 
     @cached_property
     def bank(self) -> Bank:
