@@ -176,8 +176,8 @@ Your own method: `python -m mmn bench --export DIR` writes the model with the pl
 format, and `questions.csv`, every picture and noun; write a Parquet file of `image_id, noun, layer, unit, score`
 (higher is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others.
 
-A large model: name the scores with `--methods`, without `effect` and `effect-prob`, which zero every unit for every noun.
-What rankings are held against, the effects of sampled units, is measured all the same."""
+A large model: name the scores with `--methods`, without `effect` and `effect-prob`, which zero every unit for every
+noun. What rankings are held against, the effects of sampled units, is measured all the same."""
 
 
 def _markdown_table(rows: pd.DataFrame) -> str:
