@@ -100,6 +100,11 @@ class Failure:
     error: str
     message: str
 
+    @classmethod
+    def of(cls, source: str, stage: str, error: Exception) -> Failure:
+        """That of an error, by its kind and its words."""
+        return cls(source, stage, type(error).__name__, str(error))
+
 
 @dataclass(frozen=True)
 class Concept:

@@ -56,7 +56,9 @@ def table(result: Result) -> None:
     )
     rows = words.table(result, with_ends)
     rows["seconds"] = [words.seconds_text(result, method) for method in rows["method"]]
-    columns["seconds"] = st.column_config.TextColumn("seconds", help="A picture, on the machine that measured it")
+    columns["seconds"] = st.column_config.TextColumn(
+        "seconds", help="Of a processor, a picture, on the machine that measured it"
+    )
     st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
     for one in words.headline(result):
         st.markdown(f"- first by {plain(one)}")

@@ -17,7 +17,7 @@ from mmn.images import list_source
 from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.loading import load_model
-from mmn.reading.hooks.replace import replace_units
+from mmn.reading.hooks import hold
 from mmn.reading.hooks.streams import count_passes
 from mmn.studies.bench import words
 from mmn.studies.bench.judging import of_planted
@@ -139,7 +139,7 @@ def test_units_at_their_mean_are_a_column_of_zeros_and_a_constant(tiny):
     mask[1, 0, 3] = True
     values = torch.full(mask.shape[1:], 0.7)
     decoder = tiny.anatomy.decoder
-    with torch.inference_mode(), replace_units(tiny, mask, values):
+    with torch.inference_mode(), hold(tiny, mask, values[None], torch.zeros(5, dtype=torch.long)):
         changed = decoder(input_ids=ids).last_hidden_state
     out = tiny.anatomy.ffn_outs[0]
     column = out.weight[:, 3].detach().clone()
@@ -259,6 +259,15 @@ def test_what_is_no_submission_is_refused(tmp_path):
     RIGHT.to_parquet(tmp_path / "right.parquet")
     found = read_submission(tmp_path / "right.parquet", QUESTIONS, 2, 4)
     assert list(found[QUESTIONS[0]].units) == [1, 6], "equal scores: the lower unit first"
+
+
+def test_a_submission_s_highest_score_is_its_first_unit(tmp_path):
+    rows = RIGHT.assign(score=[2.0, 1.0, -3.0, -2.0])[::-1]
+    rows.to_parquet(tmp_path / "mine.parquet")
+    found = read_submission(tmp_path / "mine.parquet", QUESTIONS, 2, 4)
+    assert [list(found[key].units) for key in QUESTIONS] == [[1, 6], [6, 1]]
+    assert found[QUESTIONS[1]].recall([6], 1) == 1
+    assert found[QUESTIONS[1]].recall_from_end([1], 1) == 1
 
 
 def test_nothing_is_judged_by_units_that_do_not_do_what_they_should():

@@ -356,6 +356,14 @@ VIEWER: dict[
 }
 
 
+def unpaired(feature: int) -> tuple[int, int]:
+    """Layer and index of a feature, by going through the diagonals that the viewer's pairing counts along."""
+    diagonal = 0
+    while feature > diagonal:
+        feature, diagonal = feature - diagonal - 1, diagonal + 1
+    return diagonal - feature, feature
+
+
 def assert_opens_in_the_viewer(path: Path) -> dict[str, Any]:
     graph = json.loads(path.read_text())
     listed = json.loads((path.parent / LISTING).read_text())["graphs"]
@@ -387,7 +395,10 @@ def test_the_command_measures_once_and_writes_the_graph(cache: Path, tmp_path: P
     graph = assert_opens_in_the_viewer(out)
     units = [node for node in graph["nodes"] if node["feature_type"] == "cross layer transcoder"]
     assert len(units) == 9
-    assert all(node["clerp"].startswith(f"L{node['layer']}.u{node['feature']}: ") for node in units)
+    for node in units:
+        layer, unit = unpaired(node["feature"])
+        assert str(layer) == node["layer"]
+        assert node["clerp"].startswith(f"L{layer}.u{unit}: ")
     assert max(node["influence"] for node in units) == pytest.approx(1.0)
     with Store.open(cache) as store:
         found = store.ask(CircuitQueries).circuits("latest")

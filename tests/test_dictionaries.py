@@ -38,7 +38,9 @@ from mmn.studies.dictionaries.vectors import (
 )
 from mmn.studies.registry import FIGURES
 from mmn.studies.shift import measure as shift
+from mmn.studies.shift.deltas import left_out
 from mmn.studies.shift.matching import assign
+from mmn.studies.shift.states import Wanted
 from mmn.view import View
 from tests.scored import run_path_of, tables_of
 
@@ -320,7 +322,7 @@ def test_a_planted_change_of_one_unit_is_found(tiny: Model, cache: Path, steady:
     run_path, noun = run_path_of(cache), frequent(cache)
     run, _ = shards.read_run(run_path)
     other = replace(run, run_id="00ff00ff00ff00ff", model=facts)
-    wanted = shift.Wanted(layer=2, k=3)
+    wanted = Wanted(layer=2, k=3)
     given: Any = (run_path, lambda: tiny, other, run_path, lambda: edited, (noun,), wanted)
     assert shift.measure_shift(*given) == (noun,)
     tables = tables_of(cache, ("shift", "shift_concept", "shift_picture", "shift_layer", "shift_unit"))
@@ -341,7 +343,8 @@ def test_a_planted_change_of_one_unit_is_found(tiny: Model, cache: Path, steady:
     concepts = tables["shift_concept"]
     assert (concepts["cosine_shifted"] > concepts["cosine"]).all()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shift, "read_vectors", lambda *_given: pytest.fail("read again"))
+        patched.setattr(shift, "read_first", lambda *_given: pytest.fail("read again"))
+        patched.setattr(shift, "read_model", lambda *_given: pytest.fail("read again"))
         assert shift.measure_shift(*given) == (noun,)
     with pytest.raises(UsageError, match=r"both of .* nothing was changed"):
         shift.measure_shift(run_path, lambda: tiny, run, run_path, lambda: tiny)
@@ -353,7 +356,7 @@ def test_a_picture_is_left_out_of_its_own_delta() -> None:
     after = z + np.array([[0, 1.0, 0], [0, 1, 0], [0, 0, 3], [1, 1, 1]])
     own = np.array([0, 0, 0, 1])
     deltas = np.stack([(after - z)[own == j].mean(0) for j in (0, 1)])
-    rows = dict(shift.left_out(own, deltas, z, after, 1.0, 0))
+    rows = dict(left_out(own, deltas, z, after, 1.0, 0))
     assert list(rows) == [0, 1, 2]
     moved = z[2] + np.array([0, 1.0, 0])  # the mean delta of the first two
     assert rows[2]["cosine_shifted"] == pytest.approx(

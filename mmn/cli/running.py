@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ from mmn.specimen import RUN_PATHS
 
 @dataclass(frozen=True)
 class RunToExtend:
-    """A scored run that a command measures more of; `load` loads its model, which takes seconds."""
+    """A scored run that a command measures more of; `load` loads its model, which takes seconds.
+
+    `started` is when it was opened, of a clock that only its differences mean something of.
+    """
 
     run: Run
     path: Path
     progress: ProgressCallback
     load: Callable[[], Any]
+    started: float = field(default_factory=time.monotonic)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

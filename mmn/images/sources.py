@@ -163,7 +163,7 @@ class _Gathered:
         try:
             self._keep(place, _header(place.path))
         except ImageError as error:
-            self._failures.append(Failure(_printable(place.path), "open", type(error).__name__, str(error)))
+            self._failures.append(Failure.of(_printable(place.path), "open", error))
 
     def _add_copy(self, place: Place) -> None:
         with contextlib.suppress(ImageError):  # a failure beyond the limit is none of the listing's

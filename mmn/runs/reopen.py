@@ -27,6 +27,7 @@ from mmn.images import open_image
 from mmn.images.opening import read_header
 from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
+from mmn.studies.tables import failure_table
 
 if TYPE_CHECKING:  # both bring torch, which not everything that goes back to a run needs
     from mmn.models.model import Model
@@ -172,6 +173,23 @@ def for_each_part(
     return [part.name for part in todo]
 
 
+def each_alone(answer: Callable[[Example], Tables], stage: str) -> Callable[[Tables, Callable[[], None]], Tables]:
+    """An answer for `for_each_part`, given picture by picture; one that does not open is a failure of `stage`."""
+
+    def answers(tables: Tables, tell: Callable[[], None]) -> Tables:
+        parts: list[Tables] = []
+        for example in examples(tables):
+            try:
+                parts.append(answer(example))
+            except ImageError as error:
+                parts.append({"failure": failure_table([Failure.of(example.source, stage, error)])})
+            tell()
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
+
+    return answers
+
+
 @dataclass(frozen=True)
 class _Part:
     """Pictures `start` to `stop` of a scored batch, and the shard of their answer."""
@@ -232,5 +250,5 @@ def open_all(
             images.append(open_again(example))
             there.append(example)
         except ImageError as error:
-            failures.append(Failure(example.source, stage, type(error).__name__, str(error)))
+            failures.append(Failure.of(example.source, stage, error))
     return tuple(there), tuple(images), tuple(failures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -33,6 +34,27 @@ _LED: Final = """SEMI JOIN (
     SELECT image_id, noun, method FROM score
     WHERE run_id = $run_id AND variant = 'original' AND rank = 1 AND layer BETWEEN $first_layer AND $last_layer
 ) USING (image_id, noun, method)"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a question about nouns is asked of.
+
+    Attributes:
+        methods: rankings.
+        lemmas: only these nouns; all if empty.
+        layers: only nouns whose first unit lies in these, first and last; None for all.
+    """
+
+    methods: Sequence[str]
+    lemmas: Sequence[str] = ()
+    layers: tuple[int, int] | None = None
+
+    @property
+    def words(self) -> str:
+        """The choice of nouns, as an error says it; "" for all."""
+        of = f" for the nouns {', '.join(self.lemmas)}" if self.lemmas else ""
+        return of + (f" led by layers {self.layers[0]} to {self.layers[1]}" if self.layers else "")
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ import duckdb
 from mmn.errors import UsageError
 from mmn.names import ORIGINAL
 from mmn.store import queries
+from mmn.store.cells import in_order
 from mmn.store.database import DATABASE, open_cursor
 
 
@@ -58,6 +59,11 @@ class Reader:
         with self._cursor() as cursor:
             run = self._database.remember(("run", run_id), lambda: queries.find_run(cursor, run_id))
             yield cursor, dict(run)
+
+    def _methods(self, question: str, run_id: str) -> list[str]:
+        """The methods that a question of one column about a run answers, in the order of `names.METHODS`."""
+        with self._of_run(run_id) as (cursor, run):
+            return in_order(method for (method,) in cursor.execute(question, {"run_id": run["run_id"]}).fetchall())
 
     def _score_methods(self, cursor: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> list[str]:
         question = ("methods", run["run_id"])

@@ -310,7 +310,7 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
         Equation(
             "gain",
             "cos(z + α δ, z′) − cos(z, z′), δ of the concept's other pictures",
-            "mmn.studies.shift.measure:left_out",
+            "mmn.studies.shift.deltas:left_out",
             "after Khayatan et al.; left out: OURS",
         ),
     ),

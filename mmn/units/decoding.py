@@ -120,6 +120,11 @@ class Vocabulary:
         holes = np.setdiff1d(np.arange(n_rows), known, assume_unique=True) if len(known) < n_rows else known[:0]
         return cls(matrix[:n_rows], torch.from_numpy(holes).to(matrix.device))
 
+    @classmethod
+    def of_model(cls, model: Model) -> Vocabulary:
+        """The rows of W_U."""
+        return cls.of(texts_of(model.tokenizer), model.anatomy.unembedding.weight)
+
     def memory(self, n: int, block_bytes: int = BLOCK_BYTES) -> Float[Tensor, "block V"]:
         """For the scores of n vectors, or of as many at a time as fit in `block_bytes`."""
         n_block = max(1, min(n, block_bytes // (4 * len(self.rows))))

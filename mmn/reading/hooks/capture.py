@@ -37,6 +37,7 @@ from mmn.models.adapters import Anatomy
 from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
 from mmn.reading.hooks.experts import Call, watch_calls
+from mmn.reading.hooks.lending import lent
 
 ACTIVATION, ACT, ATTENTION, FFN, EXPERTS = "activation", "act", "attention", "ffn", "experts"
 INNER = ("ffn of experts", "ffn beside experts")
@@ -132,7 +133,6 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Seque
     """
     anatomy = model.anatomy
     captured = Captured(anatomy.n_layers, n_last, mixtures=anatomy.mixtures)
-    handles: list[Any] = []
 
     def watch(site: str, layer: int, module: nn.Module, *, reads_input: bool) -> None:
         steps = captured.steps[site, layer] = []
@@ -142,26 +142,22 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Seque
             then = silu if site == ACT and makes_z(module) else _unchanged
             handles.append(module.register_forward_hook(_record_output(captured, steps, then)))
 
-    with model.lock:
-        try:
-            handles.append(anatomy.layers[0].register_forward_pre_hook(_note_rows(captured), with_kwargs=True))
-            watch(EMBEDDING, ONCE, anatomy.layers[0], reads_input=True)
-            watch(FINAL, ONCE, anatomy.final_norm, reads_input=True)
-            for layer in behind:
-                watch(RESIDUAL, layer, anatomy.layers[layer + 1], reads_input=True)
-            for layer in range(anatomy.n_layers):
-                if anatomy.mixtures:
-                    handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
-                for site, module in _read(anatomy, layer):
-                    watch(site, layer, module, reads_input=True)
-                for site, module in _written(anatomy, layer):
-                    watch(site, layer, module, reads_input=False)
-                if with_act and anatomy.is_gated and anatomy.activations:
-                    watch(ACT, layer, anatomy.activations[layer], reads_input=False)
-            yield captured
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(anatomy.layers[0].register_forward_pre_hook(_note_rows(captured), with_kwargs=True))
+        watch(EMBEDDING, ONCE, anatomy.layers[0], reads_input=True)
+        watch(FINAL, ONCE, anatomy.final_norm, reads_input=True)
+        for layer in behind:
+            watch(RESIDUAL, layer, anatomy.layers[layer + 1], reads_input=True)
+        for layer in range(anatomy.n_layers):
+            if anatomy.mixtures:
+                handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+            for site, module in _read(anatomy, layer):
+                watch(site, layer, module, reads_input=True)
+            for site, module in _written(anatomy, layer):
+                watch(site, layer, module, reads_input=False)
+            if with_act and anatomy.is_gated and anatomy.activations:
+                watch(ACT, layer, anatomy.activations[layer], reads_input=False)
+        yield captured
     counts = {f"{site} {layer}": len(steps) for (site, layer), steps in captured.steps.items()}
     assert captured.n_steps > 0, "no forward pass ran inside the block, or the hook of the final norm never fired"
     assert set(counts.values()) == {captured.n_steps}, f"hooks fired unevenly: {counts}"
@@ -290,7 +286,6 @@ def capture_graph(model: Model) -> Iterator[Graph]:
     """
     anatomy = model.anatomy
     graph = Graph()
-    handles: list[Any] = []
 
     def note(values: list[Tensor], value: Tensor) -> None:
         if not value.requires_grad:
@@ -307,20 +302,16 @@ def capture_graph(model: Model) -> Iterator[Graph]:
         note(graph.z, output)
 
     final: list[Tensor] = []
-    with model.lock:
-        try:
-            for layer in range(anatomy.n_layers):
-                activation = anatomy.activations[layer]
-                if makes_z(activation):
-                    handles.append(activation.register_forward_hook(keep_output))
-                else:
-                    handles.append(activation.register_forward_pre_hook(keep(graph.z), with_kwargs=True))
-                handles.append(anatomy.ffn_outs[layer].register_forward_pre_hook(keep(graph.a), with_kwargs=True))
-            handles.append(anatomy.final_norm.register_forward_pre_hook(keep(final), with_kwargs=True))
-            yield graph
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        for layer in range(anatomy.n_layers):
+            activation = anatomy.activations[layer]
+            if makes_z(activation):
+                handles.append(activation.register_forward_hook(keep_output))
+            else:
+                handles.append(activation.register_forward_pre_hook(keep(graph.z), with_kwargs=True))
+            handles.append(anatomy.ffn_outs[layer].register_forward_pre_hook(keep(graph.a), with_kwargs=True))
+        handles.append(anatomy.final_norm.register_forward_pre_hook(keep(final), with_kwargs=True))
+        yield graph
     counts = (len(graph.z), len(graph.a), len(final))
     assert counts == (anatomy.n_layers, anatomy.n_layers, 1), f"hooks fired unevenly: z, a, final {counts}"
     graph.final = final[0]
@@ -362,7 +353,6 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
     layers = sorted({one.layer for one in units})
     columns = {layer: tuple(sorted({one.unit for one in units if one.layer == layer})) for layer in layers}
     captured = CapturedUnits(tuple(units), columns, passes={layer: [] for layer in layers})
-    handles: list[Any] = []
 
     def note_rows(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         captured.n_rows = len(first_given(args, kwargs))
@@ -375,19 +365,15 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
 
         return hook
 
-    with model.lock:
-        try:
-            handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
-            for layer in layers:
-                if anatomy.mixtures:
-                    handles += _watch_units(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
-                    continue
-                out = anatomy.ffn_outs[layer]
-                handles.append(out.register_forward_pre_hook(record(layer), with_kwargs=True))
-            yield captured
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
+        for layer in layers:
+            if anatomy.mixtures:
+                handles += _watch_units(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+                continue
+            out = anatomy.ffn_outs[layer]
+            handles.append(out.register_forward_pre_hook(record(layer), with_kwargs=True))
+        yield captured
     counts = {layer: len(passes) for layer, passes in captured.passes.items()}
     assert min(counts.values()) > 0, f"no forward pass ran inside the block, or a hook never fired: {counts}"
     assert len(set(counts.values())) == 1, f"hooks fired unevenly: {counts}"

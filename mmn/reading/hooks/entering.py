@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.lending import lent
 
 EMBEDDINGS: Final = "inputs_embeds"
 ROTATION: Final = re.compile(r"rot|rope", re.IGNORECASE)  # in a class's name: positions that nothing is added for
@@ -56,16 +57,10 @@ def before_decoder(model: Model, change: Change) -> Iterator[None]:
             return None
         return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": changed})
 
-    with model.lock:
-        handles = [
-            model.anatomy.decoder.register_forward_pre_hook(at_decoder, with_kwargs=True),
-            model.anatomy.layers[0].register_forward_pre_hook(at_first_layer, with_kwargs=True),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(model.anatomy.decoder.register_forward_pre_hook(at_decoder, with_kwargs=True))
+        handles.append(model.anatomy.layers[0].register_forward_pre_hook(at_first_layer, with_kwargs=True))
+        yield
 
 
 def _require_rotations(model: Model) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.lending import lent
 
 
 @torch.inference_mode()
@@ -36,18 +36,13 @@ def first_not_finite(model: Model, inputs: Mapping[str, Tensor]) -> str:
     def after(name: str) -> Callable[..., None]:
         return lambda _module, _args, output: look(name, output[0] if isinstance(output, tuple) else output)
 
-    handles: list[Any] = []
-    with model.lock:
-        try:
-            entry = "what goes into the first layer (the words' or the picture's embedding)"
-            handles.append(anatomy.layers[0].register_forward_pre_hook(before(entry), with_kwargs=True))
-            for number, layer in enumerate(anatomy.layers):
-                handles.append(layer.register_forward_hook(after(f"the output of layer {number}")))
-            handles.append(anatomy.final_norm.register_forward_hook(after("the output of the final norm")))
-            model.module(**inputs, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        entry = "what goes into the first layer (the words' or the picture's embedding)"
+        handles.append(anatomy.layers[0].register_forward_pre_hook(before(entry), with_kwargs=True))
+        for number, layer in enumerate(anatomy.layers):
+            handles.append(layer.register_forward_hook(after(f"the output of layer {number}")))
+        handles.append(anatomy.final_norm.register_forward_hook(after("the output of the final norm")))
+        model.module(**inputs, use_cache=False)
     return found[0] if found else "the logits"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 from mmn.reading.hooks.entering import before_decoder
+from mmn.reading.hooks.lending import lent
 
 PROJECTOR: Final = re.compile(
     r"projector|projection|connector|merger|aligner|abstractor", re.IGNORECASE
@@ -73,16 +74,11 @@ def capture_entering(model: Model) -> Iterator[Entering]:
         return hook
 
     inside = {id(module) for layer in model.anatomy.layers for module in layer.modules()}
-    with before_decoder(model, note):
-        handles: list[Any] = []
+    with before_decoder(model, note), lent(model) as handles:
         for name, module in model.module.named_modules():
             if id(module) not in inside and PROJECTOR.search(name.rpartition(".")[2]):
                 handles.append(module.register_forward_hook(keep(name), with_kwargs=True))
-        try:
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
+        yield found
     assert found.embeddings is not None, "no pass of the decoder ran inside the block"
 
 
@@ -109,11 +105,7 @@ def capture_mean_activity(
         by_position = a.reshape(-1, a.shape[-1])  # OPT's are a list of positions already
         means.append(share.to(a.device) @ by_position.abs().float())
 
-    with model.lock:
-        handles = [one.register_forward_pre_hook(keep, with_kwargs=True) for one in model.anatomy.ffn_outs]
-        try:
-            yield means
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles += [one.register_forward_pre_hook(keep, with_kwargs=True) for one in model.anatomy.ffn_outs]
+        yield means
     assert len(means) == len(handles), f"{len(means)} layers were seen of {len(handles)}: not one pass, or a dead hook"

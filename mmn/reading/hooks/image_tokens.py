@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.hooks.entering import before_decoder
+from mmn.reading.hooks.lending import lent
 
 MASK: Final = "attention_mask"  # what the layers of every text decoder of transformers call it
 SOFTMAX: Final = ("full_attention", "sliding_attention", "chunked_attention")  # of a config's `layer_types`
@@ -120,16 +121,11 @@ def block_attention(model: Model, blocked: Blocked) -> Iterator[None]:
 
         return hook
 
-    with model.lock:
-        handles: list[Any] = []
-        try:
-            for layer in layers:
-                module = model.anatomy.layers[layer]
-                handles.append(module.register_forward_pre_hook(hook_of(layer), with_kwargs=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        for layer in layers:
+            module = model.anatomy.layers[layer]
+            handles.append(module.register_forward_pre_hook(hook_of(layer), with_kwargs=True))
+        yield
     assert len(set(fired.values())) <= 1, f"hooks fired unevenly: {fired}"
     assert all(fired.values()), f"no pass ran inside the block, or a hook never fired: {fired}"
 

@@ -19,6 +19,7 @@ from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 from mmn.reading.hooks.entering import before_decoder
 from mmn.reading.hooks.experts import Call, watch_calls
+from mmn.reading.hooks.lending import lent
 
 
 @contextmanager
@@ -266,13 +267,9 @@ def _borrowed(model: Model, n_rows: int) -> Iterator[_Borrowed]:
         assert found == n_rows, f"an intervention on {n_rows} rows, but a pass of {found}"
         borrowed.n_passes += 1
 
-    with model.lock:
-        try:
-            borrowed.add(model.anatomy.layers[0].register_forward_pre_hook(check_rows, with_kwargs=True))
-            yield borrowed
-        finally:
-            for handle in borrowed.handles:
-                handle.remove()
+    with lent(model) as borrowed.handles:
+        borrowed.add(model.anatomy.layers[0].register_forward_pre_hook(check_rows, with_kwargs=True))
+        yield borrowed
     assert borrowed.n_passes > 0, "no forward pass ran inside the block"
     fired = set(borrowed.fired.values())
     assert fired <= {borrowed.n_passes}, f"hooks fired unevenly in {borrowed.n_passes} passes: {borrowed.fired}"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.lending import lent
 
 
 @dataclass
@@ -53,7 +54,6 @@ def capture_paths(model: Model) -> Iterator[Paths]:
     """
     anatomy = model.anatomy
     paths = Paths()
-    handles: list[Any] = []
     embedding: list[Tensor] = []
     final: list[Tensor] = []
     n_gated = 0
@@ -73,17 +73,13 @@ def capture_paths(model: Model) -> Iterator[Paths]:
         n_gated += 1
 
     attentions = [module for module in anatomy.attentions if module is not None]
-    with model.lock:
-        try:
-            handles.append(anatomy.layers[0].register_forward_pre_hook(note(embedding), with_kwargs=True))
-            keep_a = note(paths.a)
-            handles += [module.register_forward_pre_hook(keep_a, with_kwargs=True) for module in anatomy.ffn_outs]
-            handles += [module.register_forward_hook(gate) for module in attentions]
-            handles.append(anatomy.final_norm.register_forward_pre_hook(note(final), with_kwargs=True))
-            yield paths
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(anatomy.layers[0].register_forward_pre_hook(note(embedding), with_kwargs=True))
+        keep_a = note(paths.a)
+        handles += [module.register_forward_pre_hook(keep_a, with_kwargs=True) for module in anatomy.ffn_outs]
+        handles += [module.register_forward_hook(gate) for module in attentions]
+        handles.append(anatomy.final_norm.register_forward_pre_hook(note(final), with_kwargs=True))
+        yield paths
     counts = (len(embedding), len(paths.a), len(final), n_gated)
     assert counts == (1, anatomy.n_layers, 1, len(attentions)), f"hooks fired unevenly: {counts}"
     paths.embedding, paths.final = embedding[0], final[0]
@@ -97,7 +93,6 @@ def each_activation(model: Model, then: Callable[[int, Float[Tensor, "batch posi
         AssertionError: no pass ran inside the block.
     """
     anatomy = model.anatomy
-    handles: list[Any] = []
     n_rows = n_seen = 0
 
     def note_rows(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -113,13 +108,9 @@ def each_activation(model: Model, then: Callable[[int, Float[Tensor, "batch posi
 
         return hook
 
-    with model.lock:
-        try:
-            handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
-            for layer, module in enumerate(anatomy.ffn_outs):
-                handles.append(module.register_forward_pre_hook(hand(layer), with_kwargs=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
+        for layer, module in enumerate(anatomy.ffn_outs):
+            handles.append(module.register_forward_pre_hook(hand(layer), with_kwargs=True))
+        yield
     assert n_seen > 0, "no forward pass ran inside the block, or a hook never fired"

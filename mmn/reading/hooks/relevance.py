@@ -28,6 +28,7 @@ from mmn.models.adapters.structure import is_norm
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given, makes_z
 from mmn.reading.hooks.entering import ROTATION
+from mmn.reading.hooks.lending import lent
 
 QUERIES_AND_KEYS = ("q_proj", "k_proj")
 VALUES = "v_proj"
@@ -108,7 +109,6 @@ def relevance_graph(model: Model) -> Iterator[Relevance]:
         AssertionError: not exactly one forward pass ran, or a hook never fired.
     """
     anatomy, found = model.anatomy, Relevance()
-    handles: list[Any] = []
 
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         stream = first_given(args, kwargs).detach().requires_grad_(True)
@@ -119,18 +119,14 @@ def relevance_graph(model: Model) -> Iterator[Relevance]:
     def end(_module: nn.Module, args: tuple[Any, ...]) -> None:
         found.final.append(args[0])
 
-    with model.lock:
-        try:
-            handles.append(anatomy.layers[0].register_forward_pre_hook(begin, with_kwargs=True))
-            for number, layer in enumerate(anatomy.layers):
-                handles += _notice_what_comes_from_outside(layer, anatomy.attentions[number], found)
-                handles += _put_rules_on(layer, anatomy.activations[number], found)
-                handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy.is_gated)))
-            handles.append(anatomy.final_norm.register_forward_pre_hook(end))
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(anatomy.layers[0].register_forward_pre_hook(begin, with_kwargs=True))
+        for number, layer in enumerate(anatomy.layers):
+            handles += _notice_what_comes_from_outside(layer, anatomy.attentions[number], found)
+            handles += _put_rules_on(layer, anatomy.activations[number], found)
+            handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy.is_gated)))
+        handles.append(anatomy.final_norm.register_forward_pre_hook(end))
+        yield found
     counts = (len(found.stream), len(found.a), len(found.final))
     assert counts == (1, anatomy.n_layers, 1), f"hooks fired unevenly: stream, a, final {counts}"
 

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.lending import lent
+from mmn.reading.hooks.residual import stream_of
 
 Change = Callable[[Float[Tensor, "n width"]], Float[Tensor, "n width"]]
 
@@ -51,11 +53,15 @@ class Call:
         """The layer's output for n rows of one past."""
         args = [_widened(value, self.number, len(stream)) for value in self.args]
         kwargs = {name: _widened(value, self.number, len(stream)) for name, value in self.kwargs.items()}
-        if args:
-            output = self.module(stream, *args[1:], **kwargs)
-        else:
-            output = self.module(**kwargs | {"hidden_states": stream})
-        return output[0] if isinstance(output, tuple) else output
+        return handed_on(self.module, tuple(args), kwargs, stream)
+
+
+def handed_on(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Float[Tensor, "n positions d"]
+) -> Float[Tensor, "n positions d"]:
+    """What a layer hands on when it is called once more with another stream, all else as it was given."""
+    output = layer(stream, *args[1:], **kwargs) if args else layer(**kwargs | {"hidden_states": stream})
+    return stream_of(output)
 
 
 @dataclass
@@ -82,22 +88,21 @@ class Recorded:
             change: of what it is given at the one position.
             watched: receives a of each layer from `first` on.
         """
-        handles = [into.register_forward_pre_hook(_changing(change, n_rows))]
-        if watched is not None:
-            anatomy = self.model.anatomy
-            handles += [
-                anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows))
-                for layer in range(first, anatomy.n_layers)
-            ]
+        anatomy = self.model.anatomy
         self.is_open = False
         try:
-            stream = self.calls[first].stream.expand(n_rows, -1, -1)
-            for layer in range(first, self.model.anatomy.n_layers):
-                stream = self.calls[layer].again(stream)
+            with lent(self.model) as handles:
+                handles.append(into.register_forward_pre_hook(_changing(change, n_rows)))
+                if watched is not None:
+                    handles += [
+                        anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows))
+                        for layer in range(first, anatomy.n_layers)
+                    ]
+                stream = self.calls[first].stream.expand(n_rows, -1, -1)
+                for layer in range(first, anatomy.n_layers):
+                    stream = self.calls[layer].again(stream)
         finally:
             self.is_open = True
-            for handle in handles:
-                handle.remove()
         return stream[:, -1]
 
 
@@ -118,16 +123,12 @@ def record_layers(model: Model) -> Iterator[Recorded]:
 
         return hook
 
-    with model.lock:
-        handles = [
+    with lent(model) as handles:
+        handles += [
             layer.register_forward_pre_hook(note(number), with_kwargs=True)
             for number, layer in enumerate(model.anatomy.layers)
         ]
-        try:
-            yield recorded
-        finally:
-            for handle in handles:
-                handle.remove()
+        yield recorded
     assert recorded.calls, "no forward pass ran inside the block, or no layer's hook fired"
 
 

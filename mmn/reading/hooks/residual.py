@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmn.models.model import Model
+from mmn.reading.hooks.lending import lent
 
 
 @contextmanager
@@ -35,13 +36,9 @@ def capture_residual(model: Model) -> Iterator[list[Float[Tensor, "batch positio
     def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         after.append(stream_of(output).detach())
 
-    with model.lock:
-        handles = [layer.register_forward_hook(keep) for layer in model.anatomy.layers]
-        try:
-            yield after
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles += [layer.register_forward_hook(keep) for layer in model.anatomy.layers]
+        yield after
     assert len(after) == len(handles), f"{len(after)} layers were seen of {len(handles)}: not one pass, or a dead hook"
 
 

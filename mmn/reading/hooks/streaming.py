@@ -18,6 +18,7 @@ from torch.nn.functional import silu
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given, makes_z
+from mmn.reading.hooks.lending import lent
 
 EAGER: Final = "eager"  # the one kind of attention in transformers that hands its weights out
 
@@ -63,18 +64,13 @@ def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> 
     """
     model.require_one_ffn("act at every position")
     seen = _Pass(take, with_attention)
-    handles: list[Any] = []
-    with model.lock, _eager(model, with_attention):
-        try:
-            handles.append(model.anatomy.layers[0].register_forward_pre_hook(_note_rows(seen), with_kwargs=True))
-            for layer, module in enumerate(model.anatomy.layers):
-                if with_attention:
-                    handles += [one.register_forward_hook(_note_weights(seen)) for one in _attending(module)]
-                handles.append(_watch(model, layer, seen))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles, _eager(model, with_attention):
+        handles.append(model.anatomy.layers[0].register_forward_pre_hook(_note_rows(seen), with_kwargs=True))
+        for layer, module in enumerate(model.anatomy.layers):
+            if with_attention:
+                handles += [one.register_forward_hook(_note_weights(seen)) for one in _attending(module)]
+            handles.append(_watch(model, layer, seen))
+        yield
     assert len(seen.fired) == model.anatomy.n_layers, f"hooks fired in layers {sorted(seen.fired)} only"
     assert len(set(seen.fired.values())) == 1, f"hooks fired unevenly: {seen.fired}"
 

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.lending import lent
+from mmn.reading.hooks.replay import handed_on
+from mmn.reading.hooks.residual import stream_of
 
 
 @dataclass
@@ -40,7 +43,7 @@ def capture_streams(model: Model, readers: Mapping[int, nn.Module]) -> Iterator[
     Raises:
         AssertionError: a hook never fired.
     """
-    found, handles = Streams(), []
+    found = Streams()
 
     def read(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -50,22 +53,18 @@ def capture_streams(model: Model, readers: Mapping[int, nn.Module]) -> Iterator[
 
     def hand_on(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            stream = output[0] if isinstance(output, tuple) else output
+            stream = stream_of(output)
             if torch.is_grad_enabled() and not stream.requires_grad:
                 stream.requires_grad_(True)
             found.streams[layer] = stream
 
         return hook
 
-    with model.lock:
-        try:
-            for layer, reader in readers.items():
-                handles.append(reader.register_forward_pre_hook(read(layer), with_kwargs=True))
-                handles.append(model.anatomy.layers[layer].register_forward_hook(hand_on(layer)))
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        for layer, reader in readers.items():
+            handles.append(reader.register_forward_pre_hook(read(layer), with_kwargs=True))
+            handles.append(model.anatomy.layers[layer].register_forward_hook(hand_on(layer)))
+        yield found
     assert set(found.reads) == set(found.streams) == set(readers), "a hook never fired, or no pass ran"
 
 
@@ -94,7 +93,6 @@ def count_passes(model: Model, n_positions: int) -> Iterator[Passes]:
     A row whose gradient is zero at all positions is not asked for anything, and does not count.
     """
     passes = Passes(model.anatomy.n_layers, n_positions)
-    handles: list[Any] = []
 
     def forward(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         stream = first_given(args, kwargs)
@@ -104,18 +102,14 @@ def count_passes(model: Model, n_positions: int) -> Iterator[Passes]:
         passes.n_backward += int(gradient.flatten(1).any(1).sum())
 
     def behind(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        stream = output[0] if isinstance(output, tuple) else output
+        stream = stream_of(output)
         if stream.requires_grad:
             stream.register_hook(backward)
 
-    with model.lock:
-        try:
-            handles = [one.register_forward_pre_hook(forward, with_kwargs=True) for one in model.anatomy.layers]
-            handles.append(model.anatomy.layers[-1].register_forward_hook(behind))
-            yield passes
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles += [one.register_forward_pre_hook(forward, with_kwargs=True) for one in model.anatomy.layers]
+        handles.append(model.anatomy.layers[-1].register_forward_hook(behind))
+        yield passes
 
 
 @dataclass
@@ -133,12 +127,7 @@ class Replayed:
         args, kwargs = self.given[first]
         stream = first_given(args, kwargs).expand(n_rows, -1, -1)
         for layer in range(first, self.model.anatomy.n_layers):
-            args, kwargs = self.given[layer]
-            given = (stream, *args[1:]) if args else ()
-            output = self.model.anatomy.layers[layer](
-                *given, **(kwargs if args else kwargs | {"hidden_states": stream})
-            )
-            stream = output[0] if isinstance(output, tuple) else output
+            stream = handed_on(self.model.anatomy.layers[layer], *self.given[layer], stream)
         return stream
 
     def without(self, layer: int, units: Sequence[int]) -> Float[Tensor, "rows positions d"]:
@@ -151,12 +140,9 @@ class Replayed:
                     a[row, :, unit] = 0
             return (a, *args[1:])
 
-        with self.model.lock:
-            handle = self.model.anatomy.ffn_outs[layer].register_forward_pre_hook(zero)
-            try:
-                return self.again(len(units), layer)
-            finally:
-                handle.remove()
+        with lent(self.model) as handles:
+            handles.append(self.model.anatomy.ffn_outs[layer].register_forward_pre_hook(zero))
+            return self.again(len(units), layer)
 
 
 @torch.no_grad()
@@ -180,7 +166,7 @@ def replay_now(replayed: Replayed) -> Replayed:
 
 def _kept(model: Model, run: Callable[[], object]) -> tuple[Replayed, Float[Tensor, "1 positions d"]]:
     """What each layer was given in one pass, and the stream before the final norm."""
-    replayed, handles = Replayed(model), []
+    replayed = Replayed(model)
     final: list[Tensor] = []
 
     def note(layer: int) -> Callable[..., None]:
@@ -190,16 +176,12 @@ def _kept(model: Model, run: Callable[[], object]) -> tuple[Replayed, Float[Tens
         return hook
 
     def note_last(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        final.append(output[0] if isinstance(output, tuple) else output)
+        final.append(stream_of(output))
 
-    with model.lock:
-        try:
-            for layer, module in enumerate(model.anatomy.layers):
-                handles.append(module.register_forward_pre_hook(note(layer), with_kwargs=True))
-            handles.append(model.anatomy.layers[-1].register_forward_hook(note_last))
-            run()
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        for layer, module in enumerate(model.anatomy.layers):
+            handles.append(module.register_forward_pre_hook(note(layer), with_kwargs=True))
+        handles.append(model.anatomy.layers[-1].register_forward_hook(note_last))
+        run()
     assert len(final) == 1, f"{len(final)} passes"
     return replayed, final[0]

@@ -145,7 +145,7 @@ def open_batch(batch: Batch) -> Opened:
             images.append(open_image(Path(example.source)))
             examples.append(example)
         except ImageError as error:
-            failures.append(Failure(example.source, "open", type(error).__name__, str(error)))
+            failures.append(Failure.of(example.source, "open", error))
     return Opened(batch, tuple(examples), tuple(images), tuple(failures))
 
 

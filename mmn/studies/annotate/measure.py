@@ -305,7 +305,7 @@ def _annotate_batch(asked: _Asked, batch: str) -> Tables:
             outlines = first_of(asked.masks).outlines(example)
             found = _annotate_picture(asked, example, image, rankings[example.image_id], outlines.masks)
         except (ImageError, SourceError, UsageError) as error:
-            failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+            failures.append(Failure.of(example.source, STAGE, error))
             continue
         failures += [Failure(example.source, STAGE, SourceError.__name__, problem) for problem in outlines.problems]
         for table, new in found.items():

@@ -63,7 +63,7 @@ def _batch_looks(scored: ScoredRun, given: UnitSet, batch: str) -> Tables:
             for table, row in _looks(scored, given, example):
                 rows[table].append(row)
         except (ImageError, UsageError) as error:
-            failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+            failures.append(Failure.of(example.source, STAGE, error))
     tables = {table: pa.Table.from_pylist(new, schema=TABLES[table]) for table, new in rows.items()}
     return tables | ({"failure": failure_table(failures)} if failures else {})
 

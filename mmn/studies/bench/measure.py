@@ -5,7 +5,7 @@
       ─► every score's rankings, or a submission's (`ranked`, `submission`) ─► judged (`judging`) ─► means, intervals
 
 Everything is kept in the cache as it is found, by picture and score, under a hash of all that can change a number: the
-same call again goes on where it was, and gives the same numbers. Seconds are the clock's and stand apart from them.
+same call again goes on where it was, and gives the same numbers. Seconds are the processor's and stand apart from them.
 """
 
 from __future__ import annotations

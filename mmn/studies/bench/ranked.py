@@ -1,7 +1,8 @@
 """The rankings of every score of the house for the nouns of one picture, with what each took.
 
 A score is computed alone, on a reading of its own, so that what it takes is its own: passes are counted by hooks (1 is
-the whole picture and caption through all layers, forward or back), seconds are the clock's.
+the whole picture and caption through all layers, forward or back), seconds are the processor's: what else runs on the
+machine takes none of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from mmn.studies.bench.told import Told
 
 @dataclass(frozen=True)
 class Cost:
-    """What a score took for one picture: passes forward, passes back, seconds."""
+    """What a score took for one picture: passes forward, passes back, seconds of a processor."""
 
     forward: float
     backward: float
@@ -53,11 +54,11 @@ def rank(
 ) -> tuple[list[Ranking], Cost]:
     """A score's ranking of all units for each noun of a picture, and what it took, reading the caption included."""
     n_positions = told.n_prompt + len(told.caption.token_ids)
-    started = time.perf_counter()
+    started = time.process_time()
     with count_passes(model, n_positions) as passes:
         batch = read_encoded(model, told.inputs, [told.caption], names.reads_act([method]))
         found = of_batch(model, batch, told, concepts, method, settings)
-    return found, Cost(passes.forward, passes.backward, time.perf_counter() - started)
+    return found, Cost(passes.forward, passes.backward, time.process_time() - started)
 
 
 def of_batch(

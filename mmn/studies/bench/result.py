@@ -84,7 +84,7 @@ class Result:
     planted: Sequence[Mapping[str, Any]]
     rows: pd.DataFrame
     passes: Mapping[str, Sequence[float]]  # by method: forward, backward, a picture
-    seconds: Mapping[str, float]  # by method, a picture: of one machine
+    seconds: Mapping[str, float]  # by method, a picture: of a processor, of one machine
 
     @property
     def n_units(self) -> int:

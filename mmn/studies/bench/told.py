@@ -18,6 +18,7 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions, write_captions
 from mmn.reading.concepts import GeneratedCaption, find_concepts
+from mmn.reading.rows import repeated
 from mmn.units.heat_maps import Mask, tokens_on
 from mmn.units.masks import MaskSource
 
@@ -50,11 +51,7 @@ class Told:
 
     def whole(self, model: Model, n_rows: int = 1) -> dict[str, Tensor]:
         """The model's inputs of prompt and caption, in so many rows."""
-        one = with_captions(model, self.inputs, [self.caption.token_ids])
-        return {
-            name: value.repeat(n_rows, *[1] * (value.ndim - 1)) if isinstance(value, Tensor) else value
-            for name, value in one.items()
-        }
+        return repeated(with_captions(model, self.inputs, [self.caption.token_ids]), n_rows)
 
     @cached_property
     def on(self) -> dict[str, Bool[np.ndarray, " tokens"]]:

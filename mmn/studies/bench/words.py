@@ -137,7 +137,7 @@ def markdown(result: Result) -> str:
             _markdown_table(places(result)),
             "What the planted units do on the judged pictures:",
             _markdown_table(planted(result)),
-            f"Seconds a picture, on one core of one machine, not part of the table: {seconds}.",
+            f"Seconds of a processor a picture, on one machine, not part of the table: {seconds}.",
         ]
     )
 
@@ -174,7 +174,10 @@ judge (a score that takes long is not computed again over shuffled tokens; a sub
 
 Your own method: `python -m mmn bench --export DIR` writes the model with the planted units as a folder in Hugging Face
 format, and `questions.csv`, every picture and noun; write a Parquet file of `image_id, noun, layer, unit, score`
-(higher is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others."""
+(higher is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others.
+
+A large model: name the scores with `--methods`, without `effect` and `effect-prob`, which zero every unit for every
+noun. What rankings are held against, the effects of sampled units, is measured all the same."""
 
 
 def _markdown_table(rows: pd.DataFrame) -> str:

@@ -24,8 +24,7 @@ from torch import Tensor
 from mmn.core import Concept, Neuron
 from mmn.models.gates import readers
 from mmn.models.model import Model
-from mmn.reading.hooks import ablate
-from mmn.reading.hooks.replace import replace_units
+from mmn.reading.hooks import ablate, hold
 from mmn.reading.hooks.streams import Replayed, capture_streams, replay
 from mmn.studies.bench.pictures import PROTOCOL
 from mmn.studies.bench.told import Told
@@ -105,7 +104,7 @@ def curves(
     )
     found: dict[str, np.ndarray] = {}
     for kind in KINDS:
-        with _changed(model, masks, kind, means):
+        with _changed(model, masks, kind, means, told):
             final = replayed.again(len(masks))
         y = logits_of(model, final[:, told.at(concept)])
         p = y.double().softmax(-1)[:, concept.token_id].cpu().numpy()
@@ -135,9 +134,12 @@ def read_again(model: Model, told: Told) -> Replayed:
 
 
 def _changed(
-    model: Model, masks: Bool[Tensor, "rows L m"], kind: str, means: Float[Tensor, "L m"]
+    model: Model, masks: Bool[Tensor, "rows L m"], kind: str, means: Float[Tensor, "L m"], told: Told
 ) -> AbstractContextManager[None]:
-    return ablate(model, masks) if kind == "zero" else replace_units(model, masks, means)
+    if kind == "zero":
+        return ablate(model, masks)
+    everywhere = torch.zeros(told.n_prompt + len(told.caption.token_ids), dtype=torch.long, device=model.device)
+    return hold(model, masks, means[None], everywhere)
 
 
 def _mask(model: Model, units: Int[Tensor, " k"]) -> Bool[Tensor, "L m"]:

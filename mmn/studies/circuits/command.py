@@ -9,6 +9,7 @@ from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.files import writing
+from mmn.cli.finishing import tell_failed
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.errors import UsageError
@@ -105,7 +106,6 @@ def _print_result(result: dict[str, Any]) -> None:
         print(note)
     if result["out"]:
         print(f"graph: {result['out']}")
-    if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    tell_failed(result)
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")

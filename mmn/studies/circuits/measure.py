@@ -222,7 +222,7 @@ class _Measuring:
         try:
             return reopen.open_again(example)
         except ImageError as error:
-            failure = Failure(example.source, STAGE, type(error).__name__, str(error))
+            failure = Failure.of(example.source, STAGE, error)
             self._failures[example.source] = failure
             return None
 

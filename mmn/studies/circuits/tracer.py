@@ -2,7 +2,8 @@
 
     metadata   slug (the file's name), scan (the model), prompt_tokens, prompt; our run and circuit besides
     nodes      tokens (layer `E`), units (`cross layer transcoder`, which the viewer has for a feature of a layer), the
-               noun (`logit`): id LAYER_UNIT_POSITION, words as `clerp`, effect as `activation`
+               noun (`logit`): id LAYER_UNIT_POSITION, words as `clerp`, effect as `activation`; `feature` is layer and
+               unit in one number, from which the viewer reads both again
     links      source, target, weight in logits; and what share of it goes through attention
     qParams    what the viewer shows at first: nothing pinned
 
@@ -123,8 +124,14 @@ def _units(
         said = " · ".join(str(word).strip() for word in words.get((neuron.layer, neuron.unit), ())[:_N_WORDS])
         clerp = f"{neuron}: {said}" if said else str(neuron)
         node_id = f"{neuron.layer}_{neuron.unit}_{position}"
-        node = _node(node_id, neuron.unit, str(neuron.layer), position, "cross layer transcoder", clerp)
+        feature = paired(neuron.layer, neuron.unit)
+        node = _node(node_id, feature, str(neuron.layer), position, "cross layer transcoder", clerp)
         yield str(neuron), node | {"influence": share, "activation": float(one["effect"])}
+
+
+def paired(layer: int, unit: int) -> int:
+    """Both in one number (Cantor's pairing), as the viewer takes them apart for files of schema 1."""
+    return (layer + unit) * (layer + unit + 1) // 2 + unit
 
 
 def _influence(sizes: Sequence[float]) -> list[float]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded
 from mmn.cli.options import at_least, entries
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run, quieten
+from mmn.cli.running import add_run_options, open_scored_run, quieten
 from mmn.errors import UsageError
 from mmn.metrics import FORMS, MODEL_FREE, find_metric
-from mmn.runs.plan import Progress
 from mmn.studies.dictionaries.queries import DictionaryQueries
 
 KINDS = ("semi-nmf", "k-means", "pca", "simple")
@@ -21,14 +20,9 @@ OF = ("residual", "units")
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("dictionaries", help="the concepts that states and units which say a noun are made of")
     add_run_options(parser)
-    parser.add_argument("--noun", metavar="A,B", help="lemmas; default: the run's three most frequent")
+    add_noun_options(parser, "the run")
     parser.add_argument("--kind", default="all", metavar="A,B", help=f"default all; of {', '.join(KINDS)}")
     parser.add_argument("--of", default="all", metavar="A,B", help="default all; of residual, units")
-    parser.add_argument(
-        "--layer", type=at_least(0), metavar="N", help="the residual behind it; default: behind the final norm"
-    )
-    parser.add_argument("--k", type=at_least(2, 1000), default=20, metavar="K", help="concepts; default 20")
-    parser.add_argument("--limit", type=at_least(1), default=200, metavar="N", help="pictures of a noun; default 200")
     parser.add_argument("--metrics", default="lexical", metavar="A,B", help=f"default lexical; of {FORMS}")
     add_common(parser, __name__)
 
@@ -44,18 +38,25 @@ def run(options: argparse.Namespace) -> int:
 
     metrics = tuple(find_metric(name, options.device) for name in named)
     wanted = Wanted(kinds, of, options.layer, options.k, options.limit, metrics)
-    nouns = entries(options.noun, "--noun", "dog") if options.noun is not None else ()
-    started = time.monotonic()
     with stoppable():
-        measured = measure_dictionaries(scored.path, scored.load, nouns, wanted, scored.progress)
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "nouns": list(measured), "database": note}
-    if note == "loaded":
-        result |= _summary(options.cache, scored.run.run_id, measured)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    _print_result(result, as_json=options.json)
-    return SOME_FAILED if result.get("n_failed") else DONE
+        nouns = measure_dictionaries(scored.path, scored.load, nouns_of(options), wanted, scored.progress)
+    found = {"nouns": list(nouns)}
+    return finish(options, scored, found, lambda: _summary(options.cache, scored.run.run_id, nouns), _print_result)
+
+
+def add_noun_options(parser: argparse.ArgumentParser, whose: str) -> None:
+    """What is read of which nouns; `whose` most frequent ones are taken where none are named."""
+    parser.add_argument("--noun", metavar="A,B", help=f"lemmas; default: the three most frequent of {whose}")
+    parser.add_argument(
+        "--layer", type=at_least(0), metavar="N", help="the residual behind it; default: behind the final norm"
+    )
+    parser.add_argument("--k", type=at_least(2, 1000), default=20, metavar="K", help="concepts; default 20")
+    parser.add_argument("--limit", type=at_least(1), default=200, metavar="N", help="pictures of a noun; default 200")
+
+
+def nouns_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """The nouns that are named; none for the most frequent ones."""
+    return entries(options.noun, "--noun", "dog") if options.noun is not None else ()
 
 
 def some_of(text: str, option: str, there: tuple[str, ...]) -> tuple[str, ...]:
@@ -85,12 +86,9 @@ def _summary(cache_path: Any, run_id: str, nouns: tuple[str, ...]) -> dict[str, 
         }
 
 
-def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-        return
+def _print_result(result: dict[str, Any]) -> None:
     print(f"{result['run_id']}: {', '.join(result['nouns'])}; {result['seconds']:.1f} s")
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"the database is {result['database']}")
         return
     from mmn.statistics.interval_words import bracket, few_note, percent

@@ -8,7 +8,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import DOT, TICK, interval_tip, key
+from mmn.figures.axes import DOT, TICK, diamond, dot, interval, interval_tip, key, tick
 from mmn.figures.theme import FIRST, MUTED
 from mmn.figures.wording import counted, of_run, require, span
 from mmn.statistics.interval_words import interval_note, with_words
@@ -64,14 +64,11 @@ def _tests(data: pd.DataFrame) -> Any:
             alt.Tooltip("n:Q", title="pictures", format=",d"),
         ],
     )
-    ends = base.transform_filter("isValid(datum.value_low)").mark_rule(strokeWidth=1.6, color=FIRST)
     layers = [
-        base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("random:Q", **x)),
-        base.mark_point(shape="diamond", filled=True, size=40, opacity=1, color=MUTED).encode(
-            alt.X("any_concept:Q", **x)
-        ),
-        ends.encode(alt.X("value_low:Q", **x), alt.X2("value_high")),
-        base.mark_point(filled=True, size=46, opacity=1, color=FIRST).encode(alt.X("value:Q", **x)),
+        tick(base, "random", x),
+        diamond(base, "any_concept", x),
+        interval(base, "value_low", "value_high", x),
+        dot(base, "value", x),
     ]
     named = {
         "strongest concept": (DOT, FIRST),
@@ -106,7 +103,6 @@ def concepts(
             alt.Tooltip("led:Q", title="its own pictures", format=".1%"),
         ],
     )
-    ends = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.6, color=FIRST)
     title = alt.TitleParams(
         frame="bounds",
         text=f"Concepts of “{noun}”: {dictionary}",
@@ -116,9 +112,9 @@ def concepts(
         ],
     )
     layers = [
-        base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("led:Q", **x)),
-        ends.encode(alt.X("low:Q", **x), alt.X2("high")),
-        base.mark_point(filled=True, size=46, opacity=1, color=FIRST).encode(alt.X("led_test:Q", **x)),
+        tick(base, "led", x),
+        interval(base, "low", "high", x),
+        dot(base, "led_test", x),
     ]
     named = {"held-out pictures": (DOT, FIRST), "its own pictures": (TICK, MUTED)}
     return alt.layer(*layers, key(base, named)).properties(height=alt.Step(20), title=title)

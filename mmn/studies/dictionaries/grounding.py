@@ -42,7 +42,7 @@ class Said:
 def words_of(model: Model, directions: Float[Tensor, "n width"], site: str, n_tokens: int = N_TOKENS) -> list[Said]:
     """The words of each direction of a site; fewer than 15, or none, where the first tokens hold no more."""
     read = _as_read(model, directions.to(model.device), site)
-    vocabulary = Vocabulary.of(texts_of(model.tokenizer), model.anatomy.unembedding.weight)
+    vocabulary = Vocabulary.of_model(model)
     found: list[Said] = []
     for _, block in vocabulary.project(read, vocabulary.memory(len(read))):
         top = top_tokens(_with_bias(model, block, site), min(n_tokens, block.shape[1] - 1))

@@ -219,7 +219,7 @@ def _tested(scored: ScoredRun, wanted: Wanted, noun: str, found: Vectors) -> tup
         try:
             ratings[row] = list(_ratings(wanted.metrics, noun, example, found.texts[row], references))
         except ImageError as error:
-            failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+            failures.append(Failure.of(example.source, STAGE, error))
     return _Tested(is_test, ratings), failures
 
 

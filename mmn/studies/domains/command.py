@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mmn import names
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least, entries
-from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import RunToExtend, add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.runs.plan import Progress
 from mmn.studies.domains.membership import Asked
 from mmn.studies.domains.words import BYS, DAPE, NOUN, RULES, TAG
 from mmn.units.sets import UnitSet
@@ -51,17 +50,13 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     rules = _rules(options)
     scored = open_scored_run(options)
-    started = time.monotonic()
     sets = _measure(options, scored, rules)
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "by": options.by, "database": note}
-    result |= {"sets": [one.name for one in sets], "groups": []}
-    if note == "loaded":
-        result |= summary(options.cache, scored.run.run_id, options.by, rules)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    print_json(result) if options.json else _print_result(result)
-    return SOME_FAILED if result.get("n_failed") else DONE
+    found = {"by": options.by, "sets": [one.name for one in sets], "groups": []}
+
+    def summed() -> dict[str, Any]:
+        return summary(options.cache, scored.run.run_id, options.by, rules)
+
+    return finish(options, scored, found, summed, _print_result)
 
 
 def _rules(options: argparse.Namespace) -> tuple[str, ...]:
@@ -148,7 +143,7 @@ def summary(cache_path: Path, run_id: str, by: str, rules: Sequence[str]) -> dic
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"{result['run_id']}: counted; the database is {result['database']}, and its Domains page shows the rest")
         return
     print(f"{result['run_id']}: by {result['by']}, {result['seconds']:.1f} s")
@@ -156,8 +151,7 @@ def _print_result(result: dict[str, Any]) -> None:
         print(_line(one))
     if result["sets"]:
         print(f"saved: {', '.join(result['sets'])} (mmn degrade RUN --kind ablate --units NAME)")
-    if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    tell_failed(result)
 
 
 def _line(one: dict[str, Any]) -> str:

@@ -136,7 +136,7 @@ def _half(work: _Work, pictures: Sequence[str], key: Mapping[str, Any], tell: Ca
         try:
             tally.add(image_id, _count(work, image_id))
         except ImageError as error:
-            failures.append(Failure(work.read.examples[image_id].source, STAGE, type(error).__name__, str(error)))
+            failures.append(Failure.of(work.read.examples[image_id].source, STAGE, error))
         tell()
     scores = {"modality_score": tally.scores({name: key[name] for name in ("measured", "half")})}
     return {"domain_rate": tally.rates(key), **scores} | ({"failure": failure_table(failures)} if failures else {})

@@ -166,7 +166,7 @@ def open_pictures(pictures: Sequence[Picture], edit_id: str) -> tuple[list[Pictu
             images.append(reopen.open_again(one.example))
             there.append(one)
         except ImageError as error:
-            failures.append(Failure(one.example.source, f"{STAGE} {edit_id}", type(error).__name__, str(error)))
+            failures.append(Failure.of(one.example.source, f"{STAGE} {edit_id}", error))
     return there, images, failures
 
 

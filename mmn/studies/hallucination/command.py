@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.runs.plan import Progress
 from mmn.studies.hallucination.usual import ALPHA, LIMIT, N_OBJECTS
 
 
@@ -36,19 +35,8 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     _require_together(options)
     scored = open_scored_run(options)
-    started = time.monotonic()
     edit = measure_stoppably(scored.load(), scored.path, options, scored.progress)
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "database": note} | edit
-    if note == "loaded":
-        result |= summary(options.cache, scored.run.run_id)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    if options.json:
-        print_json(result)
-    else:
-        _print_result(result)
-    return SOME_FAILED if result.get("n_failed") else DONE
+    return finish(options, scored, edit, lambda: summary(options.cache, scored.run.run_id), _print_result)
 
 
 def _require_together(options: argparse.Namespace) -> None:
@@ -94,7 +82,7 @@ def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"{result['run_id']}: read; the database is {result['database']}, and its Hallucination page shows it")
         return
     from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
@@ -115,5 +103,4 @@ def _print_result(result: dict[str, Any]) -> None:
     n_images = [one["n_images"] for one in result["detections"] if not one["why_none"]]
     if note := few_note([*n_images, *(one["n"] for one in result["edits"])]):
         print(note)
-    if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    tell_failed(result)

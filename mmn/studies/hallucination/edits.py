@@ -191,7 +191,7 @@ def _of_picture(
     try:
         image = reopen.open_again(example)
     except ImageError as error:
-        failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+        failures.append(Failure.of(example.source, STAGE, error))
         return []
     model, settings = asked.scored.model, asked.scored.run.settings
     inputs = model.encode([image], asked.scored.run.prompt)

@@ -40,7 +40,7 @@ from mmn.studies.hallucination.truth import Truth, read_truth
 from mmn.studies.hallucination.usual import N_OBJECTS
 from mmn.studies.lens.stream import read_stream
 from mmn.studies.tables import TABLES, failure_table
-from mmn.units.decoding import Vocabulary, texts_of
+from mmn.units.decoding import Vocabulary
 from mmn.units.heat_maps import Mask, mask_of_size
 
 PREFIX: Final = "hallucination"
@@ -60,8 +60,7 @@ class _Asked:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        model = self.scored.model
-        return Vocabulary.of(texts_of(model.tokenizer), model.anatomy.unembedding.weight)
+        return Vocabulary.of_model(self.scored.model)
 
 
 def measure_confidence(

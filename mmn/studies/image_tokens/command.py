@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any, Final
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded
 from mmn.cli.options import at_least, entries
-from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import RunToExtend, add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.runs.plan import Progress
 from mmn.studies.image_tokens.queries import ImageTokenQueries
 
 KINDS: Final = ("replace", "knockout")
@@ -36,19 +35,9 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     kinds = _kinds(options.kinds)
     scored = open_scored_run(options)
-    started = time.monotonic()
     n_failed = _measure(options, scored, kinds)
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "n_failed": n_failed, "database": note}
-    if note == "loaded":
-        result |= summary(options, scored.run.run_id, kinds)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    if options.json:
-        print_json(result)
-    else:
-        _print_result(result)
-    return SOME_FAILED if n_failed else DONE
+    found = {"n_failed": n_failed}
+    return finish(options, scored, found, lambda: summary(options, scored.run.run_id, kinds), _print_result)
 
 
 def _kinds(text: str) -> list[str]:
@@ -94,7 +83,7 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _print_result(result: dict[str, Any]) -> None:
     failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
     print(f"{result['run_id']}: {result['seconds']:.1f} s{failed if result['n_failed'] else ''}")
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"the database is {result['database']}")
         return
     print(f"objects of {result['n_outlined']} of {result['n_nouns']} nouns have an outline")

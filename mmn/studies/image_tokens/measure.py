@@ -211,7 +211,7 @@ def _answer(
 
 
 def _failure(example: Example, error: MmnError) -> Failure:
-    return Failure(example.source, STAGE, type(error).__name__, str(error))
+    return Failure.of(example.source, STAGE, error)
 
 
 def _digest(plain: object) -> str:

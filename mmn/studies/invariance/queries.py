@@ -18,7 +18,7 @@ from mmn.errors import UsageError
 from mmn.names import REGION
 from mmn.statistics.intervals import ANYWHERE, draw_intervals, ratio_intervals
 from mmn.statistics.many_tests import marked, sign_flip
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
+from mmn.store.cells import NOUNS, Chosen, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
 from mmn.store.reader import Reader
 
 MOST_CONCEPTS: Final = 60
@@ -291,9 +291,8 @@ def nothing_measured(
     run: dict[str, Any], kind: str, methods: Sequence[str], lemmas: Sequence[str], layers: Layers = None
 ) -> UsageError:
     """What to tell where the filters leave nothing: it was not measured, or not of these."""
-    of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
-    of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
+    of = Chosen(methods, lemmas, layers)
     return UsageError(
-        f"run {run['run_id']} has no {kind} invariance of {', '.join(methods) or 'any method'}{of}: "
+        f"run {run['run_id']} has no {kind} invariance of {', '.join(of.methods) or 'any method'}{of.words}: "
         f"measure it with `mmn invariance {run['run_id']} --kind {kind}`, or choose other filters"
     )

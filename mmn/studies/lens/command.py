@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -11,11 +10,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least, entries
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.runs.plan import Progress
 from mmn.studies.lens.queries import LensQueries
 
 
@@ -33,19 +32,8 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     layers = _layers(options.layers)
     scored = open_scored_run(options)
-    started = time.monotonic()
     read_stoppably(scored.load(), scored.path, options.limit, options.top, layers, scored.progress)
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "database": note}
-    if note == "loaded":
-        result |= summary(options.cache, scored.run.run_id)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    if options.json:
-        print_json(result)
-    else:
-        _print_result(result)
-    return SOME_FAILED if result.get("n_failed") else DONE
+    return finish(options, scored, {}, lambda: summary(options.cache, scored.run.run_id), _print_result)
 
 
 def read_stoppably(
@@ -90,7 +78,7 @@ def _layers(text: str) -> tuple[int, ...] | None:
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"{result['run_id']}: read; the database is {result['database']}, and its Lens page shows what was found")
         return
     from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
@@ -107,5 +95,4 @@ def _print_result(result: dict[str, Any]) -> None:
         print(f"after layer {layer}: {'; '.join(shares)}")
     if note := few_note(row["n"] for row in result["layers"]):
         print(note)
-    if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    tell_failed(result)

@@ -76,7 +76,7 @@ class _Asked:
 
     @cached_property
     def unembedding(self) -> Vocabulary:
-        return Vocabulary.of(texts_of(self.model.tokenizer), self.model.anatomy.unembedding.weight)
+        return Vocabulary.of_model(self.model)
 
 
 def read_image_tokens(

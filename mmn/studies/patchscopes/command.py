@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least, entries
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.runs.plan import Progress
 from mmn.studies.patchscopes.tables import IDENTITY
 from mmn.studies.registry import FIGURES
 from mmn.view import View
@@ -50,21 +49,15 @@ def run(options: argparse.Namespace) -> int:
     if n_tokens == 0:
         raise UsageError("--image-tokens 0: give all, or a number from 1")
     scored = open_scored_run(options)
-    started = time.monotonic()
     from mmn.studies.patchscopes.measure import Asked
 
     asked = Asked(options.prompt, into, layers, n_tokens, options.next)
     _measure(scored, asked, options.limit, with_neighbours=options.neighbours)
-    scored.progress(Progress("load"))
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "database": load_into_database(options.cache)}
-    if result["database"] == "loaded":
-        result |= summary(options.cache, scored.run.run_id, with_neighbours=options.neighbours)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    if options.json:
-        print_json(result)
-    else:
-        _print_result(result)
-    return SOME_FAILED if result.get("n_failed") else DONE
+
+    def summed() -> dict[str, Any]:
+        return summary(options.cache, scored.run.run_id, with_neighbours=options.neighbours)
+
+    return finish(options, scored, {}, summed, _print_result)
 
 
 def _measure(scored: Any, asked: Any, limit: int, *, with_neighbours: bool) -> None:
@@ -107,7 +100,7 @@ def _number(text: str, option: str, known: str = "all, or numbers as in 0,3,7") 
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"{result['run_id']}: read; the database is {result['database']}, and its page shows what was found")
         return
     from mmn.statistics.interval_words import few_note  # pandas is slow to import
@@ -118,8 +111,7 @@ def _print_result(result: dict[str, Any]) -> None:
             print(f"{head}, after layer {layer}: {'; '.join(_told(row, form) for row in rows)}")
     if note := few_note(row["n"] for row in result["patchscopes"]):
         print(note)
-    if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    tell_failed(result)
 
 
 def _told(row: dict[str, Any], form: str) -> str:

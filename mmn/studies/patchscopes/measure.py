@@ -27,7 +27,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmn.core import Failure
 from mmn.errors import ImageError, UsageError
 from mmn.models.geometry import image_grid, serialise
 from mmn.models.image_tokens import require_image_tokens
@@ -42,7 +41,7 @@ from mmn.studies.patchscopes.bank import Bank, Nearest, chances, nearest, nouns_
 from mmn.studies.patchscopes.prompt import SAME, Prompt, continued, encoded, read_in
 from mmn.studies.patchscopes.states import Said, States, all_said, partner_of, read_states
 from mmn.studies.patchscopes.tables import IMAGE, LENS, NOUN, OTHER, PATCH, RANDOM
-from mmn.studies.tables import TABLES, failure_table
+from mmn.studies.tables import TABLES
 from mmn.units.decoding import Vocabulary, texts_of
 
 PREFIX: Final = "patchscopes"
@@ -94,7 +93,7 @@ class _Reader:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(texts_of(self.model.tokenizer), self.model.anatomy.unembedding.weight)
+        return Vocabulary.of_model(self.model)
 
     @cached_property
     def bank(self) -> Bank:
@@ -151,19 +150,7 @@ def _each(
 ) -> list[str]:
     """`answer` of every picture, a few to a shard; one that cannot be opened is a failure."""
     known = {one.example.image_id: one for one in reader.said}
-
-    def answers(tables: Tables, tell: Callable[[], None]) -> Tables:
-        parts: list[Tables] = []
-        for example in reopen.examples(tables):
-            try:
-                parts.append(answer(known[example.image_id]))
-            except ImageError as error:
-                failure = Failure(example.source, STAGE, type(error).__name__, str(error))
-                parts.append({"failure": failure_table([failure])})
-            tell()
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
-
+    answers = reopen.each_alone(lambda example: answer(known[example.image_id]), STAGE)
     return reopen.for_each_part(reader.scored, prefix, key, answers, progress, STAGE, limit, PICTURES_OF_A_SHARD)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run
-from mmn.runs.plan import Progress
+from mmn.cli.running import add_run_options, open_scored_run
 
 
 def add_parsers(commands: Any) -> None:
@@ -24,18 +23,8 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     scored = open_scored_run(options)
-    started = time.monotonic()
     _measure(scored, options.limit)
-    scored.progress(Progress("load"))
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "database": load_into_database(options.cache)}
-    if result["database"] == "loaded":
-        result |= summary(options.cache, scored.run.run_id)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    if options.json:
-        print_json(result)
-    else:
-        _print_result(result)
-    return SOME_FAILED if result.get("n_failed") else DONE
+    return finish(options, scored, {}, lambda: summary(options.cache, scored.run.run_id), _print_result)
 
 
 def _measure(scored: Any, limit: int) -> None:
@@ -65,7 +54,7 @@ def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"{result['run_id']}: read; the database is {result['database']}, and its page shows what was found")
         return
     from mmn.statistics.interval_words import bracket, few_note  # pandas is slow to import
@@ -82,5 +71,4 @@ def _print_result(result: dict[str, Any]) -> None:
             print(f"{head}, layer {layer}: {told}")
     if note := few_note(row["n"] for row in [*result["probe"], *result["modalities"]]):
         print(note)
-    if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+    tell_failed(result)

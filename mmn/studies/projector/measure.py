@@ -15,7 +15,7 @@ Left out: weights kept by Wanda for each modality, which IMA compares; pairs of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any, Final
@@ -25,7 +25,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmn.core import Failure
 from mmn.errors import ImageError, UsageError
 from mmn.models.image_tokens import image_positions, require_image_tokens
 from mmn.models.model import Model
@@ -37,7 +36,7 @@ from mmn.runs.reopen import ScoredRun
 from mmn.scores.rows import Tables
 from mmn.studies.patchscopes.states import Said, all_said, partner_of
 from mmn.studies.projector.tables import AFTER, BEFORE
-from mmn.studies.tables import TABLES, failure_table
+from mmn.studies.tables import TABLES
 
 PREFIX: Final = "projector"
 STAGE: Final = "projector"
@@ -78,19 +77,7 @@ def measure_projector(
     for reason in _cannot(scored, said):
         progress(Progress(STAGE, message=reason))
     known = {one.example.image_id: one for one in said}
-
-    def answers(tables: Tables, tell: Callable[[], None]) -> Tables:
-        parts: list[Tables] = []
-        for example in reopen.examples(tables):
-            try:
-                parts.append(_of_picture(scored, said, known[example.image_id]))
-            except ImageError as error:
-                failure = Failure(example.source, STAGE, type(error).__name__, str(error))
-                parts.append({"failure": failure_table([failure])})
-            tell()
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
-
+    answers = reopen.each_alone(lambda example: _of_picture(scored, said, known[example.image_id]), STAGE)
     return reopen.for_each_part(scored, PREFIX, [], answers, progress, STAGE, limit, PICTURES_OF_A_SHARD)
 
 

@@ -325,7 +325,7 @@ def _read_activations(
             values.append(_mean_activations(scored.model, image, scored.run.prompt, needed))
             image_ids.append(image_id)
         except ImageError as error:
-            failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+            failures.append(Failure.of(example.source, STAGE, error))
         progress(Progress(STAGE, number, len(wanted)))
     stacked = np.stack(values) if values else np.empty((0, len(needed)))
     return Activations(tuple(image_ids), needed, stacked), tuple(failures)

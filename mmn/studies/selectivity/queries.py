@@ -10,7 +10,7 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.names import SET
 from mmn.statistics.many_tests import marked, swapped_labels
-from mmn.store.cells import distinct, in_order
+from mmn.store.cells import distinct
 from mmn.store.reader import Reader
 
 _METHODS: Final = "SELECT DISTINCT method FROM selectivity WHERE run_id = $run_id"
@@ -50,9 +50,7 @@ class SelectivityQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (cursor, run):
-            found = cursor.execute(_METHODS, {"run_id": run["run_id"]}).fetchall()
-        return in_order(method for (method,) in found)
+        return self._methods(_METHODS, run_id)
 
     def by_class(self, run_id: str, method: str, most: int = 20, lemmas: Sequence[str] = ()) -> pd.DataFrame:
         """Returns how active each class's units are in held-out pictures of every class, with the control's rows.

@@ -254,7 +254,7 @@ def _measure_pictures(asked: _Asked, tables: Tables, tell: Callable[[], None]) -
             try:
                 image = reopen.open_again(example) if wants_images else None
             except ImageError as error:
-                failures.append(Failure(example.source, STAGE, type(error).__name__, str(error)))
+                failures.append(Failure.of(example.source, STAGE, error))
             rows += _measure_picture(asked, example, captions[example.image_id], image)
         tell()
     found = {"sensitivity": pa.Table.from_pylist(rows, schema=TABLES["sensitivity"])}

@@ -13,7 +13,7 @@ import pandas as pd
 from mmn.errors import UsageError
 from mmn.statistics.intervals import ANYWHERE, draw_intervals
 from mmn.statistics.many_tests import marked, sign_flip
-from mmn.store.cells import NOUNS, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
+from mmn.store.cells import NOUNS, Chosen, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
 from mmn.store.reader import Reader
 
 _VALUES: Final = ("value", "control", "control_blank", "difference")
@@ -73,7 +73,7 @@ class SensitivityQueries(Reader):
             UsageError: nothing of that kind was measured; layers that the model does not have.
         """
         with self._of_run(run_id) as (cursor, run):
-            rows = _rows(cursor, run, methods, metrics, lemmas, layers)
+            rows = _rows(cursor, run, Chosen(methods, lemmas, layers), metrics)
         cells = _cells(methods, metrics)
         array = by_picture(rows, _VALUES, len(cells))
         found = with_intervals(cells, _VALUES, array, draw_intervals, {"difference": ANYWHERE})
@@ -94,28 +94,24 @@ class SensitivityQueries(Reader):
         """Returns each picture's `value` behind `summary`: image_id, method, metric, value (raises as that does)."""
         asked = {"lemmas": distinct(lemmas)}
         with self._of_run(run_id) as (cursor, run):
-            rows = _rows(cursor, run, methods, metrics, lemmas, layers)
+            rows = _rows(cursor, run, Chosen(methods, lemmas, layers), metrics)
             return values_by_picture(cursor, rows, _cells(methods, metrics), "value", asked | {"run_id": run["run_id"]})
 
 
 def _rows(
     cursor: duckdb.DuckDBPyConnection,
     run: dict[str, Any],
-    methods: Sequence[str],
+    chosen: Chosen,
     metrics: Sequence[str],
-    lemmas: Sequence[str],
-    layers: tuple[int, int] | None,
 ) -> pd.DataFrame:
     """The values of numbered pictures and cells."""
-    led, values = led_by(run, layers)
-    asked = {"methods": distinct(methods), "metrics": distinct(metrics), "lemmas": distinct(lemmas)}
+    led, values = led_by(run, chosen.layers)
+    asked = {"methods": distinct(chosen.methods), "metrics": distinct(metrics), "lemmas": distinct(chosen.lemmas)}
     rows = cursor.sql(_SENSITIVITY.format(led=led), params=asked | values | {"run_id": run["run_id"]}).df()
     if rows.empty:
-        of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
-        of += f" led by layers {layers[0]} to {layers[1]}" if layers else ""
         raise UsageError(
-            f"run {run['run_id']} has no sensitivity of {', '.join(methods) or 'any method'} by "
-            f"{', '.join(metrics) or 'any metric'}{of}: "
+            f"run {run['run_id']} has no sensitivity of {', '.join(chosen.methods) or 'any method'} by "
+            f"{', '.join(metrics) or 'any metric'}{chosen.words}: "
             f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
         )
     return rows

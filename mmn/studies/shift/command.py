@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, entries, number
-from mmn.cli.running import add_run_options, find_run, load_into_database, load_quietly, open_scored_run
+from mmn.cli import add_common
+from mmn.cli.finishing import finish, is_loaded
+from mmn.cli.options import number
+from mmn.cli.running import add_run_options, find_run, load_quietly, open_scored_run
 from mmn.runs.plan import Progress
 from mmn.specimen import RUN_PATHS
+from mmn.studies.dictionaries.command import add_noun_options, nouns_of
 from mmn.studies.shift.queries import ShiftQueries
 
 
@@ -19,22 +20,17 @@ def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("shift", help="what an edit or a fine-tune changed: concepts and units of two runs")
     add_run_options(parser)
     parser.add_argument("other", help="the run of the edited or tuned model, of the same pictures")
-    parser.add_argument("--noun", metavar="A,B", help="lemmas; default: the three most frequent of RUN")
-    parser.add_argument(
-        "--layer", type=at_least(0), metavar="N", help="the residual behind it; default: behind the final norm"
-    )
-    parser.add_argument("--k", type=at_least(2, 1000), default=20, metavar="K", help="concepts; default 20")
+    add_noun_options(parser, "RUN")
     parser.add_argument("--alpha", default="1", metavar="A", help="how much of a delta is added; default 1")
-    parser.add_argument("--limit", type=at_least(1), default=200, metavar="N", help="pictures of a noun; default 200")
     add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:
     scored = open_scored_run(options)
     other_path, other = find_run([options.cache / "runs", *RUN_PATHS], options.other)
-    nouns = entries(options.noun, "--noun", "dog") if options.noun is not None else ()
     from mmn.runs.engines.local import stoppable
-    from mmn.studies.shift.measure import Wanted, measure_shift
+    from mmn.studies.shift.measure import measure_shift
+    from mmn.studies.shift.states import Wanted
 
     def load_other() -> Any:
         scored.progress(Progress("model", message=other.model.name))
@@ -42,20 +38,15 @@ def run(options: argparse.Namespace) -> int:
         return load_quietly(other.model.name, other.settings.dtype, options.device, revision, options.device_map)
 
     wanted = Wanted(options.layer, options.k, options.limit, number(options.alpha, "--alpha"))
-    started = time.monotonic()
     with stoppable():
-        measured = measure_shift(
-            scored.path, scored.load, other, other_path, load_other, nouns, wanted, scored.progress
+        nouns = measure_shift(
+            scored.path, scored.load, other, other_path, load_other, nouns_of(options), wanted, scored.progress
         )
-    scored.progress(Progress("load"))
-    note = load_into_database(options.cache)
-    result: dict[str, Any] = {"run_id": scored.run.run_id, "other": other.run_id, "nouns": list(measured)}
-    result["database"] = note
-    if note == "loaded":
-        result |= _summary(options.cache, scored.run.run_id, other.run_id, measured)
-    result["seconds"] = round(time.monotonic() - started, 3)
-    _print_result(result, as_json=options.json)
-    return SOME_FAILED if result.get("n_failed") else DONE
+
+    def summed() -> dict[str, Any]:
+        return _summary(options.cache, scored.run.run_id, other.run_id, nouns)
+
+    return finish(options, scored, {"other": other.run_id, "nouns": list(nouns)}, summed, _print_result)
 
 
 def _summary(cache_path: Path, run_id: str, other: str, nouns: tuple[str, ...]) -> dict[str, Any]:
@@ -72,12 +63,9 @@ def _summary(cache_path: Path, run_id: str, other: str, nouns: tuple[str, ...]) 
         }
 
 
-def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-        return
+def _print_result(result: dict[str, Any]) -> None:
     print(f"{result['run_id']} and {result['other']}: {', '.join(result['nouns'])}; {result['seconds']:.1f} s")
-    if result["database"] != "loaded":
+    if not is_loaded(result):
         print(f"the database is {result['database']}")
         return
     from mmn.statistics.interval_words import bracket, few_note

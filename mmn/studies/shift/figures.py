@@ -8,7 +8,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.axes import DOT, TICK, interval_tip, key
+from mmn.figures.axes import DOT, TICK, diamond, dot, interval, interval_tip, key, tick
 from mmn.figures.theme import DASHES, FIRST, MUTED
 from mmn.figures.wording import clipped, of_run, require, span
 from mmn.statistics.interval_words import interval_note, with_words
@@ -50,14 +50,11 @@ def shift(data: pd.DataFrame, run: Mapping[str, Any], other: str, subset: str = 
             f"a delta is of the concept's other pictures; {interval_note('lines', data['n'])}",
         ],
     )
-    ends = base.transform_filter("isValid(datum.gain_low)").mark_rule(strokeWidth=1.6, color=FIRST)
     layers = [
-        base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("gain_random:Q", **x)),
-        base.mark_point(shape="diamond", filled=True, size=40, opacity=1, color=MUTED).encode(
-            alt.X("gain_other:Q", **x)
-        ),
-        ends.encode(alt.X("gain_low:Q", **x), alt.X2("gain_high")),
-        base.mark_point(filled=True, size=46, opacity=1, color=FIRST).encode(alt.X("gain:Q", **x)),
+        tick(base, "gain_random", x),
+        diamond(base, "gain_other", x),
+        interval(base, "gain_low", "gain_high", x),
+        dot(base, "gain", x),
     ]
     named = {
         "delta of the concept": (DOT, FIRST),
@@ -97,11 +94,9 @@ def concepts(data: pd.DataFrame, run: Mapping[str, Any], other: str, noun: str) 
         subtitle=[f"{of_run(run)}, and {clipped(other, 40)}", "matched one to one by cosine before"],
     )
     layers = [
-        base.mark_point(shape="diamond", filled=True, size=40, opacity=1, color=MUTED).encode(
-            alt.X("cosine_random:Q", **x)
-        ),
-        base.mark_tick(thickness=2, size=13, color=MUTED, opacity=1).encode(alt.X("cosine:Q", **x)),
-        base.mark_point(filled=True, size=46, opacity=1, color=FIRST).encode(alt.X("cosine_shifted:Q", **x)),
+        diamond(base, "cosine_random", x),
+        tick(base, "cosine", x),
+        dot(base, "cosine_shifted", x),
     ]
     named = {"with its delta": (DOT, FIRST), "before": (TICK, MUTED), "with a random delta": ("diamond", MUTED)}
     return alt.layer(*layers, key(base, named)).properties(height=alt.Step(20), title=title)

@@ -19,7 +19,15 @@ from mmn.errors import UsageError
 from mmn.names import FOUND, HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
 from mmn.statistics.intervals import draw_intervals
 from mmn.statistics.many_tests import marked, sign_flip
-from mmn.store.cells import NOUNS, by_picture, checked_layers, distinct, in_order, values_by_picture, with_intervals
+from mmn.store.cells import (
+    NOUNS,
+    Chosen,
+    by_picture,
+    checked_layers,
+    distinct,
+    values_by_picture,
+    with_intervals,
+)
 from mmn.store.reader import Reader
 
 _METHODS: Final = "SELECT DISTINCT method FROM specificity WHERE run_id = $run_id"
@@ -117,8 +125,10 @@ _ALONE: Final = f"""
     SELECT count(*) FROM nouns SEMI JOIN said USING (lemma)
 """  # noqa: S608 - no user's words
 
-_OF_HIGHEST: Final[Mapping[str, Sequence[Any]]] = {"selection": FOUND, "is_control": (False, True)}
-_OF_SHARES: Final[Mapping[str, Sequence[Any]]] = {**_OF_HIGHEST, "is_own": (True, False)}
+_Kinds = Mapping[str, Sequence[Any]]  # of rows of a method, as `_cells` numbers them
+
+_OF_HIGHEST: Final[_Kinds] = {"selection": FOUND, "is_control": (False, True)}
+_OF_SHARES: Final[_Kinds] = {**_OF_HIGHEST, "is_own": (True, False)}
 
 
 class SpecificityQueries(Reader):
@@ -130,9 +140,7 @@ class SpecificityQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        with self._of_run(run_id) as (cursor, run):
-            found = cursor.execute(_METHODS, {"run_id": run["run_id"]}).fetchall()
-        return in_order(method for (method,) in found)
+        return self._methods(_METHODS, run_id)
 
     def selections(self, run_id: str) -> list[str]:
         """Returns where the measured units were found: `held-out`, `same`, and `shuffled`, the null of that.
@@ -220,8 +228,10 @@ class SpecificityQueries(Reader):
             UsageError: nothing of that kind was measured.
         """
         with self._of_run(run_id) as (cursor, run):
-            asked = _asked(run, [method], lemmas, layers) | {"most": most} | _with_control(cursor, run, selection)
-            found = cursor.sql(_BY_CONCEPT, params=asked).df()
+            asked = (
+                _asked(run, Chosen([method], lemmas, layers)) | {"most": most} | _with_control(cursor, run, selection)
+            )
+            found = cursor.sql(_BY_CONCEPT, params=asked | {"most": most}).df()
         if found.empty:
             raise _nothing(run, method, "the chosen nouns and layers")
         return _by_concept(found)
@@ -238,7 +248,7 @@ class SpecificityQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        return self._summarised(run_id, _SUMMARY, methods, lemmas, layers, _cells(methods, _OF_SHARES))
+        return self._summarised(run_id, _SUMMARY, Chosen(methods, lemmas, layers), _OF_SHARES)
 
     def highest_for_own_noun(
         self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
@@ -253,44 +263,29 @@ class SpecificityQueries(Reader):
             RunNotFoundError: no such run.
             UsageError: nothing of that kind was measured.
         """
-        return self._summarised(run_id, _HIGHEST, methods, lemmas, layers, _cells(methods, _OF_HIGHEST))
+        return self._summarised(run_id, _HIGHEST, Chosen(methods, lemmas, layers), _OF_HIGHEST)
 
     def shares_by_picture(
         self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
     ) -> pd.DataFrame:
         """Returns each picture's share behind `summary`: image_id, method, selection, is_control, is_own, value."""
-        return self._by_picture(run_id, _SUMMARY, methods, lemmas, layers, _cells(methods, _OF_SHARES))
+        return self._by_picture(run_id, _SUMMARY, Chosen(methods, lemmas, layers), _OF_SHARES)
 
     def highest_by_picture(
         self, run_id: str, methods: Sequence[str], lemmas: Sequence[str] = (), layers: tuple[int, int] | None = None
     ) -> pd.DataFrame:
         """Returns each picture's share behind `highest_for_own_noun`: as `shares_by_picture`, without is_own."""
-        return self._by_picture(run_id, _HIGHEST, methods, lemmas, layers, _cells(methods, _OF_HIGHEST))
+        return self._by_picture(run_id, _HIGHEST, Chosen(methods, lemmas, layers), _OF_HIGHEST)
 
-    def _by_picture(
-        self,
-        run_id: str,
-        question: str,
-        methods: Sequence[str],
-        lemmas: Sequence[str],
-        layers: tuple[int, int] | None,
-        cells: pd.DataFrame,
-    ) -> pd.DataFrame:
+    def _by_picture(self, run_id: str, question: str, chosen: Chosen, kinds: _Kinds) -> pd.DataFrame:
         with self._of_run(run_id) as (cursor, run):
-            rows = _rows(cursor, run, question, methods, lemmas, layers)
-            return values_by_picture(cursor, rows, cells, "share", _asked(run, methods, lemmas, layers))
+            rows = _rows(cursor, run, question, chosen)
+            return values_by_picture(cursor, rows, _cells(chosen.methods, kinds), "share", _asked(run, chosen))
 
-    def _summarised(
-        self,
-        run_id: str,
-        question: str,
-        methods: Sequence[str],
-        lemmas: Sequence[str],
-        layers: tuple[int, int] | None,
-        cells: pd.DataFrame,
-    ) -> pd.DataFrame:
+    def _summarised(self, run_id: str, question: str, chosen: Chosen, kinds: _Kinds) -> pd.DataFrame:
         with self._of_run(run_id) as (cursor, run):
-            rows = _rows(cursor, run, question, methods, lemmas, layers)
+            rows = _rows(cursor, run, question, chosen)
+        cells = _cells(chosen.methods, kinds)
         found = with_intervals(cells, ["share"], by_picture(rows, ["share"], len(cells)), draw_intervals)
         by_cell = rows.groupby("cell")
         found["n"] = by_cell["n"].sum().reindex(range(len(cells)), fill_value=0).to_numpy()
@@ -299,22 +294,15 @@ class SpecificityQueries(Reader):
         return found[found["n_images"] > 0].reset_index(drop=True)
 
 
-def _rows(
-    cursor: duckdb.DuckDBPyConnection,
-    run: dict[str, Any],
-    question: str,
-    methods: Sequence[str],
-    lemmas: Sequence[str],
-    layers: tuple[int, int] | None,
-) -> pd.DataFrame:
+def _rows(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], question: str, chosen: Chosen) -> pd.DataFrame:
     """The shares of numbered pictures and cells."""
-    rows = cursor.sql(question, params=_asked(run, methods, lemmas, layers) | {"selections": list(FOUND)}).df()
+    rows = cursor.sql(question, params=_asked(run, chosen) | {"selections": list(FOUND)}).df()
     if rows.empty:
-        raise _nothing(run, " or ".join(methods), "the chosen nouns and layers")
+        raise _nothing(run, " or ".join(chosen.methods), "the chosen nouns and layers")
     return rows
 
 
-def _cells(methods: Sequence[str], kinds: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+def _cells(methods: Sequence[str], kinds: _Kinds) -> pd.DataFrame:
     """A row for each method and each combination of `kinds`, the last varying first, as the questions number them."""
     return pd.DataFrame(itertools.product(distinct(methods), *kinds.values()), columns=["method", *kinds])
 
@@ -338,11 +326,9 @@ def _by_concept(rows: pd.DataFrame) -> pd.DataFrame:
     return marked(found, np.array([np.nan if is_control else p.get((of, at), np.nan) for is_control, of, at in keys]))
 
 
-def _asked(
-    run: dict[str, Any], methods: Sequence[str], lemmas: Sequence[str], layers: tuple[int, int] | None
-) -> dict[str, Any]:
-    first, last = checked_layers(run, layers)
-    asked = {"run_id": run["run_id"], "methods": distinct(methods), "lemmas": distinct(lemmas)}
+def _asked(run: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
+    first, last = checked_layers(run, chosen.layers)
+    asked = {"run_id": run["run_id"], "methods": distinct(chosen.methods), "lemmas": distinct(chosen.lemmas)}
     return asked | {"first": first, "last": last}
 
 
