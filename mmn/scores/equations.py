@@ -130,6 +130,11 @@ def attribution(
     return best, position
 
 
+def by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
+    """Captured values in float32, without their graph; some families hand their FFN all rows' positions as one list."""
+    return values.detach().reshape(n_rows, -1, values.shape[-1]).float()
+
+
 @dataclass(frozen=True)
 class Ranked:
     """Chosen units of n concepts, by `rank` from 1 (suppressors: -1 is the most negative, -2 the next)."""
