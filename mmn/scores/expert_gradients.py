@@ -21,10 +21,34 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mmn import names
+from mmn.errors import UsageError
 from mmn.models.adapters.experts import Mixture
+from mmn.models.model import Model
 from mmn.reading.hooks import ExpertGraph
 from mmn.reading.hooks.experts import Call
 from mmn.scores.equations import attribution, by_row
+
+
+def require_units_at_image_tokens(model: Model, what: str) -> None:
+    """Raises `UsageError` for a mixture whose image tokens go through experts of their own, which are no units."""
+    if any(one.routed is not None and one.routed.block is not None for one in model.anatomy.mixtures):
+        raise UsageError(
+            f"{what} is not there for {model.facts.name}: its image tokens go through experts of their own, which "
+            "write nothing where words are predicted and are no units"
+        )
+
+
+def require_z(model: Model, what: str) -> None:
+    """As `require_units_at_image_tokens`; or where z, which a gate is given, cannot be told."""
+    require_units_at_image_tokens(model, what)
+    for layer, one in enumerate(model.anatomy.mixtures):
+        is_mixed_up = one.routed is not None and not getattr(one.routed.module, "is_concatenated", True)
+        if is_mixed_up or (one.plain is not None and one.activation is None):
+            raise UsageError(
+                f"{what} is not there for {model.facts.name}: what the gate of layer {layer} is given is not known; "
+                f"{names.ATTRIBUTION_ACT} needs only what it gives"
+            )
 
 
 class Best(NamedTuple):
@@ -130,7 +154,7 @@ def _of_own(
     gradient: Tensor,
     at: tuple[int, int, Int[Tensor, " p"]],
 ) -> Best:
-    """Of the units beside routed experts: `value` and `gradient` are theirs; `at`, rows of the batch, row and places."""
+    """Of the units beside routed experts: `value`, `gradient` are theirs; `at`: rows of the batch, row, places."""
     n_rows, row, places = at
     assert mixture.plain is not None, layer
     width = mixture.plain.in_features

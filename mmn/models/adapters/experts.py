@@ -69,7 +69,7 @@ class Routed:
         return self._acted(self._made(x, expert))
 
     def slopes(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
-        """z · ∂/∂z of `units`, z the gate's pre-activation: what each would be, were it its tangent at z through 0."""
+        """Returns z · ∂/∂z of `units`, z the gate's pre-activation."""
         with torch.enable_grad():
             made = self._made(x, expert).detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self._acted(made).sum(), made)
