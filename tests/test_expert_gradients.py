@@ -31,6 +31,7 @@ class Plain:
     own_z: dict[int, Tensor] = field(default_factory=dict)
     own_a: dict[int, Tensor] = field(default_factory=dict)
     gate: dict[int, Tensor] = field(default_factory=dict)
+    kept: dict[int, Tensor] = field(default_factory=dict)  # what a is multiplied by
 
     def routed(self, layer: int, experts: Any, turned: bool, x: Tensor, *given: Tensor) -> Tensor:
         """`given` are the experts of each token and their weights; without, x has a weighed copy for each expert."""
@@ -41,7 +42,7 @@ class Plain:
         self.z[layer], up = (each @ w_in).chunk(2, dim=-1)
         rule = getattr(experts, "_apply_gate", None)
         h = rule(torch.cat([self.z[layer], up], -1)) if rule else experts.act_fn(self.z[layer]) * up
-        self.a[layer] = h * weight
+        self.a[layer] = h * weight * self.kept.get(layer, 1.0)
         written = self.a[layer] @ w_out
         return written.sum(0) if given else written.flatten(0, 1)
 

@@ -338,7 +338,7 @@ def test_centred_scores_are_plain_ones_less_what_a_unit_adds_to_every_token(mixt
     np.testing.assert_allclose(difference, common, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [names.ATTRIBUTION, names.CONTRIBUTION_ACTFN, "random-matched:attribution"])
+@pytest.mark.parametrize("method", [names.RELP, names.CONTRIBUTION_ACTFN, "random-matched:effect"])
 def test_methods_that_are_not_there_for_experts_are_refused_before_anything_runs(
     mixtral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:

@@ -262,7 +262,7 @@ def draws(
     return values.view_as(measured.a).masked_fill(units < 0, -1)
 
 
-def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L m"]]:
+def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L w"]]:
     """How much of each unit's score the picture brought, with the original's scores in the same places.
 
     Of experts that are awake in one of the two alone the other's score is 0: its units' places follow the original's.
@@ -283,8 +283,8 @@ def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L
 
 
 def looked_up(
-    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L m"], values: Float[Tensor, "n L m"]
-) -> Float[Tensor, "n L m"]:
+    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L w"], values: Float[Tensor, "n L m"]
+) -> Float[Tensor, "n L w"]:
     """The value of each wanted unit among those of `units` (ascending, -1 behind the last), 0 where it is not there."""
     ascending = units.masked_fill(units < 0, torch.iinfo(units.dtype).max)
     place = torch.searchsorted(ascending, wanted.contiguous()).clamp(max=units.shape[2] - 1)
