@@ -13,15 +13,21 @@ import transformers as hf
 from mmn import names
 from mmn.cli import main
 from mmn.errors import UsageError
+from mmn.models.loading import load_model
+from mmn.models.token_rows import known_ids
 from mmn.reading.hooks import ablate
 from mmn.scores.methods import require_method
+from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.invariance.region import parts_of
-from tests.scored import tables_of
+from tests.scored import run_path_of, tables_of
 from tests.test_expert_gradients import plainly
-from tests.test_experts import tiny
+from tests.test_experts import ROUNDING, tiny
 from tests.tiny import save_tiny_llava
 
-METHODS = (names.CONTRIBUTION, names.ATTRIBUTION, names.RANDOM, "random-matched:attribution")
+METHODS = (
+    *(names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.CONTRIBUTION_CENTRED, names.ACTIVATION, names.RANDOM),
+    *(names.RANDOM_MATCHED, names.ATTRIBUTION, "random-matched:attribution"),
+)
 D_EXPERT, N_EXPERTS = 12, 6
 KEY = ["image_id", "noun", "method"]
 
@@ -37,27 +43,57 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pictures scored, then each study of them."""
     cache = tmp_path_factory.mktemp("cache")
-    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--blank"]
+    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--blank", "--bottom-k", "3"]
     common = ["--cache", str(cache), "--progress", "none"]
     assert main([*words, "--methods", ",".join(METHODS), *common]) == 0
-    assert main(["specificity", "latest", *common]) == 0
+    assert main(["specificity", "latest", "--methods", "contribution,attribution", *common]) == 0
     assert main(["invariance", "latest", "--kind", "region", "--draws", "1", "--ks", "1,5,36", *common]) == 0
-    degrade = ["degrade", "latest", "--kind", "ablate", "--at", "image-tokens", "--no-captions", "--draws", "1"]
-    selections = ["--selections", "top,random,random-picture", "--method", "contribution,attribution"]
-    assert main([*degrade, *selections, "--ks", "0,30", *common]) == 0
+    both, changed = (names.CONTRIBUTION, names.ATTRIBUTION), (names.TOP, names.RANDOM, names.RANDOM_PICTURE)
+    plan = InterventionPlan(names.ABLATE, both, (30,), changed, n_draws=1, positions=names.IMAGE_TOKENS)
+    degrade(load_model(str(mixtral)), run_path_of(cache), plan)
     return cache
 
 
 @pytest.fixture(scope="module")
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
-    return tables_of(cache, ["score", "concept", "specificity", "invariance", "effect"])
+    return tables_of(cache, ["run", "score", "concept", "specificity", "invariance", "effect"])
+
+
+def test_a_run_ranks_what_is_awake_and_names_the_expert(tables: dict[str, pd.DataFrame]) -> None:
+    score, concept = tables["score"], tables["concept"]
+    assert (concept["residual"].abs() / concept["logit"].abs().clip(lower=1)).max() < ROUNDING
+    assert (score["expert"] == score["unit"] // D_EXPERT).all()
+    assert score["expert"].nunique() == N_EXPERTS
+    top = score[(score["method"] == names.CONTRIBUTION) & (score["variant"] == names.ORIGINAL) & (score["rank"] > 0)]
+    by_concept = top.groupby(["image_id", "noun"])
+    assert (by_concept.size() == 3 * D_EXPERT).all()
+    assert (by_concept.apply(lambda rows: rows.groupby("layer")["expert"].nunique().max()) == 1).all()
+    assert list(tables["run"]["d_experts"].iloc[0]) == [D_EXPERT] * 3
+
+
+def test_centred_scores_are_plain_ones_less_what_a_unit_adds_to_every_token(
+    mixtral: Path, tables: dict[str, pd.DataFrame]
+) -> None:
+    """Also where a unit is an expert's: all of them are awake in no ranking, and each has its own column."""
+    score, both = tables["score"], (names.CONTRIBUTION, names.CONTRIBUTION_CENTRED)
+    rows = score[(score["variant"] == names.ORIGINAL) & (score["rank"] > 0) & score["method"].isin(both)]
+    key = ["image_id", "noun", "layer", "unit", "activation"]
+    rows = rows.pivot_table("score", key, "method", observed=True).reset_index()
+    model = load_model(str(mixtral))
+    mean = model.anatomy.unembedding.weight[known_ids(model.tokenizer)].double().mean(0)
+    common = [
+        row.activation * float(model.anatomy.w_out(row.layer)[:, row.unit].double() @ mean) for row in rows.itertuples()
+    ]
+    difference = rows[names.CONTRIBUTION] - rows[names.CONTRIBUTION_CENTRED]
+    assert difference.abs().max() > 1e-4, "a mean of nothing would prove nothing"
+    np.testing.assert_allclose(difference, common, rtol=1e-3, atol=1e-6)
 
 
 def test_attribution_ranks_experts_that_image_tokens_wake_and_its_control_is_of_their_layers(
     tables: dict[str, pd.DataFrame],
 ) -> None:
     score = tables["score"][(tables["score"]["variant"] == names.ORIGINAL) & (tables["score"]["rank"] > 0)]
-    found, control = (score[score["method"] == method] for method in METHODS[1::2])
+    found, control = (score[score["method"] == method] for method in METHODS[-2:])
     assert (found["expert"] == found["unit"] // D_EXPERT).all()
     assert set(found["layer"]) == {0, 1}, "nothing follows the last layer at an image token"
     assert found["token_position"].notna().all()
@@ -77,7 +113,8 @@ def test_a_unit_scores_what_is_stored_for_other_nouns_and_0_where_its_expert_sle
     rows = tables["specificity"]
     score = tables["score"][(tables["score"]["variant"] == names.ORIGINAL) & (tables["score"]["rank"] > 0)]
     both = rows.merge(score[[*KEY, "layer", "unit", "score"]], how="left", on=[*KEY, "layer", "unit"])
-    assert both["score_y"].notna().any()
+    both = both[both["score_y"].notna() | (both["method"] == names.CONTRIBUTION)]  # which ranks all that is awake
+    assert set(both["method"]) == {names.CONTRIBUTION, names.ATTRIBUTION}
     assert np.allclose(both["score_x"], both["score_y"].fillna(0.0), rtol=1e-3, atol=1e-6)
     controls = rows[rows["selection"] == "shuffled"].merge(
         rows[rows["selection"] == "same"], on=[*KEY, "unit_noun"], suffixes=("", "_top")
@@ -160,5 +197,5 @@ def test_image_tokens_with_experts_of_their_own_have_no_attribution() -> None:
 def test_pictures_of_a_noun_are_not_compared_where_chance_is_not_known(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["invariance", "latest", "--kind", "cross-image", "--cache", str(cache), "--progress", "none"]) == 2
+    assert main(["invariance", "latest", "--kind", names.CROSS_IMAGE, "--cache", str(cache), "--progress", "none"]) == 2
     assert "cross-image is not there for mixtures of experts" in capsys.readouterr().err
