@@ -154,7 +154,7 @@ def test_random_units_of_a_picture_are_of_all_experts_and_an_effect_at_image_tok
     assert (alike.nunique() == 1).all(), "the same units whatever the score"
 
 
-@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "llama4"])
+@pytest.mark.parametrize("model_type", ["qwen3_5_moe", "llama4"])
 def test_units_are_zeroed_at_some_positions_as_in_a_model_that_computes_every_expert(model_type: str) -> None:
     """Of the second picture alone; the first computes what it did, bit for bit."""
     model, inputs = tiny(model_type)

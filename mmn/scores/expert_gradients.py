@@ -30,9 +30,14 @@ from mmn.reading.hooks.experts import Call
 from mmn.scores.equations import attribution, by_row
 
 
+def own_experts_read_images(model: Model) -> bool:
+    """Whether image tokens go through experts that no other token goes through."""
+    return any(one.routed is not None and one.routed.block is not None for one in model.anatomy.mixtures)
+
+
 def require_units_at_image_tokens(model: Model, what: str) -> None:
     """Raises `UsageError` for a mixture whose image tokens go through experts of their own, which are no units."""
-    if any(one.routed is not None and one.routed.block is not None for one in model.anatomy.mixtures):
+    if own_experts_read_images(model):
         raise UsageError(
             f"{what} is not there for {model.facts.name}: its image tokens go through experts of their own, which "
             "write nothing where words are predicted and are no units"
@@ -95,6 +100,22 @@ def best_of_experts(
         return Best(*map(torch.cat, zip(*parts, strict=True)))
 
     return _side_by_side([[of_layer(layer, row) for layer in range(len(mixtures) - 1)] for row in rows])
+
+
+def slopes_of_layer(mixture: Mixture, graph: ExpertGraph, layer: int, y: Float[Tensor, ""]) -> Float[Tensor, " units"]:
+    """Σ a · ∂y/∂a of a layer's units over all tokens: the slope of y along a factor on the unit, at 1."""
+    found = y.new_zeros(mixture.n_units)
+    if mixture.routed is not None:
+        call = graph.calls[layer]
+        (gradient,) = torch.autograd.grad(y, graph.routed[layer], retain_graph=True)
+        for expert in call.chosen.unique().tolist():
+            token, _, a = call.of(expert)
+            products = a * (gradient[call.in_output(expert, token)] @ mixture.routed.w_out(expert))
+            found[expert * mixture.routed.d_expert :][: mixture.routed.d_expert] = products.sum(0)
+    if mixture.plain is not None:
+        (gradient,) = torch.autograd.grad(y, graph.a[layer])
+        found[mixture.start :] = (graph.a[layer] * gradient).flatten(0, -2).sum(0)
+    return found.detach()
 
 
 def _none(like: Tensor) -> Best:

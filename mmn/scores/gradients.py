@@ -149,7 +149,7 @@ def _attribute_rows(
     n_prompt = inputs["input_ids"].shape[1]
     mask = image_positions(model, inputs)
     with torch.enable_grad():
-        with _captured(model) as graph:
+        with captured_graph(model) as graph:
             model.module(**with_captions(model, inputs, captions), use_cache=False, **few_logits(model))
         logits = logits_of(model, graph.final, questions, n_prompt)
         turns = rounds(questions)
@@ -166,7 +166,8 @@ def _attribute_rows(
     return Attributed(score, token, activation, logits.detach(), *units)
 
 
-def _captured(model: Model) -> AbstractContextManager[Graph | ExpertGraph]:
+def captured_graph(model: Model) -> AbstractContextManager[Graph | ExpertGraph]:
+    """Records the one forward pass inside the block with its graph."""
     return capture_expert_graph(model) if model.anatomy.mixtures else capture_graph(model)
 
 
