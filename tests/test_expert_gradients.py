@@ -107,7 +107,7 @@ def every_unit(model: Model, inputs: Inputs, asked: Question) -> dict[str, Tenso
     return found
 
 
-@pytest.mark.parametrize("model_type", ["llama4", "minimax_m3_vl", "qwen3_5_moe"])
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "llama4", "minimax_m3_vl", "qwen3_5_moe"])
 def test_attribution_is_that_of_a_model_that_computes_every_expert(model_type: str) -> None:
     """Of two pictures, each asked about another word; what sleeps at all image tokens has 0 there and no score here."""
     model, inputs = tiny(model_type)
