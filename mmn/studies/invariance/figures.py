@@ -127,10 +127,11 @@ def by_layer(
     """
     require(data.columns, LAYER_COLUMNS)
     y = {"scale": alt.Scale(domain=[0, 1]), "axis": SHARE_AXIS, "title": "share of the layer's top units that stay"}
+    where = "experts" if _chance(run) == IN_EXPERTS else "layers"
     tips = [
         alt.Tooltip("share:Q", title="kept", format=".1%"),
         interval_tip("share_"),
-        alt.Tooltip("chance:Q", title="random units of these layers", format=".1%"),
+        alt.Tooltip("chance:Q", title=f"random units of these {where}", format=".1%"),
         alt.Tooltip("n_units:Q", title="units compared", format=",d"),
         alt.Tooltip("n_images:Q", title="pictures with units there", format=",d"),
     ]
@@ -140,9 +141,9 @@ def by_layer(
     title = titled(
         f"Top units that stay, layer by layer: {method}",
         f"{of_run(run)}, {n}; {subset}; {k_words(k, run)}",
-        f"{lines}; tick: random units in the layers of the shuffled ranking",
+        f"{lines}; tick: random units in the {where} of the shuffled ranking",
     )
-    rows, names = with_words(data, ".1%", "share_"), (SAME, "random units of these layers")
+    rows, names = with_words(data, ".1%", "share_"), (SAME, f"random units of these {where}")
     return layer_bars(rows, method, "chance", y, tips, opacity, names, "share").properties(title=title)
 
 
