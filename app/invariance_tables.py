@@ -61,7 +61,9 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
         "ratio_high": ("to", "The highest draw" if cross else ""),
         "floor_other_noun": ("Another noun", "The floor; empty where no picture has another"),
         "difference": ("Above the floor", ""),
-        "floor_random": ("Random units", "In the same layers") if cross else ("Chance", "k over the units ranked"),
+        "floor_random": ("Random units", "In the same layers")
+        if cross
+        else ("Chance", "k over the units ranked; in a mixture of experts random units of the same experts"),
     }
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {"concept": links.concept_column()}

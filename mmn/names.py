@@ -233,6 +233,11 @@ def reference_of(method: str) -> str:
     return method.partition(":")[2] or CONTRIBUTION
 
 
+def followed(method: str) -> str:
+    """The ranking that a `random-matched` method follows, or the method itself."""
+    return reference_of(method) if method.startswith(RANDOM_MATCHED) else method
+
+
 def n_ranked_layers(method: str, n_layers: int) -> int:
     """How many of the first layers a method ranks the units of; chance is over these: k / (n_ranked_layers · m).
 

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -20,9 +19,7 @@ from mmn.cli import main
 from mmn.core import ModelFacts, Neuron, named_unit, parse_unit, unit_name
 from mmn.errors import UsageError
 from mmn.models.adapters import find_anatomy, find_family
-from mmn.models.loading import load_model
 from mmn.models.model import Model
-from mmn.models.token_rows import known_ids
 from mmn.reading.hooks import (
     ACTIVATION,
     EXPERTS,
@@ -40,7 +37,6 @@ from mmn.scores.equations import contribution, folded_rows, rank_units, written_
 from mmn.scores.methods import Scored, brought
 from tests.families.test_build import pictures
 from tests.families.tiny import build
-from tests.scored import tables_of
 from tests.tiny import save_tiny_llava
 
 ROUNDING = 1e-5  # of max(|logit|, 1) in float32; measured 1e-7 to 3e-7
@@ -305,40 +301,7 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llava(tmp_path_factory.mktemp("mixtral"), text_type=hf.MixtralConfig, more=more)
 
 
-def test_a_run_ranks_what_is_awake_and_names_the_expert(mixtral: Path, tmp_path: Path) -> None:
-    methods = "contribution,contribution-folded,contribution-centred,activation,random,random-matched"
-    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--methods", methods, "--blank"]
-    assert main([*words, "--bottom-k", "3", "--cache", str(tmp_path), "--progress", "none"]) == 0
-    found = tables_of(tmp_path, ["score", "concept", "run"])
-    score, concept = found["score"], found["concept"]
-    assert (concept["residual"].abs() / concept["logit"].abs().clip(lower=1)).max() < ROUNDING
-    assert (score["expert"] == score["unit"] // 48).all()
-    assert score["expert"].nunique() == 5
-    top = score[(score["method"] == names.CONTRIBUTION) & (score["variant"] == names.ORIGINAL) & (score["rank"] > 0)]
-    by_concept = top.groupby(["image_id", "noun"])
-    assert (by_concept.size() == 3 * 2 * 48).all()
-    assert (by_concept.apply(lambda rows: rows.groupby("layer")["expert"].nunique().max()) == 2).all()
-    assert list(found["run"]["d_experts"].iloc[0]) == [48, 48, 48]
-
-
-def test_centred_scores_are_plain_ones_less_what_a_unit_adds_to_every_token(mixtral: Path, tmp_path: Path) -> None:
-    """Also where a unit is an expert's: all of them are awake in no ranking, and each has its own column."""
-    methods = "contribution,contribution-centred"
-    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--methods", methods]
-    assert main([*words, "--cache", str(tmp_path), "--progress", "none"]) == 0
-    key = ["image_id", "noun", "layer", "unit"]
-    rows = tables_of(tmp_path, ["score"])["score"].pivot_table("score", [*key, "activation"], "method").reset_index()
-    model = load_model(str(mixtral))
-    mean = model.anatomy.unembedding.weight[known_ids(model.tokenizer)].double().mean(0)
-    common = [
-        row.activation * float(model.anatomy.w_out(row.layer)[:, row.unit].double() @ mean) for row in rows.itertuples()
-    ]
-    difference = rows["contribution"] - rows["contribution-centred"]
-    assert difference.abs().max() > 1e-4, "a mean of nothing would prove nothing"
-    np.testing.assert_allclose(difference, common, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("method", [names.ATTRIBUTION, names.CONTRIBUTION_ACTFN, "random-matched:attribution"])
+@pytest.mark.parametrize("method", [names.RELP, names.CONTRIBUTION_ACTFN, "random-matched:effect"])
 def test_methods_that_are_not_there_for_experts_are_refused_before_anything_runs(
     mixtral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:

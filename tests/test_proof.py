@@ -54,7 +54,7 @@ def test_ablation_is_proved(tiny, monkeypatch):
 
 
 def test_derivative_is_proved(tiny, monkeypatch):
-    monkeypatch.setattr(proof, "_logit_with", lambda *given: float(given[-1]))
+    monkeypatch.setattr(proof, "_logit_with", lambda *given: (float(given[-1]), []))
     with pytest.raises(UnsupportedModelError, match="a unit's derivative misses the slope of the logit"):
         proof.prove(tiny, captioned(tiny))
 

@@ -220,7 +220,7 @@ def test_random_scores_do_not_depend_on_batches_at_all(tiny, examples, scored):
 
 
 def test_concepts_scored_in_parts_equal_those_scored_together(tiny, examples, scored, monkeypatch):
-    monkeypatch.setattr(batch, "UNITS_AT_ONCE", 3 * N_UNITS)
+    monkeypatch.setattr(methods, "UNITS_AT_ONCE", 3 * N_UNITS)
     parts = score(tiny, examples, size=8)
     assert parts["concept"][0].keys() == scored["concept"][0].keys()
     assert [row["noun"] for row in parts["concept"]] == [row["noun"] for row in scored["concept"]]

@@ -218,7 +218,7 @@ def test_the_null_has_its_own_noun_highest_by_selection_alone(scored: ScoredRun)
     image_id, nouns, d_mlp = "a" * 64, ("dog", "sea", "cat"), scored.model.facts.d_mlp
     scores = {noun: np.random.default_rng(number).normal(size=d_mlp) for number, noun in enumerate(nouns)}
     top = Neuron(1, int(scores["dog"].argmax()))
-    chosen = specificity.shuffled_units(0, d_mlp, image_id, "dog", top, nouns)
+    chosen = specificity.shuffled_units(0, range(d_mlp), image_id, "dog", top, nouns)
     # by hand: permute, choose the highest of the dog's scores, read all nouns under that name
     shuffled = {}
     for noun in nouns:
@@ -230,7 +230,7 @@ def test_the_null_has_its_own_noun_highest_by_selection_alone(scored: ScoredRun)
     ]
     assert chosen[0] == top
     assert {one.layer for one in chosen} == {1}
-    others = {specificity.shuffled_units(seed, d_mlp, image_id, "dog", top, nouns)[1] for seed in range(20)}
+    others = {specificity.shuffled_units(seed, range(d_mlp), image_id, "dog", top, nouns)[1] for seed in range(20)}
     assert len(others) > 10, "an arbitrary unit, not always the same one"
     rows = measure_specificity(scored, METHODS)["specificity"].to_pandas()
     null = rows[(rows["selection"] == "shuffled") & (rows["unit_noun"] == rows["noun"])]

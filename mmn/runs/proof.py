@@ -21,11 +21,12 @@ from mmn.core import Neuron
 from mmn.errors import UnsupportedModelError
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, decoder_ids
-from mmn.reading.hooks import ACTIVATION, ATTENTION, FINAL, ONCE, ablate, capture, capture_graph
+from mmn.reading.hooks import ACTIVATION, ATTENTION, FINAL, ONCE, ExpertGraph, ablate, capture
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import contribution, folded_rows, written_rows
 from mmn.scores.exactness import limit_of, sentence
-from mmn.scores.gradients import BYTES_PER_UNIT, GRAPH_BYTES
+from mmn.scores.expert_gradients import own_experts_read_images, slopes_of_layer
+from mmn.scores.gradients import BYTES_PER_UNIT, GRAPH_BYTES, captured_graph
 
 STEP = 0.01  # the share by which an activation is made smaller and larger: a slope's error goes with its square
 SLOPE_LIMIT = 0.02  # of the slope; measured below 2e-3 on every tiny model
@@ -40,7 +41,8 @@ class Proof:
         exact: the largest |residual| / max(|logit|, 1) over the tokens of both captions.
         ablation: of the change of the residual stream before the final norm.
         attribution: of a slope. It is tried in float32, where a slope can be told from rounding, where there are image
-            tokens and no experts, and where the graph of both captions fits in what one may take.
+            tokens, and where the graph of both captions fits in what one may take; not where image tokens have experts
+            of their own, or where a token changed its expert between the two ends of the slope.
     """
 
     head: float
@@ -205,17 +207,26 @@ def _attribution(model: Model, batch: CaptionBatch) -> float | None:
     """The slope of the first row's first token along the activation of the middle layer's unit that matters most."""
     n_values = decoder_ids(batch.inputs).numel() * model.facts.n_units
     is_too_large = n_values * BYTES_PER_UNIT > GRAPH_BYTES
-    if model.dtype != torch.float32 or model.image_token_id is None or model.anatomy.mixtures or is_too_large:
+    if model.dtype != torch.float32 or model.image_token_id is None or own_experts_read_images(model) or is_too_large:
         return None
-    layer, n_rows = (model.anatomy.n_layers - 1) // 2, len(batch.captions)
+    layers = [layer for layer, width in enumerate(model.anatomy.widths) if width]
+    layer, n_rows = layers[(len(layers) - 1) // 2], len(batch.captions)
     token = batch.logits_at(*_first(batch)).argmax(-1)[:1]
     with torch.enable_grad(), batch.around(range(n_rows)):
-        with capture_graph(model) as graph:
+        with captured_graph(model) as graph:
             model.module(**batch.inputs, use_cache=False)
-        (gradient,) = torch.autograd.grad(_logit(model, graph.final[:1, -1], token).sum(), graph.a[layer])
-    slopes = (graph.a[layer].detach() * gradient).reshape(-1, gradient.shape[-1]).sum(0)
+        y = _logit(model, graph.final[:1, -1], token).sum()
+        if isinstance(graph, ExpertGraph):
+            slopes = slopes_of_layer(model.anatomy.mixtures[layer], graph, layer, y)
+        else:
+            (gradient,) = torch.autograd.grad(y, graph.a[layer])
+            slopes = (graph.a[layer].detach() * gradient).reshape(-1, gradient.shape[-1]).sum(0)
     unit = int(slopes.abs().argmax())
-    low, high = (_logit_with(model, batch, token, Neuron(layer, unit), 1 + sign * STEP) for sign in (-1, 1))
+    (low, by_low), (high, by_high) = (
+        _logit_with(model, batch, token, Neuron(layer, unit), 1 + sign * STEP) for sign in (-1, 1)
+    )
+    if not all(map(torch.equal, by_low, by_high)):
+        return None
     slope = slopes[unit].item()
     error = abs((high - low) / (2 * STEP) - slope) / max(abs(slope), 1e-20)
     return _require(model, "a unit's derivative misses the slope of the logit", error, SLOPE_LIMIT)
@@ -228,12 +239,18 @@ def _logit(model: Model, final: Float[Tensor, "n d"], token: Tensor) -> Float[Te
 
 
 @torch.inference_mode()
-def _logit_with(model: Model, batch: CaptionBatch, token: Tensor, unit: Neuron, factor: float) -> float:
-    """The logit of `token` in the first row where one unit's activation is multiplied by `factor` there."""
+def _logit_with(
+    model: Model, batch: CaptionBatch, token: Tensor, unit: Neuron, factor: float
+) -> tuple[float, list[Tensor]]:
+    """The logit of `token` in the first row where one unit's activation is multiplied by `factor` there; and by layer
+    the experts that each token of that row goes through.
+    """
     n_rows = len(batch.captions)
     mask = torch.zeros(n_rows, model.anatomy.n_layers, model.anatomy.d_mlp, dtype=torch.bool, device=model.device)
     mask[0, unit.layer, unit.unit] = True
-    with batch.around(range(n_rows)), ablate(model, mask, factor), capture(model) as captured:
+    n_last = decoder_ids(batch.inputs).shape[1] if model.anatomy.d_expert else 1
+    with batch.around(range(n_rows)), ablate(model, mask, factor), capture(model, n_last=n_last) as captured:
         model.module(**batch.inputs, use_cache=False)
-    first = torch.zeros(1, dtype=torch.long)
-    return _logit(model, captured.read(FINAL, ONCE, first, first), token).item()
+    first, steps = torch.zeros(n_last, dtype=torch.long), torch.arange(n_last)
+    final = captured.read(FINAL, ONCE, first[:1], steps[-1:])
+    return _logit(model, final, token).item(), list(captured.chosen(first, steps))

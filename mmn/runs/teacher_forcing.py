@@ -18,8 +18,8 @@ from mmn.models.model import Model
 from mmn.reading.captions import read_captions
 from mmn.reading.concepts import GeneratedCaption, token_ends_of
 from mmn.runs.reopen import ScoredRun
-from mmn.scores.batch import UNITS_AT_ONCE, all_scores, measure
-from mmn.scores.methods import Measured, Scored
+from mmn.scores.batch import all_scores, measure
+from mmn.scores.methods import Measured, Scored, concepts_at_once
 from mmn.scores.rows import ConceptAt
 
 _CONCEPT_FIELDS = tuple(Concept.__dataclass_fields__)
@@ -83,7 +83,7 @@ def reread(
     captions = stored_captions(model, tables, examples)
     batch = read_captions(model, images, scored.run.prompt, captions, with_act)
     settings = replace(scored.run.settings, methods=tuple(methods))
-    size = max(1, UNITS_AT_ONCE // model.anatomy.n_awake)
+    size = concepts_at_once(model, methods)
     for start in range(0, len(said), size):
         measured = measure(model, batch, names.ORIGINAL, said[start : start + size], settings)
         yield measured, all_scores(measured)

@@ -31,13 +31,12 @@ from mmn.scores import rows
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units, written_rows
 from mmn.scores.exactness import inexact, sentence
-from mmn.scores.methods import RUNS_PASSES, Measured, Scored, brought, draws
+from mmn.scores.methods import RUNS_PASSES, Measured, Scored, brought, concepts_at_once, draws, looked_up
 from mmn.scores.rows import ConceptAt, Tables, Variant
 from mmn.studies.tables import failure_table
 
 STAGE = "score"  # of a failure: the concept was found, and its logit does not add up
 INEXACT = "InexactLogit"
-UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
 GREY = (128, 128, 128)
 
 
@@ -75,7 +74,9 @@ def score_batch(
     tables = {"image": rows.image_table(examples), "caption": pa.concat_tables(captions)}
     if failures := not_english(examples, original.captions):
         tables["failure"] = failure_table(failures)
-    scored = _some_at_a_time(model, said, lambda some: _score_concepts(model, batches, some, settings))
+    scored = _some_at_a_time(
+        model, settings.methods, said, lambda some: _score_concepts(model, batches, some, settings)
+    )
     return rows.joined([tables, scored])
 
 
@@ -101,7 +102,7 @@ def score_captions(
     def score(some: Sequence[ConceptAt]) -> Tables:
         return _score_variant(model, batch, [variants[one.row] for one in some], some, settings)[0]
 
-    return {"caption": captions} | _some_at_a_time(model, said, score)
+    return {"caption": captions} | _some_at_a_time(model, settings.methods, said, score)
 
 
 def not_english(examples: Sequence[Example], captions: Sequence[GeneratedCaption]) -> list[Failure]:
@@ -149,9 +150,11 @@ def concepts_of(
             yield target_concept(word, places[0], encode, example.references)
 
 
-def _some_at_a_time(model: Model, said: Sequence[ConceptAt], score: Callable[[Sequence[ConceptAt]], Tables]) -> Tables:
+def _some_at_a_time(
+    model: Model, methods: Sequence[str], said: Sequence[ConceptAt], score: Callable[[Sequence[ConceptAt]], Tables]
+) -> Tables:
     """The tables `concept`, `score` and `budget` of all concepts, and `failure`; those of them that have rows."""
-    size = max(1, UNITS_AT_ONCE // model.anatomy.n_awake)
+    size = concepts_at_once(model, methods)
     parts = [_score_exact(model, said[start : start + size], score) for start in range(0, len(said), size)]
     return rows.joined(parts)
 
@@ -228,13 +231,10 @@ def measure(
 
 def all_scores(measured: Measured) -> dict[str, Scored]:
     """Scores of every method that was asked for, or that a matched control follows; not the controls' own."""
-    wanted = [
-        names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
-        for method in measured.settings.methods
-    ]
     scored = {}
-    for method in dict.fromkeys(wanted):
-        scored[method] = replace(load(names.METHODS[method].score)(measured), units=measured.units)
+    for method in dict.fromkeys(map(names.followed, measured.settings.methods)):
+        found = load(names.METHODS[method].score)(measured)
+        scored[method] = replace(found, units=measured.units) if found.units is None else found
         _require_finite(measured, method, scored[method])
     return scored
 
@@ -256,8 +256,8 @@ def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
     settings, tables = measured.settings, []
     for method in settings.methods:
         if method.startswith(names.RANDOM_MATCHED):
-            of = Scored(measured.a, measured.a, units=measured.units)
-            ranked = _matched(measured, method, scored[names.reference_of(method)])
+            reference = scored[names.reference_of(method)]
+            of, ranked = _control_of(measured, reference), _matched(measured, method, reference)
         else:
             of = scored[method]
             ranked = rank_units(of.score, settings.top_k, settings.bottom_k, of.is_unit)
@@ -267,7 +267,16 @@ def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
 
 def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
     ranked = rank_units(reference.score, measured.settings.top_k, is_unit=reference.is_unit)
-    return rank_matched(draws(measured, method), ranked.unit)
+    return rank_matched(draws(measured, method, reference), ranked.unit)
+
+
+def _control_of(measured: Measured, reference: Scored) -> Scored:
+    """What a control of the reference's units reads: a at p(c), 0 of those that sleep there."""
+    if reference.units is None or measured.units is None or reference.units is measured.units:
+        return Scored(measured.a, measured.a, units=measured.units)
+    n_layers = reference.units.shape[1]
+    a = looked_up(measured.units[:, :n_layers], reference.units, measured.a[:, :n_layers])
+    return Scored(a, a, units=reference.units)
 
 
 def _rank_differences(

@@ -130,6 +130,11 @@ def attribution(
     return best, position
 
 
+def by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
+    """Captured values in float32, without their graph; some families hand their FFN all rows' positions as one list."""
+    return values.detach().reshape(n_rows, -1, values.shape[-1]).float()
+
+
 @dataclass(frozen=True)
 class Ranked:
     """Chosen units of n concepts, by `rank` from 1 (suppressors: -1 is the most negative, -2 the next)."""
@@ -151,13 +156,15 @@ def rank_units(
         scores: of all units, or of those of a concept that are awake (`Scored.units`).
         top_k: how many of the highest.
         bottom_k: how many of the most negative.
-        is_unit: where there is one, if not everywhere; no concept has other numbers of them than the next.
+        is_unit: where there is one, if not everywhere; a concept that has fewer than the next has -1 behind them.
     """
     flat = scores.flatten(1)
-    n_units = flat.shape[1] if is_unit is None else int(is_unit.flatten(1).sum(1).min())
+    n_units = flat.shape[1] if is_unit is None else int(is_unit.flatten(1).sum(1).max())
     top_k, bottom_k = min(top_k, n_units), min(bottom_k, n_units)
     unit = torch.cat([_best(_of_units(flat, is_unit), top_k), _best(_of_units(-flat, is_unit), bottom_k)], dim=1)
     score = flat.gather(1, unit)
+    if is_unit is not None:
+        unit = unit.where(is_unit.flatten(1).gather(1, unit), -1)
     unit[:, top_k:] = unit[:, top_k:].where(score[:, top_k:] < 0, -1)
     return Ranked(torch.cat([torch.arange(1, top_k + 1), -torch.arange(1, bottom_k + 1)]), unit, score)
 
@@ -183,15 +190,18 @@ def rank_matched(draws: Float[Tensor, "n L m"], reference: Int[Tensor, "n k"]) -
     """Random units that lie, rank for rank, in the layers of a reference ranking (flat indices, best first).
 
     So the top k has the reference's number of units in each layer for every k, not only for the last. Within a layer
-    units come in the order of their draw, without replacement; the reference's own units are not excluded.
+    units come in the order of their draw, without replacement; the reference's own units are not excluded. Where the
+    reference has none any more (-1), neither has the control.
     """
     n, _, d_mlp = draws.shape
     order = draws.argsort(dim=2, descending=True, stable=True)
+    is_missing, reference = reference < 0, reference.clamp(min=0)
     layer = reference // d_mlp
     earlier = torch.nn.functional.one_hot(layer, draws.shape[1]).cumsum(1).gather(2, layer[..., None])[..., 0] - 1
     concept = torch.arange(n, device=layer.device)[:, None]
-    unit = layer * d_mlp + order[concept, layer, earlier]
-    return Ranked(torch.arange(1, unit.shape[1] + 1), unit, draws.flatten(1).gather(1, unit))
+    unit = layer * d_mlp + order[concept, layer, earlier.clamp(max=d_mlp - 1)]
+    score = draws.flatten(1).gather(1, unit)
+    return Ranked(torch.arange(1, unit.shape[1] + 1), unit.masked_fill(is_missing, -1), score)
 
 
 def _behind(norm: nn.Module, form: Norm, rows: Float[Tensor, "n d"], at: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

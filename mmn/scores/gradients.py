@@ -4,7 +4,8 @@
     attribution-act  a_i^p · ∂y^t/∂a_i^p      a the activation: the estimate of zeroing the unit; OURS
 
 y^t is the logit at p(c) under the caption's own prefix, the derivative is total, and a unit's score is its signed
-maximum over image tokens p (P1 leaves open how positions are combined: that is our reading), the token kept.
+maximum over image tokens p (P1 leaves open how positions are combined: that is our reading), the token kept. In a
+mixture of experts both are likewise (`expert_gradients`).
 
 One forward pass of prompt and caption serves all nouns of all captions of a batch; then there is one backward pass for
 each noun of the fullest caption, since rows do not touch each other. Parameters are frozen: only the activations'
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -22,13 +24,15 @@ from typing import TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, no_context, with_captions
-from mmn.reading.hooks import Graph, capture_graph
+from mmn.reading.hooks import ExpertGraph, Graph, capture_expert_graph, capture_graph
 from mmn.reading.rows import some_of
-from mmn.scores.equations import attribution
+from mmn.scores.equations import attribution, by_row
+from mmn.scores.expert_gradients import best_of_experts
 
 Answers = TypeVar("Answers")
 GRAPH_BYTES = 4e9  # about what the graph of the rows that are differentiated together may take
@@ -48,13 +52,16 @@ class Question:
 class Attributed:
     """Scores of n concepts for every unit but the last layer's, whose score at image tokens is structurally zero.
 
-    `token_position` counts image tokens from 0; `activation` is a at that token. `logit` is y, for comparison.
+    `token_position` counts image tokens from 0; `activation` is a at that token. `logit` is y, for comparison. In a
+    model with experts all are of those that image tokens go through: `units` tells which, ascending, -1 behind the
+    last. Elsewhere `units` is None.
     """
 
     score: Float[Tensor, "n L1 m"]
     token_position: Int[Tensor, "n L1 m"]
     activation: Float[Tensor, "n L1 m"]
     logit: Float[Tensor, " n"]
+    units: Int[Tensor, "n L1 m"] | None = None
 
 
 def attribute(
@@ -115,8 +122,16 @@ def some_rows(
                 found = answer(model, some_of(model, inputs, rows), [captions[r] for r in rows], some)
             parts.append((asked, found))
     order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
-    names = vars(parts[0][1])
-    return type(parts[0][1])(**{name: torch.cat([vars(part)[name] for _, part in parts])[order] for name in names})
+    first = parts[0][1]
+    names = [name for name, values in vars(first).items() if values is not None]
+    return type(first)(**{name: _below_each_other([vars(part)[name] for _, part in parts])[order] for name in names})
+
+
+def _below_each_other(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of all parts; where experts that are awake differ in number, with -1, which is no unit, behind the fewer."""
+    width = max(part.shape[-1] for part in parts)
+    is_even = parts[0].ndim == 1 or all(part.shape[-1] == width for part in parts)
+    return torch.cat([part if is_even else pad(part, (0, width - part.shape[-1]), value=-1) for part in parts])
 
 
 def _moved(question: Question, start: int) -> Question:
@@ -134,21 +149,26 @@ def _attribute_rows(
     n_prompt = inputs["input_ids"].shape[1]
     mask = image_positions(model, inputs)
     with torch.enable_grad():
-        with capture_graph(model) as graph:
+        with captured_graph(model) as graph:
             model.module(**with_captions(model, inputs, captions), use_cache=False, **few_logits(model))
-        logits = logits_of(model, graph, questions, n_prompt)
+        logits = logits_of(model, graph.final, questions, n_prompt)
         turns = rounds(questions)
-        parts = []
+        parts: list[tuple[Tensor, ...]] = []
         for index, asked in enumerate(turns):
-            gradients = torch.autograd.grad(
-                logits[asked].sum(),
-                graph.a[:-1] if of_activation else graph.z[:-1],
-                retain_graph=index < len(turns) - 1,
-            )
-            parts.append(_best_tokens(graph, gradients, mask, [questions[i].row for i in asked], of_activation))
+            rows, y, keep = [questions[i].row for i in asked], logits[asked].sum(), index < len(turns) - 1
+            if isinstance(graph, ExpertGraph):
+                parts.append(best_of_experts(model.anatomy.mixtures, graph, y, keep, mask, rows, of_activation))
+            else:
+                gradients = torch.autograd.grad(y, graph.sites(of_activation), retain_graph=keep)
+                parts.append(_best_tokens(graph, gradients, mask, rows, of_activation))
     order = torch.tensor([i for asked in turns for i in asked]).argsort().to(model.device)
-    score, token, activation = (torch.cat(values)[order] for values in zip(*parts, strict=True))
-    return Attributed(score, token, activation, logits.detach())
+    score, token, activation, *units = (_below_each_other(values)[order] for values in zip(*parts, strict=True))
+    return Attributed(score, token, activation, logits.detach(), *units)
+
+
+def captured_graph(model: Model) -> AbstractContextManager[Graph | ExpertGraph]:
+    """Records the one forward pass inside the block with its graph."""
+    return capture_expert_graph(model) if model.anatomy.mixtures else capture_graph(model)
 
 
 def _best_tokens(
@@ -168,17 +188,14 @@ def _best_tokens(
     return score, token, activation
 
 
-def by_row(values: Tensor, n_rows: int) -> Float[Tensor, "batch positions m"]:
-    """OPT hands its FFN all rows' positions as one list."""
-    return values.detach().reshape(n_rows, -1, values.shape[-1]).float()
-
-
-def logits_of(model: Model, graph: Graph, questions: Sequence[Question], n_prompt: int) -> Float[Tensor, " n"]:
+def logits_of(
+    model: Model, final: Float[Tensor, "batch positions d"], questions: Sequence[Question], n_prompt: int
+) -> Float[Tensor, " n"]:
     """The logit y of each concept, before a soft cap, differentiable: the final norm and one row of W_U."""
     rows = torch.tensor([question.row for question in questions])
     places = torch.tensor([n_prompt - 1 + question.position for question in questions])
     tokens = torch.tensor([question.token_id for question in questions], device=model.device)
-    normed = model.anatomy.final_norm(graph.final[rows, places])
+    normed = model.anatomy.final_norm(final[rows, places])
     anatomy = model.anatomy
     return anatomy.head_factor * (normed.float() * anatomy.w_u(tokens)).sum(-1) + anatomy.logit_bias(tokens)
 

@@ -25,7 +25,8 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph, towards_mean
-from mmn.scores.gradients import Question, by_row, few_logits, logits_of, rounds, some_rows
+from mmn.scores.equations import by_row
+from mmn.scores.gradients import Question, few_logits, logits_of, rounds, some_rows
 
 STEPS = 20
 
@@ -95,7 +96,7 @@ def _point(
     with torch.enable_grad():
         with towards_mean(model, mask, alpha) as image, capture_graph(model) as graph:
             model.module(**with_captions(model, inputs, captions), use_cache=False, **few_logits(model))
-        logits = logits_of(model, graph, questions, n_prompt)
+        logits = logits_of(model, graph.final, questions, n_prompt)
         turns = rounds(questions)
         found: dict[int, tuple[list[Tensor], Tensor]] = {}
         for index, asked in enumerate(turns):

@@ -23,11 +23,14 @@ from mmn.reading.hooks import ACT, require_relevance
 from mmn.scores.budget import Reading
 from mmn.scores.effects import Effects, measure_effects
 from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
+from mmn.scores.expert_gradients import require_units_at_image_tokens, require_z
 from mmn.scores.gradients import Question, attribute
 from mmn.scores.head_mediated import head_mediated, require_heads
 from mmn.scores.integrated import integrated_gradients
 from mmn.scores.relevance import relevance, require_conserved
 from mmn.scores.rows import ConceptAt, Conserved, Variant, one_for_each
+
+UNITS_AT_ONCE = 1 << 24  # scores held on the device at a time: concepts × L·m
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,25 @@ class Scored:
     score: Float[Tensor, "n L m"]
     activation: Float[Tensor, "n L m"]
     token_position: Tensor | None = None
-    units: Int[Tensor, "n L m"] | None = None  # as in `Measured`
+    units: Int[Tensor, "n L m"] | None = None  # as in `Measured`; in each layer ascending, -1 behind the last
     conserved: Conserved | None = None  # of a score whose terms add up to something
 
     @property
     def is_unit(self) -> Bool[Tensor, "n L m"] | None:
         return None if self.units is None else self.units >= 0
+
+    def of_units(
+        self, concept: Int[Tensor, " k"], layer: Int[Tensor, " k"], unit: Int[Tensor, " k"]
+    ) -> Float[Tensor, " k"]:
+        """The scores of some units for some of the concepts; 0 where a unit's expert sleeps: a is 0 there."""
+        if self.units is None:
+            return self.score[concept, layer, unit]
+        ascending = self.units.masked_fill(self.units < 0, torch.iinfo(self.units.dtype).max)
+        of_each = zip(concept.tolist(), layer.tolist(), unit.to(self.units.device), strict=True)
+        place = torch.stack([torch.searchsorted(ascending[c, at], one) for c, at, one in of_each])
+        place = place.clamp(max=self.units.shape[2] - 1)
+        is_there = self.units[concept, layer, place] == unit.to(self.units.device)
+        return self.score[concept, layer, place].where(is_there, 0.0)
 
     def flat(self, places: Int[Tensor, "n k"], d_mlp: int) -> Int[Tensor, "n k"]:
         """Places in a concept's scores as flat indices of the model's units, layer · m + i; -1 stays."""
@@ -167,15 +183,23 @@ def score_effect_prob(measured: Measured) -> Scored:
 
 AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GRADIENTS)
 RUNS_PASSES = (*AT_IMAGE_TOKENS, names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB)  # its own: they can overflow
-OF_ONE_FFN = (names.CONTRIBUTION_ACTFN, *RUNS_PASSES)
-MORE_REQUIRED = {names.RELP: require_relevance, names.HONES: require_heads}
+OF_ONE_FFN = (
+    *(names.CONTRIBUTION_ACTFN, names.INTEGRATED_GRADIENTS),
+    *(names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB),
+)
+MORE_REQUIRED = {
+    names.ATTRIBUTION: require_z,
+    names.ATTRIBUTION_ACT: require_units_at_image_tokens,
+    names.RELP: require_relevance,
+    names.HONES: require_heads,
+}
 
 
 def require_method(model: Model, method: str) -> None:
     """Raises `UsageError` for a method that is not there for such a model, or that follows one: with experts, or
     without image tokens in the decoder.
     """
-    of = names.reference_of(method) if method.startswith(names.RANDOM_MATCHED) else method
+    of = names.followed(method)
     if of in OF_ONE_FFN:
         model.require_one_ffn(f"--methods {method}")
     if of in AT_IMAGE_TOKENS:
@@ -185,10 +209,16 @@ def require_method(model: Model, method: str) -> None:
 
 
 def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
-    require_method(measured.model, names.ATTRIBUTION)
+    require_method(measured.model, names.ATTRIBUTION_ACT if of_activation else names.ATTRIBUTION)
     batch, asked = measured.batch, measured.questions
     found = attribute(measured.model, batch.inputs, measured.token_ids, asked, of_activation, batch.around)
-    return Scored(found.score, found.activation, found.token_position)
+    return Scored(found.score, found.activation, found.token_position, found.units)
+
+
+def concepts_at_once(model: Model, methods: Sequence[str]) -> int:
+    """How many concepts' scores are held on the device together; those at image tokens may be of all experts' units."""
+    of_all = bool({names.ATTRIBUTION, names.ATTRIBUTION_ACT} & {names.followed(method) for method in methods})
+    return max(1, UNITS_AT_ONCE // (model.facts.n_units if of_all else model.anatomy.n_awake))
 
 
 def score_random(measured: Measured) -> Scored:
@@ -196,21 +226,43 @@ def score_random(measured: Measured) -> Scored:
     return Scored(draws(measured, names.RANDOM), measured.a)
 
 
-def draws(measured: Measured, method: str) -> Float[Tensor, "n L m"]:
+def draws(
+    measured: Measured, method: str, of: Scored | None = None, draw: int = 0, lemmas: Sequence[str] = ()
+) -> Float[Tensor, "n L m"]:
     """A seeded uniform draw for each concept, of its own by picture, variant, lemma and method.
 
     Of experts that sleep at a concept nothing is drawn: a ranking does not hold them, either.
+
+    Args:
+        measured: the concepts.
+        method: that the draw is for.
+        of: whose units it is of, in their places; those that are awake at p(c) unless given.
+        draw: its number.
+        lemmas: instead of the concepts' own.
     """
-    n_units, seed = measured.a[0].numel(), measured.settings.seed
+    units = measured.units if of is None else of.units
+    is_elsewhere = units is not None and units is not measured.units
+    n_units = measured.model.facts.n_units if is_elsewhere else measured.a[0].numel()
+    of_each = zip(
+        measured.said,
+        one_for_each(measured.variant, len(measured.said)),
+        lemmas or [one.concept.lemma for one in measured.said],
+        strict=True,
+    )
     drawn = [
-        uniform_draw(seed, one.example.image_id, variant, one.concept.lemma, method, n_units)
-        for one, variant in zip(measured.said, one_for_each(measured.variant, len(measured.said)), strict=True)
+        uniform_draw(measured.settings.seed, one.example.image_id, variant, lemma, method, n_units, draw)
+        for one, variant, lemma in of_each
     ]
-    values = torch.stack(drawn).to(measured.a.device).view_as(measured.a)
-    return values if measured.units is None else values.masked_fill(measured.units < 0, -1)
+    values = torch.stack(drawn).to(measured.a.device)
+    if units is None:
+        return values.view_as(measured.a)
+    if is_elsewhere:
+        by_layer = values.view(len(values), measured.model.facts.n_layers, -1)[:, : units.shape[1]]
+        return by_layer.gather(2, units.clamp(min=0)).masked_fill(units < 0, -1)
+    return values.view_as(measured.a).masked_fill(units < 0, -1)
 
 
-def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L m"]]:
+def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L w"]]:
     """How much of each unit's score the picture brought, with the original's scores in the same places.
 
     Of experts that are awake in one of the two alone the other's score is 0: its units' places follow the original's.
@@ -218,20 +270,21 @@ def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L
     if original.units is None or blank.units is None:
         return original, original.score - blank.score
     units, others = original.units, blank.units
-    of_blank = _looked_up(others, units, blank.score)
-    more = others.masked_fill(_looked_up(units, others, torch.ones_like(original.score)) > 0, -1)
-    zeros = torch.zeros_like(original.score)
+    of_blank = looked_up(others, units, blank.score)
+    more = others.masked_fill(looked_up(units, others, torch.ones_like(original.score)) > 0, -1)
+    zeros, token = torch.zeros_like(blank.score), original.token_position
     wider = Scored(
         torch.cat([original.score, zeros], dim=2),
         torch.cat([original.activation, zeros], dim=2),
-        units=torch.cat([units, more], dim=2),
+        None if token is None else torch.cat([token, zeros.to(token.dtype)], dim=2),
+        torch.cat([units, more], dim=2),
     )
     return wider, torch.cat([original.score - of_blank, -blank.score], dim=2)
 
 
-def _looked_up(
-    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L m"], values: Float[Tensor, "n L m"]
-) -> Float[Tensor, "n L m"]:
+def looked_up(
+    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L w"], values: Float[Tensor, "n L m"]
+) -> Float[Tensor, "n L w"]:
     """The value of each wanted unit among those of `units` (ascending, -1 behind the last), 0 where it is not there."""
     ascending = units.masked_fill(units < 0, torch.iinfo(units.dtype).max)
     place = torch.searchsorted(ascending, wanted.contiguous()).clamp(max=units.shape[2] - 1)

@@ -20,6 +20,7 @@ from mmn.models.model import Model
 from mmn.models.tried import FILE, Tried
 from mmn.reading.captions import caption_encoded
 from mmn.runs.proof import prove
+from mmn.scores.expert_gradients import own_experts_read_images
 from tests.families.bare import N_TOKENS, bare_model
 from tests.families.test_build import BATCH_MIXES, pictures
 from tests.families.tiny import REFUSED, TYPES, build
@@ -69,11 +70,11 @@ def tried(model_type: str) -> Tried:
 
 
 def _attribution(model: Model) -> str:
-    if model.anatomy.mixtures:
-        return "no: mixture of experts"
     if model.has_encoder:
         return "no: an encoder reads the picture"
-    return "no image tokens in the prompt" if model.image_token_id is None else "yes"
+    if model.image_token_id is None:
+        return "no image tokens in the prompt"
+    return "no: image tokens go through experts of their own" if own_experts_read_images(model) else "yes"
 
 
 def _reason(message: str) -> str:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mmn.errors import UnsupportedModelError
-from mmn.models.adapters.structure import Layer, Matrix
+from mmn.models.adapters.structure import FUSED, Layer, Matrix, activation_of
 
 EXPERTS = "experts"  # the kind of a stacked matrix (`structure.Matrix`)
 FACTOR = "routed_scaling_factor"  # of a block: what its routed experts wrote is multiplied by it
@@ -66,15 +66,25 @@ class Routed:
 
     def units(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
         """act(gate) · up of one expert, before the router's weight; by the module's own rule where it has one."""
+        return self._acted(self._made(x, expert))
+
+    def slopes(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
+        """Returns z · ∂/∂z of `units`, z the gate's pre-activation."""
+        with torch.enable_grad():
+            made = self._made(x, expert).detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._acted(made).sum(), made)
+        return (made.detach() * gradient)[:, : self.d_expert]
+
+    def _made(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n _"]:
+        """Pre-activations of one expert: z, and behind it what a gate is multiplied with."""
+        gated = getattr(self.module, "gate_up_proj", None)
+        weight = (self.module.up_proj if gated is None else gated)[expert]
+        return x @ weight if self.layout == "e m d" else linear(x, weight)
+
+    def _acted(self, made: Float[Tensor, "n _"]) -> Float[Tensor, "n m"]:
         experts = self.module
-        is_turned = self.layout == "e m d"
-
-        def through(weight: Tensor) -> Tensor:
-            return x @ weight[expert] if is_turned else linear(x, weight[expert])
-
         if not hasattr(experts, "gate_up_proj"):
-            return experts.act_fn(through(experts.up_proj))
-        made = through(experts.gate_up_proj)
+            return experts.act_fn(made)
         if hasattr(experts, "_apply_gate"):
             return experts._apply_gate(made)
         gate, up = made.chunk(2, dim=-1)
@@ -90,12 +100,15 @@ class Mixture:
         plain: W_out of the shared experts, or of a layer without a mixture; None where neither is.
         gate: whose sigmoid, one number for each token, `plain`'s output is multiplied by.
         inner_norms: of what the routed experts wrote and of what `plain` wrote, before both are added; or ().
+        activation: `plain`'s non-linearity, whose input is z; where that is no module, the matrix whose output begins
+            with z. None without `plain`, or where neither is known.
     """
 
     routed: Routed | None
     plain: nn.Linear | None
     gate: nn.Module | None = None
     inner_norms: tuple[nn.Module, ...] = ()
+    activation: nn.Module | None = None
 
     @property
     def start(self) -> int:
@@ -185,8 +198,9 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
         raise UnsupportedModelError(f"{found.path} should have routed experts and shared ones, or one FFN: {paths}")
     out = module.get_submodule(plain[0].path) if plain else None
     assert out is None or isinstance(out, nn.Linear), type(out)
+    activation = _activation(module, plain[0].path) if plain else None
     if not stacked:
-        return Mixture(None, out)
+        return Mixture(None, out, activation=activation)
     routed = _routed(module, found, stacked[0])
     block = module.get_submodule(stacked[0].path.rpartition(".")[0].rpartition(".")[0])
     gate = getattr(block, SHARED_GATE, None)
@@ -195,7 +209,16 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     inner_norms = tuple(module.get_submodule(path) for path in found.inner_norms)
     if inner_norms and out is None:
         raise UnsupportedModelError(f"{found.path}: a norm of experts' output, with no matrix beside them, is unknown")
-    return Mixture(routed, out, gate, inner_norms)
+    return Mixture(routed, out, gate, inner_norms, activation)
+
+
+def _activation(layer: nn.Module, ffn_out: str) -> nn.Module | None:
+    """The non-linearity beside an output matrix, else the matrix that feeds it; one for gate and up begins with z."""
+    parent = ffn_out.rpartition(".")[0]
+    beside = layer.get_submodule(parent)
+    fused = next((name for name in FUSED if hasattr(beside, name)), "")
+    found = activation_of(layer, ffn_out) or (f"{parent}.{fused}".lstrip(".") if fused else "")
+    return layer.get_submodule(found) if found else None
 
 
 def _routed(layer: nn.Module, found: Layer, matrix: Matrix) -> Routed:

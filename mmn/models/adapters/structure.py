@@ -230,7 +230,7 @@ def _layer(path: str, layer: nn.Module, d_model: int) -> Layer:
     return Layer(
         path=path,
         ffn_outs=matrices,
-        activation=_activation(layer, matrices[0].path) if matrices else "",
+        activation=activation_of(layer, matrices[0].path) if matrices else "",
         is_gated=is_fused or bool(names & {"gate_proj", "w3", "wi_1"}),
         is_fused=is_fused,
         norms=norms,
@@ -273,7 +273,7 @@ def _is_mixer(path: str, part: nn.Module) -> bool:
     return has_weights and _ATTENTION_PART.search(path) is not None and "norm" not in path and not is_norm(part)
 
 
-def _activation(layer: nn.Module, ffn_out: str) -> str:
+def activation_of(layer: nn.Module, ffn_out: str) -> str:
     """The non-linearity beside an FFN's output matrix, else the matrix that feeds it."""
     parent = ffn_out.rpartition(".")[0]
     beside = [name for name, _ in layer.get_submodule(parent).named_children()]

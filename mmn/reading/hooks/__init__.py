@@ -22,6 +22,7 @@ from mmn.reading.hooks.capture import (
     capture_graph,
     capture_units,
 )
+from mmn.reading.hooks.expert_graph import ExpertGraph, capture_expert_graph
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
 from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
@@ -50,6 +51,7 @@ __all__ = [
     "Captured",
     "CapturedUnits",
     "Entering",
+    "ExpertGraph",
     "Graph",
     "Paths",
     "Recorded",
@@ -59,6 +61,7 @@ __all__ = [
     "block_attention",
     "capture",
     "capture_entering",
+    "capture_expert_graph",
     "capture_graph",
     "capture_mean_activity",
     "capture_paths",

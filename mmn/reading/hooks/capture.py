@@ -274,6 +274,10 @@ class Graph:
     a: list[Float[Tensor, "batch positions m"]] = field(default_factory=list)
     final: Float[Tensor, "batch positions d"] = field(default_factory=lambda: torch.empty(0, 0, 0))
 
+    def sites(self, of_activation: bool) -> list[Tensor]:
+        """a, or z, of all layers but the last: what attribution at image tokens is differentiated by."""
+        return self.a[:-1] if of_activation else self.z[:-1]
+
 
 @contextmanager
 def capture_graph(model: Model) -> Iterator[Graph]:

@@ -38,18 +38,30 @@ class Call:
 
     def of(self, expert: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, "n m"]]:
         """The tokens that went through an expert, in which slot, and a of its units there, without the factor."""
+        return self._of(expert, self.routed.units)
+
+    def slopes_of(self, expert: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, "n m"]]:
+        """As `of`, with z · ∂a/∂z for a."""
+        return self._of(expert, self.routed.slopes)
+
+    def _of(
+        self, expert: int, read: Callable[[Tensor, int], Tensor]
+    ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, "n m"]]:
         token, slot = (self.chosen == expert).nonzero(as_tuple=True)
         if self.weight is None:
-            return token, slot, self.routed.units(self.x[expert, token], expert)
-        return token, slot, self.routed.units(self.x[token], expert) * self.weight[token, slot, None]
+            return token, slot, read(self.x[expert, token], expert)
+        return token, slot, read(self.x[token], expert) * self.weight[token, slot, None]
+
+    def at(self, token: Int[Tensor, " n"]) -> Call:
+        """Some tokens alone."""
+        weight = None if self.weight is None else self.weight[token]
+        x = self.x[token] if self.weight is not None else self.x[:, token]
+        return Call(self.routed, x, self.chosen[token], weight, self.row[token], self.position[token])
 
     def at_last(self, n_rows: int, n_last: int) -> Call:
         """The last positions of each row alone."""
         ends = torch.bincount(self.row, minlength=n_rows).cumsum(0)
-        token = (ends[:, None] - n_last + torch.arange(n_last, device=ends.device)).flatten()
-        weight = None if self.weight is None else self.weight[token]
-        x = self.x[token] if self.weight is not None else self.x[:, token]
-        return Call(self.routed, x, self.chosen[token], weight, self.row[token], self.position[token])
+        return self.at((ends[:, None] - n_last + torch.arange(n_last, device=ends.device)).flatten())
 
     def activations(self) -> Float[Tensor, "t w"]:
         """Returns a of the units of each token's own experts, the factor of what they write in it."""

@@ -44,11 +44,8 @@ def ablate(
             behind the prompt. A generation's later passes of one token are then left alone.
 
     Raises:
-        UsageError: `only_at` and a mixture of experts, whose tokens are sorted by expert.
         AssertionError: another number of rows, a pass of a part of the prompt, or a hook that never fired.
     """
-    if only_at is not None:
-        model.require_one_ffn("ablation at some positions only")
     layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
     by_row = torch.as_tensor(factor, dtype=torch.float64, device=mask.device).expand(len(mask))[:, None]
     kept = {layer: torch.where(mask[:, layer], by_row, 1.0).to(model.dtype)[:, None] for layer in layers}
@@ -69,7 +66,7 @@ def ablate(
                 borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, multiply(layer))))
                 continue
             mixture = model.anatomy.mixtures[layer]
-            _without_routed(borrowed, mixture, len(mask), mask[:, layer], by_row)
+            _without_routed(borrowed, mixture, only_at, mask[:, layer], by_row)
             if mixture.plain is not None and mask[:, layer, mixture.start :].any():
                 of_plain = multiply(layer, slice(mixture.start, mixture.n_units))
                 borrowed.add(mixture.plain.register_forward_pre_hook(of_plain))
@@ -121,29 +118,39 @@ def _at(
     """What is left of a at each position of a pass: `share` where it is to be done, 1 elsewhere."""
     if only_at is None:
         return share
-    n_prompt = len(only_at)
-    assert n_positions == 1 or n_positions >= n_prompt, f"a pass of {n_positions} positions, of a prompt of {n_prompt}"
-    is_there = torch.zeros(n_positions, dtype=torch.bool, device=share.device)
-    if n_positions >= n_prompt:
-        is_there[:n_prompt] = only_at.to(share.device)
+    is_there = _is_there(only_at, n_positions).to(share.device)
     return torch.where(is_there[:, None], share, torch.ones_like(share))
 
 
+def _is_there(only_at: Bool[Tensor, " prompt"], n_positions: int) -> Bool[Tensor, " positions"]:
+    """At which positions of a pass it is to be done."""
+    n_prompt = len(only_at)
+    assert n_positions == 1 or n_positions >= n_prompt, f"a pass of {n_positions} positions, of a prompt of {n_prompt}"
+    is_there = torch.zeros(n_positions, dtype=torch.bool)
+    if n_positions >= n_prompt:
+        is_there[:n_prompt] = only_at
+    return is_there
+
+
 def _without_routed(
-    borrowed: _Borrowed, mixture: Mixture, n_rows: int, mask: Bool[Tensor, "rows m"], factor: Float[Tensor, "rows 1"]
+    borrowed: _Borrowed,
+    mixture: Mixture,
+    only_at: Bool[Tensor, " prompt"] | None,
+    mask: Bool[Tensor, "rows m"],
+    factor: Float[Tensor, "rows 1"],
 ) -> None:
     """Takes 1 − factor of what masked units of routed experts wrote away, where a token went through them."""
     units = mask[:, : mixture.start].any(0).nonzero()[:, 0]
     if mixture.routed is None or not len(units):
         return
     taken = (factor - 1) * mask[:, units]
-    _write_more(borrowed, mixture, n_rows, units, taken, mixture.columns(units).T)
+    _write_more(borrowed, mixture, only_at, units, taken, mixture.columns(units).T)
 
 
 def _write_more(
     borrowed: _Borrowed,
     mixture: Mixture,
-    n_rows: int,
+    only_at: Bool[Tensor, " prompt"] | None,
     units: Int[Tensor, " n"],
     scale: Float[Tensor, "rows n"],
     delta: Float[Tensor, "n d"],
@@ -153,19 +160,26 @@ def _write_more(
     has_more = (scale != 0).any(1)
 
     def then(call: Call, output: Tensor) -> Tensor:
+        is_meant = has_more[call.row] & _is_meant(call, only_at)
         more = output.new_zeros(output.shape).flatten(0, -2)
         for expert, at, within in by_expert:
             token, _, a = call.of(expert)
-            row = call.row[token]
-            written = (a[:, within] * scale[:, at].to(a.dtype)[row]) @ delta[at].to(a.dtype)
+            written = (a[:, within] * scale[:, at].to(a.dtype)[call.row[token]]) @ delta[at].to(a.dtype)
             more.index_add_(0, call.in_output(expert, token), written.to(more.dtype))
-        is_touched = has_more[call.row].repeat(len(more) // len(call.row))
+        is_touched = is_meant.repeat(len(more) // len(call.row))
         changed = output.flatten(0, -2) + more
         return torch.where(is_touched[:, None], changed, output.flatten(0, -2)).view_as(output)
 
     assert mixture.routed is not None, "no routed experts"
-    for handle in watch_calls(mixture.routed, lambda: n_rows, then):
+    for handle in watch_calls(mixture.routed, lambda: len(scale), then):
         borrowed.add(handle)
+
+
+def _is_meant(call: Call, only_at: Bool[Tensor, " prompt"] | None) -> Bool[Tensor, " t"]:
+    """Which tokens of a call stand where it is to be done. The last of a row, which predicts, is in every call."""
+    if only_at is None:
+        return torch.ones_like(call.position, dtype=torch.bool)
+    return _is_there(only_at, int(call.position.max()) + 1).to(call.position.device)[call.position]
 
 
 @dataclass(frozen=True)
@@ -228,7 +242,7 @@ def _add_to_experts(
     if is_routed.any():
         scale = torch.zeros(n_rows, int(is_routed.sum()), device=one.scale.device, dtype=one.scale.dtype)
         scale[one.rows] = one.scale[:, is_routed]
-        _write_more(borrowed, mixture, n_rows, one.units[is_routed], scale, one.delta[is_routed])
+        _write_more(borrowed, mixture, None, one.units[is_routed], scale, one.delta[is_routed])
     if not is_routed.all():
         assert mixture.plain is not None, one.units
         own = ~is_routed

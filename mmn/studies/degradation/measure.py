@@ -160,8 +160,6 @@ def _check_selections(plan: InterventionPlan, scored: ScoredRun) -> None:
             possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
             raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
         require_method(scored.model, method)
-    if names.RANDOM_PICTURE in plan.selections:
-        scored.model.require_one_ffn(f"--selection {names.RANDOM_PICTURE}")
     if plan.given is not None:
         _check_given(plan, plan.given, scored)
 
@@ -172,12 +170,10 @@ def _check_sizes(plan: InterventionPlan, scored: ScoredRun) -> None:
     if wrong := [k for k in plan.ks if not 0 <= k <= n_units and plan.given is None]:
         raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units} at a token")
     has_noise = plan.kind == names.PERTURB
-    if plan.positions != names.EVERYWHERE:
-        scored.model.require_one_ffn(f"--at {plan.positions}")
-        if has_noise:
-            raise UsageError(
-                f"--at {plan.positions} is for --kind {names.ABLATE} or {names.SCALE}: noise is on weights, everywhere"
-            )
+    if plan.positions != names.EVERYWHERE and has_noise:
+        raise UsageError(
+            f"--at {plan.positions} is for --kind {names.ABLATE} or {names.SCALE}: noise is on weights, everywhere"
+        )
     if plan.kind == names.SCALE and not (plan.factors and all(0 <= one <= MOST_FACTOR for one in plan.factors)):
         raise UsageError(f"scaling needs factors from 0 to {MOST_FACTOR:g}, as --factor 0,.5,2: {plan.factors}")
     if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):

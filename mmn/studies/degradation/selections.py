@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mmn import names
@@ -28,6 +28,7 @@ from mmn.runs import shards
 from mmn.runs.reopen import ScoredRun
 from mmn.scores.equations import rank_matched, rank_units, uniform_draw
 from mmn.scores.methods import Measured, Scored
+from mmn.scores.methods import draws as drawn_scores
 from mmn.scores.rows import ConceptAt
 from mmn.studies.annotate.measure import MANY_UNITS, NEURONS_SHARD
 from mmn.units.decoding import decode_units
@@ -103,7 +104,7 @@ class Interpretable:
         self._known[flat] = table["is_interpretable"].to_numpy()
 
 
-Control = Callable[[Measured, Int[Tensor, "n k"], str, int], Int[Tensor, "n k"]]  # of and to places in the scores
+Control = Callable[[Measured, Scored, Int[Tensor, "n k"], str, int], Int[Tensor, "n k"]]  # of and to places in scores
 
 
 def choose(
@@ -130,51 +131,55 @@ def choose(
     for method, of_method in scored.items():
         n_ranked = of_method.score[0].numel() if names.INTERPRETABLE in selections else n_most
         places = rank_units(of_method.score, n_ranked, is_unit=of_method.is_unit).unit
-        ranked = of_method.flat(places, measured.model.facts.d_mlp)
+        ranked = of_method.flat(places, measured.model.facts.d_mlp)  # -1 behind those that image tokens wake
         for selection in selections:
             for draw in range(draws[selection]):
-                drawn = _drawn(selection, control)(measured, places[:, :n_most], method, draw)
-                drawn = of_method.flat(drawn, measured.model.facts.d_mlp)
+                drawn = _drawn(selection, control, measured, of_method, places[:, :n_most], method, draw)
                 for index, said in enumerate(measured.said):
                     units = drawn[index, :n_most]
                     if selection == names.INTERPRETABLE:
-                        units = interpretable.first(ranked[index], n_most)
-                    found[index].append(Choice(said, selection, method, draw, units.clone()))
+                        units = interpretable.first(ranked[index][ranked[index] >= 0], n_most)
+                    found[index].append(Choice(said, selection, method, draw, units[units >= 0].clone()))
     for choices in found:
         yield from choices
 
 
-def _drawn(selection: str, control: Control) -> Control:
-    """What gives the units of a selection, best first; the interpretable ones are chosen from the ranking."""
-    kinds = {names.RANDOM: control, names.RANDOM_PICTURE: one_for_the_picture}
-    return kinds.get(selection, lambda _measured, ranked, _method, _draw: ranked)
+def _drawn(
+    selection: str, control: Control, measured: Measured, of: Scored, places: Int[Tensor, "n k"], method: str, draw: int
+) -> Int[Tensor, "n k"]:
+    """The units of a selection, best first, as flat indices; the interpretable ones are chosen from the ranking."""
+    if selection == names.RANDOM_PICTURE:
+        return one_for_the_picture(measured, places.shape[1], draw)
+    if selection == names.RANDOM:
+        places = control(measured, of, places, method, draw)
+    return of.flat(places, measured.model.facts.d_mlp)
 
 
-def same_layers(measured: Measured, ranked: Int[Tensor, "n k"], method: str, draw: int) -> Int[Tensor, "n k"]:
+def same_layers(
+    measured: Measured, of: Scored, ranked: Int[Tensor, "n k"], method: str, draw: int
+) -> Int[Tensor, "n k"]:
     """P1's control: rank for rank in the layer of the ranking's unit, so that every k has its counts per layer."""
-    return rank_matched(_draws(measured, f"{names.RANDOM_MATCHED}:{method}", draw), ranked).unit
+    return rank_matched(drawn_scores(measured, f"{names.RANDOM_MATCHED}:{method}", of, draw), ranked).unit
 
 
-def all_layers(measured: Measured, ranked: Int[Tensor, "n k"], _method: str, draw: int) -> Int[Tensor, "n k"]:
+def all_layers(
+    measured: Measured, of: Scored, ranked: Int[Tensor, "n k"], _method: str, draw: int
+) -> Int[Tensor, "n k"]:
     """P2's control: a uniform draw over all layers, whatever the ranking."""
-    return rank_units(_draws(measured, names.RANDOM, draw), ranked.shape[1], is_unit=_is_unit(measured)).unit
+    return rank_units(drawn_scores(measured, names.RANDOM, of, draw), ranked.shape[1], is_unit=of.is_unit).unit
 
 
-def one_for_the_picture(measured: Measured, ranked: Int[Tensor, "n k"], _method: str, draw: int) -> Int[Tensor, "n k"]:
-    """P2's control as its code draws it: the same units of all layers for every noun of a picture, whatever its top."""
-    assert measured.units is None, "at each noun other experts are awake"
-    return rank_units(_draws(measured, names.RANDOM, draw, [""] * len(measured.said)), ranked.shape[1]).unit
+def one_for_the_picture(measured: Measured, k: int, draw: int) -> Int[Tensor, "n k"]:
+    """P2's control as its code draws it: the same units of all layers for every noun of a picture, whatever its top.
 
-
-def _is_unit(measured: Measured) -> Bool[Tensor, "n L m"] | None:
-    return None if measured.units is None else measured.units >= 0
-
-
-def _draws(measured: Measured, method: str, draw: int, lemmas: Sequence[str] | None = None) -> Float[Tensor, "n L m"]:
-    n_units, seed = measured.a[0].numel(), measured.settings.seed
+    In a mixture of experts of all experts, since at each noun others are awake. Flat indices.
+    """
+    facts, seed = measured.model.facts, measured.settings.seed
     drawn = [
-        uniform_draw(seed, one.example.image_id, names.ORIGINAL, lemma, method, n_units, draw)
-        for one, lemma in zip(measured.said, lemmas or [one.concept.lemma for one in measured.said], strict=True)
+        uniform_draw(seed, one.example.image_id, names.ORIGINAL, "", names.RANDOM, facts.n_units, draw)
+        for one in measured.said
     ]
-    values = torch.stack(drawn).to(measured.a.device).view_as(measured.a)
-    return values if measured.units is None else values.masked_fill(measured.units < 0, -1)
+    values = torch.stack(drawn).to(measured.a.device).view(len(drawn), facts.n_layers, facts.d_mlp)
+    widths = torch.tensor(measured.model.anatomy.widths, device=values.device)
+    is_unit = torch.arange(facts.d_mlp, device=values.device) < widths[:, None]
+    return rank_units(values, k, is_unit=is_unit.expand_as(values)).unit

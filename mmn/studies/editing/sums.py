@@ -11,19 +11,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
 from mmn.core import Example
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import reread
-from mmn.scores.methods import Measured
 
 
 @dataclass(frozen=True)
 class Summed:
-    """Every unit's score, summed over n nouns (-inf where it sleeps at all of them), and its a.
+    """Every unit's score, summed over n nouns, and its a; -inf where it sleeps at all of them, or has no such score.
 
     `a` is that at each noun; in a mixture of experts n is 1, and it is summed, too.
     """
@@ -47,17 +46,20 @@ def sum_up(
     for measured, by_method in reread(scored, tables, examples, images, [method]):
         if measured.units is None:
             each.append(measured.a.clone())
-        _add(score, measured, by_method[method].score)
-        _add(total, measured, measured.a)
-        _add(n_awake, measured, torch.ones_like(measured.a))
+        of_method = by_method[method]
+        _add(score, of_method.units, of_method.score)
+        score[of_method.score.shape[1] :] = -torch.inf  # layers that the method leaves out
+        _add(total, measured.units, measured.a)
+        _add(n_awake, measured.units, torch.ones_like(measured.a))
     is_awake = n_awake > 0
     return Summed(score.where(is_awake, -torch.inf), is_awake, torch.cat(each) if each else total[None])
 
 
-def _add(into: Float[Tensor, "L m"], measured: Measured, values: Float[Tensor, "n L k"]) -> None:
-    """Adds each noun's values, which are of all units, or of those that are awake at it."""
-    if measured.units is None:
-        into += values.sum(0)
+def _add(into: Float[Tensor, "L m"], units: Int[Tensor, "n L1 k"] | None, values: Float[Tensor, "n L1 k"]) -> None:
+    """Adds each noun's values of the first layers, which are of all units, or of `units` alone."""
+    part = into[: values.shape[1]]
+    if units is None:
+        part += values.sum(0)
         return
-    for units, some in zip(measured.units, values, strict=True):
-        into.scatter_add_(1, units.clamp(min=0), some.where(units >= 0, 0.0))
+    for of_noun, some in zip(units, values, strict=True):
+        part.scatter_add_(1, of_noun.clamp(min=0), some.where(of_noun >= 0, 0.0))

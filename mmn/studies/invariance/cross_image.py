@@ -74,7 +74,8 @@ def measure_cross_image(
         progress: told in pictures whose rankings were read.
 
     Raises:
-        UsageError: a method or k that the run does not have, fewer than 2 pictures, a run that is not complete.
+        UsageError: a method or k that the run does not have, fewer than 2 pictures, a run that is not complete; a
+            mixture of experts, or layers of several widths.
         CacheError: no run there, or a broken shard.
     """
     run, outcome = shards.read_run(run_path)
@@ -85,6 +86,7 @@ def measure_cross_image(
         )
     if n_images < 2 or n_draws < 1:
         raise UsageError(f"{n_draws} draws of {n_images} pictures: it takes at least 1 draw of 2")
+    _require_one_ffn(run)
     methods = rankings.checked_methods(run, methods, stored_methods(run))
     ks = rankings.checked_ks(run, ks)
     asked = {"n": n_images, "draws": n_draws, "methods": sorted(methods), "ks": ks, "seed": run.settings.seed}
@@ -96,6 +98,16 @@ def measure_cross_image(
         shards.write_shard(run_path, name, _compare(run, run_path, draws, methods, ks, progress))
     rows = shards.read_shard(run_path / name)["invariance"]
     return CrossImage(rows, len(by_lemma), len(by_lemma) - len(enough))
+
+
+def _require_one_ffn(run: Run) -> None:
+    """What random units share is told by how many a layer has, which experts that sleep leave open."""
+    if run.model.d_experts:
+        kind = "mixtures of experts" if any(run.model.d_experts) else "models whose layers differ in number of units"
+        raise UsageError(
+            f"--kind {names.CROSS_IMAGE} is not there for {kind}, and {run.model.name} is one: what chance would share "
+            "cannot be told where each picture wakes others"
+        )
 
 
 def stored_methods(run: Run) -> tuple[str, ...]:

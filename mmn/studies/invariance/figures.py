@@ -36,6 +36,7 @@ CURVE_COLUMNS: Final = (
 CONCEPT_COLUMNS: Final = ("lemma", "ratio", "ratio_low", "ratio_high", "floor_other_noun", "floor_random", "n_images")
 LAYER_COLUMNS: Final = ("layer", "share", "share_low", "share_high", "chance", "n_units", "n_images", "of_images")
 SAME, OTHER, CHANCE = "same noun, shuffled", "floor: another noun", "chance, k / units ranked"
+IN_EXPERTS: Final = "chance, random units of the same experts"  # in a mixture of experts
 IN_BOTH: Final = "share of the top k in both"
 
 
@@ -48,17 +49,17 @@ def curves(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concep
         subset: which concepts were compared, as words for the subtitle.
     """
     require(data.columns, CURVE_COLUMNS)
-    n_units = int(run["n_layers"]) * int(run["d_mlp"])
+    n_units, chance = int(run["n_layers"]) * int(run["d_mlp"]), _chance(run)
     methods = list(dict.fromkeys(data["method"]))
-    scale = alt.Scale(domain=[*methods, CHANCE], range=[*method_colours(methods), MUTED])
-    shapes = alt.Scale(domain=[*methods, CHANCE], range=[*method_shapes(methods), "circle"])
+    scale = alt.Scale(domain=[*methods, chance], range=[*method_colours(methods), MUTED])
+    shapes = alt.Scale(domain=[*methods, chance], range=[*method_shapes(methods), "circle"])
     named = alt.Legend(title=None, orient="top", columns=3, values=methods, labelLimit=260, symbolOpacity=1)
     stroke: dict[str, Any] = {"title": None, "labelLimit": 260, "symbolType": "stroke", "symbolSize": 260}
     colour = alt.Color("method:N", scale=scale, legend=named)
-    kinds = alt.Scale(domain=[SAME, OTHER, CHANCE], range=[[1, 0], [5, 3], [1, 2]])
+    kinds = alt.Scale(domain=[SAME, OTHER, chance], range=[[1, 0], [5, 3], [1, 2]])
     told = alt.Legend(orient="bottom", columns=3, symbolStrokeColor=MUTED, **stroke)
-    dashes = alt.StrokeDash("kind:N", sort=[SAME, OTHER, CHANCE], scale=kinds, legend=told)
-    base = alt.Chart(_long(data, n_units)).encode(
+    dashes = alt.StrokeDash("kind:N", sort=[SAME, OTHER, chance], scale=kinds, legend=told)
+    base = alt.Chart(_long(data, n_units, chance)).encode(
         alt.X(
             "k:Q",
             scale=alt.Scale(type="log", nice=False),
@@ -100,7 +101,7 @@ def by_concept(
         f"Shuffled image tokens, concept by concept: {method}, {k_words(k, run)}",
         f"{of_run(run)}, {counted(len(rows), 'concept')} in {span(data['n_images'], 'picture')} each; {subset}",
         f"{interval_note('line', data['n_images'])}; means over pictures, then permutations",
-        f"dot: {SAME}; tick: {OTHER}; dotted: {CHANCE}",
+        f"dot: {SAME}; tick: {OTHER}; dotted: {_chance(run)}",
         *(f"{line}; others hollow" for line in survivors_line(data)),
     )
     tips = [
@@ -108,7 +109,7 @@ def by_concept(
         alt.Tooltip("floor:Q", title="another noun", format=".1%"),
         alt.Tooltip("n_images:Q", title="pictures", format=",d"),
     ]
-    chance = (CHANCE, float(rows["floor_random"].mean()))
+    chance = (_chance(run), float(rows["floor_random"].mean()))
     return concept_dots(rows, IN_BOTH, method, tips, SAME, OTHER, chance).properties(title=title)
 
 
@@ -126,10 +127,11 @@ def by_layer(
     """
     require(data.columns, LAYER_COLUMNS)
     y = {"scale": alt.Scale(domain=[0, 1]), "axis": SHARE_AXIS, "title": "share of the layer's top units that stay"}
+    where = "experts" if _chance(run) == IN_EXPERTS else "layers"
     tips = [
         alt.Tooltip("share:Q", title="kept", format=".1%"),
         interval_tip("share_"),
-        alt.Tooltip("chance:Q", title="random units of these layers", format=".1%"),
+        alt.Tooltip("chance:Q", title=f"random units of these {where}", format=".1%"),
         alt.Tooltip("n_units:Q", title="units compared", format=",d"),
         alt.Tooltip("n_images:Q", title="pictures with units there", format=",d"),
     ]
@@ -139,9 +141,9 @@ def by_layer(
     title = titled(
         f"Top units that stay, layer by layer: {method}",
         f"{of_run(run)}, {n}; {subset}; {k_words(k, run)}",
-        f"{lines}; tick: random units in the layers of the shuffled ranking",
+        f"{lines}; tick: random units in the {where} of the shuffled ranking",
     )
-    rows, names = with_words(data, ".1%", "share_"), (SAME, "random units of these layers")
+    rows, names = with_words(data, ".1%", "share_"), (SAME, f"random units of these {where}")
     return layer_bars(rows, method, "chance", y, tips, opacity, names, "share").properties(title=title)
 
 
@@ -149,18 +151,23 @@ def _both(field: str) -> alt.Y:
     return alt.Y(f"{field}:Q", title=IN_BOTH, axis=SHARE_AXIS, scale=alt.Scale(domain=[0, 1]))
 
 
-def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
+def _chance(run: Mapping[str, Any]) -> str:
+    widths: Any = run.get("d_experts")
+    return IN_EXPERTS if hasattr(widths, "__len__") and len(widths) else CHANCE
+
+
+def _long(data: pd.DataFrame, n_units: int, chance: str) -> pd.DataFrame:
     """A row for each point: kind (the noun itself, or a floor), method, share with low and high. Chance once for all
     methods that rank as many units: attribution leaves out the last layer, and so has a `line` of its own.
     """
     rows = data.assign(k_label=[k_text(int(k), n_units) for k in data["k"]])
     found = []
-    for name, kind in (("ratio", SAME), ("floor_other_noun", OTHER), ("floor_random", CHANCE)):
+    for name, kind in (("ratio", SAME), ("floor_other_noun", OTHER), ("floor_random", chance)):
         is_told = f"{name}_low" in rows
         ends = {end: rows[f"{name}_{end}"] if is_told else None for end in ("low", "high")}
         part = rows.assign(kind=kind, share=rows[name], line=rows["method"], **ends)
-        if kind == CHANCE:
-            part = part.assign(line=part.groupby("k")["share"].rank(method="dense").astype(str), method=CHANCE)
+        if kind == chance:
+            part = part.assign(line=part.groupby("k")["share"].rank(method="dense").astype(str), method=chance)
             part = part.drop_duplicates(["k", "line"])
         found.append(part)
     every = pd.concat(found).dropna(subset=["share"]).astype({"low": float, "high": float})
@@ -172,7 +179,7 @@ def _long(data: pd.DataFrame, n_units: int) -> pd.DataFrame:
 
 def _interval(row: Any) -> str:
     """Fewer pictures may have another noun than have the noun itself, so why a floor has no interval is not known."""
-    if row.kind == CHANCE:
+    if row.kind not in (SAME, OTHER):
         return "none, it is exact"
     if row.kind == OTHER and pd.isna(row.low) and row.n_images >= N_LEAST:
         return "none: too few pictures have another noun, or all are alike"

@@ -19,6 +19,7 @@ from mmn.names import REGION
 from mmn.statistics.intervals import ANYWHERE, draw_intervals, ratio_intervals
 from mmn.statistics.many_tests import marked, sign_flip
 from mmn.store.cells import NOUNS, Chosen, by_picture, distinct, in_order, led_by, values_by_picture, with_intervals
+from mmn.store.rankings import d_experts
 from mmn.store.reader import Reader
 
 MOST_CONCEPTS: Final = 60
@@ -84,7 +85,7 @@ _SURVIVAL: Final = f"""
 """  # noqa: S608 - no user's words
 
 # A concept in both captions is a pair; `chance` is what random units would keep that lie in the same layers as the
-# shuffled ranking's: of n units in a layer of m, n' / m each.
+# shuffled ranking's: of n units in a layer of m, n' / m each. In a mixture of experts parts are the experts.
 _BY_LAYER: Final = f"""
     WITH {NOUNS},
     led AS (SELECT image_id, noun, lemma FROM (SELECT *, $method AS method FROM nouns) {{led}}),
@@ -95,22 +96,24 @@ _BY_LAYER: Final = f"""
         WHERE run_id = $run_id AND starts_with(variant, 'shuffled-') AND target_at IS NULL
     ),
     before AS (
-        SELECT concept, layer, layer * $d_mlp + unit AS id
+        SELECT concept, layer, unit // list_extract($widths, layer + 1) AS part, layer * $d_mlp + unit AS id
         FROM score JOIN (SELECT DISTINCT concept, image_id, first_noun AS noun FROM pairs) USING (image_id, noun)
         WHERE run_id = $run_id AND variant = 'original' AND method = $method AND rank BETWEEN 1 AND $k
     ),
     after AS (
-        SELECT place, pair, concept, layer, layer * $d_mlp + unit AS id
+        SELECT place, pair, concept, layer, unit // list_extract($widths, layer + 1) AS part,
+            layer * $d_mlp + unit AS id
         FROM score JOIN pairs USING (image_id, variant, noun)
         WHERE run_id = $run_id AND starts_with(variant, 'shuffled-') AND method = $method AND rank BETWEEN 1 AND $k
     ),
     kept AS (SELECT place, layer, count(*) AS n_kept FROM after SEMI JOIN before USING (concept, id) GROUP BY ALL),
-    n_before AS (SELECT concept, layer, count(*) AS n FROM before GROUP BY ALL),
-    n_after AS (SELECT pair, layer, count(*) AS n FROM after GROUP BY ALL),
+    n_before AS (SELECT concept, layer, part, count(*) AS n FROM before GROUP BY ALL),
+    n_after AS (SELECT pair, layer, part, count(*) AS n FROM after GROUP BY ALL),
     scored AS (SELECT DISTINCT place, pair, concept FROM after),
     expected AS (
-        SELECT place, layer, sum(n_before.n) AS n_units, sum(n_before.n * coalesce(n_after.n, 0)) / $d_mlp AS chance
-        FROM scored JOIN n_before USING (concept) LEFT JOIN n_after USING (pair, layer) GROUP BY ALL
+        SELECT place, layer, sum(n_before.n) AS n_units,
+            sum(n_before.n * coalesce(n_after.n, 0)) / list_extract($widths, layer + 1) AS chance
+        FROM scored JOIN n_before USING (concept) LEFT JOIN n_after USING (pair, layer, part) GROUP BY ALL
     )
     SELECT place, layer::INTEGER AS cell, n_units::DOUBLE AS n_units, coalesce(n_kept, 0)::DOUBLE AS n_kept,
         chance::DOUBLE AS chance
@@ -263,7 +266,8 @@ class InvarianceQueries(Reader):
         """Returns which share of the top k units of each layer is among the top k under shuffling, too: one row per
         layer that has any, over all concepts in both captions, with 95 % intervals by picture.
 
-        Columns: layer, share, share_low, share_high, chance (random units in the layers of the shuffled ranking),
+        Columns: layer, share, share_low, share_high, chance (random units in the layers of the shuffled ranking; in a
+        mixture of experts in its experts, and NaN for a layer without some, whose width the run does not tell),
         n_units (concepts × draws × units of the layer), n_images (with units there), of_images (compared in all).
 
         Raises:
@@ -272,7 +276,8 @@ class InvarianceQueries(Reader):
         """
         with self._of_run(run_id) as (cursor, run):
             led, values = led_by(run, layers)
-            values |= {"run_id": run["run_id"], "d_mlp": run["d_mlp"], "method": method, "k": k}
+            widths = [width or run["d_mlp"] for width in d_experts(run)] or [run["d_mlp"]] * run["n_layers"]
+            values |= {"run_id": run["run_id"], "d_mlp": run["d_mlp"], "widths": widths, "method": method, "k": k}
             rows = cursor.sql(_BY_LAYER.format(led=led), params=values | {"lemmas": distinct(lemmas)}).df()
         if rows.empty:
             raise nothing_measured(run, REGION, [method], lemmas, layers)
@@ -281,6 +286,7 @@ class InvarianceQueries(Reader):
         share, low, high = ratio_intervals(n_kept, n_units)
         with np.errstate(invalid="ignore"):
             expected = chance.sum(0) / n_units.sum(0)
+        expected[[layer for layer, width in enumerate(d_experts(run)) if not width]] = np.nan
         told = {"layer": range(run["n_layers"]), "share": share, "share_low": low, "share_high": high}
         counts = {"n_units": n_units.sum(0).astype(int), "n_images": (n_units > 0).sum(0), "of_images": len(n_units)}
         found = pd.DataFrame(told | {"chance": expected} | counts)

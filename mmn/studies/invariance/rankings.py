@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mmn.core import Run
 from mmn.errors import UsageError
@@ -28,7 +28,10 @@ RANKS_AT_ONCE: Final = 1 << 24  # numbers held while rankings are compared: pair
 
 @dataclass(frozen=True)
 class Rankings:
-    """Stored rankings of one method: `units[i]` are those of `keys[i]`, (picture, noun); flat indices, best first."""
+    """Stored rankings of one method: `units[i]` are those of `keys[i]`, (picture, noun); flat indices, best first.
+
+    In a mixture of experts one may hold fewer than the next, those of the experts that its tokens woke: -1 behind them.
+    """
 
     keys: tuple[tuple[str, str], ...]
     units: Int[np.ndarray, "n K"]
@@ -60,7 +63,7 @@ def most_units(run: Run) -> int:
 
 
 def checked_ks(run: Run, ks: Sequence[int] | None) -> tuple[int, ...]:
-    """`ks` in order, or the default grid.
+    """`ks` in order, or the default grid. Of experts fewer may be awake: then a noun has no row for such a k.
 
     Raises:
         UsageError: none, one below 1, or one that the run's rankings do not reach.
@@ -79,11 +82,8 @@ def checked_methods(run: Run, methods: Sequence[str] | None, stored: Sequence[st
     """`methods` if the run has them, or all that are `stored`.
 
     Raises:
-        UsageError: one that it does not have; a model with experts, of which each token wakes others.
+        UsageError: one that it does not have.
     """
-    if run.model.d_experts:
-        kind = "mixtures of experts" if any(run.model.d_experts) else "models whose layers differ in number of units"
-        raise UsageError(f"mmn invariance is not there for {kind}, and {run.model.name} is one")
     for method in methods or ():
         if method not in stored:
             raise UsageError(f"run {run.run_id} has no {method!r} rankings here; there are: {', '.join(stored)}")
@@ -126,7 +126,8 @@ def _rankings(rows: pa.Table, d_mlp: int) -> Rankings:
     rank = rows["rank"].to_numpy()
     units = np.full((len(key), int(rank.max())), -1, np.int64)
     units[number, rank - 1] = rows["layer"].to_numpy().astype(np.int64) * d_mlp + rows["unit"].to_numpy()
-    assert units.min() >= 0, f"a ranking of {units.shape[1]} units has holes"
+    is_missing = units < 0
+    assert not (is_missing[:, :-1] & ~is_missing[:, 1:]).any(), f"a ranking of {units.shape[1]} units has holes"
     return Rankings(tuple((images[one // len(nouns)], nouns[one % len(nouns)]) for one in key.tolist()), units)
 
 
@@ -145,6 +146,19 @@ def shared_units(
 ) -> Int[np.ndarray, "pairs ks"]:
     """|A ∩ B| of the top k of each pair of rankings, for every k."""
     return common_units(np.stack([first, second], axis=1), ks, n_units)
+
+
+def shares(
+    first: Int[np.ndarray, "pairs K"], second: Int[np.ndarray, "pairs K2"], ks: Sequence[int], n_units: int
+) -> Float[np.ndarray, "pairs ks"]:
+    """|A ∩ B| / k of the top k of each pair of rankings, for every k; NaN where one of both is shorter."""
+    width = max(first.shape[1], second.shape[1])
+    first, second = (
+        np.pad(units, ((0, 0), (0, width - units.shape[1])), constant_values=-1) for units in (first, second)
+    )
+    length = np.minimum((first >= 0).sum(axis=1), (second >= 0).sum(axis=1))
+    found = shared_units(first, second, [min(k, width) for k in ks], n_units) / np.array(ks)
+    return np.where(length[:, None] >= np.array(ks), found, np.nan)
 
 
 def common_units(ranked: Int[np.ndarray, "sets N K"], ks: Sequence[int], n_units: int) -> Int[np.ndarray, "sets ks"]:
@@ -171,11 +185,12 @@ def lowest_places(ranked: Int[np.ndarray, "sets N K"], n_units: int) -> Int[np.n
     return found
 
 
-def _places(units: Int[np.ndarray, "n K"], n_units: int) -> Int[np.ndarray, "n units"]:
-    """The place of every unit in each ranking, from 0; n_units where it is in none."""
+def _places(units: Int[np.ndarray, "n K"], n_units: int) -> Int[np.ndarray, "n units1"]:
+    """The place of every unit in each ranking, from 0; n_units where it is in none. What is no unit has the last."""
     n, longest = units.shape
-    places = np.full((n, n_units), n_units, np.int32)
+    places = np.full((n, n_units + 1), n_units, np.int32)
     np.put_along_axis(places, units, np.broadcast_to(np.arange(longest, dtype=np.int32), units.shape), axis=1)
+    places[:, -1] = n_units
     return places
 
 
@@ -187,7 +202,10 @@ def result_rows(
     floor_other_noun: np.ndarray,
     floor_random: np.ndarray,
 ) -> pa.Table:
-    """Rows of `invariance` for each of `who` (picture, noun) and k; `key` are the columns that all rows share."""
+    """Rows of `invariance` for each of `who` (picture, noun) and k; `key` are the columns that all rows share.
+
+    There is none where the ratio is NaN: a ranking does not reach that k.
+    """
     n = len(who) * len(ks)
     columns: dict[str, Any] = {name: [value] * n for name, value in key.items()}
     columns["image_id"] = pa.array([image_id for image_id, _ in who for _ in ks], pa.string())
@@ -197,4 +215,5 @@ def result_rows(
     columns["floor_other_noun"] = pa.array(floor_other_noun.flatten(), from_pandas=True)  # NaN is empty
     columns["floor_random"] = floor_random.flatten()
     schema = TABLES["invariance"]
-    return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+    table = pa.table({name: columns[name] for name in schema.names})
+    return table.filter(pc.is_finite(table["ratio"])).cast(schema)

@@ -6,7 +6,9 @@
 
 Two floors stand beside the ratio: the mean overlap of the noun with the picture's other nouns, before shuffling, and
 chance, k over the units that the method ranks (attribution leaves out the last layer). Without the first the ratio says
-nothing of the noun: any two nouns of a picture share units.
+nothing of the noun: any two nouns of a picture share units. In a mixture of experts chance is what random units share
+that lie in the same experts, each as many as the two rankings have there, Σ_e k_e · k'_e / m_e / k (OURS): rankings
+share units wherever both woke an expert, and that is routing. k's that one of two rankings does not reach are left out.
 
 The permutation (OURS; P2, arXiv 2311.07470, does not say) is a hash of the run's seed, the picture and the number of
 the draw, the same whatever the batches. Scores are by all of the run's methods, with its settings.
@@ -29,12 +31,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from mmn import names
 from mmn.core import Example, Run, ScoreSettings
+from mmn.models.adapters import Anatomy
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, caption_encoded
@@ -128,7 +131,8 @@ def _answer(asked: _Asked, batch: str) -> Tables:
         draw: _ranked(asked, asked.draw_path(batch, draw), names.SHUFFLED + str(draw)) for draw in range(asked.n_draws)
     }
     before = _ranked(asked, asked.scored.path / batch, names.ORIGINAL)
-    return {"invariance": compare(asked.scored.run, before, after, asked.methods, asked.ks)}
+    parts = parts_of(asked.scored.model.anatomy) if asked.scored.model.anatomy.mixtures else None
+    return {"invariance": compare(asked.scored.run, before, after, asked.methods, asked.ks, parts)}
 
 
 def _ranked(asked: _Asked, path: Path, variant: str) -> tuple[list[CaptionNoun], dict[str, Rankings]]:
@@ -142,6 +146,7 @@ def compare(
     shuffled: Mapping[int, tuple[Sequence[CaptionNoun], Mapping[str, Rankings]]],
     methods: Sequence[str],
     ks: Sequence[int],
+    parts: Parts | None = None,
 ) -> pa.Table:
     """`invariance` of one batch: each noun that a picture's caption says before and after shuffling, by lemma.
 
@@ -151,6 +156,7 @@ def compare(
         shuffled: the same of each draw.
         methods: of the rankings.
         ks: how many units are compared.
+        parts: of a mixture of experts.
     """
     tables = [TABLES["invariance"].empty_table()]
     said, before = original
@@ -161,17 +167,53 @@ def compare(
             pairs = _in_both(said, again)
             if pairs and usable:
                 who = [(image_id, noun) for image_id, noun, _ in pairs]
+                first = before[method].of(who)
                 second = after[method].of([(image_id, noun) for image_id, _, noun in pairs])
-                ratio = rankings.shared_units(before[method].of(who), second, usable, run.model.n_units) / np.array(
-                    usable
-                )
+                ratio = rankings.shares(first, second, usable, run.model.n_units)
                 floor = np.stack([floors[one] for one in who])
-                shape = (run.model.n_layers, run.model.d_mlp)
-                floors_random = [names.chance_overlap(k, [method], *shape) for k in usable]
-                chance = np.broadcast_to(np.array(floors_random), ratio.shape)
+                if parts is None:
+                    shape = (run.model.n_layers, run.model.d_mlp)
+                    floors_random = [names.chance_overlap(k, [method], *shape) for k in usable]
+                    chance = np.broadcast_to(np.array(floors_random), ratio.shape)
+                else:
+                    chance = parts.expected_shares(first, second, usable)
                 key = {"kind": names.REGION, "method": method, "draw": draw, "n": 1}
                 tables.append(rankings.result_rows(key, who, usable, ratio, floor, chance))
     return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The experts of all layers, one where a layer has none: of each flat unit its part, of each part its size."""
+
+    of_unit: Int[np.ndarray, " units"]
+    sizes: Int[np.ndarray, " parts"]
+
+    def expected_shares(
+        self, first: Int[np.ndarray, "pairs K"], second: Int[np.ndarray, "pairs K2"], ks: Sequence[int]
+    ) -> Float[np.ndarray, "pairs ks"]:
+        """What random units share that are as many in each part as the first k of each of two rankings are, / k."""
+        return np.array(
+            [
+                [(self._counts(one[:k]) * self._counts(other[:k]) / self.sizes).sum() / k for k in ks]
+                for one, other in zip(first, second, strict=True)
+            ]
+        )
+
+    def _counts(self, units: Int[np.ndarray, " k"]) -> Int[np.ndarray, " parts"]:
+        return np.bincount(self.of_unit[units[units >= 0]], minlength=len(self.sizes))
+
+
+def parts_of(anatomy: Anatomy) -> Parts:
+    """Of a mixture of experts, whose parts are numbered as `score.expert` numbers them within a layer."""
+    number = np.zeros((anatomy.n_layers, anatomy.d_mlp), np.int64)
+    for layer, d_expert in enumerate(anatomy.d_experts):
+        number[layer] = np.arange(anatomy.d_mlp) // (d_expert or anatomy.d_mlp)
+    of_layer = number + np.arange(anatomy.n_layers)[:, None] * (number.max() + 1)
+    is_unit = np.arange(anatomy.d_mlp) < np.array(anatomy.widths)[:, None]
+    _, part = np.unique(of_layer, return_inverse=True)
+    sizes = np.bincount(part.ravel(), weights=is_unit.ravel())
+    return Parts(part.ravel(), np.maximum(sizes, 1).astype(np.int64))
 
 
 def _in_both(said: Sequence[CaptionNoun], again: Sequence[CaptionNoun]) -> list[tuple[str, str, str]]:
@@ -192,11 +234,16 @@ def _other_noun_floors(
     found: dict[tuple[str, str], list[np.ndarray]] = {key: [] for keys in by_image.values() for key in keys}
     if pairs and ks:
         first, second = (ranked.of(list(side)) for side in zip(*pairs, strict=True))
-        shares = rankings.shared_units(first, second, ks, n_units) / np.array(ks)
-        for pair, share in zip(pairs, shares, strict=True):
+        for pair, share in zip(pairs, rankings.shares(first, second, ks, n_units), strict=True):
             for key in pair:
                 found[key].append(share)
-    return {key: np.mean(shares, axis=0) if shares else np.full(len(ks), np.nan) for key, shares in found.items()}
+    return {key: _mean_of_there(np.array(shares).reshape(-1, len(ks))) for key, shares in found.items()}
+
+
+def _mean_of_there(shares: Float[np.ndarray, "n ks"]) -> Float[np.ndarray, " ks"]:
+    """Means without what is NaN; NaN where nothing is there."""
+    n = (~np.isnan(shares)).sum(axis=0)
+    return np.divide(np.nansum(shares, axis=0), n, out=np.full(shares.shape[1], np.nan), where=n > 0)
 
 
 def _shuffle(asked: _Asked, batch: str, draws: Sequence[int]) -> Iterator[tuple[int, Tables]]:

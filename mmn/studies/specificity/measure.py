@@ -10,7 +10,8 @@ the noun that u(c) scores highest for by selection, whatever the units mean. So 
 what is concluded rests on the unit found elsewhere (`held-out`, OURS).
 
     selection   unit                                    its control
-    held-out    found on another picture of the noun    a random unit of its layer, never the unit itself
+    held-out    found on another picture of the noun    a random unit of its layer, never the unit itself; with
+                                                        experts of its own expert (OURS), awake where the unit is
     same        found on this picture (P2)              `shuffled`: unit identities shuffled within each layer, for each
                                                         noun on its own, then chosen likewise: the selection alone
 
@@ -49,6 +50,7 @@ from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import ConceptAt, Tables
 from mmn.statistics.intervals import interval_table
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
+from mmn.units.matched import same_part
 
 PREFIX: Final = "specificity"
 STAGE: Final = "specificity"
@@ -92,7 +94,6 @@ def measure_specificity(
         All that the run's shards say of just these methods: `specificity`, and `failure`, one row for each picture
         that does not open any more.
     """
-    scored.model.require_one_ffn("mmn specificity")
     elsewhere = read_held_out(scored.path, methods, 1, scored.run.settings.seed)
     asked = {"methods": sorted(methods), "held out": elsewhere.digest()}
 
@@ -196,7 +197,7 @@ def _measure_batch(
             concept = torch.tensor([index for index, *_ in places])
             layer = torch.tensor([neuron.layer for *_, neuron in places])
             unit = torch.tensor([neuron.unit for *_, neuron in places])
-            values = of.score[concept, layer, unit].tolist()
+            values = of.of_units(concept, layer, unit).tolist()
             for (_, noun, one, _), value in zip(places, values, strict=True):
                 scores.setdefault(one, {})[noun] = value
     rows = [row for units in chosen.values() for row in _rows(units, scores)]
@@ -241,7 +242,8 @@ def _on_this_picture(
 ) -> tuple[_Chosen, _Chosen]:
     """The noun's top unit of this picture, and what the same choice finds once unit identities are shuffled."""
     image_id, noun = said.example.image_id, said.concept.noun
-    shuffled = shuffled_units(scored.run.settings.seed, scored.model.facts.d_mlp, image_id, noun, top, nouns)
+    part = same_part(scored.model.anatomy, top)
+    shuffled = shuffled_units(scored.run.settings.seed, part, image_id, noun, top, nouns)
     return (
         _Chosen(image_id, noun, method, SAME_PICTURE, False, None, (top,) * len(nouns)),
         _Chosen(image_id, noun, method, SHUFFLED_UNITS, True, None, shuffled),
@@ -259,32 +261,40 @@ def _held_out(scored: ScoredRun, said: ConceptAt, method: str, found: Found, n_n
 
 
 def shuffled_units(
-    seed: int, d_mlp: int, image_id: str, noun: str, top: Neuron, nouns: Sequence[str]
+    seed: int, part: range, image_id: str, noun: str, top: Neuron, nouns: Sequence[str]
 ) -> tuple[Neuron, ...]:
     """Of each of `nouns` the unit whose score the name of `noun`'s top unit bears, once identities are shuffled.
 
-    Each noun's scores are permuted within every layer, each noun's by itself. The highest score stays the highest, so
-    that the same choice finds it under its new name, and `noun` itself keeps `top`; under that name any other noun has
-    the score of an arbitrary unit of the layer.
+    Each noun's scores are permuted within every layer, in a mixture of experts within every expert, each noun's by
+    itself. The highest score stays the highest, so that the same choice finds it under its new name, and `noun` itself
+    keeps `top`; under that name any other noun has the score of an arbitrary unit of `part`.
+
+    Args:
+        seed: of the run.
+        part: the units of `top`'s layer, or expert (`units.matched.same_part`).
+        image_id: the picture.
+        noun: whose top unit it is.
+        top: that.
+        nouns: of the picture.
     """
-    name = int((_order(seed, d_mlp, image_id, noun, top.layer) == top.unit).nonzero()[0, 0])
-    return tuple(Neuron(top.layer, int(_order(seed, d_mlp, image_id, one, top.layer)[name])) for one in nouns)
+    name = int((_order(seed, part, image_id, noun, top.layer) == top.unit).nonzero()[0, 0])
+    return tuple(Neuron(top.layer, int(_order(seed, part, image_id, one, top.layer)[name])) for one in nouns)
 
 
 @lru_cache(maxsize=256)
-def _order(seed: int, d_mlp: int, image_id: str, noun: str, layer: int) -> Int[Tensor, " m"]:
-    """A permutation of a layer's units: the name j stands for unit `order[j]`."""
-    return uniform_draw(seed, image_id, names.ORIGINAL, noun, f"{PREFIX} {SHUFFLED_UNITS} {layer}", d_mlp).argsort(
-        stable=True
-    )
+def _order(seed: int, part: range, image_id: str, noun: str, layer: int) -> Int[Tensor, " m"]:
+    """A permutation of a part of a layer's units: its j-th name stands for unit `order[j]`."""
+    draws = uniform_draw(seed, image_id, names.ORIGINAL, noun, f"{PREFIX} {SHUFFLED_UNITS} {layer}", part.stop)
+    return draws[part.start :].argsort(stable=True) + part.start
 
 
 def _control(scored: ScoredRun, said: ConceptAt, method: str, top: Neuron) -> Neuron:
-    """A random unit of `top`'s layer that is not `top`."""
+    """A random unit of `top`'s layer that is not `top`; in a mixture of experts of the same expert."""
     key = (said.example.image_id, names.ORIGINAL, said.concept.lemma, f"{PREFIX} {method}")
-    draws = uniform_draw(scored.run.settings.seed, *key, n_units=scored.model.facts.d_mlp)
+    part = same_part(scored.model.anatomy, top)
+    draws = uniform_draw(scored.run.settings.seed, *key, n_units=part.stop)
     draws[top.unit] = -1.0
-    return Neuron(top.layer, int(draws.argmax()))
+    return Neuron(top.layer, part.start + int(draws[part.start :].argmax()))
 
 
 def _rows(units: Sequence[_Chosen], scores: Mapping[_Chosen, Mapping[str, float]]) -> Iterator[dict[str, Any]]:

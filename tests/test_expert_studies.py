@@ -1,0 +1,201 @@
+"""What studies make of a mixture of experts: rankings by attribution, specificity, shuffled pictures, image tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers as hf
+
+from mmn import names
+from mmn.cli import main
+from mmn.errors import UsageError
+from mmn.models.loading import load_model
+from mmn.models.token_rows import known_ids
+from mmn.reading.hooks import ablate
+from mmn.scores.methods import require_method
+from mmn.studies.degradation.measure import InterventionPlan, degrade
+from mmn.studies.invariance.region import parts_of
+from tests.scored import run_path_of, tables_of
+from tests.test_expert_gradients import plainly
+from tests.test_experts import ROUNDING, tiny
+from tests.tiny import save_tiny_llava
+
+METHODS = (
+    *(names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.CONTRIBUTION_CENTRED, names.ACTIVATION, names.RANDOM),
+    *(names.RANDOM_MATCHED, names.ATTRIBUTION, "random-matched:attribution"),
+)
+D_EXPERT, N_EXPERTS = 12, 6
+KEY = ["image_id", "noun", "method"]
+
+
+@pytest.fixture(scope="module")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA on a Mixtral whose tokens go through one of many experts, so that image tokens leave some asleep."""
+    more = {"num_local_experts": N_EXPERTS, "num_experts_per_tok": 1, "intermediate_size": D_EXPERT}
+    return save_tiny_llava(tmp_path_factory.mktemp("mixtral"), text_type=hf.MixtralConfig, more=more)
+
+
+@pytest.fixture(scope="module")
+def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures scored, then each study of them."""
+    cache = tmp_path_factory.mktemp("cache")
+    words = ["score", "--model", str(mixtral), "--images", "gallery", "--limit", "2", "--blank", "--bottom-k", "3"]
+    common = ["--cache", str(cache), "--progress", "none"]
+    assert main([*words, "--methods", ",".join(METHODS), *common]) == 0
+    assert main(["specificity", "latest", "--methods", "contribution,attribution", *common]) == 0
+    assert main(["invariance", "latest", "--kind", "region", "--draws", "1", "--ks", "1,5,36", *common]) == 0
+    both, changed = (names.CONTRIBUTION, names.ATTRIBUTION), (names.TOP, names.RANDOM, names.RANDOM_PICTURE)
+    plan = InterventionPlan(names.ABLATE, both, (30,), changed, n_draws=1, positions=names.IMAGE_TOKENS)
+    degrade(load_model(str(mixtral)), run_path_of(cache), plan)
+    return cache
+
+
+@pytest.fixture(scope="module")
+def tables(cache: Path) -> dict[str, pd.DataFrame]:
+    return tables_of(cache, ["run", "score", "concept", "specificity", "invariance", "effect"])
+
+
+def test_a_run_ranks_what_is_awake_and_names_the_expert(tables: dict[str, pd.DataFrame]) -> None:
+    score, concept = tables["score"], tables["concept"]
+    assert (concept["residual"].abs() / concept["logit"].abs().clip(lower=1)).max() < ROUNDING
+    assert (score["expert"] == score["unit"] // D_EXPERT).all()
+    assert score["expert"].nunique() == N_EXPERTS
+    top = score[(score["method"] == names.CONTRIBUTION) & (score["variant"] == names.ORIGINAL) & (score["rank"] > 0)]
+    by_concept = top.groupby(["image_id", "noun"])
+    assert (by_concept.size() == 3 * D_EXPERT).all()
+    assert (by_concept.apply(lambda rows: rows.groupby("layer")["expert"].nunique().max()) == 1).all()
+    assert list(tables["run"]["d_experts"].iloc[0]) == [D_EXPERT] * 3
+
+
+def test_centred_scores_are_plain_ones_less_what_a_unit_adds_to_every_token(
+    mixtral: Path, tables: dict[str, pd.DataFrame]
+) -> None:
+    """Also where a unit is an expert's: all of them are awake in no ranking, and each has its own column."""
+    score, both = tables["score"], (names.CONTRIBUTION, names.CONTRIBUTION_CENTRED)
+    rows = score[(score["variant"] == names.ORIGINAL) & (score["rank"] > 0) & score["method"].isin(both)]
+    key = ["image_id", "noun", "layer", "unit", "activation"]
+    rows = rows.pivot_table("score", key, "method", observed=True).reset_index()
+    model = load_model(str(mixtral))
+    mean = model.anatomy.unembedding.weight[known_ids(model.tokenizer)].double().mean(0)
+    common = [
+        row.activation * float(model.anatomy.w_out(row.layer)[:, row.unit].double() @ mean) for row in rows.itertuples()
+    ]
+    difference = rows[names.CONTRIBUTION] - rows[names.CONTRIBUTION_CENTRED]
+    assert difference.abs().max() > 1e-4, "a mean of nothing would prove nothing"
+    np.testing.assert_allclose(difference, common, rtol=1e-3, atol=1e-6)
+
+
+def test_attribution_ranks_experts_that_image_tokens_wake_and_its_control_is_of_their_layers(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    score = tables["score"][(tables["score"]["variant"] == names.ORIGINAL) & (tables["score"]["rank"] > 0)]
+    found, control = (score[score["method"] == method] for method in METHODS[-2:])
+    assert (found["expert"] == found["unit"] // D_EXPERT).all()
+    assert set(found["layer"]) == {0, 1}, "nothing follows the last layer at an image token"
+    assert found["token_position"].notna().all()
+    pairs = found.merge(control, on=["image_id", "noun", "rank"], suffixes=("", "_control"))
+    assert len(pairs) == len(found) == len(control)
+    assert (pairs["layer"] == pairs["layer_control"]).all()
+    experts = found.groupby(["image_id", "noun"])["expert"].nunique()
+    assert experts.max() > 1, "image tokens wake several"
+    brought = tables["score"][tables["score"]["method"] == f"attribution{names.MINUS_BLANK}"]
+    assert not brought.empty
+    assert np.isfinite(brought["score"]).all()
+
+
+def test_a_unit_scores_what_is_stored_for_other_nouns_and_0_where_its_expert_sleeps(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    rows = tables["specificity"]
+    score = tables["score"][(tables["score"]["variant"] == names.ORIGINAL) & (tables["score"]["rank"] > 0)]
+    both = rows.merge(score[[*KEY, "layer", "unit", "score"]], how="left", on=[*KEY, "layer", "unit"])
+    both = both[both["score_y"].notna() | (both["method"] == names.CONTRIBUTION)]  # which ranks all that is awake
+    assert set(both["method"]) == {names.CONTRIBUTION, names.ATTRIBUTION}
+    assert np.allclose(both["score_x"], both["score_y"].fillna(0.0), rtol=1e-3, atol=1e-6)
+    controls = rows[rows["selection"] == "shuffled"].merge(
+        rows[rows["selection"] == "same"], on=[*KEY, "unit_noun"], suffixes=("", "_top")
+    )
+    assert not controls.empty
+    assert (controls["unit"] // D_EXPERT == controls["unit_top"] // D_EXPERT).all()
+
+
+def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_units_of_the_same_experts(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    score = tables["score"][tables["score"]["rank"] > 0].astype({"variant": str})
+    lemma = tables["concept"].set_index(["image_id", "variant", "noun"])["lemma"]
+    rows = tables["invariance"]
+    assert set(rows["k"]) == {1, 5, 36}
+    for row in rows.itertuples():
+        of = score[(score["image_id"] == row.image_id) & (score["method"] == row.method) & (score["rank"] <= row.k)]
+        first = of[(of["variant"] == names.ORIGINAL) & (of["noun"] == row.noun)]
+        said = lemma[row.image_id, names.ORIGINAL, row.noun]
+        second = of[of["variant"] == "shuffled-0"]
+        second = second[[lemma[row.image_id, "shuffled-0", noun] == said for noun in second["noun"]]]
+        units, others = (set(zip(some["layer"], some["unit"], strict=True)) for some in (first, second))
+        assert len(units) == len(others) == row.k
+        assert row.ratio == pytest.approx(len(units & others) / row.k)
+        counts = [some.groupby(["layer", "expert"]).size() for some in (first, second)]
+        assert row.floor_random == pytest.approx((counts[0] * counts[1]).fillna(0).sum() / D_EXPERT / row.k)
+
+
+def test_random_units_of_a_picture_are_of_all_experts_and_an_effect_at_image_tokens_is_there(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    effect = tables["effect"]
+    changed = effect[effect["k"] == 30]
+    assert set(changed["selection"]) == {"top", "random", "random-picture"}
+    assert set(changed["method"]) == {names.CONTRIBUTION, names.ATTRIBUTION}
+    alike = changed[changed["selection"] == "random-picture"].groupby(["image_id", "noun"])["prob"]
+    assert (alike.nunique() == 1).all(), "the same units whatever the score"
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_5_moe", "llama4"])
+def test_units_are_zeroed_at_some_positions_as_in_a_model_that_computes_every_expert(model_type: str) -> None:
+    """Of the second picture alone; the first computes what it did, bit for bit."""
+    model, inputs = tiny(model_type)
+    n = inputs["input_ids"].shape[1]
+    only_at = torch.arange(n) % 3 == 1
+    mask = torch.zeros(2, model.anatomy.n_layers, model.anatomy.d_mlp, dtype=torch.bool)
+    for layer, mixture in enumerate(model.anatomy.mixtures):
+        mask[1, layer, : mixture.start : 2] = True
+    with plainly(model) as plain:
+        for layer, mixture in enumerate(model.anatomy.mixtures):
+            if mixture.routed is not None:
+                kept = torch.ones(mixture.routed.n_experts, 2, n, mixture.routed.d_expert)
+                units = mask[1, layer, : mixture.start].view(mixture.routed.n_experts, 1, -1)
+                kept[:, 1][:, only_at] = (~units).float()
+                plain.kept[layer] = kept.flatten(1, 2)
+        expected = model.module(**inputs, use_cache=False).logits.detach()
+    with torch.inference_mode():
+        untouched = model.module(**inputs, use_cache=False).logits
+        with ablate(model, mask, only_at=only_at):
+            found = model.module(**inputs, use_cache=False).logits
+    assert torch.equal(found[0], untouched[0])
+    assert (found[1] - untouched[1]).abs().max() > 1e-3
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_parts_are_experts_and_a_layer_without_some_is_one() -> None:
+    anatomy = tiny("llama4")[0].anatomy
+    parts = parts_of(anatomy)
+    by_layer = parts.of_unit.reshape(anatomy.n_layers, -1)
+    assert [len(set(some)) for some in by_layer] == [1, 5, 5]
+    assert parts.sizes[by_layer[0, 0]] == anatomy.widths[0] < anatomy.d_mlp
+    assert (parts.sizes[by_layer[1]] == 96).all()
+
+
+def test_image_tokens_with_experts_of_their_own_have_no_attribution() -> None:
+    with pytest.raises(UsageError, match="go through experts of their own"):
+        require_method(tiny("ernie4_5_vl_moe")[0], "random-matched:attribution")
+
+
+def test_pictures_of_a_noun_are_not_compared_where_chance_is_not_known(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["invariance", "latest", "--kind", names.CROSS_IMAGE, "--cache", str(cache), "--progress", "none"]) == 2
+    assert "cross-image is not there for mixtures of experts" in capsys.readouterr().err
