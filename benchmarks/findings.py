@@ -284,7 +284,9 @@ def own_parts_of(store: Store, run: dict[str, Any]) -> None:
         parts = [part for k in ablated_ks(means) for part in own_parts(means[means["k"].isin((0, k))], n_units)]
         heads = ["ranking", "at", "k", "untouched share", *DROPS, *EXCESSES, *SHARES_OF_NOUNS, "pictures"]
         section(f"Whose is the drop? {title}", heads, map(drop_cells, parts))
-        section(f"What text suffers, {title}", ["ranking", "at", "k", *TEXTS.values()], map(text_cells, parts))
+        read = [part for part in parts if part.perplexity]
+        if title == "all":
+            section("What text suffers: perplexity", ["ranking", "at", "k", *TEXTS.values()], map(text_cells, read))
     print("\n## How much of the drop is the noun's own?\n")
     for part in own_parts(measured_ablations(store, run, ()), n_units):
         print(f"- `{part.method}`: {describe_own(part, n_units, '')}")
