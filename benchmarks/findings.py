@@ -34,7 +34,7 @@ from mmn.store.generality import GeneralityQueries
 from mmn.store.rankings import RankingQueries
 from mmn.studies.annotate.queries import FieldQueries
 from mmn.studies.degradation.curves import curves
-from mmn.studies.degradation.own import describe_own, own_parts
+from mmn.studies.degradation.own import TEXTS, Interval, OwnPart, describe_own, own_parts
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
@@ -275,14 +275,63 @@ def ablation(store: Store, run: dict[str, Any]) -> None:
 
 
 def own_parts_of(store: Store, run: dict[str, Any]) -> None:
-    """How much of a drop is the noun's own, by the controls, in the words of `mmn degrade`."""
+    """How much of a drop is the noun's own, by the controls: a table of all k, then the words of `mmn degrade`."""
+    n_units = run["n_layers"] * run["d_mlp"]
+    for title, lemmas in (("all", ()), ("places", place_nouns()), ("objects", objects_of(store, run))):
+        means = measured_ablations(store, run, tuple(lemmas))
+        if means.empty:
+            continue
+        parts = [part for k in ablated_ks(means) for part in own_parts(means[means["k"].isin((0, k))], n_units)]
+        heads = ["ranking", "at", "k", "untouched share", *DROPS, *EXCESSES, *SHARES_OF_NOUNS, "pictures"]
+        section(f"Whose is the drop? {title}", heads, map(drop_cells, parts))
+        read = [part for part in parts if part.perplexity]
+        if title == "all":
+            section("What text suffers: perplexity", ["ranking", "at", "k", *TEXTS.values()], map(text_cells, read))
+    print("\n## How much of the drop is the noun's own?\n")
+    for part in own_parts(measured_ablations(store, run, ()), n_units):
+        print(f"- `{part.method}`: {describe_own(part, n_units, '')}")
+
+
+def measured_ablations(store: Store, run: dict[str, Any], lemmas: tuple[str, ...]) -> pd.DataFrame:
     settings = store.ask(EffectQueries).settings(run["run_id"])
     methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
-    means = store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.ABLATE, methods))
-    n_units = run["n_layers"] * run["d_mlp"]
-    print("\n## How much of the drop is the noun's own?\n")
-    for part in own_parts(means, n_units):
-        print(f"- `{part.method}`: {describe_own(part, n_units, '')}")
+    return store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.ABLATE, methods, lemmas))
+
+
+def ablated_ks(means: pd.DataFrame) -> list[int]:
+    return sorted({int(k) for k in means["k"]} - {0})
+
+
+DROPS: Final = ("own units take", "another picture's", "random")
+EXCESSES: Final = ("own minus another's", "own minus random")
+SHARES_OF_NOUNS: Final = ("noun's share: own off", "another's off", "random off", "another's minus own")
+
+
+def drop_cells(part: OwnPart) -> list[object]:
+    """Shares of the untouched probability, and the noun's share among all nouns."""
+    controls = [part.beyond.get(name) for name in (names.ANOTHER, names.RANDOM)]
+    own = next((one.own_drop for one in controls if one), float("nan"))
+    drops = [own, *(one.drop if one else float("nan") for one in controls)]
+    shares = [part.shares.get(name, float("nan")) for name in ("untouched", names.TOP, names.ANOTHER, names.RANDOM)]
+    share_excess = controls[0].share_excess if controls[0] else None
+    pictures = max((one.excess.n for one in controls if one), default=0)
+    cells = [number(value) for value in (*drops,)] + [interval_cell(one.excess if one else None) for one in controls]
+    told = [number(value) for value in shares[1:]] + [interval_cell(share_excess)]
+    return [part.method, part.positions, part.k, number(shares[0]), *cells, *told, pictures]
+
+
+def text_cells(part: OwnPart) -> list[object]:
+    """By text the perplexity untouched, and with own, another picture's and random units off."""
+    order = ("untouched", names.TOP, names.ANOTHER, names.RANDOM)
+    told = [
+        ", ".join(f"{values[name]:,.4g} {name}" for name in order if name in values)
+        for values in (part.perplexity.get(text, {}) for text in TEXTS)
+    ]
+    return [part.method, part.positions, part.k, *(one or "–" for one in told)]
+
+
+def interval_cell(one: Interval | None) -> str:
+    return "–" if one is None else f"{number(one.mean)} [{number(one.low)}, {number(one.high)}]"
 
 
 def budget(store: Store, run: dict[str, Any]) -> None:
@@ -388,6 +437,11 @@ SECTIONS: Final[dict[str, Callable[[Store, dict[str, Any]], None]]] = {
 def place_nouns() -> list[str]:
     """The lemma of each place of the specimen's world."""
     return [lemma_of(text.split()[-1]) for text in PLACES.values()]
+
+
+def objects_of(store: Store, run: dict[str, Any]) -> list[str]:
+    """The lemmas of the run that are no place."""
+    return [lemma for lemma in store.concepts(run["run_id"])["lemma"] if lemma not in place_nouns()]
 
 
 def units_of(run: dict[str, Any], share: float) -> int:

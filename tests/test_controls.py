@@ -414,6 +414,17 @@ def test_general_damage_is_said_not_to_be_the_noun_s_own() -> None:
     assert "not the noun's own: random units take as much" in told_of(frame.assign(prob=more))
 
 
+def test_the_points_told_are_those_over_the_control_that_takes_as_much() -> None:
+    frame = means(0.2, 0.5, random=0.3)
+    swings = 0.3 * ((frame["image_id"].astype(int) * 7) % 5 - 2) * (frame["selection"] == names.ANOTHER) * frame["k"]
+    frame = frame.assign(prob=frame["prob"] + swings + 0.001 * (frame.index % 5))
+    (part,) = own_parts(frame, 100)
+    another, random = (part.beyond[name].excess for name in (names.ANOTHER, names.RANDOM))
+    assert another.low < 0 < random.low < random.mean < another.mean
+    said = describe_own(part, 100, "")
+    assert f"another picture's units take as much (own minus theirs: {100 * another.mean:.1f} points" in said
+
+
 def test_without_another_picture_s_units_nothing_is_called_its_own() -> None:
     frame = means(0.2, None)
     (part,) = own_parts(frame, 100)

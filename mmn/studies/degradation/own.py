@@ -233,13 +233,13 @@ def _verdict(part: OwnPart) -> str:
     another = _points(part.beyond[ANOTHER].excess)
     if part.is_own is None:
         return f"Whether the difference to another picture's, {another}, is the noun's own cannot be told."
-    judged = part.judged
-    assert judged is not None, part
     if part.is_own:
+        judged = part.judged
+        assert judged is not None, part
         return f"{_points(judged)} of the drop are the noun's own: beyond each control."
-    beyond_another = part.beyond[ANOTHER].excess.low > 0
-    control = "random units" if beyond_another else "another picture's units"
-    return f"The drop is not the noun's own: {control} take as much (own minus theirs: {_points(judged)})."
+    name, excess = next((name, one.excess) for name, one in part.beyond.items() if not one.excess.low > 0)
+    control = "another picture's units" if name == ANOTHER else "random units"
+    return f"The drop is not the noun's own: {control} take as much (own minus theirs: {_points(excess)})."
 
 
 def _points(one: Interval) -> str:
