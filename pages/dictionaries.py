@@ -46,7 +46,7 @@ def page() -> None:
 
 
 def shown(figure: str, view: View) -> None:
-    charts.show(figure, view, charts.BESIDE)
+    charts.show(figure, view)
 
 
 def chosen(known: pd.DataFrame) -> pd.Series:

@@ -69,23 +69,16 @@ def _there(text: str, there: list[str]) -> str | None:
 def show(run: dict[str, Any], view: View) -> None:
     """Where the groups lie and what they are, whose top they share, and what goes with them."""
     what = Found(resources.store(), run, view.by, view.rule)
-    panels("domain-layers", view)
+    charts.show("domain-layers", view)
     groups(run, what)
     st.subheader("Are they a noun's top units?")
-    study_page.guarded(lambda: panels("domain-overlap", view))
+    study_page.guarded(lambda: overlap(view))
     st.subheader("What goes with them?")
     ablation(run, view)
 
 
-def panels(name: str, view: View) -> None:
-    """A chart for each group, side by side where there is room, and one export of all."""
-    figure = charts.drawn(name, view)
-    with charts.grid(name):
-        for _group, part in figure.parts():
-            with st.container():
-                charts.show_plain(part, charts.BESIDE)
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        charts.export_control(figure)
+def overlap(view: View) -> None:
+    charts.show("domain-overlap", view)
 
 
 def groups(run: dict[str, Any], what: Found) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from app import charts, filter_bar, links, picture_strip, pictures, resources, s
 from app.picture import mount
 from app.picture.panels import Panel, Places
 from app.text import plain
-from mmn.errors import ImageError, UsageError
+from mmn.errors import ImageError
 from mmn.store.pictures import PictureQueries
 from mmn.studies.hallucination.judging import Judge
 from mmn.studies.hallucination.queries import HallucinationQueries
@@ -49,7 +50,7 @@ def page() -> None:
     st.subheader("Over all pictures that were read")
     view = View(run["run_id"])
     for name in ("hallucination", "hallucination-objects", "hallucination-confidence", "hallucination-maps"):
-        figure(name, view)
+        study_page.guarded(partial(charts.show, name, view))
     edits(run, view)
     study_page.measure_again(run, job)
 
@@ -71,9 +72,9 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
             column_config={
                 "object": "Object",
                 "state": st.column_config.TextColumn("By masks and references"),
-                "raw": st.column_config.NumberColumn("Confidence", format="%.3g", help="No norm, as in the paper"),
+                "raw": st.column_config.NumberColumn("Confidence", format="%.3f", help="No norm, as in the paper"),
                 "normed": st.column_config.NumberColumn(
-                    "Final norm", format="%.3g", help="Behind the final norm (OURS)"
+                    "Final norm", format="%.3f", help="Behind the final norm (OURS)"
                 ),
                 "layer": st.column_config.NumberColumn("After layer", help="Empty: before the first. Of Confidence"),
             },
@@ -131,15 +132,7 @@ def edits(run: dict[str, Any], view: View) -> None:
     st.markdown(EDITED)
     job = study_page.measurement("hallucination", "project-away")
     if study_page.is_measured(run, job):
-        figure("project-away", view)
-
-
-def figure(name: str, view: View) -> None:
-    """A figure, or why there is none."""
-    try:
-        charts.show(name, view)
-    except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
+        study_page.guarded(partial(charts.show, "project-away", view))
 
 
 page()

@@ -66,7 +66,7 @@ def over_all(view: View) -> None:
     with charts.grid("nouns"):
         for name in ("patchscopes", "patchscopes-surprisal"):
             with st.container():
-                charts.show(name, view, charts.BESIDE)
+                charts.show(name, view)
     charts.show("patchscopes-image", view)
     st.caption("An image token says the noun whose first token is the most probable one that comes next.")
 
@@ -109,8 +109,8 @@ def noun_table(words: pd.DataFrame, nouns: dict[int, str]) -> pd.DataFrame:
     rows = words[words["source"] == NOUN].assign(says=_said)
     titles = [(place, reading) for place in sorted(set(rows["token_position"])) for reading in (PATCH, LENS)]
     wide = rows.pivot_table("says", "layer", ["token_position", "reading"], aggfunc="first").reindex(columns=titles)
-    wide.columns = [f"{nouns.get(place, '?')}: {_NAMES[reading]}" for place, reading in titles]
-    return wide.rename_axis("after layer").reset_index()
+    wide.columns = [f"{nouns.get(place, '?')}: {_NAMES[reading].lower()}" for place, reading in titles]
+    return wide.rename_axis("After layer").reset_index()
 
 
 def image_tokens(words: pd.DataFrame, company: pd.DataFrame) -> None:
@@ -124,13 +124,13 @@ def image_tokens(words: pd.DataFrame, company: pd.DataFrame) -> None:
     wide = wide.reindex(columns=[PATCH, LENS]).rename(columns=_NAMES)
     near = company[company["layer"] == layer].set_index("token_position")
     if len(near):
-        wide["nearest word"] = near["words"].str[0]
-        wide["cosine"] = near["scores"].str[0]
-        wide["in the sentence"] = near["contexts"].str[0]
-    st.dataframe(wide.rename_axis("image token").reset_index(), hide_index=True)
+        wide["Nearest word"] = near["words"].str[0]
+        wide["Cosine"] = near["scores"].str[0].round(3)
+        wide["In the sentence"] = near["contexts"].str[0]
+    st.dataframe(wide.rename_axis("Image token").reset_index(), hide_index=True)
 
 
-_NAMES = {PATCH: "patchscope", LENS: "logit lens"}
+_NAMES = {PATCH: "Patchscope", LENS: "Logit lens"}
 
 
 def _said(words: pd.DataFrame) -> list[str]:

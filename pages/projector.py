@@ -49,7 +49,7 @@ def probe(view: View) -> None:
 
 
 def over_layers(name: str, view: View) -> None:
-    charts.show(name, view, charts.BESIDE)
+    charts.show(name, view)
 
 
 page()

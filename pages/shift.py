@@ -50,7 +50,7 @@ def page() -> None:
 
 
 def shown(figure: str, view: View) -> None:
-    charts.show(figure, view, charts.BESIDE)
+    charts.show(figure, view)
 
 
 def chosen(run: dict[str, Any], others: list[str]) -> tuple[str, pd.Series]:

@@ -24,7 +24,7 @@ def two_runs(empty_cache: Path) -> Path:
 def titles(at: Any) -> list[str]:
     """The first words of every chart's title."""
     specs = [json.loads(one.proto.spec) for one in at.get("vega_lite_chart") or at.get("arrow_vega_lite_chart")]
-    return [title if isinstance(title := spec["title"]["text"], str) else title[0] for spec in specs]
+    return [title if isinstance(title := spec["usermeta"]["title"]["text"], str) else title[0] for spec in specs]
 
 
 def test_every_chart_has_the_second_run_beside_it_and_their_difference(two_runs, open_app):

@@ -19,7 +19,7 @@ def specs(at: AppTest) -> list[dict[str, Any]]:
 
 def titles(at: AppTest) -> list[str]:
     return [
-        " ".join(spec["title"]["text"]) if isinstance(spec["title"]["text"], list) else spec["title"]["text"]
+        " ".join(spec["usermeta"]["title"]["text"]) if isinstance(spec["usermeta"]["title"]["text"], list) else spec["usermeta"]["title"]["text"]
         for spec in specs(at)
     ]
 
@@ -95,7 +95,7 @@ def test_filters_are_the_address(whole_cache, open_app) -> None:
     at.multiselect(key="concept").set_value([at.multiselect(key="concept").options[0]]).run()
     assert not at.error
     lemma = at.multiselect(key="concept").options[0].partition(" (")[0]
-    assert f"concepts: {lemma}, first nouns only" in " ".join(specs(at)[0]["title"]["subtitle"])
+    assert f"concepts: {lemma}, first nouns only" in " ".join(specs(at)[0]["usermeta"]["title"]["subtitle"])
     assert titles(at)[0] == "Logit of the noun after ablation, top units"
 
 

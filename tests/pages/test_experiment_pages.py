@@ -21,11 +21,11 @@ def charts(at) -> list[dict]:
 
 
 def titles(at) -> list[str]:
-    return [" ".join(spec["title"]["text"]) for spec in charts(at)]
+    return [" ".join(spec["usermeta"]["title"]["text"]) for spec in charts(at)]
 
 
 def said(at) -> str:
-    return " ".join(" ".join(spec["title"]["subtitle"]) for spec in charts(at))
+    return " ".join(" ".join(spec["usermeta"]["title"]["subtitle"]) for spec in charts(at))
 
 
 def text(at) -> str:

@@ -31,7 +31,7 @@ ADDRESSES: list[tuple[str, dict[str, list[str]]]] = [
 
 def text_of(spec: dict[str, Any]) -> str:
     """Title and subtitle; a page breaks their lines elsewhere than a file does."""
-    title = spec["title"]
+    title = spec["usermeta"]["title"]
     return " ".join([*([title["text"]] if isinstance(title["text"], str) else title["text"]), *title["subtitle"]])
 
 

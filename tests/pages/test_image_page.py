@@ -20,7 +20,7 @@ from tests.pages.filled import GRIDS, fill_whole
 
 def title(spec: dict) -> str:
     """A chart's title in one line: it may be broken for a narrow window."""
-    text = spec["title"]["text"]
+    text = spec["usermeta"]["title"]["text"]
     return text if isinstance(text, str) else " ".join(text)
 
 
@@ -55,7 +55,7 @@ def test_first_screen_is_full(whole_cache, open_app):
     rows = at.dataframe[0].value
     assert {"score", "blank_score", "difference", "writes", "iou", "iou_random", "rank:activation"} <= set(rows)
     budget, share = charts(at)
-    assert "residual" in " ".join(budget["title"]["subtitle"])
+    assert "residual" in " ".join(budget["usermeta"]["title"]["subtitle"])
     assert title(share).startswith("How much of the logit")
 
 
@@ -167,7 +167,7 @@ def test_the_command_below_two_budgets_draws_both(whole_cache, open_app, tmp_pat
         assert main([*shlex.split(command.replace("figure.svg", str(out)))[3:], "--cache", str(cache)]) == DONE
         theirs = json.loads(out.read_text())
         assert {row["noun"] for rows in theirs["datasets"].values() for row in rows} > {rival.options[0]}
-        assert all(panel["title"]["subtitle"][0] == theirs["title"]["subtitle"][0] for panel in panels)
+        assert all(panel["usermeta"]["title"]["subtitle"][0] == theirs["usermeta"]["title"]["subtitle"][0] for panel in panels)
 
 
 def test_without_annotation_the_command_is_told(empty_cache, open_app):

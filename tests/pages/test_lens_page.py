@@ -8,7 +8,7 @@ from tests.pages.filled import fill_whole
 
 
 def titles(at) -> list[str]:
-    texts = [json.loads(element.proto.spec)["title"]["text"] for element in at.get("vega_lite_chart")]
+    texts = [json.loads(element.proto.spec)["usermeta"]["title"]["text"] for element in at.get("vega_lite_chart")]
     return [text if isinstance(text, str) else " ".join(text) for text in texts]
 
 

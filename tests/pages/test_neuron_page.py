@@ -8,7 +8,7 @@ from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
 
 def title(spec: dict) -> str:
     """A chart's title in one line: it may be broken for a narrow window."""
-    text = spec["title"]["text"]
+    text = spec["usermeta"]["title"]["text"]
     return text if isinstance(text, str) else " ".join(text)
 
 

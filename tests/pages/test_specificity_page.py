@@ -37,7 +37,7 @@ def words(title: dict) -> str:
 
 def assert_same(element, figure: Drawn) -> None:
     """Asserts that a chart of the page has the figure's words and numbers."""
-    assert words(json.loads(element.proto.spec)["title"]) == words(figure.chart.to_dict()["title"])
+    assert words(json.loads(element.proto.spec)["usermeta"]["title"]) == words(figure.chart.to_dict()["title"])
     shares = np.sort(figure.rows.data["share"].to_numpy(dtype=float))
     sets = [pa.ipc.open_stream(one.data.data).read_pandas() for one in element.proto.datasets]
     drawn = [one for one in sets if "share" in one]
