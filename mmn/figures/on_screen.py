@@ -15,6 +15,7 @@ import pandas as pd
 from mmn.figures.theme import GREY, NUMBERS
 
 _SYMBOL: Final = {False: 34, True: 46}  # pixels of a legend's symbol and gaps; strokes are longer than dots
+_AXIS: Final = 120  # pixels of the vertical axis with its labels
 _LETTER: Final = 6.6  # pixels of a legend's letter, on average
 _NARROWEST: Final = 270  # pixels for the legends above a chart on a telephone, whose axis takes the rest
 _SMALLEST: Final = 10  # pixels of letters among the marks
@@ -38,6 +39,8 @@ def themed(chart: Any, title: Any = None) -> Any:
     themed.description = ". ".join([text, *lines])
     themed.usermeta = {"title": {"text": text, "subtitle": lines}}
     themed.config.locale = NUMBERS
+    themed.padding = {"left": 5, "right": 14, "top": 5, "bottom": 20}  # half a label hangs over the axis's end
+    themed.autosize = alt.AutoSizeParams(type="fit", contains="padding")
     themed.config.rule, themed.config.text = alt.MarkConfig(color=GREY), alt.MarkConfig(color=GREY)  # Vega's are black
     themed.config.legend = alt.LegendConfig(symbolBaseFillColor=GREY, symbolBaseStrokeColor=GREY)
     if isinstance(themed, alt.LayerChart):
@@ -161,7 +164,8 @@ def _fold_legends(chart: Any) -> None:
             legend.orient = "bottom" if place in below else legend.orient
             if isinstance(legend.columns, int):
                 wanted = _width_of(legend, domain) * (1 if place in below else len(above) - len(below))
-                legend.columns = alt.ExprRef(f"clamp(floor(width / {wanted:.0f}), 1, {legend.columns})")
+                room = f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
+                legend.columns = alt.ExprRef(f"clamp(floor({room} / {wanted:.0f}), 1, {legend.columns})")
 
 
 def _below(legends: Sequence[tuple[Any, list[Any]]]) -> set[int]:
