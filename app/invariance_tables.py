@@ -45,7 +45,7 @@ def survival_by_score(view: View) -> None:
     rows = rows.assign(**{name: 100 * rows[name] for name in shares})
     columns |= {"n_kept": number("In both"), "n_concepts": number("Nouns"), "n_images": number("Pictures")}
     st.caption(f"{SURVIVAL}: means over pictures, then permutations, with their 95 % intervals by picture. {TOO_FEW}")
-    st.dataframe(rows, hide_index=True, column_order=list(columns), column_config=columns)
+    st.dataframe(rows, hide_index=True, placeholder="–", column_order=list(columns), column_config=columns)
 
 
 def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
@@ -72,4 +72,4 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
     in_percent = {name: 100 * rows[name] for name in shares if name in rows}
     shown = rows.assign(concept=[links.concept_url(run, lemma) for lemma in rows["concept"]], **in_percent)
     order = [name for name in columns if name in shown]
-    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns)
+    st.dataframe(shown, hide_index=True, placeholder="–", column_order=order, column_config=columns)

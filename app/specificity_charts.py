@@ -115,7 +115,7 @@ def _picture_map(run: dict[str, Any], figure: Drawn) -> None:
         "writes": st.column_config.TextColumn("Writes", help="The ten tokens that it raises most"),
     }
     order = [name for name in columns if name != "writes" or (shown["writes"] != "").any()]
-    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns)
+    st.dataframe(shown, hide_index=True, placeholder="–", column_order=order, column_config=columns)
 
 
 def _side(figure: Drawn, is_control: bool) -> Drawn:

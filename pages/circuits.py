@@ -113,7 +113,7 @@ def units(run: dict[str, Any], about: dict[str, Any]) -> None:
         "writes": st.column_config.TextColumn("Writes", width=320),
     }
     order = [name for name in columns if shown[name].notna().any()]
-    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns, row_height=30)
+    st.dataframe(shown, hide_index=True, placeholder="–", column_order=order, column_config=columns, row_height=30)
 
 
 def download(run: dict[str, Any], about: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ INTRODUCTION = (
 )
 EDITED = (
     "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "
-    "controls are the direction of an object that is not there, and a random one of the same length."
+    "controls are the direction of an object that is not there, and a random one of the same length. CHAIR_s is the "
+    "share of captions with a hallucinated object, CHAIR_i that of all objects named."
 )
 MOST_ABSENT = 10
 
@@ -69,14 +70,17 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
         st.dataframe(
             told,
             hide_index=True,
+            placeholder="–",
             column_config={
-                "object": "Object",
-                "state": st.column_config.TextColumn("By masks and references"),
-                "raw": st.column_config.NumberColumn("Confidence", format="%.3f", help="No norm, as in the paper"),
-                "normed": st.column_config.NumberColumn(
-                    "Final norm", format="%.3f", help="Behind the final norm (OURS)"
+                "object": st.column_config.TextColumn("Object", width=84),
+                "state": st.column_config.TextColumn("Is it there?", width=96, help="By masks and references"),
+                "raw": st.column_config.NumberColumn(
+                    "Confidence", width=80, format="%.3f", help="No norm, as in the paper"
                 ),
-                "layer": st.column_config.NumberColumn("After layer", help="Empty: before the first. Of Confidence"),
+                "normed": st.column_config.NumberColumn(
+                    "Final norm", width=80, format="%.3f", help="Behind the final norm (OURS)"
+                ),
+                "layer": st.column_config.NumberColumn("After layer", help="Of Confidence; –: before the first"),
             },
         )
     with left:

@@ -100,7 +100,11 @@ def one_picture(run: dict[str, Any], setting: str) -> None:
     st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
     links.image_link(run, picture["image_id"])
     concepts = resources.store().ask(PictureQueries).concepts(run["run_id"], picture["image_id"])
-    st.dataframe(noun_table(words, dict(zip(concepts["position"], concepts["noun"], strict=True))), hide_index=True)
+    st.dataframe(
+        noun_table(words, dict(zip(concepts["position"], concepts["noun"], strict=True))),
+        hide_index=True,
+        placeholder="–",
+    )
     image_tokens(words, queries.company(run["run_id"], picture["image_id"]))
 
 
@@ -127,7 +131,7 @@ def image_tokens(words: pd.DataFrame, company: pd.DataFrame) -> None:
         wide["Nearest word"] = near["words"].str[0]
         wide["Cosine"] = near["scores"].str[0].round(3)
         wide["In the sentence"] = near["contexts"].str[0]
-    st.dataframe(wide.rename_axis("Image token").reset_index(), hide_index=True)
+    st.dataframe(wide.rename_axis("Image token").reset_index(), hide_index=True, placeholder="–")
 
 
 _NAMES = {PATCH: "Patchscope", LENS: "Logit lens"}

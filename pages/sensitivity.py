@@ -91,7 +91,7 @@ def table(data: pd.DataFrame) -> None:
     }
     data = data.assign(metric=[metric_words(one) for one in data["metric"]]).sort_values("metric", kind="stable")
     shown = [name for name in columns if name != "control_blank" or data[name].notna().any()]
-    st.dataframe(data, hide_index=True, column_order=shown, column_config=columns)
+    st.dataframe(data, hide_index=True, placeholder="–", column_order=shown, column_config=columns)
 
 
 page()

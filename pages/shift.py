@@ -131,7 +131,7 @@ def units(run: dict[str, Any], other: str, about: pd.Series) -> None:
         "tokens": st.column_config.ListColumn("Writes"),
         "tokens_other": st.column_config.ListColumn("in the other"),
     }
-    st.dataframe(found, hide_index=True, column_order=list(columns), column_config=columns)
+    st.dataframe(found, hide_index=True, placeholder="–", column_order=list(columns), column_config=columns)
     command = f"python -m mmn export {run['run_id'][:8]} --table shift_unit --out units.csv"
     st.caption(f"Of all nouns: {code(command)}")
 

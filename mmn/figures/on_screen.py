@@ -164,7 +164,9 @@ def _fold_legends(chart: Any) -> None:
             legend.orient = "bottom" if place in below else legend.orient
             if isinstance(legend.columns, int):
                 wanted = _width_of(legend, domain) * (1 if place in below else len(above) - len(below))
-                room = f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
+                room = (
+                    f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
+                )
                 legend.columns = alt.ExprRef(f"clamp(floor({room} / {wanted:.0f}), 1, {legend.columns})")
 
 

@@ -19,7 +19,9 @@ def specs(at: AppTest) -> list[dict[str, Any]]:
 
 def titles(at: AppTest) -> list[str]:
     return [
-        " ".join(spec["usermeta"]["title"]["text"]) if isinstance(spec["usermeta"]["title"]["text"], list) else spec["usermeta"]["title"]["text"]
+        " ".join(spec["usermeta"]["title"]["text"])
+        if isinstance(spec["usermeta"]["title"]["text"], list)
+        else spec["usermeta"]["title"]["text"]
         for spec in specs(at)
     ]
 

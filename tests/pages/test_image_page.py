@@ -167,7 +167,9 @@ def test_the_command_below_two_budgets_draws_both(whole_cache, open_app, tmp_pat
         assert main([*shlex.split(command.replace("figure.svg", str(out)))[3:], "--cache", str(cache)]) == DONE
         theirs = json.loads(out.read_text())
         assert {row["noun"] for rows in theirs["datasets"].values() for row in rows} > {rival.options[0]}
-        assert all(panel["usermeta"]["title"]["subtitle"][0] == theirs["usermeta"]["title"]["subtitle"][0] for panel in panels)
+        assert all(
+            panel["usermeta"]["title"]["subtitle"][0] == theirs["usermeta"]["title"]["subtitle"][0] for panel in panels
+        )
 
 
 def test_without_annotation_the_command_is_told(empty_cache, open_app):

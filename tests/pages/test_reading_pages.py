@@ -23,9 +23,9 @@ def test_all_is_drawn_of_the_setting_in_the_address(whole_cache, open_app):
     spec = json.loads(at.get("vega_lite_chart")[0].proto.spec)
     assert "identity, layer 1; all concepts" in " ".join(spec["usermeta"]["title"]["subtitle"])
     nouns, tokens = at.dataframe[0].value, at.dataframe[1].value
-    assert nouns["after layer"].tolist() == [0, 1, 2, 3]
+    assert nouns["After layer"].tolist() == [0, 1, 2, 3]
     assert [name.partition(": ")[2] for name in nouns.columns[1:]] == ["patchscope", "logit lens"] * 2
-    assert list(tokens.columns)[:4] == ["image token", "patchscope", "logit lens", "nearest word"]
+    assert list(tokens.columns)[:4] == ["Image token", "Patchscope", "Logit lens", "Nearest word"]
     assert len(tokens) == 3
 
 
