@@ -22,7 +22,7 @@ FORMAT = "application/json"
 INTRODUCTION = (
     "Image tokens below, the noun above, and between them the units of each layer that pass most on to those of the "
     "next. A unit is as dark as the picture's share in it; an edge shows how much of it goes through attention. "
-    "Whether these units are enough is measured: all others are held at their mean."
+    "Whether these units are enough is measured with all others held at their mean."
 )
 
 

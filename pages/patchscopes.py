@@ -23,7 +23,7 @@ INTRODUCTION = (
 COMPANY = (
     "Whose company does an image token keep? The words in sentences whose states, after the same layer, are nearest to "
     "its own by cosine (LatentLens, known from its README and notes only). The sentences are ours, and the run's "
-    "references and captions, without those of the picture. Chance: a word drawn of the bank."
+    "references and captions, without those of the picture. Chance: a word drawn from them at random."
 )
 
 

@@ -32,7 +32,9 @@ def page() -> None:
     others = resources.store().ask(ShiftQueries).others(run["run_id"])
     if not others:
         st.info("This run has not been compared with another one yet.", icon=":material/science:")
-        st.markdown("Score the same pictures with the edited or tuned model, then, in a terminal:")
+        st.markdown(
+            "Score the same pictures with the edited or tuned model. Then, in a terminal, with that run's id as OTHER:"
+        )
         st.code(f"python -m mmn shift {run['run_id'][:8]} OTHER", language="sh")
         return
     other, about = chosen(run, others)
