@@ -25,7 +25,7 @@ TERMS: Final = {
     "grey picture": "The same words scored over a uniform grey picture: what the language model says by itself.",
     "ablate": "Set units to 0 while the model writes, and see what becomes of the noun.",
     "run": "A model, a set of pictures and settings that were scored together. All pages look at one run at a time.",
-    "interval": "Where the value lies with 95 % confidence, had other pictures been taken. By picture, not by noun: the "
+    "interval": "Where the value lies with 95 % confidence, had other pictures been taken. By picture, not by noun: "
     "nouns of one picture are not independent.",
     "p(c)": "The position from which the noun c is predicted: there its units and its logit are read.",
     "residual stream": "What one position holds on its way through the decoder; every layer's attention and FFN add to "

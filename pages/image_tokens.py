@@ -10,7 +10,7 @@ from mmn.view import View
 
 INTRODUCTION = (
     "Image tokens are replaced by the mean image token of the run, and the model reads the same caption again: is "
-    "the noun still the likeliest word? **The object**: tokens that its outline touches. **Gradients**: as many tokens, "
+    "the noun still the likeliest word? **The object**: tokens that its outline touches. **Gradients**: as many, "
     "those of highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025)."
 )
 KNOCKOUT = (

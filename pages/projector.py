@@ -12,13 +12,13 @@ from mmn.view import View
 INTRODUCTION = (
     "The projector turns what the vision encoder saw into the image tokens that the decoder reads. **Probe**: can a "
     "picture's label still be read from its mean image token behind it (Verma et al. 2024; our probe is a ridge "
-    "regression)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer (Shukor and Cord "
-    "2024, second-hand)? **Units**: which are among the most active at both?"
+    "regression)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer (Shukor and "
+    "Cord 2024, second-hand)? **Units**: which are among the most active at both?"
 )
 OF_LABELS = (
-    "The label of a picture is its folder, where every folder has enough pictures, and a noun of its references (of the "
-    "model's own caption, where some pictures have no reference); in brackets the number of classes. A probe is trained "
-    "on four fifths of the pictures and judged on the others; with shuffled labels it has nothing to learn."
+    "The label of a picture is its folder, where every folder has enough pictures, and a noun of its references (of "
+    "the model's own caption, where some pictures have no reference); in brackets the number of classes. A probe is "
+    "trained on four fifths of the pictures and judged on the others; with shuffled labels it has nothing to learn."
 )
 OF_UNITS = (
     "IMA compares the weights that pruning keeps for each modality. Here (ours) it is the units of highest mean |a| at "
