@@ -58,7 +58,7 @@ def test_the_address_asks_about_a_token_and_zooms(whole_cache, open_app):
     assert list(active["activation"]) == sorted(active["activation"], reverse=True)
     assert (active["activation"] <= active["highest"]).all()
     assert "writes" in active
-    titles = [panel["usermeta"]["title"] for panel in pictures_sent(at, "picture-beside")["panels"]]
+    titles = [panel["title"] for panel in pictures_sent(at, "picture-beside")["panels"]]
     assert [int(title.partition(".")[0]) for title in titles] == [1, 2, 3]
     assert len({re.sub(r"^\d+\. |:.*", "", title) for title in titles}) == 3
 
@@ -82,7 +82,7 @@ def test_a_second_run_stands_beside_the_first(whole_cache, open_app, monkeypatch
     monkeypatch.setattr(second, "of_view", named)
     at = open_app("image", run=["5e6f"])
     assert not at.error
-    titles = [panel["usermeta"]["title"] for panel in pictures_sent(at, "picture-beside")["panels"]]
+    titles = [panel["title"] for panel in pictures_sent(at, "picture-beside")["panels"]]
     assert len(titles) == 2
     assert all("5e6f0000 · 1. L" in title for title in titles), "each says its run; here both are the same"
     monkeypatch.setattr(multiples, "of_units", _refuse)
