@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from app.text import plain
+from app.text import plain, sentence
 from mmn.errors import CacheLockedError, CacheNewerError, MmnError
 
 
@@ -22,21 +22,16 @@ def error_boundary() -> Iterator[None]:
         yield
     except (CacheLockedError, CacheNewerError) as error:
         st.header("The results cannot be opened")
-        st.error(plain(_sentence(error)), icon=":material/lock:")
+        st.error(sentence(error), icon=":material/lock:")
         st.caption(
             "The app opens the folder that the environment variable MMN_CACHE names; without it, cache/ beside it."
         )
         st.button("Try again", icon=":material/refresh:")
     except MmnError as error:
-        st.error(plain(_sentence(error)), icon=":material/error:")
+        st.error(sentence(error), icon=":material/error:")
     except Exception as error:  # this is the boundary
         told = plain(f"{type(error).__name__}: {error}")
         st.error(f"Something went wrong that should not: {told}", icon=":material/bug_report:")
         st.caption("The rest of the app still works. If this happens again, report the text below.")
         with st.expander("Traceback"):
             st.code("".join(traceback.format_exception(error)), language=None)
-
-
-def _sentence(error: MmnError) -> str:
-    said = str(error)
-    return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, filters, links, resources, state
-from app.text import plain
+from app.text import sentence
 from mmn.errors import UsageError
 from mmn.names import CONTRIBUTION_FOLDED
 from mmn.view import View
@@ -24,8 +24,7 @@ def show(run: dict[str, Any], picture: dict[str, Any], concepts: pd.DataFrame, n
     try:
         figure = charts.drawn("budget", view)
     except UsageError as error:
-        text = plain(error)
-        st.caption(f"{text[:1].upper()}{text[1:]}.")
+        st.caption(sentence(error))
         return
     parts = [part for _label, part in figure.parts()]
     columns = st.columns(2, gap="medium")

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -20,7 +19,7 @@ from altair.utils.schemapi import disable_debug_mode
 
 from app import compared, pins, resources
 from app.text import code, file_name, plain
-from mmn.figures import glyphs
+from mmn.figures import glyphs, on_screen
 from mmn.figures.captions import caption
 from mmn.figures.carriers import BESIDE_ENDING
 from mmn.figures.differences import height
@@ -28,16 +27,10 @@ from mmn.figures.export import DRAWN, FORMATS, unshown
 from mmn.figures.figure import Drawn, draw
 from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
 from mmn.figures.saving import figure_file, forms_of
-from mmn.figures.theme import NUMBERS, wrap
 from mmn.studies.registry import FIGURES
 from mmn.view import View
 
-NARROWEST: Final = 480  # pixels that a chart has in a window of 800
-LEGEND_COLUMN: Final = {"top": 130, "bottom": 160}  # pixels of a column of a legend; lines are longer than dots
-BESIDE: Final = 380  # pixels that a chart beside another has at least
 _SPELLED: Final = {"json": "Vega-Lite", "parquet": "Parquet", "tex": "TeX"}
-SUBTITLE: Final = "#76808a"  # Streamlit's theme leaves it black, which nobody can read in the dark
-
 _GRID: Final = """<style>
 [class*="st-key-grid-"] {
     display: grid !important; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr));
@@ -56,28 +49,28 @@ def drawn(name: str, view: View) -> Drawn:
     return draw(FIGURES[name], resources.store(), replace(view, compare=compared.run_id()))
 
 
-def show(name: str, view: View, width: int = NARROWEST) -> Drawn:
-    """Draws a figure and shows it, with its export below; `width` is the least that it may have, in pixels.
+def show(name: str, view: View) -> Drawn:
+    """Draws a figure and shows it, with its export below.
 
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
     figure = drawn(name, view)
-    show_drawn(figure, width)
+    show_drawn(figure)
     return figure
 
 
-def show_drawn(figure: Drawn, width: int = NARROWEST) -> None:
+def show_drawn(figure: Drawn) -> None:
     """A figure without clicks, and its export below."""
-    show_plain(figure, width)
+    show_plain(figure)
     with st.container(horizontal=True, horizontal_alignment="right"):
         export_control(figure)
 
 
-def show_plain(figure: Drawn, width: int = NARROWEST) -> None:
+def show_plain(figure: Drawn) -> None:
     """A figure alone: one of several panels that are exported together."""
     with _beside(figure):
-        st.altair_chart(_themed(figure.charts[0], width), height=figure.height, key=f"chart-{name_of(figure)}")
+        _show_one(figure.charts[0], figure.height, f"chart-{name_of(figure)}")
 
 
 def show_clickable(figure: Drawn, key: str = "") -> list[View]:
@@ -88,8 +81,9 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     click = figure.figure.click
     assert click is not None, f"{figure.figure.name} has no clicks"
     with _beside(figure):
+        _heading(figure.charts[0])
         event = st.altair_chart(
-            _themed(figure.charts[0]),
+            on_screen.themed(figure.charts[0]),
             height=figure.height,
             on_select="rerun",
             selection_mode=click.selection,
@@ -97,6 +91,30 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
         )
     meant = [figure.clicked(point) for point in event["selection"].get(click.selection, [])]
     return [view for view in meant if view is not None]
+
+
+def _show_one(chart: Any, height: int, key: str) -> None:
+    """A chart below its title; the panels of a facet side by side where there is room.
+
+    A renderer gives a facet no width but that of its specification, so each of its panels is a chart of its own.
+    """
+    _heading(chart)
+    panels = on_screen.panels(chart)
+    if not panels:
+        st.altair_chart(on_screen.themed(chart), height=height, key=key)
+        return
+    with grid(f"panels-{key}"):
+        for number, (name, panel, panel_height) in enumerate(panels):
+            with st.container(gap="xxsmall"):
+                st.markdown(f":small[**{plain(name)}**]")
+                told = on_screen.themed(panel, chart.title)
+                st.altair_chart(told, height=panel_height, key=f"{key}-{number}" if number else key)
+
+
+def _heading(chart: Any) -> None:
+    """A chart's title as text of the page: it breaks where the window ends, which a title in a chart does not."""
+    text, lines = on_screen.title_lines(chart.title)
+    st.markdown("  \n".join([f"**{plain(text)}**", *(f":small[:gray[{plain(line)}]]" for line in lines)]))
 
 
 @contextmanager
@@ -112,9 +130,9 @@ def _beside(figure: Drawn) -> Iterator[None]:
             yield
         if beside.second is not None:
             with st.container():
-                st.altair_chart(_themed(figure.charts[1], BESIDE), height=beside.second.height, key=f"second-{name}")
+                _show_one(figure.charts[1], beside.second.height, f"second-{name}")
     if beside.paired is not None:
-        st.altair_chart(_themed(figure.charts[2]), height=height(beside.paired), key=f"difference-{name}")
+        _show_one(figure.charts[2], height(beside.paired), f"difference-{name}")
     st.caption(f"{plain('. '.join(beside.told))}.")
 
 
@@ -195,31 +213,6 @@ def _unshown(chart: Any, data: pd.DataFrame) -> list[str]:
         return []
     told = [glyphs.remedy(unshown(chart, form), form) for form in ("png", "pdf")]
     return [line for line in told if line]
-
-
-def _themed(chart: Any, width: int = NARROWEST) -> Any:
-    """The chart with a title that is not cut off at `width` pixels."""
-    chart = chart.configure_axis(labelFlush=False)  # Streamlit's theme pushes the first and last label off its mark
-    title = chart.title.copy()
-    title.text, title.subtitle = wrap(title.text, width, 15), wrap(title.subtitle, width, 12)
-    style: dict[str, Any] = {"subtitleColor": SUBTITLE, "subtitlePadding": 6, "subtitleFontSize": 13, "offset": 12}
-    themed = chart.copy(deep=True).properties(title=title).configure_title(**style)
-    themed.config.locale = NUMBERS
-    if isinstance(themed, alt.Chart | alt.LayerChart):  # others have no width of their own to tell
-        _fold_legends(themed)
-    return themed
-
-
-def _fold_legends(part: Any) -> None:
-    """Gives every legend as many columns, of those that it wants, as the chart has room for in its window."""
-    if isinstance(part, alt.Legend) and isinstance(part.columns, int):
-        wanted = LEGEND_COLUMN.get(str(part.orient), LEGEND_COLUMN["top"])
-        part.columns = alt.ExprRef(f"clamp(floor(width / {wanted}), 1, {part.columns})")
-    elif isinstance(part, alt.SchemaBase):
-        _fold_legends([value for name, value in part._kwds.items() if name != "data"])
-    elif isinstance(part, list | tuple):
-        for one in part:
-            _fold_legends(one)
 
 
 def _download(figure: Drawn, form: str, layout: Layout, name: str) -> None:

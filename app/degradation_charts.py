@@ -161,7 +161,7 @@ def _texts(view: View, means: pd.DataFrame, figure: str) -> None:
 
 
 def _small(figure: str, view: View, measure: str) -> None:
-    charts.show_drawn(_drawn(figure, view, measure), charts.BESIDE)
+    charts.show_drawn(_drawn(figure, view, measure))
 
 
 def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:

@@ -25,7 +25,11 @@ TERMS: Final = {
     "grey picture": "The same words scored over a uniform grey picture: what the language model says by itself.",
     "ablate": "Set units to 0 while the model writes, and see what becomes of the noun.",
     "run": "A model, a set of pictures and settings that were scored together. All pages look at one run at a time.",
-    "interval": "95 % of it by pictures drawn again and again: nouns of one picture are not independent.",
+    "interval": "Where the value lies with 95 % confidence, had other pictures been taken. By picture, not by noun: "
+    "nouns of one picture are not independent.",
+    "p(c)": "The position from which the noun c is predicted: there its units and its logit are read.",
+    "residual stream": "What one position holds on its way through the decoder; every layer's attention and FFN add to "
+    "it, and W_U reads its end.",
     "W_U": "The matrix that turns what the decoder holds into logits, a row for each token.",
     "P1, P2": "The papers behind the methods: Schwettmann and others, 2023 (arXiv 2308.01544), and Pan and others, "
     "2024 (arXiv 2311.07470).",

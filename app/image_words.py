@@ -83,7 +83,7 @@ def table(words: pd.DataFrame, *, is_cosine: bool) -> None:
         "Mean cosine" if is_cosine else "Mean probability", format="%.3f", help="At those image tokens"
     )
     columns: dict[str, Any] = {"word": st.column_config.TextColumn("Word"), "n_tokens": tokens, "mean_score": score}
-    st.dataframe(rows, hide_index=True, height=330, column_config=columns)
+    st.dataframe(rows, hide_index=True, placeholder="–", height=330, column_config=columns)
 
 
 def frequent(words: pd.DataFrame) -> pd.DataFrame:

@@ -40,12 +40,12 @@ def survival_by_score(view: View) -> None:
         return
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {"score": st.column_config.TextColumn("Led by", help="The score of the first unit")}
-    shares = {"share": "Survive", "low": "from", "high": "to"}
+    shares = {"share": "Survive", "low": "95 % from", "high": "to"}
     columns |= {name: number(title, format="%.0f %%") for name, title in shares.items()}
     rows = rows.assign(**{name: 100 * rows[name] for name in shares})
     columns |= {"n_kept": number("In both"), "n_concepts": number("Nouns"), "n_images": number("Pictures")}
     st.caption(f"{SURVIVAL}: means over pictures, then permutations, with their 95 % intervals by picture. {TOO_FEW}")
-    st.dataframe(rows, hide_index=True, column_order=list(columns), column_config=columns)
+    st.dataframe(rows, hide_index=True, placeholder="–", column_order=list(columns), column_config=columns)
 
 
 def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
@@ -55,7 +55,7 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
     shares = {
         "ratio": ("In common", ""),
         "ratio_low": (
-            "from",
+            "from" if cross else "95 % from",
             "The lowest draw; empty for a single one" if cross else f"95 % interval by picture. {TOO_FEW}",
         ),
         "ratio_high": ("to", "The highest draw" if cross else ""),
@@ -74,4 +74,4 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
     in_percent = {name: 100 * rows[name] for name in shares if name in rows}
     shown = rows.assign(concept=[links.concept_url(run, lemma) for lemma in rows["concept"]], **in_percent)
     order = [name for name in columns if name in shown]
-    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns)
+    st.dataframe(shown, hide_index=True, placeholder="–", column_order=order, column_config=columns)

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from app import job_list, resources
-from app.text import code, plain
+from app.text import code, plain, sentence
 from mmn.errors import UsageError
 from mmn.runs import jobs
 
@@ -69,6 +69,6 @@ def _start(run: dict[str, Any], words: Sequence[str], task: str) -> None:
         command = jobs.command(words, resources.cache_path())
         jobs.start(command, job_list.jobs_path(), run["model"], run["images"], task)
     except UsageError as error:  # another session was faster
-        st.warning(plain(error), icon=":material/hourglass_top:")
+        st.warning(sentence(error), icon=":material/hourglass_top:")
         return
     st.rerun()

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import resources, state
-from app.text import code, file_name, plain
+from app.text import code, file_name, sentence
 from mmn.errors import MmnError
 from mmn.runs.shards import read_run_file
 from mmn.safety.roots import require_inside
@@ -81,7 +81,7 @@ def _load(folder: str, *, is_ours: bool = False) -> None:
         loaded = load_folder(resources.store(), path, partial(_progress, bar))
     except MmnError as error:
         bar.empty()
-        st.error(plain(error), icon=":material/error:")
+        st.error(sentence(error), icon=":material/error:")
         return
     st.toast(f"{state.count(len(loaded.run_ids), 'run')}, {state.count(loaded.n_shards, 'new shard')}")
     st.rerun()

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import resources, state
-from app.text import plain
+from app.text import sentence
 from mmn.errors import MmnError
 from mmn.store.labels import MOST_NAME, MOST_NOTE, MOST_TAGS, Label, cleaned
 
@@ -38,7 +38,7 @@ def _save(run: dict[str, Any], name: str, note: str, tags: Sequence[str]) -> Non
         label = cleaned(name, note, tags)
         resources.store().set_label(run["run_id"], label)
     except MmnError as error:
-        st.error(plain(error), icon=":material/error:")
+        st.error(sentence(error), icon=":material/error:")
         return
     if label != Label(run["name"], run["note"], tuple(run["tags"])):
         st.toast("Saved", icon=":material/check:")

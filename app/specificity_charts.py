@@ -38,7 +38,7 @@ def whole(run: dict[str, Any], methods: Sequence[str]) -> None:
     with charts.grid("specificity"):
         for figure in (highest, shares):
             with st.container():
-                charts.show_drawn(figure, charts.BESIDE)
+                charts.show_drawn(figure)
     filters.define(method)
     figure = charts.drawn("specificity", replace(view, methods=(method,), most=most, found_on=found_on))
     charts.show_drawn(_side(figure, is_control))
@@ -86,7 +86,7 @@ def classes(run: dict[str, Any], _methods: Sequence[str]) -> None:
         for is_control, part in figure.parts():
             with st.container():
                 st.markdown(f"**{'Random units of the same layers' if is_control else 'Units of the classes'}**")
-                charts.show_plain(part, charts.BESIDE)
+                charts.show_plain(part)
     with st.container(horizontal=True, horizontal_alignment="right"):
         charts.export_control(figure)
 
@@ -115,7 +115,7 @@ def _picture_map(run: dict[str, Any], figure: Drawn) -> None:
         "writes": st.column_config.TextColumn("Writes", help="The ten tokens that it raises most"),
     }
     order = [name for name in columns if name != "writes" or (shown["writes"] != "").any()]
-    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns)
+    st.dataframe(shown, hide_index=True, placeholder="–", column_order=order, column_config=columns)
 
 
 def _side(figure: Drawn, is_control: bool) -> Drawn:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import launcher, resources, widgets
-from app.text import plain
+from app.text import sentence
 from mmn.errors import UsageError
 from mmn.studies.registry import study
 from mmn.studies.study import Measurement
@@ -46,9 +46,9 @@ def measure_again(run: dict[str, Any], job: Measurement) -> None:
             launcher.offer(run, words, "Measure", job.note)
 
 
-def guarded(body: Callable[[], None]) -> None:
+def guarded(body: Callable[[], object]) -> None:
     """Draws, or says what the filters leave nothing of."""
     try:
         body()
     except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
+        st.info(sentence(error), icon=":material/filter_alt_off:")

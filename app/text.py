@@ -39,6 +39,12 @@ def plain(value: object, most: int = MOST_LETTERS) -> str:
     return _AT_START.sub(lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", text)
 
 
+def sentence(said: object) -> str:
+    """`plain`, as a sentence: with a capital, and a full stop where it has no sign at its end."""
+    text = str(said).strip()
+    return plain(text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else "."))
+
+
 def code(value: object, most: int = MOST_LETTERS) -> str:
     """The same in the letters of code, to be copied: between more backticks than it has in a row."""
     text = _clipped(_INVISIBLE.sub("\ufffd", _SPACE.sub(" ", str(value))).strip(), most)

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from app import resources
-from app.text import plain
+from app.text import plain, sentence
 from mmn.core import Neuron, unit_name
 from mmn.errors import CacheError, MmnError, UsageError
 from mmn.figures.wording import counted
@@ -134,6 +134,6 @@ def _changed(change: Callable[[], None]) -> bool:
     try:
         change()
     except MmnError as error:
-        st.warning(plain(error), icon=":material/lock:")
+        st.warning(sentence(error), icon=":material/lock:")
         return False
     return True

@@ -140,7 +140,9 @@ def layer_table(run: dict[str, Any], bar: View) -> None:
     shown = with_links(rows, run)
     order = ["neuron", "best_rank", "n_images", "n_concepts", "mean_score", "max_score", "writes", "is_interpretable"]
     order.insert(4, "generality")
-    st.dataframe(shown, hide_index=True, column_order=_filled(shown, order), column_config=_layer_columns())
+    st.dataframe(
+        shown, hide_index=True, placeholder="–", column_order=_filled(shown, order), column_config=_layer_columns()
+    )
 
 
 def _origin(bar: View) -> dict[str, str]:
@@ -204,7 +206,7 @@ def plain_table(run: dict[str, Any], rows: pd.DataFrame, words_by: str) -> None:
         "score": st.column_config.NumberColumn("Score", format=_DIGITS, help="By what the group is ordered"),
         "writes": _words_column(),
     }
-    st.dataframe(shown, hide_index=True, height=245, column_order=order, column_config=config)
+    st.dataframe(shown, hide_index=True, placeholder="–", height=245, column_order=order, column_config=config)
 
 
 def rank_table(rows: pd.DataFrame) -> None:

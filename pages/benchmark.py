@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 
 from app.places import cache_path
-from app.text import code, plain
+from app.text import code, plain, sentence
+from mmn.names import default_method
 from mmn.studies.bench import words
 from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, results
 
@@ -30,7 +31,7 @@ def page() -> None:
     table(result)
     places(result)
     with st.expander("What the planted units do", icon=":material/potted_plant:"):
-        st.dataframe(words.planted(result), hide_index=True)
+        st.dataframe(words.planted(result).rename(columns=_capital), hide_index=True)
     with st.expander("Your own method", icon=":material/upload_file:"):
         how_to()
 
@@ -49,27 +50,45 @@ def table(result: Result) -> None:
     with_ends = st.toggle("95 % intervals", key="bench_ends")
     columns: dict[str, Any] = {"method": "Score"}
     columns |= {
-        one.heading: st.column_config.TextColumn(one.heading, help=plain(one.words)) for one in MEASURES.values()
+        one.heading: st.column_config.TextColumn(_capital(one.heading), help=plain(one.words))
+        for one in MEASURES.values()
     }
     columns["passes"] = st.column_config.TextColumn(
-        "passes", help="Of a picture, forward and back: 1 is the whole prompt and caption through all layers"
+        "Passes", help="Of a picture, forward and back: 1 is the whole prompt and caption through all layers"
     )
     rows = words.table(result, with_ends)
     rows["seconds"] = [words.seconds_text(result, method) for method in rows["method"]]
     columns["seconds"] = st.column_config.TextColumn(
-        "seconds", help="Of a processor, a picture, on the machine that measured it"
+        "Seconds", help="Of a processor, a picture, on the machine that measured it"
     )
     st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
     for one in words.headline(result):
-        st.markdown(f"- first by {plain(one)}")
-    st.markdown(f"- {plain(words.standing(result))}")
+        st.markdown(f"- First by {plain(one)}")
+    st.markdown(f"- {sentence(standing(result))}")
+
+
+def standing(result: Result) -> str:
+    """How many of the other scores are ahead of the program's usual one, by each measure."""
+    usual = default_method(result.methods)
+    found = {one.heading: result.n_ahead(usual, measure) for measure, one in MEASURES.items()}
+    ahead = ", ".join(f"{n} by “{heading}”" for heading, n in found.items() if n is not None)
+    others = len(result.methods) - 1
+    return f"of {others} other scores, so many are ahead of {usual}, which pages take where nobody chose one: {ahead}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def places(result: Result) -> None:
     """Where each role's unit stands."""
-    st.markdown("**Where the planted units stand**: the share of all units before them, 50 % by chance.")
+    st.markdown(
+        "**Where the planted units stand**: the share of all units that a score ranks before them, 50 % by chance."
+    )
     columns: dict[str, Any] = {"method": "Score"}
-    columns |= {role: st.column_config.TextColumn(role, help=plain(about)) for role, about in ROLE_WORDS.items()}
+    columns |= {
+        role: st.column_config.TextColumn(_capital(role), help=plain(about)) for role, about in ROLE_WORDS.items()
+    }
     st.dataframe(words.places(result), hide_index=True, column_config=columns)
 
 

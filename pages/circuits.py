@@ -22,7 +22,7 @@ FORMAT = "application/json"
 INTRODUCTION = (
     "Image tokens below, the noun above, and between them the units of each layer that pass most on to those of the "
     "next. A unit is as dark as the picture's share in it; an edge shows how much of it goes through attention. "
-    "Whether these units are enough is measured: all others are held at their mean."
+    "Whether these units are enough is measured with all others held at their mean."
 )
 
 
@@ -95,7 +95,8 @@ def units(run: dict[str, Any], about: dict[str, Any]) -> None:
     st.subheader("Its units")
     found = resources.store().ask(CircuitQueries).units(run["run_id"], about["circuit"])
     shown = unit_tables.with_links(found, run).assign(
-        writes=[unit_tables.tokens_text(cell) for cell in found["tokens"]]
+        writes=[unit_tables.tokens_text(cell) for cell in found["tokens"]],
+        **{name: 100 * found[name] for name in ("from_image", "at_image")},
     )
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {
@@ -103,16 +104,16 @@ def units(run: dict[str, Any], about: dict[str, Any]) -> None:
         "place": number("Place", help="In its layer, by what it passes on to the kept units of the next"),
         "score": number("Passes on", format="%.3f", help="In logits, without signs: what the units are chosen by"),
         "effect": number("Effect", format="%+.3f", help="First-order estimate of its part in the logit, by all paths"),
-        "effect_low": number("from", format="%+.3f", help=f"95 % interval by picture. {TOO_FEW}"),
+        "effect_low": number("95 % from", format="%+.3f", help=f"95 % interval by picture. {TOO_FEW}"),
         "effect_high": number("to", format="%+.3f"),
         "from_image": number(
-            "From the picture", format="percent", help="Of all inputs' part in it, that of image tokens"
+            "From the picture", format="%.0f %%", help="Of all inputs' part in it, that of image tokens"
         ),
-        "at_image": number("At image tokens", format="percent", help="Of its effect: the rest is at text"),
+        "at_image": number("At image tokens", format="%.0f %%", help="Of its effect: the rest is at text"),
         "writes": st.column_config.TextColumn("Writes", width=320),
     }
     order = [name for name in columns if shown[name].notna().any()]
-    st.dataframe(shown, hide_index=True, column_order=order, column_config=columns, row_height=30)
+    st.dataframe(shown, hide_index=True, placeholder="–", column_order=order, column_config=columns, row_height=30)
 
 
 def download(run: dict[str, Any], about: dict[str, Any]) -> None:

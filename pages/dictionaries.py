@@ -22,7 +22,7 @@ MOST_CARDS = 40
 INTRODUCTION = (
     "Every caption that says a noun has a state in which it is about to say it. Here the states of one noun are sums "
     "of a few **concepts** (CoX-LMM): directions, each with the words that the model writes along it and the pictures "
-    "that have most of it. Of units a concept is units that are active together (ours)."
+    "that have most of it. In a dictionary of units (ours) a concept is units that are active together."
 )
 
 
@@ -46,7 +46,7 @@ def page() -> None:
 
 
 def shown(figure: str, view: View) -> None:
-    charts.show(figure, view, charts.BESIDE)
+    charts.show(figure, view)
 
 
 def chosen(known: pd.DataFrame) -> pd.Series:
@@ -69,14 +69,14 @@ def chosen(known: pd.DataFrame) -> pd.Series:
 def told(about: pd.Series) -> None:
     """What the dictionary is of, and how much it holds."""
     asked = int(about["dictionary"].rpartition(":k")[2].partition(":")[0])
-    fewer = f", for {asked} would be fewer than five pictures each" if about["k"] < asked else ""
-    of = f"{int(about['n_fit'])} pictures ({int(about['n_test'])} more held out)"
-    rest = f"{percent(about['explained'])} of their variance, {percent(about['explained_test'])} of the others'"
-    words = f"two concepts share {percent(about['word_overlap'])} of their words"
+    fewer = f" ({asked} would have fewer than five pictures each)" if about["k"] < asked else ""
+    of = f"{int(about['n_fit'])} pictures; {int(about['n_test'])} more were held out"
+    rest = f"{percent(about['explained'])} of the variance of these, {percent(about['explained_test'])} of the others'"
+    words = f"Two concepts share {percent(about['word_overlap'])} of their words"
     if pd.notna(about["word_overlap_random"]):
-        words += f", random directions {percent(about['word_overlap_random'])}"
+        words += f", two random directions {percent(about['word_overlap_random'])}"
     of_what = plain(site_words(about["site"]))
-    st.caption(f"{int(about['k'])} concepts of {of_what}{fewer}; made of {of}: {rest}; {words}.")
+    st.caption(f"{int(about['k'])} concepts of {of_what}{fewer}, made of {of}. They explain {rest}. {words}.")
 
 
 def cards(run: dict[str, Any], about: pd.Series) -> None:

@@ -17,10 +17,10 @@ from mmn.studies.domains.words import BYS, RULES
 from mmn.view import View
 
 INTRODUCTION: Final = (
-    "A unit is active at a token where act(gate) is above 0. From how often that is, in pictures of a domain, at text "
-    "and at image tokens, three papers call units specific. Here: where these lie, whether other pictures give the "
-    "same ones, whether they are a noun's top units, and what goes with them. A drop alone says little: as many "
-    "random units of the same layers stand beside it."
+    "A unit is active at a token where act(gate) is above 0. Three papers call a unit specific by how often it is: in "
+    "pictures of one domain, at text tokens or at image tokens. Here: in which layers such units lie, whether other "
+    "pictures give the same ones, whether they are a noun's top units, and what is lost without them. The control: as "
+    "many random units of the same layers."
 )
 RULE_HELP: Final = (
     "dape: domains, by the entropy of a unit's rates (MMNeuron). la-mu, adaptive: text and image tokens, by importance "
@@ -69,23 +69,16 @@ def _there(text: str, there: list[str]) -> str | None:
 def show(run: dict[str, Any], view: View) -> None:
     """Where the groups lie and what they are, whose top they share, and what goes with them."""
     what = Found(resources.store(), run, view.by, view.rule)
-    panels("domain-layers", view)
+    charts.show("domain-layers", view)
     groups(run, what)
     st.subheader("Are they a noun's top units?")
-    study_page.guarded(lambda: panels("domain-overlap", view))
-    st.subheader("What goes with them?")
+    study_page.guarded(lambda: overlap(view))
+    st.subheader("What is lost without them?")
     ablation(run, view)
 
 
-def panels(name: str, view: View) -> None:
-    """A chart for each group, side by side where there is room, and one export of all."""
-    figure = charts.drawn(name, view)
-    with charts.grid(name):
-        for _group, part in figure.parts():
-            with st.container():
-                charts.show_plain(part, charts.BESIDE)
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        charts.export_control(figure)
+def overlap(view: View) -> None:
+    charts.show("domain-overlap", view)
 
 
 def groups(run: dict[str, Any], what: Found) -> None:
@@ -120,7 +113,7 @@ def ablation(run: dict[str, Any], view: View) -> None:
     try:
         charts.show("domain-ablation", view)
     except UsageError:
-        st.info("No group was switched off yet by this rule.", icon=":material/science:")
+        st.info("No group of this rule has been switched off yet.", icon=":material/science:")
     job = study_page.measurement("domains", "ablate")
     with st.expander("Switch groups off", icon=":material/add:"):
         launcher.offer(run, [*job.of(run["run_id"]), "--by", view.by, "--rules", view.rule], job.button, job.note)

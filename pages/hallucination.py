@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from app import charts, filter_bar, links, picture_strip, pictures, resources, s
 from app.picture import mount
 from app.picture.panels import Panel, Places
 from app.text import plain
-from mmn.errors import ImageError, UsageError
+from mmn.errors import ImageError
 from mmn.store.pictures import PictureQueries
 from mmn.studies.hallucination.judging import Judge
 from mmn.studies.hallucination.queries import HallucinationQueries
@@ -21,12 +22,13 @@ from mmn.view import View
 
 INTRODUCTION = (
     "**Internal confidence** of an object: the highest probability that any image token gives it after any layer "
-    "(Jiang et al., arXiv 2410.02762). Objects that are there should have more of it than hallucinated ones. What is "
-    "there is what masks and references say, and these leave much out."
+    "(Jiang et al., arXiv 2410.02762). Objects that are there should have more of it than hallucinated ones. Which "
+    "are there is read from masks and references, which leave much out."
 )
 EDITED = (
     "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "
-    "controls are the direction of an object that is not there, and a random one of the same length."
+    "controls are the direction of an object that is not there, and a random one of the same length. CHAIR_s is the "
+    "share of captions with a hallucinated object, CHAIR_i that of all objects named."
 )
 MOST_ABSENT = 10
 
@@ -49,7 +51,7 @@ def page() -> None:
     st.subheader("Over all pictures that were read")
     view = View(run["run_id"])
     for name in ("hallucination", "hallucination-objects", "hallucination-confidence", "hallucination-maps"):
-        figure(name, view)
+        study_page.guarded(partial(charts.show, name, view))
     edits(run, view)
     study_page.measure_again(run, job)
 
@@ -68,14 +70,17 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
         st.dataframe(
             told,
             hide_index=True,
+            placeholder="–",
             column_config={
-                "object": "Object",
-                "state": st.column_config.TextColumn("By masks and references"),
-                "raw": st.column_config.NumberColumn("Confidence", format="%.3g", help="No norm, as in the paper"),
-                "normed": st.column_config.NumberColumn(
-                    "Final norm", format="%.3g", help="Behind the final norm (OURS)"
+                "object": st.column_config.TextColumn("Object", width=84),
+                "state": st.column_config.TextColumn("Is it there?", width=96, help="By masks and references"),
+                "raw": st.column_config.NumberColumn(
+                    "Confidence", width=80, format="%.3f", help="No norm, as in the paper"
                 ),
-                "layer": st.column_config.NumberColumn("After layer", help="Empty: before the first. Of Confidence"),
+                "normed": st.column_config.NumberColumn(
+                    "Final norm", width=80, format="%.3f", help="Behind the final norm (OURS)"
+                ),
+                "layer": st.column_config.NumberColumn("After layer", help="Of Confidence; –: before the first"),
             },
         )
     with left:
@@ -131,15 +136,7 @@ def edits(run: dict[str, Any], view: View) -> None:
     st.markdown(EDITED)
     job = study_page.measurement("hallucination", "project-away")
     if study_page.is_measured(run, job):
-        figure("project-away", view)
-
-
-def figure(name: str, view: View) -> None:
-    """A figure, or why there is none."""
-    try:
-        charts.show(name, view)
-    except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/filter_alt_off:")
+        study_page.guarded(partial(charts.show, "project-away", view))
 
 
 page()

@@ -9,13 +9,13 @@ from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.view import View
 
 INTRODUCTION = (
-    "Image tokens are replaced by the mean image token of the run, and the caption is read again under its own words: "
-    "is the noun still the likeliest one? **The object**: tokens that its outline touches. **Gradients**: as many "
-    "tokens of highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025)."
+    "Image tokens are replaced by the mean image token of the run, and the model reads the same caption again: is "
+    "the noun still the likeliest word? **The object**: tokens that its outline touches. **Gradients**: as many, "
+    "those of highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025)."
 )
 KNOCKOUT = (
     "The same question of attention: some positions are blind to a set of image tokens in a window of layers. "
-    "**p(c)** is where the noun is said from; **the text** is every position behind the picture, since an earlier "
+    "**p(c)** is where the noun is predicted; **the text** is every position behind the picture, since an earlier "
     "word may have read it."
 )
 

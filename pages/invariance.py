@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, filter_bar, filters, invariance_tables, resources, state, study_page
-from app.text import plain
+from app.text import sentence
 from mmn.errors import UsageError
 from mmn.names import CROSS_IMAGE, REGION
 from mmn.studies.invariance.queries import InvarianceQueries
@@ -84,7 +84,7 @@ def across(run: dict[str, Any], measured: pd.DataFrame, concepts: pd.DataFrame) 
     try:
         charts.show("cross-image-layers", view)
     except UsageError as error:  # an older version counted shared units without their layers
-        st.info(f"{plain(error)}.", icon=":material/update:")
+        st.info(sentence(error), icon=":material/update:")
     figure = charts.show("cross-image", view)
     invariance_tables.by_concept(run, figure.rows.data)
 

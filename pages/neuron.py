@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import filter_bar, filters, resources, study_page, unit_panels, unit_sets
-from app.text import plain
+from app.text import sentence
 from mmn.core import Neuron, named_unit
 from mmn.errors import UsageError
 from mmn.names import default_method
@@ -30,7 +30,7 @@ def page() -> None:
     try:
         known = resources.store().ask(NeuronQueries).neuron(run["run_id"], neuron)
     except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/search_off:")
+        st.info(sentence(error), icon=":material/search_off:")
         return
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     with row.container(width=300):
@@ -59,7 +59,7 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
     try:
         return named_unit(text, d_experts(run))
     except UsageError as error:
-        st.info(f"{plain(error)}.", icon=":material/search_off:")
+        st.info(sentence(error), icon=":material/search_off:")
         return None
 
 

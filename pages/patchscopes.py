@@ -23,7 +23,7 @@ INTRODUCTION = (
 COMPANY = (
     "Whose company does an image token keep? The words in sentences whose states, after the same layer, are nearest to "
     "its own by cosine (LatentLens, known from its README and notes only). The sentences are ours, and the run's "
-    "references and captions, without those of the picture. Chance: a word drawn of the bank."
+    "references and captions, without those of the picture. Chance: a word drawn from them at random."
 )
 
 
@@ -66,7 +66,7 @@ def over_all(view: View) -> None:
     with charts.grid("nouns"):
         for name in ("patchscopes", "patchscopes-surprisal"):
             with st.container():
-                charts.show(name, view, charts.BESIDE)
+                charts.show(name, view)
     charts.show("patchscopes-image", view)
     st.caption("An image token says the noun whose first token is the most probable one that comes next.")
 
@@ -100,7 +100,11 @@ def one_picture(run: dict[str, Any], setting: str) -> None:
     st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
     links.image_link(run, picture["image_id"])
     concepts = resources.store().ask(PictureQueries).concepts(run["run_id"], picture["image_id"])
-    st.dataframe(noun_table(words, dict(zip(concepts["position"], concepts["noun"], strict=True))), hide_index=True)
+    st.dataframe(
+        noun_table(words, dict(zip(concepts["position"], concepts["noun"], strict=True))),
+        hide_index=True,
+        placeholder="–",
+    )
     image_tokens(words, queries.company(run["run_id"], picture["image_id"]))
 
 
@@ -109,8 +113,8 @@ def noun_table(words: pd.DataFrame, nouns: dict[int, str]) -> pd.DataFrame:
     rows = words[words["source"] == NOUN].assign(says=_said)
     titles = [(place, reading) for place in sorted(set(rows["token_position"])) for reading in (PATCH, LENS)]
     wide = rows.pivot_table("says", "layer", ["token_position", "reading"], aggfunc="first").reindex(columns=titles)
-    wide.columns = [f"{nouns.get(place, '?')}: {_NAMES[reading]}" for place, reading in titles]
-    return wide.rename_axis("after layer").reset_index()
+    wide.columns = [f"{nouns.get(place, '?')}: {_NAMES[reading].lower()}" for place, reading in titles]
+    return wide.rename_axis("After layer").reset_index()
 
 
 def image_tokens(words: pd.DataFrame, company: pd.DataFrame) -> None:
@@ -124,13 +128,13 @@ def image_tokens(words: pd.DataFrame, company: pd.DataFrame) -> None:
     wide = wide.reindex(columns=[PATCH, LENS]).rename(columns=_NAMES)
     near = company[company["layer"] == layer].set_index("token_position")
     if len(near):
-        wide["nearest word"] = near["words"].str[0]
-        wide["cosine"] = near["scores"].str[0]
-        wide["in the sentence"] = near["contexts"].str[0]
-    st.dataframe(wide.rename_axis("image token").reset_index(), hide_index=True)
+        wide["Nearest word"] = near["words"].str[0]
+        wide["Cosine"] = near["scores"].str[0].round(3)
+        wide["In the sentence"] = near["contexts"].str[0]
+    st.dataframe(wide.rename_axis("Image token").reset_index(), hide_index=True, placeholder="–")
 
 
-_NAMES = {PATCH: "patchscope", LENS: "logit lens"}
+_NAMES = {PATCH: "Patchscope", LENS: "Logit lens"}
 
 
 def _said(words: pd.DataFrame) -> list[str]:

@@ -10,19 +10,19 @@ from app import charts, filter_bar, study_page
 from mmn.view import View
 
 INTRODUCTION = (
-    "The projector makes of what the vision encoder saw the image tokens that the decoder reads. **Probe**: is a "
-    "picture's label still to be read from its mean image token behind it (Verma et al. 2024, by a ridge probe of "
-    "ours)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer (Shukor and Cord "
-    "2024, second-hand)? **Units**: which are among the most active at both?"
+    "The projector turns what the vision encoder saw into the image tokens that the decoder reads. **Probe**: can a "
+    "picture's label still be read from its mean image token behind it (Verma et al. 2024; our probe is a ridge "
+    "regression)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer (Shukor and "
+    "Cord 2024, second-hand)? **Units**: which are among the most active at both?"
 )
 OF_LABELS = (
-    "Labels: folders, where every folder has pictures enough, and nouns that are there in the references, or, where "
-    "not every picture has some, in the model's own caption; with the number of classes. A probe is trained on four "
-    "fifths of the pictures and judged on the others. Shuffled labels show what one reaches that knows nothing."
+    "The label of a picture is its folder, where every folder has enough pictures, and a noun of its references (of "
+    "the model's own caption, where some pictures have no reference); in brackets the number of classes. A probe is "
+    "trained on four fifths of the pictures and judged on the others; with shuffled labels it has nothing to learn."
 )
 OF_UNITS = (
-    "IMA compares weights that pruning keeps for each modality; here it is the units of highest mean |a| at either "
-    "kind of token, in one pass over picture and caption (ours)."
+    "IMA compares the weights that pruning keeps for each modality. Here (ours) it is the units of highest mean |a| at "
+    "image tokens and at caption tokens, in one pass over both."
 )
 
 
@@ -49,7 +49,7 @@ def probe(view: View) -> None:
 
 
 def over_layers(name: str, view: View) -> None:
-    charts.show(name, view, charts.BESIDE)
+    charts.show(name, view)
 
 
 page()

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import job_list, resources, score_inputs, state
 from app.estimate import Estimate, estimate
-from app.text import plain
+from app.text import sentence
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
 from mmn.names import RANDOM
@@ -37,7 +37,7 @@ def confirm(options: dict[str, Any]) -> None:
         require_model(options["model"])
         listing = look_at(options["images"], options["limit"])
     except MmnError as error:
-        st.error(plain(error))
+        st.error(sentence(error))
         return
     n, n_failed = len(listing.examples), len(listing.failures)
     n_rankings = count_rankings(options)
@@ -86,7 +86,7 @@ def start(options: dict[str, Any]) -> None:
     try:
         jobs.start(jobs.score_command(words), job_list.jobs_path(), options["model"], options["images"])
     except MmnError as error:
-        st.warning(plain(error), icon=":material/hourglass_top:")
+        st.warning(sentence(error), icon=":material/hourglass_top:")
         return
     st.toast("Started")
 

@@ -67,7 +67,7 @@ def show(view: View) -> None:
     with charts.grid("measures"):
         for _metric, part in figure.parts():
             with st.container():
-                charts.show_plain(part, charts.BESIDE)
+                charts.show_plain(part)
     with st.container(horizontal=True, horizontal_alignment="right"):
         charts.export_control(figure)
     table(figure.rows.data)
@@ -83,7 +83,7 @@ def table(data: pd.DataFrame) -> None:
         "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
         "control_blank": number("Over grey", format="%.4f", help="Units that the noun has over a grey picture"),
         "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
-        "difference_low": number("from", format="%+.4f", help=f"95 % interval by picture. {TOO_FEW}"),
+        "difference_low": number("95 % from", format="%+.4f", help=f"95 % interval by picture. {TOO_FEW}"),
         "difference_high": number("to", format="%+.4f"),
         "is_discovery": st.column_config.CheckboxColumn("Survives", help="Benjamini–Hochberg, q = .05, of all rows"),
         "n_images": number("Pictures"),
@@ -91,7 +91,7 @@ def table(data: pd.DataFrame) -> None:
     }
     data = data.assign(metric=[metric_words(one) for one in data["metric"]]).sort_values("metric", kind="stable")
     shown = [name for name in columns if name != "control_blank" or data[name].notna().any()]
-    st.dataframe(data, hide_index=True, column_order=shown, column_config=columns)
+    st.dataframe(data, hide_index=True, placeholder="–", column_order=shown, column_config=columns)
 
 
 page()

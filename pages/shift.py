@@ -32,7 +32,9 @@ def page() -> None:
     others = resources.store().ask(ShiftQueries).others(run["run_id"])
     if not others:
         st.info("This run has not been compared with another one yet.", icon=":material/science:")
-        st.markdown("Score the same pictures with the edited or tuned model, then, in a terminal:")
+        st.markdown(
+            "Score the same pictures with the edited or tuned model. Then, in a terminal, with that run's id as OTHER:"
+        )
         st.code(f"python -m mmn shift {run['run_id'][:8]} OTHER", language="sh")
         return
     other, about = chosen(run, others)
@@ -50,7 +52,7 @@ def page() -> None:
 
 
 def shown(figure: str, view: View) -> None:
-    charts.show(figure, view, charts.BESIDE)
+    charts.show(figure, view)
 
 
 def chosen(run: dict[str, Any], others: list[str]) -> tuple[str, pd.Series]:
@@ -131,7 +133,7 @@ def units(run: dict[str, Any], other: str, about: pd.Series) -> None:
         "tokens": st.column_config.ListColumn("Writes"),
         "tokens_other": st.column_config.ListColumn("in the other"),
     }
-    st.dataframe(found, hide_index=True, column_order=list(columns), column_config=columns)
+    st.dataframe(found, hide_index=True, placeholder="–", column_order=list(columns), column_config=columns)
     command = f"python -m mmn export {run['run_id'][:8]} --table shift_unit --out units.csv"
     st.caption(f"Of all nouns: {code(command)}")
 

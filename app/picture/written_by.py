@@ -63,7 +63,7 @@ def _words(words: pd.DataFrame) -> None:
         "layer": st.column_config.NumberColumn("After layer", width=70),
         "words": st.column_config.TextColumn("It says (probability)"),
     }
-    st.dataframe(rows, hide_index=True, height=300, row_height=30, column_config=columns)
+    st.dataframe(rows, hide_index=True, placeholder="–", height=300, row_height=30, column_config=columns)
 
 
 def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
@@ -86,7 +86,9 @@ def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
         "writes": st.column_config.TextColumn("Writes", help="Its ten tokens (W_U w_out)"),
     }
     order = [*columns] if rows["writes"].any() else [name for name in columns if name not in ("writes", "is_word")]
-    st.dataframe(rows, hide_index=True, height=300, row_height=30, column_order=order, column_config=columns)
+    st.dataframe(
+        rows, hide_index=True, placeholder="–", height=300, row_height=30, column_order=order, column_config=columns
+    )
     st.caption(
         f"The {len(rows):d} most active of the units whose activations are kept: the first of each noun by each score. "
         "Active here is not yet *wrote it*: **Says it** marks those whose own words hold the word."

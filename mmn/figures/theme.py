@@ -17,6 +17,7 @@ from mmn.names import METHODS, MINUS_BLANK
 FONT: Final = "Liberation Sans, Helvetica, Arial, sans-serif"
 INK: Final = "#1a1a1a"
 FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
+GREY: Final = "#76808a"  # lines and letters, read on white and in the dark
 MUTED: Final = "#8c8c8c"  # controls, chance, and what is not the question
 
 # d3's words for numbers, on the screen and on paper: `95 %`, as in our sentences.

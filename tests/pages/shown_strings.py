@@ -57,7 +57,7 @@ REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
     removeprefix _sentence tip"""
 )
-ESCAPING = {"Markdown": _names("plain code"), "HTML": _names("escape _cell scale_colours")}
+ESCAPING = {"Markdown": _names("plain code sentence"), "HTML": _names("escape _cell scale_colours")}
 TYPES = ("int", "float", "bool", "Neuron", "Neuron | None", "Neuron | UnitOfExpert", "list[Neuron]", "Sequence[Neuron]")
 NAMED = ("page.title", "job.button", "job.note")  # of the studies' declarations
 NUMBER = re.compile(r"[+,.\d]*[deEfgG%,]|%[-% a-zA-Z,:]+")  # how numbers and times are formatted

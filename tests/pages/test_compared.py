@@ -10,6 +10,7 @@ import pytest
 
 from app.compared import NONE
 from tests.pages.filled import fill_whole
+from tests.pages.titles import title_of
 
 A, B = "5e6f000000000000", "7c7a000000000000"
 
@@ -24,7 +25,7 @@ def two_runs(empty_cache: Path) -> Path:
 def titles(at: Any) -> list[str]:
     """The first words of every chart's title."""
     specs = [json.loads(one.proto.spec) for one in at.get("vega_lite_chart") or at.get("arrow_vega_lite_chart")]
-    return [title if isinstance(title := spec["title"]["text"], str) else title[0] for spec in specs]
+    return [title_of(spec)["text"] for spec in specs]
 
 
 def test_every_chart_has_the_second_run_beside_it_and_their_difference(two_runs, open_app):

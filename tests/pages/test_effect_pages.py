@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from mmn.store import Store
 from mmn.studies.editing.queries import EditQueries
 from tests.pages.filled_effects import EDIT_IDS
+from tests.pages.titles import title_of
 
 
 def specs(at: AppTest) -> list[dict[str, Any]]:
@@ -18,10 +19,7 @@ def specs(at: AppTest) -> list[dict[str, Any]]:
 
 
 def titles(at: AppTest) -> list[str]:
-    return [
-        " ".join(spec["title"]["text"]) if isinstance(spec["title"]["text"], list) else spec["title"]["text"]
-        for spec in specs(at)
-    ]
+    return [title_of(spec)["text"] for spec in specs(at)]
 
 
 def told(at: AppTest) -> str:
@@ -95,7 +93,7 @@ def test_filters_are_the_address(whole_cache, open_app) -> None:
     at.multiselect(key="concept").set_value([at.multiselect(key="concept").options[0]]).run()
     assert not at.error
     lemma = at.multiselect(key="concept").options[0].partition(" (")[0]
-    assert f"concepts: {lemma}, first nouns only" in " ".join(specs(at)[0]["title"]["subtitle"])
+    assert f"concepts: {lemma}, first nouns only" in " ".join(title_of(specs(at)[0])["subtitle"])
     assert titles(at)[0] == "Logit of the noun after ablation, top units"
 
 

@@ -11,6 +11,7 @@ from mmn.names import default_method
 from mmn.runs import jobs
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.specificity.queries import SpecificityQueries
+from tests.pages.titles import title_of
 
 FAKE = Path(__file__).with_name("fake_score.py")
 PAGES = ("invariance", "specificity", "sensitivity")
@@ -21,11 +22,11 @@ def charts(at) -> list[dict]:
 
 
 def titles(at) -> list[str]:
-    return [" ".join(spec["title"]["text"]) for spec in charts(at)]
+    return [title_of(spec)["text"] for spec in charts(at)]
 
 
 def said(at) -> str:
-    return " ".join(" ".join(spec["title"]["subtitle"]) for spec in charts(at))
+    return " ".join(" ".join(title_of(spec)["subtitle"]) for spec in charts(at))
 
 
 def text(at) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from mmn.cli import DONE, main
 from tests.pages.filled_effects import EDIT_IDS
+from tests.pages.titles import title_of
 
 ADDRESSES: list[tuple[str, dict[str, list[str]]]] = [
     ("invariance", {"size": ["40"], "concept": ["dog"], "method": ["activation"]}),
@@ -31,8 +32,7 @@ ADDRESSES: list[tuple[str, dict[str, list[str]]]] = [
 
 def text_of(spec: dict[str, Any]) -> str:
     """Title and subtitle; a page breaks their lines elsewhere than a file does."""
-    title = spec["title"]
-    return " ".join([*([title["text"]] if isinstance(title["text"], str) else title["text"]), *title["subtitle"]])
+    return " ".join([title_of(spec)["text"], *title_of(spec)["subtitle"]])
 
 
 def rows_of(proto: Any) -> list[list[dict[str, Any]]]:

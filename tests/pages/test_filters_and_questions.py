@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from app.overview import QUESTIONS
 from mmn.names import default_method
 from tests.pages.conftest import ROOT
+from tests.pages.titles import title_of
 
 PAGES = sorted(path.stem for path in (ROOT / "pages").glob("*.py"))
 
@@ -25,7 +26,7 @@ def charts(at: AppTest) -> list[dict]:
 
 
 def said(spec: dict) -> str:
-    return " ".join(spec["title"]["subtitle"])
+    return " ".join(title_of(spec)["subtitle"])
 
 
 def test_layers_filter_goes_from_page_to_page_at_once_and_stays_in_the_address(whole_cache, open_app):
@@ -92,7 +93,7 @@ def test_labels_stand_beside_their_marks(whole_cache, open_app):
     """Streamlit's theme would move the first and last label of every axis off its mark."""
     for page in ("neuron", "sensitivity", "specificity", "layers"):
         for spec in charts(open_app(page)):
-            assert spec["config"]["axis"]["labelFlush"] is False, (page, spec["title"])
+            assert spec["config"]["axis"]["labelFlush"] is False, (page, title_of(spec))
 
 
 def test_lens_says_what_it_opens_on_in_the_control(whole_cache, open_app):

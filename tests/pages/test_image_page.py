@@ -16,12 +16,12 @@ from mmn.store.pictures import PictureQueries
 from mmn.units.heat_maps import heat_map, iou, mask_at
 from mmn.units.masks import MaskSource, Outlines
 from tests.pages.filled import GRIDS, fill_whole
+from tests.pages.titles import title_of
 
 
 def title(spec: dict) -> str:
     """A chart's title in one line: it may be broken for a narrow window."""
-    text = spec["title"]["text"]
-    return text if isinstance(text, str) else " ".join(text)
+    return title_of(spec)["text"]
 
 
 def charts(at) -> list[dict]:
@@ -55,7 +55,7 @@ def test_first_screen_is_full(whole_cache, open_app):
     rows = at.dataframe[0].value
     assert {"score", "blank_score", "difference", "writes", "iou", "iou_random", "rank:activation"} <= set(rows)
     budget, share = charts(at)
-    assert "residual" in " ".join(budget["title"]["subtitle"])
+    assert "residual" in " ".join(title_of(budget)["subtitle"])
     assert title(share).startswith("How much of the logit")
 
 
@@ -167,7 +167,7 @@ def test_the_command_below_two_budgets_draws_both(whole_cache, open_app, tmp_pat
         assert main([*shlex.split(command.replace("figure.svg", str(out)))[3:], "--cache", str(cache)]) == DONE
         theirs = json.loads(out.read_text())
         assert {row["noun"] for rows in theirs["datasets"].values() for row in rows} > {rival.options[0]}
-        assert all(panel["title"]["subtitle"][0] == theirs["title"]["subtitle"][0] for panel in panels)
+        assert all(title_of(panel)["subtitle"][0] == title_of(theirs)["subtitle"][0] for panel in panels)
 
 
 def test_without_annotation_the_command_is_told(empty_cache, open_app):

@@ -15,12 +15,12 @@ from streamlit.testing.v1 import AppTest
 from mmn.cli import DONE, main
 from tests.pages.conftest import ROOT
 from tests.pages.filled import fill
+from tests.pages.titles import title_of
 
 
 def title(spec: dict) -> str:
     """A chart's title in one line: it may be broken for a narrow window."""
-    text = spec["title"]["text"]
-    return text if isinstance(text, str) else " ".join(text)
+    return title_of(spec)["text"]
 
 
 def charts(at: AppTest) -> list[dict]:
@@ -30,7 +30,7 @@ def charts(at: AppTest) -> list[dict]:
 
 
 def subtitle(spec: dict) -> str:
-    return " ".join(spec["title"]["subtitle"])
+    return " ".join(title_of(spec)["subtitle"])
 
 
 def picked(at: AppTest) -> dict[str | None, list[str]]:
@@ -255,7 +255,7 @@ def test_general_units_are_hidden_and_the_filter_goes_along(whole_cache, open_ap
     assert not at.exception
     assert at.selectbox(key="general").value == "10 %"
     specs = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
-    assert "without units that lead more than 10 % of nouns" in " ".join(specs[0]["title"]["subtitle"])
+    assert "without units that lead more than 10 % of nouns" in " ".join(title_of(specs[0])["subtitle"])
     assert any("--generality 0.1" in element.value for element in at.caption), "the command of the export"
     at.switch_page("../pages/image.py").run()
     assert not at.exception

@@ -5,11 +5,11 @@ import json
 from mmn.studies.lens.queries import LensQueries
 from tests.pages.conftest import pictures_sent
 from tests.pages.filled import fill_whole
+from tests.pages.titles import title_of
 
 
 def titles(at) -> list[str]:
-    texts = [json.loads(element.proto.spec)["title"]["text"] for element in at.get("vega_lite_chart")]
-    return [text if isinstance(text, str) else " ".join(text) for text in texts]
+    return [title_of(json.loads(element.proto.spec))["text"] for element in at.get("vega_lite_chart")]
 
 
 def panel(at) -> dict:

@@ -4,12 +4,12 @@ import json
 
 from tests.pages.conftest import pictures_sent
 from tests.pages.filled import D_MLP, N_LAYERS, fill_whole
+from tests.pages.titles import title_of
 
 
 def title(spec: dict) -> str:
     """A chart's title in one line: it may be broken for a narrow window."""
-    text = spec["title"]["text"]
-    return text if isinstance(text, str) else " ".join(text)
+    return title_of(spec)["text"]
 
 
 def captions(at) -> str:

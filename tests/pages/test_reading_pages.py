@@ -3,11 +3,11 @@
 import json
 
 from tests.pages.filled import fill_whole
+from tests.pages.titles import title_of
 
 
 def titles(at) -> list[str]:
-    texts = [json.loads(element.proto.spec)["title"]["text"] for element in at.get("vega_lite_chart")]
-    return [text if isinstance(text, str) else " ".join(text) for text in texts]
+    return [title_of(json.loads(element.proto.spec))["text"] for element in at.get("vega_lite_chart")]
 
 
 def test_all_is_drawn_of_the_setting_in_the_address(whole_cache, open_app):
@@ -21,11 +21,11 @@ def test_all_is_drawn_of_the_setting_in_the_address(whole_cache, open_app):
         "Image tokens near a word of their picture",
     ]
     spec = json.loads(at.get("vega_lite_chart")[0].proto.spec)
-    assert "identity, layer 1; all concepts" in " ".join(spec["title"]["subtitle"])
+    assert "identity, layer 1; all concepts" in " ".join(title_of(spec)["subtitle"])
     nouns, tokens = at.dataframe[0].value, at.dataframe[1].value
-    assert nouns["after layer"].tolist() == [0, 1, 2, 3]
+    assert nouns["After layer"].tolist() == [0, 1, 2, 3]
     assert [name.partition(": ")[2] for name in nouns.columns[1:]] == ["patchscope", "logit lens"] * 2
-    assert list(tokens.columns)[:4] == ["image token", "patchscope", "logit lens", "nearest word"]
+    assert list(tokens.columns)[:4] == ["Image token", "Patchscope", "Logit lens", "Nearest word"]
     assert len(tokens) == 3
 
 

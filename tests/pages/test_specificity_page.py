@@ -12,6 +12,7 @@ from mmn.cli import build_parser
 from mmn.figures.figure import Drawn, draw, require_taken
 from mmn.studies.registry import FIGURES
 from mmn.view import View
+from tests.pages.titles import title_of
 
 SAME = ["Chosen on this picture (P2)"]
 
@@ -37,7 +38,7 @@ def words(title: dict) -> str:
 
 def assert_same(element, figure: Drawn) -> None:
     """Asserts that a chart of the page has the figure's words and numbers."""
-    assert words(json.loads(element.proto.spec)["title"]) == words(figure.chart.to_dict()["title"])
+    assert words(title_of(json.loads(element.proto.spec))) == words(figure.chart.to_dict()["title"])
     shares = np.sort(figure.rows.data["share"].to_numpy(dtype=float))
     sets = [pa.ipc.open_stream(one.data.data).read_pandas() for one in element.proto.datasets]
     drawn = [one for one in sets if "share" in one]
@@ -66,7 +67,7 @@ def test_all_pictures(address, is_control, whole_cache, open_app):
     charts = at.get("vega_lite_chart")
     assert len(charts) == 3
     assert_same(charts[0], highest)
-    assert words(json.loads(charts[1].proto.spec)["title"]) == words(summary.chart.to_dict()["title"])
+    assert words(title_of(json.loads(charts[1].proto.spec))) == words(summary.chart.to_dict()["title"])
     assert_same(charts[2], side(concepts, is_control))
     given = concepts.asked.view
     assert given.methods == tuple(address.get("ranking", ["contribution-folded"]))

@@ -14,7 +14,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
+from mmn.figures.theme import FIRST, GREY, MUTED, SECOND, THIRD
 from mmn.figures.wording import counted, of_run, require
 from mmn.statistics.interval_words import interval_note, percent, with_words
 from mmn.studies.circuits.curves import COLUMNS, WORDS
@@ -31,7 +31,6 @@ _LOOKS: Final = {CIRCUIT: (FIRST, "circle"), ANOTHER: (THIRD, "triangle-up"), RA
 _DASHES: Final = {KEPT: [1, 0], ABLATED: [3, 2]}
 _MOST_NAMED: Final = 8  # units of a layer whose names have room
 _MOST_WHOLE: Final = 5  # with their layer in the name
-_GREY: Final = "#76808a"  # read on white and in the dark
 _NEXT_TO_ONE: Final = 1.000001  # Vega draws two scales of the same domain as one legend
 _LINE: Final = 27  # points from layer to layer
 
@@ -84,7 +83,7 @@ def _layer_axis(n_layers: int, through: Mapping[int, float]) -> alt.Y:
 
 def _edges(base: alt.Chart) -> Any:
     """Lines as strong as their weight."""
-    legend = _gradient("edge: share through attention")
+    legend = _gradient("edge: via attention")
     signs = ["raises it", "lowers it"]
     return (
         base.transform_filter(f"datum.what == '{EDGE}'")
@@ -120,12 +119,12 @@ def _units(base: alt.Chart) -> Any:
     clicked = alt.selection_point(name="unit", fields=["layer", "unit"], on="click")
     return (
         base.transform_filter(f"datum.what == '{UNIT}'")
-        .mark_point(size=42, filled=True, opacity=1, stroke=_GREY, strokeWidth=0.8)
+        .mark_point(size=42, filled=True, opacity=1, stroke=GREY, strokeWidth=0.8)
         .encode(
             fill=alt.Fill(
                 "from_image:Q",
                 scale=alt.Scale(domain=[0, _NEXT_TO_ONE], range=["#ffffff", FIRST], interpolate="rgb"),
-                legend=_gradient("unit: share from the picture"),
+                legend=_gradient("unit: from the picture"),
             ),
             tooltip=[
                 alt.Tooltip("name:N", title="unit"),
@@ -147,7 +146,7 @@ def _ends(base: alt.Chart, n_layers: int) -> tuple[Any, Any]:
 
 def _names(base: alt.Chart, what: str, rise: float, which: str = "") -> Any:
     marks = base.transform_filter(f"datum.what == '{what}'{which}")
-    return marks.mark_text(dy=rise, fontSize=6 if what == UNIT else 7, color=_GREY).encode(
+    return marks.mark_text(dy=rise, fontSize=6 if what == UNIT else 7, color=GREY).encode(
         text="label:N", tooltip=alt.value(None)
     )
 

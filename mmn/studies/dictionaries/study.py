@@ -48,7 +48,7 @@ STUDY: Final = Study(
                 Column("held-out pictures", "led_test", ".1%", ends=("low", "high")),
                 Column("its own pictures", "led", ".1%"),
             ),
-            height=lambda data: 120 + 30 * len(data),
+            height=lambda data: 180 + 30 * len(data),
         ),
     ),
     pages=(Page("dictionaries", "Concept dictionaries", ":material/category:", QUESTION, RELATED),),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.theme import DASHES, FIRST, INK, MUTED, SECOND, SHAPES, THIRD
+from mmn.figures.theme import DASHES, FIRST, GREY, MUTED, SECOND, SHAPES, THIRD
 from mmn.figures.wording import counted, of_run, require
 from mmn.statistics.interval_words import bracket, interval_note, percent, with_words
 from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, PRESENT
@@ -72,7 +72,7 @@ def precision_recall(
     band = band.encode(alt.Y("low:Q", **y), alt.Y2("high:Q"))
     lines = base.mark_line(strokeWidth=1.3).encode(alt.Y("precision:Q", **y), dash, tooltip=tooltip)
     share, banded = n_there / (n_there + n_not), data[data["line"].isin(_BANDED)]
-    chance = alt.Chart(pd.DataFrame({"share": [share]})).mark_rule(color=INK, strokeDash=[1, 2])
+    chance = alt.Chart(pd.DataFrame({"share": [share]})).mark_rule(color=GREY, strokeDash=[1, 2])
     kind = "hallucinated" if PROB in said else "absent"
     title = alt.TitleParams(
         f"Is it there? Confidence in {what}",
@@ -121,7 +121,7 @@ def confidences(data: pd.DataFrame, run: Mapping[str, Any], threshold: float) ->
     layers = [area, line]
     note = "no interval: a distribution"
     if not np.isnan(threshold):
-        rule = alt.Chart(pd.DataFrame({"confidence": [max(threshold, LEAST)]})).mark_rule(color=INK, strokeDash=[1, 2])
+        rule = alt.Chart(pd.DataFrame({"confidence": [max(threshold, LEAST)]})).mark_rule(color=GREY, strokeDash=[1, 2])
         layers.append(rule.encode(alt.X("confidence:Q")))
         note = f"dotted: {threshold:.2g}, above 95\u00a0% of unnamed objects; a named one below it is doubted"
     title = alt.TitleParams(
@@ -165,7 +165,7 @@ def project_away(
         image_layer: after which the image tokens lost it.
     """
     require(data.columns, EDIT_COLUMNS)
-    colours = {BEFORE: INK, OWN: FIRST, OTHER: SECOND, RANDOM: MUTED}
+    colours = {BEFORE: THIRD, OWN: FIRST, OTHER: SECOND, RANDOM: MUTED}
     there = [one for one in QUANTITIES if one in set(data["quantity"])]
     title = alt.TitleParams(
         "Captions after an object was projected out",

@@ -201,7 +201,7 @@ def _compared(data: pd.DataFrame, what: str, run_id: str) -> pd.DataFrame:
         kind = (
             f"none of the {n_there:,} {what} is hallucinated" if n_there else f"none of the {n_not:,} {what} is there"
         )
-        raise UsageError(f"{kind}, as far as masks and references of {run_id} tell: nothing to tell apart")
+        raise UsageError(f"{kind}, as far as masks and references tell, so there is nothing to tell apart")
     return rows
 
 

@@ -117,7 +117,7 @@ def knockout(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all conc
         subtitle=[
             f"{of_run(run)}, {sample_of_each(data['n_images'], data['n'])}; {subset}",
             "from image tokens → to where they are read; text: all positions behind the picture",
-            "means over a picture's nouns, then pictures; intervals in the table",
+            "means over a picture's nouns, then pictures; intervals in its exported table",
         ],
     )
     titles = ("decoder layers in which it is blocked", "attention blocked")

@@ -56,7 +56,8 @@ def modules(data: pd.DataFrame, run: Mapping[str, Any], sums: pd.DataFrame, subs
         subtitle=[
             f"{of_run(run)}, {sample(run['n_images'], run['n_concepts'])}",
             added_up(sums),
-            f"{interval_note('line', data['n'])}; alone: sign(v)·√(|v|·p); budget: share of the logit",
+            "alone: sign(v)·√(|v|·p) of a module's own logit v and probability p; budget: share of the logit",
+            interval_note("line", data["n"]),
         ],
     )
     layers = alt.layer(bars, ends).properties(height=90)
@@ -68,6 +69,8 @@ def added_up(sums: pd.DataFrame) -> str:
     mean = sums.set_index("what")["mean"]
     alone, folded = mean["VisEdit: alone"], mean["budget: folded"]
     budget = (
-        "no budget was kept" if pd.isna(folded) else f"{folded:.2f} of it in the budget (the rest: embedding, biases)"
+        "no budget was kept"
+        if pd.isna(folded)
+        else f"in the budget to {folded:.2f} times it (the rest: embedding, biases)"
     )
-    return f"v adds up to {alone:.1f} times the logit alone, {budget}"
+    return f"read alone, the modules add up to {alone:.1f} times the logit, {budget}"

@@ -37,6 +37,8 @@ def probe_f1(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin:
     """
     require(data.columns, COLUMNS)
     kinds = data["label"] + " (" + data["classes"].astype(str) + ")"
+    n_labels = kinds.nunique()
+    of_label = "" if n_labels > 1 else f"; label (classes): {kinds.iloc[0]}"
     rows = with_words(data.assign(where=data["stage"].map(_STAGES), label=kinds), ".3f", n="n")
     legend = alt.Legend(title=None, orient="top")
     lines = [PROBE, SHUFFLED]
@@ -61,7 +63,7 @@ def probe_f1(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin:
     kind = alt.Shape(
         "label:N",
         scale=alt.Scale(domain=sorted(set(rows["label"])), range=list(SHAPES[: rows["label"].nunique()])),
-        legend=alt.Legend(title="label (classes)", orient="top", columns=1, labelLimit=300),
+        legend=alt.Legend(title="label (classes)", orient="top", columns=1, labelLimit=300) if n_labels > 1 else None,
     )
     points = base.mark_point(size=30, filled=True, opacity=1).encode(x, kind)
     rules = base.mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
@@ -69,7 +71,7 @@ def probe_f1(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin:
         "What a probe reads from the mean image token",
         subtitle=[
             f"{of_run(run)}, n = {counted(data['n'].max(), 'picture')}",
-            "ridge probe, five folds by picture",
+            f"ridge probe, five folds by picture{of_label}",
             interval_note("lines", data["n"]),
         ],
         frame="bounds",

@@ -1,0 +1,197 @@
+"""A figure's chart as a page shows it: in the app's theme, as wide as its place, its title outside it.
+
+A paper's chart is drawn for one width. A page has any: so a title is text of the page, a facet is taken apart into its
+panels, and legends have as many columns as there is room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from mmn.figures.theme import GREY, NUMBERS
+
+_SYMBOL: Final = {False: 34, True: 46}  # pixels of a legend's symbol and gaps; strokes are longer than dots
+_AXIS: Final = 120  # pixels of the vertical axis with its labels
+_LETTER: Final = 6.6  # pixels of a legend's letter, on average
+_NARROWEST: Final = 270  # pixels for the legends above a chart on a telephone, whose axis takes the rest
+_SMALLEST: Final = 10  # pixels of letters among the marks
+_PANEL: Final = 270  # pixels of a panel with its axis and legend; of a list these are below and above its lines
+_AROUND_LINES: Final = 130
+
+
+def title_lines(title: Any) -> tuple[str, list[str]]:
+    """What a chart's title says: its text in one line, and the lines below it."""
+    text = title.text if isinstance(title.text, str) else ", ".join(title.text)
+    below = title.subtitle
+    return text, [] if below is alt.Undefined else [below] if isinstance(below, str) else list(below)
+
+
+def themed(chart: Any, title: Any = None) -> Any:
+    """The chart without its title, which stays in its description; `title` is that of the facet that it is of."""
+    title = title or chart.title
+    text, lines = title_lines(title)
+    themed = chart.copy(deep=True).configure_axis(labelFlush=False)  # or the theme moves end labels off their marks
+    themed.title = alt.Undefined
+    themed.description = ". ".join([text, *lines])
+    themed.usermeta = {"title": {"text": text, "subtitle": lines}}
+    themed.config.locale = NUMBERS
+    themed.padding = {"left": 5, "right": 14, "top": 5, "bottom": 20}  # half a label hangs over the axis's end
+    themed.autosize = alt.AutoSizeParams(type="fit", contains="padding")
+    themed.config.rule, themed.config.text = alt.MarkConfig(color=GREY), alt.MarkConfig(color=GREY)  # Vega's are black
+    themed.config.legend = alt.LegendConfig(symbolBaseFillColor=GREY, symbolBaseStrokeColor=GREY)
+    if isinstance(themed, alt.LayerChart):
+        themed.layer = [layer for layer in themed.layer if not _is_empty(layer, themed.data)] or themed.layer
+    _fold_legends(themed)
+    for part in _parts_of(themed):
+        _enlarge_letters(part)
+    return themed
+
+
+def panels(chart: Any) -> list[tuple[str, Any, int]]:
+    """The panels of a facet, each with its heading and height, on the same scales where the facet shares them.
+
+    None of a chart that is no facet.
+    """
+    if not isinstance(chart, alt.FacetChart):
+        return []
+    facet = chart["facet"]
+    name = str(facet.shorthand).partition(":")[0]
+    rows: Any = chart.data
+    there = list(dict.fromkeys(rows[name]))
+    order = facet.sort if isinstance(facet.sort, list) else there
+    scales = {channel: _shared_scale(chart, channel) for channel in ("x", "y") if _is_shared(chart, channel)}
+    made = [(str(value), _panel(chart, name, value, scales)) for value in order if value in there]
+    return [(heading, panel, _height_of(panel)) for heading, panel in made]
+
+
+def _panel(chart: Any, name: str, value: Any, scales: dict[str, Any]) -> Any:
+    panel = chart.spec.copy(deep=True)
+    panel.data = chart.data[chart.data[name] == value]
+    for encoding, channel in _encodings(panel, tuple(scales)):
+        if scales[channel] is not None:
+            scale = encoding.scale if isinstance(encoding.scale, alt.Scale) else alt.Scale()
+            encoding.scale = alt.Scale(**scale._kwds | {"domain": scales[channel], "nice": True})
+    return panel
+
+
+def _height_of(panel: Any) -> int:
+    """Pixels: as many lines as there are values on its vertical axis, or a usual height."""
+    if not isinstance(panel.height, alt.Step):
+        return _PANEL
+    fields = {_field(encoding): None for encoding, _ in _encodings(panel, ("y",))}
+    n_lines = max((panel.data[name].nunique() for name in fields if name in panel.data), default=1)
+    return _AROUND_LINES + int(panel.height.step) * n_lines
+
+
+def _is_shared(chart: Any, channel: str) -> bool:
+    scale = None if chart.resolve is alt.Undefined else chart.resolve.scale
+    return scale is None or getattr(scale, channel, alt.Undefined) != "independent"
+
+
+def _shared_scale(chart: Any, channel: str) -> list[float] | None:
+    """From the least to the greatest number that any panel has on it, and 0; None where it is none of numbers."""
+    names = [
+        _field(encoding)
+        for encoding, of in _encodings(chart.spec, (channel, f"{channel}2"))
+        if of != channel or _is_number(encoding)
+    ]
+    if not names or not any(_is_number(encoding) for encoding, _ in _encodings(chart.spec, (channel,))):
+        return None
+    values = chart.data[[name for name in dict.fromkeys(names) if name in chart.data]]
+    found = pd.to_numeric(values.stack(), errors="coerce").dropna()
+    return None if found.empty else [min(0.0, float(found.min())), max(0.0, float(found.max()))]
+
+
+def _is_empty(layer: Any, data: Any) -> bool:
+    """Whether a layer has no number at a place that it needs: intervals of too few pictures."""
+    rows = data if layer.data is alt.Undefined else layer.data
+    if not isinstance(rows, pd.DataFrame) or rows.empty:
+        return False
+    names = [_field(encoding) for encoding, _ in _encodings(layer, ("x", "y", "x2", "y2"))]
+    return any(name in rows and rows[name].isna().all() for name in names)
+
+
+def _encodings(spec: Any, channels: Sequence[str]) -> Iterator[tuple[Any, str]]:
+    for part in _parts_of(spec):
+        if isinstance(part, alt.FacetedEncoding):
+            for channel in channels:
+                encoding = part._kwds.get(channel, alt.Undefined)
+                if isinstance(encoding, alt.SchemaBase) and _field(encoding):
+                    yield encoding, channel
+
+
+def _field(encoding: Any) -> str:
+    said = encoding._kwds.get("shorthand", alt.Undefined)
+    said = encoding._kwds.get("field", "") if said is alt.Undefined else said
+    return "" if said is alt.Undefined else str(said).partition(":")[0]
+
+
+def _is_number(encoding: Any) -> bool:
+    kind = encoding._kwds.get("type", "")
+    return kind == "quantitative" or str(encoding._kwds.get("shorthand", "")).endswith(":Q")
+
+
+def _parts_of(spec: Any) -> Iterator[Any]:
+    """Everything that a specification is made of, but its rows."""
+    if isinstance(spec, alt.SchemaBase):
+        yield spec
+        for name, value in spec._kwds.items():
+            if name != "data":
+                yield from _parts_of(value)
+    elif isinstance(spec, list | tuple):
+        for one in spec:
+            yield from _parts_of(one)
+
+
+def _fold_legends(chart: Any) -> None:
+    """Gives legends as many columns, of those that they want, as their labels have room for in the chart's place.
+
+    Those above a chart stand side by side: what a telephone has no room for goes below it.
+    """
+    above: dict[str, list[tuple[Any, list[Any]]]] = {}
+    for part in _parts_of(chart):
+        legend = part._kwds.get("legend", None)
+        if isinstance(legend, alt.Legend) and legend.orient in ("top", "bottom"):
+            scale = part._kwds.get("scale", alt.Undefined)
+            domain = scale.domain if isinstance(scale, alt.Scale) and isinstance(scale.domain, list) else []
+            above.setdefault(f"{_field(part)} {domain}", []).append((legend, domain))
+    below = _below([same[0] for same in above.values()])
+    for place, same in enumerate(above.values()):
+        for legend, domain in same:
+            legend.orient = "bottom" if place in below else legend.orient
+            if isinstance(legend.columns, int):
+                wanted = _width_of(legend, domain) * (1 if place in below else len(above) - len(below))
+                room = (
+                    f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
+                )
+                legend.columns = alt.ExprRef(f"clamp(floor({room} / {wanted:.0f}), 1, {legend.columns})")
+
+
+def _below(legends: Sequence[tuple[Any, list[Any]]]) -> set[int]:
+    """Which legends, by their place, have no room beside those before them."""
+    taken, below = 0.0, set()
+    for place, (legend, domain) in enumerate(legends):
+        n_columns = 1 if isinstance(legend.columns, int) else max(1, len(domain))
+        width = max(_width_of(legend, domain) * n_columns, _LETTER * len(str(legend._kwds.get("title", None) or "")))
+        if place and taken + width > _NARROWEST:
+            below.add(place)
+        else:
+            taken += width
+    return below
+
+
+def _width_of(legend: Any, domain: Sequence[Any]) -> float:
+    """Pixels of a column of a legend."""
+    is_stroke = legend._kwds.get("symbolType", None) == "stroke"
+    return _SYMBOL[is_stroke] + _LETTER * max((len(str(label)) for label in domain), default=14)
+
+
+def _enlarge_letters(mark: Any) -> None:
+    """Letters that are small enough for a paper's column are too small for a screen."""
+    size = mark._kwds.get("fontSize", None) if isinstance(mark, alt.MarkDef) else None
+    if isinstance(size, int | float) and mark.type == "text":
+        mark.fontSize = max(_SMALLEST, size)
