@@ -112,7 +112,7 @@ _BY_LAYER: Final = f"""
     scored AS (SELECT DISTINCT place, pair, concept FROM after),
     expected AS (
         SELECT place, layer, sum(n_before.n) AS n_units,
-            sum(n_before.n * coalesce(n_after.n, 0)) / list_extract($widths, layer + 1) AS chance
+            sum(n_before.n * coalesce(n_after.n, 0) / list_extract($widths, layer + 1)) AS chance
         FROM scored JOIN n_before USING (concept) LEFT JOIN n_after USING (pair, layer, part) GROUP BY ALL
     )
     SELECT place, layer::INTEGER AS cell, n_units::DOUBLE AS n_units, coalesce(n_kept, 0)::DOUBLE AS n_kept,
