@@ -17,7 +17,9 @@ from mmn.models.loading import load_model
 from mmn.models.token_rows import known_ids
 from mmn.reading.hooks import ablate
 from mmn.scores.methods import require_method
+from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
+from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.invariance.region import parts_of
 from tests.scored import run_path_of, tables_of
 from tests.test_expert_gradients import plainly
@@ -124,7 +126,7 @@ def test_a_unit_scores_what_is_stored_for_other_nouns_and_0_where_its_expert_sle
 
 
 def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_units_of_the_same_experts(
-    tables: dict[str, pd.DataFrame],
+    cache: Path, tables: dict[str, pd.DataFrame]
 ) -> None:
     score = tables["score"][tables["score"]["rank"] > 0].astype({"variant": str})
     lemma = tables["concept"].set_index(["image_id", "variant", "noun"])["lemma"]
@@ -141,6 +143,10 @@ def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_uni
         assert row.ratio == pytest.approx(len(units & others) / row.k)
         counts = [some.groupby(["layer", "expert"]).size() for some in (first, second)]
         assert row.floor_random == pytest.approx((counts[0] * counts[1]).fillna(0).sum() / D_EXPERT / row.k)
+    with Store.open(cache) as store:
+        by_layer = store.ask(InvarianceQueries).by_layer(tables["run"]["run_id"].iloc[0], names.ATTRIBUTION, 5)
+    of_pairs = rows[(rows["method"] == names.ATTRIBUTION) & (rows["k"] == 5)]["floor_random"] * 5
+    assert (by_layer["chance"] * by_layer["n_units"]).sum() == pytest.approx(of_pairs.sum())
 
 
 def test_random_units_of_a_picture_are_of_all_experts_and_an_effect_at_image_tokens_is_there(
