@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,16 @@ import transformers as hf
 
 from mmn import names
 from mmn.cli import main
+from mmn.core import Concept, Example
 from mmn.errors import UsageError
 from mmn.models.loading import load_model
 from mmn.models.token_rows import known_ids
-from mmn.reading.hooks import ablate
+from mmn.reading.captions import read_encoded, with_captions
+from mmn.reading.concepts import GeneratedCaption
+from mmn.reading.hooks import ACTIVATION, ablate
+from mmn.scores.effects import measure_effects
 from mmn.scores.methods import require_method
+from mmn.scores.rows import ConceptAt
 from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.invariance.queries import InvarianceQueries
@@ -184,6 +190,34 @@ def test_units_are_zeroed_at_some_positions_as_in_a_model_that_computes_every_ex
     assert torch.equal(found[0], untouched[0])
     assert (found[1] - untouched[1]).abs().max() > 1e-3
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses() -> None:
+    """Of the second picture's units that write most; one that sleeps at the noun is not asked about."""
+    model, inputs = tiny("qwen3_5_moe")
+    caption = GeneratedCaption("ab", (11, 12), (1, 2))
+    batch = read_encoded(model, inputs, [caption, caption], with_act=False)
+    said = [ConceptAt(1, Example("i", "i", ("i",), 1, 1), Concept("w", "w", 1, 30, 1, True, False, False, None))]
+    at = torch.tensor([1]), torch.tensor([1])
+    units, a = batch.captured.flat_units(*at), batch.captured.read_layers(ACTIVATION, *at)
+    found = measure_effects(model, batch, said, units)
+    assert units is not None
+    assert found.logit.shape == units.shape == a.shape
+    whole = with_captions(model, inputs, [(11,), (11,)])
+    with torch.inference_mode():
+        before = model.module(**whole, use_cache=False).logits[1, -1]
+    for layer, mixture in enumerate(model.anatomy.mixtures):
+        routed: Any = mixture.routed
+        place = int(a[0, layer, : 2 * routed.d_expert].abs().argmax())
+        expert, unit = divmod(int(units[0, layer, place]), routed.d_expert)
+        with plainly(model) as plain:
+            plain.kept[layer] = torch.ones(routed.n_experts, whole["input_ids"].numel(), routed.d_expert)
+            plain.kept[layer][expert, -1, unit] = 0
+            after = model.module(**whole, use_cache=False).logits[1, -1].detach()
+        assert found.logit[0, layer, place].item() == pytest.approx(float(before[30] - after[30]), abs=1e-5)
+        lost = (before.softmax(-1) - after.softmax(-1))[30]
+        assert found.prob[0, layer, place].item() == pytest.approx(float(lost), rel=1e-3, abs=1e-8)
+        assert abs(float(before[30] - after[30])) > 1e-4
 
 
 def test_parts_are_experts_and_a_layer_without_some_is_one() -> None:
