@@ -148,7 +148,7 @@ def test_effects_are_ranked_beside_every_score_and_their_control_follows_them(ti
 
 
 def test_experts_and_what_cannot_be_read_are_refused_by_name() -> None:
-    for method in (names.EFFECT, names.RELP, names.HONES, names.INTEGRATED_GRADIENTS):
+    for method in (names.CONTRIBUTION_ACTFN, names.RELP, names.HONES, names.INTEGRATED_GRADIENTS):
         with pytest.raises(UsageError, match=f"--methods random-matched:{method} is not there for mixtures of experts"):
             require_method(mixture("qwen3_vl_moe")[0], f"random-matched:{method}")
     with pytest.raises(UsageError, match=r"nam-text is refused: .* could not be read"):

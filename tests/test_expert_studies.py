@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,19 @@ import transformers as hf
 
 from mmn import names
 from mmn.cli import main
+from mmn.core import Concept, Example
 from mmn.errors import UsageError
 from mmn.models.loading import load_model
 from mmn.models.token_rows import known_ids
-from mmn.reading.hooks import ablate
+from mmn.reading.captions import read_encoded, with_captions
+from mmn.reading.concepts import GeneratedCaption
+from mmn.reading.hooks import ACTIVATION, ablate
+from mmn.scores.effects import measure_effects
 from mmn.scores.methods import require_method
+from mmn.scores.rows import ConceptAt
+from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
+from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.invariance.region import parts_of
 from tests.scored import run_path_of, tables_of
 from tests.test_expert_gradients import plainly
@@ -124,7 +132,7 @@ def test_a_unit_scores_what_is_stored_for_other_nouns_and_0_where_its_expert_sle
 
 
 def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_units_of_the_same_experts(
-    tables: dict[str, pd.DataFrame],
+    cache: Path, tables: dict[str, pd.DataFrame]
 ) -> None:
     score = tables["score"][tables["score"]["rank"] > 0].astype({"variant": str})
     lemma = tables["concept"].set_index(["image_id", "variant", "noun"])["lemma"]
@@ -141,6 +149,10 @@ def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_uni
         assert row.ratio == pytest.approx(len(units & others) / row.k)
         counts = [some.groupby(["layer", "expert"]).size() for some in (first, second)]
         assert row.floor_random == pytest.approx((counts[0] * counts[1]).fillna(0).sum() / D_EXPERT / row.k)
+    with Store.open(cache) as store:
+        by_layer = store.ask(InvarianceQueries).by_layer(tables["run"]["run_id"].iloc[0], names.ATTRIBUTION, 5)
+    of_pairs = rows[(rows["method"] == names.ATTRIBUTION) & (rows["k"] == 5)]["floor_random"] * 5
+    assert (by_layer["chance"] * by_layer["n_units"]).sum() == pytest.approx(of_pairs.sum())
 
 
 def test_random_units_of_a_picture_are_of_all_experts_and_an_effect_at_image_tokens_is_there(
@@ -178,6 +190,34 @@ def test_units_are_zeroed_at_some_positions_as_in_a_model_that_computes_every_ex
     assert torch.equal(found[0], untouched[0])
     assert (found[1] - untouched[1]).abs().max() > 1e-3
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses() -> None:
+    """Of the second picture's units that write most; one that sleeps at the noun is not asked about."""
+    model, inputs = tiny("qwen3_5_moe")
+    caption = GeneratedCaption("ab", (11, 12), (1, 2))
+    batch = read_encoded(model, inputs, [caption, caption], with_act=False)
+    said = [ConceptAt(1, Example("i", "i", ("i",), 1, 1), Concept("w", "w", 1, 30, 1, True, False, False, None))]
+    at = torch.tensor([1]), torch.tensor([1])
+    units, a = batch.captured.flat_units(*at), batch.captured.read_layers(ACTIVATION, *at)
+    found = measure_effects(model, batch, said, units)
+    assert units is not None
+    assert found.logit.shape == units.shape == a.shape
+    whole = with_captions(model, inputs, [(11,), (11,)])
+    with torch.inference_mode():
+        before = model.module(**whole, use_cache=False).logits[1, -1]
+    for layer, mixture in enumerate(model.anatomy.mixtures):
+        routed: Any = mixture.routed
+        place = int(a[0, layer, : 2 * routed.d_expert].abs().argmax())
+        expert, unit = divmod(int(units[0, layer, place]), routed.d_expert)
+        with plainly(model) as plain:
+            plain.kept[layer] = torch.ones(routed.n_experts, whole["input_ids"].numel(), routed.d_expert)
+            plain.kept[layer][expert, -1, unit] = 0
+            after = model.module(**whole, use_cache=False).logits[1, -1].detach()
+        assert found.logit[0, layer, place].item() == pytest.approx(float(before[30] - after[30]), abs=1e-5)
+        lost = (before.softmax(-1) - after.softmax(-1))[30]
+        assert found.prob[0, layer, place].item() == pytest.approx(float(lost), rel=1e-3, abs=1e-8)
+        assert abs(float(before[30] - after[30])) > 1e-4
 
 
 def test_parts_are_experts_and_a_layer_without_some_is_one() -> None:

@@ -12,6 +12,10 @@ for each layer all of its units are zeroed side by side, one a row, in passes of
 (`hooks.replay`): m · L · (L + 1) / 2 passes of a token through a layer. Row 0 of each batch zeroes nothing: where it
 misses more of the logit that was read than rounding, or where the decoder's past is more than keys and values, whole
 passes are run instead, which give the same at the price of the whole prefix.
+
+In a mixture of experts whole passes are run for the units that are awake at p(c), n_awake / 16 of them for each noun; a
+unit that sleeps there has no effect, 0 exactly. Without a unit later routers may choose other experts: that is in its
+effect.
 """
 
 from __future__ import annotations
@@ -46,14 +50,18 @@ class Effects:
     prob: Float[Tensor, "n L m"]
 
 
-def measure_effects(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]) -> Effects:
+def measure_effects(
+    model: Model, batch: CaptionBatch, said: Sequence[ConceptAt], units: Int[Tensor, "n L m"] | None = None
+) -> Effects:
     """The effects of all units on the concepts `said`, in their order; the model's lock is held meanwhile.
 
-    Raises:
-        UsageError: a mixture of experts.
+    Args:
+        model: of the units.
+        batch: of the captions.
+        said: the concepts.
+        units: in a mixture of experts those that are awake at each concept, which alone are measured; -1 is none.
     """
-    model.require_one_ffn("the effect of every unit")
-    shape = (len(said), model.facts.n_layers, model.facts.d_mlp)
+    shape = (len(said), model.facts.n_layers, model.facts.d_mlp if units is None else units.shape[2])
     effects = Effects(torch.zeros(shape, device=model.device), torch.zeros(shape, device=model.device))
     left = set(range(len(said)))
 
@@ -64,12 +72,14 @@ def measure_effects(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]
             effects.logit[asked], effects.prob[asked] = lost
             left.difference_update(asked)
 
-    at_each_concept(model, batch, said, look)
+    if units is None:
+        at_each_concept(model, batch, said, look)
     for number in sorted(left):
         one = said[number]
         prefix = batch.captions[one.row].token_ids[: one.concept.position]
         with batch.around([one.row]):
-            lost = _whole(model, some_of(model, batch.inputs, [one.row]), prefix, one.concept.token_id)
+            inputs, of = some_of(model, batch.inputs, [one.row]), None if units is None else units[number]
+            lost = _whole(model, inputs, prefix, one.concept.token_id, of)
         effects.logit[number], effects.prob[number] = lost
     return effects
 
@@ -98,6 +108,12 @@ def _chunks(model: Model, size: int) -> list[tuple[int, Int[Tensor, " n"]]]:
     return [(layer, some) for layer in range(model.facts.n_layers) for some in units.split(size)]
 
 
+def _chunks_of(of: Int[Tensor, "L m"]) -> list[tuple[int, Int[Tensor, " n"]]]:
+    """Places of some units of one layer at a time."""
+    places = [(units >= 0).nonzero()[:, 0] for units in of]
+    return [(layer, some) for layer, there in enumerate(places) if len(there) for some in there.split(WHOLE_ROWS)]
+
+
 def _rows_at_once(model: Model, recorded: Recorded) -> int:
     """Units zeroed side by side: each has keys and values of its own while a layer is computed, and logits."""
     (cache,) = recorded.calls[0].past
@@ -108,17 +124,21 @@ def _rows_at_once(model: Model, recorded: Recorded) -> int:
 
 @torch.inference_mode()
 def _whole(
-    model: Model, inputs: dict[str, Tensor], prefix: Sequence[int], token: int
+    model: Model, inputs: dict[str, Tensor], prefix: Sequence[int], token: int, of: Int[Tensor, "L m"] | None
 ) -> tuple[Float[Tensor, "L m"], Float[Tensor, "L m"]]:
-    """What a token loses, by passes over the whole prefix with a unit of each row zeroed at its last position."""
+    """What a token loses, by passes over the whole prefix with a unit of each row zeroed at its last position.
+
+    `of` are by layer the units that it is asked of, -1 for none; None for all.
+    """
     prompt = _encoded(model, with_captions(model, inputs, [prefix]))
     is_last = torch.zeros(decoder_ids(prompt).shape[1], dtype=torch.bool)
     is_last[-1] = True
-    lost_logit = torch.zeros(model.facts.n_layers, model.facts.d_mlp, device=model.device)
+    shape = (model.facts.n_layers, model.facts.d_mlp)
+    lost_logit = torch.zeros(shape if of is None else of.shape, device=model.device)
     lost_prob = torch.zeros_like(lost_logit)
-    for layer, units in _chunks(model, WHOLE_ROWS):
-        mask = torch.zeros(len(units) + 1, *lost_logit.shape, dtype=torch.bool, device=model.device)
-        mask[torch.arange(1, len(units) + 1), layer, units] = True
+    for layer, units in _chunks(model, WHOLE_ROWS) if of is None else _chunks_of(of):
+        mask = torch.zeros(len(units) + 1, *shape, dtype=torch.bool, device=model.device)
+        mask[torch.arange(1, len(units) + 1), layer, units if of is None else of[layer, units]] = True
         with ablate(model, mask, only_at=is_last):
             logits = _last_logits(model, prompt, len(mask))
         logit, prob = model.anatomy.uncapped(logits[:, token]), logits.softmax(-1)[:, token]

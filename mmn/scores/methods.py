@@ -108,7 +108,7 @@ class Measured:
     @cached_property
     def effects(self) -> Effects:
         """What `effect` and `effect-prob` are read from: measured once for both."""
-        return measure_effects(self.model, self.batch, self.said)
+        return measure_effects(self.model, self.batch, self.said, self.units)
 
 
 def score_contribution(measured: Measured) -> Scored:
@@ -185,7 +185,7 @@ AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GR
 RUNS_PASSES = (*AT_IMAGE_TOKENS, names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB)  # its own: they can overflow
 OF_ONE_FFN = (
     *(names.CONTRIBUTION_ACTFN, names.INTEGRATED_GRADIENTS),
-    *(names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB),
+    *(names.RELP, names.HONES),
 )
 MORE_REQUIRED = {
     names.ATTRIBUTION: require_z,

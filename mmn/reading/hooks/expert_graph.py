@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 from mmn.reading.hooks.experts import Call, watch_calls
+from mmn.reading.hooks.lending import lent
 
 
 @dataclass
@@ -61,7 +62,6 @@ def capture_expert_graph(model: Model) -> Iterator[ExpertGraph]:
     anatomy, graph = model.anatomy, ExpertGraph()
     n_rows: list[int] = []
     final: list[Tensor] = []
-    handles: list[Any] = []
 
     def note_rows(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         n_rows.append(len(first_given(args, kwargs)))
@@ -69,23 +69,19 @@ def capture_expert_graph(model: Model) -> Iterator[ExpertGraph]:
     def note_final(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         final.append(first_given(args, kwargs))
 
-    with model.lock:
-        try:
-            handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
-            for layer, mixture in enumerate(anatomy.mixtures):
-                if mixture.routed is not None:
-                    handles += watch_calls(mixture.routed, lambda: n_rows[-1], _keep_call(graph, layer))
-                if mixture.plain is not None:
-                    keep_a = _keep_input(graph.a, layer)
-                    handles.append(mixture.plain.register_forward_pre_hook(keep_a, with_kwargs=True))
-                if mixture.gate is not None:
-                    handles.append(mixture.gate.register_forward_hook(_keep_gate(graph, layer)))
-                handles += _watch_z(graph, layer, mixture.activation)
-            handles.append(anatomy.final_norm.register_forward_pre_hook(note_final, with_kwargs=True))
-            yield graph
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lent(model) as handles:
+        handles.append(anatomy.layers[0].register_forward_pre_hook(note_rows, with_kwargs=True))
+        for layer, mixture in enumerate(anatomy.mixtures):
+            if mixture.routed is not None:
+                handles += watch_calls(mixture.routed, lambda: n_rows[-1], _keep_call(graph, layer))
+            if mixture.plain is not None:
+                keep_a = _keep_input(graph.a, layer)
+                handles.append(mixture.plain.register_forward_pre_hook(keep_a, with_kwargs=True))
+            if mixture.gate is not None:
+                handles.append(mixture.gate.register_forward_hook(_keep_gate(graph, layer)))
+            handles += _watch_z(graph, layer, mixture.activation)
+        handles.append(anatomy.final_norm.register_forward_pre_hook(note_final, with_kwargs=True))
+        yield graph
     expected = tuple(sum(part is not None for part in of) for of in _parts(model))
     counts = (len(graph.routed), len(graph.a), len(graph.z), len(graph.gates))
     assert (len(n_rows), len(final)) == (1, 1), f"{len(n_rows)} passes, {len(final)} final norms"
