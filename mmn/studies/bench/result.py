@@ -199,7 +199,12 @@ def _result(found: dict[str, Any]) -> Result:
 def results(cache_path: Path) -> list[Result]:
     """What was measured here, the newest first, then what ships and was not measured here."""
     own = sorted(cache_path.glob(f"bench/*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [read(path) for path in own] + [read(path) for path in sorted(SHIPPED_PATH.glob("*.json"))]
+    return [read(path) for path in own] + shipped()
+
+
+def shipped() -> list[Result]:
+    """What ships, by the models' names."""
+    return [read(path) for path in sorted(SHIPPED_PATH.glob("*.json"), key=lambda path: path.stem)]
 
 
 def _rounded(value: Any) -> Any:

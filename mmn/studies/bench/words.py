@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmn.names import default_method
 from mmn.statistics.intervals import N_LEAST
-from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, SHIPPED_PATH, Result, read
+from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, shipped
 
 NONE: Final = "–"
 COMMAND: Final = "python -m mmn bench --model {model}"
@@ -144,10 +144,9 @@ def markdown(result: Result) -> str:
 
 def page() -> str:
     """`docs/benchmark.md`."""
-    shipped = [read(path) for path in sorted(SHIPPED_PATH.glob("*.json"))]
     measures = "\n".join(f"- *{one.heading}*: {one.words}" for one in MEASURES.values())
     roles = "\n".join(f"- *{role}*: {words}" for role, words in ROLE_WORDS.items())
-    return "\n\n".join([_HEAD.format(measures=measures, roles=roles), *(markdown(one) for one in shipped)]) + "\n"
+    return "\n\n".join([_HEAD.format(measures=measures, roles=roles), *(markdown(one) for one in shipped())]) + "\n"
 
 
 _HEAD: Final = """# Benchmark
