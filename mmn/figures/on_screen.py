@@ -18,6 +18,7 @@ _SYMBOL: Final = {False: 34, True: 46}  # pixels of a legend's symbol and gaps; 
 _AXIS: Final = 120  # pixels of the vertical axis with its labels
 _LETTER: Final = 6.6  # pixels of a legend's letter, on average
 _NARROWEST: Final = 270  # pixels for the legends above a chart on a telephone, whose axis takes the rest
+_ENDS: Final = ("low", "high")  # of the columns of intervals
 _SMALLEST: Final = 10  # pixels of letters among the marks
 _PANEL: Final = 270  # pixels of a panel with its axis and legend; of a list these are below and above its lines
 _AROUND_LINES: Final = 130
@@ -43,8 +44,7 @@ def themed(chart: Any, title: Any = None) -> Any:
     themed.autosize = alt.AutoSizeParams(type="fit", contains="padding")
     themed.config.rule, themed.config.text = alt.MarkConfig(color=GREY), alt.MarkConfig(color=GREY)  # Vega's are black
     themed.config.legend = alt.LegendConfig(symbolBaseFillColor=GREY, symbolBaseStrokeColor=GREY)
-    if isinstance(themed, alt.LayerChart):
-        themed.layer = [layer for layer in themed.layer if not _is_empty(layer, themed.data)] or themed.layer
+    _drop_empty_intervals(themed, themed.data)
     _fold_legends(themed)
     for part in _parts_of(themed):
         _enlarge_letters(part)
@@ -105,13 +105,22 @@ def _shared_scale(chart: Any, channel: str) -> list[float] | None:
     return None if found.empty else [min(0.0, float(found.min())), max(0.0, float(found.max()))]
 
 
+def _drop_empty_intervals(chart: Any, data: Any) -> None:
+    """Takes layers of intervals away where there are none: Vega warns of scales without an end."""
+    if isinstance(chart, alt.LayerChart):
+        data = data if chart.data is alt.Undefined else chart.data
+        chart.layer = [layer for layer in chart.layer if not _is_empty(layer, data)]
+        for layer in chart.layer:
+            _drop_empty_intervals(layer, data)
+
+
 def _is_empty(layer: Any, data: Any) -> bool:
-    """Whether a layer has no number at a place that it needs: intervals of too few pictures."""
+    """Whether a layer is of intervals, and there is none."""
     rows = data if layer.data is alt.Undefined else layer.data
-    if not isinstance(rows, pd.DataFrame) or rows.empty:
+    if isinstance(layer, alt.LayerChart) or not isinstance(rows, pd.DataFrame) or rows.empty:
         return False
     names = [_field(encoding) for encoding, _ in _encodings(layer, ("x", "y", "x2", "y2"))]
-    return any(name in rows and rows[name].isna().all() for name in names)
+    return any(name.endswith(_ENDS) and name in rows and rows[name].isna().all() for name in names)
 
 
 def _encodings(spec: Any, channels: Sequence[str]) -> Iterator[tuple[Any, str]]:
