@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mmn.figures import on_screen
+from mmn.figures.theme import GREY
 
 ROWS = pd.DataFrame(
     {
@@ -58,5 +59,5 @@ def test_a_title_is_beside_the_chart_and_told_to_those_who_do_not_see() -> None:
     spec = on_screen.themed(on_screen.panels(chart)[0][1], chart.title).to_dict()
     assert "title" not in spec
     assert spec["description"] == "What is there. n = 3"
-    assert {spec["config"][mark]["color"] for mark in ("rule", "text")} == {on_screen.GREY}, "Vega's are black"
+    assert {spec["config"][mark]["color"] for mark in ("rule", "text")} == {GREY}, "Vega's are black"
     assert on_screen.panels(alt.Chart(ROWS).mark_point()) == []
