@@ -18,7 +18,7 @@ import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
 from app import compared, pins, resources
-from app.text import code, file_name, plain
+from app.text import code, file_name, plain, sentence
 from mmn.figures import glyphs, on_screen
 from mmn.figures.captions import caption
 from mmn.figures.carriers import BESIDE_ENDING
@@ -133,7 +133,7 @@ def _beside(figure: Drawn) -> Iterator[None]:
                 _show_one(figure.charts[1], beside.second.height, f"second-{name}")
     if beside.paired is not None:
         _show_one(figure.charts[2], height(beside.paired), f"difference-{name}")
-    st.caption(f"{plain('. '.join(beside.told))}.")
+    st.caption(" ".join(sentence(told) for told in beside.told))
 
 
 def grid(key: str) -> Any:
@@ -177,7 +177,7 @@ def export_control(figure: Drawn) -> None:
         st.caption("A draft of its caption:")
         st.code(caption(figure), language=None, wrap_lines=True)
         for told in _unshown(figure.chart, figure.rows.data):
-            st.caption(f":orange[{plain(told)}.]")
+            st.caption(f":orange[{sentence(told)}]")
 
 
 def _chosen_layout(name: str) -> Layout:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import resources, state
 from app.boundary import error_boundary
-from app.text import plain
+from app.text import plain, sentence
 from mmn.errors import MmnError
 from mmn.store.sql import EXAMPLES, MOST_ROWS, MOST_SECONDS, Answer, Asking, SqlQueries
 from mmn.store.table_files import csv_text
@@ -74,7 +74,7 @@ def _watch(asking: Asking) -> None:
 
 def _show(asking: Asking) -> None:
     if asking.error is not None:
-        st.error(plain(asking.error), icon=":material/error:")
+        st.error(sentence(asking.error), icon=":material/error:")
     elif asking.answer is not None:
         _rows(asking.answer)
 

@@ -31,11 +31,12 @@ from mmn.models.model import Model
 from mmn.reading.captions import caption_batch, with_captions
 from mmn.reading.concepts import find_concepts
 from mmn.reading.hooks import ablate
+from mmn.reading.rows import Inputs, repeated
 from mmn.runs.engines.local import open_batch
 from mmn.runs.plan import Batch
 from mmn.scores.rows import ConceptAt
 from mmn.studies.degradation.command import SHARES
-from mmn.studies.degradation.interventions import Inputs, predict, repeated, unit_mask
+from mmn.studies.degradation.interventions import predict, unit_mask
 from mmn.studies.degradation.selections import Choice, Row
 
 GOAL = 1.3

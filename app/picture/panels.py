@@ -21,7 +21,7 @@ from mmn.models.geometry import Grids
 
 PARTS: Final = 10_000
 FIELDS: Final = 5  # of each place: token, left, top, right, bottom
-NO_PLACES: Final = "no places: this model's image tokens stand for no place in the picture"
+NO_PLACES: Final = "Where its image tokens lie in the picture is not known."
 HOW: Final = "Point at an image token; click it to be told below what wrote it. Ctrl and wheel zoom, Escape shows all."
 
 

@@ -8,6 +8,7 @@ What cannot be compared is said: a figure that B lacks, no common pictures, laye
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -40,7 +41,8 @@ _COMPARED: Final = {  # of a run's row, in words
 }
 _PLACES: Final = ("model", "pictures")
 _UNTOLD: Final = ("prompt", "seed", "dtype", "batch_size")  # settings that are told already, or change no number
-_MOST_LETTERS: Final = 60  # of a value that two runs differ in
+_MOST_LETTERS: Final = 60  # of a value that two runs differ in; a hash's beginning is enough
+_HASH: Final = re.compile("[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ def _differing(run: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def _short(words: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if _HASH.fullmatch(text):
+        return text[:ID_LENGTH]
     return clipped(short_name(text) if words in _PLACES else text, _MOST_LETTERS)
 
 

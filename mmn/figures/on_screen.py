@@ -18,6 +18,7 @@ _SYMBOL: Final = {False: 34, True: 46}  # pixels of a legend's symbol and gaps; 
 _AXIS: Final = 120  # pixels of the vertical axis with its labels
 _LETTER: Final = 6.6  # pixels of a legend's letter, on average
 _NARROWEST: Final = 270  # pixels for the legends above a chart on a telephone, whose axis takes the rest
+_ENDS: Final = ("low", "high")  # of the columns of intervals
 _SMALLEST: Final = 10  # pixels of letters among the marks
 _PANEL: Final = 270  # pixels of a panel with its axis and legend; of a list these are below and above its lines
 _AROUND_LINES: Final = 130
@@ -43,8 +44,7 @@ def themed(chart: Any, title: Any = None) -> Any:
     themed.autosize = alt.AutoSizeParams(type="fit", contains="padding")
     themed.config.rule, themed.config.text = alt.MarkConfig(color=GREY), alt.MarkConfig(color=GREY)  # Vega's are black
     themed.config.legend = alt.LegendConfig(symbolBaseFillColor=GREY, symbolBaseStrokeColor=GREY)
-    if isinstance(themed, alt.LayerChart):
-        themed.layer = [layer for layer in themed.layer if not _is_empty(layer, themed.data)] or themed.layer
+    _drop_empty_intervals(themed, themed.data)
     _fold_legends(themed)
     for part in _parts_of(themed):
         _enlarge_letters(part)
@@ -58,19 +58,27 @@ def panels(chart: Any) -> list[tuple[str, Any, int]]:
     """
     if not isinstance(chart, alt.FacetChart):
         return []
-    facet = chart["facet"]
-    name = str(facet.shorthand).partition(":")[0]
-    rows: Any = chart.data
+    facet, rows = chart["facet"], _rows_of(chart)
+    name = _field(facet)
     there = list(dict.fromkeys(rows[name]))
-    order = facet.sort if isinstance(facet.sort, list) else there
-    scales = {channel: _shared_scale(chart, channel) for channel in ("x", "y") if _is_shared(chart, channel)}
-    made = [(str(value), _panel(chart, name, value, scales)) for value in order if value in there]
+    sort = _said(facet, "sort")
+    order = sort if isinstance(sort, list) else there
+    scales = {channel: _shared_scale(chart, rows, channel) for channel in ("x", "y") if _is_shared(chart, channel)}
+    made = [(str(value), _panel(chart, rows[rows[name] == value], scales)) for value in order if value in there]
     return [(heading, panel, _height_of(panel)) for heading, panel in made]
 
 
-def _panel(chart: Any, name: str, value: Any, scales: dict[str, Any]) -> Any:
+def _rows_of(chart: Any) -> pd.DataFrame:
+    """A chart's rows; one that was made of a specification names them."""
+    return chart.data if isinstance(chart.data, pd.DataFrame) else pd.DataFrame(chart.datasets[chart.data.name])
+
+
+def _panel(chart: Any, rows: pd.DataFrame, scales: dict[str, Any]) -> Any:
     panel = chart.spec.copy(deep=True)
-    panel.data = chart.data[chart.data[name] == value]
+    if not isinstance(panel, alt.Chart | alt.LayerChart):  # of a facet that was made of a specification
+        kind = alt.Chart if _said(panel, "mark") else alt.LayerChart
+        panel = kind.from_dict(panel.to_dict(validate=False), validate=False)
+    panel.data = rows
     for encoding, channel in _encodings(panel, tuple(scales)):
         if scales[channel] is not None:
             scale = encoding.scale if isinstance(encoding.scale, alt.Scale) else alt.Scale()
@@ -80,19 +88,19 @@ def _panel(chart: Any, name: str, value: Any, scales: dict[str, Any]) -> Any:
 
 def _height_of(panel: Any) -> int:
     """Pixels: as many lines as there are values on its vertical axis, or a usual height."""
-    if not isinstance(panel.height, alt.Step):
+    step = _said(_said(panel, "height"), "step")
+    if step is None:
         return _PANEL
     fields = {_field(encoding): None for encoding, _ in _encodings(panel, ("y",))}
     n_lines = max((panel.data[name].nunique() for name in fields if name in panel.data), default=1)
-    return _AROUND_LINES + int(panel.height.step) * n_lines
+    return _AROUND_LINES + int(step) * n_lines
 
 
 def _is_shared(chart: Any, channel: str) -> bool:
-    scale = None if chart.resolve is alt.Undefined else chart.resolve.scale
-    return scale is None or getattr(scale, channel, alt.Undefined) != "independent"
+    return _said(_said(_said(chart, "resolve"), "scale"), channel) != "independent"
 
 
-def _shared_scale(chart: Any, channel: str) -> list[float] | None:
+def _shared_scale(chart: Any, rows: pd.DataFrame, channel: str) -> list[float] | None:
     """From the least to the greatest number that any panel has on it, and 0; None where it is none of numbers."""
     names = [
         _field(encoding)
@@ -101,38 +109,51 @@ def _shared_scale(chart: Any, channel: str) -> list[float] | None:
     ]
     if not names or not any(_is_number(encoding) for encoding, _ in _encodings(chart.spec, (channel,))):
         return None
-    values = chart.data[[name for name in dict.fromkeys(names) if name in chart.data]]
+    values = rows[[name for name in dict.fromkeys(names) if name in rows]]
     found = pd.to_numeric(values.stack(), errors="coerce").dropna()
     return None if found.empty else [min(0.0, float(found.min())), max(0.0, float(found.max()))]
 
 
+def _drop_empty_intervals(chart: Any, data: Any) -> None:
+    """Takes layers of intervals away where there are none: Vega warns of scales without an end."""
+    if isinstance(chart, alt.LayerChart):
+        data = data if chart.data is alt.Undefined else chart.data
+        chart.layer = [layer for layer in chart.layer if not _is_empty(layer, data)]
+        for layer in chart.layer:
+            _drop_empty_intervals(layer, data)
+
+
 def _is_empty(layer: Any, data: Any) -> bool:
-    """Whether a layer has no number at a place that it needs: intervals of too few pictures."""
+    """Whether a layer is of intervals, and there is none."""
     rows = data if layer.data is alt.Undefined else layer.data
-    if not isinstance(rows, pd.DataFrame) or rows.empty:
+    if isinstance(layer, alt.LayerChart) or not isinstance(rows, pd.DataFrame) or rows.empty:
         return False
     names = [_field(encoding) for encoding, _ in _encodings(layer, ("x", "y", "x2", "y2"))]
-    return any(name in rows and rows[name].isna().all() for name in names)
+    return any(name.endswith(_ENDS) and name in rows and rows[name].isna().all() for name in names)
 
 
 def _encodings(spec: Any, channels: Sequence[str]) -> Iterator[tuple[Any, str]]:
     for part in _parts_of(spec):
-        if isinstance(part, alt.FacetedEncoding):
-            for channel in channels:
-                encoding = part._kwds.get(channel, alt.Undefined)
-                if isinstance(encoding, alt.SchemaBase) and _field(encoding):
-                    yield encoding, channel
+        for channel in channels:
+            encoding = part._kwds.get(channel, alt.Undefined)
+            if isinstance(encoding, alt.SchemaBase) and _field(encoding):
+                yield encoding, channel
 
 
 def _field(encoding: Any) -> str:
-    said = encoding._kwds.get("shorthand", alt.Undefined)
-    said = encoding._kwds.get("field", "") if said is alt.Undefined else said
-    return "" if said is alt.Undefined else str(said).partition(":")[0]
+    return str(_said(encoding, "shorthand") or _said(encoding, "field") or "").partition(":")[0]
 
 
 def _is_number(encoding: Any) -> bool:
-    kind = encoding._kwds.get("type", "")
-    return kind == "quantitative" or str(encoding._kwds.get("shorthand", "")).endswith(":Q")
+    return _said(encoding, "type") == "quantitative" or str(_said(encoding, "shorthand")).endswith(":Q")
+
+
+def _said(part: Any, name: str) -> Any:
+    """What a part of a specification says, None for nothing; of one that was read from JSON it is wrapped."""
+    value = part._kwds.get(name, alt.Undefined) if isinstance(part, alt.SchemaBase) else alt.Undefined
+    while isinstance(value, alt.SchemaBase) and value._args:
+        value = value._args[0]
+    return None if value is alt.Undefined else value
 
 
 def _parts_of(spec: Any) -> Iterator[Any]:
@@ -154,29 +175,30 @@ def _fold_legends(chart: Any) -> None:
     """
     above: dict[str, list[tuple[Any, list[Any]]]] = {}
     for part in _parts_of(chart):
-        legend = part._kwds.get("legend", None)
-        if isinstance(legend, alt.Legend) and legend.orient in ("top", "bottom"):
-            scale = part._kwds.get("scale", alt.Undefined)
-            domain = scale.domain if isinstance(scale, alt.Scale) and isinstance(scale.domain, list) else []
+        legend = _said(part, "legend")
+        if _said(legend, "orient") in ("top", "bottom"):
+            known = _said(_said(part, "scale"), "domain")
+            domain = known if isinstance(known, list) else []
             above.setdefault(f"{_field(part)} {domain}", []).append((legend, domain))
     below = _below([same[0] for same in above.values()])
     for place, same in enumerate(above.values()):
         for legend, domain in same:
-            legend.orient = "bottom" if place in below else legend.orient
-            if isinstance(legend.columns, int):
+            legend.orient = "bottom" if place in below else _said(legend, "orient")
+            n_columns = _said(legend, "columns")
+            if isinstance(n_columns, int | float):
                 wanted = _width_of(legend, domain) * (1 if place in below else len(above) - len(below))
                 room = (
                     f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
                 )
-                legend.columns = alt.ExprRef(f"clamp(floor({room} / {wanted:.0f}), 1, {legend.columns})")
+                legend.columns = alt.ExprRef(f"clamp(floor({room} / {wanted:.0f}), 1, {n_columns})")
 
 
 def _below(legends: Sequence[tuple[Any, list[Any]]]) -> set[int]:
     """Which legends, by their place, have no room beside those before them."""
     taken, below = 0.0, set()
     for place, (legend, domain) in enumerate(legends):
-        n_columns = 1 if isinstance(legend.columns, int) else max(1, len(domain))
-        width = max(_width_of(legend, domain) * n_columns, _LETTER * len(str(legend._kwds.get("title", None) or "")))
+        n_columns = 1 if isinstance(_said(legend, "columns"), int | float) else max(1, len(domain))
+        width = max(_width_of(legend, domain) * n_columns, _LETTER * len(str(_said(legend, "title") or "")))
         if place and taken + width > _NARROWEST:
             below.add(place)
         else:
@@ -186,12 +208,12 @@ def _below(legends: Sequence[tuple[Any, list[Any]]]) -> set[int]:
 
 def _width_of(legend: Any, domain: Sequence[Any]) -> float:
     """Pixels of a column of a legend."""
-    is_stroke = legend._kwds.get("symbolType", None) == "stroke"
+    is_stroke = _said(legend, "symbolType") == "stroke"
     return _SYMBOL[is_stroke] + _LETTER * max((len(str(label)) for label in domain), default=14)
 
 
 def _enlarge_letters(mark: Any) -> None:
     """Letters that are small enough for a paper's column are too small for a screen."""
-    size = mark._kwds.get("fontSize", None) if isinstance(mark, alt.MarkDef) else None
-    if isinstance(size, int | float) and mark.type == "text":
+    size = _said(mark, "fontSize") if isinstance(mark, alt.MarkDef) else None
+    if isinstance(size, int | float) and _said(mark, "type") == "text":
         mark.fontSize = max(_SMALLEST, size)

@@ -38,6 +38,7 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1rem 0 2rem; } figcaption { color: var(--quiet); font-size: .9rem; overflow-wrap: anywhere; }
 .chart { background: #fff; color: #1a1a1a; border: 1px solid var(--line); border-radius: 6px; padding: .5rem;
   overflow-x: auto; display: block !important; width: 100%; max-width: 46rem; }
+.chart svg { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
 th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 #find { font: inherit; width: min(24rem, 100%); padding: .3rem .5rem; margin: .3rem 0 1rem; }

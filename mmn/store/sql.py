@@ -127,7 +127,7 @@ class SqlQueries(Reader):
                 try:
                     rows = cursor.sql(asking.text).limit(MOST_ROWS + 1).df()
                 except duckdb.InterruptException as error:
-                    raise SqlError(asking.why or "it was cancelled") from error
+                    raise SqlError(asking.why or "the statement was cancelled") from error
                 except duckdb.OutOfMemoryException as error:
                     raise SqlError("it needs more memory than there is: ask for less at once") from error
                 except duckdb.Error as error:
@@ -187,7 +187,7 @@ class Asking:
     def over(self, grown: int) -> str:
         """Why it has to end now, "" while it need not; `grown`: bytes of memory more than at first."""
         if self._cancelled.is_set():
-            return "it was cancelled"
+            return "the statement was cancelled"
         if self.seconds > MOST_SECONDS:
             return f"it took longer than {MOST_SECONDS:.0f} s: ask for less at once"
         if grown > MOST_BYTES:

@@ -39,6 +39,7 @@ img { max-width: 100%; height: auto; background: #fff; }
 pre, table { display: block; overflow-x: auto; }
 pre { padding: .7rem; background: #8882; border-radius: .4rem; }
 code { font-size: .92em; overflow-wrap: anywhere; }
+table code { overflow-wrap: normal; }
 table { border-collapse: collapse; }
 td, th { padding: .25rem .6rem; border: 1px solid var(--line); text-align: left; vertical-align: top; }
 .source a { color: inherit; opacity: .5; text-decoration: none; }

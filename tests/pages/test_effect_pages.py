@@ -70,7 +70,7 @@ def test_a_run_from_before_the_controls_opens_and_names_the_command(whole_cache:
     assert "The perplexity of text was not measured" in said
     at = open_app("degradation", quantity=["share among nouns"])
     assert not at.exception
-    assert "share was not measured: mmn degrade 5e6f0000 --kind ablate --controls only" in told(at)
+    assert "Share was not measured: mmn degrade 5e6f0000 --kind ablate --controls only" in told(at)
     at = open_app("edit")
     assert not at.exception
     assert "No edit of another noun's units stands beside it" in told(at)

@@ -233,7 +233,8 @@ def test_the_command_below_a_chart_draws_that_chart(address, whole_cache, open_a
         assert title(theirs) == title(ours)
         assert subtitle(theirs) == subtitle(ours)
         rows = pa.ipc.open_stream(chart.datasets[0].data.data).read_pandas()
-        drawn = pd.DataFrame(next(iter(theirs["datasets"].values())))
+        files = map(pd.DataFrame, theirs["datasets"].values())  # a page leaves out a band that has no interval
+        drawn = next(one for one in files if one.shape == rows.shape)
         numbers = drawn.select_dtypes("number").columns
         assert drawn.drop(columns=numbers).to_csv() == rows.drop(columns=numbers).to_csv()
         np.testing.assert_allclose(drawn[numbers], rows[numbers].astype(float), rtol=1e-8)  # a file has nine digits
