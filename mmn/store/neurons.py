@@ -224,6 +224,6 @@ def _key(neuron: Neuron) -> dict[str, Any]:
 def _require_unit(run: dict[str, Any], neuron: Neuron) -> None:
     if not (0 <= neuron.layer < run["n_layers"] and 0 <= neuron.unit < run["d_mlp"]):
         raise UsageError(
-            f"{run['model']} has no unit {neuron}: its layers are 0–{run['n_layers'] - 1}, "
+            f"the model {run['model']} has no unit {neuron}: its layers are 0–{run['n_layers'] - 1}, "
             f"its units 0–{run['d_mlp'] - 1}"
         )

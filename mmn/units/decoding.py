@@ -222,7 +222,7 @@ def _by_layer(model: Model, units: Sequence[Neuron] | None) -> dict[int, Int[np.
         is_there = 0 <= neuron.layer < facts.n_layers and 0 <= neuron.unit < model.anatomy.widths[neuron.layer]
         if not is_there:
             raise UsageError(
-                f"{facts.name} has no unit {neuron}: its layers are 0–{facts.n_layers - 1}, "
+                f"the model {facts.name} has no unit {neuron}: its layers are 0–{facts.n_layers - 1}, "
                 f"its units 0–{facts.d_mlp - 1}"
             )
         by_layer.setdefault(neuron.layer, []).append(neuron.unit)
