@@ -101,7 +101,9 @@ def _is_shared(chart: Any, channel: str) -> bool:
 
 
 def _shared_scale(chart: Any, rows: pd.DataFrame, channel: str) -> list[float] | None:
-    """From the least to the greatest number that any panel has on it, and 0; None where it is none of numbers."""
+    """From the least to the greatest number that any panel has on it, and 0 but on a logarithmic one; None where it is
+    none of numbers.
+    """
     names = [
         _field(encoding)
         for encoding, of in _encodings(chart.spec, (channel, f"{channel}2"))
@@ -111,7 +113,11 @@ def _shared_scale(chart: Any, rows: pd.DataFrame, channel: str) -> list[float] |
         return None
     values = rows[[name for name in dict.fromkeys(names) if name in rows]]
     found = pd.to_numeric(values.stack(), errors="coerce").dropna()
-    return None if found.empty else [min(0.0, float(found.min())), max(0.0, float(found.max()))]
+    if found.empty:
+        return None
+    is_log = any(_said(_said(encoding, "scale"), "type") == "log" for encoding, _ in _encodings(chart.spec, (channel,)))
+    also = [] if is_log else [0.0]
+    return [min([float(found.min()), *also]), max([float(found.max()), *also])]
 
 
 def _drop_empty_intervals(chart: Any, data: Any) -> None:
