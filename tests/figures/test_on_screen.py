@@ -60,4 +60,6 @@ def test_a_title_is_beside_the_chart_and_told_to_those_who_do_not_see() -> None:
     assert "title" not in spec
     assert spec["description"] == "What is there. n = 3"
     assert {spec["config"][mark]["color"] for mark in ("rule", "text")} == {GREY}, "Vega's are black"
-    assert on_screen.panels(alt.Chart(ROWS).mark_point()) == []
+    plain = alt.Chart(ROWS).mark_point().properties(title=chart.title)
+    assert "title" not in on_screen.themed(plain).to_dict()
+    assert on_screen.panels(plain) == []
