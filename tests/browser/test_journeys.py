@@ -67,7 +67,9 @@ def test_from_a_layer_to_its_units_to_a_picture_and_its_other_noun(page, address
     box = chart(page).bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.90, box["y"] + box["height"] * 0.70)
     sync_api.expect(page.get_by_text(re.compile(r"Layer 3: \d+ units"))).to_be_visible()
-    table = page.get_by_test_id("stDataFrame").first.bounding_box()
+    units = page.get_by_test_id("stDataFrame").first
+    units.scroll_into_view_if_needed()
+    table = units.bounding_box()
     page.mouse.move(table["x"] + 20, table["y"] + 52)
     page.wait_for_timeout(300)
     with page.context.expect_page() as opened:
