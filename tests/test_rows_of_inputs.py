@@ -48,6 +48,16 @@ def test_pooled_patches_are_counted_from_each_pictures_own_first() -> None:
     assert second["image_token_pooling"].tolist() == [[0, 7], [1, -1], [2, -1], [3, -1]]
 
 
+@pytest.mark.parametrize("counts", [torch.tensor([0, 2]), [0, 2]])
+def test_crops_beside_whole_pictures_are_those_that_were_counted(counts: Any) -> None:
+    inputs = {"input_ids": IDS, "pixel_values_local": torch.arange(2.0)[:, None], "num_local_patches": counts}
+    assert some_of(MODEL, inputs, [1])["pixel_values_local"].tolist() == [[0], [1]]
+    first = some_of(MODEL, inputs, [0])
+    assert list(first["num_local_patches"]) == [0]
+    assert "pixel_values_local" not in first
+    assert list(repeated(first, 2)["num_local_patches"]) == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["pixel_values", "something_else"])
 def test_what_cannot_be_told_apart_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=rf"{name} of \(5, 1\) cannot be told apart by pictures; .*--batch-size 1"):

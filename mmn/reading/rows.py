@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from mmn.reading.captions import decoder_ids
 PIXELS: Final = ("pixel_values", "image_patches", "pixel_attention_mask")  # by tile or patch of all pictures
 PATCHES_OF: Final = "image_grid_thw"  # an input with a row for each picture: how many patches `pixel_values` has of it
 SIZES: Final = "target_sizes"  # MiniCPM-V's rows and columns of each picture, whose patches lie side by side
+LOCAL, N_LOCAL = "pixel_values_local", "num_local_patches"  # crops of all pictures beside the whole ones; of each
 POOLED: Final = "image_token_pooling"  # Molmo's image tokens, each with the patches of the batch that it is made of
 
 
@@ -23,7 +24,12 @@ Inputs = dict[str, Tensor]  # of one picture, or of several
 
 def repeated(inputs: Inputs, n_rows: int) -> dict[str, Tensor]:
     """The model inputs of one picture for several rows of it; whatever a picture has several of stays together."""
-    return {name: torch.cat([value] * n_rows, dim=_cut_along(inputs, name)) for name, value in inputs.items()}
+    return {name: _joined([value] * n_rows, _cut_along(inputs, name)) for name, value in inputs.items()}
+
+
+def _joined(parts: Sequence[Any], along: int) -> Any:
+    """Of pictures, one after the other; a few families give lists of counts."""
+    return torch.cat(list(parts), along) if isinstance(parts[0], Tensor) else [one for part in parts for one in part]
 
 
 def _cut_along(inputs: Inputs, name: str) -> int:
@@ -46,12 +52,19 @@ def some_of(model: Model, inputs: dict[str, Tensor], rows: Sequence[int]) -> dic
     parts = {name: _split(model, inputs, name) for name in inputs}
     if POOLED in parts:
         parts[POOLED] = _from_own_patches(parts[POOLED], parts["pixel_values"])
-    return {name: torch.cat([part[row] for row in rows], _cut_along(inputs, name)) for name, part in parts.items()}
+    found = {name: _joined([part[row] for row in rows], _cut_along(inputs, name)) for name, part in parts.items()}
+    if LOCAL in found and not len(found[LOCAL]):
+        del found[LOCAL]  # as the processor does for pictures without crops
+    return found
 
 
-def _split(model: Model, inputs: Inputs, name: str) -> Sequence[Tensor]:
+def _split(model: Model, inputs: Inputs, name: str) -> Sequence[Any]:
     """One input by picture."""
     value, along = inputs[name], _cut_along(inputs, name)
+    if not isinstance(value, Tensor):
+        return [[one] for one in value]
+    if name == LOCAL and N_LOCAL in inputs:
+        return value.split([int(n) for n in inputs[N_LOCAL]])
     if along == 0 and len(value) == len(decoder_ids(inputs)):
         return value.split(1)
     if name in PIXELS or name == POOLED:
