@@ -24,7 +24,7 @@ from tests.browser.serving import CHROMIUM, FLAGS, served  # noqa: E402
 from tests.pages.filled import fill  # noqa: E402
 
 EMPTY_APP = 'import streamlit as st\nst.title("Empty")\n'
-CHART = ".st-key-chart-contribution :is(canvas, svg.marks)"
+CHART = "[data-testid=stVegaLiteChart] :is(canvas, svg.marks)"
 
 
 def main(repeats: int) -> None:

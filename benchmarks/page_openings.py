@@ -29,7 +29,20 @@ from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 from tests.browser.serving import CHROMIUM, FLAGS, served  # noqa: E402
 
 GOAL_S: Final = 1.0
-PAGES: Final = ("Image", "Neuron", "Invariance", "Specificity", "Sensitivity", "Degradation", "Layers")
+PAGES: Final = (
+    *("Image", "Neuron", "Invariance", "Specificity", "Sensitivity", "Degradation"),
+    *(
+        "Modules",
+        "Circuits",
+        "Image tokens",
+        "Hallucination",
+        "Patchscopes",
+        "Domains",
+        "Concept dictionaries",
+        "Projector",
+    ),
+    "Layers",
+)
 VISITS: Final = ("new server", "new browser", "again")
 IS_DONE: Final = """
     !document.querySelector("[data-testid=stStatusWidget]") && !document.querySelector("[data-testid=stSkeleton]")
@@ -67,7 +80,7 @@ def _visits(browser: Browser, address: str, first: str = "new browser") -> list[
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.goto(address)
-    page.locator(".st-key-chart-contribution :is(canvas, svg.marks)").first.wait_for(timeout=60_000)
+    page.locator("[data-testid=stVegaLiteChart] :is(canvas, svg.marks)").first.wait_for(timeout=60_000)
     page.wait_for_timeout(1500)
     timed = [((visit, name), _seconds_to_open(page, name)) for visit in (first, "again") for name in PAGES]
     context.close()
