@@ -338,6 +338,15 @@ def test_units_are_chosen_for_what_the_unedited_model_says_not_for_the_target(sc
     assert {(one.layer, one.unit) for one in units} == best(source) != best(target)
 
 
+def test_units_chosen_by_attribution_are_not_of_the_last_layer(scored: Path, tiny: Model) -> None:
+    """What its units do at image tokens reaches no logit: they have no such score."""
+    under_way = measure._begin(reopen.open_run(tiny, run_path_of(scored)), replace(QUICK, method=names.ATTRIBUTION))
+    pictures, images, _ = open_pictures(under_way.split.roles[EDITED], "")
+    _, units = measure._aim(under_way, pictures, images)
+    assert len(units) == QUICK.n_units
+    assert max(one.layer for one in units) < tiny.facts.n_layers - 1
+
+
 def test_the_same_call_again_finds_it_done(cache: Path, tiny: Model) -> None:
     first = edit(tiny, run_path_of(cache), cache / "edits", [QUICK])
     told: list[Progress] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,14 +20,22 @@ from mmn.studies.shift.states import FirstWords, Pair
 N_IMAGES: Final = 5
 
 
+@dataclass(frozen=True)
+class _Moved:
+    """States of one noun in both models, z and `after`, and by how much the pictures of each concept moved."""
+
+    pair: Pair
+    said: FirstWords
+    deltas: Float[np.ndarray, "k d"]
+    z: Float[np.ndarray, "n d"]
+    after: Float[np.ndarray, "n d"]
+
+
 def concept_rows(pair: Pair, said: FirstWords) -> dict[str, list[dict[str, Any]]]:
     """Rows of `shift_concept` and `shift_picture`."""
     z, after = pair.first.residual.double().numpy(), pair.second.residual.double().numpy()
-    deltas = _deltas(after - z, said)
-    return {
-        "shift_concept": _of_concepts(pair, said, deltas, z, after),
-        "shift_picture": list(_of_pictures(pair, said, deltas, z, after)),
-    }
+    moved = _Moved(pair, said, _deltas(after - z, said), z, after)
+    return {"shift_concept": _of_concepts(moved), "shift_picture": list(_of_pictures(moved))}
 
 
 def _deltas(change: Float[np.ndarray, "n d"], said: FirstWords) -> Float[np.ndarray, "k d"]:
@@ -35,17 +44,12 @@ def _deltas(change: Float[np.ndarray, "n d"], said: FirstWords) -> Float[np.ndar
     return np.stack([change[own == j].mean(0) if (own == j).any() else none for j in range(len(said.centres))])
 
 
-def _of_concepts(
-    pair: Pair,
-    said: FirstWords,
-    deltas: Float[np.ndarray, "k d"],
-    z: Float[np.ndarray, "n d"],
-    after: Float[np.ndarray, "n d"],
-) -> list[dict[str, Any]]:
+def _of_concepts(moved: _Moved) -> list[dict[str, Any]]:
+    pair, said, deltas = moved.pair, moved.said, moved.deltas
     centres, alpha = said.centres, pair.alpha
-    matched = _matched(pair, centres, after)
+    matched = _matched(pair, centres, moved.after)
     shifted = centres + alpha * deltas
-    random = random_like(deltas, np.concatenate([z, after]), DRAWS, pair.seed)
+    random = random_like(deltas, np.concatenate([moved.z, moved.after]), DRAWS, pair.seed)
     words = {
         name: [one.words for one in words_of(pair.model, torch.from_numpy(of).float(), pair.first.site)]
         for name, of in (("words_shifted", shifted), ("words_other", matched), ("words_delta", deltas))
@@ -84,13 +88,7 @@ def _nearest(pair: Pair, said: FirstWords, concept: int) -> list[str]:
     return [pair.image_ids[row] for row in order]
 
 
-def _of_pictures(
-    pair: Pair,
-    said: FirstWords,
-    deltas: Float[np.ndarray, "k d"],
-    z: Float[np.ndarray, "n d"],
-    after: Float[np.ndarray, "n d"],
-) -> Iterator[dict[str, Any]]:
-    image_ids = pair.image_ids
-    for row, cosines in left_out(said.own, deltas, z, after, pair.alpha, pair.seed):
-        yield pair.key | {"image_id": image_ids[row], "concept": int(said.own[row])} | cosines
+def _of_pictures(moved: _Moved) -> Iterator[dict[str, Any]]:
+    pair, own = moved.pair, moved.said.own
+    for row, cosines in left_out(own, moved.deltas, moved.z, moved.after, pair.alpha, pair.seed):
+        yield pair.key | {"image_id": pair.image_ids[row], "concept": int(own[row])} | cosines
