@@ -1,15 +1,23 @@
-"""Models in several places: what is only run may be elsewhere, with the same numbers; what scores read may not."""
+"""Models in several places: decoder layers on another GPU or offloaded give the same numbers; GPUs are simulated."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import torch
 
+from mmn import names
 from mmn.cli import main
+from mmn.core import ScoreSettings
 from mmn.errors import UsageError
+from mmn.images import list_source
+from mmn.models.adapters.structure import matrix_of
 from mmn.models.loading import load_model
+from mmn.models.placement import spread
 from mmn.runs.doctor import examine
+from tests.scored import rows_of
+from tests.simulated_devices import SimulatedDevices, place
 
 DECODER = "model.language_model"
 ALL_HERE = {
@@ -21,6 +29,7 @@ ALL_HERE = {
     },
     "lm_head": "cpu",
 }
+SETTINGS = ScoreSettings(prompt="what is this ?", top_k=20, methods=tuple(names.METHODS), max_new_tokens=8)
 NUMBERS = ("caption", "exactness_residual", "pixel_effect", "fingerprint", "device")
 
 
@@ -35,15 +44,42 @@ def test_a_model_whose_image_encoder_is_on_disk_gives_the_same_numbers(checkpoin
 @pytest.mark.parametrize(
     ("part", "named"),
     [
-        (f"{DECODER}.layers.1", "the FFN's output matrix of layer 1"),
         (f"{DECODER}.norm", "the final norm"),
         ("lm_head", "the unembedding"),
         (f"{DECODER}.embed_tokens", "the input embedding"),
     ],
 )
-def test_what_scores_are_read_from_may_not_be_offloaded(part, named, checkpoint):
-    with pytest.raises(UsageError, match=f"--device-map: {named} of .* is offloaded .*--dtype bfloat16"):
+def test_what_every_score_needs_whole_may_not_be_offloaded(part, named, checkpoint):
+    with pytest.raises(UsageError, match=f"--device-map: {named} of .* is offloaded .*--device-map auto"):
         load_model(str(checkpoint), device_map=ALL_HERE | {part: "disk"})
+
+
+@pytest.fixture(scope="module")
+def offloaded(checkpoint):
+    return load_model(str(checkpoint), device_map=ALL_HERE | {f"{DECODER}.layers.1": "disk"})
+
+
+@pytest.fixture(scope="module")
+def expected(tiny, pictures):
+    """What every method finds of two pictures with the whole model in one place."""
+    return scored(tiny, pictures)
+
+
+def scored(model, pictures):
+    return rows_of(model, list_source(str(pictures)).examples[:2], SETTINGS, size=2)
+
+
+def test_offloaded_layers_give_the_same_scores(offloaded, tiny, pictures, expected):
+    assert matrix_of(offloaded.anatomy.ffn_outs[1]).is_meta
+    assert torch.equal(offloaded.anatomy.w_out(1), tiny.anatomy.w_out(1))
+    assert scored(offloaded, pictures) == expected
+    assert {row["method"] for row in expected["score"]} == set(names.METHODS)
+
+
+def test_an_offloaded_layer_is_not_edited(offloaded):
+    with pytest.raises(UsageError, match="--device-map: layer 1 is offloaded, where its weights cannot be changed"):
+        offloaded.anatomy.own_w_out(1)
+    assert offloaded.anatomy.own_w_out(0).shape == (offloaded.anatomy.unembedding.in_features, offloaded.facts.d_mlp)
 
 
 def test_score_with_auto_is_score_without(checkpoint, tmp_path, capsys):

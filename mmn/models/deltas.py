@@ -245,12 +245,13 @@ def _add(anatomy: Anatomy, part: Part) -> None:
 @torch.no_grad()
 def _put(anatomy: Anatomy, part: Part, values: Tensor) -> None:
     if isinstance(part, RankOne):
-        anatomy.w_out(part.layer).copy_(values)
+        anatomy.own_w_out(part.layer).copy_(values)
     elif anatomy.mixtures:
         for unit, value in zip(part.units, values.unbind(1), strict=True):
-            anatomy.mixtures[part.layer].column(unit).copy_(value)
+            anatomy.own_column(part.layer, unit).copy_(value)
     else:
-        anatomy.w_out(part.layer)[:, list(part.units)] = values
+        whole = anatomy.own_w_out(part.layer)
+        whole[:, list(part.units)] = values.to(whole.device)
 
 
 def _bytes(tensor: Tensor) -> bytes:

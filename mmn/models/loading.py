@@ -18,12 +18,12 @@ from mmn.core import ModelFacts
 from mmn.errors import EncodingError, UsageError
 from mmn.models import deltas
 from mmn.models.adapters import Family, find_anatomy
-from mmn.models.checkpoints import judge_family, require_safetensors
+from mmn.models.checkpoints import judge_family, module_without_weights, require_safetensors
 from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
 from mmn.models.merging import find_parts, merge
 from mmn.models.model import DEFAULT_PROMPT, Model, is_small
-from mmn.models.placement import DeviceMap, asked_map, require_together
+from mmn.models.placement import DeviceMap, places_of, require_map, require_together
 from mmn.models.processors import fill_image_token, load_processor
 from mmn.models.quantised import sentence
 from mmn.models.weights import load_weights
@@ -104,18 +104,22 @@ def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None, d
     config, family = judge_family(path)
     require_safetensors(path)
     processor, filled = _load_processor(name, parts.processor_path, config, family)
-    spread = asked_map(device_map, device) if device_map else None
+    if device_map:
+        require_map(device_map, device)
     device = resolve_device(device)
     wanted = _resolve_dtype(dtype, device, config)
-    module = load_weights(AutoModelForImageTextToText, path, wanted, config=config, device_map=spread)
+    auto_class, places = AutoModelForImageTextToText, None
+    if device_map:
+        places = places_of(device_map, module_without_weights(auto_class, path, config), wanted)
+    module = load_weights(auto_class, path, wanted, config=config, device_map=places)
     filled += sentence(config, wanted)
     if parts.adapter:
         filled += merge(module, parts.adapter.path, config)
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
-    if spread is None:
+    if places is None:
         module = module.to(device)
     model = _put_together(name, module, processor, family, parts.fingerprint, filled, parts.commit)
-    if spread is not None:
+    if places is not None:
         require_together(module, model.anatomy, name)
     return model
 

@@ -1,7 +1,12 @@
 """A model whose parts lie on several devices (`--device-map auto`, through accelerate), and what may not lie elsewhere.
 
-Scores are read from the embeddings' device: W_out of every layer, the final norm and the unembedding have to be there
-whole. What is only run, as the image encoder, may be in other memory or on disk, and is fetched while it runs.
+    home, the first GPU   embeddings, image encoder, projector, final norm, unembedding, and the first decoder layers
+    the next GPUs         the decoder layers behind them, in order
+    CPU, disk             the layers that no GPU has room for: each is fetched whenever it runs
+
+Inputs go home and logits come from there, so that all that is captured is brought home, and scores are computed there;
+a product with a layer's W_out is taken where that layer lies. The embeddings, the final norm and the unembedding, which
+every score needs whole, have to be at home.
 """
 
 from __future__ import annotations
@@ -15,23 +20,75 @@ from torch import nn
 
 from mmn.errors import UsageError
 from mmn.models.adapters import Anatomy
+from mmn.models.adapters.structure import find_structure
 
 DeviceMap = str | Mapping[str, str | int]
 AUTO: Final = "auto"
+ROOM: Final = 0.85  # of a GPU's free memory, for weights: the rest is for activations, keys and values
 _OFFLOADED: Final = torch.device("meta")
 
 
-def asked_map(device_map: DeviceMap, device: str) -> DeviceMap:
-    """What `from_pretrained` is given: `auto` fills the first device before the next, so that a decoder stays whole.
-
-    Raises:
-        UsageError: accelerate is not installed; a device is asked for, too.
-    """
+def require_map(device_map: DeviceMap, device: str) -> None:
+    """Raises `UsageError` where a device is asked for beside a map, or accelerate is not installed."""
     if device != AUTO:
         raise UsageError(f"--device-map {device_map}: it chooses the devices; leave --device {device} out")
     if find_spec("accelerate") is None:
         raise UsageError("--device-map needs accelerate: `pip install accelerate`, then try again")
-    return "sequential" if device_map == AUTO else device_map
+
+
+def places_of(device_map: DeviceMap, empty: nn.Module, dtype: torch.dtype) -> DeviceMap:
+    """What `from_pretrained` is given for `auto`, by the memory that is free, and for accelerate's own map.
+
+    Args:
+        device_map: either.
+        empty: the model without its weights.
+        dtype: of the weights once they are loaded.
+    """
+    if device_map != AUTO:
+        return device_map
+    free = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count())]
+    return spread(empty, dtype, [int(ROOM * one) for one in free])
+
+
+def spread(empty: nn.Module, dtype: torch.dtype, rooms: list[int]) -> dict[str, str | int]:
+    """Where each part goes: the first GPU is filled before the next; layers that none has room for stay on the CPU.
+
+    Args:
+        empty: the model without its weights.
+        dtype: of the weights once they are loaded.
+        rooms: bytes that each GPU has for weights; without one, all is on the CPU.
+    """
+    if not rooms:
+        return {"": "cpu"}
+    layers = [layer.path for layer in find_structure(empty).layers]
+    size = {path: _bytes(empty.get_submodule(path), dtype) for path in layers}
+    left = [rooms[0] - (_bytes(empty, dtype) - sum(size.values())), *rooms[1:]]
+    places: dict[str, str | int] = dict.fromkeys(_beside(empty, layers), 0)
+    gpu = 0
+    for path in layers:
+        while gpu < len(left) and left[gpu] < size[path]:
+            gpu += 1
+        places[path] = gpu if gpu < len(left) else "cpu"
+        if gpu < len(left):
+            left[gpu] -= size[path]
+    return places
+
+
+def _bytes(module: nn.Module, dtype: torch.dtype) -> int:
+    return sum(one.numel() for one in module.parameters()) * dtype.itemsize
+
+
+def _beside(module: nn.Module, layers: list[str]) -> Iterator[str]:
+    """Paths of all that is no decoder layer and holds none: the outermost ones, and tensors of what holds some."""
+    direct = {path.rpartition(".")[0] for path in layers}
+    holders = direct | {one[:end] for one in direct for end, letter in enumerate(one) if letter == "."} | {""}
+    for holder in sorted(holders):
+        part = module.get_submodule(holder)
+        own = [name for name, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))]
+        for name in (*(name for name, _ in part.named_children()), *own):
+            path = f"{holder}.{name}".lstrip(".")
+            if path not in holders and path not in layers:
+                yield path
 
 
 def device_of(module: Any) -> torch.device:
@@ -42,13 +99,17 @@ def device_of(module: Any) -> torch.device:
 
 
 def require_together(module: Any, anatomy: Anatomy, name: str) -> None:
-    """Refuses a model in several places whose scores cannot be read in one.
+    """Refuses a model in several places whose embeddings, final norm and unembedding are not in one.
 
     Raises:
-        UsageError: a matrix that scores are read from is in other memory, on disk, or on another device.
+        UsageError: one of them is in other memory, on disk, or on another device than the embeddings.
     """
     first = device_of(module)
-    for what, part in _read_by_scores(module, anatomy):
+    for what, part in (
+        ("the input embedding", module.get_input_embeddings()),
+        ("the final norm", anatomy.final_norm),
+        ("the unembedding", anatomy.unembedding),
+    ):
         for parameter in part.parameters(recurse=False):
             if parameter.device == _OFFLOADED:
                 where = "offloaded to the CPU or the disk"
@@ -57,16 +118,6 @@ def require_together(module: Any, anatomy: Anatomy, name: str) -> None:
             else:
                 continue
             raise UsageError(
-                f"--device-map: {what} of {name} is {where}, where scores cannot read it; load it in half precision "
-                "(--dtype bfloat16), use a larger GPU, or leave --device-map out (--device cpu needs no GPU)"
+                f"--device-map: {what} of {name} is {where}, where scores cannot read it; use --device-map auto, or a "
+                "map that puts embeddings, final norm and unembedding on one device"
             )
-
-
-def _read_by_scores(module: Any, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module]]:
-    yield "the input embedding", module.get_input_embeddings()
-    for layer, out in enumerate(anatomy.ffn_outs):
-        yield f"the FFN's output matrix of layer {layer}", out
-    for layer, norm in enumerate(anatomy.post_ffns):
-        yield f"the norm after the FFN of layer {layer}", norm
-    yield "the final norm", anatomy.final_norm
-    yield "the unembedding", anatomy.unembedding

@@ -200,7 +200,7 @@ def _less(
 def _changed(
     norm: nn.Module, x: Float[Tensor, "n d"], more: Float[Tensor, "n d"], dtype: torch.dtype
 ) -> Float[Tensor, "n d"]:
-    return (norm((x + more).to(dtype)) - norm(x.to(dtype))).float()
+    return (norm((x + more).to(dtype)) - norm(x.to(dtype))).float().to(x.device)
 
 
 def _attribution(model: Model, batch: CaptionBatch) -> float | None:

@@ -45,7 +45,7 @@ def contribution(
             product = anatomy.mixtures[layer].products(row, chosen[layer])
             scores[:, layer] = pad(product, (0, a.shape[2] - product.shape[1])) * a[:, layer]
             continue
-        torch.mul(row @ anatomy.w_out(layer).float(), a[:, layer], out=scores[:, layer])
+        torch.mul(anatomy.products(layer, row), a[:, layer], out=scores[:, layer])
     return scores
 
 
@@ -206,7 +206,7 @@ def rank_matched(draws: Float[Tensor, "n L m"], reference: Int[Tensor, "n k"]) -
 
 def _behind(norm: nn.Module, form: Norm, rows: Float[Tensor, "n d"], at: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Rows that read a norm's output, as rows that read its input `at`: its gain, and its scale as it was there."""
-    scaled = rows * norms.gain(form, norm)
+    scaled = rows * norms.gain(form, norm).to(rows.device)
     if form is Norm.LAYER:
         scaled = scaled - scaled.mean(dim=-1, keepdim=True)
     return scaled / norms.scale(form, norm, at)

@@ -93,11 +93,12 @@ def best_of_experts(
     def of_layer(layer: int, row: int) -> Best:
         parts, places = [_none(y)], mask[row].nonzero()[:, 0]
         if layer in routed:
-            parts += _of_routed(graph.calls[layer], of_routed[layer], row, places, of_activation)
+            there = places.to(of_routed[layer].device)
+            parts += _of_routed(graph.calls[layer], of_routed[layer], row, there, of_activation)
         if layer in own:
-            at = (len(mask), row, places)
+            at = (len(mask), row, places.to(own[layer].device))
             parts.append(_of_own(mixtures[layer], graph, layer, own[layer], of_own[layer], at))
-        return Best(*map(torch.cat, zip(*parts, strict=True)))
+        return Best(*(torch.cat([one.to(y.device) for one in values]) for values in zip(*parts, strict=True)))
 
     return _side_by_side([[of_layer(layer, row) for layer in range(len(mixtures) - 1)] for row in rows])
 
@@ -110,7 +111,7 @@ def slopes_of_layer(mixture: Mixture, graph: ExpertGraph, layer: int, y: Float[T
         (gradient,) = torch.autograd.grad(y, graph.routed[layer], retain_graph=True)
         for expert in call.chosen.unique().tolist():
             token, _, a = call.of(expert)
-            products = a * (gradient[call.in_output(expert, token)] @ mixture.routed.w_out(expert))
+            products = a * (gradient[call.in_output(expert, token)] @ mixture.routed.w_out(expert).to(gradient))
             found[expert * mixture.routed.d_expert :][: mixture.routed.d_expert] = products.sum(0)
     if mixture.plain is not None:
         (gradient,) = torch.autograd.grad(y, graph.a[layer])
@@ -146,7 +147,7 @@ def _of_routed(
     for expert in some.chosen.unique().tolist():
         token, _, a = some.of(expert)
         value = a if of_activation else some.slopes_of(expert)[2]
-        slope = gradient[call.in_output(expert, kept[token])].float() @ routed.w_out(expert).float()
+        slope = gradient[call.in_output(expert, kept[token])].float() @ routed.w_out(expert).to(gradient).float()
         there = number[some.position[token]]
         best, where = _best(_placed(value, there, n_tokens), _placed(slope, there, n_tokens))
         activation = _placed(a * routed.factor, there, n_tokens).gather(0, where[None])[0]

@@ -176,14 +176,14 @@ def _best_tokens(
 ) -> tuple[Float[Tensor, "r L1 m"], Int[Tensor, "r L1 m"], Float[Tensor, "r L1 m"]]:
     """The signed maximum over image tokens of value · gradient for the given rows, where it is, and a there."""
     n_prompt = mask.shape[1]
-    is_picture = mask[rows]
-    number = is_picture.cumsum(1) - 1
     found = []
     for layer, gradient in enumerate(gradients):
         a = by_row(graph.a[layer], len(mask))[rows, :n_prompt]
         value = a if of_activation else by_row(graph.z[layer], len(mask))[rows, :n_prompt]
+        is_picture = mask[rows].to(a.device)
         best, where = attribution(value, by_row(gradient, len(mask))[rows, :n_prompt], is_picture)
-        found.append((best, number.gather(1, where), a.gather(1, where[:, None])[:, 0]))
+        of_layer = (best, (is_picture.cumsum(1) - 1).gather(1, where), a.gather(1, where[:, None])[:, 0])
+        found.append([values.to(mask.device) for values in of_layer])
     score, token, activation = (torch.stack(values, dim=1) for values in zip(*found, strict=True))
     return score, token, activation
 

@@ -134,6 +134,6 @@ def _mediated(
         activations: dict[int, Tensor] = {}
         recorded.again(first, 1 + len(heads), output, change, activations)
         for layer, a in activations.items():
-            c = a.float() * (row / row.norm() @ anatomy.w_out(layer).float())
+            c = a.float() * anatomy.products(layer, (row / row.norm())[None])[0]
             lost[layer] += weights @ (c[:1] - c[1:]).clamp(min=0)
     return lost / sum(chosen.values()) if chosen else lost

@@ -105,7 +105,8 @@ def _point(
             products = (of_image.double() * image.spread.double()).sum((1, 2))
             for number in asked:
                 row = questions[number].row
-                found[number] = ([by_row(one, len(mask))[row, :n_prompt] for one in of_a], products[row])
+                of_row = [by_row(one, len(mask))[row, :n_prompt].to(mask.device) for one in of_a]
+                found[number] = (of_row, products[row])
     return _Point(
         a=_at_images(graph, mask, questions),
         gradient=[
@@ -122,4 +123,4 @@ def _at_images(
     graph: Graph, mask: Bool[Tensor, "batch prompt"], questions: Sequence[Question]
 ) -> list[Float[Tensor, "n prompt m"]]:
     rows = [question.row for question in questions]
-    return [by_row(a, len(mask))[rows, : mask.shape[1]] for a in graph.a[:-1]]
+    return [by_row(a, len(mask))[rows, : mask.shape[1]].to(mask.device) for a in graph.a[:-1]]

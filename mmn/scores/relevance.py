@@ -110,5 +110,5 @@ def _of_round(
     ]
     entered = [(graph.stream[0].detach(), of_stream)]
     entered += [(value, gradient) for (value, _), gradient in zip(graph.outside, of_outside, strict=True)]
-    total = sum((value.double() * gradient.double()).sum((1, 2)) for value, gradient in entered) + of_bias.double()
-    return torch.stack(scores, dim=1), total[rows]
+    shares = [(value.double() * gradient.double()).sum((1, 2)).to(of_bias.device) for value, gradient in entered]
+    return torch.stack(scores, dim=1), (sum(shares) + of_bias.double())[rows]

@@ -21,11 +21,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmn.errors import UnsupportedModelError
+from mmn.errors import UnsupportedModelError, UsageError
+from mmn.models.adapters.elsewhere import held
 from mmn.models.adapters.experts import EXPERTS, Mixture, differ, find_mixture
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
-from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of
+from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of, values_of
 from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
 
 PLAIN = (nn.Linear, Conv1D)
@@ -125,19 +126,61 @@ class Anatomy:
         """Units of all layers that one token's ranking holds: all, but for experts that it does not go through."""
         return sum(one.n_compact for one in self.mixtures) if self.mixtures else self.n_layers * self.d_mlp
 
+    @property
+    def home(self) -> torch.device:
+        """Where scores are computed: with the unembedding, which lies with the embeddings (`models.placement`)."""
+        return self.unembedding.weight.device
+
     def w_out(self, layer: int) -> Float[Tensor, "d m"]:
-        """W_out of a layer; column i is what unit i writes into the residual stream. A view; of experts a copy."""
+        """W_out of a layer, at home; column i is what unit i writes into the residual stream. To be read alone."""
         if self.mixtures and not self.mixtures[layer].n_units:
             return self.unembedding.weight.new_empty(self.unembedding.in_features, 0)
-        return self.mixtures[layer].w_out() if self.mixtures else matrix_of(self.ffn_outs[layer])
+        return self._w_out(layer).to(self.home)
+
+    def _w_out(self, layer: int) -> Float[Tensor, "d m"]:
+        return self.mixtures[layer].w_out() if self.mixtures else values_of(self.ffn_outs[layer])
+
+    def own_w_out(self, layer: int) -> Float[Tensor, "d m"]:
+        """W_out of a layer where it lies, to be written to.
+
+        Raises:
+            UsageError: it is offloaded, and what was written would be gone at the next pass.
+        """
+        self.require_here(layer, matrix_of(self.ffn_outs[layer]))
+        return matrix_of(self.ffn_outs[layer])
+
+    def own_column(self, layer: int, unit: int) -> Float[Tensor, " d"]:
+        """A unit's column of W_out where it lies, in a mixture of experts, to be written to. Raises as `own_w_out`."""
+        column = self.mixtures[layer].column(unit)
+        self.require_here(layer, column)
+        return column
+
+    @staticmethod
+    def require_here(layer: int, weight: Tensor) -> None:
+        """Raises `UsageError` for a weight that is offloaded: what is written to it is gone at the next pass."""
+        if weight.is_meta:
+            raise UsageError(
+                f"--device-map: layer {layer} is offloaded, where its weights cannot be changed; load the model in half "
+                "precision (--dtype bfloat16), use more or larger GPUs, or leave --device-map out"
+            )
 
     def columns(self, layer: int, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
-        """Columns of W_out of some units."""
-        return self.mixtures[layer].columns(units) if self.mixtures else self.w_out(layer)[:, units]
+        """Columns of W_out of some units, at home."""
+        if self.mixtures:
+            return self.mixtures[layer].columns(units).to(self.home)
+        weight = self._w_out(layer)
+        return weight[:, units.to(weight.device)].to(self.home)
+
+    def products(self, layer: int, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+        """Returns rows · W_out of a layer, multiplied where the layer lies; in float32, at home."""
+        weight = self._w_out(layer)
+        place = self.home if weight.device.type == "cpu" else weight.device
+        return (rows.to(place) @ weight.to(place).float()).to(self.home)
 
     def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
+        """What a layer's output matrix adds beside its units, at home."""
         plain = self.mixtures[layer].plain if self.mixtures else self.ffn_outs[layer]
-        return None if plain is None else plain.bias
+        return None if plain is None or plain.bias is None else held(plain, "bias").to(self.home)
 
     def w_u(self, token_ids: Tensor) -> Float[Tensor, "n d"]:
         """Rows of the unembedding, in float32; never the whole matrix."""
@@ -252,10 +295,10 @@ def _kind(layer: Layer) -> tuple[str, str, str, bool]:
 
 def _gains(layers: Sequence[nn.Module]) -> Gains:
     """Each layer's own factors times the scalars of all layers from it on."""
-    kept = [_number(getattr(layer, LAYER_SCALAR, None)) for layer in layers]
+    kept = [_number(layer, LAYER_SCALAR) for layer in layers]
     behind = [math.prod(kept[number:]) for number in range(len(layers) + 1)]
     own = [float(getattr(layer, MULTIPLIER, 1.0)) for layer in layers]
-    attention, ffn = ([_gate(getattr(layer, name, None)) for layer in layers] for name in GATES)
+    attention, ffn = ([_gate(layer, name) for layer in layers] for name in GATES)
     return Gains(
         embedding=behind[0],
         attention=tuple(map(math.prod, zip(own, attention, behind, strict=False))),
@@ -264,13 +307,16 @@ def _gains(layers: Sequence[nn.Module]) -> Gains:
     )
 
 
-def _number(held: Tensor | None) -> float:
-    """A tensor's only value; 1 for none, and on the `meta` device, where there are no values."""
-    return 1.0 if held is None or held.is_meta else held.detach().item()
+def _number(layer: nn.Module, name: str) -> float:
+    """The only value of a layer's tensor; 1 for none, and of a layer that was put together without values."""
+    if getattr(layer, name, None) is None:
+        return 1.0
+    value = held(layer, name)
+    return 1.0 if value.is_meta else value.detach().item()
 
 
-def _gate(held: Tensor | None) -> float:
-    return 1.0 if held is None else math.tanh(_number(held))
+def _gate(layer: nn.Module, name: str) -> float:
+    return 1.0 if getattr(layer, name, None) is None else math.tanh(_number(layer, name))
 
 
 def _require_plain(anatomy: Anatomy, found: Structure) -> None:
@@ -313,7 +359,7 @@ def _require_sizes(anatomy: Anatomy, found: Structure) -> None:
     _require_no_ffn_left_out(anatomy, found)
     _require_experts_sizes(anatomy, found)
     for layer in range(len(anatomy.ffn_outs)):
-        n_out, n_in = anatomy.w_out(layer).shape
+        n_out, n_in = matrix_of(anatomy.ffn_outs[layer]).shape
         if (n_out, n_in) != (d, m):
             raise UnsupportedModelError(
                 f"{found.layers[layer].ffn_outs[0].path} of layer {layer} is {n_out} × {n_in}, "

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mmn.errors import UnsupportedModelError
-from mmn.models.adapters.structure import FUSED, Layer, Matrix, activation_of
+from mmn.models.adapters.elsewhere import held
+from mmn.models.adapters.structure import FUSED, Layer, Matrix, activation_of, values_of
 
 EXPERTS = "experts"  # the kind of a stacked matrix (`structure.Matrix`)
 FACTOR = "routed_scaling_factor"  # of a block: what its routed experts wrote is multiplied by it
@@ -61,7 +62,7 @@ class Routed:
     block: nn.Module | None = None
 
     def w_out(self, expert: int) -> Float[Tensor, "d m"]:
-        weight = self.module.down_proj[expert]
+        weight = held(self.module, "down_proj")[expert]
         return weight if self.layout == "e d m" else weight.T
 
     def units(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
@@ -77,8 +78,8 @@ class Routed:
 
     def _made(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n _"]:
         """Pre-activations of one expert: z, and behind it what a gate is multiplied with."""
-        gated = getattr(self.module, "gate_up_proj", None)
-        weight = (self.module.up_proj if gated is None else gated)[expert]
+        name = "gate_up_proj" if hasattr(self.module, "gate_up_proj") else "up_proj"
+        weight = held(self.module, name)[expert].to(x)
         return x @ weight if self.layout == "e m d" else linear(x, weight)
 
     def _acted(self, made: Float[Tensor, "n _"]) -> Float[Tensor, "n m"]:
@@ -146,10 +147,10 @@ class Mixture:
             found = rows.new_empty(*chosen.shape, self.routed.d_expert)
             for expert in chosen.unique().tolist():
                 row, slot = (chosen == expert).nonzero(as_tuple=True)
-                found[row, slot] = rows[row] @ self.routed.w_out(expert).to(rows.dtype)
+                found[row, slot] = rows[row] @ self.routed.w_out(expert).to(rows)
             parts.append(found.flatten(1))
         if self.plain is not None:
-            parts.append(of_plain @ self.plain.weight.to(rows.dtype))
+            parts.append(of_plain @ values_of(self.plain).to(rows))
         return torch.cat(parts, dim=1)
 
     def columns(self, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
@@ -161,12 +162,12 @@ class Mixture:
         if self.routed is not None and unit < self.start:
             return self.routed.w_out(unit // self.routed.d_expert)[:, unit % self.routed.d_expert]
         assert self.plain is not None, unit
-        return self.plain.weight[:, unit - self.start]
+        return values_of(self.plain)[:, unit - self.start]
 
     def w_out(self) -> Float[Tensor, "d m"]:
         """All columns of all experts side by side: a copy, as large as the layer's experts are."""
         matrices = [] if self.routed is None else [self.routed.w_out(e) for e in range(self.routed.n_experts)]
-        return torch.cat([*matrices, *([] if self.plain is None else [self.plain.weight])], dim=1)
+        return torch.cat([*matrices, *([] if self.plain is None else [values_of(self.plain)])], dim=1)
 
     def by_expert(self, units: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " i"], Int[Tensor, " i"]]]:
         """Routed units by expert: its number, where in `units` its own are, and their numbers within it."""

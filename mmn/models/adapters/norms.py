@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmn.errors import UnsupportedModelError
+from mmn.models.adapters.elsewhere import held
 
 
 class Norm(Enum):
@@ -56,13 +57,13 @@ def normed(form: Norm, module: nn.Module, x: Float[Tensor, "*n d"]) -> Float[Ten
     bias = getattr(module, "bias", None)
     if form is Norm.LAYER:
         x = x - x.mean(dim=-1, keepdim=True)
-    scaled = x / scale(form, module, x) * gain(form, module)
+    scaled = x / scale(form, module, x) * gain(form, module).to(x.device)
     return scaled + bias.float() if form is Norm.LAYER and bias is not None else scaled
 
 
 def gain(form: Norm, module: nn.Module) -> Float[Tensor, " d"]:
     """What a norm multiplies by behind its scale, in float32."""
-    weight: Tensor = module.weight.float()  # type: ignore[assignment]
+    weight = held(module, "weight").float()
     return weight + 1 if form is Norm.RMS_PLUS_ONE else weight
 
 

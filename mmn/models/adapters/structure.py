@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from mmn.models.adapters.elsewhere import held
+
 FFN_OUT = (
     "down_proj",
     "fc2",
@@ -154,9 +156,17 @@ def is_norm(part: nn.Module, width: int | None = None) -> bool:
 
 
 def matrix_of(part: nn.Module) -> Tensor:
-    """The weight of a matrix module, output by input."""
-    weight = part.weight
-    assert isinstance(weight, Tensor), part
+    """The weight of a matrix module, output by input; of an offloaded one without values."""
+    assert isinstance(part.weight, Tensor), part
+    return _by_output(part, part.weight)
+
+
+def values_of(part: nn.Module) -> Tensor:
+    """`matrix_of`, of an offloaded module fetched from where its weight is kept."""
+    return _by_output(part, held(part, "weight"))
+
+
+def _by_output(part: nn.Module, weight: Tensor) -> Tensor:
     return weight.T if type(part).__name__ == "Conv1D" else weight
 
 

@@ -49,12 +49,16 @@ STEPS_AT_ONCE = 16  # that room is made for
 
 @dataclass
 class Captured:
-    """What the hooks saw: `steps[(site, layer)][step]` is (batch, width), one step for each predicted token."""
+    """What the hooks saw: `steps[(site, layer)][step]` is (batch, width), one step for each predicted token.
+
+    All of it is brought to `home`, wherever the layer lies (None: it is left there).
+    """
 
     n_layers: int
     n_last: int = 1
     n_rows: int = 0
     mixtures: tuple[Mixture, ...] = ()
+    home: torch.device | None = None
     steps: dict[tuple[str, int], list[Shaped[Tensor, "batch width"]]] = field(default_factory=dict)
     room: dict[tuple[int, int, torch.dtype], list[Tensor]] = field(default_factory=dict, repr=False)
 
@@ -68,7 +72,7 @@ class Captured:
         slots = self.room.setdefault((n_rows, width, values.dtype), [])
         if len(slots) < n:
             n_slots = max(n, STEPS_AT_ONCE) * (self.n_layers + 2)  # the widest has two sites that exist once
-            slots += values.new_empty(n_slots, n_rows, width).unbind()
+            slots += values.new_empty(n_slots, n_rows, width, device=self.home).unbind()
         kept = [slots.pop() for _ in range(n)]
         for slot, value in zip(kept, values.unbind(1), strict=True):
             slot.copy_(value)
@@ -132,7 +136,7 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Seque
         AssertionError: a hook never fired, or the sites saw different numbers of passes.
     """
     anatomy = model.anatomy
-    captured = Captured(anatomy.n_layers, n_last, mixtures=anatomy.mixtures)
+    captured = Captured(anatomy.n_layers, n_last, mixtures=anatomy.mixtures, home=anatomy.home)
 
     def watch(site: str, layer: int, module: nn.Module, *, reads_input: bool) -> None:
         steps = captured.steps[site, layer] = []
@@ -250,6 +254,11 @@ def first_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
+def given_instead(args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a module is given, with another value for its first."""
+    return ((value, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": value})
+
+
 def _last_positions(values: Tensor, captured: Captured) -> list[Float[Tensor, "batch width"]]:
     """The last positions' values, copied, so that the others can be freed.
 
@@ -330,6 +339,7 @@ class CapturedUnits:
 
     units: tuple[Neuron, ...]
     columns: dict[int, tuple[int, ...]]
+    home: torch.device
     n_rows: int = 0
     passes: dict[int, list[Float[Tensor, "batch positions width"]]] = field(default_factory=dict)
 
@@ -356,7 +366,7 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
         assert one.unit < n_units, f"{one} of a layer of {n_units} units"
     layers = sorted({one.layer for one in units})
     columns = {layer: tuple(sorted({one.unit for one in units if one.layer == layer})) for layer in layers}
-    captured = CapturedUnits(tuple(units), columns, passes={layer: [] for layer in layers})
+    captured = CapturedUnits(tuple(units), columns, anatomy.home, passes={layer: [] for layer in layers})
 
     def note_rows(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         captured.n_rows = len(first_given(args, kwargs))
@@ -365,7 +375,7 @@ def capture_units(model: Model, units: Sequence[Neuron]) -> Iterator[CapturedUni
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             values = first_given(args, kwargs).detach()
             chosen = values[..., list(columns[layer])]  # indexing copies: the whole activation can be freed
-            captured.passes[layer].append(chosen.reshape(captured.n_rows, -1, chosen.shape[-1]))
+            captured.passes[layer].append(chosen.reshape(captured.n_rows, -1, chosen.shape[-1]).to(captured.home))
 
         return hook
 
@@ -405,7 +415,8 @@ def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture
     def put_together(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         if "plain" in seen:
             seen["plain"] = seen["plain"] * seen.pop("gate", 1)
-        captured.passes[layer].append(torch.cat([seen[name] for name in ("routed", "plain") if name in seen], dim=-1))
+        parts = [seen[name] for name in ("routed", "plain") if name in seen]
+        captured.passes[layer].append(torch.cat(parts, dim=-1).to(captured.home))
         seen.clear()
 
     if mixture.routed is not None and (units < mixture.start).any():

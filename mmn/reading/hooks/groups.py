@@ -103,7 +103,7 @@ def capture_mean_activity(
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         a = first_given(args, kwargs).detach()
         by_position = a.reshape(-1, a.shape[-1])  # OPT's are a list of positions already
-        means.append(share.to(a.device) @ by_position.abs().float())
+        means.append((share.to(a.device) @ by_position.abs().float()).to(model.device))
 
     with lent(model) as handles:
         handles += [one.register_forward_pre_hook(keep, with_kwargs=True) for one in model.anatomy.ffn_outs]

@@ -54,7 +54,7 @@ def ablate(
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = args[0]
             rows = a.reshape(len(mask), -1, a.shape[-1])
-            share = _at(only_at, rows.shape[1], kept[layer][..., units])
+            share = _at(only_at, rows.shape[1], kept[layer][..., units].to(a.device))
             return ((rows * share).reshape(a.shape), *args[1:])
 
         return hook
@@ -101,7 +101,8 @@ def hold(
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = args[0]
             rows = a.reshape(len(mask), -1, a.shape[-1])
-            return (torch.where(mask[:, None, layer], held, rows).reshape(a.shape), *args[1:])
+            is_held = mask[:, None, layer].to(a.device)
+            return (torch.where(is_held, held.to(a.device), rows).reshape(a.shape), *args[1:])
 
         return hook
 
@@ -157,14 +158,15 @@ def _write_more(
 ) -> None:
     """Adds scale · a · delta of routed experts' units to what the experts wrote, row by row of the batch."""
     by_expert = list(mixture.by_expert(units))
-    has_more = (scale != 0).any(1)
 
     def then(call: Call, output: Tensor) -> Tensor:
-        is_meant = has_more[call.row] & _is_meant(call, only_at)
+        scales, deltas = scale.to(output.device), delta.to(output)
+        is_meant = (scales != 0).any(1)[call.row] & _is_meant(call, only_at)
         more = output.new_zeros(output.shape).flatten(0, -2)
         for expert, at, within in by_expert:
             token, _, a = call.of(expert)
-            written = (a[:, within] * scale[:, at].to(a.dtype)[call.row[token]]) @ delta[at].to(a.dtype)
+            column, place = within.to(output.device), at.to(output.device)
+            written = (a[:, column] * scales[:, place].to(a.dtype)[call.row[token]]) @ deltas[place].to(a.dtype)
             more.index_add_(0, call.in_output(expert, token), written.to(more.dtype))
         is_touched = is_meant.repeat(len(more) // len(call.row))
         changed = output.flatten(0, -2) + more
@@ -212,12 +214,12 @@ def add_to_columns(model: Model, n_rows: int, added: Sequence[AddedColumns]) -> 
     """
 
     def write_more(one: AddedColumns) -> Callable[..., Any]:
-        scale = one.scale.to(model.dtype)[:, None]
-
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            a = args[0].reshape(n_rows, -1, args[0].shape[-1])[one.rows][..., one.units]
+            rows, units, scale = (values.to(output.device) for values in (one.rows, one.units, one.scale))
+            a = args[0].reshape(n_rows, -1, args[0].shape[-1])[rows][..., units]
             by_row = output.reshape(n_rows, -1, output.shape[-1])
-            return by_row.index_add(0, one.rows, (a * scale) @ one.delta.to(a.dtype)).reshape(output.shape)
+            more = (a * scale.to(model.dtype)[:, None]) @ one.delta.to(a)
+            return by_row.index_add(0, rows, more).reshape(output.shape)
 
         return hook
 

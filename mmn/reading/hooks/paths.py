@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmn.models.model import Model
-from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.capture import first_given, given_instead
 from mmn.reading.hooks.lending import lent
 
 
@@ -49,6 +49,8 @@ class Paths:
 def capture_paths(model: Model) -> Iterator[Paths]:
     """Records a differentiable pass; parameters are frozen, the graph starts at what enters the first layer.
 
+    What a layer on another GPU is given goes home and back, so that all that is kept is in one place.
+
     Raises:
         AssertionError: not exactly one forward pass ran, or a hook never fired.
     """
@@ -58,12 +60,13 @@ def capture_paths(model: Model) -> Iterator[Paths]:
     final: list[Tensor] = []
     n_gated = 0
 
-    def note(values: list[Tensor]) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(values: list[Tensor]) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             value = first_given(args, kwargs)
             if not value.requires_grad:
                 value.requires_grad_(True)
-            values.append(value)
+            values.append(value.to(anatomy.home))
+            return given_instead(args, kwargs, values[-1].to(value.device))
 
         return hook
 
@@ -103,7 +106,7 @@ def each_activation(model: Model, then: Callable[[int, Float[Tensor, "batch posi
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nonlocal n_seen
             a = first_given(args, kwargs).detach()
-            then(layer, a.reshape(n_rows, -1, a.shape[-1]))
+            then(layer, a.reshape(n_rows, -1, a.shape[-1]).to(anatomy.home))
             n_seen += 1
 
         return hook

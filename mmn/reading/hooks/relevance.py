@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmn.errors import UnsupportedModelError, UsageError
+from mmn.models.adapters import Anatomy
+from mmn.models.adapters.elsewhere import held
 from mmn.models.adapters.norms import Norm, gain, norm_form, scale
 from mmn.models.adapters.structure import is_norm
 from mmn.models.model import Model
-from mmn.reading.hooks.capture import first_given, makes_z
+from mmn.reading.hooks.capture import first_given, given_instead, makes_z
 from mmn.reading.hooks.entering import ROTATION
 from mmn.reading.hooks.lending import lent
 
@@ -114,17 +116,17 @@ def relevance_graph(model: Model) -> Iterator[Relevance]:
         stream = first_given(args, kwargs).detach().requires_grad_(True)
         found.stream.append(stream)
         found.bias.append(torch.zeros(len(stream), device=stream.device, requires_grad=True))
-        return ((stream, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": stream})
+        return given_instead(args, kwargs, stream)
 
     def end(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        found.final.append(args[0])
+        found.final.append(args[0].to(anatomy.home))
 
     with lent(model) as handles:
         handles.append(anatomy.layers[0].register_forward_pre_hook(begin, with_kwargs=True))
         for number, layer in enumerate(anatomy.layers):
             handles += _notice_what_comes_from_outside(layer, anatomy.attentions[number], found)
             handles += _put_rules_on(layer, anatomy.activations[number], found)
-            handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy.is_gated)))
+            handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy)))
         handles.append(anatomy.final_norm.register_forward_pre_hook(end))
         yield found
     counts = (len(found.stream), len(found.a), len(found.final))
@@ -160,7 +162,7 @@ def frozen_norm(form: Norm, module: nn.Module, x: Float[Tensor, "*n d"]) -> Floa
     """What a norm makes of x but for its own bias, its scale held at what it is: linear in x. Float32."""
     wide = x.float()
     centred = wide - wide.mean(dim=-1, keepdim=True) if form is Norm.LAYER else wide
-    return centred / scale(form, module, wide).detach() * gain(form, module)
+    return centred / scale(form, module, wide).detach() * gain(form, module).to(x.device)
 
 
 def _put_rules_on(layer: nn.Module, activation: nn.Module, found: Relevance) -> list[Any]:
@@ -180,11 +182,13 @@ def _put_rules_on(layer: nn.Module, activation: nn.Module, found: Relevance) -> 
     return handles
 
 
-def _keep_a(found: Relevance, is_gated: bool) -> Callable[..., Any]:
+def _keep_a(found: Relevance, anatomy: Anatomy) -> Callable[..., Any]:
+    """Keeps a at home; what a layer on another GPU is given comes back from there."""
+
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        a = args[0] * 0.5 + (args[0] * 0.5).detach() if is_gated else args[0]
-        found.a.append(a)
-        return (a, *args[1:])
+        a = args[0] * 0.5 + (args[0] * 0.5).detach() if anatomy.is_gated else args[0]
+        found.a.append(a.to(anatomy.home))
+        return (found.a[-1].to(a.device), *args[1:])
 
     return hook
 
@@ -220,11 +224,10 @@ def _counted_bias(found: Relevance) -> Callable[..., Tensor]:
 
 def _with_bias(module: nn.Module, output: Tensor, found: Relevance) -> Tensor:
     """The same values, with each row's `bias` differentiable in them by the module's own bias."""
-    bias = getattr(module, "bias", None)
-    if not isinstance(bias, Tensor):
+    if not isinstance(getattr(module, "bias", None), Tensor):
         return output
-    by_row = output.reshape(found.n_rows, -1, output.shape[-1])
-    return (by_row + found.bias[0][:, None, None].to(output.dtype) * bias).reshape(output.shape)
+    by_row, bias = output.reshape(found.n_rows, -1, output.shape[-1]), held(module, "bias").to(output.device)
+    return (by_row + found.bias[0][:, None, None].to(output) * bias).reshape(output.shape)
 
 
 def _instead(values: Tensor, rule: Tensor) -> Tensor:

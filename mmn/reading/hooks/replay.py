@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -92,10 +93,10 @@ class Recorded:
         self.is_open = False
         try:
             with lent(self.model) as handles:
-                handles.append(into.register_forward_pre_hook(_changing(change, n_rows)))
+                handles.append(into.register_forward_pre_hook(_changing(change, n_rows, anatomy.home)))
                 if watched is not None:
                     handles += [
-                        anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows))
+                        anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows, anatomy.home))
                         for layer in range(first, anatomy.n_layers)
                     ]
                 stream = self.calls[first].stream.expand(n_rows, -1, -1)
@@ -103,7 +104,7 @@ class Recorded:
                     stream = self.calls[layer].again(stream)
         finally:
             self.is_open = True
-        return stream[:, -1]
+        return stream[:, -1].to(anatomy.home)
 
 
 @contextmanager
@@ -158,16 +159,17 @@ def mean_of_others_each(heads: Int[Tensor, " n"], n_heads: int) -> Change:
     return change
 
 
-def _changing(change: Change, n_rows: int) -> Callable[..., Any]:
+def _changing(change: Change, n_rows: int, home: torch.device) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (change(args[0].reshape(n_rows, -1)).reshape(args[0].shape), *args[1:])
+        changed = change(args[0].reshape(n_rows, -1).to(home))
+        return (changed.reshape(args[0].shape).to(args[0].device), *args[1:])
 
     return hook
 
 
-def _noting(watched: dict[int, Tensor], layer: int, n_rows: int) -> Callable[..., None]:
+def _noting(watched: dict[int, Tensor], layer: int, n_rows: int, home: torch.device) -> Callable[..., None]:
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        watched[layer] = args[0].reshape(n_rows, -1)
+        watched[layer] = args[0].reshape(n_rows, -1).to(home)
 
     return hook
 

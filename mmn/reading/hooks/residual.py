@@ -34,7 +34,7 @@ def capture_residual(model: Model) -> Iterator[list[Float[Tensor, "batch positio
     after: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        after.append(stream_of(output).detach())
+        after.append(stream_of(output).detach().to(model.device))
 
     with lent(model) as handles:
         handles += [layer.register_forward_hook(keep) for layer in model.anatomy.layers]
@@ -52,7 +52,7 @@ def read_after(model: Model, layer: int) -> Iterator[list[Float[Tensor, "rows po
     seen: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        seen.append(stream_of(output).detach())
+        seen.append(stream_of(output).detach().to(model.device))
 
     with model.lock:
         handle = model.anatomy.layers[layer].register_forward_hook(hook)

@@ -34,17 +34,18 @@ class _Pass:
 
     take: TakesLayer
     with_attention: bool
+    home: torch.device
     n_rows: int = 0
     weights: Tensor | None = None
     fired: dict[int, int] = field(default_factory=dict)
 
     def hand_over(self, layer: int, values: Tensor) -> None:
-        act = values.detach().reshape(self.n_rows, -1, values.shape[-1])
+        act = values.detach().reshape(self.n_rows, -1, values.shape[-1]).to(self.home)
         weights, self.weights = self.weights, None
         if self.with_attention and weights is None:
             raise UsageError(f"layer {layer} hands out no attention weights")
         self.fired[layer] = self.fired.get(layer, 0) + 1
-        self.take(layer, act, weights)
+        self.take(layer, act, None if weights is None else weights.to(self.home))
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> 
         AssertionError: a hook never fired, or unevenly.
     """
     model.require_one_ffn("act at every position")
-    seen = _Pass(take, with_attention)
+    seen = _Pass(take, with_attention, model.device)
     with lent(model) as handles, _eager(model, with_attention):
         handles.append(model.anatomy.layers[0].register_forward_pre_hook(_note_rows(seen), with_kwargs=True))
         for layer, module in enumerate(model.anatomy.layers):

@@ -62,7 +62,7 @@ class Soil:
                 layer, unit = one.unit.layer, one.unit.unit
                 read[layer].gate.weight[unit] = self.gate[place].to(model.device)
                 read[layer].up.weight[unit] = self.up[place].to(model.device)
-                copied.anatomy.w_out(layer)[:, unit] = self.out[place].to(model.device)
+                copied.anatomy.own_w_out(layer)[:, unit] = self.out[place].to(model.device)
         facts = replace(model.facts, name=model.facts.name + SUFFIX, fingerprint=checksum(copied))
         return replace(copied, facts=facts)
 

@@ -146,7 +146,8 @@ def _write_reads(site: Site, unit: Neuron, row: Float[Tensor, " d"]) -> None:
 
 
 def _write(site: Site, unit: Neuron, column: Float[Tensor, " d"]) -> None:
-    site.model.anatomy.w_out(site.layer)[:, unit.unit] = column.to(site.model.dtype)
+    whole = site.model.anatomy.own_w_out(site.layer)
+    whole[:, unit.unit] = column.to(whole)
 
 
 def _scale(site: Site, noun: str, unit: Neuron, wanted: float) -> None:

@@ -46,7 +46,7 @@ def read_stream(model: Model, inputs: dict[str, Tensor]) -> Stream:
     states = _decoder_states(output)
     n_layers = model.anatomy.n_layers
     assert len(states) == n_layers + 1, f"{len(states)} hidden states of {n_layers} layers"
-    stream = Stream(is_image, states[0][0], tuple(state[0] for state in states[1:]))
+    stream = Stream(is_image, states[0][0], tuple(state[0].to(model.device) for state in states[1:]))
     own = output.logits[0, -1].float()
     ours = model.anatomy.logits(model.anatomy.unembedding(stream.after[-1][-1]).float())
     error = ((own - ours).abs().max() / own.abs().max()).item()
