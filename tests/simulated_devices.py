@@ -17,12 +17,12 @@ from torch.overrides import TorchFunctionMode
 
 LABEL = "_simulated_device"
 CPU = torch.device("cpu")
-DEVICE, IS_CUDA = Tensor.device.__get__, Tensor.is_cuda.__get__  # type: ignore[attr-defined]
-GRAD, SET_DATA = Tensor.grad.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
-MOVES = {Tensor.to, Tensor.cuda, Tensor.cpu}
-TAKES_ANY = {torch.autograd.grad, Tensor.copy_, Tensor.__setitem__, Tensor.type_as, SET_DATA, Tensor.set_}
-NEEDS_CPU = {Tensor.numpy, Tensor.__array__}
-NOT_LOOKED_AT = {Tensor.shape.__get__, Tensor.dtype.__get__}  # type: ignore[attr-defined]
+_OF: Any = vars(torch._C.TensorBase)  # its attributes as functions, which is what a mode is told of
+DEVICE, IS_CUDA, GRAD = _OF["device"].__get__, _OF["is_cuda"].__get__, _OF["grad"].__get__
+SET_DATA = _OF["data"].__set__
+MOVES: set[Any] = {Tensor.to, Tensor.cuda, Tensor.cpu}
+TAKES_ANY: set[Any] = {torch.autograd.grad, Tensor.copy_, Tensor.__setitem__, Tensor.type_as, SET_DATA, Tensor.set_}
+NEEDS_CPU: set[Any] = {Tensor.numpy, Tensor.__array__}
 
 
 class SimulatedDevices(TorchFunctionMode):
@@ -38,35 +38,35 @@ class SimulatedDevices(TorchFunctionMode):
             return _moved(func, args, kwargs)
         if func in NEEDS_CPU and (label_of(args[0]) or CPU).type != "cpu":
             raise TypeError(f"can't convert {label_of(args[0])} device type tensor to numpy.")
-        wanted = kwargs.get("device")
-        if wanted is not None:
-            wanted = _device(wanted)
-            if wanted.type == "meta":
-                return func(*args, **kwargs)
-            kwargs["device"] = CPU
-        if func is torch.histc and not args[0].is_floating_point():
-            args = (args[0].float(), *args[1:])  # what CUDA counts as it is, a CPU counts as floats alone
-        _require_generator(kwargs.get("generator"), wanted, func)
-        place = wanted or _together(func, args, kwargs)
-        made = func(*args, **kwargs)
-        if func == SET_DATA:
-            setattr(args[0], LABEL, label_of(args[1]))
-        elif func is torch.autograd.grad:
-            _label_gradients(made, args[1] if len(args) > 1 else kwargs["inputs"])
-        elif func == GRAD:
-            _label(made, label_of(args[0]))
-        elif func is Tensor.__iter__:
-            return iter([_label(one, place) for one in made])
-        else:
-            _label(made, place)
-        return made
+        return _computed(func, args, kwargs)
+
+
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What a function makes, with its label."""
+    wanted = None if kwargs.get("device") is None else _device(kwargs["device"])
+    if wanted is not None and wanted.type == "meta":
+        return func(*args, **kwargs)
+    if wanted is not None:
+        kwargs["device"] = CPU
+    _require_generator(kwargs.get("generator"), wanted, func)
+    if func is torch.histc and not args[0].is_floating_point():
+        args = (args[0].float(), *args[1:])  # what CUDA counts as it is, a CPU counts as floats alone
+    place = wanted or _together(func, args, kwargs)
+    made = func(*args, **kwargs)
+    if func == SET_DATA:
+        return setattr(args[0], LABEL, label_of(args[1]))
+    if func is torch.autograd.grad:
+        return _label_gradients(made, args[1] if len(args) > 1 else kwargs["inputs"])
+    if func is Tensor.__iter__:
+        return iter([_label(one, place) for one in made])
+    return _label(made, label_of(args[0]) if func == GRAD else place)
 
 
 def label_of(tensor: Tensor) -> torch.device | None:
     return tensor.__dict__.get(LABEL)
 
 
-def place(module: torch.nn.Module, device: str) -> None:
+def lies_on(module: torch.nn.Module, device: str) -> None:
     """Says of all that a module holds that it lies there."""
     for tensor in (*module.parameters(), *module.buffers()):
         setattr(tensor, LABEL, _device(device))
@@ -145,6 +145,7 @@ def _label(made: Any, place: torch.device | None) -> Any:
     return made
 
 
-def _label_gradients(made: Any, inputs: Any) -> None:
+def _label_gradients(made: Any, inputs: Any) -> Any:
     for gradient, of in zip(made, [inputs] if isinstance(inputs, Tensor) else inputs, strict=True):
         _label(gradient, label_of(of))
+    return made

@@ -160,8 +160,8 @@ class Anatomy:
         """Raises `UsageError` for a weight that is offloaded: what is written to it is gone at the next pass."""
         if weight.is_meta:
             raise UsageError(
-                f"--device-map: layer {layer} is offloaded, where its weights cannot be changed; load the model in half "
-                "precision (--dtype bfloat16), use more or larger GPUs, or leave --device-map out"
+                f"--device-map: layer {layer} is offloaded, where its weights cannot be changed; load the model in "
+                "half precision (--dtype bfloat16), use more or larger GPUs, or leave --device-map out"
             )
 
     def columns(self, layer: int, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:

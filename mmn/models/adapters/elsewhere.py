@@ -22,4 +22,4 @@ def held(module: nn.Module, name: str) -> Tensor:
         return value
     hook = getattr(module, HOOK, None)
     kept = [one.weights_map for one in getattr(hook, "hooks", [hook]) if getattr(one, "weights_map", None)]
-    return kept[0][name] if kept else value
+    return kept[0][name].detach() if kept else value

@@ -254,7 +254,9 @@ def first_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def given_instead(args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def given_instead(
+    args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a module is given, with another value for its first."""
     return ((value, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": value})
 
