@@ -140,6 +140,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _label(made: Any, place: torch.device | None) -> Any:
     for tensor in _tensors(made):
+        if place is not None and place.type == "mps" and tensor.dtype is torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64: MPS has none")
         if place is not None:
             setattr(tensor, LABEL, place)
     return made

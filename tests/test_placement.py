@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -78,10 +79,12 @@ def test_offloaded_layers_give_the_same_scores(offloaded, tiny, pictures, expect
     assert {row["method"] for row in expected["score"]} == set(names.METHODS)
 
 
-def test_a_model_on_a_gpu_gives_the_same_scores(checkpoint, pictures, expected):
+@pytest.mark.parametrize(("device", "named"), [("cuda", "cuda:0"), ("mps", "mps")])
+def test_a_model_on_a_gpu_gives_the_same_scores(device, named, checkpoint, pictures, expected, monkeypatch):
+    monkeypatch.setattr(torch, "Event", MagicMock())  # what transformers waits for, of a driver that is not there
     with SimulatedDevices():
-        model = load_model(str(checkpoint), dtype="float32", device="cuda")
-        assert str(model.device) == str(model.anatomy.w_out(1).device) == "cuda:0"
+        model = load_model(str(checkpoint), dtype="float32", device=device)
+        assert str(model.device) == str(model.anatomy.w_out(1).device) == named
         assert scored(model, pictures) == expected
 
 
@@ -167,6 +170,8 @@ def test_simulated_devices_refuse_what_real_ones_refuse():
                 refused()
         with pytest.raises(TypeError, match="can't convert cuda:0"):
             there.numpy()
+        with pytest.raises(TypeError, match="MPS has none"):
+            here.to("mps").double()
 
 
 def test_an_offloaded_layer_is_not_edited(offloaded):

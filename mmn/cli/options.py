@@ -17,7 +17,9 @@ def add_loading_options(
     """How a model is loaded; `revision` says which one is meant without the option."""
     parser.add_argument("--revision", metavar="REV", help=f"branch, tag or commit {revision}")
     parser.add_argument(
-        "--device-map", choices=("auto",), help="parts on several devices; wants pip install accelerate"
+        "--device-map",
+        choices=("auto",),
+        help="decoder layers on the next GPUs, or in memory, where one has no room; wants pip install accelerate",
     )
 
 

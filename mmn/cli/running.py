@@ -43,7 +43,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help=LATEST)
     parser.add_argument("--model", metavar="M", help="default: the run's, as it was named")
     add_loading_options(parser, revision="of --model; default: the run's commit")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
 
 

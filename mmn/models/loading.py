@@ -185,7 +185,7 @@ def resolve_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device}: {first_line(error)}; use auto, cpu or cuda") from error
+        raise UsageError(f"--device {device}: {first_line(error)}; use auto, cpu, cuda or mps") from error
     return device
 
 

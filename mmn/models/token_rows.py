@@ -56,7 +56,7 @@ def token_rows(
     for first in range(0, n_rows, size):
         part = matrix[first : min(first + size, n_rows)].float()
         told = is_token[first : first + len(part)].to(part.device)
-        total += part[told].sum(0).double().cpu()  # not every accelerator has float64
+        total += part[told].sum(0).cpu().double()
         lengths.append(part.norm(dim=1))
     length = torch.cat(lengths)
     mean = (total / is_token.sum()).float().to(matrix.device)

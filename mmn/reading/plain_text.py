@@ -30,6 +30,7 @@ from torch import Tensor
 
 from mmn.errors import UsageError
 from mmn.models.model import Model
+from mmn.wide import wide
 
 TEXT_PATH: Final = Path(__file__).parent / "data" / "plain_text.txt"
 ROWS_AT_ONCE: Final = 64
@@ -158,5 +159,5 @@ def _of_one(logits: Float[Tensor, "positions V"], text: Text) -> float:
     first = len(text.prefix) or 1
     last = len(text.prefix) + len(text.token_ids)
     judged = torch.tensor([*text.prefix, *text.token_ids][first:last], device=logits.device)
-    predicted = logits[first - 1 : last - 1].double().log_softmax(-1)
-    return -float(predicted.gather(1, judged[:, None]).sum())
+    predicted = wide(logits[first - 1 : last - 1]).log_softmax(-1)
+    return -float(predicted.gather(1, judged[:, None].to(predicted.device)).sum())

@@ -27,6 +27,7 @@ from mmn.scores.equations import contribution, folded_rows, written_rows
 from mmn.scores.exactness import limit_of, sentence
 from mmn.scores.expert_gradients import own_experts_read_images, slopes_of_layer
 from mmn.scores.gradients import BYTES_PER_UNIT, GRAPH_BYTES, captured_graph
+from mmn.wide import wide
 
 STEP = 0.01  # the share by which an activation is made smaller and larger: a slope's error goes with its square
 SLOPE_LIMIT = 0.02  # of the slope; measured below 2e-3 on every tiny model
@@ -117,7 +118,7 @@ def _exact(model: Model, batch: CaptionBatch) -> float:
     chosen = batch.captured.chosen(rows, steps)
     scores = contribution(model.anatomy, batch.captured.read_layers(ACTIVATION, rows, steps), written, chosen)
     budget = logit_budget(model.anatomy, batch.captured, reading, folded, written, scores)
-    logit = model.anatomy.uncapped(logits.gather(1, tokens[:, None])[:, 0].double())
+    logit = model.anatomy.uncapped(wide(logits.gather(1, tokens[:, None])[:, 0]))
     missed = (logit - budget.total()).abs() / logit.abs().clamp(min=1)
     largest = missed.max().item()
     if not largest <= limit_of(model.dtype):
@@ -235,7 +236,7 @@ def _attribution(model: Model, batch: CaptionBatch) -> float | None:
 def _logit(model: Model, final: Float[Tensor, "n d"], token: Tensor) -> Float[Tensor, " n"]:
     """The logit before a soft cap, without the head's bias, which is no matter of slopes."""
     anatomy = model.anatomy
-    return anatomy.head_factor * (anatomy.final_norm(final).double() * anatomy.w_u(token).double()).sum(-1)
+    return anatomy.head_factor * (wide(anatomy.final_norm(final)) * wide(anatomy.w_u(token))).sum(-1)
 
 
 @torch.inference_mode()

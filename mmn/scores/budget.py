@@ -18,6 +18,7 @@ from torch import Tensor
 from mmn.models.adapters import Anatomy
 from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, INNER, ONCE, Captured
 from mmn.scores.equations import Rows, norm_bias
+from mmn.wide import wide
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ def logit_budget(
         written: `written_rows`.
         folded_scores: the units' contributions by them.
     """
-    folded64 = folded.double()
+    folded64 = wide(folded)
 
     def share(values: Tensor) -> Tensor:
-        return torch.einsum("nd,n...d->n...", folded64, values.double())
+        return torch.einsum("nd,n...d->n...", folded64, wide(values))
 
     def by_layer(site: str, gains: Sequence[float]) -> Tensor:
         shares = [
@@ -95,14 +96,14 @@ def logit_budget(
     rows = written[:, None].expand(-1, anatomy.n_layers, -1) if written.ndim == 2 else written
     rows = rows[:, :, 1] if rows.ndim == 4 else rows  # routed experts have no biases
     bias = [
-        folded64.new_zeros(len(folded)) if b is None else rows[:, layer].double() @ b.double()
+        folded64.new_zeros(len(folded)) if b is None else wide(rows[:, layer]) @ wide(b)
         for layer, b in enumerate(biases)
     ]
     return Budget(
         embedding=gains.embedding * share(captured.read(EMBEDDING, ONCE, reading.rows, reading.steps)),
         attention=by_layer(ATTENTION, gains.attention),
-        ffn=folded_scores.double().sum(dim=2),
+        ffn=wide(folded_scores).sum(dim=2),
         bias=torch.stack(bias, dim=1),
-        last_bias=(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)).double(),
+        last_bias=wide(norm_bias(anatomy, anatomy.w_u(reading.token_ids)) + anatomy.logit_bias(reading.token_ids)),
         others={term: by_layer(term, gains.others) for term in anatomy.others},
     )

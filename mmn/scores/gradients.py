@@ -121,7 +121,7 @@ def some_rows(
             with around(rows):
                 found = answer(model, some_of(model, inputs, rows), [captions[r] for r in rows], some)
             parts.append((asked, found))
-    order = torch.tensor([index for asked, _ in parts for index in asked]).argsort().to(model.device)
+    order = torch.tensor([index for asked, _ in parts for index in asked]).argsort()
     first = parts[0][1]
     names = [name for name, values in vars(first).items() if values is not None]
     return type(first)(**{name: _below_each_other([vars(part)[name] for _, part in parts])[order] for name in names})
@@ -161,7 +161,7 @@ def _attribute_rows(
             else:
                 gradients = torch.autograd.grad(y, graph.sites(of_activation), retain_graph=keep)
                 parts.append(_best_tokens(graph, gradients, mask, rows, of_activation))
-    order = torch.tensor([i for asked in turns for i in asked]).argsort().to(model.device)
+    order = torch.tensor([i for asked in turns for i in asked]).argsort()
     score, token, activation, *units = (_below_each_other(values)[order] for values in zip(*parts, strict=True))
     return Attributed(score, token, activation, logits.detach(), *units)
 

@@ -27,6 +27,7 @@ from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph, towards_mean
 from mmn.scores.equations import by_row
 from mmn.scores.gradients import Question, few_logits, logits_of, rounds, some_rows
+from mmn.wide import wide
 
 STEPS = 20
 
@@ -102,7 +103,7 @@ def _point(
         for index, asked in enumerate(turns):
             sources = [image.tokens, *graph.a[:-1]]
             of_image, *of_a = torch.autograd.grad(logits[asked].sum(), sources, retain_graph=index < len(turns) - 1)
-            products = (of_image.double() * image.spread.double()).sum((1, 2))
+            products = (wide(of_image) * wide(image.spread)).sum((1, 2))
             for number in asked:
                 row = questions[number].row
                 of_row = [by_row(one, len(mask))[row, :n_prompt].to(mask.device) for one in of_a]
@@ -115,7 +116,7 @@ def _point(
             for layer in range(len(graph.a) - 1)
         ],
         product=torch.stack([found[number][1] for number in range(len(questions))]),
-        logit=logits.detach().double(),
+        logit=wide(logits.detach()),
     )
 
 

@@ -28,6 +28,7 @@ from mmn.reading.hooks import Relevance, frozen_norm, relevance_graph
 from mmn.scores.equations import norm_bias
 from mmn.scores.exactness import limit_of
 from mmn.scores.gradients import Question, few_logits, rounds, some_rows
+from mmn.wide import wide
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def _relevance_of_rows(
             of_asked = products[asked].sum() + 0 * graph.bias[0].sum()  # there may be no biases at all
             gradients = torch.autograd.grad(of_asked, sources, retain_graph=index < len(turns) - 1)
             parts.append(_of_round(graph, gradients, [questions[one].row for one in asked]))
-    order = torch.tensor([one for asked in turns for one in asked]).argsort().to(model.device)
+    order = torch.tensor([one for asked in turns for one in asked]).argsort()
     score, total = (torch.cat(values)[order] for values in zip(*parts, strict=True))
-    return Relevant(score, logits.detach().double(), total + (logits - products).detach().double())
+    return Relevant(score, wide(logits.detach()), total + wide((logits - products).detach()))
 
 
 def _logits(
@@ -110,5 +111,6 @@ def _of_round(
     ]
     entered = [(graph.stream[0].detach(), of_stream)]
     entered += [(value, gradient) for (value, _), gradient in zip(graph.outside, of_outside, strict=True)]
-    shares = [(value.double() * gradient.double()).sum((1, 2)).to(of_bias.device) for value, gradient in entered]
-    return torch.stack(scores, dim=1), (sum(shares) + of_bias.double())[rows]
+    biases = wide(of_bias)
+    shares = [(wide(value) * wide(gradient)).sum((1, 2)).to(biases.device) for value, gradient in entered]
+    return torch.stack(scores, dim=1), (sum(shares) + biases)[rows]

@@ -16,6 +16,7 @@ from mmn.models.adapters import Anatomy
 from mmn.reading.concepts import GeneratedCaption
 from mmn.scores.budget import Budget
 from mmn.scores.equations import Ranked
+from mmn.wide import wide
 
 Tables = dict[str, pa.Table]
 Variant = str | Sequence[str]  # of all rows that are given, or of each
@@ -75,8 +76,8 @@ def concept_table(
     """One row for each concept: its token's probability, its logit before a soft cap, and what the budget misses of
     that.
     """
-    said_logit = logits.gather(1, token_ids[:, None])[:, 0].double()
-    prob = (said_logit - logits.double().logsumexp(-1)).exp()
+    said_logit = wide(logits.gather(1, token_ids[:, None])[:, 0])
+    prob = (said_logit - wide(logits).logsumexp(-1)).exp()
     logit = uncapped(said_logit)
     columns: dict[str, object] = {
         "image_id": [one.example.image_id for one in said],

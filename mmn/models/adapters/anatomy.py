@@ -28,6 +28,7 @@ from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
 from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of, values_of
 from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
+from mmn.wide import wide
 
 PLAIN = (nn.Linear, Conv1D)
 MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by
@@ -202,7 +203,7 @@ class Anatomy:
         """The logits before the soft cap, which scores are of: they are what the terms of the budget add up to."""
         if self.soft_cap is None:
             return logits
-        return self.soft_cap * torch.atanh(logits.double() / self.soft_cap).to(logits.dtype)
+        return self.soft_cap * torch.atanh(wide(logits) / self.soft_cap).to(logits)
 
 
 def has_encoder(config: Any) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmn.models.mplug_owl2.config import AbstractorSettings
+from mmn.wide import wide
 
 LONGEST_WAVE = 10_000.0
 
@@ -139,6 +140,7 @@ class AbstractorMLP(nn.Module):
 
 def waves(d: int, places: Tensor) -> Float[Tensor, "n d"]:
     """Sines, then cosines, of a place at d/2 frequencies between 1 and 1/10000: Vaswani et al. 2017, section 3.5."""
-    frequencies = LONGEST_WAVE ** -(torch.arange(d // 2, dtype=torch.float64, device=places.device) / (d // 2))
-    angles = places[:, None].double() * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+    wide_places = wide(places)
+    steps = torch.arange(d // 2, dtype=torch.float64, device=wide_places.device)
+    angles = wide_places[:, None] * LONGEST_WAVE ** -(steps / (d // 2))
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float().to(places.device)

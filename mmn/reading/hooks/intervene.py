@@ -20,6 +20,7 @@ from mmn.reading.hooks.capture import first_given
 from mmn.reading.hooks.entering import before_decoder
 from mmn.reading.hooks.experts import Call, watch_calls
 from mmn.reading.hooks.lending import lent
+from mmn.wide import place_of_wide
 
 
 @contextmanager
@@ -47,8 +48,9 @@ def ablate(
         AssertionError: another number of rows, a pass of a part of the prompt, or a hook that never fired.
     """
     layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
-    by_row = torch.as_tensor(factor, dtype=torch.float64, device=mask.device).expand(len(mask))[:, None]
-    kept = {layer: torch.where(mask[:, layer], by_row, 1.0).to(model.dtype)[:, None] for layer in layers}
+    place = place_of_wide(mask.device)
+    by_row = torch.as_tensor(factor, dtype=torch.float64).to(place).expand(len(mask))[:, None]
+    kept = {layer: torch.where(mask[:, layer].to(place), by_row, 1.0).to(model.dtype)[:, None] for layer in layers}
 
     def multiply(layer: int, units: slice = slice(None)) -> Callable[..., Any]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -144,7 +146,7 @@ def _without_routed(
     units = mask[:, : mixture.start].any(0).nonzero()[:, 0]
     if mixture.routed is None or not len(units):
         return
-    taken = (factor - 1) * mask[:, units]
+    taken = (factor - 1).float().to(mask.device) * mask[:, units]
     _write_more(borrowed, mixture, only_at, units, taken, mixture.columns(units).T)
 
 

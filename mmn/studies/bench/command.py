@@ -28,7 +28,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
     parser.add_argument("--units", type=at_least(8), metavar="N", help="whose effects are measured; default 384")
     parser.add_argument("--markdown", action="store_true", help="print the page's section")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     add_loading_options(parser)
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
     add_common(parser, __name__)

@@ -25,6 +25,7 @@ from mmn.reading.hooks import ablate
 from mmn.reading.hooks.streams import Replayed, capture_streams, replay_now
 from mmn.studies.bench.roles import SEER, Role
 from mmn.studies.bench.told import Told
+from mmn.wide import wide
 
 RIDGE: Final = 3e-2  # of the mean variance of what an FFN reads
 At = tuple[Told, Concept]  # a picture and the noun of its caption
@@ -147,7 +148,7 @@ def constant(site: Site) -> Float[Tensor, " d"]:
 def _ridge(
     x: Float[Tensor, "positions d"], weight: Float[Tensor, " positions"], target: Float[Tensor, " positions"]
 ) -> Float[Tensor, " d"]:
-    x, weight = x.double(), weight.double()
+    home, x, weight, target = x.device, wide(x), wide(weight), wide(target)
     gram = (x * weight[:, None]).T @ x
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + ridge, (x * (weight * target)[:, None]).sum(0)).float()
+    return torch.linalg.solve(gram + ridge, (x * (weight * target)[:, None]).sum(0)).float().to(home)

@@ -33,6 +33,7 @@ from mmn.studies.bench.detectors import At, Site, constant, detector, detector_o
 from mmn.studies.bench.roles import ERASED, ERASER, HELPER, ROLES, SEER, SILENT, SUPPRESSOR, WRITER, Planted, Role
 from mmn.studies.bench.told import Told
 from mmn.studies.bench.yardstick import effects, logits_of
+from mmn.wide import wide
 
 N_SCALED: Final = 5  # pictures by which a unit's column is scaled
 N_STEPS: Final = 4
@@ -181,8 +182,8 @@ def _usual_length(site: Site) -> float:
 
 def _mark(site: Site, unit: Neuron) -> None:
     """Adds to what a unit writes a direction in which streams hardly differ, by which its eraser can know it."""
-    streams = torch.cat(site.streams).double()
-    direction = torch.linalg.eigh(torch.cov(streams.T)).eigenvectors[:, 0].float()
+    streams = wide(torch.cat(site.streams))
+    direction = torch.linalg.eigh(torch.cov(streams.T)).eigenvectors[:, 0].float().to(site.model.device)
     size = MARKED * float(streams.norm(dim=1).median()) / ERASED.loudness
     _write(site, unit, site.model.anatomy.w_out(site.layer)[:, unit.unit].float() + size * direction)
 
@@ -219,7 +220,7 @@ def _unread(site: Site, _said: Sequence[At]) -> Float[Tensor, " d"]:
     """The direction that the unembedding, behind the final norm's gain, reads least."""
     anatomy = site.model.anatomy
     rows = anatomy.unembedding.weight.detach().float()
-    return _of_length_one(torch.linalg.svd(folded_rows(anatomy, rows, torch.ones_like(rows)).double()).Vh[-1])
+    return _of_length_one(torch.linalg.svd(wide(folded_rows(anatomy, rows, torch.ones_like(rows)))).Vh[-1])
 
 
 def _gradient(site: Site, said: Sequence[At], role: Role) -> Float[Tensor, " d"]:

@@ -28,6 +28,7 @@ from mmn.reading.hooks import ablate, hold
 from mmn.reading.hooks.streams import Replayed, capture_streams, replay
 from mmn.studies.bench.pictures import PROTOCOL
 from mmn.studies.bench.told import Told
+from mmn.wide import place_of_wide, wide
 
 N_SAMPLED: Final = 384
 ROWS_AT_ONCE: Final = 64
@@ -57,7 +58,7 @@ def effects(
         for start in range(0, len(places), ROWS_AT_ONCE - 1):
             some = places[start : start + ROWS_AT_ONCE - 1]
             final = replayed.without(layer, [-1, *(units[place].unit for place in some)])
-            y = _logits(model, final, told, concepts).double().cpu().numpy()
+            y = wide(_logits(model, final, told, concepts)).cpu().numpy()
             found[:, some] = (y[:1] - y[1:]).T
     return found
 
@@ -107,7 +108,7 @@ def curves(
         with _changed(model, masks, kind, means, told):
             final = replayed.again(len(masks))
         y = logits_of(model, final[:, told.at(concept)])
-        p = y.double().softmax(-1)[:, concept.token_id].cpu().numpy()
+        p = wide(y).softmax(-1)[:, concept.token_id].cpu().numpy()
         found[kind] = p[1:] / p[0]
     n = len(sizes)
     return Curves({kind: one[:n] for kind, one in found.items()}, {kind: one[n:] for kind, one in found.items()})
@@ -117,15 +118,16 @@ def curves(
 def mean_activations(model: Model, built: Sequence[Told]) -> Float[Tensor, "L m"]:
     """Each unit's mean over all positions of the pictures to build on: what it is set to instead of 0."""
     every = {layer: one.gate for layer, one in enumerate(readers(model))}
-    total = torch.zeros(model.anatomy.n_layers, model.anatomy.d_mlp, dtype=torch.float64, device=model.device)
+    shape = (model.anatomy.n_layers, model.anatomy.d_mlp)
+    total = torch.zeros(shape, dtype=torch.float64, device=place_of_wide(model.device))
     for told in built:
         with capture_streams(model, every) as found:
             model.module(**told.whole(model), use_cache=False)
         for layer, one in enumerate(readers(model)):
             x = found.reads[layer][0]
             a = model.anatomy.activations[layer](one.gate(x)) * one.up(x)
-            total[layer] += a.double().mean(0)
-    return (total / len(built)).float()
+            total[layer] += wide(a).mean(0)
+    return (total / len(built)).float().to(model.device)
 
 
 def read_again(model: Model, told: Told) -> Replayed:

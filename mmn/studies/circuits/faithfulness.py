@@ -30,6 +30,7 @@ from mmn.reading.hooks import each_activation, hold
 from mmn.scores.equations import uniform_draw
 from mmn.studies.circuits.tables import ABLATED, ANOTHER, CIRCUIT, DIRECTIONS, RANDOM
 from mmn.studies.degradation.interventions import logits_at
+from mmn.wide import place_of_wide, wide
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class MeanActivations:
         groups, n_groups = groups_of(self._model, inputs, captions)
         shape = (self._model.facts.n_layers, self._model.facts.d_mlp)
         if self._sums is None or self._counts is None:
-            self._sums = torch.zeros(n_groups, *shape, dtype=torch.float64, device=groups.device)
+            self._sums = torch.zeros(n_groups, *shape, dtype=torch.float64, device=place_of_wide(groups.device))
             self._counts = torch.zeros(n_groups, dtype=torch.long, device=groups.device)
         sums, is_there = self._sums, groups >= 0
         assert len(sums) == n_groups, f"prompts of {len(sums)} and of {n_groups} groups of positions"
 
         def then(layer: int, a: Tensor) -> None:
-            sums[:, layer].index_add_(0, groups[is_there], a[is_there].double())
+            sums[:, layer].index_add_(0, groups[is_there].to(sums.device), wide(a[is_there]))
 
         with torch.inference_mode(), each_activation(self._model, then):
             self._model.module(**with_captions(self._model, inputs, captions), use_cache=False)
@@ -71,7 +72,8 @@ class MeanActivations:
         """The means; 0 in a group without positions."""
         assert self._sums is not None, "no picture was read"
         assert self._counts is not None, "no picture was read"
-        return Means((self._sums / self._counts.clamp(min=1)[:, None, None]).float(), self._n_images)
+        counts = self._counts.clamp(min=1)[:, None, None]
+        return Means((self._sums / counts.to(self._sums.device)).float().to(counts.device), self._n_images)
 
 
 def groups_of(
@@ -170,7 +172,7 @@ def measure_rows(
     for start in range(0, len(distinct), batch_size):
         held = torch.stack(list(distinct.values())[start : start + batch_size])
         with hold(model, held, means.values, groups[0]):
-            logits = logits_at(model, inputs, before, [len(before)] * len(held)).double()
+            logits = wide(logits_at(model, inputs, before, [len(before)] * len(held)))
         y = logits[:, token_id]
         predicted += zip(y.tolist(), (y - logits.logsumexp(-1)).exp().tolist(), strict=True)
     found = dict(zip(distinct, predicted, strict=True))

@@ -40,6 +40,7 @@ from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tables import IMAGE, NOUN, RAJARAM, TEXT, token_name
 from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import decode_units, token_text
+from mmn.wide import wide
 
 STAGE: Final = "circuits"
 N_NOUNS: Final = 3  # the nouns that most pictures say, where none is asked for
@@ -290,7 +291,7 @@ def _edge_rows(circuit: Circuit, layer: int) -> Iterator[dict[str, Any]]:
 
 def _rows_of(flows: Flows, sources: Sequence[str], target: str) -> Iterator[dict[str, Any]]:
     weight, low, high = _means(flows.weight)
-    size, far, near = (getattr(flows, name).double().mean(0).tolist() for name in ("size", "far", "near"))
+    size, far, near = (wide(getattr(flows, name)).mean(0).tolist() for name in ("size", "far", "near"))
     for number, source in enumerate(sources):
         whole = far[number] + near[number]
         yield {
@@ -316,6 +317,6 @@ def _share(value: Tensor) -> float:
 
 def _means(values: Float[Tensor, "rows n"]) -> tuple[list[float], list[float | None], list[float | None]]:
     """Means over pictures and the ends of their intervals, None where there are none."""
-    mean, low, high = mean_intervals(values.double().cpu().numpy(), ANYWHERE)
+    mean, low, high = mean_intervals(wide(values).cpu().numpy(), ANYWHERE)
     ends = [[None if np.isnan(one) else float(one) for one in of] for of in (low, high)]
     return mean.tolist(), ends[0], ends[1]

@@ -18,6 +18,7 @@ from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.rows import Inputs, repeated
 from mmn.studies.degradation.selections import Row
+from mmn.wide import wide
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def predict(
     model: Model, inputs: Inputs, token_ids: Sequence[int], concepts: Sequence[Concept], nouns: Int[Tensor, " nouns"]
 ) -> list[Predicted]:
     """What each row predicts of its concept, under the caption's own tokens; `nouns` are the first tokens of all."""
-    logits = logits_at(model, inputs, token_ids, [concept.position for concept in concepts]).double()
+    logits = wide(logits_at(model, inputs, token_ids, [concept.position for concept in concepts]))
     tokens = torch.tensor([concept.token_id for concept in concepts], device=logits.device)
     logit = logits.gather(1, tokens[:, None])[:, 0]
     prob = (logit - logits.logsumexp(-1)).exp()

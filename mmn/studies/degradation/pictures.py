@@ -70,7 +70,7 @@ class Measuring:
         """The block inside which each row of a batch has its own units changed."""
         model, plan = self.scored.model, self.plan
         if plan.kind in (names.ABLATE, names.SCALE):
-            factors = torch.tensor([row.factor or 0.0 for row in rows], dtype=torch.float64, device=model.device)
+            factors = torch.tensor([row.factor or 0.0 for row in rows], dtype=torch.float64)
             return ablate(model, unit_mask(model, rows), factors, only_at)
         assert plan.sigma_unit is not None, plan
         return perturb_rows(model, rows, self.scored.run.settings.seed, plan.sigma_unit)

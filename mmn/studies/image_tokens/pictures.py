@@ -26,6 +26,7 @@ from mmn.runs.reopen import ScoredRun
 from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.image_tokens.sets import Tokens, object_tokens
 from mmn.units.heat_maps import Mask, mask_of_size
+from mmn.wide import wide
 
 N_MEAN = 256  # pictures of a run, its first, that the mean image token is of
 STAGE = "image-tokens"
@@ -110,11 +111,11 @@ def mean_image_token(scored: ScoredRun) -> Float[Tensor, " d"]:
     total: Tensor | None = None
     n_tokens = 0
     for images in _first_pictures(scored):
-        found = image_embeddings(scored.model, scored.model.encode(images, scored.run.prompt)).double()
+        found = wide(image_embeddings(scored.model, scored.model.encode(images, scored.run.prompt)))
         total = found.sum(0) if total is None else total + found.sum(0)
         n_tokens += len(found)
     assert total is not None, "no picture opens"
-    return (total / n_tokens).float()
+    return (total / n_tokens).float().to(scored.model.device)
 
 
 def _first_pictures(scored: ScoredRun) -> Iterator[list[Image.Image]]:
@@ -161,9 +162,10 @@ def _some(rows: Iterable[R], size: int) -> Iterator[list[R]]:
 
 
 def _outcomes(logits: Float[Tensor, "rows V"], tokens: Int[Tensor, " rows"]) -> list[Outcome]:
-    own = logits.double().gather(1, tokens[:, None])[:, 0]
-    probs = (own - logits.double().logsumexp(-1)).exp()
-    is_top = own >= logits.double().amax(-1)
+    logits = wide(logits)
+    own = logits.gather(1, tokens[:, None].to(logits.device))[:, 0]
+    probs = (own - logits.logsumexp(-1)).exp()
+    is_top = own >= logits.amax(-1)
     return [Outcome(*pair) for pair in zip(probs.tolist(), is_top.tolist(), strict=True)]
 
 

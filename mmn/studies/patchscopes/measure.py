@@ -43,6 +43,7 @@ from mmn.studies.patchscopes.states import Said, States, all_said, partner_of, r
 from mmn.studies.patchscopes.tables import IMAGE, LENS, NOUN, OTHER, PATCH, RANDOM
 from mmn.studies.tables import TABLES
 from mmn.units.decoding import Vocabulary, texts_of
+from mmn.wide import wide
 
 PREFIX: Final = "patchscopes"
 STAGE: Final = "patchscopes"
@@ -223,7 +224,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Of a noun's state its own noun; of an image token's every noun."""
     key = _key(reader, said, source, reading, layer)
-    surprisal = -found.asked.double().clamp_min(LEAST_PROBABILITY).log()
+    surprisal = -wide(found.asked).clamp_min(LEAST_PROBABILITY).log()
     best = found.top.token_ids[:, 0].tolist()
     for row, token_id in enumerate(best):
         for column, concept in enumerate(said.concepts):

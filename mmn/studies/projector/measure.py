@@ -37,6 +37,7 @@ from mmn.scores.rows import Tables
 from mmn.studies.patchscopes.states import Said, all_said, partner_of
 from mmn.studies.projector.tables import AFTER, BEFORE
 from mmn.studies.tables import TABLES
+from mmn.wide import wide
 
 PREFIX: Final = "projector"
 STAGE: Final = "projector"
@@ -235,5 +236,5 @@ def _among(states: Float[Tensor, "n d"]) -> float | None:
     n = len(states)
     if n < 2:
         return None
-    summed = torch.nn.functional.normalize(states, dim=1).double().sum(0)
+    summed = wide(torch.nn.functional.normalize(states, dim=1)).sum(0)
     return ((summed @ summed).item() - n) / (n * (n - 1))

@@ -49,7 +49,7 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     add_loading_options(parser)
     parser.add_argument("--engine", default="local", choices=tuple(ENGINES), help="ray wants pip install ray==2.60.0")
     parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")

@@ -54,6 +54,7 @@ from mmn.statistics.intervals import interval_table
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 from mmn.units.receptive_fields import control_units
 from mmn.units.sets import UnitSet
+from mmn.wide import wide
 
 PREFIX: Final = "selectivity"
 STAGE: Final = "selectivity"
@@ -339,4 +340,4 @@ def _mean_activations(
     inputs = model.encode([image], exact_prompt)
     with capture_units(model, units) as captured:
         model.module.generate(**inputs, generation_config=greedy(model, 1))
-    return captured.read()[image_positions(model, inputs)].double().abs().mean(dim=0).cpu().numpy()
+    return wide(captured.read()[image_positions(model, inputs)]).abs().mean(dim=0).cpu().numpy()
