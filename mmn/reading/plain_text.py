@@ -29,8 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmn.errors import UsageError
+from mmn.models.float64 import wide
 from mmn.models.model import Model
-from mmn.wide import wide
 
 TEXT_PATH: Final = Path(__file__).parent / "data" / "plain_text.txt"
 ROWS_AT_ONCE: Final = 64

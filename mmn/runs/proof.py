@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmn.core import Neuron
 from mmn.errors import UnsupportedModelError
+from mmn.models.float64 import wide
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, decoder_ids
 from mmn.reading.hooks import ACTIVATION, ATTENTION, FINAL, ONCE, ExpertGraph, ablate, capture
@@ -27,7 +28,6 @@ from mmn.scores.equations import contribution, folded_rows, written_rows
 from mmn.scores.exactness import limit_of, sentence
 from mmn.scores.expert_gradients import own_experts_read_images, slopes_of_layer
 from mmn.scores.gradients import BYTES_PER_UNIT, GRAPH_BYTES, captured_graph
-from mmn.wide import wide
 
 STEP = 0.01  # the share by which an activation is made smaller and larger: a slope's error goes with its square
 SLOPE_LIMIT = 0.02  # of the slope; measured below 2e-3 on every tiny model

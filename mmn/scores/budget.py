@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.models.adapters import Anatomy
+from mmn.models.float64 import wide
 from mmn.reading.hooks import ATTENTION, EMBEDDING, FFN, INNER, ONCE, Captured
 from mmn.scores.equations import Rows, norm_bias
-from mmn.wide import wide
 
 
 @dataclass(frozen=True)

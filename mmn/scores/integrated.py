@@ -21,13 +21,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmn.models.float64 import wide
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Graph, capture_graph, towards_mean
 from mmn.scores.equations import by_row
 from mmn.scores.gradients import Question, few_logits, logits_of, rounds, some_rows
-from mmn.wide import wide
 
 STEPS = 20
 

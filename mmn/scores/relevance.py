@@ -22,13 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmn.errors import UsageError
+from mmn.models.float64 import wide
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, no_context, with_captions
 from mmn.reading.hooks import Relevance, frozen_norm, relevance_graph
 from mmn.scores.equations import norm_bias
 from mmn.scores.exactness import limit_of
 from mmn.scores.gradients import Question, few_logits, rounds, some_rows
-from mmn.wide import wide
 
 
 @dataclass(frozen=True)

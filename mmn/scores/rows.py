@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mmn.core import Concept, Example
 from mmn.models.adapters import Anatomy
+from mmn.models.float64 import wide
 from mmn.reading.concepts import GeneratedCaption
 from mmn.scores.budget import Budget
 from mmn.scores.equations import Ranked
-from mmn.wide import wide
 
 Tables = dict[str, pa.Table]
 Variant = str | Sequence[str]  # of all rows that are given, or of each

@@ -27,8 +27,8 @@ from mmn.models.adapters.experts import EXPERTS, Mixture, differ, find_mixture
 from mmn.models.adapters.families import Family
 from mmn.models.adapters.norms import Norm, norm_form
 from mmn.models.adapters.structure import Layer, Structure, find_structure, matrix_of, values_of
+from mmn.models.float64 import wide
 from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
-from mmn.wide import wide
 
 PLAIN = (nn.Linear, Conv1D)
 MULTIPLIER = "residual_multiplier"  # a layer's number that what its blocks write is multiplied by

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmn.models.float64 import wide
 from mmn.models.mplug_owl2.config import AbstractorSettings
-from mmn.wide import wide
 
 LONGEST_WAVE = 10_000.0
 

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmn.models.adapters.experts import Mixture
+from mmn.models.float64 import place_of_wide
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
 from mmn.reading.hooks.entering import before_decoder
 from mmn.reading.hooks.experts import Call, watch_calls
 from mmn.reading.hooks.lending import lent
-from mmn.wide import place_of_wide
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from mmn.core import Concept, Neuron
 from mmn.errors import ModelError
+from mmn.models.float64 import wide
 from mmn.models.gates import Readers, readers
 from mmn.models.model import Model
 from mmn.reading.hooks import ablate
 from mmn.reading.hooks.streams import Replayed, capture_streams, replay_now
 from mmn.studies.bench.roles import SEER, Role
 from mmn.studies.bench.told import Told
-from mmn.wide import wide
 
 RIDGE: Final = 3e-2  # of the mean variance of what an FFN reads
 At = tuple[Told, Concept]  # a picture and the noun of its caption

@@ -25,6 +25,7 @@ from torch import Tensor
 from mmn.core import Concept, Neuron
 from mmn.models.adapters.anatomy import find_anatomy
 from mmn.models.deltas import checksum
+from mmn.models.float64 import wide
 from mmn.models.gates import readers
 from mmn.models.model import Model
 from mmn.reading.hooks.streams import capture_streams, replay
@@ -33,7 +34,6 @@ from mmn.studies.bench.detectors import At, Site, constant, detector, detector_o
 from mmn.studies.bench.roles import ERASED, ERASER, HELPER, ROLES, SEER, SILENT, SUPPRESSOR, WRITER, Planted, Role
 from mmn.studies.bench.told import Told
 from mmn.studies.bench.yardstick import effects, logits_of
-from mmn.wide import wide
 
 N_SCALED: Final = 5  # pictures by which a unit's column is scaled
 N_STEPS: Final = 4

@@ -22,13 +22,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.core import Concept, Neuron
+from mmn.models.float64 import place_of_wide, wide
 from mmn.models.gates import readers
 from mmn.models.model import Model
 from mmn.reading.hooks import ablate, hold
 from mmn.reading.hooks.streams import Replayed, capture_streams, replay
 from mmn.studies.bench.pictures import PROTOCOL
 from mmn.studies.bench.told import Told
-from mmn.wide import place_of_wide, wide
 
 N_SAMPLED: Final = 384
 ROWS_AT_ONCE: Final = 64

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn import names
+from mmn.models.float64 import place_of_wide, wide
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
@@ -30,7 +31,6 @@ from mmn.reading.hooks import each_activation, hold
 from mmn.scores.equations import uniform_draw
 from mmn.studies.circuits.tables import ABLATED, ANOTHER, CIRCUIT, DIRECTIONS, RANDOM
 from mmn.studies.degradation.interventions import logits_at
-from mmn.wide import place_of_wide, wide
 
 
 @dataclass(frozen=True)

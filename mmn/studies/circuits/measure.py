@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mmn.core import Example, Failure, Neuron
 from mmn.errors import ImageError, UsageError
+from mmn.models.float64 import wide
 from mmn.models.image_tokens import require_image_tokens
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback
@@ -40,7 +41,6 @@ from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tables import IMAGE, NOUN, RAJARAM, TEXT, token_name
 from mmn.studies.tables import TABLES, failure_table
 from mmn.units.decoding import decode_units, token_text
-from mmn.wide import wide
 
 STAGE: Final = "circuits"
 N_NOUNS: Final = 3  # the nouns that most pictures say, where none is asked for

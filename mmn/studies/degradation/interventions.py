@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmn.core import Concept
+from mmn.models.float64 import wide
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.rows import Inputs, repeated
 from mmn.studies.degradation.selections import Row
-from mmn.wide import wide
 
 
 @dataclass(frozen=True)

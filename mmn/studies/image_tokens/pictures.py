@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmn.core import Concept, Example
+from mmn.models.float64 import wide
 from mmn.models.geometry import Grids, image_grid
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
@@ -26,7 +27,6 @@ from mmn.runs.reopen import ScoredRun
 from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.image_tokens.sets import Tokens, object_tokens
 from mmn.units.heat_maps import Mask, mask_of_size
-from mmn.wide import wide
 
 N_MEAN = 256  # pictures of a run, its first, that the mean image token is of
 STAGE = "image-tokens"

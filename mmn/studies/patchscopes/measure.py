@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmn.errors import ImageError, UsageError
+from mmn.models.float64 import wide
 from mmn.models.geometry import image_grid, serialise
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
@@ -43,7 +44,6 @@ from mmn.studies.patchscopes.states import Said, States, all_said, partner_of, r
 from mmn.studies.patchscopes.tables import IMAGE, LENS, NOUN, OTHER, PATCH, RANDOM
 from mmn.studies.tables import TABLES
 from mmn.units.decoding import Vocabulary, texts_of
-from mmn.wide import wide
 
 PREFIX: Final = "patchscopes"
 STAGE: Final = "patchscopes"

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmn.errors import ImageError, UsageError
+from mmn.models.float64 import wide
 from mmn.models.image_tokens import image_positions, require_image_tokens
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
@@ -37,7 +38,6 @@ from mmn.scores.rows import Tables
 from mmn.studies.patchscopes.states import Said, all_said, partner_of
 from mmn.studies.projector.tables import AFTER, BEFORE
 from mmn.studies.tables import TABLES
-from mmn.wide import wide
 
 PREFIX: Final = "projector"
 STAGE: Final = "projector"

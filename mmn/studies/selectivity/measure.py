@@ -41,6 +41,7 @@ from PIL import Image
 from mmn import names
 from mmn.core import Example, Failure, Neuron
 from mmn.errors import ImageError
+from mmn.models.float64 import wide
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import greedy
@@ -54,7 +55,6 @@ from mmn.statistics.intervals import interval_table
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
 from mmn.units.receptive_fields import control_units
 from mmn.units.sets import UnitSet
-from mmn.wide import wide
 
 PREFIX: Final = "selectivity"
 STAGE: Final = "selectivity"
