@@ -19,6 +19,8 @@ from torch.nn.functional import pad
 
 from mmn.models.adapters import Anatomy, Norm, norms
 
+UNITS_AT_ONCE = 1 << 18  # that are ranked: each takes 40 bytes meanwhile
+
 # For all layers, for each, or for each layer's routed experts and for the matrix beside them.
 Rows = Float[Tensor, "n d"] | Float[Tensor, "n L d"] | Float[Tensor, "n L 2 d"]
 
@@ -179,6 +181,11 @@ def _best(flat: Float[Tensor, "n units"], k: int) -> Int[Tensor, "n k"]:
     A float's bits, read as an integer, are in the float's order once those of the negative ones are turned round;
     with the index below them, no two keys are equal.
     """
+    n_rows = max(1, UNITS_AT_ONCE // max(1, flat.shape[1]))
+    return torch.cat([_best_of_few(some, k) for some in flat.split(n_rows)])
+
+
+def _best_of_few(flat: Float[Tensor, "n units"], k: int) -> Int[Tensor, "n k"]:
     n_units = flat.shape[1]
     bits = (flat + 0.0).view(torch.int32)  # adding 0 makes -0.0 equal to 0.0
     ordered = bits ^ (bits >> 31 & 0x7FFFFFFF)

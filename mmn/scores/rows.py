@@ -77,7 +77,7 @@ def concept_table(
     that.
     """
     said_logit = wide(logits.gather(1, token_ids[:, None])[:, 0])
-    prob = (said_logit - wide(logits).logsumexp(-1)).exp()
+    prob = (said_logit - torch.cat([wide(row).logsumexp(-1) for row in logits.split(1)])).exp()
     logit = uncapped(said_logit)
     columns: dict[str, object] = {
         "image_id": [one.example.image_id for one in said],
