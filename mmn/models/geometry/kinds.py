@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mmn.errors import UsageError
 from mmn.models.geometry.any_resolution import any_resolution, any_resolution_with_class_token
-from mmn.models.geometry.crops import canvas_and_whole, padded_canvas_and_whole, split, whole_and_canvas
+from mmn.models.geometry.crops import (
+    canvas_and_whole,
+    padded_canvas_and_whole,
+    split,
+    whole_and_canvas,
+    whole_and_slices,
+)
+from mmn.models.geometry.ended_rows import canvas_and_padded, ended_rows
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
-from mmn.models.geometry.resized import own_pixels, resized
-from mmn.models.geometry.whole import encoder, merged, patches, squared
+from mmn.models.geometry.resized import own_pixels, padded_squares, resized
+from mmn.models.geometry.whole import cropped_square, encoder, merged, patches, squared
+from mmn.models.geometry.windows import whole_and_overlapping, windows_and_whole
 
 if TYPE_CHECKING:
     from mmn.models.model import Model  # torch, which geometry itself does without
@@ -21,12 +29,19 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "encoder": encoder,
     "merged": merged,
     "squared": squared,
+    "cropped square": cropped_square,
     "canvas": canvas_and_whole,
     "split": split,
     "whole and canvas": whole_and_canvas,
     "padded canvas": padded_canvas_and_whole,
+    "whole and slices": whole_and_slices,
+    "windows": windows_and_whole,
+    "overlapping windows": whole_and_overlapping,
+    "ended rows": ended_rows,
+    "canvas and padded": canvas_and_padded,
     "resized": resized,
     "own pixels": own_pixels,
+    "padded squares": padded_squares,
     "any-resolution": any_resolution,
     "any-resolution with class token": any_resolution_with_class_token,
 }
