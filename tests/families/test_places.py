@@ -25,18 +25,27 @@ from tests.families.test_exact import EXACT
 from tests.families.test_processors import encode, skip_without_packages
 
 SIZES = [(120, 84), (70, 100)]
-MORE_SIZES = {"step3p7": [(140, 30), (260, 120)], "kimi_k25": [(210, 150)], "hunyuan_vl": [(60, 150)]}
+MORE_SIZES = {  # with crops, scaled down, a strip
+    "granite4_vision": [(80, 30)],
+    "granite_docling": [(150, 70), (80, 180)],
+    "hunyuan_vl": [(60, 150)],
+    "kimi_k25": [(210, 150)],
+    "minicpmv4_6": [(260, 200)],
+    "minicpmv4_7": [(180, 130)],
+    "step3p7": [(140, 30), (260, 200)],
+}
 EMPTY = (30, 30, 30)  # not black: Idefics takes a black tile for padding
 REACH = 3  # half a square's side, in pixels
 # Types whose convolutions let a token see the next one's pixels, or the last one's, too: by up to half a token.
-CONVOLUTIONAL = ("chameleon", "emu3", "step3p7", "unlimited_ocr")
+CONVOLUTIONAL = ("deepseek_vl_hybrid",)
+CONVOLUTIONS = (torch.nn.Conv2d, torch.nn.Conv3d)
 WITH_GRID = [name for name, picture in PICTURES.items() if picture.grid in GRIDS]
 NOT_LOADED = [name for name in WITH_GRID if name not in EXACT]  # the others: `test_loaded.py`, the same checkpoint
 WITHOUT_ENCODER = ("fuyu", "gemma4_unified")  # patches go straight into the decoder
 ATTENTION_OUTPUT = re.compile(
     r"(o_proj|out_proj|attn\.proj|attention\.proj|attn_1\.proj_out|projection_layer|attention\.output\.dense)\."
 )
-BRINGS_PATCHES = re.compile(r"image_pooling_2d|projector\.out_proj")  # attention within one token, or none
+BRINGS_PATCHES = re.compile(r"image_pooling_2d|projector\.out_proj|(layerwise|spatial)_projectors")  # within one token
 
 
 @pytest.mark.parametrize("name", NOT_LOADED)
@@ -82,6 +91,10 @@ def misplaced(name, processor, module, kind, size):
     pictures = [Image.new("RGB", size, EMPTY), *(planted(size, spot) for spot in spots)]
     inputs = encode(name, processor, module, pictures, [prompt] * len(pictures))
     is_image = inputs["input_ids"] == image_id(module.config)
+    if hasattr(module.model, "vqmodel"):
+        module.model.vqmodel.quantize.register_forward_pre_hook(
+            lambda _, args: grade_codes(module, *args, len(pictures))
+        )
     levels = [
         seen.unflatten(0, (len(pictures), -1)) for seen in decoder_inputs(module, layers[0].path, inputs, is_image)
     ]
@@ -118,14 +131,41 @@ def planted(size, spot):
 
 
 def blind_to_neighbours(module, decoder):
-    """Attention outside the decoder writes nothing."""
+    """Outside the decoder attention writes nothing, no norm is over a whole picture, and convolutions do not overlap."""
     with torch.no_grad():
         silenced = [
             parameter.zero_()
             for path, parameter in module.named_parameters()
             if ATTENTION_OUTPUT.search(path) and not BRINGS_PATCHES.search(path) and not path.startswith(decoder)
         ]
+    for path, part in module.named_modules():
+        if isinstance(part, torch.nn.GroupNorm):
+            part.forward = lambda given, *_: given.clone()
+        if isinstance(part, CONVOLUTIONS) and part.kernel_size[-1] == 3 and not path.startswith(decoder):
+            keep_own_pixels(part)
     assert silenced or module.config.model_type in WITHOUT_ENCODER
+
+
+def keep_own_pixels(convolution):
+    """Of three taps the middle one; of a step of two pixels the two on them: the first where nothing is padded before."""
+    start = int(convolution.stride[-1] == 1 or convolution.padding[-1] == 1)
+    own = torch.zeros(3)
+    own[start : start + convolution.stride[-1]] = 1
+    with torch.no_grad():
+        convolution.weight.mul_(own[:, None] * own)
+
+
+@torch.no_grad()
+def grade_codes(module, features, n_pictures):
+    """Lays codes, and the embeddings of their words, along a line each: the more a place changes, the more its code."""
+    codes = module.model.vqmodel.quantize.embedding
+    features = features.movedim(-3, -1).reshape(n_pictures, -1, codes.embedding_dim)
+    line = torch.linalg.svd((features[1:] - features[0]).flatten(0, 1), full_matrices=False).Vh[0]
+    along = features @ line
+    steps = torch.linspace(float(along.min()), float(along.max()), codes.num_embeddings)
+    codes.weight.copy_(features.mean((0, 1)) + (steps - along.mean())[:, None] * line)
+    words = module.model.vocabulary_mapping.img2bpe_mapping_tensor.long()
+    module.get_input_embeddings().weight[words] = torch.arange(float(len(words)))[:, None]
 
 
 def decoder_inputs(module, layer, inputs, is_image):
@@ -151,8 +191,8 @@ def stacked_deep(module, levels):
     def recorded(*args, **kwargs):
         features = encode_pictures(*args, **kwargs)
         for level in getattr(features, "deepstack_features", None) or []:
-            found = level[1] if isinstance(level, tuple) else level
-            levels.append(found if isinstance(found, torch.Tensor) else torch.cat(list(found)))
+            parts = level[1] if isinstance(level[0], int) else level  # Granite 4 Vision: which layer, and what for it
+            levels.append(parts if isinstance(parts, torch.Tensor) else torch.cat(list(parts)))
         return features
 
     if encoders:
