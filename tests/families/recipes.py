@@ -334,6 +334,7 @@ RECIPES: dict[str, Recipe] = {
             "vision_config.image_size": 128,
             "vision_config.patch_size": 2,
             "vision_config.global_attn_indexes": [],
+            "vision_config.num_hidden_layers": 1,  # of 64 x 64 patches
             "image_seq_length": 256,
         },
     ),

@@ -36,8 +36,6 @@ MORE_SIZES = {  # with crops, scaled down, a strip
 }
 EMPTY = (30, 30, 30)  # not black: Idefics takes a black tile for padding
 REACH = 3  # half a square's side, in pixels
-# Types whose convolutions let a token see the next one's pixels, or the last one's, too: by up to half a token.
-CONVOLUTIONAL = ("deepseek_vl_hybrid",)
 CONVOLUTIONS = (torch.nn.Conv2d, torch.nn.Conv3d)
 WITH_GRID = [name for name, picture in PICTURES.items() if picture.grid in GRIDS]
 NOT_LOADED = [name for name in WITH_GRID if name not in EXACT]  # the others: `test_loaded.py`, the same checkpoint
@@ -91,36 +89,38 @@ def misplaced(name, processor, module, kind, size):
     pictures = [Image.new("RGB", size, EMPTY), *(planted(size, spot) for spot in spots)]
     inputs = encode(name, processor, module, pictures, [prompt] * len(pictures))
     is_image = inputs["input_ids"] == image_id(module.config)
-    if hasattr(module.model, "vqmodel"):
-        module.model.vqmodel.quantize.register_forward_pre_hook(
-            lambda _, args: grade_codes(module, *args, len(pictures))
-        )
+    if codes := getattr(getattr(module, "model", None), "vqmodel", None):
+        codes.quantize.register_forward_pre_hook(lambda _, args: grade_codes(module, *args, len(pictures)))
     levels = [
         seen.unflatten(0, (len(pictures), -1)) for seen in decoder_inputs(module, layers[0].path, inputs, is_image)
     ]
     first = encode(name, processor, module, pictures[:1], [prompt])
     grids = GRIDS[kind](GridInputs(module.config, processor.image_processor, first, size, levels[0].shape[1]))
-    slack = 0.5 if name in CONVOLUTIONAL else 0.0
     changes = [(seen[1:] - seen[0]).flatten(2).abs().sum(-1) for seen in levels]
     assert len(grids.cells) == levels[0].shape[1]
     return [
-        spot
-        for number, spot in enumerate(spots)
-        if not all(noticed(grids, change[number], spot, slack) for change in changes)
+        spot for number, spot in enumerate(spots) if not all(noticed(grids, change[number], spot) for change in changes)
     ]
 
 
-def noticed(grids, change, spot, slack):
-    """On each grid, the token that changed most is within reach of the square; no token without a place changed."""
+def noticed(grids, change, spot):
+    """On each grid, the token that changed most is within reach of the square, and the one at its middle changed.
+
+    No token without a place did.
+    """
     if any(cell is None and moved > 1e-5 * change.max() for cell, moved in zip(grids.cells, change, strict=True)):
         return False
     for tile in range(len(grids.tiles)):
         tokens = [token for token, cell in enumerate(grids.cells) if cell is not None and cell.tile == tile]
-        x0, y0, x1, y1 = grids.box_of(max(tokens, key=lambda token: float(change[token])))
-        across, down = REACH + slack * (x1 - x0), REACH + slack * (y1 - y0)
-        if not (x0 - across <= spot[0] <= x1 + across and y0 - down <= spot[1] <= y1 + down):
+        most = max(tokens, key=lambda token: float(change[token]))
+        around = [token for token in tokens if covers(grids.box_of(token), spot, -1)]
+        if not covers(grids.box_of(most), spot, REACH) or any(change[one] < 1e-3 * change[most] for one in around):
             return False
     return True
+
+
+def covers(box, spot, reach):
+    return all(box[axis] - reach <= spot[axis] <= box[axis + 2] + reach for axis in (0, 1))
 
 
 def planted(size, spot):
