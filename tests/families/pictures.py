@@ -301,8 +301,6 @@ MIXES: dict[str, str] = {
     "dots3_note": "padding on the left changes what follows it",
     "emu3": "pictures are padded to the largest one's size, and its picture tokens are of the padded picture",
     "hunyuan_vl": "its rotary positions count pictures over the whole batch",
-    "minicpmv4_6": "with downsample_mode 16x, its vision merger's windows differ for the second picture (4x: equal)",
-    "minicpmv4_7": "as minicpmv4_6",
     "mistral_large4": "behind padding its sparse attention picks other keys",
 }
 

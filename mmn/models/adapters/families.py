@@ -18,11 +18,13 @@ REFUSED: dict[str, str] = {
     "idefics": "some layers come behind a block with an FFN of its own and a gate for each channel",
     "inkling2": "what its FFN writes goes through a convolution over positions",
     "inkling_mm_model": "what its FFN writes goes through a convolution over positions",
+    "instructblipvideo": "it reads videos of four frames, not pictures",
     "mistral4": "it reads no pictures: the type is a text decoder alone",
     "muse_spark": "its experts write to a narrower stream, with a norm behind each",
     "pi0": "it gives a robot's actions, not text",
     "pp_formulanet": "it takes no prompt, and writes the source of a formula",
     "qwen4_exp": "it has several residual streams, mixed anew for each token",
+    "shieldgemma2": "it takes no free text: its processor asks about policies of its own, whatever the prompt",
 }
 
 
@@ -122,7 +124,6 @@ FAMILIES: dict[str, Family] = {
         Family("hunyuan_vl", grid="ended rows"),
         Family("hyperclovax_vision_v2", grid="merged"),
         Family("idefics2", "HuggingFaceM4/idefics2-8b", nests_images=True, grid="queries"),
-        Family("instructblipvideo", bare_prompt="{prompt}", grid="queries"),
         Family("janus", "deepseek-community/Janus-Pro-1B", grid="patches"),
         Family("kimi_k25", grid="padded squares"),
         Family("kosmos-2", "microsoft/kosmos-2-patch14-224", grid="queries"),
@@ -151,7 +152,6 @@ FAMILIES: dict[str, Family] = {
         Family("qwen3_omni_moe_thinker", grid="merged"),
         Family("qwen3_vl", "Qwen/Qwen3-VL-8B-Instruct", grid="merged"),
         Family("qwen3_vl_moe", "Qwen/Qwen3-VL-30B-A3B-Instruct", grid="merged"),
-        Family("shieldgemma2", nests_images=True, grid="squared"),
         Family("step3p7", grid="windows"),
         Family("unlimited_ocr", grid="canvas and padded"),
         Family("video_llama_3", grid="merged"),
