@@ -345,7 +345,7 @@ RECIPES: dict[str, Recipe] = {
         | _TURNS,
     ),
     "molmo2": Recipe(
-        images={"size": {"height": 5 * PATCH, "width": 5 * PATCH}, "max_crops": 6, "overlap_margins": [1, 1]},
+        images={"size": SQUARE, "max_crops": 6, "overlap_margins": [1, 1]},
         tokens={
             "<im_start>": "image_start_token_id",
             "<low_res_im_start>": "low_res_image_start_token_id",
@@ -355,10 +355,6 @@ RECIPES: dict[str, Recipe] = {
         }
         | dict.fromkeys(("<|image|>", "<|video|>", "<im_col>", "<im_low>"), "")
         | _TURNS,
-        model={
-            "vision_config.image_size": [5 * PATCH, 5 * PATCH],
-            "vision_config.num_position_embeddings": 25,
-        },  # pooled 2 × 2: the last of a row is of one patch
     ),
     "chameleon": Recipe(
         images={"size": {"shortest_edge": SIDE}, "crop_size": SQUARE},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from mmn.models.geometry.grid_inputs import GridInputs
 from tests.families.inputs import image_id
 from tests.families.pictures import PICTURES, PLACES, READ_ONLY
 from tests.families.processors import load_checkpoint, placeholder
+from tests.families.recipes import RECIPES
+from tests.families.shrink import PATCH
 from tests.families.test_exact import EXACT
 from tests.families.test_processors import encode, skip_without_packages
 
@@ -64,13 +67,25 @@ def test_merged_has_the_right_number_of_tokens_in_wrong_places_where_pictures_ar
     assert misplaced(name, *load_checkpoint(name, tmp_path), "merged", SIZES[1])
 
 
-@pytest.mark.parametrize("silent", ["vision_proj", "high_res_vision_proj"])
-def test_each_of_two_towers_sees_the_same_places(silent, tmp_path):
+def test_each_of_two_towers_sees_the_same_places(tmp_path):
     skip_without_packages("deepseek_vl_hybrid")
     processor, module = load_checkpoint("deepseek_vl_hybrid", tmp_path)
-    with torch.no_grad():
-        getattr(module.model.aligner, silent).weight.zero_()
-    assert misplaced("deepseek_vl_hybrid", processor, module, "patches", SIZES[0]) == []
+    for silent in (module.model.aligner.vision_proj, module.model.aligner.high_res_vision_proj):
+        weight = silent.weight.clone()
+        with torch.no_grad():
+            silent.weight.zero_()
+            assert misplaced("deepseek_vl_hybrid", processor, module, "patches", SIZES[0]) == []
+            silent.weight.copy_(weight)
+
+
+def test_patches_that_pooling_leaves_over_are_a_token_of_their_own(tmp_path, monkeypatch):
+    """As in published checkpoints of Molmo 2, whose squares are of 27 patches, pooled 2 × 2; here of 5."""
+    skip_without_packages("molmo2")
+    side, recipe = 5 * PATCH, RECIPES["molmo2"]
+    images = recipe.images | {"size": {"height": side, "width": side}}
+    model = {"vision_config.image_size": [side, side], "vision_config.num_position_embeddings": 25}
+    monkeypatch.setitem(RECIPES, "molmo2", replace(recipe, images=images, model=model))
+    assert misplaced("molmo2", *load_checkpoint("molmo2", tmp_path), "overlapping windows", SIZES[0]) == []
 
 
 def test_the_places_of_all_other_image_tokens_are_told_in_words():
@@ -131,7 +146,7 @@ def planted(size, spot):
 
 
 def blind_to_neighbours(module, decoder):
-    """Outside the decoder attention writes nothing, no norm is over a whole picture, and convolutions do not overlap."""
+    """Outside the decoder attention writes nothing, no norm is over all positions, convolutions do not overlap."""
     with torch.no_grad():
         silenced = [
             parameter.zero_()
@@ -147,7 +162,7 @@ def blind_to_neighbours(module, decoder):
 
 
 def keep_own_pixels(convolution):
-    """Of three taps the middle one; of a step of two pixels the two on them: the first where nothing is padded before."""
+    """Of three taps the middle one; those on a step's two pixels, the first two where nothing is padded before."""
     start = int(convolution.stride[-1] == 1 or convolution.padding[-1] == 1)
     own = torch.zeros(3)
     own[start : start + convolution.stride[-1]] = 1
