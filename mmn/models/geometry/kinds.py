@@ -20,6 +20,7 @@ from mmn.models.geometry.grids import Grids
 from mmn.models.geometry.resized import own_pixels, padded_squares, resized
 from mmn.models.geometry.whole import cropped_square, encoder, merged, patches, squared
 from mmn.models.geometry.windows import whole_and_overlapping, windows_and_whole
+from mmn.safety.boundary import Translated
 
 if TYPE_CHECKING:
     from mmn.models.model import Model  # torch, which geometry itself does without
@@ -77,7 +78,9 @@ def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int,
 
     n_tokens = int(image_positions(model, inputs).sum())
     asked = GridInputs(model.module.config, model.processor.image_processor, inputs, picture_size, n_tokens)
-    grids = GRIDS[family.grid](asked)
+    name = type(asked.processor).__name__
+    with Translated(f"{family.model_type}: its {name} does not say where image tokens lie", UsageError):
+        grids = GRIDS[family.grid](asked)
     if len(grids.cells) != n_tokens:
         raise asked.refusal(f"its grids have {len(grids.cells)} tokens and the prompt has {n_tokens}")
     return grids

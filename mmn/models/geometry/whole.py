@@ -74,6 +74,10 @@ def merged_shape(inputs: GridInputs) -> tuple[int, int]:
 def squared(inputs: GridInputs) -> Grids:
     """N × n equal tokens over the whole picture, which is squeezed to a square whatever its sides (Gemma 3, GOT)."""
     n = _square_root(inputs)
+    processor, side = inputs.processor, inputs.canvas[0]
+    if len(inputs.pixels) != 1 or getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):
+        raise inputs.refusal("it crops or pads pictures, or gives several for one, which was not checked")
+    inputs.require_canvas((side, side))
     grid = Grid.even(n, n, inputs.whole)
     return Grids((grid,), tuple(cells_of(0, grid)))
 
