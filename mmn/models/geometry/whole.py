@@ -84,7 +84,8 @@ def squared(inputs: GridInputs) -> Grids:
 
 def cropped_square(inputs: GridInputs) -> Grids:
     """N × n equal tokens over what a resize and a middle crop leave (Chameleon's codes)."""
-    n = _square_root(inputs)
+    n, side = _square_root(inputs), inputs.canvas[0]
+    inputs.require_canvas((side, side))
     rows, columns = (
         tuple(map(line.to_picture, even(n, 0.0, float(length))))
         for line, length in zip(_lines(inputs), inputs.canvas, strict=True)
