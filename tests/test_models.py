@@ -225,12 +225,13 @@ def test_a_library_that_a_processor_lacks_is_named_with_its_command(told, remedy
 def test_a_processor_of_another_family_is_named_where_the_encoder_fails(checkpoint):
     model = load_model(str(checkpoint), device="cpu")
 
-    class Qwen2VLProcessor(type(model.processor)):
-        def __call__(self, *arguments, **more):
-            prepared = super().__call__(*arguments, **more)
-            return {**prepared, "pixel_values": prepared["pixel_values"].flatten(1)}
+    kind = type(model.processor)
 
-    model.processor.__class__ = Qwen2VLProcessor
+    def prepare(*arguments, **more):
+        prepared = kind.__call__(*arguments, **more)
+        return {**prepared, "pixel_values": prepared["pixel_values"].flatten(1)}
+
+    model.processor.__class__ = type("Qwen2VLProcessor", (kind,), {"__call__": prepare})
     said = r"on a test picture, which a Qwen2VLProcessor prepared; llava models come with a LlavaProcessor.*: .*"
     with pytest.raises(ModelError, match=said):
         check(model, model.exact_prompt("what is this ?"))

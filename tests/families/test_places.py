@@ -11,6 +11,7 @@ import itertools
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def misplaced(name, processor, module, kind, size):
     inputs = encode(name, processor, module, pictures, [prompt] * len(pictures))
     is_image = inputs["input_ids"] == image_id(module.config)
     if codes := getattr(getattr(module, "model", None), "vqmodel", None):
-        codes.quantize.register_forward_pre_hook(lambda _, args: grade_codes(module, *args, len(pictures)))
+        codes.quantize.register_forward_pre_hook(lambda _, args: grade_codes(module, args[0], len(pictures)))
     levels = [
         seen.unflatten(0, (len(pictures), -1)) for seen in decoder_inputs(module, layers[0].path, inputs, is_image)
     ]
@@ -155,7 +156,7 @@ def blind_to_neighbours(module, decoder):
         ]
     for path, part in module.named_modules():
         if isinstance(part, torch.nn.GroupNorm):
-            part.forward = lambda given, *_: given.clone()
+            part.register_forward_hook(lambda _, given, __: given[0].clone())
         if isinstance(part, CONVOLUTIONS) and part.kernel_size[-1] == 3 and not path.startswith(decoder):
             keep_own_pixels(part)
     assert silenced or module.config.model_type in WITHOUT_ENCODER
@@ -185,7 +186,8 @@ def grade_codes(module, features, n_pictures):
 
 def decoder_inputs(module, layer, inputs, is_image):
     """What the first layer is given at image tokens, and later layers at the same ones (deep-stack): tokens, width."""
-    given, levels = [], []
+    given: list[torch.Tensor] = []
+    levels: list[torch.Tensor] = []
     handle = module.get_submodule(layer).register_forward_pre_hook(
         lambda _, args, kwargs: given.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
     )
@@ -200,8 +202,11 @@ def decoder_inputs(module, layer, inputs, is_image):
 @contextmanager
 def stacked_deep(module, levels):
     """Puts into `levels` what the image encoder hands to later layers."""
-    encoders = [part for part in module.modules() if hasattr(part, "get_image_features")]
-    encode_pictures = encoders[-1].get_image_features if encoders else None
+    encoders: list[Any] = [part for part in module.modules() if hasattr(part, "get_image_features")]
+    if not encoders:
+        yield
+        return
+    encode_pictures = encoders[-1].get_image_features
 
     def recorded(*args, **kwargs):
         features = encode_pictures(*args, **kwargs)
@@ -210,10 +215,8 @@ def stacked_deep(module, levels):
             levels.append(parts if isinstance(parts, torch.Tensor) else torch.cat(list(parts)))
         return features
 
-    if encoders:
-        encoders[-1].get_image_features = recorded
+    encoders[-1].get_image_features = recorded
     try:
         yield
     finally:
-        if encoders:
-            del encoders[-1].get_image_features
+        del encoders[-1].get_image_features

@@ -37,7 +37,8 @@ def canvas_and_padded(inputs: GridInputs) -> Grids:
     to a square. A last token stands for no place, and a picture that fits one crop has the second grid alone
     (Unlimited OCR).
     """
-    padded, n_columns, n_rows = _padded(inputs), *inputs.inputs["patches_grid"][0]
+    padded = _padded(inputs)
+    n_columns, n_rows = inputs.inputs["patches_grid"][0]
     if not int(inputs.inputs["num_local_patches"][0]):
         return Grids((padded,), (*_ended(0, padded), None))
     side = _tokens(inputs, int(inputs.processor.tile_size))
