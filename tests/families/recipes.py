@@ -535,7 +535,9 @@ RECIPES: dict[str, Recipe] = {
         images=_tiles_of_pages.images | {"max_patches": 2},
         numbers=lambda _: {"patch_size": 10, "downsample_ratio": 1},  # 12 x 12: its model has 144 queries for any tile
     ),
-    "unlimited_ocr": _tiles_of_pages,
+    "unlimited_ocr": replace(
+        _tiles_of_pages, images=_tiles_of_pages.images | {"size": {"height": 4 * SIDE, "width": 4 * SIDE}}
+    ),
     "qwen2_5_omni_thinker": _omni,
     "qwen3_omni_moe_thinker": replace(_omni, processor="Qwen3OmniMoeProcessor", kin="qwen3_omni_moe"),
 }
