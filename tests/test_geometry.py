@@ -136,9 +136,11 @@ def llava_padded() -> Any:
     return LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": SIDE}, crop_size=crop)
 
 
-def llava_next(pinpoints: list[list[int]] = PINPOINTS) -> Case:
+def llava_next(pinpoints: list[list[int]] = PINPOINTS, has_class_token: bool = True) -> Case:
+    clip_tower = hf.CLIPVisionConfig(**TOWER_56, projection_dim=32)
     config = hf.LlavaNextConfig(
-        vision_config=hf.CLIPVisionConfig(**TOWER_56, projection_dim=32),
+        vision_config=clip_tower if has_class_token else hf.SiglipVisionConfig(vision_use_head=False, **TOWER_56),
+        vision_feature_select_strategy="default" if has_class_token else "full",
         text_config=hf.LlamaConfig(**LLAMA),
         image_token_index=IMAGE_ID,
         vision_feature_layer=-1,
@@ -282,6 +284,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "limber on convnext, cropped": lambda: patchified(64),
     "limber on convnext, squeezed": lambda: patchified(384),
     "llava_next": llava_next,
+    "llava_next on siglip, all features": lambda: llava_next(has_class_token=False),
     "llava_onevision": lambda: llava_onevision(9),
     "llava_onevision, over budget": lambda: llava_onevision(2),
     "paligemma": paligemma,
@@ -401,6 +404,10 @@ def test_what_was_not_checked_is_refused():
         image_grid(other, inputs, size)
     with pytest.raises(UsageError, match=r"different image_grid_pinpoints"):
         image_grid(llava_next([[SIDE, SIDE]]).model, inputs, size)
+    kept = llava_next()
+    kept.model.module.config.vision_feature_select_strategy = "full"
+    with pytest.raises(UsageError, match=r"'full' keeps class tokens among the patches"):
+        image_grid(kept.model, inputs, size)
 
 
 def test_a_crop_ends_inside_the_picture_and_padding_outside():

@@ -17,8 +17,11 @@ _UNPAD_DIGITS: Final = 7  # LLaVA-NeXT rounds to so many digits before it cuts p
 
 
 def any_resolution_with_class_token(inputs: GridInputs) -> Grids:
-    """The same over a picture encoder that has a class token, which must not be among the patches."""
-    if getattr(inputs.config, "vision_feature_select_strategy", None) == "full":
+    """The same over a picture encoder that may have a class token, which must not be among the patches."""
+    from mmn.models.adapters import CLASS_TOKENS  # torch
+
+    is_whole = getattr(inputs.config, "vision_feature_select_strategy", None) == "full"
+    if is_whole and CLASS_TOKENS.get(inputs.config.vision_config.model_type):
         raise inputs.refusal("vision_feature_select_strategy 'full' keeps class tokens among the patches")
     return any_resolution(inputs)
 
