@@ -8,6 +8,7 @@ fixes the whole way: resizing, padding, crops, order of the tiles, merging of pa
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -135,9 +136,11 @@ def llava_padded() -> Any:
     return LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": SIDE}, crop_size=crop)
 
 
-def llava_next(pinpoints: list[list[int]] = PINPOINTS) -> Case:
+def llava_next(pinpoints: list[list[int]] = PINPOINTS, has_class_token: bool = True) -> Case:
+    clip_tower = hf.CLIPVisionConfig(**TOWER_56, projection_dim=32)
     config = hf.LlavaNextConfig(
-        vision_config=hf.CLIPVisionConfig(**TOWER_56, projection_dim=32),
+        vision_config=clip_tower if has_class_token else hf.SiglipVisionConfig(vision_use_head=False, **TOWER_56),
+        vision_feature_select_strategy="default" if has_class_token else "full",
         text_config=hf.LlamaConfig(**LLAMA),
         image_token_index=IMAGE_ID,
         vision_feature_layer=-1,
@@ -281,6 +284,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "limber on convnext, cropped": lambda: patchified(64),
     "limber on convnext, squeezed": lambda: patchified(384),
     "llava_next": llava_next,
+    "llava_next on siglip, all features": lambda: llava_next(has_class_token=False),
     "llava_onevision": lambda: llava_onevision(9),
     "llava_onevision, over budget": lambda: llava_onevision(2),
     "paligemma": paligemma,
@@ -400,6 +404,10 @@ def test_what_was_not_checked_is_refused():
         image_grid(other, inputs, size)
     with pytest.raises(UsageError, match=r"different image_grid_pinpoints"):
         image_grid(llava_next([[SIDE, SIDE]]).model, inputs, size)
+    kept = llava_next()
+    kept.model.module.config.vision_feature_select_strategy = "full"
+    with pytest.raises(UsageError, match=r"'full' keeps class tokens among the patches"):
+        image_grid(kept.model, inputs, size)
 
 
 def test_a_crop_ends_inside_the_picture_and_padding_outside():
@@ -441,3 +449,30 @@ def test_a_picture_cut_into_parts_has_no_even_grid():
     assert GRIDS["resized"](whole).tiles == (Grid.even(2, 3, (0, 0, 120, 84)),)
     with pytest.raises(UsageError, match="5 image tokens are no squares of 4 × 6"):
         GRIDS["resized"](replace(whole, n_tokens=5))
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "said"),
+    [
+        ((2, 3, 56, 56), {}, "it crops or pads pictures, or gives several for one"),
+        ((1, 3, 56, 56), {"do_pad": True}, "it crops or pads pictures, or gives several for one"),
+        ((1, 3, 56, 56), {"do_center_crop": True}, "it crops or pads pictures, or gives several for one"),
+        ((1, 3, 42, 56), {}, "it gave the model (42, 56) pixels (height, width), not (42, 42)"),
+    ],
+)
+def test_what_is_no_squeezed_square_has_no_even_square_grid(shape, settings, said):
+    """Tokens of other pictures, as of Gemma 3's crops, may be a square's number, too."""
+    config, prepared = SimpleNamespace(model_type="gemma3"), {"pixel_values": torch.zeros(shape)}
+    with pytest.raises(UsageError, match=re.escape(said)):
+        GRIDS["squared"](GridInputs(config, SimpleNamespace(**settings), prepared, (120, 84), 16))
+
+
+def test_settings_that_leave_no_token_are_refused_in_one_line():
+    """A processor may scale to less than a patch; dividing by the number of tokens then failed with a traceback."""
+    looking = idefics(IDEFICS3, True)
+    inputs = looking.inputs((90, 60))
+    looking.model.module.config.scale_factor = 0
+    with pytest.raises(
+        UsageError, match=r"^idefics3: its Idefics3ImageProcessorPil does not say where .*: Zero\S+: .*$"
+    ):
+        image_grid(looking.model, inputs, (90, 60))

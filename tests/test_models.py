@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from mmn.errors import ModelError, UnsupportedModelError, UsageError
 from mmn.models.checkpoints import fingerprint
 from mmn.models.loading import load_model
-from mmn.runs.doctor import examine
+from mmn.runs.doctor import check, examine
 
 FILES = (
     "model.safetensors",
@@ -220,6 +220,21 @@ def test_a_library_that_a_processor_lacks_is_named_with_its_command(told, remedy
     monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
     with pytest.raises(ModelError, match=f"its processor cannot be loaded: .*{remedy}"):
         load_model(str(copy), device="cpu")
+
+
+def test_a_processor_of_another_family_is_named_where_the_encoder_fails(checkpoint):
+    model = load_model(str(checkpoint), device="cpu")
+
+    kind = type(model.processor)
+
+    def prepare(*arguments, **more):
+        prepared = kind.__call__(*arguments, **more)
+        return {**prepared, "pixel_values": prepared["pixel_values"].flatten(1)}
+
+    model.processor.__class__ = type("Qwen2VLProcessor", (kind,), {"__call__": prepare})
+    said = r"on a test picture, which a Qwen2VLProcessor prepared; llava models come with a LlavaProcessor.*: .*"
+    with pytest.raises(ModelError, match=said):
+        check(model, model.exact_prompt("what is this ?"))
 
 
 def test_a_tokenizer_of_sentencepiece_alone_asks_for_sentencepiece(copy, monkeypatch):

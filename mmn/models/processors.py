@@ -42,6 +42,16 @@ def load_processor(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         return processor, tuple(_fill(path, processor, config))
 
 
+def of_another_family(processor: Any, model_type: str) -> str:
+    """What to add to an error where a processor is not the one that transformers has for a type; "" where it is."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    own, usual = type(processor).__name__, PROCESSOR_MAPPING_NAMES.get(model_type)
+    if usual in (None, own):
+        return ""
+    return f", which a {own} prepared; {model_type} models come with a {usual}, in the same folder"
+
+
 def _require_sentencepiece(path: Path) -> None:
     """Says what a tokenizer that was saved by sentencepiece alone needs; transformers asks for tiktoken then."""
     alone = next(path.glob("*.model"), None) if not (path / "tokenizer.json").is_file() else None

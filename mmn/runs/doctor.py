@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
 from mmn.models.model import Model
+from mmn.models.processors import of_another_family
 from mmn.reading.captions import CaptionBatch, caption_encoded
 from mmn.runs.proof import Proof, prove
 from mmn.safety.boundary import Translated
@@ -140,7 +141,8 @@ def _image_features(model: Model, inputs: dict[str, Tensor]) -> int | None:
     needed = {name for name, one in known.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
     if get_features is None or not needed <= set(inputs):
         return None
-    with Translated(f"{model.facts.name}: its image encoder fails on a test picture"):
+    stranger = of_another_family(model.processor, model.module.config.model_type)
+    with Translated(f"{model.facts.name}: its image encoder fails on a test picture{stranger}"):
         features = get_features(**{name: value for name, value in inputs.items() if name in known}).pooler_output
     return None if features is None else sum(one.shape[:-1].numel() for one in features)
 

@@ -42,7 +42,7 @@ _GEMMA4_VISION = {
 }
 _SAM = {"downsample_channels": [WIDTH, WIDTH], "output_channels": 32, "image_size": SIDE * 2}
 _TILES = {"image_grid_pinpoints": [[SIDE, SIDE]]}
-_MINICPM = {"vision_config.insert_layer_id": 1, "vision_config.image_size": 2 * SIDE}
+_MINICPM = {"insert_layer_id": 1, "vision_config.insert_layer_id": 1, "vision_config.image_size": 2 * SIDE}
 _VISION_ENDS = {"vision_start_token_id": 0, "vision_end_token_id": 0}  # the defaults lack what forward reads
 
 OVERRIDES: dict[str, dict[str, Any]] = {
@@ -55,6 +55,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "vq_config.num_embeddings": 16,
         "vq_config.embed_dim": 32,
         "vq_config.channel_multiplier": [1, 1, 1, 1],
+        "vq_config.num_res_blocks": 1,
         "vq_config.resolution": SIDE,
     },
     "cohere_compass": {
@@ -78,6 +79,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "vq_config.codebook_size": 16,
         "vq_config.base_channels": 32,
         "vq_config.channel_multiplier": [1, 1, 1, 1],
+        "vq_config.num_res_blocks": 1,
         "vq_config.num_attention_heads": 1,
         "vq_config.hidden_size": 32,
     },

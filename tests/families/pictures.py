@@ -51,6 +51,7 @@ _minicpm = Picture(
     "<|im_start|>user\n{image}\n{prompt}<|im_end|>\n<|im_start|>assistant\n",
     "<|image_pad|>",
     has_template=True,
+    grid="whole and slices",
 )
 _gemma3 = Picture(
     "<start_of_turn>user\n{image}{prompt}<end_of_turn>\n<start_of_turn>model\n",
@@ -128,7 +129,9 @@ PICTURES: dict[str, Picture] = {
     "deepseek_vl": Picture(
         "User: {image}{prompt}\n\nAssistant:", "<image_placeholder>", has_template=True, grid="patches"
     ),
-    "deepseek_vl_hybrid": Picture("User: {image}{prompt}\n\nAssistant:", "<image_placeholder>", has_template=True),
+    "deepseek_vl_hybrid": Picture(
+        "User: {image}{prompt}\n\nAssistant:", "<image_placeholder>", has_template=True, grid="patches"
+    ),
     "instructblip": Picture("{prompt}", "", written="<image>", grid="queries"),
     "blip-2": Picture("Question: {prompt} Answer:", "", written="<image>", grid="queries"),
     "fuyu": Picture("{prompt}\n", "", written="|SPEAKER|", grid="own pixels"),
@@ -141,9 +144,10 @@ PICTURES: dict[str, Picture] = {
         "<|image|>",
         written="<im_patch>",
         has_template=True,
+        grid="overlapping windows",
     ),
-    "chameleon": Picture("{prompt}{image}"),
-    "emu3": Picture("USER: {image}{prompt} ASSISTANT:", has_template=True),
+    "chameleon": Picture("{prompt}{image}", grid="cropped square"),
+    "emu3": Picture("USER: {image}{prompt} ASSISTANT:", has_template=True, grid="ended rows"),
     "aria": Picture(
         "<|im_start|>user\n<fim_prefix>{image}<fim_suffix>{prompt}<|im_end|>\n<|im_start|>assistant\n",
         "<|img|>",
@@ -174,12 +178,14 @@ PICTURES: dict[str, Picture] = {
         has_template=True,
         grid="merged",
     ),
-    "granite4_vision": Picture("{image}\n{prompt}", has_template=True),
+    "granite4_vision": Picture("{image}\n{prompt}", has_template=True, grid="any-resolution with class token"),
     "exaone4_5": Picture("[|user|]<vision>{image}</vision>{prompt}", "<|image_pad|>", has_template=True, grid="merged"),
     "minicpmv4_6": _minicpm,
     "minicpmv4_7": _minicpm,
     "minicpm_ocr": replace(_minicpm, grid="resized"),
-    "hunyuan_vl": Picture("<|image_start|>{image}<|image_end|>{prompt}", "<|image_pad|>", has_template=True),
+    "hunyuan_vl": Picture(
+        "<|image_start|>{image}<|image_end|>{prompt}", "<|image_pad|>", has_template=True, grid="ended rows"
+    ),
     "muse_glimmer": Picture(
         "<|header_start|>user<|header_end|>\n\n{image}{prompt}<|eot|><|header_start|>assistant<|header_end|>\n\n",
         "<|patch|>",
@@ -209,7 +215,7 @@ PICTURES: dict[str, Picture] = {
         grid="merged",
     ),
     "dots3_note": Picture("<|img|>{image}<|endofimg|>{prompt}", "<|imgpad|>", has_template=True, grid="merged"),
-    "granite_docling": Picture("{image}{prompt}", has_template=True, nests=True),
+    "granite_docling": Picture("{image}{prompt}", has_template=True, nests=True, grid="canvas"),
     "idefics": Picture("{prompt}", "", seen="cross-attention"),
     "inkling2": Picture("{image}{prompt}", "<|unused_200054|>", has_template=True),
     "inkling_mm_model": Picture("<|content_image|>{image}{prompt}", "<|unused_200054|>", has_template=True),
@@ -217,6 +223,7 @@ PICTURES: dict[str, Picture] = {
         "<|media_begin|>image<|media_content|>{image}<|media_end|>{prompt}",
         "<|media_pad|>",
         has_template=True,
+        grid="padded squares",
     ),
     "minimax_m3_vl": Picture("{image}{prompt}", "]<]image[>[", has_template=True, grid="merged"),
     "muse_spark": Picture(
@@ -226,53 +233,28 @@ PICTURES: dict[str, Picture] = {
         grid="merged",
     ),
     "nemotron_h_omni": Picture("{image}\n{prompt}", has_template=True, grid="resized"),
-    "step3p7": Picture("{image}{prompt}", "<im_patch>", has_template=True),
+    "step3p7": Picture("{image}{prompt}", "<im_patch>", has_template=True, grid="windows"),
     "deepseek_ocr2": Picture("{image}\n{prompt}", grid="queries"),
-    "unlimited_ocr": Picture("{image}{prompt}", has_template=True),
+    "unlimited_ocr": Picture("{image}{prompt}", has_template=True, grid="canvas and padded"),
     "qwen2_5_omni_thinker": _omni,
     "qwen3_omni_moe_thinker": _omni,
 }
 
-_SQUARED = "even over the whole picture, n × n, which is squeezed to a square"
-_RESIZED = "even over the whole picture, row by row"
 _PADDED = "squares of whole pixels, row by row; the picture is padded on the right and below to whole squares"
-_BOXED = "as `patches`, of the picture padded around its middle to a square"
-_CROPS = "as `canvas` (crops row by row, then the whole), "
+_SQUARED = "even over the whole picture, n × n, which is squeezed to a square; its encoder reads them"
 
-# Where image tokens lie, by type, in words: rules that are not in `geometry.GRIDS`.
+# Where image tokens lie, by type, in words: rules that are not in `geometry.GRIDS`, of types that are not scored, or
+# whose encoder reads them.
 PLACES: dict[str, str] = {
-    "chameleon": "one codebook token for each square, row by row, of the picture cropped around its middle",
-    "deepseek_vl_hybrid": _BOXED + "; two towers see it",
-    "emu3": "one codebook token for each 8 × 8 pixels, row by row, and an image token without a place ends each row",
-    "florence2": "the mean of all, then " + _SQUARED + "; its encoder reads them",
+    "florence2": "the mean of all, then " + _SQUARED,
     "glm5_next": _PADDED + " (image_grid_thw / merge), black; large ones are scaled down first",
-    "granite4_vision": "as `any-resolution with class token`, sides of the squares times downsample_rate",
-    "granite_docling": _CROPS + "patches joined by scale_factor",
-    "hunyuan_vl": "rows of image_grid_thw / merge; image tokens without a place before, after each row, and at the end",
     "inkling2": _PADDED + " (image_grid_thw)",
     "inkling_mm_model": _PADDED,
-    "kimi_k25": _PADDED + " (image_grid_thw / merge)",
-    "minicpmv4_6": "the whole, resized to whole patches, then slices row by row; each even (target_sizes / 4)",
-    "minicpmv4_7": "as minicpmv4_6",
-    "molmo2": "the whole, squeezed to a square, 2 × 2 patches pooled; then crops that overlap, as one grid",
-    "step3p7": "crops row by row, then the whole; each squeezed to a square",
-    "t5gemma2": _SQUARED + "; its encoder reads them",
-    "unlimited_ocr": "local grid and global grid, an image token without a place after each row, and one at the end",
+    "t5gemma2": _SQUARED,
 }
 
 # Of these the rules that were read in the types' code; the others also held for squares planted in two pictures.
-READ_ONLY: tuple[str, ...] = (
-    "chameleon",
-    "deepseek_vl_hybrid",
-    "florence2",
-    "granite4_vision",
-    "granite_docling",
-    "inkling_mm_model",
-    "minicpmv4_7",
-    "molmo2",
-    "step3p7",
-    "t5gemma2",
-)
+READ_ONLY: tuple[str, ...] = ("florence2", "inkling_mm_model", "t5gemma2")
 
 # What calls of the processor are like, where that is not pictures and prompts in, `input_ids` and `pixel_values` out.
 PECULIAR: dict[str, str] = {
@@ -319,8 +301,6 @@ MIXES: dict[str, str] = {
     "dots3_note": "padding on the left changes what follows it",
     "emu3": "pictures are padded to the largest one's size, and its picture tokens are of the padded picture",
     "hunyuan_vl": "its rotary positions count pictures over the whole batch",
-    "minicpmv4_6": "with downsample_mode 16x, its vision merger's windows differ for the second picture (4x: equal)",
-    "minicpmv4_7": "as minicpmv4_6",
     "mistral_large4": "behind padding its sparse attention picks other keys",
 }
 

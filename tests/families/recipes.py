@@ -12,6 +12,7 @@ SQUARE = {"height": SIDE, "width": SIDE}
 _CROP = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
 _AREA = {"size": {"shortest_edge": 4 * PATCH**2, "longest_edge": 48 * PATCH**2}, "patch_size": PATCH, "merge_size": 2}
 _PINPOINTS = {"image_grid_pinpoints": [[SIDE, SIDE]]}
+_CANVASES = {"image_grid_pinpoints": [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]}
 
 
 def _nothing(_: Any) -> dict[str, Any]:
@@ -94,7 +95,7 @@ _deepseek = Recipe(
 )
 _PAGE = dict.fromkeys(("<img>", "</img>"), "") | _TURNS
 _minicpm = Recipe(
-    images={"scale_resolution": 2 * SIDE, "patch_size": PATCH, "max_slice_nums": 2},
+    images={"scale_resolution": 2 * SIDE, "patch_size": PATCH, "max_slice_nums": 6},
     tokens=dict.fromkeys(
         ("<|video_pad|>", "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"), ""
     )
@@ -168,7 +169,7 @@ _ERNIE = {
     "video_end_token": "<|VIDEO_END|>",
 }
 _tiles_of_pages = Recipe(
-    images={"size": {"height": 2 * SIDE, "width": 2 * SIDE}, "tile_size": 2 * SIDE, "max_patches": 3},
+    images={"size": {"height": 2 * SIDE, "width": 2 * SIDE}, "tile_size": 2 * SIDE, "max_patches": 6},
     numbers=lambda _: {"patch_size": PATCH, "downsample_ratio": 4},
 )
 _omni = Recipe(
@@ -313,7 +314,11 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "deepseek_vl": _deepseek,
-    "deepseek_vl_hybrid": replace(_deepseek, images={"size": SQUARE, "high_res_size": SQUARE}),
+    "deepseek_vl_hybrid": replace(
+        _deepseek,
+        images={"size": SQUARE, "high_res_size": {"height": 4 * SIDE, "width": 4 * SIDE}},
+        model={"high_res_vision_config.image_size": 4 * SIDE},
+    ),
     "instructblip": Recipe(images={"size": SQUARE}, numbers=_queries),
     "blip-2": Recipe(images={"size": SQUARE}, numbers=_queries),
     "fuyu": Recipe(
@@ -329,6 +334,7 @@ RECIPES: dict[str, Recipe] = {
             "vision_config.image_size": 128,
             "vision_config.patch_size": 2,
             "vision_config.global_attn_indexes": [],
+            "vision_config.num_hidden_layers": 1,  # of 64 x 64 patches
             "image_seq_length": 256,
         },
     ),
@@ -339,7 +345,7 @@ RECIPES: dict[str, Recipe] = {
         | _TURNS,
     ),
     "molmo2": Recipe(
-        images={"size": SQUARE, "max_crops": 3, "overlap_margins": [1, 1]},
+        images={"size": SQUARE, "max_crops": 6, "overlap_margins": [1, 1]},
         tokens={
             "<im_start>": "image_start_token_id",
             "<low_res_im_start>": "low_res_image_start_token_id",
@@ -411,8 +417,9 @@ RECIPES: dict[str, Recipe] = {
     "blip": Recipe(images={"size": SQUARE}),
     "paddleocr_vl": Recipe(images=_AREA, tokens=_VISION, named={"image_token": "<|IMAGE_PLACEHOLDER|>"}),
     "granite4_vision": Recipe(
-        images=_CROP | _PINPOINTS,
+        images=_CROP | _CANVASES,
         numbers=lambda config: _selection(config) | {"downsample_rate": config.downsample_rate},
+        model=_CANVASES,
     ),
     "exaone4_5": Recipe(images=_AREA, tokens=_VIDEO | dict.fromkeys(("<vision>", "</vision>", "[|user|]"), "")),
     "minicpmv4_6": _minicpm,
@@ -528,7 +535,9 @@ RECIPES: dict[str, Recipe] = {
         images=_tiles_of_pages.images | {"max_patches": 2},
         numbers=lambda _: {"patch_size": 10, "downsample_ratio": 1},  # 12 x 12: its model has 144 queries for any tile
     ),
-    "unlimited_ocr": _tiles_of_pages,
+    "unlimited_ocr": replace(
+        _tiles_of_pages, images=_tiles_of_pages.images | {"size": {"height": 4 * SIDE, "width": 4 * SIDE}}
+    ),
     "qwen2_5_omni_thinker": _omni,
     "qwen3_omni_moe_thinker": replace(_omni, processor="Qwen3OmniMoeProcessor", kin="qwen3_omni_moe"),
 }

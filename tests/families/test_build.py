@@ -35,8 +35,6 @@ def pictures() -> list[Image.Image]:
 # Seen, not explained away: in a batch, the second picture of these gives other logits than alone.
 BATCH_MIXES = {
     "hunyuan_vl": "its rotary positions count pictures over the whole batch",
-    "minicpmv4_6": "with downsample_mode 16x, its vision merger's windows differ for the second picture (4x: equal)",
-    "minicpmv4_7": "as minicpmv4_6",
 }
 
 

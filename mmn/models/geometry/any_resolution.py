@@ -1,21 +1,27 @@
-"""The picture squeezed onto a square, then fitted to a canvas of squares and unpadded: LLaVA-NeXT, LLaVA-OneVision."""
+"""The picture squeezed onto a square, then fitted to a canvas of squares and unpadded: LLaVA-NeXT, LLaVA-OneVision,
+Granite 4 Vision.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
-from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of
+from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of, even
 
 _SHRINK_FROM: Final = 1.1  # LLaVA-OneVision shrinks a canvas that is over its budget of tokens by more than this
 _UNPAD_DIGITS: Final = 7  # LLaVA-NeXT rounds to so many digits before it cuts padding off
 
 
 def any_resolution_with_class_token(inputs: GridInputs) -> Grids:
-    """The same over a picture encoder that has a class token, which must not be among the patches."""
-    if getattr(inputs.config, "vision_feature_select_strategy", None) == "full":
+    """The same over a picture encoder that may have a class token, which must not be among the patches."""
+    from mmn.models.adapters import CLASS_TOKENS  # torch
+
+    is_whole = getattr(inputs.config, "vision_feature_select_strategy", None) == "full"
+    if is_whole and CLASS_TOKENS.get(inputs.config.vision_config.model_type):
         raise inputs.refusal("vision_feature_select_strategy 'full' keeps class tokens among the patches")
     return any_resolution(inputs)
 
@@ -34,7 +40,7 @@ def any_resolution(inputs: GridInputs) -> Grids:
         raise inputs.refusal("processor and model have different image_grid_pinpoints")
     inputs.require_canvas((side, side))
     canvas = select_best_resolution(inputs.lengths, pinpoints)
-    crop = spans(side, inputs.patch_size)
+    crop = _square(inputs, side)
     whole = Grid(*(tuple(Line(0.0, length / side).to_picture(span) for span in crop) for length in inputs.lengths))
     fitted = Grid(*_unpadded(inputs, canvas, crop))
     n_rows, n_columns = fitted.shape
@@ -47,6 +53,13 @@ def any_resolution(inputs: GridInputs) -> Grids:
         cells += [Cell(1, row, column) for column in range(n_columns)]
         cells.append(None)
     return Grids((whole, fitted), tuple(cells))
+
+
+def _square(inputs: GridInputs, side: int) -> Axis:
+    """The tokens along a square: patches, or fewer, that a Q-Former draws from windows of them (Granite 4 Vision)."""
+    patches = spans(side, inputs.patch_size)
+    n = int(len(patches) * Fraction(getattr(inputs.config, "downsample_rate", None) or 1))
+    return patches if n == len(patches) else even(n, 0.0, patches[-1][1])
 
 
 def _unpadded(inputs: GridInputs, canvas: Sequence[int], crop: Axis) -> tuple[Axis, Axis]:

@@ -1,11 +1,11 @@
-"""The picture cut into square crops of one canvas, and seen whole once more: InternVL, Idefics 3, SmolVLM, Ovis 2,
-Llama 4.
+"""The picture cut into crops of one canvas, and seen whole once more: InternVL, Granite Docling, Idefics 3, SmolVLM,
+Ovis 2, Llama 4, MiniCPM-V.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import sys
 from collections.abc import Iterator
 
 from PIL import Image
@@ -15,7 +15,9 @@ from mmn.models.geometry.grids import Cell, Grid, Grids, cells_of
 
 
 def canvas_and_whole(inputs: GridInputs) -> Grids:
-    """The picture squeezed onto a canvas of n × m square crops, row by row, then squeezed onto one (InternVL)."""
+    """The picture squeezed onto a canvas of n × m square crops, row by row, then squeezed onto one (InternVL, Granite
+    Docling).
+    """
     return _crops_then_whole(inputs, *_canvas(inputs))
 
 
@@ -25,10 +27,11 @@ def _canvas(inputs: GridInputs) -> tuple[int, int]:
     if n_crops == 0:
         return 0, 0
     processor = inputs.processor
-    tiled = getattr(sys.modules[type(processor).__module__], "get_optimal_tiled_canvas", None)
-    if tiled is None:
-        raise inputs.refusal("it cuts pictures by a rule that was not checked")
-    n_columns, n_rows = tiled(inputs.lengths, inputs.canvas, processor.min_patches, processor.max_patches)
+    if hasattr(processor, "get_tile_grid"):  # Granite Docling: more crops for wide pages
+        n_rows, n_columns = processor.get_tile_grid(*inputs.lengths)
+    else:
+        tiled = inputs.rule("get_optimal_tiled_canvas")
+        n_columns, n_rows = tiled(inputs.lengths, inputs.canvas, processor.min_patches, processor.max_patches)
     if n_columns * n_rows != n_crops:
         raise inputs.refusal(f"{n_crops} crops where {n_rows} × {n_columns} are expected")
     return n_rows, n_columns
@@ -52,7 +55,27 @@ def whole_and_canvas(inputs: GridInputs) -> Grids:
     if n_crops == 1:
         return Grids((whole,), tuple(cells_of(0, whole)))
     canvas = Grid.even(n_rows * side, n_columns * side, inputs.whole)
-    return Grids((whole, canvas), (*cells_of(0, whole), *_crop_by_crop(1, n_rows, n_columns, side)))
+    return Grids((whole, canvas), (*cells_of(0, whole), *crop_by_crop(1, (n_rows, n_columns), (side, side))))
+
+
+def whole_and_slices(inputs: GridInputs) -> Grids:
+    """The picture resized to whole patches; where it is large, also a canvas of n × m slices (MiniCPM-V).
+
+    Patches are joined in squares, until there are as many as image tokens.
+    """
+    sizes = [tuple(map(int, size)) for size in inputs.inputs["target_sizes"]]
+    n_rows, n_columns = _asked(inputs, "grids")
+    if len(sizes) != 1 + n_rows * n_columns or len(set(sizes[1:])) > 1:
+        raise inputs.refusal(f"parts of {sizes} patches where {n_rows} × {n_columns} equal slices are expected")
+    n_patches = sum(rows * columns for rows, columns in sizes)
+    factor = max(math.isqrt(n_patches // inputs.n_tokens), 1)
+    whole = Grid.even(sizes[0][0] // factor, sizes[0][1] // factor, inputs.whole)
+    if not n_rows:
+        return Grids((whole,), tuple(cells_of(0, whole)))
+    rows, columns = (n // factor for n in sizes[1])
+    canvas = Grid.even(n_rows * rows, n_columns * columns, inputs.whole)
+    cells = crop_by_crop(1, (n_rows, n_columns), (rows, columns))
+    return Grids((whole, canvas), (*cells_of(0, whole), *cells))
 
 
 def padded_canvas_and_whole(inputs: GridInputs) -> Grids:
@@ -67,7 +90,7 @@ def padded_canvas_and_whole(inputs: GridInputs) -> Grids:
         tuple(map(Line(0.0, length / new / side).to_picture, spans(n * side * tile, tile)))
         for length, new, n in zip(inputs.lengths, fitted, (n_rows, n_columns), strict=True)
     )
-    canvas, cells = Grid(rows, columns), _crop_by_crop(0, n_rows, n_columns, side)
+    canvas, cells = Grid(rows, columns), crop_by_crop(0, (n_rows, n_columns), (side, side))
     if n_crops == 1:
         return Grids((canvas,), tuple(cells))
     whole = Grid.even(side, side, inputs.whole)
@@ -76,9 +99,7 @@ def padded_canvas_and_whole(inputs: GridInputs) -> Grids:
 
 def _fitted(inputs: GridInputs, tile: int, n_rows: int, n_columns: int) -> tuple[int, int]:
     """(height, width) of the picture on the canvas, by the rule of the processor's own module."""
-    fit = getattr(sys.modules[type(inputs.processor).__module__], "get_max_res_without_distortion", None)
-    if fit is None:
-        raise inputs.refusal("it scales pictures by a rule that was not checked")
+    fit = inputs.rule("get_max_res_without_distortion")
     height, width = n_rows * tile, n_columns * tile
     if not inputs.processor.resize_to_max_canvas:
         height, width = min(max(inputs.lengths[0], tile), height), min(max(inputs.lengths[1], tile), width)
@@ -108,13 +129,10 @@ def _side(inputs: GridInputs, n_in_canvas: int) -> tuple[int, int]:
     return side, n_crops
 
 
-def _crop_by_crop(tile: int, n_rows: int, n_columns: int, side: int) -> Iterator[Cell]:
-    """A canvas's cells in the order of its crops."""
-    for crop_row in range(n_rows):
-        for crop_column in range(n_columns):
-            for row in range(side):
-                for column in range(side):
-                    yield Cell(tile, crop_row * side + row, crop_column * side + column)
+def crop_by_crop(tile: int, n_crops: tuple[int, int], crop: tuple[int, int]) -> Iterator[Cell]:
+    """A canvas's cells in the order of its crops; (rows, columns) of crops, and of cells in each."""
+    for crop_row, crop_column, row, column in itertools.product(*map(range, (*n_crops, *crop))):
+        yield Cell(tile, crop_row * crop[0] + row, crop_column * crop[1] + column)
 
 
 def _crops_then_whole(inputs: GridInputs, n_rows: int, n_columns: int) -> Grids:
@@ -127,7 +145,7 @@ def _crops_then_whole(inputs: GridInputs, n_rows: int, n_columns: int) -> Grids:
     if not n_rows:
         return Grids((whole,), tuple(cells_of(0, whole)))
     canvas = Grid.even(n_rows * side, n_columns * side, inputs.whole)
-    cells = _crop_by_crop(0, n_rows, n_columns, side)
+    cells = crop_by_crop(0, (n_rows, n_columns), (side, side))
     return Grids((canvas, whole), (*cells, *cells_of(1, whole)))
 
 
@@ -142,7 +160,11 @@ def _after_shuffle(inputs: GridInputs, n_patches: int) -> int:
 def _factor(inputs: GridInputs) -> int:
     """Patches in a row of a square that is joined; InternVL gives it as a ratio."""
     config = inputs.config
-    for name in ("scale_factor", "downsample_factor"):
-        if hasattr(config, name):
-            return int(getattr(config, name))
+    for holder, name in (
+        (config, "scale_factor"),
+        (config, "downsample_factor"),
+        (config.vision_config, "scale_factor"),
+    ):
+        if hasattr(holder, name):
+            return int(getattr(holder, name))
     return round(1 / config.downsample_ratio)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,13 @@ class GridInputs:
         return UsageError(
             f"where its image tokens lie is not known for this {self.config.model_type} model with {name}: {reason}"
         )
+
+    def rule(self, name: str) -> Callable[..., Any]:
+        """A function of the processor's own module, by which it sizes or cuts pictures."""
+        found = getattr(sys.modules[type(self.processor).__module__], name, None)
+        if found is None:
+            raise self.refusal(f"it has no rule {name}, and how it prepares pictures was not checked")
+        return found
 
     def require_canvas(self, expected: tuple[int, int]) -> None:
         if self.canvas != expected:

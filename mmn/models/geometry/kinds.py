@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mmn.errors import UsageError
 from mmn.models.geometry.any_resolution import any_resolution, any_resolution_with_class_token
-from mmn.models.geometry.crops import canvas_and_whole, padded_canvas_and_whole, split, whole_and_canvas
+from mmn.models.geometry.crops import (
+    canvas_and_whole,
+    padded_canvas_and_whole,
+    split,
+    whole_and_canvas,
+    whole_and_slices,
+)
+from mmn.models.geometry.ended_rows import canvas_and_padded, ended_rows
 from mmn.models.geometry.grid_inputs import GridInputs
 from mmn.models.geometry.grids import Grids
-from mmn.models.geometry.resized import own_pixels, resized
-from mmn.models.geometry.whole import encoder, merged, patches, squared
+from mmn.models.geometry.resized import own_pixels, padded_squares, resized
+from mmn.models.geometry.whole import cropped_square, encoder, merged, patches, squared
+from mmn.models.geometry.windows import whole_and_overlapping, windows_and_whole
+from mmn.safety.boundary import Translated
 
 if TYPE_CHECKING:
     from mmn.models.model import Model  # torch, which geometry itself does without
@@ -21,12 +30,19 @@ GRIDS: Final[dict[str, Callable[[GridInputs], Grids]]] = {
     "encoder": encoder,
     "merged": merged,
     "squared": squared,
+    "cropped square": cropped_square,
     "canvas": canvas_and_whole,
     "split": split,
     "whole and canvas": whole_and_canvas,
     "padded canvas": padded_canvas_and_whole,
+    "whole and slices": whole_and_slices,
+    "windows": windows_and_whole,
+    "overlapping windows": whole_and_overlapping,
+    "ended rows": ended_rows,
+    "canvas and padded": canvas_and_padded,
     "resized": resized,
     "own pixels": own_pixels,
+    "padded squares": padded_squares,
     "any-resolution": any_resolution,
     "any-resolution with class token": any_resolution_with_class_token,
 }
@@ -62,7 +78,9 @@ def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int,
 
     n_tokens = int(image_positions(model, inputs).sum())
     asked = GridInputs(model.module.config, model.processor.image_processor, inputs, picture_size, n_tokens)
-    grids = GRIDS[family.grid](asked)
+    name = type(asked.processor).__name__
+    with Translated(f"{family.model_type}: its {name} does not say where image tokens lie", UsageError):
+        grids = GRIDS[family.grid](asked)
     if len(grids.cells) != n_tokens:
         raise asked.refusal(f"its grids have {len(grids.cells)} tokens and the prompt has {n_tokens}")
     return grids

@@ -9,7 +9,7 @@ from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of, even
 
 _PADDING: Final = ("DeepseekVL", "DeepseekVLHybrid", "Janus", "Llava")  # to a square, around the middle
-_CHECKED_PROCESSORS: Final = ("Beit", "Bit", "CLIP", "ConvNext", "Siglip", "VideoLlava", "ViT", *_PADDING)
+_CHECKED_PROCESSORS: Final = ("Beit", "Bit", "CLIP", "Chameleon", "ConvNext", "Siglip", "VideoLlava", "ViT", *_PADDING)
 # Which way a place lies from the middle of its stretch, by `encoders.Layout.centre`.
 _SHIFTS: Final = {"middle": 0.0, "first pixel": -0.5, "last pixel": 0.5}
 _CONVNEXT_CROPS_BELOW: Final = 384  # pixels; from there on pictures are squeezed
@@ -58,21 +58,48 @@ def _stretches(n: int, n_pixels: int, patch: object, shift: float) -> Axis:
 
 def merged(inputs: GridInputs) -> Grids:
     """The whole picture, resized to a multiple of merged patches; as many as fit the picture (Qwen2-VL)."""
+    grid = Grid.even(*merged_shape(inputs), inputs.whole)
+    return Grids((grid,), tuple(cells_of(0, grid)))
+
+
+def merged_shape(inputs: GridInputs) -> tuple[int, int]:
+    """Rows and columns of merged patches, of the one picture."""
     n_frames, n_rows, n_columns = (int(n) for n in inputs.inputs["image_grid_thw"][0])
     merge = int(inputs.processor.merge_size)
     if n_frames != 1 or len(inputs.inputs["image_grid_thw"]) != 1 or n_rows % merge or n_columns % merge:
         raise inputs.refusal(f"image_grid_thw is {inputs.inputs['image_grid_thw'].tolist()} at merge size {merge}")
-    grid = Grid.even(n_rows // merge, n_columns // merge, inputs.whole)
-    return Grids((grid,), tuple(cells_of(0, grid)))
+    return n_rows // merge, n_columns // merge
 
 
 def squared(inputs: GridInputs) -> Grids:
     """N × n equal tokens over the whole picture, which is squeezed to a square whatever its sides (Gemma 3, GOT)."""
+    n = _square_root(inputs)
+    processor, side = inputs.processor, inputs.canvas[0]
+    if len(inputs.pixels) != 1 or getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):
+        raise inputs.refusal("it crops or pads pictures, or gives several for one, which was not checked")
+    inputs.require_canvas((side, side))
+    grid = Grid.even(n, n, inputs.whole)
+    return Grids((grid,), tuple(cells_of(0, grid)))
+
+
+def cropped_square(inputs: GridInputs) -> Grids:
+    """N × n equal tokens over what a resize and a middle crop leave (Chameleon's codes)."""
+    n, side = _square_root(inputs), inputs.canvas[0]
+    inputs.require_canvas((side, side))
+    rows, columns = (
+        tuple(map(line.to_picture, even(n, 0.0, float(length))))
+        for line, length in zip(_lines(inputs), inputs.canvas, strict=True)
+    )
+    grid = Grid(rows, columns)
+    return Grids((grid,), tuple(cells_of(0, grid)))
+
+
+def _square_root(inputs: GridInputs) -> int:
+    """Tokens in a row, where there are as many rows."""
     n = math.isqrt(inputs.n_tokens)
     if n * n != inputs.n_tokens:
         raise inputs.refusal(f"{inputs.n_tokens} image tokens make no square")
-    grid = Grid.even(n, n, inputs.whole)
-    return Grids((grid,), tuple(cells_of(0, grid)))
+    return n
 
 
 def _lines(inputs: GridInputs) -> tuple[Line, Line]:
