@@ -42,10 +42,14 @@ def test_declared_sizes_tell_patches_apart() -> None:
 
 
 def test_pooled_patches_are_counted_from_each_pictures_own_first() -> None:
+    """And the crops of each are those that are counted: they have not as many image tokens each."""
     inputs = {"input_ids": IDS, "pixel_values": TILES}
-    inputs["image_token_pooling"] = torch.tensor([[0, 3], [1, -1], [4, 11], [5, -1], [6, -1], [7, -1]])
+    inputs["image_token_pooling"] = torch.tensor([[0, 3], [4, 7], [1, -1], [8, 11], [9, -1]])
+    inputs |= {"image_num_crops": torch.tensor([2, 1]), "image_grids": torch.tensor([[1, 1, 1, 2], [1, 2, 0, 0]])}
     second = some_of(MODEL, inputs, [1])
-    assert second["image_token_pooling"].tolist() == [[0, 7], [1, -1], [2, -1], [3, -1]]
+    assert second["image_token_pooling"].tolist() == [[0, 3], [1, -1]]
+    assert second["pixel_values"].tolist() == TILES[2:].tolist()
+    assert some_of(MODEL, inputs, [0])["image_token_pooling"].tolist() == [[0, 3], [4, 7], [1, -1]]
 
 
 @pytest.mark.parametrize("counts", [torch.tensor([0, 2]), [0, 2]])

@@ -17,6 +17,7 @@ PATCHES_OF: Final = "image_grid_thw"  # an input with a row for each picture: ho
 SIZES: Final = "target_sizes"  # MiniCPM-V's rows and columns of each picture, whose patches lie side by side
 LOCAL, N_LOCAL = "pixel_values_local", "num_local_patches"  # crops of all pictures beside the whole ones; of each
 POOLED: Final = "image_token_pooling"  # Molmo's image tokens, each with the patches of the batch that it is made of
+N_CROPS, GRIDS = "image_num_crops", "image_grids"  # Molmo's crops of each picture; its tokens, whole and in crops
 
 
 Inputs = dict[str, Tensor]  # of one picture, or of several
@@ -78,6 +79,10 @@ def _shares(model: Model, inputs: Inputs, name: str) -> list[int]:
     if len(sizes := inputs.get(SIZES, ())) == len(decoder_ids(inputs)):
         n_patches = torch.as_tensor(sizes).prod(dim=1)
         return (n_patches * (n_all // n_patches.sum())).tolist()
+    if name == POOLED and GRIDS in inputs:
+        return inputs[GRIDS].unflatten(1, (-1, 2)).prod(2).sum(1).tolist()
+    if N_CROPS in inputs:
+        return inputs[N_CROPS].tolist()
     if PATCHES_OF in inputs:
         return inputs[PATCHES_OF].prod(dim=1).tolist()
     tokens = decoder_ids(inputs).eq(model.image_token_id if model.image_token_id is not None else -1).sum(1).tolist()
