@@ -133,7 +133,14 @@ def _beside(figure: Drawn) -> Iterator[None]:
                 _show_one(figure.charts[1], beside.second.height, f"second-{name}")
     if beside.paired is not None:
         _show_one(figure.charts[2], height(beside.paired), f"difference-{name}")
-    st.caption(" ".join(sentence(told) for told in beside.told))
+    told = [*compared.not_told("", beside.of_runs), *compared.not_told(_said_of(figure), beside.told)]
+    if told:
+        st.caption(" ".join(map(sentence, told)))
+
+
+def _said_of(figure: Drawn) -> str:
+    """A figure and all its panels, of which the same holds."""
+    return f"{figure.figure.name} {figure.asked.view.measure}"
 
 
 def grid(key: str) -> Any:
