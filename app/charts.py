@@ -46,7 +46,9 @@ def drawn(name: str, view: View) -> Drawn:
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
-    return draw(FIGURES[name], resources.store(), replace(view, compare=compared.run_id()))
+    asked, store = replace(view, compare=compared.run_id()), resources.store()
+    figure: Drawn = store.recent((name, asked), lambda: draw(FIGURES[name], store, asked))
+    return figure
 
 
 def show(name: str, view: View) -> Drawn:
@@ -70,7 +72,7 @@ def show_drawn(figure: Drawn) -> None:
 def show_plain(figure: Drawn) -> None:
     """A figure alone: one of several panels that are exported together."""
     with _beside(figure):
-        _show_one(figure.charts[0], figure.height, f"chart-{name_of(figure)}")
+        _show_one(figure, 0, figure.height, f"chart-{name_of(figure)}")
 
 
 def show_clickable(figure: Drawn, key: str = "") -> list[View]:
@@ -82,8 +84,8 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     assert click is not None, f"{figure.figure.name} has no clicks"
     with _beside(figure):
         _heading(figure.charts[0])
-        event = st.altair_chart(
-            on_screen.themed(figure.charts[0]),
+        event = st.vega_lite_chart(
+            spec=figure.panels[0][0].spec,
             height=figure.height,
             on_select="rerun",
             selection_mode=click.selection,
@@ -93,22 +95,19 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     return [view for view in meant if view is not None]
 
 
-def _show_one(chart: Any, height: int, key: str) -> None:
-    """A chart below its title; the panels of a facet side by side where there is room.
-
-    A renderer gives a facet no width but that of its specification, so each of its panels is a chart of its own.
-    """
-    _heading(chart)
-    panels = on_screen.panels(chart)
-    if not panels:
-        st.altair_chart(on_screen.themed(chart), height=height, key=key)
+def _show_one(figure: Drawn, number: int, height: int, key: str) -> None:
+    """One of a figure's charts below its title; the panels of a facet side by side where there is room."""
+    _heading(figure.charts[number])
+    first, *others = figure.panels[number]
+    if not first.heading:
+        st.vega_lite_chart(spec=first.spec, height=height, key=key)
         return
     with grid(f"panels-{key}"):
-        for number, (name, panel, panel_height) in enumerate(panels):
+        for place, panel in enumerate([first, *others]):
             with st.container(gap="xxsmall"):
-                st.markdown(f":small[**{plain(name)}**]")
-                told = on_screen.themed(panel, chart.title)
-                st.altair_chart(told, height=panel_height, key=f"{key}-{number}" if number else key)
+                st.markdown(f":small[**{plain(panel.heading)}**]")
+                shown = panel.height or height
+                st.vega_lite_chart(spec=panel.spec, height=shown, key=f"{key}-{place}" if place else key)
 
 
 def _heading(chart: Any) -> None:
@@ -130,9 +129,9 @@ def _beside(figure: Drawn) -> Iterator[None]:
             yield
         if beside.second is not None:
             with st.container():
-                _show_one(figure.charts[1], beside.second.height, f"second-{name}")
+                _show_one(figure, 1, beside.second.height, f"second-{name}")
     if beside.paired is not None:
-        _show_one(figure.charts[2], height(beside.paired), f"difference-{name}")
+        _show_one(figure, 2, height(beside.paired), f"difference-{name}")
     told = [*compared.not_told("", beside.of_runs), *compared.not_told(_said_of(figure), beside.told)]
     if told:
         st.caption(" ".join(map(sentence, told)))

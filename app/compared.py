@@ -47,6 +47,7 @@ def not_told(of: str, lines: Iterable[str]) -> list[str]:
 
     Args:
         of: a figure; "" for what holds of the two runs.
+        lines: sentences.
     """
     told: set[tuple[str, str]] = st.session_state.setdefault(_TOLD, set())
     new = [line for line in lines if (of, line) not in told]

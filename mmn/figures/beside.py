@@ -22,6 +22,7 @@ from mmn.figures.figure import Asked, Column, Drawn, draw_alone
 from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired, paired
 from mmn.figures.saving import pinned_view
 from mmn.figures.scales import share_scales
+from mmn.figures.specification import whole
 from mmn.figures.wording import clipped, counted, short_name
 from mmn.lazily import load
 from mmn.view import View
@@ -195,7 +196,7 @@ def _short(words: str, value: Any) -> str:
 
 def _marked(drawn: Drawn, letter: str) -> dict[str, Any]:
     """The chart's specification, which says of which run it is."""
-    spec = dict(drawn.chart.to_dict())
+    spec = whole(drawn.chart)
     title = spec["title"]
     lines = [title.get("subtitle", [])] if isinstance(title.get("subtitle", []), str) else title.get("subtitle", [])
     texts = [title["text"]] if isinstance(title["text"], str) else title["text"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 
@@ -15,6 +16,8 @@ from mmn.store import queries
 from mmn.store.cells import in_order
 from mmn.store.database import DATABASE, open_cursor
 
+MOST_RECENT: Final = 60  # answers that pages are drawn of: a few pages of a few sessions
+
 
 class Database:
     """The open database of a cache folder, which `Store` and all queries share; safe between threads."""
@@ -23,6 +26,8 @@ class Database:
         self.cache_path = cache_path
         self.connection = connection
         self._answers: dict[tuple[str, str], Any] = {}  # about whole runs, asked many times for one page
+        self._recent: dict[Hashable, Any] = {}  # the last ones asked for come last
+        self._changing_recent = threading.Lock()
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -37,9 +42,20 @@ class Database:
             answers[question] = ask()
         return answers[question]
 
+    def recent(self, question: Hashable, ask: Callable[[], Any]) -> Any:
+        """As `remember`, of the `MOST_RECENT` questions that were asked last: those of which there is no end."""
+        answers = self._recent
+        answer = answers[question] if question in answers else ask()
+        with self._changing_recent:
+            answers.pop(question, None)
+            answers[question] = answer
+            while len(answers) > MOST_RECENT:
+                del answers[next(iter(answers))]
+        return answer
+
     def forget(self) -> None:
         """Drops every remembered answer: the tables have changed."""
-        self._answers = {}
+        self._answers, self._recent = {}, {}
 
 
 class Reader:

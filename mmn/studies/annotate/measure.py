@@ -204,7 +204,7 @@ class Known:
 
 
 def known_of_batch(asked: Asked, batch: str) -> Known:
-    """What was annotated of a batch; its revision is 0 where a version of this program did that before there were any."""
+    """What was annotated of a batch; revision 0 where a version of this program did that before there were any."""
     images = shards.read_shard(asked.run_path / batch, ("image",))
     version = _version(asked.masks, reopen.examples(images))
     found = [

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mmn.names import FOUND, GIVEN, SET
-from mmn.store.cells import in_order
 from mmn.statistics.intervals import interval_table
+from mmn.store.cells import in_order
 from mmn.store.reader import Reader
 
 _OVERLAPS: Final = ("iou", "iou_other", "iou_random")
@@ -34,9 +34,10 @@ class FieldQueries(Reader):
         """Returns how well the `top` units of each ranking look at their nouns, with 95 % intervals by picture.
 
         A row for each method and selection: units that another picture of the noun ranks highest (`held-out`), those
-        that this one does (`same`), the first ones of a saved set (`set`). Columns: method, selection, n (rows of `field` with a region), n_images, and for
-        each of iou, iou_other, iou_random its mean within pictures, then over them, with `_low` and `_high`; iou_best
-        is the mean of what the objects' sizes allow. NaN where no picture has another region. Empty without regions.
+        that this one does (`same`), the first ones of a saved set (`set`). Columns: method, selection, n (rows of
+        `field` with a region), n_images, and for each of iou, iou_other, iou_random its mean within pictures, then over
+        them, with `_low` and `_high`; iou_best is the mean of what the objects' sizes allow. NaN where no picture has
+        another region. Empty without regions.
 
         Raises:
             RunNotFoundError: no such run.
