@@ -19,14 +19,16 @@ from altair.utils.schemapi import disable_debug_mode
 
 from app import compared, pins, resources
 from app.text import code, file_name, plain, sentence
+from mmn.errors import UsageError
 from mmn.figures import glyphs, on_screen
 from mmn.figures.captions import caption
 from mmn.figures.carriers import BESIDE_ENDING
 from mmn.figures.differences import height
 from mmn.figures.export import DRAWN, FORMATS, unshown
-from mmn.figures.figure import Drawn, draw
+from mmn.figures.figure import Drawn, Figure, draw
 from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
 from mmn.figures.saving import figure_file, forms_of
+from mmn.store import Store
 from mmn.studies.registry import FIGURES
 from mmn.view import View
 
@@ -43,12 +45,23 @@ disable_debug_mode()  # Altair checks a chart whole when it is drawn; checking e
 def drawn(name: str, view: View) -> Drawn:
     """The figure `name` of what it reads of a view, beside that of the second run where one is chosen.
 
+    What was drawn or refused before is not asked of the database again until that has changed.
+
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
     asked, store = replace(view, compare=compared.run_id()), resources.store()
-    figure: Drawn = store.recent((name, asked), lambda: draw(FIGURES[name], store, asked))
-    return figure
+    found: Drawn | UsageError = store.recent((name, asked), lambda: _drawn(FIGURES[name], store, asked))
+    if isinstance(found, UsageError):
+        raise found.with_traceback(None)
+    return found
+
+
+def _drawn(figure: Figure, store: Store, asked: View) -> Drawn | UsageError:
+    try:
+        return draw(figure, store, asked)
+    except UsageError as error:
+        return error
 
 
 def show(name: str, view: View) -> Drawn:

@@ -80,11 +80,8 @@ class Store(Reader):
         return questions(self._database)
 
     def recent(self, question: Hashable, ask: Callable[[], Any]) -> Any:
-        """The answer to a question of what the tables hold, asked again once they have changed or it is long ago.
-
-        It is the same value each time: who asks must not change it.
-        """
-        return self._database.recent(question, ask)
+        """A figure of what the tables hold, made again once they have changed or it is long ago (`Database.recent`)."""
+        return self._database.recent("figure", question, ask)
 
     def edit_path(self, edit_id: str) -> Path:
         """Returns where the file of an edit lies: what `--delta` loads. It may have been removed by hand.
