@@ -36,11 +36,11 @@ _LEGENDS: Final = ("top", "bottom")
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart of a page: its specification with the rows in `datasets`; of a facet its heading and height, too."""
+    """A chart of a page: its specification with the rows in `datasets`; of a facet its heading, and its height in pixels, too."""
 
     spec: Spec
     heading: str = ""
-    height: int | None = None
+    height: int = 0
 
 
 def title_lines(title: Any) -> tuple[str, list[str]]:

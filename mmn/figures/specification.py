@@ -34,7 +34,7 @@ def beside(chart: Any) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
 
     def name(rows: Any) -> dict[str, str]:
         if not isinstance(rows, pd.DataFrame):
-            return rows  # type: ignore[no-any-return]  # Altair's own way of naming an address
+            return rows  # Altair's own way of naming an address
         told = digest(rows)
         tables[told] = rows
         return {"name": told}

@@ -80,7 +80,7 @@ class Reader:
             run = self._database.remember(("run", run_id), lambda: queries.find_run(cursor, run_id))
             yield cursor, dict(run)
 
-    def _rows(self, question: Hashable, ask: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def _asked_once(self, question: Hashable, ask: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Rows that several figures of a page are made of, asked once; a copy of them."""
         rows: pd.DataFrame = self._database.recent("rows", question, ask)
         return rows.copy(deep=False)  # what is written to is copied then

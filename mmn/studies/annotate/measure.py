@@ -245,8 +245,8 @@ def _of_batch(asked: Asked, batch: str, read: Callable[[tuple[str, ...], int], H
     there = {method for field in known.fields for method in field["method"].unique().to_pylist()}
     wide = tuple(sorted(there | set(asked.methods)))
     top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in known.fields)])
-    told = {"revision": known.revision, "version": known.version}
-    widened = replace(asked, top=top, methods=wide, elsewhere=read(wide, top), **told)
+    asked = replace(asked, revision=known.revision, version=known.version)
+    widened = replace(asked, top=top, methods=wide, elsewhere=read(wide, top))
     return _OfBatch(widened, is_changed=known.is_changed and bool(known.fields))
 
 

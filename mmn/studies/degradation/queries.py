@@ -288,7 +288,7 @@ class EffectQueries(Reader):
                 values = {"metric": effects.metric}
                 return _ask(cursor, run, effects, _MEANS, values, start=_START[effects.kind], of=of)
 
-        return self._rows(("effects", of, run_id, effects), ask)
+        return self._asked_once(("effects", of, run_id, effects), ask)
 
 
 def _ask(

@@ -86,7 +86,7 @@ class HallucinationQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        return self._rows(("confidences", run_id), lambda: self._asked(run_id, _CONFIDENCES))
+        return self._asked_once(("confidences", run_id), lambda: self._asked(run_id, _CONFIDENCES))
 
     def judge(self, run_id: str) -> Judge:
         """Returns who judges what is there, by the latest masks and references that were read.
@@ -94,7 +94,7 @@ class HallucinationQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        rows = self._rows(("truth", run_id), lambda: self._asked(run_id, _TRUTH))
+        rows = self._asked_once(("truth", run_id), lambda: self._asked(run_id, _TRUTH))
         told = zip(rows["image_id"], rows["outlined"], rows["mentioned"], strict=True)
         return Judge.of(
             {image_id: Known(_names(outlined), _names(mentioned)) for image_id, outlined, mentioned in told}
