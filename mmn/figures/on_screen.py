@@ -36,7 +36,7 @@ _LEGENDS: Final = ("top", "bottom")
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart of a page: its specification with the rows in `datasets`; of a facet its heading, and its height in pixels, too."""
+    """A chart of a page: its specification, the rows in `datasets`; of a facet its heading and its pixels, too."""
 
     spec: Spec
     heading: str = ""
