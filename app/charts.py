@@ -88,6 +88,16 @@ def show_plain(figure: Drawn) -> None:
         _show_one(figure, 0, figure.height, f"chart-{name_of(figure)}")
 
 
+def show_parts(figure: Drawn, key: str) -> None:
+    """Its panels (`Drawn.parts`) and their export: side by side, or where a second run is beside each, below it."""
+    with grid(key) if figure.beside is None else st.container():
+        for _value, part in figure.parts():
+            with st.container():
+                show_plain(part)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        export_control(figure)
+
+
 def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     """A figure whose marks can be clicked; returns the views that the clicked marks mean.
 

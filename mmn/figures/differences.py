@@ -12,6 +12,7 @@ from mmn.figures.axes import interval_tip
 from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired
 from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD, ordered_colours
 from mmn.figures.wording import span
+from mmn.names import METHODS
 from mmn.statistics.interval_words import interval_note, with_words
 
 TITLE: Final = "B − A, picture by picture"
@@ -50,7 +51,11 @@ def height(found: Paired) -> int:
 
 
 def _labelled(found: Paired) -> pd.DataFrame:
-    rows = found.rows.reset_index(drop=True).copy()
+    rows = found.rows
+    if "method" in rows:  # as scores stand everywhere
+        places = {method: place for place, method in enumerate(METHODS)}
+        rows = rows.iloc[rows["method"].map(lambda method: places.get(method, len(places))).argsort(kind="stable")]
+    rows = rows.reset_index(drop=True).copy()
     along = rows[found.along]
     return rows.assign(along=along if _is_numeric(along) else along.astype(str))
 
