@@ -189,8 +189,10 @@ def name_of(figure: Drawn) -> str:
 def export_control(figure: Drawn) -> None:
     """The pin, and downloads of a figure and its rows. Each file is made only when its button is pressed."""
     name = name_of(figure)
-    pins.button(figure, name)
-    with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
+    with st.container(horizontal=True, width="content"):  # in a narrow window the two stay together
+        pins.button(figure, name)
+        export = st.popover("Export", icon=":material/download:", key=f"export-{name}")
+    with export:
         layout = _chosen_layout(name)
         with st.container(horizontal=True):
             for form in ("svg", "pdf", "png", "json", "csv", "parquet", "tex"):

@@ -86,7 +86,9 @@ def _panel(rows: pd.DataFrame, found: Paired, is_one_of_several: bool) -> Any:
     named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2)
     labels = alt.Axis(labelAngle=0, labelOverlap=True) if is_upright else alt.Axis(labelLimit=140)
     base = alt.Chart(rows).encode(
-        place("along:O", title=found.along, axis=labels, sort=None),
+        place(
+            "along:O", title=found.along, axis=labels, sort=None if is_upright else list(dict.fromkeys(rows["along"]))
+        ),
         offset("series:N", sort=order, scale=alt.Scale(paddingOuter=0.3)),
         alt.Color(**named, scale=alt.Scale(domain=order, range=_colours(len(order)))),
     )
