@@ -209,7 +209,12 @@ def _fold_legends(spec: Spec) -> None:
         for legend, domain in (one for same in legends.values() for one in same):
             if isinstance(legend.get("columns"), int | float):
                 room = f"{_ROOM} / {_width_of(legend, domain):.0f}"
-                legend["columns"] = {"expr": f"clamp(floor({room}), 1, {legend['columns']})"}
+                legend["columns"] = {"expr": f"clamp(floor({room}), 1, {_most_columns(legend, domain)})"}
+
+
+def _most_columns(legend: Spec, domain: Sequence[Any]) -> int:
+    """A paper's column is narrow: what has several columns there has one for each label where there is room."""
+    return max(int(legend["columns"]), len(domain)) if legend["columns"] > 1 else 1
 
 
 def _widest(legend: Spec, domain: Sequence[Any]) -> float:
