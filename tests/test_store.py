@@ -120,7 +120,12 @@ def test_a_figure_is_remembered_until_something_is_loaded_and_not_for_ever(store
     asked: list[int] = []
 
     def ask(number: int) -> int:
-        return store.recent(("figure", number), lambda: asked.append(number) or number)
+        def answer() -> int:
+            asked.append(number)
+            return number
+
+        found: int = store.recent(("figure", number), answer)
+        return found
 
     assert [ask(1), ask(1)] == [1, 1]
     assert store.load_new_shards([store.runs_path]) == 0
