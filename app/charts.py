@@ -19,14 +19,16 @@ from altair.utils.schemapi import disable_debug_mode
 
 from app import compared, pins, resources
 from app.text import code, file_name, plain, sentence
+from mmn.errors import UsageError
 from mmn.figures import glyphs, on_screen
 from mmn.figures.captions import caption
 from mmn.figures.carriers import BESIDE_ENDING
 from mmn.figures.differences import height
 from mmn.figures.export import DRAWN, FORMATS, unshown
-from mmn.figures.figure import Drawn, draw
+from mmn.figures.figure import Drawn, Figure, draw
 from mmn.figures.presets import DOUBLE, PPI, PRESETS, SINGLE, Layout
 from mmn.figures.saving import figure_file, forms_of
+from mmn.store import Store
 from mmn.studies.registry import FIGURES
 from mmn.view import View
 
@@ -43,10 +45,23 @@ disable_debug_mode()  # Altair checks a chart whole when it is drawn; checking e
 def drawn(name: str, view: View) -> Drawn:
     """The figure `name` of what it reads of a view, beside that of the second run where one is chosen.
 
+    What was drawn or refused before is not asked of the database again until that has changed.
+
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
-    return draw(FIGURES[name], resources.store(), replace(view, compare=compared.run_id()))
+    asked, store = replace(view, compare=compared.run_id()), resources.store()
+    found: Drawn | UsageError = store.recent((name, asked), lambda: _drawn(FIGURES[name], store, asked))
+    if isinstance(found, UsageError):
+        raise found.with_traceback(None)
+    return found
+
+
+def _drawn(figure: Figure, store: Store, asked: View) -> Drawn | UsageError:
+    try:
+        return draw(figure, store, asked)
+    except UsageError as error:
+        return error
 
 
 def show(name: str, view: View) -> Drawn:
@@ -70,7 +85,17 @@ def show_drawn(figure: Drawn) -> None:
 def show_plain(figure: Drawn) -> None:
     """A figure alone: one of several panels that are exported together."""
     with _beside(figure):
-        _show_one(figure.charts[0], figure.height, f"chart-{name_of(figure)}")
+        _show_one(figure, 0, figure.height, f"chart-{name_of(figure)}")
+
+
+def show_parts(figure: Drawn, key: str) -> None:
+    """Its panels (`Drawn.parts`) and their export: side by side, or where a second run is beside each, below it."""
+    with grid(key) if figure.beside is None else st.container():
+        for _value, part in figure.parts():
+            with st.container():
+                show_plain(part)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        export_control(figure)
 
 
 def show_clickable(figure: Drawn, key: str = "") -> list[View]:
@@ -82,8 +107,8 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     assert click is not None, f"{figure.figure.name} has no clicks"
     with _beside(figure):
         _heading(figure.charts[0])
-        event = st.altair_chart(
-            on_screen.themed(figure.charts[0]),
+        event = st.vega_lite_chart(
+            spec=figure.panels[0][0].spec,
             height=figure.height,
             on_select="rerun",
             selection_mode=click.selection,
@@ -93,22 +118,19 @@ def show_clickable(figure: Drawn, key: str = "") -> list[View]:
     return [view for view in meant if view is not None]
 
 
-def _show_one(chart: Any, height: int, key: str) -> None:
-    """A chart below its title; the panels of a facet side by side where there is room.
-
-    A renderer gives a facet no width but that of its specification, so each of its panels is a chart of its own.
-    """
-    _heading(chart)
-    panels = on_screen.panels(chart)
-    if not panels:
-        st.altair_chart(on_screen.themed(chart), height=height, key=key)
+def _show_one(figure: Drawn, number: int, height: int, key: str) -> None:
+    """One of a figure's charts below its title; the panels of a facet side by side where there is room."""
+    _heading(figure.charts[number])
+    first, *others = figure.panels[number]
+    if not first.heading:
+        st.vega_lite_chart(spec=first.spec, height=height, key=key)
         return
     with grid(f"panels-{key}"):
-        for number, (name, panel, panel_height) in enumerate(panels):
+        for place, panel in enumerate([first, *others]):
             with st.container(gap="xxsmall"):
-                st.markdown(f":small[**{plain(name)}**]")
-                told = on_screen.themed(panel, chart.title)
-                st.altair_chart(told, height=panel_height, key=f"{key}-{number}" if number else key)
+                st.markdown(f":small[**{plain(panel.heading)}**]")
+                shown = panel.height or height
+                st.vega_lite_chart(spec=panel.spec, height=shown, key=f"{key}-{place}" if place else key)
 
 
 def _heading(chart: Any) -> None:
@@ -130,10 +152,17 @@ def _beside(figure: Drawn) -> Iterator[None]:
             yield
         if beside.second is not None:
             with st.container():
-                _show_one(figure.charts[1], beside.second.height, f"second-{name}")
+                _show_one(figure, 1, beside.second.height, f"second-{name}")
     if beside.paired is not None:
-        _show_one(figure.charts[2], height(beside.paired), f"difference-{name}")
-    st.caption(" ".join(sentence(told) for told in beside.told))
+        _show_one(figure, 2, height(beside.paired), f"difference-{name}")
+    told = [*compared.not_told("", beside.of_runs), *compared.not_told(_said_of(figure), beside.told)]
+    if told:
+        st.caption(" ".join(map(sentence, told)))
+
+
+def _said_of(figure: Drawn) -> str:
+    """A figure and all its panels, of which the same holds."""
+    return f"{figure.figure.name} {figure.asked.view.measure}"
 
 
 def grid(key: str) -> Any:
@@ -160,8 +189,10 @@ def name_of(figure: Drawn) -> str:
 def export_control(figure: Drawn) -> None:
     """The pin, and downloads of a figure and its rows. Each file is made only when its button is pressed."""
     name = name_of(figure)
-    pins.button(figure, name)
-    with st.popover("Export", icon=":material/download:", key=f"export-{name}"):
+    with st.container(horizontal=True, width="content"):  # in a narrow window the two stay together
+        pins.button(figure, name)
+        export = st.popover("Export", icon=":material/download:", key=f"export-{name}")
+    with export:
         layout = _chosen_layout(name)
         with st.container(horizontal=True):
             for form in ("svg", "pdf", "png", "json", "csv", "parquet", "tex"):

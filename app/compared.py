@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pandas as pd
@@ -14,6 +15,7 @@ from mmn.names import ORIGINAL
 from mmn.store.pictures import PictureQueries
 
 NONE: Final = "no other run"
+_TOLD: Final = "compare-told"  # what the figures of this page have said so far
 HELP: Final = (
     "Every figure of this run (A) is shown beside the same figure of another one (B), on the same scales; where both "
     "hold the same pictures, with their difference picture by picture."
@@ -22,6 +24,7 @@ HELP: Final = (
 
 def picker(runs: pd.DataFrame) -> None:
     """The choice of a second run, for all pages; nothing where there is but one."""
+    st.session_state[_TOLD] = set()
     chosen = st.session_state.get("run")
     labels = [label for row in runs.to_dict("records") if (label := state.run_label(row)) != chosen]
     if chosen is None or not labels:
@@ -37,6 +40,19 @@ def run_id() -> str:
     """The second run's id as its label says it, "" for none."""
     label = st.session_state.get("compare", NONE)
     return "" if label == NONE else str(label).split()[-1]
+
+
+def not_told(of: str, lines: Iterable[str]) -> list[str]:
+    """Those of `lines` that nothing on this page has said of the same before; from now on they are said.
+
+    Args:
+        of: a figure; "" for what holds of the two runs.
+        lines: sentences.
+    """
+    told: set[tuple[str, str]] = st.session_state.setdefault(_TOLD, set())
+    new = [line for line in lines if (of, line) not in told]
+    told.update((of, line) for line in new)
+    return new
 
 
 def caption(picture: dict[str, Any]) -> None:

@@ -281,6 +281,7 @@ SIGMA_UNITS: Final = (COLUMN_NORM, WEIGHT)
 HELD_OUT: Final = "held-out"  # units chosen on another picture of the noun than the one that they are judged on
 SAME_PICTURE: Final = "same"  # chosen and judged on one picture (P1, P2)
 SHUFFLED_UNITS: Final = "shuffled"  # the null of that: unit identities shuffled within layers, then chosen likewise
+GIVEN: Final = "set"  # a saved set of units: chosen by somebody, and judged on every picture
 FOUND: Final = (HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS)
 
 GROUPED_BY: Final = ("noun", "folder", "tag")  # what a domain of pictures is (`mmn domains`)

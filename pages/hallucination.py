@@ -103,7 +103,8 @@ def objects_of(read: pd.DataFrame, judge: Judge) -> pd.DataFrame:
 def object_map(run: dict[str, Any], picture: dict[str, Any], objects: list[str]) -> None:
     """The picture under the confidence of its image tokens in one object; why not, where that was not kept."""
     ask = resources.store().ask(HallucinationQueries)
-    kept = [name for name in objects if ask.object_map(run["run_id"], picture["image_id"], name, "raw")]
+    mapped = ask.mapped(run["run_id"], picture["image_id"], "raw")
+    kept = [name for name in objects if name in mapped]
     grids = resources.store().ask(PictureQueries).grid(run["run_id"], picture["image_id"])
     try:
         image = pictures.displayed(picture["source"], picture["image_id"])

@@ -64,12 +64,7 @@ def measures_picker(metrics: Sequence[str]) -> list[str]:
 def show(view: View) -> None:
     """A chart per measure, side by side where there is room, and the table."""
     figure = charts.drawn("sensitivity", view)
-    with charts.grid("measures"):
-        for _metric, part in figure.parts():
-            with st.container():
-                charts.show_plain(part)
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        charts.export_control(figure)
+    charts.show_parts(figure, "measures")
     table(figure.rows.data)
 
 

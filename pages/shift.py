@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, filter_bar, links, pictures, resources, state, study_page
+from app import charts, filter_bar, links, pictures, resources, state, study_page, unit_tables
 from app.text import code, plain
 from mmn.core import Neuron
 from mmn.errors import UsageError
@@ -57,7 +57,7 @@ def shown(figure: str, view: View) -> None:
 
 def chosen(run: dict[str, Any], others: list[str]) -> tuple[str, pd.Series]:
     """The second run, and the row of the noun, that the two pickers and the address name."""
-    labels = {f"{model_of(resources.store(), one)} {one[:8]}": one for one in others}
+    labels = {_label(one): one for one in others}
     state.tidy_address({"other": lambda text: next((one for one in labels if text.split()[-1] in one), None)})
     if st.session_state.get("other") not in (None, *labels):
         del st.session_state["other"]
@@ -70,6 +70,12 @@ def chosen(run: dict[str, Any], others: list[str]) -> tuple[str, pd.Series]:
         del st.session_state["noun"]
     noun = row.selectbox("Noun", nouns, key="noun", bind="query-params", width=200)
     return other, known[known["noun"] == noun].iloc[0]
+
+
+def _label(run_id: str) -> str:
+    """A run as its model and id; one that is not in this cache any more has but its id."""
+    model = model_of(resources.store(), run_id)
+    return model if run_id[:8] in model else f"{model} {run_id[:8]}"
 
 
 def told(other: str, about: pd.Series) -> None:
@@ -123,15 +129,17 @@ def units(run: dict[str, Any], other: str, about: pd.Series) -> None:
         links.neuron_url(run, Neuron(int(layer), int(unit)))
         for layer, unit in zip(found["layer"], found["unit"], strict=True)
     ]
+    for name in ("tokens", "tokens_other"):
+        found[name] = [unit_tables.tokens_text(tokens) for tokens in found[name]]
     columns: dict[str, Any] = {
-        "unit_url": st.column_config.LinkColumn("Unit", display_text=links.NEURON_IN_URL),
+        "unit_url": st.column_config.LinkColumn("Unit", display_text=links.NEURON_IN_URL, width=70),
         "written": number("Writes otherwise", format="%.3f", help="‖mean of what it writes, other less first‖"),
         "noise": number("Random signs", format="%.3f", help="The same with a random sign for each picture"),
         "column_change": number("Column", format="%.3f", help="‖ΔW_out column‖ / ‖column‖: 0 where it is the same"),
         "activation": number("Activation", format="%.3f", help="Mean over pictures, first model"),
         "activation_other": number("in the other", format="%.3f"),
-        "tokens": st.column_config.ListColumn("Writes"),
-        "tokens_other": st.column_config.ListColumn("in the other"),
+        "tokens": st.column_config.TextColumn("Writes", width=150, help="The ten tokens that it raises most"),
+        "tokens_other": st.column_config.TextColumn("in the other", width=150),
     }
     st.dataframe(found, hide_index=True, placeholder="–", column_order=list(columns), column_config=columns)
     command = f"python -m mmn export {run['run_id'][:8]} --table shift_unit --out units.csv"

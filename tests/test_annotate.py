@@ -27,9 +27,11 @@ from mmn.store.pictures import PictureQueries
 from mmn.studies.annotate import measure as annotating
 from mmn.studies.annotate.measure import annotate, count
 from mmn.studies.annotate.queries import FieldQueries
+from mmn.studies.annotate.set_looks import annotate_set
 from mmn.units.decoding import decode_units
 from mmn.units.masks import open_masks
 from mmn.units.receptive_fields import control_units, field_rows, unit_maps
+from mmn.units.sets import UnitSet
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 
 METHODS = "contribution,attribution,random"
@@ -327,3 +329,34 @@ def test_scoring_annotates_when_asked(gallery: Path, checkpoint: Path, tmp_path:
     assert main(words("score", "--model", checkpoint, "--images", gallery, "--cache", tmp_path, *SCORING, *more)) == 0
     with Store.open(tmp_path) as store:
         assert store.table("latest", "field")["rank"].max() == 2
+
+
+def test_a_saved_set_is_compared_with_objects_as_a_ranking_is(cache: Path, tiny: Model) -> None:
+    """Of every noun, or of the one that it was saved for; what was measured of rankings stays as it is."""
+    run_path = run_path_of(cache)
+    annotate(tiny, run_path, TOP, ["contribution"])
+    ranked = tables(cache)["field"]
+    of_noun = ranked[ranked["iou"].notna() & (ranked["selection"] == names.SAME_PICTURE)]
+    image_id, noun = of_noun[["image_id", "noun"]].iloc[0]
+    same = of_noun[(of_noun["image_id"] == image_id) & (of_noun["noun"] == noun)].sort_values("rank")
+    units = tuple(Neuron(int(layer), int(unit)) for layer, unit in zip(same["layer"], same["unit"], strict=True))
+    sets = [UnitSet("all", units), UnitSet("one", units, origin={"noun": lemma_of(noun)})]
+    sets.append(UnitSet("other", units, origin={"noun": "giraffe"}))
+    for one in sets:
+        annotate_set(tiny, run_path, one)
+    found = tables(cache)["field"]
+    by_label = dict(list(found[found["method"].str.startswith(names.SET)].groupby("method")))
+    assert set(by_label) == {sets[0].label, sets[1].label}, "no caption says the third one's noun"
+    assert {tuple(pair) for pair in by_label[sets[1].label][["image_id", "noun"]].to_numpy()} <= {
+        tuple(pair) for pair in by_label[sets[0].label][["image_id", "noun"]].to_numpy()
+    }
+    for rows in by_label.values():
+        assert set(rows["selection"]) == {names.GIVEN}
+        here = rows[(rows["image_id"] == image_id) & (rows["noun"] == noun)].sort_values("rank")
+        measured = ["rank", "layer", "unit", "iou", "iou_other", "iou_best"]
+        assert here[measured].to_numpy().tolist() == same[measured].to_numpy().tolist()
+    rest = found[~found["method"].str.startswith(names.SET)]
+    pd.testing.assert_frame_equal(rest.reset_index(drop=True), ranked.reset_index(drop=True))
+    with Store.open(cache) as store:
+        summary = store.ask(FieldQueries).summary("latest")
+    assert list(summary["method"])[-2:] == sorted(by_label)

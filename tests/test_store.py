@@ -29,6 +29,8 @@ from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoun
 from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RUNNING
 from mmn.runs import shards
 from mmn.store import Store, database, migrations
+from mmn.store.labels import Label
+from mmn.store.reader import MOST_RECENT
 from mmn.studies.scoring.layer_queries import LayerQueries
 from mmn.studies.tables import SCHEMAS, TABLES
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
@@ -112,6 +114,30 @@ def test_a_run_shows_its_end_when_it_has_ended(store: Store) -> None:
         store.load_new_shards([store.runs_path])
         assert store.run("latest")["status"] == status
     assert store.run("latest")["seconds"] == 9.0
+
+
+def test_a_figure_is_remembered_until_something_is_loaded_and_not_for_ever(store: Store) -> None:
+    asked: list[int] = []
+
+    def ask(number: int) -> int:
+        def answer() -> int:
+            asked.append(number)
+            return number
+
+        found: int = store.recent(("figure", number), answer)
+        return found
+
+    assert [ask(1), ask(1)] == [1, 1]
+    assert store.load_new_shards([store.runs_path]) == 0
+    ask(1)
+    assert asked == [1], "a look in vain changes nothing"
+    for number in range(2, 2 + MOST_RECENT["figure"]):
+        ask(number)
+    assert ask(1) == 1
+    assert asked.count(1) == 2, "others were asked for since"
+    store.set_label("latest", Label(name="renamed"))
+    ask(1)
+    assert asked.count(1) == 3
 
 
 def test_what_is_remembered_of_a_run_ends_with_a_write(store: Store) -> None:

@@ -22,6 +22,7 @@ from mmn.figures.figure import Asked, Column, Drawn, draw_alone
 from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired, paired
 from mmn.figures.saving import pinned_view
 from mmn.figures.scales import share_scales
+from mmn.figures.specification import whole
 from mmn.figures.wording import clipped, counted, short_name
 from mmn.lazily import load
 from mmn.view import View
@@ -53,12 +54,14 @@ class Beside:
         second: the figure of it, None where it has none.
         run: its row.
         paired: the difference on shared pictures, None where there is none.
-        told: how the runs differ, and what cannot be compared and why; sentences.
+        of_runs: how the two runs differ, and how many pictures they share; sentences, the same for every figure.
+        told: what of this figure cannot be compared, and why; sentences.
     """
 
     second: Drawn | None
     run: Mapping[str, Any]
     paired: Paired | None
+    of_runs: tuple[str, ...]
     told: tuple[str, ...]
 
     def charts(self, first: Drawn) -> tuple[Any, ...]:
@@ -114,12 +117,14 @@ def with_second(first: Drawn, store: Store, view: View) -> Drawn:
     run = first.asked.run
     if other["run_id"] == run["run_id"]:
         raise UsageError(f"--compare {view.compare}: that is the run itself; name another (mmn runs lists them)")
-    told = [f"A is {_name(run)}, B is {_name(other)}: {_differing(run, other)}"]
+    n_shared, said = _shared(first, store, other)
+    of_runs = [f"A is {_name(run)}, B is {_name(other)}: {_differing(run, other)}", said]
+    told: list[str] = []
     second = _second(first, store, view, other, told)
-    pairs = None if second is None else _paired(first, second, store, told)
+    pairs = None if second is None else _paired(first, second, store, n_shared, told)
     asked = replace(first.asked, view=replace(first.asked.view, compare=other["run_id"]))
-    asked.told = [*asked.told, *told]
-    return replace(first, asked=asked, beside=Beside(second, other, pairs, tuple(told)))
+    asked.told = [*asked.told, *of_runs, *told]
+    return replace(first, asked=asked, beside=Beside(second, other, pairs, tuple(of_runs), tuple(told)))
 
 
 def _name(run: Mapping[str, Any]) -> str:
@@ -142,10 +147,14 @@ def _second(first: Drawn, store: Store, view: View, other: Mapping[str, Any], to
         return None
 
 
-def _paired(first: Drawn, second: Drawn, store: Store, told: list[str]) -> Paired | None:
+def _shared(first: Drawn, store: Store, other: Mapping[str, Any]) -> tuple[int, str]:
+    """How many pictures both runs hold, and that in words."""
+    n_first, n_second, n_shared = store.shared_pictures(first.asked.run_id, other["run_id"])
+    return n_shared, f"{n_shared:,} of A's {counted(n_first, 'picture')} and of B's {n_second:,} are the same"
+
+
+def _paired(first: Drawn, second: Drawn, store: Store, n_shared: int, told: list[str]) -> Paired | None:
     """The difference on shared pictures; where there is none, why is told."""
-    n_first, n_second, n_shared = store.shared_pictures(first.asked.run_id, second.asked.run_id)
-    told.append(f"{n_shared:,} of A's {counted(n_first, 'picture')} and of B's {n_second:,} are the same")
     if not n_shared or not first.figure.pictures:
         told.append("no paired difference: " + ("no picture is in both" if not n_shared else _NO_MEAN))
         return None
@@ -187,7 +196,7 @@ def _short(words: str, value: Any) -> str:
 
 def _marked(drawn: Drawn, letter: str) -> dict[str, Any]:
     """The chart's specification, which says of which run it is."""
-    spec = dict(drawn.chart.to_dict())
+    spec = whole(drawn.chart)
     title = spec["title"]
     lines = [title.get("subtitle", [])] if isinstance(title.get("subtitle", []), str) else title.get("subtitle", [])
     texts = [title["text"]] if isinstance(title["text"], str) else title["text"]

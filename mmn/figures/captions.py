@@ -38,7 +38,7 @@ def _told(drawn: Drawn) -> Iterator[str]:
     yield from _scores(drawn)
     yield _run(drawn)
     if drawn.beside is not None:
-        yield from drawn.beside.told
+        yield from (*drawn.beside.of_runs, *drawn.beside.told)
 
 
 def _run(drawn: Drawn) -> str:

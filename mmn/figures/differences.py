@@ -12,6 +12,7 @@ from mmn.figures.axes import interval_tip
 from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired
 from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD, ordered_colours
 from mmn.figures.wording import span
+from mmn.names import METHODS
 from mmn.statistics.interval_words import interval_note, with_words
 
 TITLE: Final = "B − A, picture by picture"
@@ -50,7 +51,11 @@ def height(found: Paired) -> int:
 
 
 def _labelled(found: Paired) -> pd.DataFrame:
-    rows = found.rows.reset_index(drop=True).copy()
+    rows = found.rows
+    if "method" in rows:  # as scores stand everywhere
+        places = {method: place for place, method in enumerate(METHODS)}
+        rows = rows.iloc[rows["method"].map(lambda method: places.get(method, len(places))).argsort(kind="stable")]
+    rows = rows.reset_index(drop=True).copy()
     along = rows[found.along]
     return rows.assign(along=along if _is_numeric(along) else along.astype(str))
 
@@ -81,7 +86,9 @@ def _panel(rows: pd.DataFrame, found: Paired, is_one_of_several: bool) -> Any:
     named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2)
     labels = alt.Axis(labelAngle=0, labelOverlap=True) if is_upright else alt.Axis(labelLimit=140)
     base = alt.Chart(rows).encode(
-        place("along:O", title=found.along, axis=labels, sort=None),
+        place(
+            "along:O", title=found.along, axis=labels, sort=None if is_upright else list(dict.fromkeys(rows["along"]))
+        ),
         offset("series:N", sort=order, scale=alt.Scale(paddingOuter=0.3)),
         alt.Color(**named, scale=alt.Scale(domain=order, range=_colours(len(order)))),
     )

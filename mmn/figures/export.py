@@ -22,6 +22,7 @@ import vl_convert
 from mmn.errors import UsageError
 from mmn.figures import fitting, glyphs, pdf, stacking
 from mmn.figures.presets import Layout
+from mmn.figures.specification import whole
 from mmn.figures.theme import paper_config
 
 FORMATS: Final[Mapping[str, str]] = {
@@ -76,7 +77,7 @@ def drawing(charts: Sequence[alt.TopLevelMixin], form: str, layout: Layout) -> s
     glyphs.register_fonts()
     fonts, shape = os.environ.get(glyphs.FONTS_VARIABLE, ""), Layout(layout.preset, layout.width)
     written = [
-        (json.dumps(_numbered(chart.to_dict()), ensure_ascii=False), unshown(chart, form, layout)) for chart in charts
+        (json.dumps(_numbered(whole(chart)), ensure_ascii=False), unshown(chart, form, layout)) for chart in charts
     ]
     return _counted(stacking.one_svg([_rendered(chart, shape, unshown_here, fonts) for chart, unshown_here in written]))
 
@@ -108,7 +109,7 @@ def unshown(chart: alt.TopLevelMixin, form: str, layout: Layout = _USUAL) -> str
     if form not in ("png", "pdf"):
         return ""
     glyphs.register_fonts()
-    if not glyphs.suspects(_strings(chart.to_dict())):
+    if not glyphs.suspects(_strings(whole(chart))):
         return ""
     return glyphs.undrawable(vl_convert.vegalite_to_svg(_untold(paper_spec(chart, layout))), form)
 
@@ -136,7 +137,7 @@ def paper_spec(chart: alt.TopLevelMixin, layout: Layout = _USUAL, unshown: str =
 
     Invariant: the rendered figure is within half a point of that width.
     """
-    return _in_paper(_numbered(chart.to_dict()), layout, unshown)
+    return _in_paper(_numbered(whole(chart)), layout, unshown)
 
 
 def _in_paper(plain: dict[str, Any], layout: Layout, unshown: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mmn.figures.beside import Beside
+    from mmn.figures.on_screen import Panel
     from mmn.store import Store
 
 One = TypeVar("One", str, int)
@@ -243,6 +244,18 @@ class Drawn:
         """The chart; with a second run both, on the same scales, and then their difference."""
         return (self.chart,) if self.beside is None else self.beside.charts(self)
 
+    @cached_property
+    def panels(self) -> tuple[list[Panel], ...]:
+        """Each of the charts as a page shows it."""
+        from mmn.figures.on_screen import panels
+
+        return tuple(panels(chart) for chart in self.charts)
+
+    @cached_property
+    def _parts(self) -> dict[tuple[Any, ...], Any]:
+        """What `parts` and `where` made of it: a page that is drawn again shows the same ones."""
+        return {}
+
     @property
     def written(self) -> pd.DataFrame:
         """The rows as files hold them: of two runs both, which the column `run` tells apart."""
@@ -264,6 +277,11 @@ class Drawn:
         Rows of `always` are in every panel, and have one of their own only where there are no others. A panel by a
         column that is a field of a view (a method, a metric) is the figure of a view with that value alone.
         """
+        if ("parts", *always) not in self._parts:
+            self._parts[("parts", *always)] = list(self._made_parts(always))
+        return iter(self._parts[("parts", *always)])
+
+    def _made_parts(self, always: Sequence[Any]) -> Iterator[tuple[Any, Drawn]]:
         name = self.figure.panels
         values = list(dict.fromkeys(self.rows.data[name]))
         for value in [one for one in values if one not in always] or values:
@@ -273,6 +291,12 @@ class Drawn:
 
     def where(self, column: str, *values: Any) -> Drawn:
         """The same figure of the rows that have one of these values in a column."""
+        if (column, *values) not in self._parts:
+            self._parts[(column, *values)] = self._of_some(column, values)
+        found: Drawn = self._parts[(column, *values)]
+        return found
+
+    def _of_some(self, column: str, values: tuple[Any, ...]) -> Drawn:
         data = self.rows.data
         beside = None if self.beside is None else self.beside.where(column, *values)
         rows = replace(self.rows, data=data[data[column].isin(values)])

@@ -1,27 +1,46 @@
 """A figure's chart as a page shows it: in the app's theme, as wide as its place, its title outside it.
 
 A paper's chart is drawn for one width. A page has any: so a title is text of the page, a facet is taken apart into its
-panels, and legends have as many columns as there is room for.
+panels, and legends have as many columns as there is room for. All of that is done to the specification, as plain
+values: Altair copies a chart whole at each change, and a panel would take as long as the figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import altair as alt
 import pandas as pd
 
+from mmn.figures.specification import beside, digest
+from mmn.figures.stacking import unclicked
 from mmn.figures.theme import GREY, NUMBERS
+
+Spec = dict[str, Any]
+Tables = Mapping[str, pd.DataFrame]
 
 _SYMBOL: Final = {False: 34, True: 46}  # pixels of a legend's symbol and gaps; strokes are longer than dots
 _AXIS: Final = 120  # pixels of the vertical axis with its labels
 _LETTER: Final = 6.6  # pixels of a legend's letter, on average
-_NARROWEST: Final = 270  # pixels for the legends above a chart on a telephone, whose axis takes the rest
 _ENDS: Final = ("low", "high")  # of the columns of intervals
 _SMALLEST: Final = 10  # pixels of letters among the marks
 _PANEL: Final = 270  # pixels of a panel with its axis and legend; of a list these are below and above its lines
 _AROUND_LINES: Final = 130
+_PADDING: Final = {"left": 5, "right": 14, "top": 5, "bottom": 20}  # half a label hangs over the axis's end
+_ROOM: Final = f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
+_LEGENDS: Final = ("top", "bottom")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart of a page: its specification, the rows in `datasets`; of a facet its heading and its pixels, too."""
+
+    spec: Spec
+    heading: str = ""
+    height: int = 0
 
 
 def title_lines(title: Any) -> tuple[str, list[str]]:
@@ -31,195 +50,188 @@ def title_lines(title: Any) -> tuple[str, list[str]]:
     return text, [] if below is alt.Undefined else [below] if isinstance(below, str) else list(below)
 
 
-def themed(chart: Any, title: Any = None) -> Any:
-    """The chart without its title, which stays in its description; `title` is that of the facet that it is of."""
-    title = title or chart.title
-    text, lines = title_lines(title)
-    themed = chart.copy(deep=True).configure_axis(labelFlush=False)  # or the theme moves end labels off their marks
-    themed.title = alt.Undefined
-    themed.description = ". ".join([text, *lines])
-    themed.usermeta = {"title": {"text": text, "subtitle": lines}}
-    themed.config.locale = NUMBERS
-    themed.padding = {"left": 5, "right": 14, "top": 5, "bottom": 20}  # half a label hangs over the axis's end
-    themed.autosize = alt.AutoSizeParams(type="fit", contains="padding")
-    themed.config.rule, themed.config.text = alt.MarkConfig(color=GREY), alt.MarkConfig(color=GREY)  # Vega's are black
-    themed.config.legend = alt.LegendConfig(symbolBaseFillColor=GREY, symbolBaseStrokeColor=GREY)
-    _drop_empty_intervals(themed, themed.data)
-    _fold_legends(themed)
-    for part in _parts_of(themed):
-        _enlarge_letters(part)
-    return themed
+def panels(chart: Any) -> list[Panel]:
+    """The chart; of a facet its panels, on the same scales where the facet shares them.
 
-
-def panels(chart: Any) -> list[tuple[str, Any, int]]:
-    """The panels of a facet, each with its heading and height, on the same scales where the facet shares them.
-
-    None of a chart that is no facet.
+    A renderer gives a facet no width but that of its specification, so each of its panels is a chart of its own.
     """
-    if not isinstance(chart, alt.FacetChart):
-        return []
-    facet, rows = chart["facet"], _rows_of(chart)
-    name = _field(facet)
-    there = list(dict.fromkeys(rows[name]))
-    sort = _said(facet, "sort")
-    order = sort if isinstance(sort, list) else there
-    scales = {channel: _shared_scale(chart, rows, channel) for channel in ("x", "y") if _is_shared(chart, channel)}
-    made = [(str(value), _panel(chart, rows[rows[name] == value], scales)) for value in order if value in there]
-    return [(heading, panel, _height_of(panel)) for heading, panel in made]
+    spec, tables = beside(chart)
+    if "field" not in spec.get("facet", {}):
+        return [Panel(_themed(spec, tables, chart.title))]
+    facet = spec["facet"]
+    data, rows = spec["data"], tables[spec["data"]["name"]]
+    there = list(dict.fromkeys(rows[facet["field"]]))
+    order = facet["sort"] if isinstance(facet.get("sort"), list) else there
+    inner = _on_shared_scales(unclicked(spec["spec"]) if "params" in spec else spec["spec"], spec, tables)
+    made = []
+    for value in [one for one in order if one in there]:
+        part = rows[rows[facet["field"]] == value]
+        name = digest(part)
+        panel = copy.deepcopy(inner) | {"data": data | {"name": name}, "config": copy.deepcopy(spec.get("config", {}))}
+        known = {**tables, name: part}
+        height = _height_of(panel, part)
+        made.append(Panel(_themed(panel, known, chart.title), str(value), height))
+    return made
 
 
-def _rows_of(chart: Any) -> pd.DataFrame:
-    """A chart's rows; one that was made of a specification names them."""
-    return chart.data if isinstance(chart.data, pd.DataFrame) else pd.DataFrame(chart.datasets[chart.data.name])
+def _themed(spec: Spec, tables: Tables, title: Any) -> Spec:
+    """The specification without its title, which stays in its description, and with its rows."""
+    text, lines = title_lines(title)
+    spec.pop("title", None)
+    spec["description"] = ". ".join([text, *lines])
+    spec["usermeta"] = {"title": {"text": text, "subtitle": lines}}
+    spec["padding"], spec["autosize"] = dict(_PADDING), {"type": "fit", "contains": "padding"}
+    config = spec.setdefault("config", {})
+    config["locale"] = NUMBERS
+    config.setdefault("axis", {})["labelFlush"] = False  # or the theme moves end labels off their marks
+    config["rule"], config["text"] = {"color": GREY}, {"color": GREY}  # Vega's are black
+    config["legend"] = {"symbolBaseFillColor": GREY, "symbolBaseStrokeColor": GREY}
+    _drop_empty_intervals(spec, tables, _rows_of(spec, tables))
+    _fold_legends(spec)
+    for part in _parts_of(spec):
+        _enlarge_letters(part)
+    used = {part["data"]["name"] for part in _parts_of(spec) if "name" in _mapping(part.get("data"))}
+    spec["datasets"] = {name: rows for name, rows in tables.items() if name in used}
+    return spec
 
 
-def _panel(chart: Any, rows: pd.DataFrame, scales: dict[str, Any]) -> Any:
-    panel = chart.spec.copy(deep=True)
-    if not isinstance(panel, alt.Chart | alt.LayerChart):  # of a facet that was made of a specification
-        kind = alt.Chart if _said(panel, "mark") else alt.LayerChart
-        panel = kind.from_dict(panel.to_dict(validate=False), validate=False)
-    panel.data = rows
-    for encoding, channel in _encodings(panel, tuple(scales)):
-        if scales[channel] is not None:
-            scale = encoding.scale if isinstance(encoding.scale, alt.Scale) else alt.Scale()
-            encoding.scale = alt.Scale(**scale._kwds | {"domain": scales[channel], "nice": True})
-    return panel
+def _rows_of(spec: Spec, tables: Tables) -> pd.DataFrame | None:
+    """The rows that a part names; None where it names none, or they stand in it."""
+    return tables.get(_mapping(spec.get("data")).get("name", ""))
 
 
-def _height_of(panel: Any) -> int:
-    """Pixels: as many lines as there are values on its vertical axis, or a usual height."""
-    step = _said(_said(panel, "height"), "step")
-    if step is None:
-        return _PANEL
-    fields = {_field(encoding): None for encoding, _ in _encodings(panel, ("y",))}
-    n_lines = max((panel.data[name].nunique() for name in fields if name in panel.data), default=1)
-    return _AROUND_LINES + int(step) * n_lines
+def _on_shared_scales(inner: Spec, facet: Spec, tables: Tables) -> Spec:
+    """What is in a facet, each shared scale of numbers as wide as all its panels need."""
+    inner = copy.deepcopy(inner)
+    resolved = facet.get("resolve", {}).get("scale", {})
+    rows = tables[facet["data"]["name"]]
+    shared = [channel for channel in ("x", "y") if resolved.get(channel) != "independent"]
+    domains = {channel: _shared_domain(inner, rows, channel) for channel in shared}
+    for encoding, channel in _encodings(inner, shared):
+        if domains[channel] is not None:
+            encoding["scale"] = _mapping(encoding.get("scale")) | {"domain": domains[channel], "nice": True}
+    return inner
 
 
-def _is_shared(chart: Any, channel: str) -> bool:
-    return _said(_said(_said(chart, "resolve"), "scale"), channel) != "independent"
-
-
-def _shared_scale(chart: Any, rows: pd.DataFrame, channel: str) -> list[float] | None:
+def _shared_domain(inner: Spec, rows: pd.DataFrame, channel: str) -> list[float] | None:
     """From the least to the greatest number that any panel has on it, and 0 but on a logarithmic one; None where it is
     none of numbers.
     """
-    names = [
-        _field(encoding)
-        for encoding, of in _encodings(chart.spec, (channel, f"{channel}2"))
-        if of != channel or _is_number(encoding)
-    ]
-    if not names or not any(_is_number(encoding) for encoding, _ in _encodings(chart.spec, (channel,))):
+    own = [encoding for encoding, _ in _encodings(inner, (channel,)) if _is_number(encoding)]
+    if not own:
         return None
+    names = [encoding["field"] for encoding in [*own, *(one for one, _ in _encodings(inner, (f"{channel}2",)))]]
     values = rows[[name for name in dict.fromkeys(names) if name in rows]]
     found = pd.to_numeric(values.stack(), errors="coerce").dropna()
     if found.empty:
         return None
-    is_log = any(_said(_said(encoding, "scale"), "type") == "log" for encoding, _ in _encodings(chart.spec, (channel,)))
+    is_log = any(_mapping(encoding.get("scale")).get("type") == "log" for encoding in own)
     also = [] if is_log else [0.0]
     return [min([float(found.min()), *also]), max([float(found.max()), *also])]
 
 
-def _drop_empty_intervals(chart: Any, data: Any) -> None:
+def _height_of(panel: Spec, rows: pd.DataFrame) -> int:
+    """Pixels: as many lines as there are values on its vertical axis, or a usual height."""
+    step = _mapping(panel.get("height")).get("step")
+    if step is None:
+        return _PANEL
+    fields = {encoding["field"] for encoding, _ in _encodings(panel, ("y",))}
+    n_lines = max((rows[name].nunique() for name in fields if name in rows), default=1)
+    return _AROUND_LINES + int(step) * n_lines
+
+
+def _drop_empty_intervals(spec: Spec, tables: Tables, rows: pd.DataFrame | None) -> None:
     """Takes layers of intervals away where there are none: Vega warns of scales without an end."""
-    if isinstance(chart, alt.LayerChart):
-        data = data if chart.data is alt.Undefined else chart.data
-        chart.layer = [layer for layer in chart.layer if not _is_empty(layer, data)]
-        for layer in chart.layer:
-            _drop_empty_intervals(layer, data)
+    if "layer" in spec:
+        kept = []
+        for layer in spec["layer"]:
+            own = _rows_of(layer, tables) if "data" in layer else rows
+            if not _is_empty(layer, own):
+                _drop_empty_intervals(layer, tables, own)
+                kept.append(layer)
+        spec["layer"] = kept
 
 
-def _is_empty(layer: Any, data: Any) -> bool:
+def _is_empty(layer: Spec, rows: pd.DataFrame | None) -> bool:
     """Whether a layer is of intervals, and there is none."""
-    rows = data if layer.data is alt.Undefined else layer.data
-    if isinstance(layer, alt.LayerChart) or not isinstance(rows, pd.DataFrame) or rows.empty:
+    if "layer" in layer or rows is None or rows.empty:
         return False
-    names = [_field(encoding) for encoding, _ in _encodings(layer, ("x", "y", "x2", "y2"))]
+    names = [encoding["field"] for encoding, _ in _encodings(layer, ("x", "y", "x2", "y2"))]
     return any(name.endswith(_ENDS) and name in rows and rows[name].isna().all() for name in names)
 
 
-def _encodings(spec: Any, channels: Sequence[str]) -> Iterator[tuple[Any, str]]:
+def _encodings(spec: Any, channels: Sequence[str]) -> Iterator[tuple[Spec, str]]:
+    """The encodings of fields of these channels, anywhere in it."""
     for part in _parts_of(spec):
         for channel in channels:
-            encoding = part._kwds.get(channel, alt.Undefined)
-            if isinstance(encoding, alt.SchemaBase) and _field(encoding):
+            encoding = _mapping(part.get("encoding")).get(channel)
+            if isinstance(encoding, dict) and isinstance(encoding.get("field"), str):
                 yield encoding, channel
 
 
-def _field(encoding: Any) -> str:
-    return str(_said(encoding, "shorthand") or _said(encoding, "field") or "").partition(":")[0]
+def _is_number(encoding: Spec) -> bool:
+    return encoding.get("type") == "quantitative"
 
 
-def _is_number(encoding: Any) -> bool:
-    return _said(encoding, "type") == "quantitative" or str(_said(encoding, "shorthand")).endswith(":Q")
+def _mapping(value: Any) -> Spec:
+    """A part of a specification that has parts; {} of one that is a plain value, or is not there."""
+    return value if isinstance(value, dict) else {}
 
 
-def _said(part: Any, name: str) -> Any:
-    """What a part of a specification says, None for nothing; of one that was read from JSON it is wrapped."""
-    value = part._kwds.get(name, alt.Undefined) if isinstance(part, alt.SchemaBase) else alt.Undefined
-    while isinstance(value, alt.SchemaBase) and value._args:
-        value = value._args[0]
-    return None if value is alt.Undefined else value
-
-
-def _parts_of(spec: Any) -> Iterator[Any]:
+def _parts_of(spec: Any) -> Iterator[Spec]:
     """Everything that a specification is made of, but its rows."""
-    if isinstance(spec, alt.SchemaBase):
+    if isinstance(spec, dict):
         yield spec
-        for name, value in spec._kwds.items():
-            if name != "data":
+        for name, value in spec.items():
+            if name not in ("data", "datasets", "usermeta"):
                 yield from _parts_of(value)
-    elif isinstance(spec, list | tuple):
+    elif isinstance(spec, list):
         for one in spec:
             yield from _parts_of(one)
 
 
-def _fold_legends(chart: Any) -> None:
-    """Gives legends as many columns, of those that they want, as their labels have room for in the chart's place.
-
-    Those above a chart stand side by side: what a telephone has no room for goes below it.
+def _fold_legends(spec: Spec) -> None:
+    """Gives legends as many columns, of those that they want, as their labels have room for in the chart's place; and
+    puts those of one side below each other where they have no room beside each other.
     """
-    above: dict[str, list[tuple[Any, list[Any]]]] = {}
-    for part in _parts_of(chart):
-        legend = _said(part, "legend")
-        if _said(legend, "orient") in ("top", "bottom"):
-            known = _said(_said(part, "scale"), "domain")
+    sides: dict[str, dict[str, list[tuple[Spec, list[Any]]]]] = {side: {} for side in _LEGENDS}
+    for part in _parts_of(spec):
+        legend = _mapping(part.get("legend"))
+        if legend.get("orient") in _LEGENDS:
+            known = _mapping(part.get("scale")).get("domain")
             domain = known if isinstance(known, list) else []
-            above.setdefault(f"{_field(part)} {domain}", []).append((legend, domain))
-    below = _below([same[0] for same in above.values()])
-    for place, same in enumerate(above.values()):
-        for legend, domain in same:
-            legend.orient = "bottom" if place in below else _said(legend, "orient")
-            n_columns = _said(legend, "columns")
-            if isinstance(n_columns, int | float):
-                wanted = _width_of(legend, domain) * (1 if place in below else len(above) - len(below))
-                room = (
-                    f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
-                )
-                legend.columns = alt.ExprRef(f"clamp(floor({room} / {wanted:.0f}), 1, {n_columns})")
+            sides[legend["orient"]].setdefault(f"{part.get('field')} {domain}", []).append((legend, domain))
+    for side, legends in sides.items():
+        if len(legends) > 1:
+            wanted = sum(_widest(*same[0]) for same in legends.values())
+            direction = {"signal": f"{_ROOM} < {wanted:.0f} ? 'vertical' : 'horizontal'"}
+            spec["config"]["legend"].setdefault("layout", {})[side] = {"direction": direction}
+        for legend, domain in (one for same in legends.values() for one in same):
+            if isinstance(legend.get("columns"), int | float):
+                room = f"{_ROOM} / {_width_of(legend, domain):.0f}"
+                legend["columns"] = {"expr": f"clamp(floor({room}), 1, {_most_columns(legend, domain)})"}
 
 
-def _below(legends: Sequence[tuple[Any, list[Any]]]) -> set[int]:
-    """Which legends, by their place, have no room beside those before them."""
-    taken, below = 0.0, set()
-    for place, (legend, domain) in enumerate(legends):
-        n_columns = 1 if isinstance(_said(legend, "columns"), int | float) else max(1, len(domain))
-        width = max(_width_of(legend, domain) * n_columns, _LETTER * len(str(_said(legend, "title") or "")))
-        if place and taken + width > _NARROWEST:
-            below.add(place)
-        else:
-            taken += width
-    return below
+def _most_columns(legend: Spec, domain: Sequence[Any]) -> int:
+    """A paper's column is narrow: what has several columns there has one for each label where there is room."""
+    return max(int(legend["columns"]), len(domain)) if legend["columns"] > 1 else 1
 
 
-def _width_of(legend: Any, domain: Sequence[Any]) -> float:
+def _widest(legend: Spec, domain: Sequence[Any]) -> float:
+    """Pixels of a legend with all the columns that it wants."""
+    wanted = legend.get("columns")
+    n_columns = min(wanted, max(1, len(domain))) if isinstance(wanted, int | float) else max(1, len(domain))
+    return max(_width_of(legend, domain) * n_columns, _LETTER * len(str(legend.get("title") or "")))
+
+
+def _width_of(legend: Spec, domain: Sequence[Any]) -> float:
     """Pixels of a column of a legend."""
-    is_stroke = _said(legend, "symbolType") == "stroke"
+    is_stroke = legend.get("symbolType") == "stroke"
     return _SYMBOL[is_stroke] + _LETTER * max((len(str(label)) for label in domain), default=14)
 
 
-def _enlarge_letters(mark: Any) -> None:
+def _enlarge_letters(part: Spec) -> None:
     """Letters that are small enough for a paper's column are too small for a screen."""
-    size = _said(mark, "fontSize") if isinstance(mark, alt.MarkDef) else None
-    if isinstance(size, int | float) and _said(mark, "type") == "text":
-        mark.fontSize = max(_SMALLEST, size)
+    mark = _mapping(part.get("mark"))
+    if mark.get("type") == "text" and isinstance(mark.get("fontSize"), int | float):
+        mark["fontSize"] = max(_SMALLEST, mark["fontSize"])

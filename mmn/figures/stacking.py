@@ -39,7 +39,7 @@ def one_spec(specs: Sequence[Mapping[str, Any]], panels: Sequence[float]) -> dic
         return dict(specs[0])
     datasets = {name: rows for spec in specs for name, rows in spec.get("datasets", {}).items()}
     parts = [
-        _wide(_unclicked({name: value for name, value in spec.items() if name not in (*_OWN, "datasets")}), panel)
+        _wide(unclicked({name: value for name, value in spec.items() if name not in (*_OWN, "datasets")}), panel)
         for spec, panel in zip(specs, panels, strict=True)
     ]
     whole = {name: specs[0][name] for name in _OWN if name in specs[0] and name != "autosize"}
@@ -51,13 +51,13 @@ def _wide(spec: dict[str, Any], panel: float) -> dict[str, Any]:
     return spec if "spec" in spec else spec | {"width": panel}
 
 
-def _unclicked(spec: Any) -> Any:
+def unclicked(spec: Any) -> Any:
     """The same without selections, which must have other names in every part, and what depends on them."""
     if isinstance(spec, list):
-        return [_unclicked(one) for one in spec]
+        return [unclicked(one) for one in spec]
     if not isinstance(spec, dict):
         return spec
     condition = spec.get("condition")
     if isinstance(condition, dict) and "param" in condition:
         return {"value": condition["value"]}
-    return {name: _unclicked(value) for name, value in spec.items() if name != "params"}
+    return {name: unclicked(value) for name, value in spec.items() if name != "params"}

@@ -16,7 +16,8 @@ from mmn.names import METHODS, MINUS_BLANK
 # that the renderer brings along, so that a file is the same on every machine; Helvetica and Arial have its widths.
 FONT: Final = "Liberation Sans, Helvetica, Arial, sans-serif"
 INK: Final = "#1a1a1a"
-FIRST, SECOND, THIRD = "#0072B2", "#E69F00", "#CC79A7"  # Okabe and Ito, 2008: told apart by every kind of colour vision
+# Okabe and Ito, 2008: told apart by every kind of colour vision
+FIRST, SECOND, THIRD, FOURTH = "#0072B2", "#E69F00", "#CC79A7", "#009E73"
 GREY: Final = "#76808a"  # lines and letters, read on white and in the dark
 MUTED: Final = "#8c8c8c"  # controls, chance, and what is not the question
 

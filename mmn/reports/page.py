@@ -15,6 +15,7 @@ from typing import Any, Final
 import vl_convert
 
 from mmn import __version__
+from mmn.figures.specification import whole
 from mmn.figures.theme import NUMBERS, paper_config, wrap
 from mmn.reports.contents import MOST_ROWS, Contents, Noun, Picture, Shown
 
@@ -105,7 +106,7 @@ def compiled(shown: Shown) -> dict[str, Any]:
 
 def spec(shown: Shown) -> dict[str, Any]:
     """A chart's specification for the page, in the theme of papers."""
-    chart: dict[str, Any] = shown.chart.to_dict()
+    chart: dict[str, Any] = whole(shown.chart)
     own = {name: value for name, value in chart.get("config", {}).items() if name not in ("view", "background")}
     chart["config"] = paper_config(11) | own | {"locale": NUMBERS}
     title = chart["title"]

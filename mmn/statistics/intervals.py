@@ -15,6 +15,7 @@ Pictures that all have one value tell nothing about how far others lie: no inter
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -148,11 +149,19 @@ def _mean_ends(values: Float[np.ndarray, "images columns"], within: Range) -> Fl
         skewness = (apart**3).sum(0) / n / square**1.5 * np.sqrt(n * (n - 1)) / (n - 2)
     skewness = np.where(varies, skewness, 0.0) * (1 + 4 / n)
     sizes, place = np.unique(n, return_inverse=True)
-    t = t_quantile(1 - CONFIDENCE, sizes - 1)[place] / np.sqrt(n)
+    t = _t(tuple(sizes - 1))[place] / np.sqrt(n)
     below, above = np.maximum(t, _unskewed(t, skewness, n)), np.maximum(t, -_unskewed(-t, skewness, n))
     ends = np.stack([mean - deviation * below, mean + deviation * above])
     is_inside = ((values >= within[0]) & (values <= within[1]) | ~is_there).all(0)
     return np.where(varies, np.where(is_inside, np.clip(ends, *within), ends), np.nan)
+
+
+@lru_cache(maxsize=512)
+def _t(freedom: tuple[float, ...]) -> Float[np.ndarray, " n"]:
+    """The quantiles that intervals of so many pictures less one take: a page asks for the same ones all the time."""
+    found = t_quantile(1 - CONFIDENCE, np.array(freedom))
+    found.flags.writeable = False
+    return found
 
 
 def _unskewed(

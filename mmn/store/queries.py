@@ -119,6 +119,11 @@ def score_methods(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> lis
     return sorted((m for (m,) in found), key=lambda m: (order.index(m) if m in order else len(order), m))
 
 
+def run_rows(cursor: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """Returns the table `run`, to be compared with what it was."""
+    return cursor.execute("SELECT * FROM run ORDER BY run_id").fetchall()
+
+
 def summary(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> dict[str, Any]:
     """Returns the counts of a run, and the largest |residual| / max(|logit|, 1), None without concepts."""
     rows = cursor.sql(_SUMMARY, params={"run_id": run["run_id"]})

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
+import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.names import ORIGINAL
 from mmn.store import queries
 from mmn.store.cells import in_order
 from mmn.store.database import DATABASE, open_cursor
+
+MOST_RECENT: Final = {"figure": 60, "rows": 12}  # answers that pages are drawn of: a few pages of a few sessions
 
 
 class Database:
@@ -23,6 +27,8 @@ class Database:
         self.cache_path = cache_path
         self.connection = connection
         self._answers: dict[tuple[str, str], Any] = {}  # about whole runs, asked many times for one page
+        self._recent: dict[str, dict[Hashable, Any]] = {}  # of each kind; the last ones asked for come last
+        self._changing_recent = threading.Lock()
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -37,9 +43,23 @@ class Database:
             answers[question] = ask()
         return answers[question]
 
+    def recent(self, kind: str, question: Hashable, ask: Callable[[], Any]) -> Any:
+        """As `remember`, of the `MOST_RECENT` questions of a kind that were asked last: those of which there is no end.
+
+        Whoever asks again is given the same value, and must not change it.
+        """
+        answers = self._recent.setdefault(kind, {})
+        answer = answers[question] if question in answers else ask()
+        with self._changing_recent:
+            answers.pop(question, None)
+            answers[question] = answer
+            while len(answers) > MOST_RECENT[kind]:
+                del answers[next(iter(answers))]
+        return answer
+
     def forget(self) -> None:
         """Drops every remembered answer: the tables have changed."""
-        self._answers = {}
+        self._answers, self._recent = {}, {}
 
 
 class Reader:
@@ -59,6 +79,11 @@ class Reader:
         with self._cursor() as cursor:
             run = self._database.remember(("run", run_id), lambda: queries.find_run(cursor, run_id))
             yield cursor, dict(run)
+
+    def _asked_once(self, question: Hashable, ask: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Rows that several figures of a page are made of, asked once; a copy of them."""
+        rows: pd.DataFrame = self._database.recent("rows", question, ask)
+        return rows.copy(deep=False)  # what is written to is copied then
 
     def _methods(self, question: str, run_id: str) -> list[str]:
         """The methods that a question of one column about a run answers, in the order of `names.METHODS`."""

@@ -6,7 +6,7 @@ Questions about what a run found are asked through it: `store.ask(PictureQueries
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +79,10 @@ class Store(Reader):
         """Returns the queries of a study on this database: `store.ask(SensitivityQueries).summary(run_id, …)`."""
         return questions(self._database)
 
+    def recent(self, question: Hashable, ask: Callable[[], Any]) -> Any:
+        """A figure of what the tables hold, made again once they have changed or it is long ago (`Database.recent`)."""
+        return self._database.recent("figure", question, ask)
+
     def edit_path(self, edit_id: str) -> Path:
         """Returns where the file of an edit lies: what `--delta` loads. It may have been removed by hand.
 
@@ -112,8 +116,13 @@ class Store(Reader):
             progress: is told (shards done, shards to do) after each.
         """
         tell = progress or (lambda _done, _total: None)
-        with self._changing() as cursor:
-            n_loaded, broken = loading.load(cursor, list(runs_paths), self.runs_path, tell, self._refused)
+        with self._writing, self._cursor() as cursor:
+            before, n_loaded = queries.run_rows(cursor), -1
+            try:
+                n_loaded, broken = loading.load(cursor, list(runs_paths), self.runs_path, tell, self._refused)
+            finally:
+                if n_loaded or queries.run_rows(cursor) != before:  # an app looks every few seconds, mostly in vain
+                    self._database.forget()
         self._set_aside = (*broken, *read_labels(self.cache_path)[1])
         return n_loaded
 
@@ -195,6 +204,7 @@ class Store(Reader):
         """
         with self._of_run(run_id) as (_, run):
             write_label(self.cache_path, run["run_id"], label)
+            self._database.forget()
 
     def table(self, run_id: str, name: str) -> pd.DataFrame:
         """Returns all rows of a public table that belong to a run, in a stable order.

@@ -30,7 +30,7 @@ from mmn.core import Neuron
 from mmn.models.geometry import Grids, image_grid
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
-from mmn.names import HELD_OUT, SAME_PICTURE
+from mmn.names import GIVEN, HELD_OUT, SAME_PICTURE, SET
 from mmn.reading.captions import greedy
 from mmn.reading.hooks import capture_units
 from mmn.reading.nouns import lemma_of
@@ -58,7 +58,7 @@ class FieldRow:
     `iou` is with the noun's own object, `iou_other` the mean over the picture's other objects (None if there are
     none), `iou_random` the mean of as many random units of this layer as top units are in it, with the own object;
     `iou_best` what the object's size lets the unit's mask reach. `found_on` is the picture that ranks the unit so, None
-    if it is this one: then it is judged where it was chosen.
+    if it is this one: then it is judged where it was chosen; and None of a set, whose `selection` says so.
     """
 
     image_id: str
@@ -128,10 +128,17 @@ def field_rows(
             iou=iou(looked_at, own),
             iou_other=float(np.mean([iou(looked_at, other) for other in others])) if others else None,
             iou_random=float(np.mean(random_ious[one.layer])),
-            selection=SAME_PICTURE if found_on is None else HELD_OUT,
+            selection=_selection(method, found_on),
             found_on=found_on,
             iou_best=best_iou(looked_at, own),
         )
+
+
+def _selection(method: str, found_on: str | None) -> str:
+    """How units were found: as a set that somebody gave, by another picture's ranking, or by this one's."""
+    if method.startswith(SET):
+        return GIVEN
+    return SAME_PICTURE if found_on is None else HELD_OUT
 
 
 def control_units(units: Sequence[Neuron], widths: Sequence[int], key: Sequence[str]) -> tuple[Neuron, ...]:

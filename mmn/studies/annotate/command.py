@@ -22,7 +22,10 @@ USUAL_TOP = 10
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("annotate", help="decode a run's units and record where the top ones look")
     add_run_options(parser)
-    add_units_option(parser, "decoded, and where they look in every picture, instead of each noun's top units")
+    add_units_option(
+        parser,
+        "decoded, mapped on every picture and compared with its nouns' objects, instead of each noun's top units",
+    )
     parser.add_argument("--top", type=at_least(1), metavar="N", help=f"units of each noun; default {USUAL_TOP}")
     parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all but the random ones")
     parser.add_argument("--masks", metavar="SRC", help="outlines of objects: coco:INSTANCES.json, a folder, …")

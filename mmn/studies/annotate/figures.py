@@ -12,13 +12,14 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD
+from mmn.figures.theme import FIRST, FOURTH, MUTED, SECOND, SHAPES, THIRD
 from mmn.figures.wording import counted, of_run, require
-from mmn.names import HELD_OUT, SAME_PICTURE
+from mmn.names import GIVEN, HELD_OUT, SAME_PICTURE
 
 _OWN: Final = {
     HELD_OUT: "with the noun's object: units found on another picture",
     SAME_PICTURE: "the same: units chosen on this picture (P1, P2)",
+    GIVEN: "with the noun's object: units of a saved set",
 }
 _OTHERS: Final = {"iou_other": "with the picture's other objects", "iou_random": "of random units of the same layers"}
 _OVERLAPS: Final = ("iou", *_OTHERS)
@@ -41,7 +42,7 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
     require(data.columns, COLUMNS)
     rows = _rows(data)
     words = [one for one in (*_OWN.values(), *_OTHERS.values()) if one in set(rows["overlap"])]
-    colours = dict(zip((*_OWN.values(), *_OTHERS.values()), (FIRST, THIRD, SECOND, MUTED), strict=True))
+    colours = dict(zip((*_OWN.values(), *_OTHERS.values()), (FIRST, THIRD, FOURTH, SECOND, MUTED), strict=True))
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=400)
     told: dict[str, Any] = {"field": "overlap", "type": "nominal", "sort": words, "legend": legend}
     shape = alt.Shape(**told, scale=alt.Scale(domain=words, range=list(SHAPES[: len(words)])))

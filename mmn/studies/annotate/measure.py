@@ -15,6 +15,9 @@ was added with `added_later.add_masks`, or its file changed), all that was annot
 All units that the run stored are decoded, since its pages list them; of a model of more than `MANY_UNITS` units only
 those that are annotated, since a long run stores nearly all of them.
 
+A saved set of units (`set_looks`) goes the same way, in place of the rankings: for every noun, or the one that it was
+saved for. A set is of no picture, so nothing of it is held out.
+
 Left out: suppressors (ranks below 0), variants other than the original picture, random rankings unless asked for.
 """
 
@@ -52,6 +55,7 @@ from mmn.units.decoding import decode_units
 from mmn.units.heat_maps import mask_of_size
 from mmn.units.masks import MaskSource, Outlines, first_of, source_of
 from mmn.units.receptive_fields import FieldMaps, FieldRow, control_units, field_rows, unit_maps
+from mmn.units.sets import UnitSet
 
 MANY_UNITS: Final = 50_000  # a model with more: only annotated units are decoded
 NEURONS_SHARD: Final = "neurons"
@@ -84,8 +88,8 @@ class Annotated:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What was asked of which run."""
+class Asked:
+    """What was asked of which run: the `top` units by each of `methods`, or a set of units, which then is all."""
 
     scored: ScoredRun
     top: int
@@ -95,6 +99,7 @@ class _Asked:
     has_added_masks: bool
     revision: int = 0
     version: str = ""
+    given: UnitSet | None = None
 
     @property
     def model(self) -> Model:
@@ -111,6 +116,8 @@ class _Asked:
     def settings(self) -> list[Any]:
         """The settings that a shard is named for."""
         asked: list[Any] = [self.top, sorted(self.methods), self.elsewhere.digest()]
+        if self.given is not None:
+            asked = [self.given.label, self.given.origin.get("noun", "")]
         return [*asked, self.revision, self.version] if self.revision else asked
 
 
@@ -142,7 +149,7 @@ def annotate(
     masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
     top, methods = checked_top(top, scored.run), checked_methods(methods, scored.run)
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
-    asked = _Asked(scored, top, methods, masks, read(methods, top), bool(added))
+    asked = Asked(scored, top, methods, masks, read(methods, top), bool(added))
     _decode_stored(asked, progress)
     no_grid = why_no_grid(scored)
     if no_grid:
@@ -153,9 +160,17 @@ def annotate(
     here = {batch: _of_batch(asked, batch, read) for batch in reopen.batches(scored)}
     if n_changed := sum(one.is_changed for one in here.values()):
         progress(Progress(STAGE, message=f"masks changed: measuring {n_changed} of {len(here)} batches again"))
-    settings = {batch: one.asked.settings() for batch, one in here.items()}
+    annotate_batches({batch: one.asked for batch, one in here.items()}, progress)
+
+
+def annotate_batches(asked: Mapping[str, Asked], progress: ProgressCallback) -> None:
+    """Writes the shards of scored batches that are not there yet; of each what was asked of it."""
+    if not asked:
+        return
+    settings = {batch: one.settings() for batch, one in asked.items()}
+    scored = next(iter(asked.values())).scored
     reopen.for_each_batch(
-        scored, PREFIX, settings.__getitem__, lambda batch: _annotate_batch(here[batch].asked, batch), progress, STAGE
+        scored, PREFIX, settings.__getitem__, lambda batch: _annotate_batch(asked[batch], batch), progress, STAGE
     )
 
 
@@ -176,17 +191,20 @@ def count(run_path: Path) -> Annotated:
 
 
 @dataclass(frozen=True)
-class _OfBatch:
-    """What is asked of one batch, and whether its masks changed since it was annotated."""
+class Known:
+    """What a batch's annotations hold of rankings, and which revision of its pictures' masks is now.
 
-    asked: _Asked
+    `is_changed` says that masks changed since any revision was written; the first one is a change, too.
+    """
+
+    fields: Sequence[pa.Table]
+    revision: int
+    version: str
     is_changed: bool
 
 
-def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], HeldOut]) -> _OfBatch:
-    """What is asked of a batch, with the revision of its masks. Where they changed, that is all that was annotated
-    before, too. `read` gives the units that other pictures of the nouns rank highest.
-    """
+def known_of_batch(asked: Asked, batch: str) -> Known:
+    """What was annotated of a batch; revision 0 where a version of this program did that before there were any."""
     images = shards.read_shard(asked.run_path / batch, ("image",))
     version = _version(asked.masks, reopen.examples(images))
     found = [
@@ -196,17 +214,40 @@ def _of_batch(asked: _Asked, batch: str, read: Callable[[tuple[str, ...], int], 
     ]
     outlined = [row for tables in found if "outline" in tables for row in tables["outline"].to_pylist()]
     latest, known = max(((row["revision"], row["version"]) for row in outlined), default=(0, ""))
-    is_changed = version != known
-    revision = latest + is_changed
-    fields = [tables["field"] for tables in found if "field" in tables and len(tables["field"])]
+    fields = [_of_rankings(tables["field"]) for tables in found if "field" in tables]
+    fields = [field for field in fields if len(field)]
     is_of_unknown_masks = not outlined and any(field["iou"].null_count < len(field) for field in fields)
-    if not revision or (is_of_unknown_masks and not asked.has_added_masks):  # of an earlier version of this program
+    if is_of_unknown_masks and not asked.has_added_masks:
+        return Known(fields, 0, "", is_changed=False)
+    is_changed = version != known
+    return Known(fields, latest + is_changed, version, is_changed)
+
+
+def _of_rankings(fields: pa.Table) -> pa.Table:
+    return fields.filter(pc.invert(pc.starts_with(fields["method"].cast(pa.string()), names.SET)))
+
+
+@dataclass(frozen=True)
+class _OfBatch:
+    """What is asked of one batch, and whether its masks changed since it was annotated."""
+
+    asked: Asked
+    is_changed: bool
+
+
+def _of_batch(asked: Asked, batch: str, read: Callable[[tuple[str, ...], int], HeldOut]) -> _OfBatch:
+    """What is asked of a batch, with the revision of its masks. Where they changed, that is all that was annotated
+    before, too. `read` gives the units that other pictures of the nouns rank highest.
+    """
+    known = known_of_batch(asked, batch)
+    if not known.revision:
         return _OfBatch(asked, is_changed=False)
-    methods = {method for field in fields for method in field["method"].unique().to_pylist()} | set(asked.methods)
-    top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in fields)])
-    wide = tuple(sorted(methods))
-    widened = replace(asked, top=top, methods=wide, elsewhere=read(wide, top), revision=revision, version=version)
-    return _OfBatch(widened, is_changed=is_changed and bool(fields))
+    there = {method for field in known.fields for method in field["method"].unique().to_pylist()}
+    wide = tuple(sorted(there | set(asked.methods)))
+    top = max([asked.top, *(pc.max(field["rank"]).as_py() for field in known.fields)])
+    asked = replace(asked, revision=known.revision, version=known.version)
+    widened = replace(asked, top=top, methods=wide, elsewhere=read(wide, top))
+    return _OfBatch(widened, is_changed=known.is_changed and bool(known.fields))
 
 
 def _version(masks: Sequence[MaskSource], examples: Iterable[Example]) -> str:
@@ -243,7 +284,7 @@ def checked_methods(methods: Sequence[str] | None, run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(methods))
 
 
-def _decode_stored(asked: _Asked, progress: ProgressCallback) -> None:
+def _decode_stored(asked: Asked, progress: ProgressCallback) -> None:
     """Decodes the run's units, or of a large model those that are annotated."""
     needed: set[Neuron] = set()
     for batch in reopen.batches(asked.scored):
@@ -290,20 +331,20 @@ def why_no_grid(scored: ScoredRun) -> str:
     return ""
 
 
-def _annotate_batch(asked: _Asked, batch: str) -> Tables:
+def _annotate_batch(asked: Asked, batch: str) -> Tables:
     """The shard of one batch: `look`, `grid`, `field`, and `failure` where a picture could not be opened again."""
     tables = shards.read_shard(asked.run_path / batch)
-    rankings = _rankings(_top_scores(asked, tables["score"]))
+    rankings = _asked_rankings(asked, tables)
     rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": [], "field": []}
     rows |= {"outline": []} if asked.revision else {}
     failures = []
     for example in reopen.examples(tables):
-        if example.image_id not in rankings:
+        if example.image_id not in rankings and asked.given is None:
             continue
         try:
             image = reopen.open_again(example)
             outlines = first_of(asked.masks).outlines(example)
-            found = _annotate_picture(asked, example, image, rankings[example.image_id], outlines.masks)
+            found = _annotate_picture(asked, example, image, rankings.get(example.image_id, []), outlines.masks)
         except (ImageError, SourceError, UsageError) as error:
             failures.append(Failure.of(example.source, STAGE, error))
             continue
@@ -316,7 +357,7 @@ def _annotate_batch(asked: _Asked, batch: str) -> Tables:
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 
-def _outline(asked: _Asked, example: Example, outlines: Outlines) -> dict[str, Any]:
+def _outline(asked: Asked, example: Example, outlines: Outlines) -> dict[str, Any]:
     source = source_of(example, asked.masks)
     return {
         "image_id": example.image_id,
@@ -328,14 +369,15 @@ def _outline(asked: _Asked, example: Example, outlines: Outlines) -> dict[str, A
 
 
 def _annotate_picture(
-    asked: _Asked, example: Example, image: Image.Image, rankings: Sequence[Ranking], masks: Masks
+    asked: Asked, example: Example, image: Image.Image, rankings: Sequence[Ranking], masks: Masks
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of one picture, from one pass over its prompt; overlaps in its pixels as it was opened."""
     masks = {lemma: mask_of_size(mask, image.size) for lemma, mask in masks.items()}
     here = rankings
     rankings = [*here, *_held_out(asked, example, here)]
     controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
-    top = sorted({one for ranking in here for one in ranking.units})
+    always = () if asked.given is None else asked.given.units
+    top = sorted({*always, *(one for ranking in here for one in ranking.units)})
     compared = {one for ranking, drawn in controls.items() for one in (*ranking.units, *drawn)}
     needed = sorted({*top, *compared})
     maps = unit_maps(asked.model, image, asked.run.prompt, needed)
@@ -351,13 +393,13 @@ def _annotate_picture(
     return {"look": looks, "grid": [grid], "field": overlaps}
 
 
-def _held_out(asked: _Asked, example: Example, rankings: Sequence[Ranking]) -> list[Ranking]:
+def _held_out(asked: Asked, example: Example, rankings: Sequence[Ranking]) -> list[Ranking]:
     """The units that another picture of each noun ranks highest for it; nothing for nouns of one picture."""
     found = [(one, asked.elsewhere.of(example.image_id, one.noun, one.method)) for one in rankings]
     return [Ranking(one.noun, one.method, other.units, other.image_id) for one, other in found if other is not None]
 
 
-def _controls(asked: _Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
+def _controls(asked: Asked, example: Example, ranking: Ranking) -> tuple[Neuron, ...]:
     found_on = () if ranking.found_on is None else (ranking.found_on,)
     key = (str(asked.run.settings.seed), example.image_id, ranking.noun, ranking.method, *found_on)
     return control_units(ranking.units, asked.model.anatomy.widths, key)
@@ -371,7 +413,7 @@ def _field(
     if controls:
         asked = (image_id, ranking.noun, ranking.method, ranking.units, controls, masks, ranking.found_on)
         rows = list(field_rows(maps, *asked))
-    if rows or ranking.found_on is not None:
+    if rows or ranking.found_on is not None or ranking.method.startswith(names.SET):
         return [asdict(row) for row in rows]
     key = {"image_id": image_id, "noun": ranking.noun, "method": ranking.method, "selection": SAME_PICTURE}
     nothing = dict.fromkeys(("iou", "iou_other", "iou_random", "iou_best", "found_on"))
@@ -381,11 +423,25 @@ def _field(
     ]
 
 
-def _top_scores(asked: _Asked, scores: pa.Table) -> pa.Table:
+def _top_scores(asked: Asked, scores: pa.Table) -> pa.Table:
     """The rows of `score` to annotate: of the original picture, by the chosen methods, rank 1 to `top`."""
     is_top = pc.and_(pc.greater_equal(scores["rank"], 1), pc.less_equal(scores["rank"], asked.top))
     is_asked = pc.is_in(scores["method"], pa.array(asked.methods, pa.string()))
     return scores.filter(pc.and_(pc.and_(is_top, is_asked), pc.equal(scores["variant"], names.ORIGINAL)))
+
+
+def _asked_rankings(asked: Asked, tables: Tables) -> dict[str, list[Ranking]]:
+    """What is to be compared with objects, by picture: the run's rankings, or the set as that of every noun."""
+    if asked.given is None:
+        return _rankings(_top_scores(asked, tables["score"]))
+    concepts = tables["concept"]
+    lemma = asked.given.origin.get("noun", "")
+    rankings: dict[str, list[Ranking]] = {}
+    for row in concepts.filter(pc.equal(concepts["variant"], names.ORIGINAL)).to_pylist():
+        if lemma in ("", row["lemma"]):
+            found = rankings.setdefault(row["image_id"], [])
+            found.append(Ranking(row["noun"], asked.given.label, asked.given.units))
+    return rankings
 
 
 def _rankings(scores: pa.Table) -> dict[str, list[Ranking]]:

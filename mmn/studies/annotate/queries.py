@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from mmn.names import FOUND
+from mmn.names import FOUND, GIVEN, SET
 from mmn.statistics.intervals import interval_table
+from mmn.store.cells import in_order
 from mmn.store.reader import Reader
 
 _OVERLAPS: Final = ("iou", "iou_other", "iou_random")
@@ -33,9 +34,10 @@ class FieldQueries(Reader):
         """Returns how well the `top` units of each ranking look at their nouns, with 95 % intervals by picture.
 
         A row for each method and selection: units that another picture of the noun ranks highest (`held-out`), those
-        that this one does (`same`). Columns: method, selection, n (rows of `field` with a region), n_images, and for
-        each of iou, iou_other, iou_random its mean within pictures, then over them, with `_low` and `_high`; iou_best
-        is the mean of what the objects' sizes allow. NaN where no picture has another region. Empty without regions.
+        that this one does (`same`), the first ones of a saved set (`set`). Columns: method, selection, n (rows of
+        `field` with a region), n_images, and for each of iou, iou_other, iou_random its mean within pictures, then over
+        them, with `_low` and `_high`; iou_best is the mean of what the objects' sizes allow. NaN where no picture has
+        another region. Empty without regions.
 
         Raises:
             RunNotFoundError: no such run.
@@ -43,6 +45,7 @@ class FieldQueries(Reader):
         pictures = self.by_picture(run_id, top)
         with self._of_run(run_id) as (cursor, run):
             order = self._score_methods(cursor, run)
+        order += in_order(method for method in pictures["method"].unique() if method.startswith(SET))
         by = ["method", "selection"]
         found = pictures.groupby(by).agg(n=("n", "sum"), n_images=("image_id", "size"), iou_best=("iou_best", "mean"))
         for name in _OVERLAPS:
@@ -52,7 +55,7 @@ class FieldQueries(Reader):
                 found = found.join(means[list(columns.values())])
             else:
                 found = found.assign(**dict.fromkeys(columns.values(), np.nan))
-        ordered = [key for key in itertools.product(order, FOUND) if key in found.index]
+        ordered = [key for key in itertools.product(order, (*FOUND, GIVEN)) if key in found.index]
         return found.loc[ordered].reset_index()
 
     def by_picture(self, run_id: str, top: int = 10) -> pd.DataFrame:

@@ -1,37 +1,32 @@
-"""Decodes the units of a set, and records where each looks in every picture of a run, in a pass over its prompt.
+"""Decodes the units of a set, records where each looks in every picture of a run, and how that fits its nouns' objects.
 
     units of the set ─► their words                              `neuron`  (`units.decoding`)
-      ─► one pass over each picture's prompt                     `look`, `grid`  (`receptive_fields.unit_maps`)
+      ─► one pass over each picture's prompt                     `look`, `grid`, `field`  (`measure`)
 
-So the page of each unit has its maps on all pictures, whatever ranks it. Overlaps with objects are of rankings
-(`measure`): a set is of no noun. Shards are named as theirs, and hold what they hold but for `field`.
+So the page of each unit has its maps on all pictures, whatever ranks it. Overlaps are those of a ranking (`measure`),
+with the set in its place: of every noun of a picture, or where the set was saved for one, of that noun alone; beside
+them the same controls. In tables the set stands where a score does, and `selection` says that it was given.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from mmn.core import Example, Failure
-from mmn.errors import ImageError, UsageError
-from mmn.models.geometry import serialise
+from mmn.errors import UsageError
 from mmn.models.model import Model
-from mmn.runs import reopen, shards
+from mmn.runs import reopen
+from mmn.runs.added_later import mask_specs, open_run_masks, run_examples
+from mmn.runs.held_out import HeldOut
 from mmn.runs.plan import Progress, ProgressCallback
-from mmn.runs.reopen import ScoredRun
-from mmn.scores.rows import Tables
-from mmn.studies.annotate.measure import PREFIX, STAGE, decode_missing, why_no_grid
-from mmn.studies.tables import TABLES, failure_table
-from mmn.units.receptive_fields import unit_maps
+from mmn.studies.annotate.measure import STAGE, Asked, annotate_batches, decode_missing, known_of_batch, why_no_grid
 from mmn.units.sets import UnitSet, fitting, require_awake
 
 
 def annotate_set(
     model: Model, run_path: Path, given: UnitSet, progress: ProgressCallback = lambda _progress: None
 ) -> None:
-    """Decodes and maps the units of a set, as shards of the run; what was done before is not done again.
+    """Decodes, maps and compares the units of a set, as shards of the run; what was done before is not done again.
 
     Args:
         model: the one that the run was scored with.
@@ -40,7 +35,8 @@ def annotate_set(
         progress: is called in the stages `decode` and `annotate`, the latter in pictures.
 
     Raises:
-        UsageError: another model than the run's, or a set that does not fit it.
+        UsageError: another model than the run's, a set that does not fit it, or masks that have changed since the
+            run's rankings were compared with them.
         CacheError: no run there, a broken shard, or no space left; what was finished is kept.
     """
     scored = reopen.open_run(model, run_path)
@@ -50,33 +46,22 @@ def annotate_set(
     if no_grid := why_no_grid(scored):
         progress(Progress(STAGE, message=f"units were decoded; {no_grid}"))
         return
-    reopen.for_each_batch(
-        scored, PREFIX, lambda _batch: [given.label], lambda batch: _batch_looks(scored, given, batch), progress, STAGE
-    )
+    added = mask_specs(run_path)
+    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
+    if without_masks:
+        progress(Progress(STAGE, message=without_masks))
+    asked = Asked(scored, len(given.units), (), masks, HeldOut({}, {}), bool(added), given=given)
+    annotate_batches({batch: _of_batch(asked, batch) for batch in reopen.batches(scored)}, progress)
 
 
-def _batch_looks(scored: ScoredRun, given: UnitSet, batch: str) -> Tables:
-    rows: dict[str, list[dict[str, Any]]] = {"look": [], "grid": []}
-    failures = []
-    for example in reopen.examples(shards.read_shard(scored.path / batch, ("image",))):
-        try:
-            for table, row in _looks(scored, given, example):
-                rows[table].append(row)
-        except (ImageError, UsageError) as error:
-            failures.append(Failure.of(example.source, STAGE, error))
-    tables = {table: pa.Table.from_pylist(new, schema=TABLES[table]) for table, new in rows.items()}
-    return tables | ({"failure": failure_table(failures)} if failures else {})
+def _of_batch(asked: Asked, batch: str) -> Asked:
+    """What is asked of a batch, with the revision of its masks.
 
-
-def _looks(scored: ScoredRun, given: UnitSet, example: Example) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of one picture, each with its table."""
-    image = reopen.open_again(example)
-    units = sorted(given.units)
-    maps = unit_maps(scored.model, image, scored.run.prompt, units)
-    placed = maps.grids.resized(image.size, (example.width, example.height))
-    looks = [
-        {"image_id": example.image_id, "layer": one.layer, "unit": one.unit, "activations": values.tolist()}
-        for one, values in zip(units, maps.of(units), strict=True)
-    ]
-    grid = {"image_id": example.image_id, "grid": serialise.to_json(placed)}
-    return [("grid", grid), *(("look", look) for look in looks)]
+    Raises:
+        UsageError: they are other ones than those of its rankings, which the set's rows would put out of date.
+    """
+    known = known_of_batch(asked, batch)
+    if known.is_changed and known.fields:
+        run_id = asked.run.run_id
+        raise UsageError(f"the objects' masks have changed: mmn annotate {run_id} measures it again, then give the set")
+    return replace(asked, revision=known.revision, version=known.version)

@@ -283,16 +283,12 @@ class EffectQueries(Reader):
             return _ask(cursor, run, effects, _LAYERS, {"k": k, "n_layers": run["n_layers"]})
 
     def _means(self, run_id: str, effects: EffectFilter, of: str) -> pd.DataFrame:
-        """The last answer is kept: a page draws several figures of the same means."""
-        kept = self._database.remember(("effects", of), dict)
-        found = kept.get((run_id, effects))
-        if found is None:
+        def ask() -> pd.DataFrame:
             with self._of_run(run_id) as (cursor, run):
                 values = {"metric": effects.metric}
-                found = _ask(cursor, run, effects, _MEANS, values, start=_START[effects.kind], of=of)
-            kept.clear()
-            kept[run_id, effects] = found
-        return found.copy()
+                return _ask(cursor, run, effects, _MEANS, values, start=_START[effects.kind], of=of)
+
+        return self._asked_once(("effects", of, run_id, effects), ask)
 
 
 def _ask(

@@ -102,13 +102,12 @@ class DomainQueries(Reader):
         with self._of_run(run_id) as (cursor, run):
             values = _key(run) | {"by": by, "half": half}
             question = (f"domains by {by} of half {half}", run["run_id"])
-            rows = self._database.remember(question, lambda: _both(cursor, values))
-        rates, scores = rows
-        if rates.empty:
+            found: Measured | None = self._database.remember(question, lambda: _measured(cursor, values))
+        if found is None:
             raise UsageError(
                 f"run {run['run_id']} was not measured by {by}: mmn domains {run['run_id'][:8]} --by {by} does that"
             )
-        return of_rows(rates, scores)
+        return found
 
     def half(self, run_id: str, by: str, half: int) -> Measured | None:
         """Returns what one half of the pictures says alone; None where it has no picture."""
@@ -162,6 +161,6 @@ def _key(run: Mapping[str, Any]) -> dict[str, Any]:
     return {"run_id": run["run_id"], "fingerprint": run["model_fingerprint"]}
 
 
-def _both(cursor: Any, values: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _measured(cursor: Any, values: dict[str, Any]) -> Measured | None:
     rates = cursor.sql(_RATES, params=values).df()
-    return rates, cursor.sql(_SCORES, params=values).df()
+    return None if rates.empty else of_rows(rates, cursor.sql(_SCORES, params=values).df())

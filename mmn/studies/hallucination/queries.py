@@ -42,6 +42,11 @@ _MAP: Final = """
     ORDER BY revision DESC LIMIT 1
 """
 
+_MAPPED: Final = """
+    SELECT DISTINCT object FROM object_map
+    WHERE run_id = $run_id AND image_id = $image_id AND readout = $readout AND len(scores) > 0
+"""
+
 _EDITS: Final = """
     SELECT image_id, removed, direction, alpha, text_layer::INTEGER AS text_layer, image_layer::INTEGER AS image_layer,
         caption, nouns, compounds
@@ -81,7 +86,7 @@ class HallucinationQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        return self._asked(run_id, _CONFIDENCES)
+        return self._asked_once(("confidences", run_id), lambda: self._asked(run_id, _CONFIDENCES))
 
     def judge(self, run_id: str) -> Judge:
         """Returns who judges what is there, by the latest masks and references that were read.
@@ -89,7 +94,7 @@ class HallucinationQueries(Reader):
         Raises:
             RunNotFoundError: no such run.
         """
-        rows = self._asked(run_id, _TRUTH)
+        rows = self._asked_once(("truth", run_id), lambda: self._asked(run_id, _TRUTH))
         told = zip(rows["image_id"], rows["outlined"], rows["mentioned"], strict=True)
         return Judge.of(
             {image_id: Known(_names(outlined), _names(mentioned)) for image_id, outlined, mentioned in told}
@@ -102,6 +107,14 @@ class HallucinationQueries(Reader):
             RunNotFoundError: no such run.
         """
         return self._asked(run_id, _FITS)
+
+    def mapped(self, run_id: str, image_id: str, readout: str) -> set[str]:
+        """Returns the objects of which a picture has a map.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        return set(self._asked(run_id, _MAPPED, image_id=image_id, readout=readout)["object"])
 
     def object_map(self, run_id: str, image_id: str, name: str, readout: str) -> list[float]:
         """Returns an object's confidence at each image token of a picture; [] where its map was not kept.

@@ -119,6 +119,11 @@ def judged(store: Store, run_id: str) -> pd.DataFrame:
     Raises:
         UsageError: nothing was measured.
     """
+    found: pd.DataFrame = store.recent(("judged", run_id), lambda: _judged(store, run_id))
+    return found.copy(deep=False)  # what is written to is copied then
+
+
+def _judged(store: Store, run_id: str) -> pd.DataFrame:
     ask = store.ask(HallucinationQueries)
     rows, judge = ask.confidences(run_id), ask.judge(run_id)
     if rows.empty:
