@@ -59,7 +59,7 @@ COMMANDS: Final = (  # on the run that `SCORE` made: `latest` would be any that 
     "degrade RUN --kind ablate --no-captions --draws 1 --limit 100 --method contribution,attribution",
     "invariance RUN --kind region --draws 1",
 )
-SHARES: Final = (0.003, 0.014, 0.05, 0.25)
+SHARES: Final = (0.001, 0.003, 0.014, 0.05, 0.25)
 
 
 def section(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -263,15 +263,18 @@ def sensitivity(store: Store, run: dict[str, Any]) -> None:
 def ablation(store: Store, run: dict[str, Any]) -> None:
     settings = store.ask(EffectQueries).settings(run["run_id"])
     methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
-    ks = [0, *(units_of(run, share) for share in SHARES)]
+    shares = {units_of(run, share) for share in SHARES}
     for title, lemmas in (("all", ()), ("places", tuple(place_nouns()))):
         means = store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.ABLATE, methods, tuple(lemmas)))
+        if means.empty:
+            continue
+        ks = [0, *sorted(shares & set(ablated_ks(means)))]
         drawn = curves(means, "prob").rename(columns={"mean": "prob", "low": "prob_low", "high": "prob_high"})
         rows = []
-        for (method, selection), of in drawn.groupby(["method", "selection"], sort=False):
+        for key, of in drawn.groupby(["method", "selection", "positions"], sort=False):
             at = {one.k: mean(one, "prob") for one in of.itertuples()}
-            rows.append((method, selection, *(at.get(k, "–") for k in ks), int(of["n"].max())))
-        section(f"Ablation, {title}", ["ranking", "units", *map(str, ks), "pictures"], rows)
+            rows.append((*key, *(at.get(k, "–") for k in ks), int(of["n"].max())))
+        section(f"Ablation, {title}", ["ranking", "units", "at", *map(str, ks), "pictures"], rows)
 
 
 def own_parts_of(store: Store, run: dict[str, Any]) -> None:
