@@ -32,6 +32,7 @@ from mmn.runs import reopen, shards
 from mmn.runs.teacher_forcing import reread
 from mmn.studies.degradation import controls
 from mmn.studies.degradation.controls import measure_controls, measured_before, plan_of
+from mmn.studies.degradation.curves import curves
 from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.own import describe_own, own_parts
@@ -435,6 +436,15 @@ def test_a_k_that_leaves_nothing_of_any_noun_is_no_verdict_and_the_one_that_halv
     assert halves.startswith("At k = 1 ")
     assert "are the noun's own: beyond each control" in halves
     assert "Whose the drop is cannot be told: another picture's units leave nothing either" in none_left
+
+
+def test_no_interval_says_that_more_than_all_of_the_probability_is_gone() -> None:
+    frame = means(0.0, 0.0)
+    prob = frame["prob"].where(frame["k"] == 0, 0.05 * (frame["image_id"] == "3") + 0.001)
+    baseline = 0.5 + 0.4 * (frame["image_id"] == "4")
+    drawn = curves(frame.assign(prob=prob, baseline_prob=baseline), "relative").query("k == 1")
+    assert (drawn["low"] == 0).all()
+    assert (drawn["high"] > drawn["mean"]).all()
 
 
 def test_without_another_picture_s_units_nothing_is_called_its_own() -> None:
