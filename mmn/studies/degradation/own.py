@@ -238,8 +238,9 @@ def describe_own(part: OwnPart, n_units: int, command: str) -> str:
 
 def _drops(part: OwnPart) -> str:
     another = part.beyond[ANOTHER]
-    words = [f"its own units take {percent(another.own_drop)} of the probability away"]
-    words += [f"{CONTROL_WORDS[name]} {percent(one.drop)}" for name, one in part.beyond.items()]
+    digits = 0 if another.own_drop >= 0.1 else 1
+    words = [f"its own units take {percent(another.own_drop, digits)} of the probability away"]
+    words += [f"{CONTROL_WORDS[name]} {percent(one.drop, digits)}" for name, one in part.beyond.items()]
     return ", ".join(words) + "."
 
 
