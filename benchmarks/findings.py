@@ -3,6 +3,7 @@
     python benchmarks/findings.py CACHE            # hours on a slow machine; what is there already is not done again
     python benchmarks/findings.py CACHE --only fields specificity
     python benchmarks/findings.py CACHE --shipped specimen-smollm   # the tables of a run that ships, in a minute
+    python benchmarks/findings.py CACHE --run RUN --only matter     # of any run of the cache, as it was measured
 
 Nothing here is timed. A number with brackets is a mean and its 95 % interval by picture (docs/methods.md).
 """
@@ -29,6 +30,7 @@ from mmn.runs import shards
 from mmn.specimen import RUN_PATHS
 from mmn.specimen.ship import SHIPMENTS
 from mmn.specimen.world import PLACES
+from mmn.statistics.intervals import ANYWHERE, mean_intervals
 from mmn.store import Store
 from mmn.store.generality import GeneralityQueries
 from mmn.store.rankings import RankingQueries
@@ -36,6 +38,7 @@ from mmn.studies.annotate.queries import FieldQueries
 from mmn.studies.degradation.curves import curves
 from mmn.studies.degradation.own import TEXTS, Interval, OwnPart, describe_own, own_parts
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
+from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.studies.invariance.cross_image_queries import CrossImageQueries
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.lens.queries import LensQueries
@@ -59,7 +62,7 @@ COMMANDS: Final = (  # on the run that `SCORE` made: `latest` would be any that 
     "degrade RUN --kind ablate --no-captions --draws 1 --limit 100 --method contribution,attribution",
     "invariance RUN --kind region --draws 1",
 )
-SHARES: Final = (0.003, 0.014, 0.05, 0.25)
+SHARES: Final = (0.001, 0.003, 0.014, 0.05, 0.25)
 
 
 def section(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -263,15 +266,18 @@ def sensitivity(store: Store, run: dict[str, Any]) -> None:
 def ablation(store: Store, run: dict[str, Any]) -> None:
     settings = store.ask(EffectQueries).settings(run["run_id"])
     methods = tuple(dict.fromkeys(settings[settings["kind"] == names.ABLATE]["method"]))
-    ks = [0, *(units_of(run, share) for share in SHARES)]
+    shares = {units_of(run, share) for share in SHARES}
     for title, lemmas in (("all", ()), ("places", tuple(place_nouns()))):
         means = store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.ABLATE, methods, tuple(lemmas)))
+        if means.empty:
+            continue
+        ks = [0, *sorted(shares & set(ablated_ks(means)))]
         drawn = curves(means, "prob").rename(columns={"mean": "prob", "low": "prob_low", "high": "prob_high"})
         rows = []
-        for (method, selection), of in drawn.groupby(["method", "selection"], sort=False):
+        for key, of in drawn.groupby(["method", "selection", "positions"], sort=False):
             at = {one.k: mean(one, "prob") for one in of.itertuples()}
-            rows.append((method, selection, *(at.get(k, "–") for k in ks), int(of["n"].max())))
-        section(f"Ablation, {title}", ["ranking", "units", *map(str, ks), "pictures"], rows)
+            rows.append((*key, *(at.get(k, "–") for k in ks), int(of["n"].max())))
+        section(f"Ablation, {title}", ["ranking", "units", "at", *map(str, ks), "pictures"], rows)
 
 
 def own_parts_of(store: Store, run: dict[str, Any]) -> None:
@@ -328,6 +334,91 @@ def text_cells(part: OwnPart) -> list[object]:
         for values in (part.perplexity.get(text, {}) for text in TEXTS)
     ]
     return [part.method, part.positions, part.k, *(one or "–" for one in told)]
+
+
+def matter(store: Store, run: dict[str, Any]) -> None:
+    """Which ranking finds units that matter? Each measure less its control, picture by picture."""
+    ks = [units_of(run, share) for share in (0.001, 0.014)]
+    columns = [
+        *(column for k in ks for column in _ablated_beyond(store, run, k)),
+        ("own noun is highest, held out, minus random unit", _highest_beyond(store, run)),
+        *((f"IoU, held out, minus {words}", _iou_beyond(store, run, name)) for name, words in _OTHER_REGIONS.items()),
+    ]
+    methods = dict.fromkeys(method for _, column in columns for method in column)
+    rows = [(method, *(interval_cell(column.get(method)) for _, column in columns)) for method in methods]
+    section("Which ranking finds units that matter?", ["ranking", *(title for title, _ in columns)], rows)
+
+
+_OTHER_REGIONS: Final = {"iou_random": "random units", "iou_other": "other objects"}
+Column = dict[str, Interval]  # by ranking
+
+
+def _ablated_beyond(store: Store, run: dict[str, Any], k: int) -> list[tuple[str, Column]]:
+    means = measured_ablations(store, run, ())
+    means = means[means["k"].isin((0, k)) & (means["positions"] == names.EVERYWHERE)]
+    parts = {part.method: part.beyond for part in own_parts(means, run["n_layers"] * run["d_mlp"]) if part.k == k}
+    return [
+        (
+            f"drop at {k}, minus {words}",
+            {method: of[control].excess for method, of in parts.items() if control in of},
+        )
+        for control, words in ((names.ANOTHER, "another picture's units"), (names.RANDOM, "random units"))
+    ]
+
+
+def _highest_beyond(store: Store, run: dict[str, Any]) -> Column:
+    queries = store.ask(SpecificityQueries)
+    if not (methods := queries.methods(run["run_id"])):
+        return {}
+    shares = queries.highest_by_picture(run["run_id"], methods)
+    held_out = shares[shares["selection"] == names.HELD_OUT]
+    wide = held_out.pivot(index=["method", "image_id"], columns="is_control", values="value")
+    return _means_by_method(wide[False] - wide[True])
+
+
+def _iou_beyond(store: Store, run: dict[str, Any], control: str) -> Column:
+    found = store.ask(FieldQueries).by_picture(run["run_id"], 10)
+    found = found[found["selection"] == names.HELD_OUT].set_index(["method", "image_id"])
+    return _means_by_method(found["iou"] - found[control])
+
+
+def _means_by_method(differences: pd.Series) -> Column:
+    found = {}
+    for method, of in differences.dropna().groupby(level="method", sort=False):
+        value, low, high = (float(one[0]) for one in mean_intervals(of.to_numpy(dtype=float)[:, None], ANYWHERE))
+        found[str(method)] = Interval(value, low, high, len(of))
+    return found
+
+
+def perturbation(store: Store, run: dict[str, Any]) -> None:
+    """What noise leaves of a noun, by its size, and how much of a drop is the noun's own."""
+    settings = store.ask(EffectQueries).settings(run["run_id"])
+    methods = tuple(dict.fromkeys(settings[settings["kind"] == names.PERTURB]["method"]))
+    means = store.ask(EffectQueries).means(run["run_id"], EffectFilter(names.PERTURB, methods)) if methods else None
+    if means is None or means.empty:
+        return
+    drawn = curves(means, "prob").rename(columns={"mean": "prob", "low": "prob_low", "high": "prob_high"})
+    rows = [(o.method, o.selection, o.k, o.sigma, mean(o, "prob"), int(o.n)) for o in drawn.itertuples()]
+    section("Noise", ["ranking", "units", "k", "sigma", "probability left", "pictures"], rows)
+    n_units = run["n_layers"] * run["d_mlp"]
+    for k in ablated_ks(means):
+        for part in own_parts(means[means["k"] == k], n_units):
+            print(f"- `{part.method}`: {describe_own(part, n_units, '')}")
+
+
+def image_tokens(store: Store, run: dict[str, Any]) -> None:
+    """What nouns lose without image tokens, and without attention to them."""
+    queries = store.ask(ImageTokenQueries)
+    for table, title, key, ask in (
+        ("token_loss", "Image tokens replaced", ["token_set"], queries.token_sets),
+        ("knockout", "Attention blocked", ["source", "target", "first_layer", "last_layer"], queries.knockouts),
+    ):
+        if store.has_rows(run["run_id"], table, ""):
+            rows = [
+                (*(getattr(o, name) for name in key), mean(o, "lost"), mean(o, "lost_control"), f"{o.n_images}, {o.n}")
+                for o in ask(run["run_id"]).itertuples()
+            ]
+            section(title, [*key, "probability lost", "random tokens", "pictures, nouns"], rows)
 
 
 def interval_cell(one: Interval | None) -> str:
@@ -427,6 +518,9 @@ SECTIONS: Final[dict[str, Callable[[Store, dict[str, Any]], None]]] = {
     "sensitivity": sensitivity,
     "ablation": ablation,
     "own": own_parts_of,
+    "matter": matter,
+    "perturbation": perturbation,
+    "image-tokens": image_tokens,
     "budget": budget,
     "words": words,
     "lens": lens,
@@ -472,10 +566,11 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--print", action="store_true", help="only print what is there")
     parser.add_argument("--shipped", choices=SHIPMENTS, help="of the bundled run of a model, which is measured already")
+    parser.add_argument("--run", help="of any run of the cache, which is measured already")
     options = parser.parse_args()
     shipped = SHIPMENTS[options.shipped].run_path if options.shipped else None
-    run_id = shards.read_run(shipped)[0].run_id if shipped else scored_run(options.cache)
-    for command in () if options.print or shipped else COMMANDS:
+    run_id = options.run or (shards.read_run(shipped)[0].run_id if shipped else scored_run(options.cache))
+    for command in () if options.print or shipped or options.run else COMMANDS:
         assert main([*command.replace("RUN", run_id).split(), "--cache", str(options.cache)]) == DONE, command
     with Store.open(options.cache) as opened:
         opened.load_new_shards([opened.runs_path, *RUN_PATHS])

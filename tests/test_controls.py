@@ -32,6 +32,7 @@ from mmn.runs import reopen, shards
 from mmn.runs.teacher_forcing import reread
 from mmn.studies.degradation import controls
 from mmn.studies.degradation.controls import measure_controls, measured_before, plan_of
+from mmn.studies.degradation.curves import curves
 from mmn.studies.degradation.interventions import logits_at
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.degradation.own import describe_own, own_parts
@@ -414,7 +415,7 @@ def test_general_damage_is_said_not_to_be_the_noun_s_own() -> None:
     assert "not the noun's own: random units take as much" in told_of(frame.assign(prob=more))
 
 
-def test_the_points_told_are_those_over_the_control_that_takes_as_much() -> None:
+def test_the_points_told_are_those_over_the_control_that_may_take_as_much() -> None:
     frame = means(0.2, 0.5, random=0.3)
     swings = 0.3 * ((frame["image_id"].astype(int) * 7) % 5 - 2) * (frame["selection"] == names.ANOTHER) * frame["k"]
     frame = frame.assign(prob=frame["prob"] + swings + 0.001 * (frame.index % 5))
@@ -422,7 +423,28 @@ def test_the_points_told_are_those_over_the_control_that_takes_as_much() -> None
     another, random = (part.beyond[name].excess for name in (names.ANOTHER, names.RANDOM))
     assert another.low < 0 < random.low < random.mean < another.mean
     said = describe_own(part, 100, "")
-    assert f"another picture's units take as much (own minus theirs: {100 * another.mean:.1f} points" in said
+    assert "not shown to be the noun's own: another picture's units may take as much" in said
+    assert f"(own minus theirs: {100 * another.mean:.1f} points" in said
+
+
+def test_a_k_that_leaves_nothing_of_any_noun_is_no_verdict_and_the_one_that_halves_it_is_told() -> None:
+    frame = means(0.2, 0.7)
+    own_jitter = 0.01 * ((frame["image_id"].astype(int) * 7) % 5) * (frame["selection"] == names.TOP) * frame["k"]
+    small, large = frame.assign(prob=frame["prob"] + own_jitter), frame[frame["k"] == 1].assign(k=50)
+    nothing = large.assign(prob=1e-4 * (1 + (large["image_id"].astype(int) * 3) % 4))
+    halves, none_left = (describe_own(one, 100, "") for one in own_parts(pd.concat([small, nothing]), 100))
+    assert halves.startswith("At k = 1 ")
+    assert "are the noun's own: beyond each control" in halves
+    assert "Whose the drop is cannot be told: another picture's units leave nothing either" in none_left
+
+
+def test_no_interval_says_that_more_than_all_of_the_probability_is_gone() -> None:
+    frame = means(0.0, 0.0)
+    prob = frame["prob"].where(frame["k"] == 0, 0.05 * (frame["image_id"] == "3") + 0.001)
+    baseline = 0.5 + 0.4 * (frame["image_id"] == "4")
+    drawn = curves(frame.assign(prob=prob, baseline_prob=baseline), "relative").query("k == 1")
+    assert (drawn["low"] == 0).all()
+    assert (drawn["high"] > drawn["mean"]).all()
 
 
 def test_without_another_picture_s_units_nothing_is_called_its_own() -> None:

@@ -40,6 +40,7 @@ from mmn.studies.selectivity.measure import (
     summarize_selectivity,
 )
 from mmn.studies.specificity import measure as specificity
+from mmn.studies.specificity.command import _print_result
 from mmn.studies.specificity.measure import (
     checked_methods,
     count_of_one_picture,
@@ -532,3 +533,25 @@ def test_the_command_names_what_it_cannot_use(cache: Path, capfd: pytest.Capture
         err = capfd.readouterr().err
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_a_table_of_classes_says_of_how_many_pictures_it_is_and_why_it_has_no_interval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class_means = {what: {"mean": 0.9, "low": np.nan, "high": np.nan, "n": n} for what, n in (("own", 6), ("other", 5))}
+    result = {
+        "run_id": "ab12",
+        "n_pictures": 6,
+        "n_of_one_picture": 0,
+        "n_failed": 0,
+        "specificity": {},
+        "n_classes": 2,
+        "selectivity": {"contribution": class_means},
+        "units": None,
+        "seconds": 1.0,
+        "database": "loaded",
+    }
+    _print_result(result, ["contribution"])
+    said = capsys.readouterr().out
+    assert "on 6 held-out pictures of their class and 5 of others" in said
+    assert "5 to 6 pictures are too few for a 95 % interval" in said

@@ -102,10 +102,10 @@ def test_degrade_says_of_whose_a_drop_is_what_its_page_says(
     printed = own_parts(picture_means(of_rankings(tables, kind), further(tables, kind)), N_LAYERS * D_MLP)
     means = store.ask(EffectQueries).means("5e6f", EffectFilter(kind, METHODS, metric=METRIC))
     told = own_parts(means, N_LAYERS * D_MLP)
-    assert len(printed) == len(told) == (2 if kind == ABLATE else 4)
-    by_line = {(one.method, one.sigma): one for one in told}
+    assert len(printed) == len(told) == (4 if kind == ABLATE else 6), "the k that halves beside the largest"
+    by_line = {(one.method, one.sigma, one.k): one for one in told}
     for one in printed:
-        other = by_line[one.method, one.sigma]
+        other = by_line[one.method, one.sigma, one.k]
         for control, beyond in one.beyond.items():
             for ends in ("excess", "share_excess"):
                 ours, theirs = (astuple(getattr(found, ends)) for found in (beyond, other.beyond[control]))

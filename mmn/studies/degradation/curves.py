@@ -90,6 +90,7 @@ def curves(means: pd.DataFrame, measure: str) -> pd.DataFrame:
     wide = _by_picture(rows, column, by)
     if measure == "relative":
         mean, low, high = ratio_intervals(*_parts(wide, _by_picture(rows, "baseline_prob", by)), within)
+        low = np.maximum(low, 0.0)  # no picture has less than nothing left, though its linear part in the ratio may
     else:
         mean, low, high = mean_intervals(wide.to_numpy(dtype=float), within)
     if measure in OF_TEXT:

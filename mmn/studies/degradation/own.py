@@ -12,7 +12,7 @@ says another noun) are left out of the pairs. OURS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from mmn.statistics.intervals import ANYWHERE, mean_intervals, ratio_intervals
 from mmn.studies.degradation.curves import NONE, POSITION_WORDS, filled, is_untouched
 
 P1_SHARE: Final = 0.014  # of all units: P1's 6,400 of GPT-J's
+NOTHING_LEFT: Final = 0.99  # drops from here on leave nothing that own and other units could differ in
+AS_MUCH: Final = 0.1  # of the drop: where the noun's own part is surely less, a control takes as much
 CONTROLS: Final = (ANOTHER, RANDOM, RANDOM_PICTURE)
 CONTROL_WORDS: Final = {ANOTHER: "another picture's", RANDOM: "random ones", RANDOM_PICTURE: "random ones"}
 TEXTS: Final = {"nats": "plain English", "nats_captions": "the run's captions, without a picture"}
@@ -94,11 +96,18 @@ class OwnPart:
 
     @property
     def is_own(self) -> bool | None:
-        """Whether the drop goes beyond each control; None where that is not known: no control, or no interval."""
+        """Whether the drop goes beyond each control; None where that is not known: no control, no interval, or nothing
+        left to tell by.
+        """
         lows = [one.excess.low for one in self.beyond.values()]
-        if not self.has_another or any(np.isnan(low) for low in lows):
+        if not self.has_another or any(np.isnan(low) for low in lows) or self.leave_nothing:
             return None
         return all(low > 0 for low in lows)
+
+    @property
+    def leave_nothing(self) -> tuple[str, ...]:
+        """The controls that leave nothing of the noun, where its own units do not either."""
+        return tuple(name for name, one in self.beyond.items() if min(one.own_drop, one.drop) >= NOTHING_LEFT)
 
     def plain(self) -> dict[str, Any]:
         """The same as values of JSON."""
@@ -110,7 +119,7 @@ class OwnPart:
 
 
 def own_parts(means: pd.DataFrame, n_units: int) -> list[OwnPart]:
-    """Returns for each method, place and size of the change the noun's own part at P1's 1.4 % and at the largest k.
+    """Returns for each method, place and size of the change the noun's own part at `told_ks`.
 
     Args:
         means: `EffectQueries.means`: one row per picture, draw and setting.
@@ -124,7 +133,7 @@ def own_parts(means: pd.DataFrame, n_units: int) -> list[OwnPart]:
         is_size = ((rows["sigma"] == sigma) & (rows["factor"] == factor)) | is_first
         here = rows[(rows["method"] == method) & (rows["positions"] == positions) & is_size]
         noise, times = (None if size == NONE else float(size) for size in (sigma, factor))
-        found += [_part(here, method, positions, noise, times, k) for k in usual_ks(line["k"], n_units)]
+        found += [_part(here, method, positions, noise, times, k) for k in told_ks(line, n_units)]
     return found
 
 
@@ -133,10 +142,15 @@ def controls_command(run_id: str, kind: str) -> str:
     return f"degrade {run_id[:8]} --kind {kind} --controls only"
 
 
-def usual_ks(ks: Sequence[int] | pd.Series, n_units: int) -> list[int]:
-    """P1's share where it was measured, and the largest k."""
-    there = {int(k) for k in ks}
-    return sorted({round(P1_SHARE * n_units), max(there)} & there)
+def told_ks(top: pd.DataFrame, n_units: int) -> list[int]:
+    """The first k whose own units take half of the probability, P1's share where it was measured, and the largest k.
+
+    Where many units are off nothing is left of any noun, and only the first of them tells own from other units.
+    """
+    left = top.groupby("k")[["prob", "baseline_prob"]].sum()
+    halved = left.index[left["prob"] <= left["baseline_prob"] / 2]
+    wanted = {*halved[:1], round(P1_SHARE * n_units), left.index.max()}
+    return sorted(int(k) for k in wanted & set(left.index))
 
 
 def _part(
@@ -224,22 +238,37 @@ def describe_own(part: OwnPart, n_units: int, command: str) -> str:
 
 def _drops(part: OwnPart) -> str:
     another = part.beyond[ANOTHER]
-    words = [f"its own units take {percent(another.own_drop)} of the probability away"]
-    words += [f"{CONTROL_WORDS[name]} {percent(one.drop)}" for name, one in part.beyond.items()]
+    digits = 0 if another.own_drop >= 0.1 else 1
+    words = [f"its own units take {percent(another.own_drop, digits)} of the probability away"]
+    words += [f"{CONTROL_WORDS[name]} {percent(one.drop, digits)}" for name, one in part.beyond.items()]
     return ", ".join(words) + "."
 
 
 def _verdict(part: OwnPart) -> str:
-    another = _points(part.beyond[ANOTHER].excess)
+    if part.leave_nothing:
+        control = _units(part.leave_nothing[0])
+        return f"Whose the drop is cannot be told: {control} leave nothing either. Ask at a smaller k."
     if part.is_own is None:
+        another = _points(part.beyond[ANOTHER].excess)
         return f"Whether the difference to another picture's, {another}, is the noun's own cannot be told."
     if part.is_own:
         judged = part.judged
         assert judged is not None, part
         return f"{_points(judged)} of the drop are the noun's own: beyond each control."
-    name, excess = next((name, one.excess) for name, one in part.beyond.items() if not one.excess.low > 0)
-    control = "another picture's units" if name == ANOTHER else "random units"
-    return f"The drop is not the noun's own: {control} take as much (own minus theirs: {_points(excess)})."
+    return next(_not_own(_units(name), one) for name, one in part.beyond.items() if not one.excess.low > 0)
+
+
+def _not_own(control: str, one: Beyond) -> str:
+    """Of an interval that holds 0 or less: a control takes as much, or may."""
+    points = f"(own minus theirs: {_points(one.excess)})"
+    if one.excess.high < AS_MUCH * one.own_drop:
+        how = "as much" if one.excess.high >= 0 else "more"
+        return f"The drop is not the noun's own: {control} take {how} {points}."
+    return f"The drop is not shown to be the noun's own: {control} may take as much {points}."
+
+
+def _units(control: str) -> str:
+    return "another picture's units" if control == ANOTHER else "random units"
 
 
 def _points(one: Interval) -> str:

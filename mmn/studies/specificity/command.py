@@ -140,17 +140,32 @@ def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
     )
     if not result["units"]:
         _print_specificity(result, methods)
-    from mmn.statistics.interval_words import few_note
-
-    if note := few_note(one["n"] for by_what in result["specificity"].values() for one in by_what.values()):
-        print(note)
+    _tell_few(result["specificity"])
     if result["selectivity"]:
-        print("a class's units: their activation on held-out pictures, as a share of the highest class; n: pictures")
+        print(f"a class's units: their activation on {_held_out(result)}, as a share of the highest class")
         _print_table(result["selectivity"], methods, ("own", "other", "control own", "control other"))
+        _tell_few(result["selectivity"])
     else:
         print(f"no classes of pictures: {result['why_no_classes']}")
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
+
+
+def _held_out(result: dict[str, Any]) -> str:
+    """`15 held-out pictures of their class and 14 of others`."""
+    counts = [
+        {name: one[name]["n"] for name in ("own", "other") if name in one} for one in result["selectivity"].values()
+    ]
+    own, other = (max((one.get(name, 0) for one in counts), default=0) for name in ("own", "other"))
+    return f"{own} held-out pictures of their class and {other} of others"
+
+
+def _tell_few(means: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Why numbers of a table have no bracket, where it is that they are of too few pictures."""
+    from mmn.statistics.interval_words import few_note
+
+    if note := few_note(one["n"] for by_what in means.values() for one in by_what.values()):
+        print(note)
 
 
 def _print_specificity(result: dict[str, Any], methods: Sequence[str]) -> None:
