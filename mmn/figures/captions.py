@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mmn import __version__
 from mmn.figures.figure import Drawn
-from mmn.figures.wording import counted, k_text, of_run, short_name
+from mmn.figures.wording import counted, in_measured_layers, k_text, of_run, short_name
 from mmn.names import RANDOM_MATCHED, meaning, reference_of
 
 _SITE: Final = (
@@ -75,7 +75,8 @@ def _scores(drawn: Drawn) -> Iterator[str]:
     for method, meant in known:
         like = f", those of {reference_of(method)}" if method.startswith(RANDOM_MATCHED) else ""
         read = f", read at {meant.position}" if meant.position != "none" else ""
-        yield f"{method}: {meant.equation}{like}{read} ({meant.source})"
+        where = in_measured_layers(method, drawn.asked.run)
+        yield f"{method}: {meant.equation}{like}{where}{read} ({meant.source})"
     if any(meant.position != "none" for _, meant in known):
         yield _SITE
 

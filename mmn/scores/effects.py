@@ -16,6 +16,9 @@ passes are run instead, which give the same at the price of the whole prefix.
 In a mixture of experts whole passes are run for the units that are awake at p(c), n_awake / 16 of them for each noun; a
 unit that sleeps there has no effect, 0 exactly. Without a unit later routers may choose other experts: that is in its
 effect.
+
+Of chosen layers alone it is m times the layers behind each of them: the last ones cost least. What was not
+asked is NaN.
 """
 
 from __future__ import annotations
@@ -44,14 +47,20 @@ WHOLE_ROWS = 16  # units zeroed side by side where the whole prefix is read for 
 
 @dataclass(frozen=True)
 class Effects:
-    """What each unit's absence takes from n concepts: in logits (before a soft cap) and in probability."""
+    """What each unit's absence takes from n concepts: in logits (before a soft cap) and in probability; NaN in layers
+    that were not asked.
+    """
 
     logit: Float[Tensor, "n L m"]
     prob: Float[Tensor, "n L m"]
 
 
 def measure_effects(
-    model: Model, batch: CaptionBatch, said: Sequence[ConceptAt], units: Int[Tensor, "n L m"] | None = None
+    model: Model,
+    batch: CaptionBatch,
+    said: Sequence[ConceptAt],
+    units: Int[Tensor, "n L m"] | None = None,
+    layers: range | None = None,
 ) -> Effects:
     """The effects of all units on the concepts `said`, in their order; the model's lock is held meanwhile.
 
@@ -60,14 +69,16 @@ def measure_effects(
         batch: of the captions.
         said: the concepts.
         units: in a mixture of experts those that are awake at each concept, which alone are measured; -1 is none.
+        layers: whose units are asked; None for all.
     """
+    layers = range(model.facts.n_layers) if layers is None else layers
     shape = (len(said), model.facts.n_layers, model.facts.d_mlp if units is None else units.shape[2])
-    effects = Effects(torch.zeros(shape, device=model.device), torch.zeros(shape, device=model.device))
+    effects = Effects(*(_nothing_lost(model, shape, layers) for _ in range(2)))
     left = set(range(len(said)))
 
     def look(asked: list[int], recorded: Recorded, read: Float[Tensor, " V"]) -> None:
         tokens = torch.tensor([said[number].concept.token_id for number in asked], device=model.device)
-        lost = _replayed(model, recorded, tokens, read)
+        lost = _replayed(model, recorded, tokens, read, layers)
         if lost is not None:
             effects.logit[asked], effects.prob[asked] = lost
             left.difference_update(asked)
@@ -79,20 +90,29 @@ def measure_effects(
         prefix = batch.captions[one.row].token_ids[: one.concept.position]
         with batch.around([one.row]):
             inputs, of = some_of(model, batch.inputs, [one.row]), None if units is None else units[number]
-            lost = _whole(model, inputs, prefix, one.concept.token_id, of)
+            lost = _whole(model, inputs, prefix, one.concept.token_id, of, layers)
         effects.logit[number], effects.prob[number] = lost
     return effects
+
+
+def _nothing_lost(model: Model, shape: tuple[int, ...], layers: range) -> Tensor:
+    """Zeros in these layers, NaN in all others."""
+    lost = torch.full(shape, torch.nan, device=model.device)
+    lost[..., layers.start : layers.stop, :] = 0
+    return lost
 
 
 Lost = tuple[Float[Tensor, "tokens L m"], Float[Tensor, "tokens L m"]]
 
 
-def _replayed(model: Model, recorded: Recorded, tokens: Int[Tensor, " t"], read: Float[Tensor, " V"]) -> Lost | None:
+def _replayed(
+    model: Model, recorded: Recorded, tokens: Int[Tensor, " t"], read: Float[Tensor, " V"], layers: range
+) -> Lost | None:
     """What the tokens lose at the pass that was just recorded; None where it cannot be gone again."""
     anatomy = model.anatomy
-    lost_logit = torch.zeros(len(tokens), anatomy.n_layers, anatomy.d_mlp, device=model.device)
-    lost_prob = torch.zeros_like(lost_logit)
-    for layer, units in _chunks(model, _rows_at_once(model, recorded)):
+    shape = (len(tokens), anatomy.n_layers, anatomy.d_mlp)
+    lost_logit, lost_prob = (_nothing_lost(model, shape, layers) for _ in range(2))
+    for layer, units in _chunks(model, _rows_at_once(model, recorded), layers):
         change = zero_one_each(torch.cat([units.new_tensor([-1]), units]))
         final = recorded.again(layer, len(units) + 1, anatomy.ffn_outs[layer], change)
         logit, prob = of_tokens(model, final, tokens)
@@ -102,16 +122,16 @@ def _replayed(model: Model, recorded: Recorded, tokens: Int[Tensor, " t"], read:
     return lost_logit, lost_prob
 
 
-def _chunks(model: Model, size: int) -> list[tuple[int, Int[Tensor, " n"]]]:
+def _chunks(model: Model, size: int, layers: range) -> list[tuple[int, Int[Tensor, " n"]]]:
     """Some units of one layer at a time."""
     units = torch.arange(model.facts.d_mlp, device=model.device)
-    return [(layer, some) for layer in range(model.facts.n_layers) for some in units.split(size)]
+    return [(layer, some) for layer in layers for some in units.split(size)]
 
 
-def _chunks_of(of: Int[Tensor, "L m"]) -> list[tuple[int, Int[Tensor, " n"]]]:
+def _chunks_of(of: Int[Tensor, "L m"], layers: range) -> list[tuple[int, Int[Tensor, " n"]]]:
     """Places of some units of one layer at a time."""
-    places = [(units >= 0).nonzero()[:, 0] for units in of]
-    return [(layer, some) for layer, there in enumerate(places) if len(there) for some in there.split(WHOLE_ROWS)]
+    places = [(layer, (of[layer] >= 0).nonzero()[:, 0]) for layer in layers]
+    return [(layer, some) for layer, there in places if len(there) for some in there.split(WHOLE_ROWS)]
 
 
 def _rows_at_once(model: Model, recorded: Recorded) -> int:
@@ -124,7 +144,12 @@ def _rows_at_once(model: Model, recorded: Recorded) -> int:
 
 @torch.inference_mode()
 def _whole(
-    model: Model, inputs: dict[str, Tensor], prefix: Sequence[int], token: int, of: Int[Tensor, "L m"] | None
+    model: Model,
+    inputs: dict[str, Tensor],
+    prefix: Sequence[int],
+    token: int,
+    of: Int[Tensor, "L m"] | None,
+    layers: range,
 ) -> tuple[Float[Tensor, "L m"], Float[Tensor, "L m"]]:
     """What a token loses, by passes over the whole prefix with a unit of each row zeroed at its last position.
 
@@ -134,9 +159,9 @@ def _whole(
     is_last = torch.zeros(decoder_ids(prompt).shape[1], dtype=torch.bool)
     is_last[-1] = True
     shape = (model.facts.n_layers, model.facts.d_mlp)
-    lost_logit = torch.zeros(shape if of is None else of.shape, device=model.device)
-    lost_prob = torch.zeros_like(lost_logit)
-    for layer, units in _chunks(model, WHOLE_ROWS) if of is None else _chunks_of(of):
+    of_each = shape if of is None else tuple(of.shape)
+    lost_logit, lost_prob = (_nothing_lost(model, of_each, layers) for _ in range(2))
+    for layer, units in _chunks(model, WHOLE_ROWS, layers) if of is None else _chunks_of(of, layers):
         mask = torch.zeros(len(units) + 1, *shape, dtype=torch.bool, device=model.device)
         mask[torch.arange(1, len(units) + 1), layer, units if of is None else of[layer, units]] = True
         with ablate(model, mask, only_at=is_last):
