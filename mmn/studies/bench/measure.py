@@ -18,24 +18,25 @@ from typing import Final
 
 import numpy as np
 
+from mmn import names
 from mmn.core import Example, Neuron, ScoreSettings
 from mmn.errors import UsageError
 from mmn.images import list_source
 from mmn.models.gates import readers
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
-from mmn.names import METHODS
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.studies.bench.judging import Scene, Values, judge, over_shuffled
 from mmn.studies.bench.kept import Kept, Soil
-from mmn.studies.bench.pictures import N_BUILT, N_JUDGED, N_NOUNS, PROTOCOL, Split, split
+from mmn.studies.bench.pictures import PROTOCOL, Split, split
 from mmn.studies.bench.planting import plant
 from mmn.studies.bench.ranked import Cost, methods_of, rank
 from mmn.studies.bench.rankings import Ranking
 from mmn.studies.bench.submission import Key
 from mmn.studies.bench.told import Told, of_objects, tell
+from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
 from mmn.studies.bench.verify import Evidence, Verified, evidence, verify
-from mmn.studies.bench.yardstick import N_SAMPLED, effects, mean_activations, read_again, sampled
+from mmn.studies.bench.yardstick import effects, mean_activations, read_again, sampled
 from mmn.units.masks import MaskSource, open_masks
 
 STAGE: Final = "bench"
@@ -45,13 +46,17 @@ SUBMISSION: Final = "submission"
 
 @dataclass(frozen=True)
 class Asked:
-    """All that can change a number, besides the model."""
+    """All that can change a number, besides the model.
+
+    `effect_layers` change what `effect` and `effect-prob` rank, and nothing that is kept of pictures or other scores.
+    """
 
     images: str = "gallery"
     n_nouns: int = N_NOUNS
     n_judged: int = N_JUDGED
     n_built: int = N_BUILT
     n_sampled: int = N_SAMPLED
+    effect_layers: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -171,11 +176,11 @@ class Bench:
         _ = self.verified  # before anything is judged
         for told in self._each(self.pictures, "rankings"):
             image_id = told.example.image_id
-            missing = [method for method in methods if self.kept.values(image_id, method) is None]
+            missing = [method for method in methods if self._kept(image_id, method) is None]
             if missing:
                 self._judge_picture(told, missing)
             for method in methods:
-                found = self.kept.values(image_id, method)
+                found = self._kept(image_id, method)
                 assert found is not None, (image_id, method)
                 values[image_id, method], costs[image_id, method] = found
             if submission is not None:
@@ -187,12 +192,20 @@ class Bench:
 
     def _judge_picture(self, told: Told, methods: Sequence[str]) -> None:
         scene = self.scene(told)
-        settings = ScoreSettings(prompt="", methods=tuple(methods))
+        settings = ScoreSettings(prompt="", methods=tuple(methods), effect_layers=self.asked.effect_layers)
         again = over_shuffled(scene, [method for method in methods if not is_costly(method)], settings)
         for method in methods:
             rankings, cost = rank(self.model, told, scene.concepts, method, settings)
             found = judge(scene, method, rankings, again.get(method))
-            self.kept.keep_values(told.example.image_id, method, found, cost)
+            self.kept.keep_values(told.example.image_id, self._kept_as(method), found, cost)
+
+    def _kept(self, image_id: str, method: str) -> tuple[Values, Cost] | None:
+        return self.kept.values(image_id, self._kept_as(method))
+
+    def _kept_as(self, method: str) -> str:
+        """A score's name, and where it is of some layers alone theirs."""
+        layers = names.chosen_layers(method, {"effect_layers": self.asked.effect_layers})
+        return method if layers is None else f"{method}-of-{layers[0]}-{layers[-1]}"
 
     def _each(self, things: Sequence, what: str) -> Iterator:
         for done, thing in enumerate(things):
@@ -215,7 +228,7 @@ def checked_methods(model: Model, methods: Sequence[str] | None) -> tuple[str, .
 
 def is_costly(method: str) -> bool:
     """Whether a score takes so long that it is not computed a second time, over shuffled tokens."""
-    return bool(METHODS[method].cost)
+    return bool(names.METHODS[method].cost)
 
 
 def _tell(model: Model, example: Example, masks: MaskSource) -> Told:

@@ -17,12 +17,10 @@ from typing import Final
 
 from mmn.core import Example
 from mmn.errors import UsageError
+from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS
 from mmn.units.masks import MaskSource
 
 PROTOCOL: Final = "bench-1"  # another name when the same inputs would give other numbers
-N_NOUNS: Final = 4
-N_JUDGED: Final = 4  # pictures of each noun
-N_BUILT: Final = 18
 
 
 @dataclass(frozen=True)

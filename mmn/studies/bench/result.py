@@ -179,6 +179,12 @@ def write(result: Result, path: Path) -> None:
         raise CacheError(f"{path} cannot be written ({error.strerror or error}); give a folder with space") from error
 
 
+def keep(result: Result, path: Path) -> None:
+    """Writes the file, unless one of more scores is there: nothing that was judged is lost to a question about some."""
+    if not path.is_file() or set(read(path).methods) <= set(result.methods):
+        write(result, path)
+
+
 def read(path: Path) -> Result:
     """The result of a file.
 

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mmn.names import default_method
+from mmn.names import EFFECTS, METHODS, default_method
 from mmn.statistics.intervals import N_LEAST
 from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, shipped
+from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
 
 NONE: Final = "–"
-COMMAND: Final = "python -m mmn bench --model {model}"
+FLAGS: Final = {"n_nouns": "--nouns", "n_judged": "--pictures", "n_built": "--build", "n_sampled": "--units"}
+USUAL: Final = {"n_nouns": N_NOUNS, "n_judged": N_JUDGED, "n_built": N_BUILT, "n_sampled": N_SAMPLED}
 
 
 def table(result: Result, with_intervals: bool = True) -> pd.DataFrame:
@@ -117,8 +119,36 @@ def told(result: Result) -> str:
         f"{result.model}, {result.n_units:,} units, {result.n_pictures} pictures of {result.images}{few} and their "
         f"{result.n_questions} nouns; units are planted for {_list(result.nouns)}, built on {asked['n_built']} other "
         f"pictures of each; effects are measured of {asked['n_sampled']} sampled units and the planted ones. Means "
-        "over pictures, 95 % intervals by picture."
+        f"over pictures, 95 % intervals by picture.{some(result)}"
     )
+
+
+def some(result: Result) -> str:
+    """What was not judged, in sentences; empty where all of every score was."""
+    layers, absent = result.asked.get("effect_layers"), left_out(result)
+    of = " and ".join(method for method in EFFECTS if method in result.methods)
+    said = f" Left out: {_list(absent)}." if absent else ""
+    if layers and of:
+        said += f" {of} rank the units of layers {layers[0]} to {layers[1]} alone: the others share the places behind."
+    return said
+
+
+def left_out(result: Result) -> list[str]:
+    """The scores that were not judged."""
+    return [method for method in METHODS if method not in result.methods]
+
+
+def command(result: Result) -> str:
+    """What was called."""
+    asked = result.asked
+    words = ["python -m mmn bench", "--model", result.model.removesuffix("+planted")]
+    words += ["--images", result.images] if result.images != "gallery" else []
+    words += [f"{flag} {asked[name]}" for name, flag in FLAGS.items() if asked[name] != USUAL[name]]
+    if layers := asked.get("effect_layers"):
+        words.append(f"--effect-layers {layers[0]}-{layers[1]}")
+    if left_out(result):
+        words.append(f"--methods {','.join(method for method in METHODS if method in result.methods)}")
+    return " ".join(words)
 
 
 def markdown(result: Result) -> str:
@@ -130,7 +160,7 @@ def markdown(result: Result) -> str:
     return "\n\n".join(
         [
             f"## {result.model.removesuffix('+planted')}",
-            f"`{COMMAND.format(model=result.model.removesuffix('+planted'))}`: {told(result)}",
+            f"`{command(result)}`: {told(result)}",
             _markdown_table(table(result)),
             f"First in each:\n\n{leads}\n- {standing(result)}",
             "Where the planted units stand (the share of units before them; 50 % by chance):",
