@@ -46,7 +46,8 @@ def drawn(name: str, view: View) -> Drawn:
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
-    return draw(FIGURES[name], resources.store(), replace(view, compare=compared.run_id()))
+    compare = "" if FIGURES[name].subject else compared.run_id()
+    return draw(FIGURES[name], resources.store(), replace(view, compare=compare))
 
 
 def show(name: str, view: View) -> Drawn:
@@ -146,7 +147,7 @@ def name_of(figure: Drawn) -> str:
     """What its file is called, without the ending: run, figure, and what tells it from others of the page."""
     view = figure.asked.view
     parts = [figure.asked.run_id[:8], view.image[:8], view.noun, str(view.neuron or ""), figure.figure.name]
-    parts += [*view.methods, view.measure, view.against, view.found_on, view.edit[:8]]
+    parts += [view.model, *view.methods, view.measure, view.against, view.found_on, view.edit[:8]]
     parts += [str(view.ks[0])] if len(view.ks) == 1 else []
     parts += [f"beside-{view.compare[:8]}"] if view.compare else []
     panels = figure.figure.panels

@@ -49,6 +49,8 @@ def _run(drawn: Drawn) -> str:
     sample = f"{counted(run['n_images'], 'picture')} with {counted(run['n_concepts'], 'concept')}"
     size = f"{run['n_layers']} layers of {run['d_mlp']:,} units"
     model, pictures = short_name(run["model"]), short_name(run["images"])
+    if drawn.figure.subject:
+        return f"Model {model} ({size}); {sample} of {pictures}; {drawn.figure.name} {run['run_id']}, mmn {__version__}"
     return f"Model {model} ({of}; {size}); {sample} of {pictures}; run {run['run_id']}, mmn {__version__}"
 
 

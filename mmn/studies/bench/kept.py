@@ -29,8 +29,9 @@ from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.model import Model
 from mmn.safety.atomic_files import write_whole
-from mmn.studies.bench.planting import SUFFIX, copy_of
+from mmn.studies.bench.planting import copy_of
 from mmn.studies.bench.ranked import Cost
+from mmn.studies.bench.result import PLANTED
 from mmn.studies.bench.roles import Planted
 
 
@@ -63,7 +64,7 @@ class Soil:
                 read[layer].gate.weight[unit] = self.gate[place].to(model.device)
                 read[layer].up.weight[unit] = self.up[place].to(model.device)
                 copied.anatomy.w_out(layer)[:, unit] = self.out[place].to(model.device)
-        facts = replace(model.facts, name=model.facts.name + SUFFIX, fingerprint=checksum(copied))
+        facts = replace(model.facts, name=model.facts.name + PLANTED, fingerprint=checksum(copied))
         return replace(copied, facts=facts)
 
 

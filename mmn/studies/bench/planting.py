@@ -30,6 +30,7 @@ from mmn.models.model import Model
 from mmn.reading.hooks.streams import capture_streams, replay
 from mmn.scores.equations import folded_rows
 from mmn.studies.bench.detectors import At, Site, constant, detector, detector_of, where_active
+from mmn.studies.bench.result import PLANTED
 from mmn.studies.bench.roles import ERASED, ERASER, HELPER, ROLES, SEER, SILENT, SUPPRESSOR, WRITER, Planted, Role
 from mmn.studies.bench.told import Told
 from mmn.studies.bench.yardstick import effects, logits_of
@@ -39,7 +40,6 @@ N_STEPS: Final = 4
 FIRST: Final = 0.15  # of the layer's usual length of columns: what is tried first
 LONGEST: Final = 3.0  # likewise: what it may not exceed
 MARKED: Final = 0.05  # of the stream's length: how much the erased unit writes of what its eraser knows it by
-SUFFIX: Final = "+planted"
 
 
 def copy_of(model: Model) -> Model:
@@ -74,7 +74,7 @@ def plant(
             for role in ROLES:
                 if role.layer(model.anatomy.n_layers) == layer:
                     garden.add(site, noun, role)
-    facts = replace(model.facts, name=model.facts.name + SUFFIX, fingerprint=checksum(garden.model))
+    facts = replace(model.facts, name=model.facts.name + PLANTED, fingerprint=checksum(garden.model))
     return replace(garden.model, facts=facts), tuple(garden.planted)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it brings torch
 
 SHIPPED_PATH: Final = Path(__file__).parent / "results"
 FILE: Final = "result.json"
+PLANTED: Final = "+planted"  # ends the name of a copy
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,17 @@ def results(cache_path: Path) -> list[Result]:
     """What was measured here, the newest first, then what ships and was not measured here."""
     own = sorted(cache_path.glob(f"bench/*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [read(path) for path in own] + shipped()
+
+
+def newest(found: Sequence[Result]) -> dict[str, Result]:
+    """Each model's first result, by the model's name without the planted units."""
+    by_model = {model_of(result): result for result in reversed(found)}
+    return {model: by_model[model] for model in dict.fromkeys(map(model_of, found))}
+
+
+def model_of(result: Result) -> str:
+    """The model that units were planted in."""
+    return result.model.removesuffix(PLANTED)
 
 
 def shipped() -> list[Result]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmn.names import EFFECTS, METHODS, default_method
 from mmn.statistics.intervals import N_LEAST
-from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, shipped
+from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, model_of, shipped
 from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
 
 NONE: Final = "–"
@@ -141,7 +141,7 @@ def left_out(result: Result) -> list[str]:
 def command(result: Result) -> str:
     """What was called."""
     asked = result.asked
-    words = ["python -m mmn bench", "--model", result.model.removesuffix("+planted")]
+    words = ["python -m mmn bench", "--model", model_of(result)]
     words += ["--images", result.images] if result.images != "gallery" else []
     words += [f"{flag} {asked[name]}" for name, flag in FLAGS.items() if asked[name] != USUAL[name]]
     if layers := asked.get("effect_layers"):
@@ -159,7 +159,7 @@ def markdown(result: Result) -> str:
     leads = "\n".join(f"- {one}" for one in headline(result))
     return "\n\n".join(
         [
-            f"## {result.model.removesuffix('+planted')}",
+            f"## {model_of(result)}",
             f"`{command(result)}`: {told(result)}",
             _markdown_table(table(result)),
             f"First in each:\n\n{leads}\n- {standing(result)}",
