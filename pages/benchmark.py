@@ -71,8 +71,6 @@ def figure(result: Result) -> None:
     chosen = st.multiselect("Measures", list(HEADINGS), default=usual, key="metric", bind="query-params", wrap=True)
     view = View(model=model_of(result), metric=tuple(HEADINGS[heading] for heading in chosen or usual))
     charts.show("bench", view)
-    for heading in chosen or usual:
-        st.caption(f"{_capital(heading)}: {plain(MEASURES[HEADINGS[heading]].words)}.")
 
 
 def table(result: Result) -> None:

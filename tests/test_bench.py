@@ -13,25 +13,31 @@ import torch
 from mmn.cli import BAD_INPUT, main
 from mmn.core import Neuron
 from mmn.errors import ModelError, UnsupportedModelError, UsageError
+from mmn.figures.figure import draw
+from mmn.figures.replay import redrawn
+from mmn.figures.saving import rows_recipe
 from mmn.images import list_source
 from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.loading import load_model
 from mmn.reading.hooks import hold
 from mmn.reading.hooks.streams import count_passes
+from mmn.store import Store
 from mmn.studies.bench import words
 from mmn.studies.bench.judging import of_planted
 from mmn.studies.bench.measure import SUBMISSION, Asked, Bench, checked_methods
 from mmn.studies.bench.pictures import PROTOCOL, split
 from mmn.studies.bench.planting import nearest_to_zero
 from mmn.studies.bench.rankings import Ranking, average_ranks, correlation
-from mmn.studies.bench.result import Result, read, shipped, summarise, write
+from mmn.studies.bench.result import Result, keep, model_of, read, shipped, summarise, write
 from mmn.studies.bench.roles import ROLES, WANTED, Planted
 from mmn.studies.bench.submission import COLUMNS, read_submission
 from mmn.studies.bench.told import of_objects
 from mmn.studies.bench.verify import Evidence, area_under_roc, verify
 from mmn.studies.bench.yardstick import effects, read_again
+from mmn.studies.registry import FIGURES
 from mmn.units.masks import open_masks
+from mmn.view import View
 
 ROOT = Path(__file__).parents[1]
 SMALL = Asked(n_nouns=1, n_judged=3, n_built=18, n_sampled=16)
@@ -301,7 +307,11 @@ def test_the_secant_finds_the_size_at_which_nothing_is_left():
 def test_the_page_of_the_docs_is_what_ships():
     committed = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
     assert committed == words.page(), "run python -m mmn.studies.bench.words > docs/benchmark.md"
-    assert [one.model for one in shipped()] == ["specimen+planted", "specimen-frozen+planted"]
+    assert [one.model for one in shipped()] == [
+        "specimen+planted",
+        "specimen-frozen+planted",
+        "specimen-smollm+planted",
+    ]
 
 
 def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
@@ -318,6 +328,49 @@ def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
     assert result.n_ahead("contribution-folded", "recall@1%") == 1
     assert result.n_ahead("contribution-folded", "decoys@1%") == 0
     assert words.headline(replace(result, rows=rows))[0].endswith("first 1 % of all units: random (0.40)")
+
+
+def test_the_figure_is_of_what_ships_the_best_score_first_and_of_no_run(tmp_path):
+    figure = FIGURES["bench"]
+    (frozen,) = (one for one in shipped() if model_of(one) == "specimen-frozen")
+    with Store.open(tmp_path) as store:
+        drawn = draw(figure, store, View(model="specimen-frozen", metric=("recall%", "decoys%")))
+        again = redrawn(rows_recipe(drawn), figure, store)
+        for view, reason in (
+            (View(compare="latest"), "bench is of no run"),
+            (View(metric=("mine",)), "--metric mine: the benchmark has recall"),
+            (View(methods=("mine",)), "--methods mine"),
+            (View(model="mine"), "--model mine: judged were specimen, .*; mmn bench --model mine judges it"),
+        ):
+            with pytest.raises(UsageError, match=reason):
+                draw(figure, store, view)
+    data = drawn.rows.data
+    pd.testing.assert_frame_equal(again.rows.data, data)
+    for measure, ascending in (("recall%", False), ("decoys%", True)):
+        own = data[data["metric"] == measure]
+        assert own["mean"].tolist() == sorted(own["mean"], reverse=not ascending)
+        assert own["method"].iloc[0] in frozen.best(measure)
+        wanted = frozen.of("hones", measure)
+        assert dict(own.set_index("method").loc["hones", ["mean", "low", "high"]]) == pytest.approx(
+            {name: wanted[name] for name in ("mean", "low", "high")}
+        )
+
+
+def test_a_result_of_some_scores_says_what_was_left_out_and_replaces_none_of_more(tmp_path):
+    whole = shipped()[0]
+    path = tmp_path / "result.json"
+    asked = dict(whole.asked) | {"n_judged": 3, "effect_layers": [6, 7]}
+    some = replace(whole, asked=asked, rows=whole.rows[whole.rows["method"].isin(["effect", "random"])])
+    keep(whole, path)
+    keep(some, path)
+    assert read(path).methods == whole.methods
+    keep(some, tmp_path / "other.json")
+    assert set(read(tmp_path / "other.json").methods) == {"effect", "random"}
+    called = words.command(some)
+    assert called.endswith("--model specimen --pictures 3 --effect-layers 6-7 --methods effect,random")
+    assert "Left out: contribution, " in words.told(some)
+    assert "effect ranks the units of layers 6 to 7 alone" in words.told(some)
+    assert words.command(whole) == "python -m mmn bench --model specimen"
 
 
 def test_the_command_says_in_one_line_what_it_cannot_do(checkpoint, pictures, tmp_path, capfd):

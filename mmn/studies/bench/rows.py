@@ -78,6 +78,5 @@ def _of_measure(result: Result, measure: str, methods: Sequence[str]) -> pd.Data
     names = {method: place for place, method in enumerate(METHODS)}
     order = own.assign(name=own["method"].map(names)).sort_values("name", kind="stable")
     order = order.sort_values("mean", ascending=not about.is_high_better, kind="stable").drop(columns="name")
-    better = "" if about.is_high_better else ", lower is better"
     order = order.rename(columns={"measure": "metric"})
-    return order.assign(heading=about.heading + better, place=range(1, len(order) + 1))
+    return order.assign(heading=f"{about.heading}: {about.words}", place=range(1, len(order) + 1))

@@ -126,10 +126,11 @@ def told(result: Result) -> str:
 def some(result: Result) -> str:
     """What was not judged, in sentences; empty where all of every score was."""
     layers, absent = result.asked.get("effect_layers"), left_out(result)
-    of = " and ".join(method for method in EFFECTS if method in result.methods)
+    of = [method for method in EFFECTS if method in result.methods]
     said = f" Left out: {_list(absent)}." if absent else ""
     if layers and of:
-        said += f" {of} rank the units of layers {layers[0]} to {layers[1]} alone: the others share the places behind."
+        verb = "ranks" if len(of) == 1 else "rank"
+        said += f" {_list(of)} {verb} the units of layers {layers[0]} to {layers[1]} alone; all others are behind."
     return said
 
 
