@@ -218,7 +218,8 @@ def _unread(site: Site, _said: Sequence[At]) -> Float[Tensor, " d"]:
     """The direction that the unembedding, behind the final norm's gain, reads least."""
     anatomy = site.model.anatomy
     rows = anatomy.unembedding.weight.detach().float()
-    return _of_length_one(torch.linalg.svd(folded_rows(anatomy, rows, torch.ones_like(rows)).double()).Vh[-1])
+    folded = folded_rows(anatomy, rows, torch.ones_like(rows)).double()
+    return _of_length_one(torch.linalg.svd(folded, full_matrices=False).Vh[-1])  # or U is V × V: 19 GB of 49,152 tokens
 
 
 def _gradient(site: Site, said: Sequence[At], role: Role) -> Float[Tensor, " d"]:
