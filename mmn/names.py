@@ -258,8 +258,8 @@ def ranked_layers(method: str, n_layers: int, effect_layers: Sequence[int] = ())
 
 def chosen_layers(method: str, settings: Mapping[str, Any]) -> range | None:
     """The layers that a score was measured in alone, in a run with these settings; None of any other score."""
-    chosen = settings.get("effect_layers") or ()
-    is_of_some = chosen and followed(method).removesuffix(MINUS_BLANK) in EFFECTS
+    chosen: Sequence[int] = settings.get("effect_layers") or []
+    is_of_some = len(chosen) > 0 and followed(method).removesuffix(MINUS_BLANK) in EFFECTS
     return range(chosen[0], chosen[1] + 1) if is_of_some else None
 
 

@@ -203,8 +203,13 @@ def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses(
     Whole passes are for a past of more than keys and values alone.
     """
     model, inputs = tiny(model_type)
-    whole_passes = []
-    monkeypatch.setattr(effects, "_whole", lambda *given: whole_passes.append(given) or plain_effects(*given))
+    whole_passes: list[tuple[Any, ...]] = []
+
+    def noted(*given: Any) -> Any:
+        whole_passes.append(given)
+        return plain_effects(*given)
+
+    monkeypatch.setattr(effects, "_whole", noted)
     caption = GeneratedCaption("ab", (11, 12), (1, 2))
     batch = read_encoded(model, inputs, [caption, caption], with_act=False)
     said = [ConceptAt(1, Example("i", "i", ("i",), 1, 1), Concept("w", "w", 1, 30, 1, True, False, False, None))]

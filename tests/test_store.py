@@ -631,7 +631,7 @@ def test_layers_whose_effects_were_not_measured_have_no_count(tmp_path: Path) ->
         drawn = draw(FIGURES["layers"], store, View("latest", ks=(2,)))
     assert rows["n_units"].isna().tolist() == [True, False, False]
     assert rows["mean_units"].tolist()[1:] == [1, 1]
-    assert "effect, of layers 1–2" in drawn.chart.to_dict()["title"]["subtitle"][0]
+    assert "effect of layers 1–2 alone" in drawn.chart.to_dict()["title"]["subtitle"][0]
     assert "measured, of layers 1–2, read at" in caption(drawn)
 
 

@@ -276,9 +276,10 @@ def _selection(
 
 def _is_measured(run: dict[str, Any], counted: pd.DataFrame) -> pd.Series:
     """Whether each row's score was measured in its layer."""
-    of = {method: chosen_layers(method, run["settings"]) for method in counted["method"].unique()}
+    every = range(run["n_layers"])
+    of = {method: chosen_layers(method, run["settings"]) or every for method in counted["method"].unique()}
     pairs = zip(counted["method"], counted["layer"], strict=True)
-    return pd.Series([of[method] is None or layer in of[method] for method, layer in pairs], index=counted.index)
+    return pd.Series([layer in of[method] for method, layer in pairs], index=counted.index)
 
 
 def _where_measured(run: dict[str, Any], counted: pd.DataFrame) -> pd.DataFrame:

@@ -39,7 +39,8 @@ def layers(store: Store, asked: Asked) -> Rows:
     by = f" by {view.words_by} rows" if view.words_by else ""
     kind = f", {view.units.replace('-', ' ')} units only{by}" if view.units in INTERPRETABLE else ""
     subset = concepts_in_words(view.concepts) + kind + without_general(view.generality)
-    subset += "".join(f"; {one}{where}" for one in methods if (where := in_measured_layers(one, asked.run)))
+    of_some = {one: in_measured_layers(one, asked.run).removeprefix(",") for one in methods}
+    subset += "".join(f"; {one}{where} alone" for one, where in of_some.items() if where)
     words: dict[str, Any] = {"subset": subset}
     words["quantity"] = QUANTITIES[view.quantity or "per-picture"]
     if len({*methods} - {RANDOM}) > 1:
