@@ -182,7 +182,11 @@ def write(result: Result, path: Path) -> None:
 
 def keep(result: Result, path: Path) -> None:
     """Writes the file, unless one of more scores is there: nothing that was judged is lost to a question about some."""
-    if not path.is_file() or set(read(path).methods) <= set(result.methods):
+    try:
+        there = set(read(path).methods) if path.is_file() else set()
+    except CacheError:
+        there = set()  # damaged, or of another version
+    if there <= set(result.methods):
         write(result, path)
 
 
