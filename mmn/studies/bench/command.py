@@ -12,6 +12,7 @@ from typing import Any
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.options import add_loading_options, at_least, entries, layer_range
 from mmn.cli.running import load_quietly
+from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.view import LAYERS
 
@@ -29,6 +30,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--pictures", type=at_least(1, 1000), metavar="N", help="judged for each noun; default 4")
     parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
     parser.add_argument("--units", type=at_least(8), metavar="N", help="whose effects are measured; default 384")
+    parser.add_argument("--without", metavar="ROLE,ROLE", help="roles that nothing is judged by, as seer; default none")
     parser.add_argument(
         "--effect-layers", type=layer_range, metavar=LAYERS.metavar, help="of effect and effect-prob; default all"
     )
@@ -83,7 +85,18 @@ def _asked(options: argparse.Namespace) -> Any:
         "n_built": options.build,
         "n_sampled": options.units,
     }
-    return Asked(images=options.images, **{name: value for name, value in given.items() if value is not None})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Asked(images=options.images, without=_without(options.without), **chosen)
+
+
+def _without(text: str | None) -> tuple[str, ...]:
+    """The roles of `--without`, in their order."""
+    from mmn.studies.bench.result import ROLE_WORDS
+
+    given = entries(text, "--without", "seer") if text else ()
+    if unknown := [role for role in given if role not in ROLE_WORDS]:
+        raise UsageError(f"--without {unknown[0]}: the roles are {', '.join(ROLE_WORDS)}")
+    return tuple(role for role in ROLE_WORDS if role in given)
 
 
 def _submission(options: argparse.Namespace, bench: Any) -> Any:

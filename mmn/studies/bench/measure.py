@@ -48,7 +48,8 @@ SUBMISSION: Final = "submission"
 class Asked:
     """All that can change a number, besides the model.
 
-    `effect_layers` change what `effect` and `effect-prob` rank, and nothing that is kept of pictures or other scores.
+    `effect_layers` change what `effect` and `effect-prob` rank, `without` which roles rankings are judged by; neither
+    changes what is planted, or what zeroing units does.
     """
 
     images: str = "gallery"
@@ -57,6 +58,7 @@ class Asked:
     n_built: int = N_BUILT
     n_sampled: int = N_SAMPLED
     effect_layers: tuple[int, ...] = field(default=(), repr=False)
+    without: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Bench:
     @cached_property
     def verified(self) -> tuple[Verified, ...]:
         """Whether planted units do what they should; raises `ModelError` where too few do."""
-        return verify(self.soil.planted, [self._evidence(told) for told in self.pictures])
+        return verify(self.soil.planted, [self._evidence(told) for told in self.pictures], self.asked.without)
 
     def _evidence(self, told: Told) -> Evidence:
         table = self.measured[told.example.image_id]
@@ -203,9 +205,10 @@ class Bench:
         return self.kept.values(image_id, self._kept_as(method))
 
     def _kept_as(self, method: str) -> str:
-        """A score's name, and where it is of some layers alone theirs."""
+        """A score's name, with its layers where it is of some alone, and the roles that it is not judged by."""
         layers = names.chosen_layers(method, {"effect_layers": self.asked.effect_layers})
-        return method if layers is None else f"{method}-of-{layers[0]}-{layers[-1]}"
+        parts = [method] if layers is None else [method, "of", f"{layers[0]:d}", f"{layers[-1]:d}"]
+        return "-".join([*parts, *(["without", *self.asked.without] if self.asked.without else [])])
 
     def _each(self, things: Sequence, what: str) -> Iterator:
         for done, thing in enumerate(things):

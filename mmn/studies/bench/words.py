@@ -128,6 +128,8 @@ def some(result: Result) -> str:
     layers, absent = result.asked.get("effect_layers"), left_out(result)
     of = [method for method in EFFECTS if method in result.methods]
     said = f" Left out: {_list(absent)}." if absent else ""
+    if roles := result.asked.get("without"):
+        said += f" Nothing is judged by the {_list(roles)}."
     if layers and of:
         verb = "ranks" if len(of) == 1 else "rank"
         said += f" {_list(of)} {verb} the units of layers {layers[0]} to {layers[1]} alone; all others are behind."
@@ -147,6 +149,8 @@ def command(result: Result) -> str:
     words += [f"{flag} {asked[name]}" for name, flag in FLAGS.items() if asked[name] != USUAL[name]]
     if layers := asked.get("effect_layers"):
         words.append(f"--effect-layers {layers[0]}-{layers[1]}")
+    if roles := asked.get("without"):
+        words.append(f"--without {','.join(roles)}")
     if left_out(result):
         words.append(f"--methods {','.join(method for method in METHODS if method in result.methods)}")
     return " ".join(words)
