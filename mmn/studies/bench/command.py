@@ -30,7 +30,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--pictures", type=at_least(1, 1000), metavar="N", help="judged for each noun; default 4")
     parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
     parser.add_argument("--units", type=at_least(8), metavar="N", help="whose effects are measured; default 384")
-    parser.add_argument("--without", metavar="ROLE,ROLE", help="roles that nothing is judged by, as seer; default none")
+    parser.add_argument("--without", metavar="ROLE,ROLE", help="roles that nothing is judged by, as seer, or all")
     parser.add_argument(
         "--effect-layers", type=layer_range, metavar=LAYERS.metavar, help="of effect and effect-prob; default all"
     )
@@ -93,9 +93,11 @@ def _without(text: str | None) -> tuple[str, ...]:
     """The roles of `--without`, in their order."""
     from mmn.studies.bench.result import ROLE_WORDS
 
-    given = entries(text, "--without", "seer") if text else ()
+    from mmn.studies.bench.words import ALL
+
+    given = tuple(ROLE_WORDS) if text == ALL else entries(text, "--without", "seer") if text else ()
     if unknown := [role for role in given if role not in ROLE_WORDS]:
-        raise UsageError(f"--without {unknown[0]}: the roles are {', '.join(ROLE_WORDS)}")
+        raise UsageError(f"--without {unknown[0]}: the roles are {', '.join(ROLE_WORDS)}, or {ALL}")
     return tuple(role for role in ROLE_WORDS if role in given)
 
 
@@ -127,7 +129,8 @@ def _print_result(result: Any, options: argparse.Namespace, seconds: float) -> N
     else:
         print(words.told(result))
         print(words.table(result, with_intervals=False).to_string(index=False))
-        print("\nwhere planted units stand: the share of units before them")
-        print(words.places(result).to_string(index=False))
+        if result.planted:
+            print("\nwhere planted units stand: the share of units before them")
+            print(words.places(result).to_string(index=False))
         print("\n".join(f"first by {one}" for one in words.headline(result)))
         print(words.standing(result))

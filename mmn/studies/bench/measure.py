@@ -32,6 +32,7 @@ from mmn.studies.bench.pictures import PROTOCOL, Split, split
 from mmn.studies.bench.planting import plant
 from mmn.studies.bench.ranked import Cost, methods_of, rank
 from mmn.studies.bench.rankings import Ranking
+from mmn.studies.bench.result import ROLE_WORDS
 from mmn.studies.bench.submission import Key
 from mmn.studies.bench.told import Told, of_objects, tell
 from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
@@ -59,6 +60,11 @@ class Asked:
     n_sampled: int = N_SAMPLED
     effect_layers: tuple[int, ...] = field(default=(), repr=False)
     without: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def plants(self) -> bool:
+        """Whether any role is judged by; else nothing is planted at all."""
+        return not set(ROLE_WORDS) <= set(self.without)
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,11 @@ class Bench:
         listing = list_source(asked.images, work_path=cache_path / "images")
         masks = open_masks(asked.images, listing.examples)
         found = split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built)
-        kept = Kept.of(cache_path, [PROTOCOL, model.facts.fingerprint, asked, found, model.dtype])
+        inputs = [PROTOCOL, model.facts.fingerprint, asked, found, model.dtype]
+        kept = Kept.of(cache_path, inputs if asked.plants else [*inputs, "nothing planted"])
         soil = kept.soil()
         if soil is None:
-            soil = _planted(model, found, masks, progress)
+            soil = _planted(model, found, masks, found.nouns if asked.plants else (), progress)
             kept.keep_soil(soil)
         return cls(asked, soil.put_into(model), found, masks, kept, soil, progress)
 
@@ -146,6 +153,8 @@ class Bench:
     @cached_property
     def verified(self) -> tuple[Verified, ...]:
         """Whether planted units do what they should; raises `ModelError` where too few do."""
+        if not self.soil.planted:
+            return ()
         return verify(self.soil.planted, [self._evidence(told) for told in self.pictures], self.asked.without)
 
     def _evidence(self, told: Told) -> Evidence:
@@ -238,7 +247,7 @@ def _tell(model: Model, example: Example, masks: MaskSource) -> Told:
     return tell(model, example, masks, model.exact_prompt(model.default_prompt))
 
 
-def _planted(model: Model, found: Split, masks: MaskSource, progress: ProgressCallback) -> Soil:
+def _planted(model: Model, found: Split, masks: MaskSource, nouns: Sequence[str], progress: ProgressCallback) -> Soil:
     built = []
     for done, example in enumerate(found.built):
         progress(Progress(STAGE, done, len(found.built), "captions to build on"))
@@ -247,5 +256,5 @@ def _planted(model: Model, found: Split, masks: MaskSource, progress: ProgressCa
     def tell_layer(done: int, total: int) -> None:
         progress(Progress(STAGE, done, total, "planting"))
 
-    copied, planted = plant(model, built, found.nouns, tell_layer)
+    copied, planted = plant(model, built, nouns, tell_layer)
     return Soil.of(copied, planted, mean_activations(copied, built))

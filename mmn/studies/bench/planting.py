@@ -56,7 +56,7 @@ def plant(
     Args:
         model: with gated FFNs.
         built: pictures to build on, as the model tells them.
-        nouns: by lemma.
+        nouns: by lemma; for none nothing is planted.
         progress: told (layers done, layers in all).
 
     Raises:
@@ -64,6 +64,8 @@ def plant(
         ModelError: captions of these pictures say a noun too rarely to build on.
     """
     readers(model)
+    if not nouns:
+        return copy_of(model), ()
     garden = Garden(copy_of(model), [])
     passes = {told.example.image_id: replay(garden.model, told.whole(garden.model)) for told in built}
     layers = sorted({role.layer(model.anatomy.n_layers) for role in ROLES})

@@ -93,8 +93,9 @@ class Result:
 
     @property
     def methods(self) -> list[str]:
-        """Those that find most planted units first."""
-        own = self.rows[self.rows["measure"] == "recall@1%"].sort_values("method")
+        """Those that find most planted units first; where none are planted, that agree most."""
+        by = "recall@1%" if self.planted else "agreement"
+        own = self.rows[self.rows["measure"] == by].sort_values("method")
         return list(own.sort_values("mean", ascending=False, kind="stable")["method"])
 
     def of(self, method: str, measure: str) -> dict[str, Any]:

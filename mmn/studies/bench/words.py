@@ -17,6 +17,7 @@ from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, model
 from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
 
 NONE: Final = "–"
+ALL: Final = "all"  # roles: nothing is planted then
 FLAGS: Final = {"n_nouns": "--nouns", "n_judged": "--pictures", "n_built": "--build", "n_sampled": "--units"}
 USUAL: Final = {"n_nouns": N_NOUNS, "n_judged": N_JUDGED, "n_built": N_BUILT, "n_sampled": N_SAMPLED}
 
@@ -113,14 +114,21 @@ def standing(result: Result) -> str:
 
 def told(result: Result) -> str:
     """What the numbers are of."""
-    asked = result.asked
     few = "" if result.n_pictures >= N_LEAST else f" (intervals need {N_LEAST})"
     return (
         f"{result.model}, {result.n_units:,} units, {result.n_pictures} pictures of {result.images}{few} and their "
-        f"{result.n_questions} nouns; units are planted for {_list(result.nouns)}, built on {asked['n_built']} other "
-        f"pictures of each; effects are measured of {asked['n_sampled']} sampled units and the planted ones. Means "
-        f"over pictures, 95 % intervals by picture.{some(result)}"
+        f"{result.n_questions} nouns; {_planted_for(result)}. Means over pictures, 95 % intervals by picture."
+        + some(result)
     )
+
+
+def _planted_for(result: Result) -> str:
+    n = result.asked["n_sampled"]
+    if not result.planted:
+        return f"nothing is planted, and effects are measured of {n} sampled units"
+    nouns, n_built = _list(result.nouns), result.asked["n_built"]
+    built = f"built on {n_built} other pictures of each"
+    return f"units are planted for {nouns}, {built}; effects are measured of {n} sampled units and the planted ones"
 
 
 def some(result: Result) -> str:
@@ -128,7 +136,7 @@ def some(result: Result) -> str:
     layers, absent = result.asked.get("effect_layers"), left_out(result)
     of = [method for method in EFFECTS if method in result.methods]
     said = f" Left out: {_list(absent)}." if absent else ""
-    if roles := result.asked.get("without"):
+    if result.planted and (roles := result.asked.get("without")):
         said += f" Nothing is judged by the {_list(roles)}."
     if layers and of:
         verb = "ranks" if len(of) == 1 else "rank"
@@ -150,7 +158,7 @@ def command(result: Result) -> str:
     if layers := asked.get("effect_layers"):
         words.append(f"--effect-layers {layers[0]}-{layers[1]}")
     if roles := asked.get("without"):
-        words.append(f"--without {','.join(roles)}")
+        words.append(f"--without {','.join(roles) if result.planted else ALL}")
     if left_out(result):
         words.append(f"--methods {','.join(method for method in METHODS if method in result.methods)}")
     return " ".join(words)
@@ -168,13 +176,19 @@ def markdown(result: Result) -> str:
             f"`{command(result)}`: {told(result)}",
             _markdown_table(table(result)),
             f"First in each:\n\n{leads}\n- {standing(result)}",
-            "Where the planted units stand (the share of units before them; 50 % by chance):",
-            _markdown_table(places(result)),
-            "What the planted units do on the judged pictures:",
-            _markdown_table(planted(result)),
+            *(_of_planted(result) if result.planted else []),
             f"Seconds of a processor a picture, on one machine, not part of the table: {seconds}.",
         ]
     )
+
+
+def _of_planted(result: Result) -> list[str]:
+    return [
+        "Where the planted units stand (the share of units before them; 50 % by chance):",
+        _markdown_table(places(result)),
+        "What the planted units do on the judged pictures:",
+        _markdown_table(planted(result)),
+    ]
 
 
 def page() -> str:
