@@ -13,7 +13,7 @@ from app.text import code, plain, sentence
 from mmn.names import default_method
 from mmn.studies.bench import words
 from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, model_of, newest, results
-from mmn.studies.bench.rows import USUAL
+from mmn.studies.bench.rows import usual as usual_of
 from mmn.view import View
 
 HEADINGS = {about.heading: measure for measure, about in MEASURES.items()}
@@ -39,9 +39,10 @@ def page() -> None:
     st.markdown(f"- {sentence(standing(result))}")
     with st.expander("Every score and measure as numbers", icon=":material/table:"):
         table(result)
-    places(result)
-    with st.expander("What the planted units do", icon=":material/potted_plant:"):
-        st.dataframe(words.planted(result).rename(columns=_capital), hide_index=True)
+    if result.planted:
+        places(result)
+        with st.expander("What the planted units do", icon=":material/potted_plant:"):
+            st.dataframe(words.planted(result).rename(columns=_capital), hide_index=True)
     with st.expander("Your own method", icon=":material/upload_file:"):
         how_to()
 
@@ -67,8 +68,11 @@ def chosen(found: Sequence[Result]) -> Result:
 
 def figure(result: Result) -> None:
     """A panel for each measure that was chosen, at first the usual ones."""
-    usual = state.usual("metric", [MEASURES[measure].heading for measure in USUAL])
-    chosen = st.multiselect("Measures", list(HEADINGS), default=usual, key="metric", bind="query-params", wrap=True)
+    there = [heading for heading, measure in HEADINGS.items() if result.best(measure)]
+    if any(heading not in there for heading in st.session_state.get("metric", [])):
+        del st.session_state["metric"]  # of a model that units are planted in
+    usual = state.usual("metric", [MEASURES[measure].heading for measure in usual_of(result)])
+    chosen = st.multiselect("Measures", there, default=usual, key="metric", bind="query-params", wrap=True)
     view = View(model=model_of(result), metric=tuple(HEADINGS[heading] for heading in chosen or usual))
     charts.show("bench", view)
 

@@ -27,11 +27,12 @@ from mmn.store import Store
 from mmn.studies.bench import planting, words
 from mmn.studies.bench.detectors import Site
 from mmn.studies.bench.judging import of_planted
+from mmn.studies.bench.kept import Kept, Soil
 from mmn.studies.bench.measure import SUBMISSION, Asked, Bench, checked_methods
 from mmn.studies.bench.pictures import PROTOCOL, split
-from mmn.studies.bench.planting import nearest_to_zero
+from mmn.studies.bench.planting import nearest_to_zero, plant
 from mmn.studies.bench.rankings import Ranking, average_ranks, correlation
-from mmn.studies.bench.result import Result, keep, model_of, read, shipped, summarise, write
+from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, keep, model_of, read, shipped, summarise, write
 from mmn.studies.bench.roles import ROLES, WANTED, Planted
 from mmn.studies.bench.submission import COLUMNS, read_submission
 from mmn.studies.bench.told import of_objects
@@ -286,11 +287,37 @@ def test_nothing_is_judged_by_units_that_do_not_do_what_they_should():
     assert all(one.holds for one in verify(planted, [Evidence(a, active, right)] * 3))
     with pytest.raises(ModelError, match=r"planted seer does not do what it should .*takes 0.00 logits"):
         verify(planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3)
+    found = verify(
+        planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3, without=("seer", "helper")
+    )
+    assert [one.planted.role for one in found if not one.holds] == ["seer", "helper"]
+    assert found[0].why == "left out: zeroing it takes 0.00 logits"
     with pytest.raises(ModelError, match="active elsewhere, too"):
         verify(planted, [Evidence(1 - a, active, right)] * 3)
     loud = np.where(right == 0, 0.5, right)
     with pytest.raises(ModelError, match="and should take none"):
         verify(planted, [Evidence(a, active, loud)] * 3)
+
+
+def test_without_any_role_nothing_is_planted_and_nothing_is_said_of_it(tiny, tmp_path):
+    copied, planted = plant(tiny, [], (), lambda *_: None)
+    soil = Soil.of(copied, planted, torch.zeros(tiny.anatomy.n_layers, tiny.anatomy.d_mlp))
+    Kept(tmp_path).keep_soil(soil)
+    found = Kept(tmp_path).soil().put_into(tiny)
+    assert found.facts.name == tiny.facts.name
+    assert checksum(found) == checksum(tiny)
+    whole = shipped()[0]
+    of_planted = [name for name in MEASURES if "@" in name or name.startswith("place")]
+    rows = whole.rows.assign(mean=whole.rows["mean"].where(~whole.rows["measure"].isin(of_planted)))
+    bare = replace(whole, planted=[], rows=rows, asked=dict(whole.asked) | {"without": list(ROLE_WORDS)})
+    assert list(words.table(bare)) == [
+        "method",
+        *(MEASURES[name].heading for name in MEASURES if "@" not in name),
+        "passes",
+    ]
+    assert bare.methods[0] == bare.best("agreement")[0]
+    assert "nothing is planted, and effects are measured of 384 sampled units. Means" in words.markdown(bare)
+    assert words.command(bare).endswith("--without all")
 
 
 def test_units_are_planted_where_there_is_a_gate_alone(tiny):

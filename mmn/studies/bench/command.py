@@ -92,7 +92,6 @@ def _asked(options: argparse.Namespace) -> Any:
 def _without(text: str | None) -> tuple[str, ...]:
     """The roles of `--without`, in their order."""
     from mmn.studies.bench.result import ROLE_WORDS
-
     from mmn.studies.bench.words import ALL
 
     given = tuple(ROLE_WORDS) if text == ALL else entries(text, "--without", "seer") if text else ()

@@ -27,7 +27,7 @@ def bench(
     Args:
         data: `rows.bench`.
         run: what it is of: model, images, n_images, n_concepts.
-        nouns: that units are planted for.
+        nouns: that units are planted for; none where nothing is.
         left_out: what was not judged, in sentences.
     """
     require(data.columns, COLUMNS)
@@ -40,7 +40,7 @@ def bench(
         frame="bounds",
         text="What finds the units that matter" + (f": {headings[0]}" if len(headings) == 1 else ""),
         subtitle=[
-            f"{of_run(run)}, {n}; planted for {', '.join(nouns)}",
+            f"{of_run(run)}, {n}; " + (f"planted for {', '.join(nouns)}" if nouns else "nothing planted"),
             *([left_out] if left_out else []),
             f"dotted: random units; {interval_note('line', data['n'])}",
         ],

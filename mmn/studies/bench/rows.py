@@ -20,6 +20,11 @@ from mmn.view import View
 USUAL: Final = ("recall@1%", "agreement", "area zero", "iou")  # drawn where nobody chose
 
 
+def usual(result: Result) -> list[str]:
+    """What is drawn where nobody chose: of the usual measures those that something was judged by."""
+    return [measure for measure in USUAL if result.best(measure)]
+
+
 def result_of(store: Store, view: View) -> Result:
     """The newest result of the view's model; of the first there is, where it names none.
 
@@ -59,11 +64,14 @@ def bench(store: Store, asked: Asked) -> Rows:
     """
     result = result_of(store, asked.view)
     asked.pinned["model"] = model_of(result)
-    measures = _known(asked.view.metric or USUAL, list(MEASURES), "--metric")
+    measures = _known(asked.view.metric or usual(result), list(MEASURES), "--metric")
     methods = _known(asked.view.methods or result.methods, result.methods, "--methods")
     parts = [_of_measure(result, measure, methods) for measure in measures]
-    words = {"nouns": result.nouns, "left_out": some(result).strip()}
-    return Rows(pd.concat(parts, ignore_index=True), asked.run, words)
+    data = pd.concat(parts, ignore_index=True)
+    if data.empty:
+        raise UsageError(f"nothing was judged by {', '.join(measures)} in {model_of(result)}")
+    nouns = result.nouns if result.planted else ()
+    return Rows(data, asked.run, {"nouns": nouns, "left_out": some(result).strip()})
 
 
 def _known(asked: Sequence[str], there: Sequence[str], flag: str) -> list[str]:

@@ -24,10 +24,10 @@ USUAL: Final = {"n_nouns": N_NOUNS, "n_judged": N_JUDGED, "n_built": N_BUILT, "n
 
 def table(result: Result, with_intervals: bool = True) -> pd.DataFrame:
     """Every method, and what it was judged by; seconds are not part of it, since they are another each time."""
-    rows = []
+    rows, judged_by = [], {name: about for name, about in MEASURES.items() if result.best(name)}
     for method in result.methods:
         row = {"method": method}
-        for measure, about in MEASURES.items():
+        for measure, about in judged_by.items():
             row[about.heading] = cell(result.of(method, measure), with_intervals)
         rows.append(row | {"passes": passes_text(result.passes.get(method))})
     return pd.DataFrame(rows)
