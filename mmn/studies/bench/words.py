@@ -227,8 +227,8 @@ format, and `questions.csv`, every picture and noun; write a Parquet file of `im
 A large model: name the scores with `--methods`, without `effect` and `effect-prob`, which zero every unit for every
 noun, or with `--effect-layers 24-29`, which ranks the units of these layers alone. What rankings are held against, the
 effects of sampled units (`--units`), is measured all the same. The same values again (`mmn bench` keeps them by picture
-and score) cost nothing: scores can be added to a result one at a time, each call naming those before, too. Where planted
-units do not do what they should, `--without ROLE` judges by the other roles, and `--without all` plants nothing.
+and score) cost nothing: scores can be added to a result one at a time, each call naming those before, too. Where
+planted units do not do what they should, `--without ROLE` judges by the other roles; `--without all` plants nothing.
 
 The figure of this page: `mmn figure bench --model specimen --out bench.svg` (`docs/figures.md`)."""
 
