@@ -93,6 +93,8 @@ def test_pictures_are_split_by_hash_and_none_is_on_both_sides():
     found = split(examples, masks, 2, 3, 6)
     again = split(examples[::-1], masks, 2, 3, 6)
     assert (found.nouns, found.judged, found.built) == (again.nouns, again.judged, again.built)
+    moved = [replace(one, source=f"/elsewhere/{number}") for number, one in enumerate(examples)]
+    assert split(moved, masks, 2, 3, 6).identity == found.identity, "what was found is not lost to a folder that moves"
     assert not {one.image_id for one in found.judged} & {one.image_id for one in found.built}
     assert all(any(noun in masks.find(one) for noun in found.nouns) for one in found.judged)
     with pytest.raises(UsageError, match="too few pictures"):

@@ -108,7 +108,7 @@ class Bench:
         listing = list_source(asked.images, work_path=cache_path / "images")
         masks = open_masks(asked.images, listing.examples)
         found = split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built)
-        inputs = [PROTOCOL, model.facts.fingerprint, asked, found, model.dtype]
+        inputs = [PROTOCOL, model.facts.fingerprint, asked, found.identity, model.dtype]
         kept = Kept.of(cache_path, inputs if asked.plants else [*inputs, "nothing planted"])
         soil = kept.soil()
         if soil is None:

@@ -31,6 +31,11 @@ class Split:
     judged: tuple[Example, ...]
     built: tuple[Example, ...]
 
+    @property
+    def identity(self) -> tuple[tuple[str, ...], ...]:
+        """Nouns and pictures, these by what they are and not by where they lie."""
+        return self.nouns, tuple(one.image_id for one in self.judged), tuple(one.image_id for one in self.built)
+
 
 def split(
     examples: Sequence[Example],
