@@ -305,7 +305,9 @@ def test_without_any_role_nothing_is_planted_and_nothing_is_said_of_it(tiny, tmp
     copied, planted = plant(tiny, [], (), lambda *_: None)
     soil = Soil.of(copied, planted, torch.zeros(tiny.anatomy.n_layers, tiny.anatomy.d_mlp))
     Kept(tmp_path).keep_soil(soil)
-    found = Kept(tmp_path).soil().put_into(tiny)
+    again = Kept(tmp_path).soil()
+    assert again is not None
+    found = again.put_into(tiny)
     assert found.facts.name == tiny.facts.name
     assert checksum(found) == checksum(tiny)
     whole = shipped()[0]

@@ -53,7 +53,8 @@ class Soil:
         gate = [read[one.layer].gate.weight[one.unit].detach() for one in units]
         up = [read[one.layer].up.weight[one.unit].detach() for one in units]
         out = [model.anatomy.w_out(one.layer)[:, one.unit].detach() for one in units]
-        return cls(tuple(planted), *(torch.stack(rows) if rows else none for rows in (gate, up, out)), means)
+        stacked = [torch.stack(rows) if rows else none for rows in (gate, up, out)]
+        return cls(tuple(planted), stacked[0], stacked[1], stacked[2], means)
 
     def put_into(self, model: Model) -> Model:
         """A copy of the model with these units, under a name and fingerprint of its own where there are some."""
