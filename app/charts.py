@@ -50,8 +50,11 @@ def drawn(name: str, view: View) -> Drawn:
     Raises:
         UsageError: the filters leave nothing of it, or it was not measured.
     """
-    asked, store = replace(view, compare=compared.run_id()), resources.store()
-    found: Drawn | UsageError = store.recent((name, asked), lambda: _drawn(FIGURES[name], store, asked))
+    figure, store = FIGURES[name], resources.store()
+    if figure.subject:  # it is of no run, and no table tells when it changes
+        return draw(figure, store, view)
+    asked = replace(view, compare=compared.run_id())
+    found: Drawn | UsageError = store.recent((name, asked), lambda: _drawn(figure, store, asked))
     if isinstance(found, UsageError):
         raise found.with_traceback(None)
     return found
@@ -175,7 +178,7 @@ def name_of(figure: Drawn) -> str:
     """What its file is called, without the ending: run, figure, and what tells it from others of the page."""
     view = figure.asked.view
     parts = [figure.asked.run_id[:8], view.image[:8], view.noun, str(view.neuron or ""), figure.figure.name]
-    parts += [*view.methods, view.measure, view.against, view.found_on, view.edit[:8]]
+    parts += [view.model, *view.methods, view.measure, view.against, view.found_on, view.edit[:8]]
     parts += [str(view.ks[0])] if len(view.ks) == 1 else []
     parts += [f"beside-{view.compare[:8]}"] if view.compare else []
     panels = figure.figure.panels

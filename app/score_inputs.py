@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
 from app import access, resources, uploads
 from app.text import plain
-from mmn.names import METHODS, RANDOM
+from mmn.names import EFFECTS, METHODS, RANDOM
 from mmn.safety import roots
 from mmn.specimen import IN_WORDS, MODELS
 
@@ -34,10 +35,12 @@ def choose() -> dict[str, Any]:
     st.markdown("**Scores**")
     grid = st.columns(2)
     methods = [name for place, name in enumerate(METHODS) if choose_method(name, grid[place % 2])]
+    effect_layers = choose_effect_layers(methods)
     top_k = st.number_input(
         "Units kept per noun (top k)", 1, 10_000_000, 1000, key="score-k", help="Cut to the model's number of units."
     )
     chosen = {"model": model, "images": images, "methods": methods, "top_k": top_k}
+    chosen["effect_layers"] = effect_layers
     return chosen | choose_extras() | choose_advanced()
 
 
@@ -84,6 +87,20 @@ def choose_method(name: str, place: Any) -> bool:
     told += f"\n\nTakes long: {plain(method.cost)}." if method.cost else ""
     is_usual = name in (next(iter(METHODS)), RANDOM)
     return place.checkbox(plain(name), value=is_usual, key=f"score-method-{name}", help=told)
+
+
+def choose_effect_layers(methods: Sequence[str]) -> str:
+    """As the command line takes them; empty for all, and where no effect is measured."""
+    if not set(methods) & set(EFFECTS):
+        return ""
+    return st.text_input(
+        f"Layers of {' and '.join(EFFECTS)}",
+        placeholder="all, or first and last, as 24-29",
+        key="score-effect-layers",
+        persist_state="session",
+        help="Every unit of these layers is zeroed alone; the last layers cost least. Units of the others are not "
+        "ranked, and charts leave their layers out.",
+    ).strip()
 
 
 def choose_advanced() -> dict[str, Any]:

@@ -156,7 +156,10 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Everything about a scoring run that can change a number, besides the model and the pictures."""
+    """Everything about a scoring run that can change a number, besides the model and the pictures.
+
+    `effect_layers` are the first and the last layer whose units `effect` and `effect-prob` are measured of, () for all.
+    """
 
     prompt: str
     methods: tuple[str, ...] = (CONTRIBUTION,)
@@ -170,6 +173,7 @@ class ScoreSettings:
     dtype: str = "float32"
     device: str = "cpu"
     seed: int = 0
+    effect_layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

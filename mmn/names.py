@@ -6,9 +6,9 @@ Every method names its definition: P1 is Schwettmann et al. 2023 (arXiv 2308.015
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 CONTRIBUTION: Final = "contribution"
 CONTRIBUTION_FOLDED: Final = "contribution-folded"
@@ -24,6 +24,7 @@ EFFECT: Final = "effect"
 EFFECT_PROB: Final = "effect-prob"
 RANDOM: Final = "random"
 RANDOM_MATCHED: Final = "random-matched"
+EFFECTS: Final = (EFFECT, EFFECT_PROB)  # measured unit by unit: of chosen layers, where a run says so
 
 
 @dataclass(frozen=True)
@@ -238,22 +239,43 @@ def followed(method: str) -> str:
     return reference_of(method) if method.startswith(RANDOM_MATCHED) else method
 
 
-def n_ranked_layers(method: str, n_layers: int) -> int:
-    """How many of the first layers a method ranks the units of; chance is over these: k / (n_ranked_layers · m).
+def ranked_layers(method: str, n_layers: int, effect_layers: Sequence[int] = ()) -> range:
+    """The layers whose units a method ranks; chance is over these.
 
     Nothing follows the last layer at an image token, so attribution there leaves it out, and a control with its layers.
+
+    Args:
+        method: or a control that follows it.
+        n_layers: of the model.
+        effect_layers: first and last of those whose effects were measured (`ScoreSettings`), () for all.
     """
-    stem = reference_of(method) if method.startswith(RANDOM_MATCHED) else method.removesuffix(MINUS_BLANK)
+    stem = followed(method).removesuffix(MINUS_BLANK)
+    if stem in EFFECTS and effect_layers:
+        return range(effect_layers[0], effect_layers[1] + 1)
     is_whole = stem not in METHODS or METHODS[stem].ranks_last_layer
-    return n_layers if is_whole else n_layers - 1
+    return range(n_layers if is_whole else n_layers - 1)
 
 
-def chance_overlap(k: int, methods: Collection[str], n_layers: int, d_mlp: int) -> float:
-    """What rankings that know nothing of each other share of their top k: 1 is all.
+def chosen_layers(method: str, settings: Mapping[str, Any]) -> range | None:
+    """The layers that a score was measured in alone, in a run with these settings; None of any other score."""
+    chosen: Sequence[int] = settings.get("effect_layers") or []
+    is_of_some = len(chosen) > 0 and followed(method).removesuffix(MINUS_BLANK) in EFFECTS
+    return range(chosen[0], chosen[1] + 1) if is_of_some else None
 
-    Two draws of k from a and b units, one lot within the other, share k²/max(a, b) units on average.
+
+def chance_overlap(
+    k: int, methods: Sequence[str], n_layers: int, d_mlp: int, effect_layers: Sequence[int] = ()
+) -> float:
+    """What rankings that know nothing of each other share of their top k, of one method or of two: 1 is all.
+
+    Draws of k from a and from b units, c of which are the same ones, share k²·c/(a·b) units on average; where there are
+    fewer than k units to draw from, all of them are drawn.
     """
-    return k / (max(n_ranked_layers(method, n_layers) for method in methods) * d_mlp)
+    of = [ranked_layers(method, n_layers, effect_layers) for method in methods]
+    one, other = of[0], of[-1]
+    both = range(max(one.start, other.start), min(one.stop, other.stop))
+    drawn = min(k, len(one) * d_mlp) * min(k, len(other) * d_mlp)
+    return drawn * len(both) / (len(one) * len(other) * d_mlp * k)
 
 
 ABLATE: Final = "ablate"  # an intervention: units set to 0 (P1)

@@ -274,6 +274,7 @@ class View:
     compare: str = _spelled(
         "", Kind(_last_word, metavar="RUN"), "a second run beside the first, on the same scales; of any figure"
     )
+    model: str = _spelled("", TEXT, "of bench: the judged model; default the newest")
     derivative: str = _spelled("", TEXT, "of circuits, where a run has some by several: rajaram or relp")
     token: int | None = _spelled(None, TOKEN, "of a page's picture: the image token that is asked about, from 0")
     zoom: Zoom | None = _spelled(  # noqa: RUF009

@@ -7,12 +7,16 @@ from typing import Any
 
 import streamlit as st
 
+from app import charts, state, study_page
 from app.places import cache_path
 from app.text import code, plain, sentence
 from mmn.names import default_method
 from mmn.studies.bench import words
-from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, results
+from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, model_of, newest, results
+from mmn.studies.bench.rows import usual as usual_of
+from mmn.view import View
 
+HEADINGS = {about.heading: measure for measure, about in MEASURES.items()}
 INTRODUCTION = (
     "In a copy of the model some units are given a role, and each role is measured on other pictures before anything "
     "is judged by it. Every score then ranks all units of that copy. What finds the planted ones, leaves the decoys "
@@ -26,23 +30,51 @@ def page() -> None:
     if not found:
         st.info("Nothing has been judged yet: mmn bench does that.", icon=":material/science:")
         return
+    tidy(found)
     result = chosen(found)
     st.caption(plain(words.told(result)))
-    table(result)
-    places(result)
-    with st.expander("What the planted units do", icon=":material/potted_plant:"):
-        st.dataframe(words.planted(result).rename(columns=_capital), hide_index=True)
+    study_page.guarded(lambda: figure(result))
+    for one in words.headline(result):
+        st.markdown(f"- First by {plain(one)}")
+    st.markdown(f"- {sentence(standing(result))}")
+    with st.expander("Every score and measure as numbers", icon=":material/table:"):
+        table(result)
+    if result.planted:
+        places(result)
+        with st.expander("What the planted units do", icon=":material/potted_plant:"):
+            st.dataframe(words.planted(result).rename(columns=_capital), hide_index=True)
     with st.expander("Your own method", icon=":material/upload_file:"):
         how_to()
 
 
+def tidy(found: Sequence[Result]) -> None:
+    """The address names models, and measures as the page or the tables do."""
+    models = newest(found)
+    state.tidy_address(
+        {
+            "model": lambda text: text if text in models else None,
+            "metric": lambda text: next((one for one in HEADINGS if text in (one, HEADINGS[one])), None),
+        }
+    )
+
+
 def chosen(found: Sequence[Result]) -> Result:
     """One of the results, the newest first; each model once."""
-    by_model = {result.model.removesuffix("+planted"): result for result in reversed(found)}
-    names = list(dict.fromkeys(result.model.removesuffix("+planted") for result in found))
-    if len(names) == 1:
-        return by_model[names[0]]
-    return by_model[st.selectbox("Model", names, key="bench")]
+    by_model = newest(found)
+    if len(by_model) == 1:
+        return next(iter(by_model.values()))
+    return by_model[st.selectbox("Model", list(by_model), key="model", bind="query-params")]
+
+
+def figure(result: Result) -> None:
+    """A panel for each measure that was chosen, at first the usual ones."""
+    there = [heading for heading, measure in HEADINGS.items() if result.best(measure)]
+    if any(heading not in there for heading in st.session_state.get("metric", [])):
+        del st.session_state["metric"]  # of a model that units are planted in
+    usual = state.usual("metric", [MEASURES[measure].heading for measure in usual_of(result)])
+    chosen = st.multiselect("Measures", there, default=usual, key="metric", bind="query-params", wrap=True)
+    view = View(model=model_of(result), metric=tuple(HEADINGS[heading] for heading in chosen or usual))
+    charts.show("bench", view)
 
 
 def table(result: Result) -> None:
@@ -62,9 +94,6 @@ def table(result: Result) -> None:
         "Seconds", help="Of a processor, a picture, on the machine that measured it"
     )
     st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
-    for one in words.headline(result):
-        st.markdown(f"- First by {plain(one)}")
-    st.markdown(f"- {sentence(standing(result))}")
 
 
 def standing(result: Result) -> str:

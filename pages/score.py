@@ -14,6 +14,7 @@ from mmn.images import Listing, list_source
 from mmn.names import RANDOM
 from mmn.runs import jobs
 from mmn.safety.roots import require_model
+from mmn.view import LAYERS
 
 
 def page() -> None:
@@ -33,6 +34,9 @@ def confirm(options: dict[str, Any]) -> None:
         if not options[name]:
             st.caption(f"Choose {wanted} first.")
             return
+    if wrong := wrong_layers(options["effect_layers"]):
+        st.error(wrong)
+        return
     try:
         require_model(options["model"])
         listing = look_at(options["images"], options["limit"])
@@ -52,6 +56,15 @@ def confirm(options: dict[str, Any]) -> None:
         st.caption(":orange[A job is running already; two at once slow each other down.]")
     if st.button("Start scoring", type="primary", icon=":material/play_arrow:", disabled=not n):
         start(options)
+
+
+def wrong_layers(text: str) -> str:
+    """What is wrong with the layers of effects, empty where nothing is."""
+    try:
+        _ = text and LAYERS.read(text)
+    except ValueError as error:
+        return f"Layers of effect: {error}"
+    return ""
 
 
 @st.cache_data(ttl=60, max_entries=4, show_spinner="Looking at the pictures")

@@ -13,25 +13,34 @@ import torch
 from mmn.cli import BAD_INPUT, main
 from mmn.core import Neuron
 from mmn.errors import ModelError, UnsupportedModelError, UsageError
+from mmn.figures.figure import draw
+from mmn.figures.replay import redrawn
+from mmn.figures.saving import rows_recipe
 from mmn.images import list_source
+from mmn.models.adapters import norms
 from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.loading import load_model
 from mmn.reading.hooks import hold
 from mmn.reading.hooks.streams import count_passes
-from mmn.studies.bench import words
+from mmn.store import Store
+from mmn.studies.bench import planting, words
+from mmn.studies.bench.detectors import Site
 from mmn.studies.bench.judging import of_planted
+from mmn.studies.bench.kept import Kept, Soil
 from mmn.studies.bench.measure import SUBMISSION, Asked, Bench, checked_methods
 from mmn.studies.bench.pictures import PROTOCOL, split
-from mmn.studies.bench.planting import nearest_to_zero
+from mmn.studies.bench.planting import nearest_to_zero, plant
 from mmn.studies.bench.rankings import Ranking, average_ranks, correlation
-from mmn.studies.bench.result import Result, read, shipped, summarise, write
+from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, keep, model_of, read, shipped, summarise, write
 from mmn.studies.bench.roles import ROLES, WANTED, Planted
 from mmn.studies.bench.submission import COLUMNS, read_submission
 from mmn.studies.bench.told import of_objects
 from mmn.studies.bench.verify import Evidence, area_under_roc, verify
 from mmn.studies.bench.yardstick import effects, read_again
+from mmn.studies.registry import FIGURES
 from mmn.units.masks import open_masks
+from mmn.view import View
 
 ROOT = Path(__file__).parents[1]
 SMALL = Asked(n_nouns=1, n_judged=3, n_built=18, n_sampled=16)
@@ -84,6 +93,8 @@ def test_pictures_are_split_by_hash_and_none_is_on_both_sides():
     found = split(examples, masks, 2, 3, 6)
     again = split(examples[::-1], masks, 2, 3, 6)
     assert (found.nouns, found.judged, found.built) == (again.nouns, again.judged, again.built)
+    moved = [replace(one, source=f"/elsewhere/{number}") for number, one in enumerate(examples)]
+    assert split(moved, masks, 2, 3, 6).identity == found.identity, "what was found is not lost to a folder that moves"
     assert not {one.image_id for one in found.judged} & {one.image_id for one in found.built}
     assert all(any(noun in masks.find(one) for noun in found.nouns) for one in found.judged)
     with pytest.raises(UsageError, match="too few pictures"):
@@ -278,11 +289,39 @@ def test_nothing_is_judged_by_units_that_do_not_do_what_they_should():
     assert all(one.holds for one in verify(planted, [Evidence(a, active, right)] * 3))
     with pytest.raises(ModelError, match=r"planted seer does not do what it should .*takes 0.00 logits"):
         verify(planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3)
+    found = verify(
+        planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3, without=("seer", "helper")
+    )
+    assert [one.planted.role for one in found if not one.holds] == ["seer", "helper"]
+    assert found[0].why == "left out: zeroing it takes 0.00 logits"
     with pytest.raises(ModelError, match="active elsewhere, too"):
         verify(planted, [Evidence(1 - a, active, right)] * 3)
     loud = np.where(right == 0, 0.5, right)
     with pytest.raises(ModelError, match="and should take none"):
         verify(planted, [Evidence(a, active, loud)] * 3)
+
+
+def test_without_any_role_nothing_is_planted_and_nothing_is_said_of_it(tiny, tmp_path):
+    copied, planted = plant(tiny, [], (), lambda *_: None)
+    soil = Soil.of(copied, planted, torch.zeros(tiny.anatomy.n_layers, tiny.anatomy.d_mlp))
+    Kept(tmp_path).keep_soil(soil)
+    again = Kept(tmp_path).soil()
+    assert again is not None
+    found = again.put_into(tiny)
+    assert found.facts.name == tiny.facts.name
+    assert checksum(found) == checksum(tiny)
+    whole = shipped()[0]
+    of_planted = [name for name in MEASURES if "@" in name or name.startswith("place")]
+    rows = whole.rows.assign(mean=whole.rows["mean"].where(~whole.rows["measure"].isin(of_planted)))
+    bare = replace(whole, planted=[], rows=rows, asked=dict(whole.asked) | {"without": list(ROLE_WORDS)})
+    assert list(words.table(bare)) == [
+        "method",
+        *(MEASURES[name].heading for name in MEASURES if "@" not in name),
+        "passes",
+    ]
+    assert bare.methods[0] == bare.best("agreement")[0]
+    assert "nothing is planted, and effects are measured of 384 sampled units. Means" in words.markdown(bare)
+    assert words.command(bare).endswith("--without all")
 
 
 def test_units_are_planted_where_there_is_a_gate_alone(tiny):
@@ -293,6 +332,23 @@ def test_units_are_planted_where_there_is_a_gate_alone(tiny):
         checked_methods(tiny, ("mine",))
 
 
+def test_the_direction_that_no_word_reads_takes_no_matrix_of_tokens_by_tokens(tiny, monkeypatch):
+    """SmolLM's 49,152 tokens took 19 GB."""
+    made = []
+
+    def noted(matrix, **options):
+        made.append(plain(matrix, **options))
+        return made[-1]
+
+    plain = torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", noted)
+    direction = planting._unread(Site(tiny, 0, (), (), (), {}), [])
+    rows = tiny.anatomy.unembedding.weight.detach() * norms.gain(tiny.anatomy.norm, tiny.anatomy.final_norm)
+    (found,) = made
+    assert found.U.shape == rows.shape
+    assert float((rows @ direction).norm()) == pytest.approx(float(found.S[-1]), rel=1e-3)
+
+
 def test_the_secant_finds_the_size_at_which_nothing_is_left():
     assert nearest_to_zero(lambda size: 3 - 2 * size, 4) == pytest.approx(1.5)
     assert nearest_to_zero(lambda size: 3 + 2 * size, 4) == 0
@@ -301,7 +357,7 @@ def test_the_secant_finds_the_size_at_which_nothing_is_left():
 def test_the_page_of_the_docs_is_what_ships():
     committed = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
     assert committed == words.page(), "run python -m mmn.studies.bench.words > docs/benchmark.md"
-    assert [one.model for one in shipped()] == ["specimen+planted", "specimen-frozen+planted"]
+    assert [one.model for one in shipped()] == ["specimen+planted", "specimen-frozen+planted", "specimen-smollm"]
 
 
 def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
@@ -318,6 +374,49 @@ def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
     assert result.n_ahead("contribution-folded", "recall@1%") == 1
     assert result.n_ahead("contribution-folded", "decoys@1%") == 0
     assert words.headline(replace(result, rows=rows))[0].endswith("first 1 % of all units: random (0.40)")
+
+
+def test_the_figure_is_of_what_ships_the_best_score_first_and_of_no_run(tmp_path):
+    figure = FIGURES["bench"]
+    (frozen,) = (one for one in shipped() if model_of(one) == "specimen-frozen")
+    with Store.open(tmp_path) as store:
+        drawn = draw(figure, store, View(model="specimen-frozen", metric=("recall@1%", "decoys@1%")))
+        again = redrawn(rows_recipe(drawn), figure, store)
+        for view, reason in (
+            (View(compare="latest"), "bench is of no run"),
+            (View(metric=("mine",)), "--metric mine: the benchmark has recall"),
+            (View(methods=("mine",)), "--methods mine"),
+            (View(model="mine"), "--model mine: judged were specimen, .*; mmn bench --model mine judges it"),
+        ):
+            with pytest.raises(UsageError, match=reason):
+                draw(figure, store, view)
+    data = drawn.rows.data
+    pd.testing.assert_frame_equal(again.rows.data, data)
+    for measure, ascending in (("recall@1%", False), ("decoys@1%", True)):
+        own = data[data["metric"] == measure]
+        assert own["mean"].tolist() == sorted(own["mean"], reverse=not ascending)
+        assert own["method"].iloc[0] in frozen.best(measure)
+        wanted = frozen.of("hones", measure)
+        assert dict(own.set_index("method").loc["hones", ["mean", "low", "high"]]) == pytest.approx(
+            {name: wanted[name] for name in ("mean", "low", "high")}
+        )
+
+
+def test_a_result_of_some_scores_says_what_was_left_out_and_replaces_none_of_more(tmp_path):
+    whole = shipped()[0]
+    path = tmp_path / "result.json"
+    asked = dict(whole.asked) | {"n_judged": 3, "effect_layers": [6, 7]}
+    some = replace(whole, asked=asked, rows=whole.rows[whole.rows["method"].isin(["effect", "random"])])
+    keep(whole, path)
+    keep(some, path)
+    assert read(path).methods == whole.methods
+    keep(some, tmp_path / "other.json")
+    assert set(read(tmp_path / "other.json").methods) == {"effect", "random"}
+    called = words.command(some)
+    assert called.endswith("--model specimen --pictures 3 --effect-layers 6-7 --methods effect,random")
+    assert "Left out: contribution, " in words.told(some)
+    assert "effect ranks the units of layers 6 to 7 alone" in words.told(some)
+    assert words.command(whole) == "python -m mmn bench --model specimen"
 
 
 def test_the_command_says_in_one_line_what_it_cannot_do(checkpoint, pictures, tmp_path, capfd):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from torch import Tensor
 from mmn import names
 from mmn.core import Concept, Example, ScoreSettings
 from mmn.errors import UsageError
-from mmn.images import list_source, open_image
+from mmn.images import Listing, list_source, open_image
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_batch, with_captions
 from mmn.reading.concepts import GeneratedCaption, find_concepts
 from mmn.reading.hooks import Captured, ablate
 from mmn.reading.rows import some_of
+from mmn.runs.plan import plan
+from mmn.runs.prepare import settings_of
 from mmn.scores import effects
 from mmn.scores.batch import check_methods
 from mmn.scores.effects import Effects, measure_effects
@@ -105,11 +109,17 @@ def test_layers_gone_again_and_whole_passes_agree_at_the_first_pass_and_later(mo
     model, batch = built("llava")
     said = [concept_at(0, 0, 17), concept_at(0, 2, 30), concept_at(0, 2, 13)]
     found = measure_effects(model, batch, said)
+    last = range(model.facts.n_layers - 1, model.facts.n_layers)
+    parts = [(found, measure_effects(model, batch, said, layers=last))]
     monkeypatch.setattr(effects, "is_as_read", lambda *_: False)  # nothing is near enough
     whole = measure_effects(model, batch, said)
+    parts.append((whole, measure_effects(model, batch, said, layers=last)))
     for one in ("logit", "prob"):
         assert torch.allclose(getattr(found, one), getattr(whole, one), atol=1e-6)
         assert not any(map(torch.equal, getattr(found, one), getattr(whole, one))), "was not gone again at all"
+        for every, of_last in parts:
+            assert torch.equal(getattr(every, one)[:, -1], getattr(of_last, one)[:, -1])
+            assert getattr(of_last, one)[:, :-1].isnan().all()
 
 
 def test_hooks_are_gone_and_a_stop_in_the_middle_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +155,55 @@ def test_effects_are_ranked_beside_every_score_and_their_control_follows_them(ti
     assert len(set(map(tuple, layers.values()))) == 1
     (worst,) = {row["score"] < 0 for row in original if row["method"] == names.EFFECT and row["rank"] == -1}
     assert worst, "a suppressor's absence raises the logit"
+
+
+def test_effects_of_chosen_layers_are_ranked_there_alone_with_the_values_of_all(tiny: Model, pictures: Path) -> None:
+    """The same scores as a run of all layers has there, of the grey picture, too; a control in these layers; other
+    scores of all layers.
+    """
+    methods = (names.EFFECT, f"{names.RANDOM_MATCHED}:{names.EFFECT}", names.ACTIVATION)
+    variants = (names.ORIGINAL, names.BLANK)
+    of_all = ScoreSettings(PROMPT, methods, top_k=10_000, bottom_k=10_000, max_new_tokens=8, variants=variants)
+    chosen = range(1, tiny.facts.n_layers)
+    examples = list_source(str(pictures)).examples[:1]
+    every, found = (
+        scores_of(tiny, examples, settings)
+        for settings in (of_all, replace(of_all, effect_layers=(chosen[0], chosen[-1])))
+    )
+    control = f"{names.RANDOM_MATCHED}:{names.EFFECT}"
+    assert {key[0] for key in found} == {*methods, "effect-minus-blank", "activation-minus-blank"}
+    for method in {key[0] for key in found} - {control}:
+        layers = chosen if names.EFFECT in method else range(tiny.facts.n_layers)
+        wanted = {key: score for key, score in every.items() if key[0] == method and key[3] in layers}
+        assert {key: score for key, score in found.items() if key[0] == method} == wanted
+    drawn = [key for key in found if key[0] == control]
+    assert {key[3] for key in drawn} == set(chosen)
+    assert len(drawn) == len([key for key in found if key[0] == names.EFFECT])
+
+
+def scores_of(model: Model, examples: Sequence[Example], settings: ScoreSettings) -> dict[tuple[Any, ...], float]:
+    """By method, variant, noun, layer and unit; of the top ranks."""
+    rows = rows_of(model, examples, settings, 1)["score"]
+    keys = ("method", "variant", "noun", "layer", "unit")
+    return {tuple(row[key] for key in keys): row["score"] for row in rows if row["rank"] > 0}
+
+
+def test_layers_of_effects_are_checked_and_are_part_of_the_run(tiny: Model) -> None:
+    settings = settings_of(tiny, methods=("effect",), effect_layers=(1, 1))
+    last = tiny.facts.n_layers - 1
+    assert settings.effect_layers == (1, 1)
+    assert settings_of(tiny, methods=("effect",), effect_layers=(0, last)).effect_layers == ()
+    assert settings_of(tiny, methods=("random-matched:effect-prob",), effect_layers=(0, 0)).effect_layers == (0, 0)
+    with pytest.raises(UsageError, match=f"--effect-layers 1-{last + 1}: the layers of .* are 0-{last}"):
+        settings_of(tiny, methods=("effect",), effect_layers=(1, last + 1))
+    with pytest.raises(UsageError, match=r"--effect-layers 1-1 is of effect and effect-prob: name one"):
+        settings_of(tiny, methods=("activation",), effect_layers=(1, 1))
+    listing = Listing((), ())
+    of_some, of_all = (
+        plan(tiny.facts, listing, "gallery", "p", replace(settings, effect_layers=layers)).run
+        for layers in ((1, 1), ())
+    )
+    assert of_some.run_id != of_all.run_id
 
 
 def test_experts_and_what_cannot_be_read_are_refused_by_name() -> None:

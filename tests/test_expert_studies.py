@@ -20,6 +20,8 @@ from mmn.models.token_rows import known_ids
 from mmn.reading.captions import read_encoded, with_captions
 from mmn.reading.concepts import GeneratedCaption
 from mmn.reading.hooks import ACTIVATION, ablate
+from mmn.scores import effects
+from mmn.scores.effects import _whole as plain_effects
 from mmn.scores.effects import measure_effects
 from mmn.scores.methods import require_method
 from mmn.scores.rows import ConceptAt
@@ -192,9 +194,22 @@ def test_units_are_zeroed_at_some_positions_as_in_a_model_that_computes_every_ex
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
 
 
-def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses() -> None:
-    """Of the second picture's units that write most; one that sleeps at the noun is not asked about."""
-    model, inputs = tiny("qwen3_5_moe")
+@pytest.mark.parametrize(("model_type", "is_gone_again"), [("qwen3_5_moe", False), ("qwen3_vl_moe", True)])
+def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses(
+    model_type: str, is_gone_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the second picture's units that write most; one that sleeps at the noun is not asked about.
+
+    Whole passes are for a past of more than keys and values alone.
+    """
+    model, inputs = tiny(model_type)
+    whole_passes: list[tuple[Any, ...]] = []
+
+    def noted(*given: Any) -> Any:
+        whole_passes.append(given)
+        return plain_effects(*given)
+
+    monkeypatch.setattr(effects, "_whole", noted)
     caption = GeneratedCaption("ab", (11, 12), (1, 2))
     batch = read_encoded(model, inputs, [caption, caption], with_act=False)
     said = [ConceptAt(1, Example("i", "i", ("i",), 1, 1), Concept("w", "w", 1, 30, 1, True, False, False, None))]
@@ -202,6 +217,7 @@ def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses() -> 
     units, a = batch.captured.flat_units(*at), batch.captured.read_layers(ACTIVATION, *at)
     found = measure_effects(model, batch, said, units)
     assert units is not None
+    assert bool(whole_passes) is not is_gone_again
     assert found.logit.shape == units.shape == a.shape
     whole = with_captions(model, inputs, [(11,), (11,)])
     with torch.inference_mode():

@@ -25,14 +25,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmn.core import ScoreSettings
 from mmn.errors import CacheError, CacheLockedError, CacheNewerError, RunNotFoundError, UsageError
-from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, MINUS_BLANK, RANDOM, RUNNING
+from mmn.figures.captions import caption
+from mmn.figures.figure import draw
+from mmn.names import CANCELLED, COMPLETE, CONTRIBUTION, EFFECT, MINUS_BLANK, RANDOM, RUNNING
 from mmn.runs import shards
 from mmn.store import Store, database, migrations
 from mmn.store.labels import Label
 from mmn.store.reader import MOST_RECENT
+from mmn.studies.registry import FIGURES
 from mmn.studies.scoring.layer_queries import LayerQueries
 from mmn.studies.tables import SCHEMAS, TABLES
+from mmn.view import View
 from tests.test_shards import DONE, MODEL, RUN, concept_row, image_row, score_rows, tables_of
 from tests.unbound import unbind
 
@@ -575,12 +580,19 @@ def dense(units: dict[tuple[int, int], float]) -> np.ndarray:
 
 
 def write_cache(
-    cache_path: Path, scores: dict[tuple[str, str], np.ndarray], top_k: int, target: str = "", bottom_k: int = 0
+    cache_path: Path,
+    scores: dict[tuple[str, str], np.ndarray],
+    top_k: int,
+    target: str = "",
+    bottom_k: int = 0,
+    settings: ScoreSettings | None = None,
 ) -> None:
     """A run of one shard with these scores per (picture, noun); the noun `target` is a word that nobody said."""
-    run = replace(RUN, settings=replace(RUN.settings, methods=(CONTRIBUTION,), top_k=top_k, bottom_k=bottom_k))
+    usual = replace(RUN.settings, methods=(CONTRIBUTION,), top_k=top_k, bottom_k=bottom_k)
+    run = replace(RUN, settings=settings or usual)
+    (method,) = run.settings.methods
     concept = [concept_row(i, noun, target_at="dog" if noun == target else None) for i, noun in scores]
-    score = [row for (i, noun), values in scores.items() for row in score_rows(i, noun, CONTRIBUTION, values, top_k)]
+    score = [row for (i, noun), values in scores.items() for row in score_rows(i, noun, method, values, top_k)]
     image = [image_row(i) for i in sorted({i for i, _ in scores})]
     rows = {"image": image, "concept": concept, "score": score}
     tables = {name: pa.Table.from_pylist(rows[name], schema=SCHEMAS[name]) for name in rows}
@@ -633,6 +645,20 @@ def test_layer_distribution_equals_brute_force(
             assert rows["share"].tolist() == pytest.approx([n / sum(expected) for n in expected])
             units = store.ask(LayerQueries).unit_rows("latest", CONTRIBUTION, k, lemmas=lemmas)
             assert units.groupby("layer").size().reindex(range(MODEL.n_layers), fill_value=0).tolist() == expected
+
+
+def test_layers_whose_effects_were_not_measured_have_no_count(tmp_path: Path) -> None:
+    """Not 0: nobody looked. The run keeps which were, and the caption of a figure says so."""
+    effects_alone = replace(RUN.settings, methods=(EFFECT,), top_k=2, effect_layers=(1, 2))
+    write_cache(tmp_path, {("a", "dog"): dense({(1, 0): 1.0, (2, 3): 2.0})}, 2, settings=effects_alone)
+    with Store.open(tmp_path) as store:
+        store.load_new_shards([store.runs_path])
+        rows = store.ask(LayerQueries).distribution("latest", [EFFECT], [2])
+        drawn = draw(FIGURES["layers"], store, View("latest", ks=(2,)))
+    assert rows["n_units"].isna().tolist() == [True, False, False]
+    assert rows["mean_units"].tolist()[1:] == [1, 1]
+    assert "effect of layers 1–2 alone" in drawn.chart.to_dict()["title"]["subtitle"][0]
+    assert "measured, of layers 1–2, read at" in caption(drawn)
 
 
 def test_suppressors_are_not_counted(tmp_path: Path) -> None:

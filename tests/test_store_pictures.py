@@ -370,6 +370,9 @@ def test_chance_of_a_method_that_leaves_a_layer_out_is_over_the_layers_that_it_r
     assert chance_overlap(4, ["random-matched:attribution"], 3, 8) == 4 / 16
     assert chance_overlap(4, ["attribution", "contribution"], 3, 8) == 4 / 24
     assert chance_overlap(4, ["random-matched"], 3, 8) == 4 / 24
+    assert chance_overlap(4, ["random-matched:effect", "effect-prob"], 3, 8, (1, 2)) == 4 / 16
+    assert chance_overlap(4, ["effect", "attribution"], 3, 8, (1, 2)) == 4 * 4 * 8 / (16 * 16) / 4, "layer 1 alone"
+    assert chance_overlap(20, ["effect", "activation"], 3, 8, (2, 2)) == 8 / 24, "all 8 units of that layer"
     rng = np.random.default_rng(0)
     shared = [len(set(rng.choice(16, 4, False)) & set(rng.choice(24, 4, False))) / 4 for _ in range(4000)]
     assert np.mean(shared) == pytest.approx(4 / 24, abs=0.01)  # three deviations

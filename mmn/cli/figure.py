@@ -63,9 +63,10 @@ def add_layout(parser: argparse.ArgumentParser, usual: str) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.recipe is not None:
         return _again(options)
-    if not options.name or not options.run or not (options.out or options.caption):
+    figure = find_figure(options.name) if options.name else None
+    if figure is None or not (options.run or figure.subject) or not (options.out or options.caption):
         raise UsageError("give a figure's NAME, --run RUN and --out FILE (see mmn figure --help)")
-    view, figure = View.from_flags(vars(options)), find_figure(options.name)
+    view = View.from_flags(vars(options))
     require_taken(figure, view)
     drawn = _drawn(options.cache, figure.name, view)
     layout = layout_of(options)

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 
 from mmn.errors import UsageError
+from mmn.view import LAYERS
 
 
 def add_loading_options(
@@ -85,3 +86,12 @@ def at_least(least: int, most: int = 10**9) -> Callable[[str], int]:
         return int(text)
 
     return whole
+
+
+def layer_range(text: str) -> tuple[int, int]:
+    """The type of an option that names layers as `--layers` of a figure does: `24-29`, or `24` for that one alone."""
+    try:
+        first, last = LAYERS.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return first, last

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mmn import __version__
 from mmn.figures.figure import Drawn
-from mmn.figures.wording import counted, k_text, of_run, short_name
+from mmn.figures.wording import counted, in_measured_layers, k_text, of_run, short_name
 from mmn.names import RANDOM_MATCHED, meaning, reference_of
 
 _SITE: Final = (
@@ -49,6 +49,8 @@ def _run(drawn: Drawn) -> str:
     sample = f"{counted(run['n_images'], 'picture')} with {counted(run['n_concepts'], 'concept')}"
     size = f"{run['n_layers']} layers of {run['d_mlp']:,} units"
     model, pictures = short_name(run["model"]), short_name(run["images"])
+    if drawn.figure.subject:
+        return f"Model {model} ({size}); {sample} of {pictures}; {drawn.figure.name} {run['run_id']}, mmn {__version__}"
     return f"Model {model} ({of}; {size}); {sample} of {pictures}; run {run['run_id']}, mmn {__version__}"
 
 
@@ -75,7 +77,8 @@ def _scores(drawn: Drawn) -> Iterator[str]:
     for method, meant in known:
         like = f", those of {reference_of(method)}" if method.startswith(RANDOM_MATCHED) else ""
         read = f", read at {meant.position}" if meant.position != "none" else ""
-        yield f"{method}: {meant.equation}{like}{read} ({meant.source})"
+        where = in_measured_layers(method, drawn.asked.run)
+        yield f"{method}: {meant.equation}{like}{where}{read} ({meant.source})"
     if any(meant.position != "none" for _, meant in known):
         yield _SITE
 

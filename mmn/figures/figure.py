@@ -88,6 +88,7 @@ class Figure:
         table: its columns in a paper's table, none where it is no table.
         pictures: `module:function` of (store, Asked) -> `pairing.Pictures`, each picture's value of what is drawn, by
             which two runs of the same pictures are compared; "" where the figure is no mean over pictures.
+        subject: `module:function` of (store, view) -> what a figure of no run is of, as a run's row says it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Figure:
     control: str = ""
     table: tuple[Column, ...] = ()
     pictures: str = ""
+    subject: str = ""
 
 
 @dataclass
@@ -322,13 +324,18 @@ def draw(figure: Figure, store: Store, view: View) -> Drawn:
     drawn = draw_alone(figure, store, view)
     if not view.compare:
         return drawn
+    if figure.subject:
+        raise UsageError(f"{figure.name} is of no run: leave --compare out")
     from mmn.figures.beside import with_second
 
     return with_second(drawn, store, view)
 
 
 def draw_alone(figure: Figure, store: Store, view: View) -> Drawn:
-    """The figure of the view's own run (raises as `draw`)."""
+    """The figure of the view's own run, or of what it is of instead (raises as `draw`)."""
+    if figure.subject:
+        asked = Asked(figure.name, replace(view.only(figure.takes), run=""), load(figure.subject)(store, view))
+        return Drawn(figure, asked, load(figure.rows)(store, asked))
     row = store.run(view.run)
     row |= store.summary(row["run_id"])
     require_nouns(row["run_id"], row["n_images"], row["n_concepts"])

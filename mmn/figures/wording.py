@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
+from mmn.names import chosen_layers
+
 # Control characters, halves of surrogate pairs, non-characters, and signs that turn the direction of what follows.
 _UNPRINTABLE: Final = "\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff"
 
@@ -106,6 +108,14 @@ def require(there: Iterable[object], wanted: Iterable[str]) -> None:
 def in_layers(layers: tuple[int, int] | None) -> str:
     """`, top units of layers 3–7`; nothing for all layers."""
     return "" if layers is None else f", top units of layers {layers[0]}–{layers[1]}"
+
+
+def in_measured_layers(method: str, run: Mapping[str, Any]) -> str:
+    """`, of layers 24–29` for a score that a run measured there alone; nothing for any other."""
+    layers = chosen_layers(method, run.get("settings") or {})
+    if layers is None:
+        return ""
+    return f", of layer {layers[0]}" if len(layers) == 1 else f", of layers {layers[0]}–{layers[-1]}"
 
 
 def without_general(most: float | None) -> str:

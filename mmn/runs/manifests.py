@@ -37,6 +37,7 @@ LIMITS: Final[dict[str, tuple[float, float]]] = {
     "n_layers": (1, 1000),
     "d_mlp": (1, 10_000_000),
     "an item of d_experts": (0, 10_000_000),
+    "an item of effect_layers": (0, 999),
     "top_k": (1, _INT32),
     "bottom_k": (0, _INT32),
     "max_new_tokens": (1, _INT32),
@@ -170,6 +171,11 @@ def _check_run(run: Run) -> None:
             definition(method)
         except KeyError:
             raise Unfit(f"{quoted(method)} is no method that this version of mmn knows") from None
+    chosen = run.settings.effect_layers
+    if chosen and (len(chosen) != 2 or not chosen[0] <= chosen[1] < run.model.n_layers):
+        raise Unfit(
+            f"effect_layers are {list(chosen)}, and not the first and last of some of {run.model.n_layers} layers"
+        )
 
 
 def _check_time(text: str, name: str) -> None:

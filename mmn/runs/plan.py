@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -116,10 +117,16 @@ def run_id(
         "model": model.fingerprint,
         "images": [(example.image_id, example.references) for example in examples],
         "prompt": exact_prompt,
-        "settings": asdict(settings),
+        "settings": _told(settings),
         "versions": versions,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _told(settings: ScoreSettings) -> dict[str, Any]:
+    """All settings; those that came later only where they are chosen, so that earlier runs keep their ids."""
+    told = asdict(settings)
+    return told if settings.effect_layers else {name: told[name] for name in told if name != "effect_layers"}
 
 
 def open_run(plan: Plan, runs_path: Path) -> tuple[Path, tuple[Batch, ...]]:

@@ -241,7 +241,9 @@ def all_scores(measured: Measured) -> dict[str, Scored]:
 
 def _require_finite(measured: Measured, method: str, scored: Scored) -> None:
     """Raises `BatchError` with the pictures whose passes overflowed; anything else, with finite logits, is ours."""
-    is_finite = torch.isfinite(scored.score.flatten(1)).all(dim=1).tolist()
+    is_ranked = scored.is_ranked
+    is_right = torch.isfinite(scored.score) if is_ranked is None else torch.isfinite(scored.score) | ~is_ranked
+    is_finite = is_right.flatten(1).all(dim=1).tolist()
     if all(is_finite):
         return
     name = measured.model.facts.name
@@ -260,13 +262,13 @@ def _rank_all(measured: Measured, scored: dict[str, Scored]) -> list[pa.Table]:
             of, ranked = _control_of(measured, reference), _matched(measured, method, reference)
         else:
             of = scored[method]
-            ranked = rank_units(of.score, settings.top_k, settings.bottom_k, of.is_unit)
+            ranked = rank_units(of.score, settings.top_k, settings.bottom_k, of.is_ranked)
         tables.append(_score_table(measured.said, measured.variant, method, ranked, of, measured.model.anatomy))
     return tables
 
 
 def _matched(measured: Measured, method: str, reference: Scored) -> Ranked:
-    ranked = rank_units(reference.score, measured.settings.top_k, is_unit=reference.is_unit)
+    ranked = rank_units(reference.score, measured.settings.top_k, is_unit=reference.is_ranked)
     return rank_matched(draws(measured, method, reference), ranked.unit)
 
 
@@ -287,7 +289,7 @@ def _rank_differences(
     for method in settings.methods:
         if not method.startswith(names.RANDOM):
             original, difference = brought(scores[names.ORIGINAL][method], scores[names.BLANK][method])
-            ranked = rank_units(difference, settings.top_k, settings.bottom_k, original.is_unit)
+            ranked = rank_units(difference, settings.top_k, settings.bottom_k, original.is_ranked)
             name = method + names.MINUS_BLANK
             tables.append(_score_table(said, names.ORIGINAL, name, ranked, original, model.anatomy))
     return tables

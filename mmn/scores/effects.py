@@ -13,9 +13,12 @@ for each layer all of its units are zeroed side by side, one a row, in passes of
 misses more of the logit that was read than rounding, or where the decoder's past is more than keys and values, whole
 passes are run instead, which give the same at the price of the whole prefix.
 
-In a mixture of experts whole passes are run for the units that are awake at p(c), n_awake / 16 of them for each noun; a
-unit that sleeps there has no effect, 0 exactly. Without a unit later routers may choose other experts: that is in its
+In a mixture of experts only units that are awake at p(c) are zeroed, n_awake rows; a unit that sleeps there has no
+effect, 0 exactly. Without a unit later routers may choose other experts: that is in its
 effect.
+
+Of chosen layers alone it is m times the layers behind each of them: the last ones cost least. What was not
+asked is NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -44,14 +47,20 @@ WHOLE_ROWS = 16  # units zeroed side by side where the whole prefix is read for 
 
 @dataclass(frozen=True)
 class Effects:
-    """What each unit's absence takes from n concepts: in logits (before a soft cap) and in probability."""
+    """What each unit's absence takes from n concepts: in logits (before a soft cap) and in probability; NaN in layers
+    that were not asked.
+    """
 
     logit: Float[Tensor, "n L m"]
     prob: Float[Tensor, "n L m"]
 
 
 def measure_effects(
-    model: Model, batch: CaptionBatch, said: Sequence[ConceptAt], units: Int[Tensor, "n L m"] | None = None
+    model: Model,
+    batch: CaptionBatch,
+    said: Sequence[ConceptAt],
+    units: Int[Tensor, "n L m"] | None = None,
+    layers: range | None = None,
 ) -> Effects:
     """The effects of all units on the concepts `said`, in their order; the model's lock is held meanwhile.
 
@@ -60,41 +69,56 @@ def measure_effects(
         batch: of the captions.
         said: the concepts.
         units: in a mixture of experts those that are awake at each concept, which alone are measured; -1 is none.
+        layers: whose units are asked; None for all.
     """
+    layers = range(model.facts.n_layers) if layers is None else layers
     shape = (len(said), model.facts.n_layers, model.facts.d_mlp if units is None else units.shape[2])
-    effects = Effects(torch.zeros(shape, device=model.device), torch.zeros(shape, device=model.device))
+    effects = Effects(*(_nothing_lost(model, shape, layers) for _ in range(2)))
     left = set(range(len(said)))
 
     def look(asked: list[int], recorded: Recorded, read: Float[Tensor, " V"]) -> None:
         tokens = torch.tensor([said[number].concept.token_id for number in asked], device=model.device)
-        lost = _replayed(model, recorded, tokens, read)
+        of = None if units is None else units[asked[0]]  # of one pass, at which the same units are awake
+        lost = _replayed(model, recorded, tokens, read, of, layers)
         if lost is not None:
             effects.logit[asked], effects.prob[asked] = lost
             left.difference_update(asked)
 
-    if units is None:
-        at_each_concept(model, batch, said, look)
+    at_each_concept(model, batch, said, look)
     for number in sorted(left):
         one = said[number]
         prefix = batch.captions[one.row].token_ids[: one.concept.position]
         with batch.around([one.row]):
             inputs, of = some_of(model, batch.inputs, [one.row]), None if units is None else units[number]
-            lost = _whole(model, inputs, prefix, one.concept.token_id, of)
+            lost = _whole(model, inputs, prefix, one.concept.token_id, of, layers)
         effects.logit[number], effects.prob[number] = lost
     return effects
+
+
+def _nothing_lost(model: Model, shape: tuple[int, ...], layers: range) -> Tensor:
+    """Zeros in these layers, NaN in all others."""
+    lost = torch.full(shape, torch.nan, device=model.device)
+    lost[..., layers.start : layers.stop, :] = 0
+    return lost
 
 
 Lost = tuple[Float[Tensor, "tokens L m"], Float[Tensor, "tokens L m"]]
 
 
-def _replayed(model: Model, recorded: Recorded, tokens: Int[Tensor, " t"], read: Float[Tensor, " V"]) -> Lost | None:
+def _replayed(
+    model: Model,
+    recorded: Recorded,
+    tokens: Int[Tensor, " t"],
+    read: Float[Tensor, " V"],
+    of: Int[Tensor, "L m"] | None,
+    layers: range,
+) -> Lost | None:
     """What the tokens lose at the pass that was just recorded; None where it cannot be gone again."""
-    anatomy = model.anatomy
-    lost_logit = torch.zeros(len(tokens), anatomy.n_layers, anatomy.d_mlp, device=model.device)
-    lost_prob = torch.zeros_like(lost_logit)
-    for layer, units in _chunks(model, _rows_at_once(model, recorded)):
-        change = zero_one_each(torch.cat([units.new_tensor([-1]), units]))
-        final = recorded.again(layer, len(units) + 1, anatomy.ffn_outs[layer], change)
+    shape = (model.facts.n_layers, model.facts.d_mlp) if of is None else tuple(of.shape)
+    lost_logit, lost_prob = (_nothing_lost(model, (len(tokens), *shape), layers) for _ in range(2))
+    size = _rows_at_once(model, recorded)
+    for layer, units in _chunks(model, size, layers) if of is None else _chunks_of(of, size, layers):
+        final = _without(model, recorded, layer, units if of is None else of[layer, units])
         logit, prob = of_tokens(model, final, tokens)
         if not is_as_read(model, logit[0], read[tokens]):
             return None
@@ -102,16 +126,33 @@ def _replayed(model: Model, recorded: Recorded, tokens: Int[Tensor, " t"], read:
     return lost_logit, lost_prob
 
 
-def _chunks(model: Model, size: int) -> list[tuple[int, Int[Tensor, " n"]]]:
+def _without(model: Model, recorded: Recorded, layer: int, units: Int[Tensor, " n"]) -> Float[Tensor, "rows d"]:
+    """The stream before the final norm, of rows without another unit of a layer each; row 0 has all."""
+    if not model.anatomy.mixtures:
+        change = zero_one_each(torch.cat([units.new_tensor([-1]), units]))
+        return recorded.again(layer, len(units) + 1, model.anatomy.ffn_outs[layer], change)
+    with ablate(model, _one_each(model, layer, units), first=layer):
+        return recorded.onward(layer, len(units) + 1)
+
+
+def _one_each(model: Model, layer: int, units: Int[Tensor, " n"]) -> Bool[Tensor, "rows L m"]:
+    """Another unit of each row but the first."""
+    shape = (len(units) + 1, model.facts.n_layers, model.facts.d_mlp)
+    mask = torch.zeros(shape, dtype=torch.bool, device=model.device)
+    mask[torch.arange(1, len(mask)), layer, units] = True
+    return mask
+
+
+def _chunks(model: Model, size: int, layers: range) -> list[tuple[int, Int[Tensor, " n"]]]:
     """Some units of one layer at a time."""
     units = torch.arange(model.facts.d_mlp, device=model.device)
-    return [(layer, some) for layer in range(model.facts.n_layers) for some in units.split(size)]
+    return [(layer, some) for layer in layers for some in units.split(size)]
 
 
-def _chunks_of(of: Int[Tensor, "L m"]) -> list[tuple[int, Int[Tensor, " n"]]]:
+def _chunks_of(of: Int[Tensor, "L m"], size: int, layers: range) -> list[tuple[int, Int[Tensor, " n"]]]:
     """Places of some units of one layer at a time."""
-    places = [(units >= 0).nonzero()[:, 0] for units in of]
-    return [(layer, some) for layer, there in enumerate(places) if len(there) for some in there.split(WHOLE_ROWS)]
+    places = [(layer, (of[layer] >= 0).nonzero()[:, 0]) for layer in layers]
+    return [(layer, some) for layer, there in places if len(there) for some in there.split(size)]
 
 
 def _rows_at_once(model: Model, recorded: Recorded) -> int:
@@ -119,12 +160,18 @@ def _rows_at_once(model: Model, recorded: Recorded) -> int:
     (cache,) = recorded.calls[0].past
     keys = max(one.keys[0].numel() + one.values[0].numel() for one in cache.layers if one.is_initialized)
     values = 2 * keys + 3 * model.anatomy.unembedding.out_features + 4 * model.facts.d_mlp
-    return max(1, min(model.facts.d_mlp, BYTES_AT_ONCE // (4 * values)))
+    mask = model.facts.n_units if model.anatomy.mixtures else 0
+    return max(1, min(model.facts.d_mlp, BYTES_AT_ONCE // (4 * values + mask)))
 
 
 @torch.inference_mode()
 def _whole(
-    model: Model, inputs: dict[str, Tensor], prefix: Sequence[int], token: int, of: Int[Tensor, "L m"] | None
+    model: Model,
+    inputs: dict[str, Tensor],
+    prefix: Sequence[int],
+    token: int,
+    of: Int[Tensor, "L m"] | None,
+    layers: range,
 ) -> tuple[Float[Tensor, "L m"], Float[Tensor, "L m"]]:
     """What a token loses, by passes over the whole prefix with a unit of each row zeroed at its last position.
 
@@ -134,11 +181,10 @@ def _whole(
     is_last = torch.zeros(decoder_ids(prompt).shape[1], dtype=torch.bool)
     is_last[-1] = True
     shape = (model.facts.n_layers, model.facts.d_mlp)
-    lost_logit = torch.zeros(shape if of is None else of.shape, device=model.device)
-    lost_prob = torch.zeros_like(lost_logit)
-    for layer, units in _chunks(model, WHOLE_ROWS) if of is None else _chunks_of(of):
-        mask = torch.zeros(len(units) + 1, *shape, dtype=torch.bool, device=model.device)
-        mask[torch.arange(1, len(units) + 1), layer, units if of is None else of[layer, units]] = True
+    of_each = shape if of is None else tuple(of.shape)
+    lost_logit, lost_prob = (_nothing_lost(model, of_each, layers) for _ in range(2))
+    for layer, units in _chunks(model, WHOLE_ROWS, layers) if of is None else _chunks_of(of, WHOLE_ROWS, layers):
+        mask = _one_each(model, layer, units if of is None else of[layer, units])
         with ablate(model, mask, only_at=is_last):
             logits = _last_logits(model, prompt, len(mask))
         logit, prob = model.anatomy.uncapped(logits[:, token]), logits.softmax(-1)[:, token]

@@ -42,10 +42,22 @@ class Scored:
     token_position: Tensor | None = None
     units: Int[Tensor, "n L m"] | None = None  # as in `Measured`; in each layer ascending, -1 behind the last
     conserved: Conserved | None = None  # of a score whose terms add up to something
+    layers: range | None = (
+        None  # that were measured, where not all were: the others' scores are NaN, and are not ranked
+    )
 
     @property
     def is_unit(self) -> Bool[Tensor, "n L m"] | None:
         return None if self.units is None else self.units >= 0
+
+    @property
+    def is_ranked(self) -> Bool[Tensor, "n L m"] | None:
+        """Which scores are of units, and measured; None where all are."""
+        if self.layers is None:
+            return self.is_unit
+        is_measured = torch.zeros_like(self.score, dtype=torch.bool)
+        is_measured[:, self.layers.start : self.layers.stop] = True
+        return is_measured if self.is_unit is None else is_measured & self.is_unit
 
     def of_units(
         self, concept: Int[Tensor, " k"], layer: Int[Tensor, " k"], unit: Int[Tensor, " k"]
@@ -108,7 +120,13 @@ class Measured:
     @cached_property
     def effects(self) -> Effects:
         """What `effect` and `effect-prob` are read from: measured once for both."""
-        return measure_effects(self.model, self.batch, self.said, self.units)
+        return measure_effects(self.model, self.batch, self.said, self.units, self.effect_layers)
+
+    @property
+    def effect_layers(self) -> range | None:
+        """Whose units the effects are of; None for all."""
+        chosen = self.settings.effect_layers
+        return range(chosen[0], chosen[1] + 1) if chosen else None
 
 
 def score_contribution(measured: Measured) -> Scored:
@@ -173,12 +191,12 @@ def score_hones(measured: Measured) -> Scored:
 
 def score_effect(measured: Measured) -> Scored:
     """`effect`."""
-    return Scored(measured.effects.logit, measured.a)
+    return Scored(measured.effects.logit, measured.a, layers=measured.effect_layers)
 
 
 def score_effect_prob(measured: Measured) -> Scored:
     """`effect-prob`."""
-    return Scored(measured.effects.prob, measured.a)
+    return Scored(measured.effects.prob, measured.a, layers=measured.effect_layers)
 
 
 AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GRADIENTS)
@@ -278,6 +296,7 @@ def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L
         torch.cat([original.activation, zeros], dim=2),
         None if token is None else torch.cat([token, zeros.to(token.dtype)], dim=2),
         torch.cat([units, more], dim=2),
+        layers=original.layers,
     )
     return wider, torch.cat([original.score - of_blank, -blank.score], dim=2)
 

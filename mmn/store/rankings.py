@@ -5,7 +5,7 @@ Concepts are the nouns of pictures' own captions; words that the user chose are 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import duckdb
@@ -208,9 +208,11 @@ def has_experts(run: Mapping[str, Any]) -> bool:
     return len(d_experts(run)) > 0
 
 
-def chance_of(run: Mapping[str, Any], k: int, methods: Collection[str]) -> float:
+def chance_of(run: Mapping[str, Any], k: int, methods: Sequence[str]) -> float:
     """`names.chance_overlap`; NaN for experts: rankings hold the units that are awake, and not all of them are."""
-    return float("nan") if has_experts(run) else chance_overlap(k, methods, run["n_layers"], run["d_mlp"])
+    if has_experts(run):
+        return float("nan")
+    return chance_overlap(k, methods, run["n_layers"], run["d_mlp"], run["settings"].get("effect_layers", ()))
 
 
 def _controls(stored: Sequence[str]) -> list[tuple[str, str]]:

@@ -94,7 +94,8 @@ def _figure(figure: Figure) -> Iterator[str]:
     if figure.table:
         yield "Also a table."
     yield ""
-    yield f"    mmn figure {figure.name} --run latest --out {figure.name}.svg"
+    of = "" if figure.subject else " --run latest"
+    yield f"    mmn figure {figure.name}{of} --out {figure.name}.svg"
 
 
 def _filters() -> Iterator[str]:

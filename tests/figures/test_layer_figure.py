@@ -63,6 +63,17 @@ def test_a_control_that_fills_every_layer_does_not_squeeze_the_bars():
     assert spec["title"]["subtitle"][1] == "distinct in all layers: 903 (random: 3,072)"
 
 
+def test_a_score_of_some_layers_is_drawn_there_and_its_control_is_of_as_many_units():
+    """Effects of layers 4 and 5: nothing is drawn of the others, and the control's units all lie in these two."""
+    data = rows(("effect", "random"), ks=(43,)).assign(control_scale=1.0)
+    is_elsewhere = (data["method"] == "effect") & (data["layer"] < 4)
+    data.loc[data["method"] == "effect", "control_scale"] = 3.0
+    data.loc[is_elsewhere, ["n_units", "share", "mean_units"]] = float("nan")
+    found = with_control(data, 512).set_index("layer")["control_mean_units"]
+    assert found.sum() == pytest.approx(43)
+    assert found[found.isna()].index.tolist() == [0, 1, 2, 3]
+
+
 def test_control_of_a_few_layers_is_of_all_distinct_units():
     data = rows(ks=(43,))
     whole, part = (with_control(one, 512) for one in (data, data[data["layer"] < 2]))

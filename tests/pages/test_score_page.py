@@ -107,6 +107,19 @@ def test_start_runs_the_command_line_and_shows_its_end(filled_cache, pictures, o
     assert "zeroing a unit misses 3e-07 of what was predicted" in text(at)
 
 
+def test_layers_of_effects_are_asked_for_where_one_is_chosen_and_reach_the_command(empty_cache, pictures, open_app):
+    at = choose_folder(open_app("score"), pictures)
+    assert "score-effect-layers" not in {box.key for box in at.text_input}
+    at.checkbox(key="score-method-effect").check().run()
+    at.text_input(key="score-effect-layers").set_value("7-6").run()
+    assert "Layers of effect: give FIRST-LAST" in at.error[0].value
+    assert all(button.label != "Start scoring" for button in at.button)
+    press_start(at.text_input(key="score-effect-layers").set_value("6-7").run())
+    wait_for_end(empty_cache)
+    (job,) = jobs.list_jobs(empty_cache / "jobs")
+    assert job.command[job.command.index("--effect-layers") + 1] == "6-7"
+
+
 def test_failed_job_shows_its_message(empty_cache, pictures, open_app):
     at = press_start(choose_folder(open_app("score"), pictures.rename(pictures.with_name("unscorable"))))
     wait_for_end(empty_cache)

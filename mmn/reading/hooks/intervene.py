@@ -29,6 +29,7 @@ def ablate(
     mask: Bool[Tensor, "rows L m"],
     factor: float | Float[Tensor, " rows"] = 0.0,
     only_at: Bool[Tensor, " prompt"] | None = None,
+    first: int = 0,
 ) -> Iterator[None]:
     """Multiplies a of each row's masked units by `factor` at every position of the forward passes inside the block.
 
@@ -43,6 +44,7 @@ def ablate(
         factor: What a is multiplied by, the same for all rows or one for each; 1 − ε for a small step towards zero.
         only_at: The positions of the prompt, the same in all rows, at which it is done; None for all, and for those
             behind the prompt. A generation's later passes of one token are then left alone.
+        first: The layer that passes inside the block begin with, where they go again from it on (`Recorded.onward`).
 
     Raises:
         AssertionError: another number of rows, a pass of a part of the prompt, or a hook that never fired.
@@ -61,7 +63,7 @@ def ablate(
 
         return hook
 
-    with _borrowed(model, len(mask)) as borrowed:
+    with _borrowed(model, len(mask), first) as borrowed:
         for layer in layers:
             if not model.anatomy.mixtures:
                 module = model.anatomy.ffn_outs[layer]
@@ -276,7 +278,7 @@ class _Borrowed:
 
 
 @contextmanager
-def _borrowed(model: Model, n_rows: int) -> Iterator[_Borrowed]:
+def _borrowed(model: Model, n_rows: int, first: int = 0) -> Iterator[_Borrowed]:
     """Takes the hooks off again whatever happens, and asserts that every pass had its rows and fired every hook."""
     borrowed = _Borrowed()
 
@@ -286,7 +288,7 @@ def _borrowed(model: Model, n_rows: int) -> Iterator[_Borrowed]:
         borrowed.n_passes += 1
 
     with lent(model) as borrowed.handles:
-        borrowed.add(model.anatomy.layers[0].register_forward_pre_hook(check_rows, with_kwargs=True))
+        borrowed.add(model.anatomy.layers[first].register_forward_pre_hook(check_rows, with_kwargs=True))
         yield borrowed
     assert borrowed.n_passes > 0, "no forward pass ran inside the block"
     fired = set(borrowed.fired.values())

@@ -90,21 +90,25 @@ class Recorded:
             watched: receives a of each layer from `first` on.
         """
         anatomy = self.model.anatomy
+        with lent(self.model) as handles:
+            handles.append(into.register_forward_pre_hook(_changing(change, n_rows, anatomy.home)))
+            if watched is not None:
+                handles += [
+                    anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows, anatomy.home))
+                    for layer in range(first, anatomy.n_layers)
+                ]
+            return self.onward(first, n_rows)
+
+    def onward(self, first: int, n_rows: int) -> Float[Tensor, "n d"]:
+        """The residual stream before the final norm, of n rows that are alike at the input of layer `first`."""
         self.is_open = False
         try:
-            with lent(self.model) as handles:
-                handles.append(into.register_forward_pre_hook(_changing(change, n_rows, anatomy.home)))
-                if watched is not None:
-                    handles += [
-                        anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows, anatomy.home))
-                        for layer in range(first, anatomy.n_layers)
-                    ]
-                stream = self.calls[first].stream.expand(n_rows, -1, -1)
-                for layer in range(first, anatomy.n_layers):
-                    stream = self.calls[layer].again(stream)
+            stream = self.calls[first].stream.expand(n_rows, -1, -1)
+            for layer in range(first, self.model.anatomy.n_layers):
+                stream = self.calls[layer].again(stream)
         finally:
             self.is_open = True
-        return stream[:, -1].to(anatomy.home)
+        return stream[:, -1].to(self.model.anatomy.home)
 
 
 @contextmanager

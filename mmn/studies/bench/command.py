@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmn.cli import DONE, add_common, print_json
-from mmn.cli.options import add_loading_options, at_least, entries
+from mmn.cli.options import add_loading_options, at_least, entries, layer_range
 from mmn.cli.running import load_quietly
+from mmn.errors import UsageError
 from mmn.runs.plan import Progress
+from mmn.view import LAYERS
 
 
 def add_parsers(commands: Any) -> None:
@@ -27,6 +30,10 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--pictures", type=at_least(1, 1000), metavar="N", help="judged for each noun; default 4")
     parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
     parser.add_argument("--units", type=at_least(8), metavar="N", help="whose effects are measured; default 384")
+    parser.add_argument("--without", metavar="ROLE,ROLE", help="roles that nothing is judged by, as seer, or all")
+    parser.add_argument(
+        "--effect-layers", type=layer_range, metavar=LAYERS.metavar, help="of effect and effect-prob; default all"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the page's section")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     add_loading_options(parser)
@@ -42,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from mmn.cli.progress import reporter
     from mmn.runs.engines.local import stoppable
+    from mmn.runs.prepare import effect_layers_of
     from mmn.studies.bench.export import export
     from mmn.studies.bench.measure import Bench, checked_methods
 
@@ -50,19 +58,20 @@ def run(options: argparse.Namespace) -> int:
     progress(Progress("model", message=options.model))
     model = load_quietly(options.model, "float32", options.device, options.revision, options.device_map)
     methods = checked_methods(model, entries(options.methods, "--methods") if options.methods else None)
+    asked = replace(_asked(options), effect_layers=effect_layers_of(model, methods, options.effect_layers or ()))
     with stoppable():
-        bench = Bench.prepare(model, _asked(options), options.cache, progress)
+        bench = Bench.prepare(model, asked, options.cache, progress)
         if options.export is not None:
             export(bench, options.export)
             print_json({"export": str(options.export)}) if options.json else print(_exported(options.export))
             return DONE
         judged = bench.judge(methods, _submission(options, bench))
     from mmn.studies.bench.pictures import PROTOCOL
-    from mmn.studies.bench.result import FILE, summarise, write
+    from mmn.studies.bench.result import FILE, keep, summarise
 
     result = summarise(judged, PROTOCOL)
-    if options.submission is None and options.methods is None:
-        write(result, bench.kept.path / FILE)
+    if options.submission is None:
+        keep(result, bench.kept.path / FILE)
     _print_result(result, options, round(time.monotonic() - started, 3))
     return DONE
 
@@ -76,7 +85,19 @@ def _asked(options: argparse.Namespace) -> Any:
         "n_built": options.build,
         "n_sampled": options.units,
     }
-    return Asked(images=options.images, **{name: value for name, value in given.items() if value is not None})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Asked(images=options.images, without=_without(options.without), **chosen)
+
+
+def _without(text: str | None) -> tuple[str, ...]:
+    """The roles of `--without`, in their order."""
+    from mmn.studies.bench.result import ROLE_WORDS
+    from mmn.studies.bench.words import ALL
+
+    given = tuple(ROLE_WORDS) if text == ALL else entries(text, "--without", "seer") if text else ()
+    if unknown := [role for role in given if role not in ROLE_WORDS]:
+        raise UsageError(f"--without {unknown[0]}: the roles are {', '.join(ROLE_WORDS)}, or {ALL}")
+    return tuple(role for role in ROLE_WORDS if role in given)
 
 
 def _submission(options: argparse.Namespace, bench: Any) -> Any:
@@ -107,7 +128,8 @@ def _print_result(result: Any, options: argparse.Namespace, seconds: float) -> N
     else:
         print(words.told(result))
         print(words.table(result, with_intervals=False).to_string(index=False))
-        print("\nwhere planted units stand: the share of units before them")
-        print(words.places(result).to_string(index=False))
+        if result.planted:
+            print("\nwhere planted units stand: the share of units before them")
+            print(words.places(result).to_string(index=False))
         print("\n".join(f"first by {one}" for one in words.headline(result)))
         print(words.standing(result))

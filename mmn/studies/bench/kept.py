@@ -29,8 +29,9 @@ from mmn.models.deltas import checksum
 from mmn.models.gates import readers
 from mmn.models.model import Model
 from mmn.safety.atomic_files import write_whole
-from mmn.studies.bench.planting import SUFFIX, copy_of
+from mmn.studies.bench.planting import copy_of
 from mmn.studies.bench.ranked import Cost
+from mmn.studies.bench.result import PLANTED
 from mmn.studies.bench.roles import Planted
 
 
@@ -48,13 +49,15 @@ class Soil:
     def of(cls, model: Model, planted: Sequence[Planted], means: Float[Tensor, "L m"]) -> Soil:
         """The rows as they are in a model."""
         read, units = readers(model), [one.unit for one in planted]
-        gate = torch.stack([read[one.layer].gate.weight[one.unit].detach() for one in units])
-        up = torch.stack([read[one.layer].up.weight[one.unit].detach() for one in units])
-        out = torch.stack([model.anatomy.w_out(one.layer)[:, one.unit].detach() for one in units])
-        return cls(tuple(planted), gate, up, out, means)
+        none = model.anatomy.w_out(0).new_zeros(0, model.anatomy.w_out(0).shape[0])
+        gate = [read[one.layer].gate.weight[one.unit].detach() for one in units]
+        up = [read[one.layer].up.weight[one.unit].detach() for one in units]
+        out = [model.anatomy.w_out(one.layer)[:, one.unit].detach() for one in units]
+        stacked = [torch.stack(rows) if rows else none for rows in (gate, up, out)]
+        return cls(tuple(planted), stacked[0], stacked[1], stacked[2], means)
 
     def put_into(self, model: Model) -> Model:
-        """A copy of the model with these units, under a name and fingerprint of its own."""
+        """A copy of the model with these units, under a name and fingerprint of its own where there are some."""
         copied = copy_of(model)
         read = readers(copied)
         with torch.no_grad():
@@ -63,7 +66,7 @@ class Soil:
                 read[layer].gate.weight[unit] = self.gate[place].to(model.device)
                 read[layer].up.weight[unit] = self.up[place].to(model.device)
                 copied.anatomy.own_w_out(layer)[:, unit] = self.out[place].to(model.device)
-        facts = replace(model.facts, name=model.facts.name + SUFFIX, fingerprint=checksum(copied))
+        facts = replace(model.facts, name=model.facts.name + PLANTED * bool(self.planted), fingerprint=checksum(copied))
         return replace(copied, facts=facts)
 
 

@@ -18,24 +18,26 @@ from typing import Final
 
 import numpy as np
 
+from mmn import names
 from mmn.core import Example, Neuron, ScoreSettings
 from mmn.errors import UsageError
 from mmn.images import list_source
 from mmn.models.gates import readers
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
-from mmn.names import METHODS
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.studies.bench.judging import Scene, Values, judge, over_shuffled
 from mmn.studies.bench.kept import Kept, Soil
-from mmn.studies.bench.pictures import N_BUILT, N_JUDGED, N_NOUNS, PROTOCOL, Split, split
+from mmn.studies.bench.pictures import PROTOCOL, Split, split
 from mmn.studies.bench.planting import plant
 from mmn.studies.bench.ranked import Cost, methods_of, rank
 from mmn.studies.bench.rankings import Ranking
+from mmn.studies.bench.result import ROLE_WORDS
 from mmn.studies.bench.submission import Key
 from mmn.studies.bench.told import Told, of_objects, tell
+from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
 from mmn.studies.bench.verify import Evidence, Verified, evidence, verify
-from mmn.studies.bench.yardstick import N_SAMPLED, effects, mean_activations, read_again, sampled
+from mmn.studies.bench.yardstick import effects, mean_activations, read_again, sampled
 from mmn.units.masks import MaskSource, open_masks
 
 STAGE: Final = "bench"
@@ -45,13 +47,24 @@ SUBMISSION: Final = "submission"
 
 @dataclass(frozen=True)
 class Asked:
-    """All that can change a number, besides the model."""
+    """All that can change a number, besides the model.
+
+    `effect_layers` change what `effect` and `effect-prob` rank, `without` which roles rankings are judged by; neither
+    changes what is planted, or what zeroing units does.
+    """
 
     images: str = "gallery"
     n_nouns: int = N_NOUNS
     n_judged: int = N_JUDGED
     n_built: int = N_BUILT
     n_sampled: int = N_SAMPLED
+    effect_layers: tuple[int, ...] = field(default=(), repr=False)
+    without: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def plants(self) -> bool:
+        """Whether any role is judged by; else nothing is planted at all."""
+        return not set(ROLE_WORDS) <= set(self.without)
 
 
 @dataclass(frozen=True)
@@ -95,10 +108,11 @@ class Bench:
         listing = list_source(asked.images, work_path=cache_path / "images")
         masks = open_masks(asked.images, listing.examples)
         found = split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built)
-        kept = Kept.of(cache_path, [PROTOCOL, model.facts.fingerprint, asked, found, model.dtype])
+        inputs = [PROTOCOL, model.facts.fingerprint, asked, found.identity, model.dtype]
+        kept = Kept.of(cache_path, inputs if asked.plants else [*inputs, "nothing planted"])
         soil = kept.soil()
         if soil is None:
-            soil = _planted(model, found, masks, progress)
+            soil = _planted(model, found, masks, found.nouns if asked.plants else (), progress)
             kept.keep_soil(soil)
         return cls(asked, soil.put_into(model), found, masks, kept, soil, progress)
 
@@ -139,7 +153,9 @@ class Bench:
     @cached_property
     def verified(self) -> tuple[Verified, ...]:
         """Whether planted units do what they should; raises `ModelError` where too few do."""
-        return verify(self.soil.planted, [self._evidence(told) for told in self.pictures])
+        if not self.soil.planted:
+            return ()
+        return verify(self.soil.planted, [self._evidence(told) for told in self.pictures], self.asked.without)
 
     def _evidence(self, told: Told) -> Evidence:
         table = self.measured[told.example.image_id]
@@ -171,11 +187,11 @@ class Bench:
         _ = self.verified  # before anything is judged
         for told in self._each(self.pictures, "rankings"):
             image_id = told.example.image_id
-            missing = [method for method in methods if self.kept.values(image_id, method) is None]
+            missing = [method for method in methods if self._kept(image_id, method) is None]
             if missing:
                 self._judge_picture(told, missing)
             for method in methods:
-                found = self.kept.values(image_id, method)
+                found = self._kept(image_id, method)
                 assert found is not None, (image_id, method)
                 values[image_id, method], costs[image_id, method] = found
             if submission is not None:
@@ -187,12 +203,21 @@ class Bench:
 
     def _judge_picture(self, told: Told, methods: Sequence[str]) -> None:
         scene = self.scene(told)
-        settings = ScoreSettings(prompt="", methods=tuple(methods))
+        settings = ScoreSettings(prompt="", methods=tuple(methods), effect_layers=self.asked.effect_layers)
         again = over_shuffled(scene, [method for method in methods if not is_costly(method)], settings)
         for method in methods:
             rankings, cost = rank(self.model, told, scene.concepts, method, settings)
             found = judge(scene, method, rankings, again.get(method))
-            self.kept.keep_values(told.example.image_id, method, found, cost)
+            self.kept.keep_values(told.example.image_id, self._kept_as(method), found, cost)
+
+    def _kept(self, image_id: str, method: str) -> tuple[Values, Cost] | None:
+        return self.kept.values(image_id, self._kept_as(method))
+
+    def _kept_as(self, method: str) -> str:
+        """A score's name, with its layers where it is of some alone, and the roles that it is not judged by."""
+        layers = names.chosen_layers(method, {"effect_layers": self.asked.effect_layers})
+        parts = [method] if layers is None else [method, "of", f"{layers[0]:d}", f"{layers[-1]:d}"]
+        return "-".join([*parts, *(["without", *self.asked.without] if self.asked.without else [])])
 
     def _each(self, things: Sequence, what: str) -> Iterator:
         for done, thing in enumerate(things):
@@ -215,14 +240,14 @@ def checked_methods(model: Model, methods: Sequence[str] | None) -> tuple[str, .
 
 def is_costly(method: str) -> bool:
     """Whether a score takes so long that it is not computed a second time, over shuffled tokens."""
-    return bool(METHODS[method].cost)
+    return bool(names.METHODS[method].cost)
 
 
 def _tell(model: Model, example: Example, masks: MaskSource) -> Told:
     return tell(model, example, masks, model.exact_prompt(model.default_prompt))
 
 
-def _planted(model: Model, found: Split, masks: MaskSource, progress: ProgressCallback) -> Soil:
+def _planted(model: Model, found: Split, masks: MaskSource, nouns: Sequence[str], progress: ProgressCallback) -> Soil:
     built = []
     for done, example in enumerate(found.built):
         progress(Progress(STAGE, done, len(found.built), "captions to build on"))
@@ -231,5 +256,5 @@ def _planted(model: Model, found: Split, masks: MaskSource, progress: ProgressCa
     def tell_layer(done: int, total: int) -> None:
         progress(Progress(STAGE, done, total, "planting"))
 
-    copied, planted = plant(model, built, found.nouns, tell_layer)
+    copied, planted = plant(model, built, nouns, tell_layer)
     return Soil.of(copied, planted, mean_activations(copied, built))

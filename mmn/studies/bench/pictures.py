@@ -17,12 +17,10 @@ from typing import Final
 
 from mmn.core import Example
 from mmn.errors import UsageError
+from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS
 from mmn.units.masks import MaskSource
 
 PROTOCOL: Final = "bench-1"  # another name when the same inputs would give other numbers
-N_NOUNS: Final = 4
-N_JUDGED: Final = 4  # pictures of each noun
-N_BUILT: Final = 18
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,11 @@ class Split:
     nouns: tuple[str, ...]
     judged: tuple[Example, ...]
     built: tuple[Example, ...]
+
+    @property
+    def identity(self) -> tuple[tuple[str, ...], ...]:
+        """Nouns and pictures, these by what they are and not by where they lie."""
+        return self.nouns, tuple(one.image_id for one in self.judged), tuple(one.image_id for one in self.built)
 
 
 def split(

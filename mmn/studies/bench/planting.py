@@ -31,6 +31,7 @@ from mmn.models.model import Model
 from mmn.reading.hooks.streams import capture_streams, replay
 from mmn.scores.equations import folded_rows
 from mmn.studies.bench.detectors import At, Site, constant, detector, detector_of, where_active
+from mmn.studies.bench.result import PLANTED
 from mmn.studies.bench.roles import ERASED, ERASER, HELPER, ROLES, SEER, SILENT, SUPPRESSOR, WRITER, Planted, Role
 from mmn.studies.bench.told import Told
 from mmn.studies.bench.yardstick import effects, logits_of
@@ -40,7 +41,6 @@ N_STEPS: Final = 4
 FIRST: Final = 0.15  # of the layer's usual length of columns: what is tried first
 LONGEST: Final = 3.0  # likewise: what it may not exceed
 MARKED: Final = 0.05  # of the stream's length: how much the erased unit writes of what its eraser knows it by
-SUFFIX: Final = "+planted"
 
 
 def copy_of(model: Model) -> Model:
@@ -57,7 +57,7 @@ def plant(
     Args:
         model: with gated FFNs.
         built: pictures to build on, as the model tells them.
-        nouns: by lemma.
+        nouns: by lemma; for none nothing is planted.
         progress: told (layers done, layers in all).
 
     Raises:
@@ -65,6 +65,8 @@ def plant(
         ModelError: captions of these pictures say a noun too rarely to build on.
     """
     readers(model)
+    if not nouns:
+        return copy_of(model), ()
     garden = Garden(copy_of(model), [])
     passes = {told.example.image_id: replay(garden.model, told.whole(garden.model)) for told in built}
     layers = sorted({role.layer(model.anatomy.n_layers) for role in ROLES})
@@ -75,7 +77,7 @@ def plant(
             for role in ROLES:
                 if role.layer(model.anatomy.n_layers) == layer:
                     garden.add(site, noun, role)
-    facts = replace(model.facts, name=model.facts.name + SUFFIX, fingerprint=checksum(garden.model))
+    facts = replace(model.facts, name=model.facts.name + PLANTED, fingerprint=checksum(garden.model))
     return replace(garden.model, facts=facts), tuple(garden.planted)
 
 
@@ -220,7 +222,8 @@ def _unread(site: Site, _said: Sequence[At]) -> Float[Tensor, " d"]:
     """The direction that the unembedding, behind the final norm's gain, reads least."""
     anatomy = site.model.anatomy
     rows = anatomy.unembedding.weight.detach().float()
-    return _of_length_one(torch.linalg.svd(wide(folded_rows(anatomy, rows, torch.ones_like(rows)))).Vh[-1])
+    folded = wide(folded_rows(anatomy, rows, torch.ones_like(rows)))
+    return _of_length_one(torch.linalg.svd(folded, full_matrices=False).Vh[-1])  # or U is V × V: 19 GB of 49,152 tokens
 
 
 def _gradient(site: Site, said: Sequence[At], role: Role) -> Float[Tensor, " d"]:

@@ -76,11 +76,12 @@ def of_batch(
     with torch.inference_mode():
         measured = measure(model, batch, variant, said, settings)
     (scored,) = all_scores(measured).values()
-    return [Ranking(one, model.facts.n_units) for one in _orders(measured, method, scored).cpu().numpy()]
+    orders = _orders(measured, method, scored).cpu().numpy()
+    return [Ranking(one[one >= 0], model.facts.n_units) for one in orders]  # -1 behind those that were measured
 
 
 def _orders(measured: Measured, method: str, scored: Scored) -> torch.Tensor:
-    ranked = rank_units(scored.score, measured.model.facts.n_units)
+    ranked = rank_units(scored.score, measured.model.facts.n_units, is_unit=scored.is_ranked)
     if method.startswith(names.RANDOM_MATCHED):
         ranked = rank_matched(draws(measured, method), ranked.unit)
     return ranked.unit

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it brings torch
 
 SHIPPED_PATH: Final = Path(__file__).parent / "results"
 FILE: Final = "result.json"
+PLANTED: Final = "+planted"  # ends the name of a copy
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ class Result:
 
     @property
     def methods(self) -> list[str]:
-        """Those that find most planted units first."""
-        own = self.rows[self.rows["measure"] == "recall@1%"].sort_values("method")
+        """Those that find most planted units first; where none are planted, that agree most."""
+        by = "recall@1%" if self.planted else "agreement"
+        own = self.rows[self.rows["measure"] == by].sort_values("method")
         return list(own.sort_values("mean", ascending=False, kind="stable")["method"])
 
     def of(self, method: str, measure: str) -> dict[str, Any]:
@@ -179,6 +181,16 @@ def write(result: Result, path: Path) -> None:
         raise CacheError(f"{path} cannot be written ({error.strerror or error}); give a folder with space") from error
 
 
+def keep(result: Result, path: Path) -> None:
+    """Writes the file, unless one of more scores is there: nothing that was judged is lost to a question about some."""
+    try:
+        there = set(read(path).methods) if path.is_file() else set()
+    except CacheError:
+        there = set()  # damaged, or of another version
+    if there <= set(result.methods):
+        write(result, path)
+
+
 def read(path: Path) -> Result:
     """The result of a file.
 
@@ -200,6 +212,17 @@ def results(cache_path: Path) -> list[Result]:
     """What was measured here, the newest first, then what ships and was not measured here."""
     own = sorted(cache_path.glob(f"bench/*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [read(path) for path in own] + shipped()
+
+
+def newest(found: Sequence[Result]) -> dict[str, Result]:
+    """Each model's first result, by the model's name without the planted units."""
+    by_model = {model_of(result): result for result in reversed(found)}
+    return {model: by_model[model] for model in dict.fromkeys(map(model_of, found))}
+
+
+def model_of(result: Result) -> str:
+    """The model that units were planted in."""
+    return result.model.removesuffix(PLANTED)
 
 
 def shipped() -> list[Result]:

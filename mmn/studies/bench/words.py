@@ -11,20 +11,23 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mmn.names import default_method
+from mmn.names import EFFECTS, METHODS, default_method
 from mmn.statistics.intervals import N_LEAST
-from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, shipped
+from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, model_of, shipped
+from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
 
 NONE: Final = "–"
-COMMAND: Final = "python -m mmn bench --model {model}"
+ALL: Final = "all"  # roles: nothing is planted then
+FLAGS: Final = {"n_nouns": "--nouns", "n_judged": "--pictures", "n_built": "--build", "n_sampled": "--units"}
+USUAL: Final = {"n_nouns": N_NOUNS, "n_judged": N_JUDGED, "n_built": N_BUILT, "n_sampled": N_SAMPLED}
 
 
 def table(result: Result, with_intervals: bool = True) -> pd.DataFrame:
     """Every method, and what it was judged by; seconds are not part of it, since they are another each time."""
-    rows = []
+    rows, judged_by = [], {name: about for name, about in MEASURES.items() if result.best(name)}
     for method in result.methods:
         row = {"method": method}
-        for measure, about in MEASURES.items():
+        for measure, about in judged_by.items():
             row[about.heading] = cell(result.of(method, measure), with_intervals)
         rows.append(row | {"passes": passes_text(result.passes.get(method))})
     return pd.DataFrame(rows)
@@ -111,14 +114,54 @@ def standing(result: Result) -> str:
 
 def told(result: Result) -> str:
     """What the numbers are of."""
-    asked = result.asked
     few = "" if result.n_pictures >= N_LEAST else f" (intervals need {N_LEAST})"
     return (
         f"{result.model}, {result.n_units:,} units, {result.n_pictures} pictures of {result.images}{few} and their "
-        f"{result.n_questions} nouns; units are planted for {_list(result.nouns)}, built on {asked['n_built']} other "
-        f"pictures of each; effects are measured of {asked['n_sampled']} sampled units and the planted ones. Means "
-        "over pictures, 95 % intervals by picture."
+        f"{result.n_questions} nouns; {_planted_for(result)}. Means over pictures, 95 % intervals by picture."
+        + some(result)
     )
+
+
+def _planted_for(result: Result) -> str:
+    n = result.asked["n_sampled"]
+    if not result.planted:
+        return f"nothing is planted, and effects are measured of {n} sampled units"
+    nouns, n_built = _list(result.nouns), result.asked["n_built"]
+    built = f"built on {n_built} other pictures of each"
+    return f"units are planted for {nouns}, {built}; effects are measured of {n} sampled units and the planted ones"
+
+
+def some(result: Result) -> str:
+    """What was not judged, in sentences; empty where all of every score was."""
+    layers, absent = result.asked.get("effect_layers"), left_out(result)
+    of = [method for method in EFFECTS if method in result.methods]
+    said = f" Left out: {_list(absent)}." if absent else ""
+    if result.planted and (roles := result.asked.get("without")):
+        said += f" Nothing is judged by the {_list(roles)}."
+    if layers and of:
+        verb = "ranks" if len(of) == 1 else "rank"
+        said += f" {_list(of)} {verb} the units of layers {layers[0]} to {layers[1]} alone; all others are behind."
+    return said
+
+
+def left_out(result: Result) -> list[str]:
+    """The scores that were not judged."""
+    return [method for method in METHODS if method not in result.methods]
+
+
+def command(result: Result) -> str:
+    """What was called."""
+    asked = result.asked
+    words = ["python -m mmn bench", "--model", model_of(result)]
+    words += ["--images", result.images] if result.images != "gallery" else []
+    words += [f"{flag} {asked[name]}" for name, flag in FLAGS.items() if asked[name] != USUAL[name]]
+    if layers := asked.get("effect_layers"):
+        words.append(f"--effect-layers {layers[0]}-{layers[1]}")
+    if roles := asked.get("without"):
+        words.append(f"--without {','.join(roles) if result.planted else ALL}")
+    if left_out(result):
+        words.append(f"--methods {','.join(method for method in METHODS if method in result.methods)}")
+    return " ".join(words)
 
 
 def markdown(result: Result) -> str:
@@ -129,17 +172,23 @@ def markdown(result: Result) -> str:
     leads = "\n".join(f"- {one}" for one in headline(result))
     return "\n\n".join(
         [
-            f"## {result.model.removesuffix('+planted')}",
-            f"`{COMMAND.format(model=result.model.removesuffix('+planted'))}`: {told(result)}",
+            f"## {model_of(result)}",
+            f"`{command(result)}`: {told(result)}",
             _markdown_table(table(result)),
             f"First in each:\n\n{leads}\n- {standing(result)}",
-            "Where the planted units stand (the share of units before them; 50 % by chance):",
-            _markdown_table(places(result)),
-            "What the planted units do on the judged pictures:",
-            _markdown_table(planted(result)),
+            *(_of_planted(result) if result.planted else []),
             f"Seconds of a processor a picture, on one machine, not part of the table: {seconds}.",
         ]
     )
+
+
+def _of_planted(result: Result) -> list[str]:
+    return [
+        "Where the planted units stand (the share of units before them; 50 % by chance):",
+        _markdown_table(places(result)),
+        "What the planted units do on the judged pictures:",
+        _markdown_table(planted(result)),
+    ]
 
 
 def page() -> str:
@@ -176,7 +225,12 @@ format, and `questions.csv`, every picture and noun; write a Parquet file of `im
 (higher is better, any number of units), and `python -m mmn bench --submission FILE` judges it beside the others.
 
 A large model: name the scores with `--methods`, without `effect` and `effect-prob`, which zero every unit for every
-noun. What rankings are held against, the effects of sampled units, is measured all the same."""
+noun, or with `--effect-layers 24-29`, which ranks the units of these layers alone. What rankings are held against, the
+effects of sampled units (`--units`), is measured all the same. The same values again (`mmn bench` keeps them by picture
+and score) cost nothing: scores can be added to a result one at a time, each call naming those before, too. Where
+planted units do not do what they should, `--without ROLE` judges by the other roles; `--without all` plants nothing.
+
+The figure of this page: `mmn figure bench --model specimen --out bench.svg` (`docs/figures.md`)."""
 
 
 def _markdown_table(rows: pd.DataFrame) -> str:

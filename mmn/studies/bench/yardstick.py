@@ -30,7 +30,6 @@ from mmn.reading.hooks.streams import Replayed, capture_streams, replay
 from mmn.studies.bench.pictures import PROTOCOL
 from mmn.studies.bench.told import Told
 
-N_SAMPLED: Final = 384
 ROWS_AT_ONCE: Final = 64
 SHARES: Final = (0.001, 0.0032, 0.01, 0.032)  # of all units: the k of curves
 KINDS: Final = ("zero", "mean")

@@ -259,7 +259,7 @@ def _top_units(
 
 
 def _ranked(measured: Scores, scored: Scored, n_most: int) -> Any:
-    places = rank_units(scored.score, n_most, is_unit=scored.is_unit).unit
+    places = rank_units(scored.score, n_most, is_unit=scored.is_ranked).unit
     return scored.flat(places, measured.model.facts.d_mlp)[:, :n_most].clone()
 
 

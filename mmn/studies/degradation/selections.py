@@ -130,7 +130,7 @@ def choose(
     found: list[list[Choice]] = [[] for _ in measured.said]
     for method, of_method in scored.items():
         n_ranked = of_method.score[0].numel() if names.INTERPRETABLE in selections else n_most
-        places = rank_units(of_method.score, n_ranked, is_unit=of_method.is_unit).unit
+        places = rank_units(of_method.score, n_ranked, is_unit=of_method.is_ranked).unit
         ranked = of_method.flat(places, measured.model.facts.d_mlp)  # -1 behind those that image tokens wake
         for selection in selections:
             for draw in range(draws[selection]):

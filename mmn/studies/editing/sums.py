@@ -49,6 +49,7 @@ def sum_up(
         of_method = by_method[method]
         _add(score, of_method.units, of_method.score)
         score[of_method.score.shape[1] :] = -torch.inf  # layers that the method leaves out
+        score.masked_fill_(score.isnan(), -torch.inf)  # layers that were not measured
         _add(total, measured.units, measured.a)
         _add(n_awake, measured.units, torch.ones_like(measured.a))
     is_awake = n_awake > 0

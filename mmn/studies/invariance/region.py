@@ -173,7 +173,9 @@ def compare(
                 floor = np.stack([floors[one] for one in who])
                 if parts is None:
                     shape = (run.model.n_layers, run.model.d_mlp)
-                    floors_random = [names.chance_overlap(k, [method], *shape) for k in usable]
+                    floors_random = [
+                        names.chance_overlap(k, [method], *shape, run.settings.effect_layers) for k in usable
+                    ]
                     chance = np.broadcast_to(np.array(floors_random), ratio.shape)
                 else:
                     chance = parts.expected_shares(first, second, usable)

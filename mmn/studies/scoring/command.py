@@ -9,12 +9,13 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import add_loading_options, at_least, entries
+from mmn.cli.options import add_loading_options, at_least, entries, layer_range
 from mmn.cli.running import load_into_database, load_quietly
 from mmn.errors import UsageError
 from mmn.no_nouns import why
 from mmn.runs.presets import PRESETS
 from mmn.runs.shards import RUN_FILE, read_run
+from mmn.view import LAYERS
 
 MOST_TOKENS = 4096
 
@@ -38,6 +39,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--methods", metavar="A,B", help=", ".join(names.METHODS))
     parser.add_argument("--top-k", type=at_least(1), metavar="K", help="units kept for each concept; default 1000")
     parser.add_argument("--bottom-k", type=at_least(0), default=0, metavar="K", help="suppressors kept: most negative")
+    parser.add_argument(
+        "--effect-layers", type=layer_range, metavar=LAYERS.metavar, help="of effect and effect-prob; default all"
+    )
     parser.add_argument("--target", action="append", default=[], metavar="WORD[@NOUN]", help="score this word, too")
     parser.add_argument("--blank", action="store_true", help="score the same caption over a grey picture, too")
     parser.add_argument("--prompt", help="your words; the adapter wraps them as the model expects")
@@ -157,6 +161,7 @@ def _settings(options: argparse.Namespace, model: Any, methods: tuple[str, ...])
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
         seed=options.seed,
+        effect_layers=options.effect_layers,
     )
 
 

@@ -101,6 +101,8 @@ def with_control(data: pd.DataFrame, d_mlp: int) -> pd.DataFrame:
     share of the method's own distinct units: where as many would lie, had random rankings named them. (Random rankings
     name nearly every unit once pictures are many, and would say nothing of the layers.) `random`'s own rows go unless
     there are no others.
+    Of a score that was measured in some layers alone (`control_scale`) the control is of as many units in these, and
+    missing in the others, as its counts are.
     """
     rows = data.assign(layer_share=data["n_units"] / d_mlp)
     is_control = rows["method"] == RANDOM
@@ -109,7 +111,17 @@ def with_control(data: pd.DataFrame, d_mlp: int) -> pd.DataFrame:
     control = rows.loc[is_control, ["k", "layer", "share", "mean_units"]]
     renamed = control.rename(columns={"share": "control_share", "mean_units": "control_mean_units"})
     joined = rows[~is_control].merge(renamed, on=["k", "layer"], how="left")
+    joined = _where_measured(joined)
     return joined.assign(control_n_units=joined["control_share"] * _totals(joined))
+
+
+def _where_measured(joined: pd.DataFrame) -> pd.DataFrame:
+    """Controls where their score was measured, and for that as many units there as everywhere."""
+    if "control_scale" not in joined:
+        return joined
+    scale = joined["control_scale"].where(joined["n_units"].notna())
+    names = ("control_share", "control_mean_units")
+    return joined.assign(**{name: joined[name] * scale for name in names})
 
 
 def _totals(rows: pd.DataFrame) -> pd.Series:

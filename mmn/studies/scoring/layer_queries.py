@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 
 from mmn.errors import UsageError
-from mmn.names import ORIGINAL, RAW
+from mmn.names import ORIGINAL, RAW, chosen_layers
 from mmn.store.cells import checked_layers
 from mmn.store.generality import GeneralityQueries, hide
 from mmn.store.neurons import WORD_COLUMNS
@@ -161,6 +161,9 @@ class LayerQueries(GeneralityQueries):
             `n_images` pictures (with `lemmas`, first over the chosen nouns of a picture): it adds up to k over all
             layers, to less with `interpretable` or `most_general`, and does not saturate as distinct units do in many
             pictures.
+            Of a score that was measured in some layers alone, the counts of the others are NaN, and in all its rows
+            `control_scale` is what a control's counts over all layers are to be multiplied by. Else there is no such
+            column.
 
         Raises:
             RunNotFoundError: no such run.
@@ -177,6 +180,7 @@ class LayerQueries(GeneralityQueries):
                 counted["share"] = counted["share"].fillna(0.0)
             for method in counted.loc[counted["share"].isna(), "method"]:
                 raise self._nothing(cursor, run, method, values)
+            counted = _where_measured(run, counted)
             return counted[counted["layer"].between(first, last)].reset_index(drop=True)
 
     def distribution_by_picture(
@@ -198,7 +202,8 @@ class LayerQueries(GeneralityQueries):
             values = _selection(run, methods, ks, lemmas, ORIGINAL) | _kind(cursor, run, ks, interpretable, words_by)
             hidden = self.hidden(run["run_id"], methods, most_general)
             counted = _ask(cursor, _LAYER_PICTURES, values, words_by, hidden)
-            return counted[counted["layer"].between(first, last)].reset_index(drop=True)
+            is_shown = counted["layer"].between(first, last) & _is_measured(run, counted)
+            return counted[is_shown].reset_index(drop=True)
 
     def counts_per_image(
         self, run_id: str, method: str, k: int, lemmas: Sequence[str] = (), variant: str = ORIGINAL
@@ -267,6 +272,24 @@ def _selection(
         "lemmas": list(dict.fromkeys(lemmas)),
         "max_k": max(ks),
     }
+
+
+def _is_measured(run: dict[str, Any], counted: pd.DataFrame) -> pd.Series:
+    """Whether each row's score was measured in its layer."""
+    every = range(run["n_layers"])
+    of = {method: chosen_layers(method, run["settings"]) or every for method in counted["method"].unique()}
+    pairs = zip(counted["method"], counted["layer"], strict=True)
+    return pd.Series([layer in of[method] for method, layer in pairs], index=counted.index)
+
+
+def _where_measured(run: dict[str, Any], counted: pd.DataFrame) -> pd.DataFrame:
+    """The counts of layers that were measured, in which a score's k units all lie."""
+    is_measured = _is_measured(run, counted)
+    if is_measured.all():
+        return counted
+    counts = ["n_units", "share", "mean_units"]
+    part = is_measured.groupby([counted["method"], counted["k"]]).transform("mean")
+    return counted.assign(**{name: counted[name].where(is_measured) for name in counts}, control_scale=1 / part)
 
 
 def _kind(

@@ -10,7 +10,7 @@ from mmn.core import named_unit, unit_name
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures
-from mmn.figures.wording import clipped, concepts_in_words, without_general
+from mmn.figures.wording import clipped, concepts_in_words, in_measured_layers, without_general
 from mmn.names import BLANK, CONTRIBUTION_FOLDED, ORIGINAL, RANDOM, RAW
 from mmn.store import Store
 from mmn.store.neurons import NeuronQueries, words_of
@@ -39,6 +39,8 @@ def layers(store: Store, asked: Asked) -> Rows:
     by = f" by {view.words_by} rows" if view.words_by else ""
     kind = f", {view.units.replace('-', ' ')} units only{by}" if view.units in INTERPRETABLE else ""
     subset = concepts_in_words(view.concepts) + kind + without_general(view.generality)
+    of_some = {one: in_measured_layers(one, asked.run).removeprefix(",") for one in methods}
+    subset += "".join(f"; {one}{where} alone" for one, where in of_some.items() if where)
     words: dict[str, Any] = {"subset": subset}
     words["quantity"] = QUANTITIES[view.quantity or "per-picture"]
     if len({*methods} - {RANDOM}) > 1:
