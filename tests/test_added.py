@@ -104,7 +104,7 @@ def test_masks_given_later_replace_what_was_measured_without_them(
     assert (added.n_images, added.n_changed, added.n_pictures) == (2, 2, 3)
     told: list[Progress] = []
     annotate(tiny, run_path, 1, ["contribution"], told.append)  # less than before: all of that is measured again
-    assert any("masks changed: measuring 1 of 2 batches again" in one.message for one in told)
+    assert any("masks or synonyms changed: measuring 1 of 2 batches again" in one.message for one in told)
     after = tables(cache)
     keys = ["image_id", "noun", "method", "rank", "layer", "unit"]
     assert (
