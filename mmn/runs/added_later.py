@@ -26,9 +26,9 @@ from mmn.core import Example, Failure, Run
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images.known import KnownPictures
 from mmn.images.references import references_of
-from mmn.images.sources import absolute_spec
+from mmn.images.sources import absolute, absolute_spec
 from mmn.reading.concepts import reference_lemmas
-from mmn.reading.synonyms import NO_SYNONYMS, Synonyms, read_synonyms, shipped_synonyms
+from mmn.reading.synonyms import NO_SYNONYMS, OFF, ONLY, Synonyms, read_synonyms, shipped_synonyms
 from mmn.runs import shards
 from mmn.studies.tables import ADDED, failure_table
 from mmn.units.masks import MaskSource, first_of, open_masks
@@ -127,6 +127,7 @@ def add_synonyms(run_path: Path, spec: str) -> AddedSynonyms:
         CacheError: no space left.
     """
     synonyms = read_synonyms(spec)
+    spec = spec if spec == OFF else f"{ONLY * spec.startswith(ONLY)}{absolute(spec.removeprefix(ONLY))}"
     is_changed = pinned_synonyms(run_path)[1].digest != synonyms.digest
     if is_changed:
         _write_synonyms(run_path, spec, synonyms)

@@ -131,8 +131,8 @@ def judged(store: Store, run_id: str) -> pd.DataFrame:
     told = rows.drop_duplicates(["image_id", "object"])[["image_id", "object", "is_said", "is_compound", "prob"]]
     by_readout = rows.pivot_table(index=["image_id", "object"], columns="readout", values="confidence").reset_index()
     data = told.merge(by_readout, on=["image_id", "object"])
-    before = _said_before(ask.nouns_before(run_id))
-    parts = [_stated(some, judge, before.get(str(image_id))) for image_id, some in data.groupby("image_id")]
+    before = said_before(ask.nouns_before(run_id))
+    parts = [stated(some, judge, before.get(str(image_id))) for image_id, some in data.groupby("image_id")]
     data = pd.concat(parts).sort_index()
     return data.merge(_of_next(data), on=["image_id", "object"], how="left")
 
@@ -222,7 +222,7 @@ def _scored(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _edited(store: Store, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
     """`edited_rows` of some edits."""
     ask = store.ask(HallucinationQueries)
-    judge, before = ask.judge(run_id), _said_before(ask.nouns_before(run_id))
+    judge, before = ask.judge(run_id), said_before(ask.nouns_before(run_id))
     told = pd.DataFrame([_told(row, judge, before[row["image_id"]]) for row in found.to_dict("records")])
     alone = told[~told["is_together"]]
     parts = [part for way in WAYS for part in (*_chair(told, way), *_true_removed(alone, way))]
@@ -250,12 +250,12 @@ class Said:
         return cls(list(row["nouns"]), list(row["compounds"]), row[text])
 
 
-def _said_before(rows: pd.DataFrame) -> dict[str, Said]:
+def said_before(rows: pd.DataFrame) -> dict[str, Said]:
     """What each caption says as it was scored."""
     return {row["image_id"]: Said.of(row, "text") for row in rows.to_dict("records")}
 
 
-def _stated(rows: pd.DataFrame, judge: Judge, said: Said | None) -> pd.DataFrame:
+def stated(rows: pd.DataFrame, judge: Judge, said: Said | None) -> pd.DataFrame:
     """The objects of one picture with their states, and whether they are listed ones."""
     image_id = str(rows["image_id"].iloc[0])
     own: dict[str, str] = {} if said is None else judge.states(image_id, said.nouns, said.compounds, said.text)
