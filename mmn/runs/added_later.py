@@ -100,7 +100,8 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
     """Remembers a source of masks for a run's pictures.
 
     Raises:
-        UsageError, SourceError: it cannot be read, or outlines nothing in any picture of the run.
+        UsageError, SourceError: it cannot be read, or outlines nothing in any picture of the run, or only in others of
+            the same names, or names nothing that it outlines.
         CacheError: no space left.
     """
     spec = absolute_spec(spec)
@@ -111,12 +112,21 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
         raise SourceError(
             f"{spec} outlines nothing in any of the run's {len(examples)} pictures{reason}: give these pictures' file"
         )
+    _require_usable(source, examples)
     before = mask_specs(run_path)[:1]
     if before != (spec,):
         failures = [Failure(spec, STAGE, SourceError.__name__, problem) for problem in source.problems]
         _write(run_path, MASKS, spec, len(source.known), [], failures)
     n_changed = 0 if before == (spec,) else len(source.known)
     return AddedSource(MASKS, spec, len(source.known), n_changed, len(examples))
+
+
+def _require_usable(source: MaskSource, examples: Sequence[Example]) -> None:
+    """Refuses masks of which none names an object of a picture of the run as it is: they would hide others that do."""
+    known = [one for one in examples if one.image_id in source.known]
+    if not any(map(source.shown, known)):
+        problems = source.outlines(known[0]).problems or ("no outline of it can be drawn",)
+        raise SourceError(f"{source.spec} tells of no object in {len(known)} pictures of the run: {problems[0]}")
 
 
 def add_synonyms(run_path: Path, spec: str) -> AddedSynonyms:

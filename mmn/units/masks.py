@@ -254,7 +254,9 @@ class _CocoMasks:
             if row.get("segmentation") and not _is_crowd(row):
                 outlined.setdefault(image_key, []).append(row)
         if not outlined:
-            raise SourceError(f"{path} outlines no objects: give COCO's instances file, not captions or panoptic")
+            raise SourceError(
+                f"{path} outlines no objects (crowds and boxes do not): give COCO's instances file, not captions or panoptic"
+            )
         images = coco_images(path, data)
         categories = data.get("categories")
         nouns = {

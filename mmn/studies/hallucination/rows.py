@@ -34,9 +34,10 @@ BEFORE, OWN, OTHER, RANDOM = "before", "own direction", "another object's", "ran
 LINES: Final = {"object": OWN, "other": OTHER, "random": RANDOM}
 CHAIR_S, CHAIR_I = ({way: f"{name} of {way}, hallucinated out" for way in WAYS} for name in ("CHAIR_s", "CHAIR_i"))
 CHAIR_TRUE = {way: f"CHAIR_i of {way}, a true one out" for way in WAYS}
+NAMING = {way: f"captions with any of {way}" for way in WAYS}  # no CHAIR tells of one that says nothing any more
 GONE: Final = {HALLUCINATED: "hallucinated object gone", PRESENT: "true object gone", UNKNOWN: "unjudged noun gone"}
 STAY = "other nouns stay"
-CHAIRS: Final = tuple(name for way in WAYS for name in (CHAIR_S[way], CHAIR_I[way], CHAIR_TRUE[way]))
+CHAIRS: Final = tuple(names[way] for way in WAYS for names in (CHAIR_S, CHAIR_I, NAMING, CHAIR_TRUE))
 QUANTITIES: Final = (*CHAIRS, *GONE.values(), STAY)
 SETTINGS: Final = ("alpha", "text_layer", "image_layer")
 
@@ -199,15 +200,22 @@ def _compared(data: pd.DataFrame, what: str, run_id: str) -> pd.DataFrame:
     rows = rows.assign(is_positive=rows["state"].isin((PRESENT, MISSED)))
     n_there, n_not = int(rows["is_positive"].sum()), int((~rows["is_positive"]).sum())
     if not n_there + n_not:
-        raise UsageError(
-            f"neither masks nor references tell what the pictures of {run_id} show: add some (mmn annotate)"
-        )
+        raise UsageError(_why_nothing(data, what, run_id))
     if not n_there or not n_not:
         kind = (
             f"none of the {n_there:,} {what} is hallucinated" if n_there else f"none of the {n_not:,} {what} is there"
         )
         raise UsageError(f"{kind}, as far as masks and references tell, so there is nothing to tell apart")
     return rows
+
+
+def _why_nothing(data: pd.DataFrame, what: str, run_id: str) -> str:
+    """Why nothing is known of any object of a set."""
+    if (data["state"] == UNKNOWN).all():
+        return f"neither masks nor references tell what the pictures of {run_id} show: add some (mmn annotate)"
+    if what == NAMED_LISTED:
+        return f"captions of {run_id} name no listed object of which masks or references tell; --synonyms lists others"
+    return f"captions of {run_id} name nothing of which masks or references tell: add some (mmn annotate)"
 
 
 def _scored(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -322,8 +330,10 @@ def _chair(told: pd.DataFrame, way: str) -> Iterator[pd.DataFrame]:
         if len(edited):
             tables[line] = _of_way(edited, way).combine_first(base).loc[base.index]
     for line, table in tables.items():
-        some = table.reset_index().assign(line=line, is_wrong=(table["wrong"] > 0).to_numpy(float))
+        shares = {"is_wrong": table["wrong"] > 0, "is_naming": table["known"] > 0}
+        some = table.reset_index().assign(line=line, **{name: one.to_numpy(float) for name, one in shares.items()})
         yield interval_table(some, ["line"], "is_wrong").assign(quantity=CHAIR_S[way])
+        yield interval_table(some, ["line"], "is_naming").assign(quantity=NAMING[way])
         yield _ratio(table, line, CHAIR_I[way])
 
 
@@ -339,7 +349,9 @@ def _true_removed(alone: pd.DataFrame, way: str) -> Iterator[pd.DataFrame]:
 
 
 def _ratio(table: pd.DataFrame, line: str, quantity: str) -> pd.DataFrame:
-    """The ratio of two sums over pictures, which weigh by what they name."""
+    """The ratio of two sums over pictures, which weigh by what they name; no row where none names anything."""
+    if not table["known"].any():
+        return pd.DataFrame()
     mean, low, high = ratio_intervals(table[["wrong"]].to_numpy(float), table[["known"]].to_numpy(float))
     n = int((table["known"] > 0).sum())
     return pd.DataFrame({"line": line, "mean": mean, "low": low, "high": high, "n": n, "quantity": quantity})
