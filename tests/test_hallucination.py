@@ -362,7 +362,7 @@ def test_chair_is_counted_by_hand(measured: Path) -> None:
         there = {*re.findall("[a-z]+", mentioned[image_id]), *(("dog", "cat") if image_id in masked else ())}
         return means.get(name, name) in {means.get(one, one) for one in there}
 
-    def judged(image_id: str, nouns: list[str], compounds: set[str], text: str, way: str) -> list[tuple[str, bool]]:
+    def that_count(image_id: str, nouns: list[str], compounds: set[str], text: str, way: str) -> list[tuple[str, bool]]:
         """The nouns that count, and whether each is there."""
         if way == LISTED:
             said = [lemma_of(word) for word in re.findall("[a-z]+", text.lower())]
@@ -374,7 +374,7 @@ def test_chair_is_counted_by_hand(measured: Path) -> None:
     texts = tables["caption"].set_index("image_id")["text"]
     named = concept.groupby("image_id")["lemma"].agg(list).items()
     before = {image_id: (nouns, parts.get(image_id, set()), texts[image_id]) for image_id, nouns in named}
-    wrong = {one: [name for name, is_so in judged(one, *said, NOUNS) if not is_so] for one, said in before.items()}
+    wrong = {one: [name for name, is_so in that_count(one, *said, NOUNS) if not is_so] for one, said in before.items()}
     with opened(measured) as store:
         found = edited_rows(store, "latest").set_index(["quantity", "line"])["mean"]
         detections = {(one["of"], one.get("score")): one for one in told_detections(store, "latest")}
@@ -388,7 +388,7 @@ def test_chair_is_counted_by_hand(measured: Path) -> None:
             told = [(list(one.nouns), set(one.compounds), one.caption) for one in row.itertuples()]
             after[image_id] = told[0] if told else said
         for line, captions in ((BEFORE, before), (OWN, after)):
-            counts = [[is_so for _, is_so in judged(image_id, *said, way)] for image_id, said in captions.items()]
+            counts = [[is_so for _, is_so in that_count(image_id, *said, way)] for image_id, said in captions.items()]
             assert found[CHAIR_S[way], line] == pytest.approx(np.mean([not all(one) for one in counts])), (way, line)
             of_all = np.mean([not is_so for one in counts for is_so in one])
             assert found[CHAIR_I[way], line] == pytest.approx(of_all), (way, line)

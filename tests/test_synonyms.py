@@ -32,10 +32,10 @@ def test_names_of_several_words_come_before_their_words():
 
 
 def test_references_mention_what_a_name_is_made_of_unless_that_is_another_object():
-    told = mentioned_objects(("A hot dog and a wine glass.", "Ein Hund."), shipped_synonyms())
+    told = mentioned_objects(("A hot dog and a wine glass.", "Ein Hund."), shipped_synonyms()) or frozenset()
     assert {"hot dog", "wine glass", "glass"} <= told
     assert "dog" not in told
-    assert "dog" in mentioned_objects(("A dog eats a hot dog.",), shipped_synonyms())
+    assert "dog" in (mentioned_objects(("A dog eats a hot dog.",), shipped_synonyms()) or ())
     assert mentioned_objects((), shipped_synonyms()) is None
 
 

@@ -255,7 +255,7 @@ class _CocoMasks:
                 outlined.setdefault(image_key, []).append(row)
         if not outlined:
             raise SourceError(
-                f"{path} outlines no objects (crowds and boxes do not): give COCO's instances file, not captions or panoptic"
+                f"{path} outlines no objects (crowds and boxes do not): give COCO's instances, not captions or panoptic"
             )
         images = coco_images(path, data)
         categories = data.get("categories")

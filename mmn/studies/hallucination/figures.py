@@ -169,10 +169,11 @@ def project_away(
     require(data.columns, EDIT_COLUMNS)
     colours = {BEFORE: THIRD, OWN: FIRST, OTHER: SECOND, RANDOM: MUTED}
     there = [one for one in QUANTITIES if one in set(data["quantity"])]
+    fewest = f"{data['n'].min():,} to " if data["n"].nunique() > 1 else ""
     title = alt.TitleParams(
         "Captions after an object was projected out",
         subtitle=[
-            f"{of_run(run)}, n = {counted(data['n'].max(), 'picture')}",
+            f"{of_run(run)}, n = {fewest}{counted(data['n'].max(), 'picture')}",
             f"α = {alpha:g}, direction after layer {text_layer}, image tokens after layer {image_layer}",
             f"{synonyms}; {interval_note('lines', data['n'])}",
         ],

@@ -34,7 +34,10 @@ BEFORE, OWN, OTHER, RANDOM = "before", "own direction", "another object's", "ran
 LINES: Final = {"object": OWN, "other": OTHER, "random": RANDOM}
 CHAIR_S, CHAIR_I = ({way: f"{name} of {way}, hallucinated out" for way in WAYS} for name in ("CHAIR_s", "CHAIR_i"))
 CHAIR_TRUE = {way: f"CHAIR_i of {way}, a true one out" for way in WAYS}
-NAMING = {way: f"captions with any of {way}" for way in WAYS}  # no CHAIR tells of one that says nothing any more
+NAMING = {
+    LISTED: "captions with a listed object",
+    NOUNS: "captions with a judged noun",
+}  # no CHAIR tells of one that says nothing any more
 GONE: Final = {HALLUCINATED: "hallucinated object gone", PRESENT: "true object gone", UNKNOWN: "unjudged noun gone"}
 STAY = "other nouns stay"
 CHAIRS: Final = tuple(names[way] for way in WAYS for names in (CHAIR_S, CHAIR_I, NAMING, CHAIR_TRUE))
