@@ -114,7 +114,7 @@ class Synonyms:
                 (others if is_other else said).add(part)
         return said, others - said
 
-    @property
+    @cached_property
     def _longest(self) -> int:
         return max((word.count(" ") + 1 for word in self.object_of), default=1)
 
