@@ -373,13 +373,15 @@ def test_chair_is_counted_by_hand(measured: Path) -> None:
     parts = concept[concept["is_compound"]].groupby("image_id")["lemma"].agg(set).to_dict()
     texts = tables["caption"].set_index("image_id")["text"]
     named = concept.groupby("image_id")["lemma"].agg(list).items()
-    before = {image_id: (nouns, parts.get(image_id, set()), texts[image_id]) for image_id, nouns in named}
+    before: dict[str, tuple[list[str], set[str], str]] = {
+        image_id: (nouns, parts.get(image_id, set()), texts[image_id]) for image_id, nouns in named
+    }
     wrong = {one: [name for name, is_so in that_count(one, *said, NOUNS) if not is_so] for one, said in before.items()}
     with opened(measured) as store:
         found = edited_rows(store, "latest").set_index(["quantity", "line"])["mean"]
         detections = {(one["of"], one.get("score")): one for one in told_detections(store, "latest")}
     for way in WAYS:
-        after = {}
+        after: dict[str, tuple[list[str], set[str], str]] = {}
         for image_id, said in before.items():
             removed = " + ".join(one for one in wrong[image_id] if way == NOUNS or one in means)
             row = edited[
