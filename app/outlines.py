@@ -7,6 +7,7 @@ name them need the lemmas' dictionary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def average_overlaps(
     """
     full = (picture["width"], picture["height"])
     size = opened_size(*full)
-    masks = {lemma: mask_of_size(mask, size) for lemma, mask in _masks(run["run_id"], picture).items()}
+    masks = {lemma: mask_of_size(mask, size) for lemma, mask in _masks(run["run_id"], picture, noun).items()}
     grids = grids.resized(full, size)
     values = np.stack([np.asarray(one, np.float32) for one in activations])
     heat = heat_map(average_map(values, len(values)), grids, size)
@@ -45,12 +46,14 @@ def average_overlaps(
     return found | ({"iou_other": float(np.mean([iou(looked_at, other) for other in others]))} if others else {})
 
 
-def _masks(run_id: str, picture: Mapping[str, Any]) -> dict[str, Mask]:
-    source = _opened(run_id, tuple(resources.store().ask(PictureQueries).mask_specs(run_id)))
+def _masks(run_id: str, picture: Mapping[str, Any], noun: str) -> dict[str, Mask]:
+    ask = resources.store().ask(PictureQueries)
+    synonyms = ask.synonyms(run_id)
+    source = _opened(run_id, tuple(ask.mask_specs(run_id)))
     if source is None:
         return {}
     try:
-        return source.find(example_of(picture))
+        return replace(source, synonyms=synonyms).masks_for(noun, source.find(example_of(picture)))
     except (ImageError, SourceError):
         return {}
 

@@ -17,18 +17,21 @@ from mmn.errors import ImageError
 from mmn.store.pictures import PictureQueries
 from mmn.studies.hallucination.judging import Judge
 from mmn.studies.hallucination.queries import HallucinationQueries
+from mmn.studies.hallucination.rows import Said, said_before, stated
 from mmn.units.heat_maps import OPACITY, overlay
 from mmn.view import View
 
 INTRODUCTION = (
     "**Internal confidence** of an object: the highest probability that any image token gives it after any layer "
     "(Jiang et al., arXiv 2410.02762). Objects that are there should have more of it than hallucinated ones. Which "
-    "are there is read from masks and references, which leave much out."
+    "are there is read from masks and references, which leave much out; a word may stand for an object by another name."
 )
 EDITED = (
     "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "
     "controls are the direction of an object that is not there, and a random one of the same length. CHAIR_s is the "
-    "share of captions with a hallucinated object, CHAIR_i that of all objects named."
+    "share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all named. Of *listed "
+    "objects*, as published, every mention of a word for one counts; of *all nouns* every noun, once. The last rows "
+    "say what became of true objects."
 )
 MOST_ABSENT = 10
 
@@ -42,12 +45,14 @@ def page() -> None:
         return
     ask = resources.store().ask(HallucinationQueries)
     read, judge = ask.confidences(run["run_id"]), ask.judge(run["run_id"])
+    st.caption(f"Objects are found {judge.told()}. `mmn hallucination {run['run_id']} --synonyms FILE` changes that.")
     found = resources.store().ask(PictureQueries).pictures(run["run_id"])
     found = found[found["image_id"].isin(read["image_id"])]
     picture = picture_strip.chosen_picture(run, found)
     picture_strip.show(run, found, picture)
     if picture is not None:
-        one_picture(run, picture, read[read["image_id"] == picture["image_id"]], judge)
+        said = said_before(ask.nouns_before(run["run_id"])).get(picture["image_id"])
+        one_picture(run, picture, objects_of(read[read["image_id"] == picture["image_id"]], judge, said))
     st.subheader("Over all pictures that were read")
     view = View(run["run_id"])
     for name in ("hallucination", "hallucination-objects", "hallucination-confidence", "hallucination-maps"):
@@ -56,9 +61,8 @@ def page() -> None:
     study_page.measure_again(run, job)
 
 
-def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame, judge: Judge) -> None:
+def one_picture(run: dict[str, Any], picture: dict[str, Any], told: pd.DataFrame) -> None:
     """The picture under the map of one object, and how sure the model is of each."""
-    told = objects_of(read, judge)
     if told.empty:
         st.info("This picture was not read, or asked for no object.", icon=":material/search_off:")
         return
@@ -87,16 +91,15 @@ def one_picture(run: dict[str, Any], picture: dict[str, Any], read: pd.DataFrame
         object_map(run, picture, list(told["object"]))
 
 
-def objects_of(read: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+def objects_of(read: pd.DataFrame, judge: Judge, said: Said | None) -> pd.DataFrame:
     """The objects of a picture: those that are named, and the surest of the others."""
     wide = read.pivot_table(index="object", columns="readout", values="confidence").reset_index()
     of_raw = read.loc[read["readout"] == "raw", ["image_id", "object", "is_said", "is_compound", "layer"]]
     data = wide.merge(of_raw, on="object").sort_values(["is_said", "raw"], ascending=[False, False])
     data = data[data["is_said"] | ((~data["is_said"]).cumsum() <= MOST_ABSENT)]
-    data["state"] = [
-        judge.state(one.image_id, one.object, is_said=one.is_said, is_compound=one.is_compound)
-        for one in data.itertuples()
-    ]
+    if data.empty:
+        return data.assign(state="")
+    data = stated(data, judge, said)
     return data[["object", "state", "raw", "normed", "layer"]]
 
 

@@ -16,7 +16,7 @@ from mmn.cli import main
 from mmn.errors import SourceError, UsageError
 from mmn.models.model import Model
 from mmn.runs import reopen, shards
-from mmn.runs.added_later import add_masks, add_references, mask_specs, run_examples
+from mmn.runs.added_later import add_masks, add_references, add_synonyms, mask_specs, run_examples
 from mmn.runs.held_out import read_held_out
 from mmn.runs.plan import Progress
 from mmn.store import Store
@@ -104,7 +104,7 @@ def test_masks_given_later_replace_what_was_measured_without_them(
     assert (added.n_images, added.n_changed, added.n_pictures) == (2, 2, 3)
     told: list[Progress] = []
     annotate(tiny, run_path, 1, ["contribution"], told.append)  # less than before: all of that is measured again
-    assert any("masks changed: measuring 1 of 2 batches again" in one.message for one in told)
+    assert any("masks or synonyms changed: measuring 1 of 2 batches again" in one.message for one in told)
     after = tables(cache)
     keys = ["image_id", "noun", "method", "rank", "layer", "unit"]
     assert (
@@ -116,6 +116,40 @@ def test_masks_given_later_replace_what_was_measured_without_them(
     assert set(measured["method"]) == {"contribution", "attribution"}
     assert sorted(after["outline"]["nouns"].map(list).sum()) == sorted(lemmas[name] for name in ("000.png", "001.png"))
     assert after["added_source"][["kind", "n_images"]].to_numpy().tolist() == [["masks", 2]]
+
+
+def test_synonyms_give_nouns_the_masks_of_what_they_mean_and_are_measured_again(
+    cache: Path, tiny: Model, lemmas: dict[str, str], tmp_path: Path
+) -> None:
+    run_path = run_path_of(cache)
+    add_masks(run_path, instances(tmp_path / "instances.json", dict.fromkeys(lemmas, "gizmo")))
+    annotate(tiny, run_path, 1, ["contribution"])
+    assert tables(cache)["field"]["iou"].isna().all()
+    (tmp_path / "words.csv").write_text(f"word,object\n{lemmas['000.png']},gizmos\nabc,gizmo\n")
+    add_synonyms(run_path, f"only:{tmp_path / 'words.csv'}")
+    annotate(tiny, run_path, 1, ["contribution"])
+    found = tables(cache)
+    assert set(found["field"].dropna(subset=["iou"])["image_id"]) >= {named(found, "000.png")}
+    assert found["outline"].groupby("image_id")["revision"].max().tolist() == [2, 2]
+    names = shards.finished_shards(run_path)
+    (tmp_path / "words.csv").write_text(f"word,object\n{lemmas['000.png']},gizmo\n")
+    assert add_synonyms(run_path, f"only:{tmp_path / 'words.csv'}").is_changed
+    annotate(tiny, run_path, 1, ["contribution"])
+    assert len(shards.finished_shards(run_path)) == len(names) + 1, "a word that no noun is changes no overlap"
+
+
+def test_masks_of_other_pictures_are_refused_and_hide_none(cache: Path, lemmas: dict[str, str], tmp_path: Path) -> None:
+    run_path = run_path_of(cache)
+    spec = instances(tmp_path / "instances.json", lemmas)
+    told = json.loads((tmp_path / "instances.json").read_text())
+    unnamed, wide = tmp_path / "unnamed.json", tmp_path / "wide.json"
+    unnamed.write_text(json.dumps(told | {"categories": []}))
+    wide.write_text(json.dumps(told | {"images": [one | {"width": 9, "height": 9} for one in told["images"]]}))
+    for file, why in ((unnamed, "has no category"), (wide, "was annotated at 9 × 9")):
+        with pytest.raises(SourceError, match=why):
+            add_masks(run_path, f"coco:{file}")
+    add_masks(run_path, spec)
+    assert mask_specs(run_path) == (spec,)
 
 
 def test_the_same_masks_again_change_nothing(

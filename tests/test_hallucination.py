@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,25 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import write_captions
 from mmn.reading.hooks import projected_away
+from mmn.reading.nouns import lemma_of
+from mmn.reading.synonyms import SHIPPED_PATH, Synonyms, shipped_synonyms
 from mmn.runs.plan import Progress
 from mmn.statistics.detection import detection, precision_curve
 from mmn.store import Store
 from mmn.studies.hallucination import edits, measure
 from mmn.studies.hallucination.edits import Edit, project_objects_away, text_direction, usual_layer
-from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, MISSED, PRESENT, UNKNOWN, Judge, Known
+from mmn.studies.hallucination.judging import (
+    ABSENT,
+    HALLUCINATED,
+    LISTED,
+    MISSED,
+    NOUNS,
+    PRESENT,
+    UNKNOWN,
+    WAYS,
+    Judge,
+    Known,
+)
 from mmn.studies.hallucination.maps import fit, map_fits
 from mmn.studies.hallucination.measure import measure_confidence
 from mmn.studies.hallucination.queries import HallucinationQueries
@@ -39,6 +54,7 @@ from mmn.studies.hallucination.rows import (
     CHAIR_S,
     GONE,
     NAMED,
+    NAMED_LISTED,
     OWN,
     RANDOM,
     edited_rows,
@@ -250,6 +266,27 @@ def test_objects_are_judged_by_outlines_and_references() -> None:
     assert judge.state("masks", "dog", is_said=True, is_compound=True) == UNKNOWN, "a hot dog is no dog"
 
 
+def test_words_for_what_is_there_are_present_and_words_for_nothing_count_for_no_listed_object() -> None:
+    """The published way by hand: man, puppy, puppy, hot dog, table, giraffe; sky and traffic are no objects."""
+    nouns = ["man", "puppy", "dog", "table", "sky", "traffic", "light", "giraffe"]
+    text = "A man, a puppy and a puppy, a hot dog on a table, the sky, a traffic light and a giraffe."
+    told = Known(
+        frozenset({"person"}), frozenset({"dog", "phone"}), frozenset({"person", "giraffe"}), shipped_synonyms()
+    )
+    judge = Judge.of({"one": told, "plain": replace(told, synonyms=Synonyms())})
+    assert judge.states("one", nouns, {"dog", "traffic", "light"}, text) == {
+        **dict.fromkeys(("man", "puppy"), PRESENT),
+        **dict.fromkeys(("dog", "table", "sky", "light", "giraffe"), HALLUCINATED),  # of a hot dog and a traffic light
+        "traffic": UNKNOWN,
+    }
+    assert judge.count_listed("one", nouns, text) == (4, 7)
+    assert judge.hallucinated("one", nouns, (), text, LISTED) == ("dog", "table", "light", "giraffe")
+    assert judge.states("plain", nouns[:3], (), text) == {"man": HALLUCINATED, "puppy": HALLUCINATED, "dog": PRESENT}
+    assert judge.count_listed("plain", nouns, text) == (0, 0)
+    own = Judge.of({"one": replace(told, outlinable=frozenset({"person", "man"}))})
+    assert own.states("one", ["man", "woman"], ()) == {"man": HALLUCINATED, "woman": PRESENT}, "they tell men apart"
+
+
 # ---- statistics and maps
 
 
@@ -314,46 +351,58 @@ def test_what_is_there_is_what_masks_and_references_say(measured: Path) -> None:
 
 
 def test_chair_is_counted_by_hand(measured: Path) -> None:
-    tables = tables_of(measured, ["projected_away", "concept", "image"])
+    """Each mention of a word for a listed object, as published, and each noun once; by the list's own lines."""
+    tables = tables_of(measured, ["projected_away", "concept", "image", "caption"])
     edited, concept = tables["projected_away"], tables["concept"]
     mentioned = {row["image_id"]: row["reference"][0] for row in tables["image"].to_dict("records")}
     masked = {row["image_id"] for row in tables["image"].to_dict("records") if Path(row["source"]).name < "002"}
+    means = dict(line.split(",") for line in SHIPPED_PATH.read_text().split("\n")[1:-1])
 
     def is_there(image_id: str, name: str) -> bool:
-        return name in mentioned[image_id] or (name == "cat" and image_id in masked)
+        there = {*re.findall("[a-z]+", mentioned[image_id]), *(("dog", "cat") if image_id in masked else ())}
+        return means.get(name, name) in {means.get(one, one) for one in there}
 
-    def wrong(image_id: str, nouns: list[str], compounds: set[str]) -> list[str]:
-        return [one for one in nouns if not is_there(image_id, one) and one not in compounds]
-
-    def known(image_id: str, nouns: list[str], compounds: set[str]) -> int:
-        return len([one for one in nouns if is_there(image_id, one) or one not in compounds])
+    def that_count(image_id: str, nouns: list[str], compounds: set[str], text: str, way: str) -> list[tuple[str, bool]]:
+        """The nouns that count, and whether each is there."""
+        if way == LISTED:
+            said = [lemma_of(word) for word in re.findall("[a-z]+", text.lower())]
+            return [(one, is_there(image_id, one)) for one in said if one in nouns and one in means]
+        return [(one, is_there(image_id, one)) for one in nouns if is_there(image_id, one) or one not in compounds]
 
     concept = concept.sort_values("position")
     parts = concept[concept["is_compound"]].groupby("image_id")["lemma"].agg(set).to_dict()
+    texts = tables["caption"].set_index("image_id")["text"]
     named = concept.groupby("image_id")["lemma"].agg(list).items()
-    before = {image_id: (nouns, parts.get(image_id, set())) for image_id, nouns in named}
-    after = {}
-    for image_id, said in before.items():
-        removed = " + ".join(wrong(image_id, *said))
-        row = edited[
-            (edited["image_id"] == image_id) & (edited["removed"] == removed) & (edited["direction"] == "object")
-        ]
-        after[image_id] = (list(row["nouns"].iloc[0]), set(row["compounds"].iloc[0])) if len(row) else said
+    before: dict[str, tuple[list[str], set[str], str]] = {
+        image_id: (nouns, parts.get(image_id, set()), texts[image_id]) for image_id, nouns in named
+    }
+    wrong = {one: [name for name, is_so in that_count(one, *said, NOUNS) if not is_so] for one, said in before.items()}
     with opened(measured) as store:
         found = edited_rows(store, "latest").set_index(["quantity", "line"])["mean"]
         detections = {(one["of"], one.get("score")): one for one in told_detections(store, "latest")}
-    for line, captions in ((BEFORE, before), (OWN, after)):
-        counts = [(len(wrong(image_id, *said)), known(image_id, *said)) for image_id, said in captions.items()]
-        assert found[CHAIR_S, line] == pytest.approx(np.mean([n > 0 for n, _ in counts])), line
-        assert found[CHAIR_I, line] == pytest.approx(sum(n for n, _ in counts) / sum(n for _, n in counts)), line
+    for way in WAYS:
+        after: dict[str, tuple[list[str], set[str], str]] = {}
+        for image_id, said in before.items():
+            removed = " + ".join(one for one in wrong[image_id] if way == NOUNS or one in means)
+            row = edited[
+                (edited["image_id"] == image_id) & (edited["removed"] == removed) & (edited["direction"] == "object")
+            ]
+            told = [(list(one.nouns), set(one.compounds), one.caption) for one in row.itertuples()]
+            after[image_id] = told[0] if told else said
+        for line, captions in ((BEFORE, before), (OWN, after)):
+            counts = [[is_so for _, is_so in that_count(image_id, *said, way)] for image_id, said in captions.items()]
+            assert found[CHAIR_S[way], line] == pytest.approx(np.mean([not all(one) for one in counts])), (way, line)
+            of_all = np.mean([not is_so for one in counts for is_so in one])
+            assert found[CHAIR_I[way], line] == pytest.approx(of_all), (way, line)
     alone = edited[~edited["removed"].str.contains("+", regex=False) & (edited["direction"] == "random")]
-    alone = alone[[one.removed in wrong(one.image_id, *before[one.image_id]) for one in alone.itertuples()]]
+    alone = alone[[one.removed in wrong[one.image_id] for one in alone.itertuples()]]
     gone = [float(one.removed not in one.nouns) for one in alone.itertuples()]
     assert found[GONE[HALLUCINATED], RANDOM] == pytest.approx(
         pd.Series(gone).groupby(alone["image_id"].tolist()).mean().mean()
     )
-    assert detections[NAMED, "no norm"]["n_negative"] == sum(
-        len(wrong(image_id, *said)) for image_id, said in before.items()
+    assert detections[NAMED, "no norm"]["n_negative"] == sum(map(len, wrong.values()))
+    assert detections[NAMED_LISTED, "no norm"]["n_negative"] == sum(
+        one in means for some in wrong.values() for one in some
     )
     assert detections[ALL, "another picture's"]["n_images"] == N_PICTURES
 
@@ -394,17 +443,46 @@ def test_references_that_are_given_later_are_judged_by(cache: Path, tiny: Model,
     assert all(judge.is_there(image_id, "zebra") for image_id in truth["image_id"])
 
 
+def test_other_synonyms_are_judged_by_once_measured_again(
+    measured: Path, tiny: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another list is another revision; what was judged before stays as it was until then."""
+    cache = Path(shutil.copytree(measured, tmp_path / "cache"))
+    run_path, file = run_path_of(cache), tmp_path / "words.csv"
+    file.write_text("word,object\nquuxes,dog\n")
+    before = {path.name for path in run_path.iterdir()}
+
+    def judge() -> Judge:
+        with opened(cache) as store:
+            return store.ask(HallucinationQueries).judge("latest")
+
+    def give(spec: object) -> bool:
+        assert main(words("annotate", "latest", "--synonyms", spec, "--cache", cache, "--json")) == 0
+        return bool(json.loads(capsys.readouterr().out)["synonyms"]["is_changed"])
+
+    assert [give(file), give(file)] == [True, False]
+    assert judge().told() == str(shipped_synonyms())
+    measure_confidence(tiny, run_path, 2, 12)
+    project_objects_away(tiny, run_path, Edit(1.0, 0, 0), 2, 12)
+    assert sum(path.name.startswith(("hall", "project")) for path in run_path.iterdir() if path.name not in before) == 2
+    assert give("none")
+    assert judge().told() == "with 424 synonyms of 80 objects or with 425 synonyms of 80 objects"
+    again = [one for one, told in judge().known.items() if told.synonyms.is_listed("quux")]
+    assert [judge().is_there(one, "quux") for one in again] == [True, True]
+
+
 def test_the_command_says_what_it_found_and_what_it_cannot(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["latest", "--cache", measured, "--device", "cpu", "--objects", 12, "--limit", 99]
     edit = ["--project-away", "--alpha", 1, "--text-layer", 0, "--image-layer", 0]
     assert main(words("hallucination", *run, *edit, "--json")) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == said | {"n_images": N_PICTURES, "n_failed": 0, "database": "loaded", "alpha": 1.0, "image_layer": 0}
-    assert {one["of"] for one in said["detections"]} == {NAMED, ALL}
+    assert {one["of"] for one in said["detections"]} == {NAMED, NAMED_LISTED, ALL}
     assert main(words("hallucination", *run)) == 0
     out = capsys.readouterr().out
     assert f"{NAMED}, no norm: AUROC " in out
-    assert f"{CHAIR_S}, {BEFORE}: " in out
+    assert all(f"{CHAIR_S[way]}, {BEFORE}: " in out for way in WAYS)
+    assert f"masks or references tell of 9 pictures, {shipped_synonyms()}" in out
     assert main(words("hallucination", *run, "--alpha", 2)) == 2
     assert "--alpha is of --project-away" in capsys.readouterr().err
 

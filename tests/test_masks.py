@@ -124,6 +124,17 @@ def test_coco_objects_of_one_noun_are_one_mask_and_crowds_are_left_out(tmp_path)
     assert masks["hot dog"][0, 0]
 
 
+def test_what_a_picture_shows_is_all_that_is_annotated_crowds_and_boxes_too(tmp_path):
+    crowd = {"category_id": 2, "segmentation": {"size": [8, 10], "counts": [0, 80]}, "iscrowd": 1}
+    box = {"category_id": 3, "bbox": [0, 0, 1, 1]}
+    example, spec = write_coco(tmp_path, [{"category_id": 1, "segmentation": [square(0, 0)]}, crowd, box])
+    rewrite(tmp_path, lambda told: told["categories"].append({"id": 3, "name": "Skis"}))
+    found = open_masks(spec, [example])
+    assert found.shown(example) == {"dog", "hot dog", "ski"}
+    assert found.objects == {"dog", "hot dog", "ski"}
+    assert set(found.find(example)) == {"dog"}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_coco_masks_turn_with_their_picture(tmp_path, orientation):
     annotation = {"category_id": 1, "segmentation": [square(0, 0, side=3)]}
@@ -269,6 +280,7 @@ def test_a_picture_of_another_size_than_annotated_has_no_masks_and_it_is_told(tm
     found = open_masks(spec, [example]).outlines(example)
     assert found.masks == {}
     assert "was annotated at 10 × 8" in found.problems[0]
+    assert open_masks(spec, [example]).shown(example) == frozenset(), "it may be another picture of this name"
 
 
 def test_a_picture_that_the_file_does_not_know_has_no_masks(tmp_path):

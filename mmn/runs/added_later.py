@@ -1,19 +1,21 @@
-"""Masks of objects, and references, that are given to a run after it was scored, as shards of the run.
+"""Masks of objects, references, and synonyms that are given to a run after it was scored, as shards of the run.
 
     source ─► which pictures of the run it names (`images.known`)
       references ─► `reference`: all captions of a picture, those of scoring and those added, and their nouns' lemmas
       masks      ─► remembered only; `annotate` draws them, and measures again where they changed
+    words and the objects that they mean ─► `synonym`: the whole list as it was then
       ─► `added_source`: what was added, in order
 
 The shards of scoring stay as they are. The database takes a picture's latest `reference` for its references, whichever
 shard it loads first. Of several mask sources the latest that outlines something in a picture has its masks; the source
-of the run's pictures comes last.
+of the run's pictures comes last. Of several lists of synonyms the latest holds; a run that none was given to has the
+one that ships, which the first measurement that judges by it writes down (`pinned_synonyms`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +26,16 @@ from mmn.core import Example, Failure, Run
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images.known import KnownPictures
 from mmn.images.references import references_of
-from mmn.images.sources import absolute_spec
+from mmn.images.sources import absolute, absolute_spec
 from mmn.reading.concepts import reference_lemmas
+from mmn.reading.synonyms import NO_SYNONYMS, OFF, ONLY, Synonyms, read_synonyms, shipped_synonyms
 from mmn.runs import shards
 from mmn.studies.tables import ADDED, failure_table
 from mmn.units.masks import MaskSource, first_of, open_masks
 
-MASKS, REFERENCES = "masks", "references"
+MASKS, REFERENCES, SYNONYMS = "masks", "references", "synonyms"
 STAGE: Final = "annotate"
+SHIPPED: Final = "the list that ships"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,21 @@ class AddedSource:
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.source}: {self.n_images} of {self.n_pictures} pictures, {self.n_changed} changed"
+
+
+@dataclass(frozen=True)
+class AddedSynonyms:
+    """The list that a run's objects are now found by, and whether it is another one than before."""
+
+    kind: str
+    source: str
+    n_synonyms: int
+    n_objects: int
+    is_changed: bool
+
+    def __str__(self) -> str:
+        told = f"{self.n_synonyms} words of {self.n_objects} objects" if self.n_objects else "none"
+        return f"{self.kind} of {self.source}: {told}{'' if self.is_changed else ', as before'}"
 
 
 def add_references(run_path: Path, spec: str, work_path: Path) -> AddedSource:
@@ -81,7 +100,8 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
     """Remembers a source of masks for a run's pictures.
 
     Raises:
-        UsageError, SourceError: it cannot be read, or outlines nothing in any picture of the run.
+        UsageError, SourceError: it cannot be read, or outlines nothing in any picture of the run, or only in others of
+            the same names, or names nothing that it outlines.
         CacheError: no space left.
     """
     spec = absolute_spec(spec)
@@ -92,6 +112,7 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
         raise SourceError(
             f"{spec} outlines nothing in any of the run's {len(examples)} pictures{reason}: give these pictures' file"
         )
+    _require_usable(source, examples)
     before = mask_specs(run_path)[:1]
     if before != (spec,):
         failures = [Failure(spec, STAGE, SourceError.__name__, problem) for problem in source.problems]
@@ -100,31 +121,88 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
     return AddedSource(MASKS, spec, len(source.known), n_changed, len(examples))
 
 
+def _require_usable(source: MaskSource, examples: Sequence[Example]) -> None:
+    """Refuses masks of which none names an object of a picture of the run as it is: they would hide others that do."""
+    known = [one for one in examples if one.image_id in source.known]
+    if not any(map(source.shown, known)):
+        problems = source.outlines(known[0]).problems or ("no outline of it can be drawn",)
+        raise SourceError(f"{source.spec} tells of no object in {len(known)} pictures of the run: {problems[0]}")
+
+
+def add_synonyms(run_path: Path, spec: str) -> AddedSynonyms:
+    """Gives a run the list of which word means which object: `FILE`, `only:FILE` or `none`.
+
+    Raises:
+        UsageError: no such list (`read_synonyms`).
+        CacheError: no space left.
+    """
+    synonyms = read_synonyms(spec)
+    spec = spec if spec == OFF else f"{ONLY * spec.startswith(ONLY)}{absolute(spec.removeprefix(ONLY))}"
+    is_changed = pinned_synonyms(run_path)[1].digest != synonyms.digest
+    if is_changed:
+        _write_synonyms(run_path, spec, synonyms)
+    return AddedSynonyms(SYNONYMS, spec, synonyms.n_synonyms, len(synonyms.objects), is_changed)
+
+
+def run_synonyms(run_path: Path) -> Synonyms:
+    """Which word means which object, for a run."""
+    return _latest_synonyms(run_path)[1]
+
+
+def pinned_synonyms(run_path: Path) -> tuple[int, Synonyms]:
+    """The same, and the number under which the run holds it: the list that ships is written down, if it is that one.
+
+    Raises:
+        CacheError: no space left.
+    """
+    number, synonyms = _latest_synonyms(run_path)
+    if number is not None:
+        return number, synonyms
+    return _write_synonyms(run_path, SHIPPED, synonyms), synonyms
+
+
+def _latest_synonyms(run_path: Path) -> tuple[int | None, Synonyms]:
+    numbers = [row["number"] for row in _rows(run_path, "added_source") if row["kind"] == SYNONYMS]
+    if not numbers:
+        return None, shipped_synonyms()
+    rows = [row for row in _rows(run_path, "synonym") if row["number"] == max(numbers)]
+    return max(numbers), Synonyms({row["word"]: row["object"] for row in rows}) if rows else NO_SYNONYMS
+
+
+def _write_synonyms(run_path: Path, spec: str, synonyms: Synonyms) -> int:
+    rows = [{"word": word, "object": name} for word, name in sorted(synonyms.object_of.items())]
+    return _write(run_path, SYNONYMS, spec, 0, rows, (), "synonym")
+
+
 def mask_specs(run_path: Path) -> tuple[str, ...]:
     """The sources of masks that were added to a run, the latest first."""
     rows = sorted(_rows(run_path, "added_source"), key=lambda row: -row["number"])
     return tuple(dict.fromkeys(row["source"] for row in rows if row["kind"] == MASKS))
 
 
-def open_run_masks(specs: Sequence[str], run: Run, examples: Sequence[Example]) -> tuple[list[MaskSource], str]:
+def open_run_masks(
+    specs: Sequence[str], run: Run, examples: Sequence[Example], synonyms: Synonyms
+) -> tuple[list[MaskSource], str]:
     """The sources of a run's masks, `specs` and last its pictures' own; and, where there are none, why.
 
     Raises:
         UsageError, SourceError: one of `specs` cannot be read any more.
     """
-    sources = [open_masks(spec, examples) for spec in specs]
+    sources = [replace(open_masks(spec, examples), synonyms=synonyms) for spec in specs]
     try:
-        return [*sources, open_masks(run.images, examples)], ""
+        return [*sources, replace(open_masks(run.images, examples), synonyms=synonyms)], ""
     except (UsageError, SourceError) as error:
         return sources, "" if sources else f"without overlaps: {error}"
 
 
-def masks_of_run(specs: Sequence[str], examples: Sequence[Example]) -> MaskSource | None:
+def masks_of_run(
+    specs: Sequence[str], examples: Sequence[Example], synonyms: Synonyms = NO_SYNONYMS
+) -> MaskSource | None:
     """The masks of those of `specs` that can be read, the first first; None where none can."""
     sources = []
     for spec in specs:
         try:
-            sources.append(open_masks(spec, examples))
+            sources.append(replace(open_masks(spec, examples), synonyms=synonyms))
         except (UsageError, SourceError, ImageError):
             continue
     return first_of(sources) if sources else None
@@ -162,25 +240,33 @@ def _complete(
 
 
 def _rows(run_path: Path, table: str) -> list[dict[str, Any]]:
-    """The rows of a table that lies in shards of masks and references."""
+    """The rows of a table that lies in shards of what was added."""
     found: list[dict[str, Any]] = []
     for name in sorted(shards.finished_shards(run_path)):
-        if name.startswith((f"{MASKS}-", f"{REFERENCES}-")):
+        if name.startswith((f"{MASKS}-", f"{REFERENCES}-", f"{SYNONYMS}-")):
             tables = shards.read_shard(run_path / name, (table,))
             found += tables[table].to_pylist() if table in tables else []
     return found
 
 
 def _write(
-    run_path: Path, kind: str, spec: str, n_images: int, rows: list[dict[str, Any]], failures: Sequence[Failure]
-) -> None:
+    run_path: Path,
+    kind: str,
+    spec: str,
+    n_images: int,
+    rows: list[dict[str, Any]],
+    failures: Sequence[Failure],
+    table: str = "reference",
+) -> int:
+    """Writes what was added, and its rows of `table`; returns its number."""
     number = 1 + max((row["number"] for row in _rows(run_path, "added_source")), default=0)
     added_at = datetime.now(UTC).replace(tzinfo=None)
     source = {"kind": kind, "number": number, "source": spec, "n_images": n_images, "added_at": added_at}
     tables = {"added_source": pa.Table.from_pylist([source], schema=ADDED["added_source"])}
     if rows:
         numbered = [row | {"number": number} for row in rows]
-        tables["reference"] = pa.Table.from_pylist(numbered, schema=ADDED["reference"])
+        tables[table] = pa.Table.from_pylist(numbered, schema=ADDED[table])
     if failures:
         tables["failure"] = failure_table(failures)
     shards.write_shard(run_path, f"{kind}-{number:03d}", tables)
+    return int(number)

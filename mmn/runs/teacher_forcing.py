@@ -42,6 +42,12 @@ def stored_captions(
     return captions
 
 
+def stored_texts(tables: Mapping[str, pa.Table], variant: str = names.ORIGINAL) -> dict[str, str]:
+    """The texts of the captions of a shard, by picture."""
+    rows = tables["caption"].filter(pc.equal(tables["caption"]["variant"], variant)).to_pylist()
+    return {row["image_id"]: row["text"] for row in rows}
+
+
 def stored_concepts(
     tables: Mapping[str, pa.Table],
     examples: Sequence[Example],

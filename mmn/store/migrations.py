@@ -130,6 +130,13 @@ def _add_factors(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS factor DOUBLE")
 
 
+def _add_objects_that_masks_tell_of(cursor: duckdb.DuckDBPyConnection) -> None:
+    """No earlier version judged objects by synonyms, or knew which ones a source of masks tells of."""
+    _create_missing(cursor)
+    for column in ("outlinable VARCHAR[]", "synonyms INTEGER"):
+        cursor.execute(f"ALTER TABLE object_truth ADD COLUMN IF NOT EXISTS {column}")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
@@ -140,6 +147,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _add_words_by_cosines,
     _add_positions_and_other_nouns,
     _add_factors,
+    _add_objects_that_masks_tell_of,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

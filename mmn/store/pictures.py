@@ -16,6 +16,7 @@ from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
 from mmn.names import BUDGET_TERMS, CONTRIBUTION_FOLDED, ORIGINAL, RAW
+from mmn.reading.synonyms import Synonyms, shipped_synonyms
 from mmn.store.generality import GeneralityQueries, hide
 from mmn.store.neurons import WORD_COLUMNS
 from mmn.store.reader import require_concept, require_k
@@ -343,6 +344,21 @@ class PictureQueries(GeneralityQueries):
                 [run["run_id"]],
             ).fetchall()
         return list(dict.fromkeys([*(source for (source,) in rows), run["images"]]))
+
+    def synonyms(self, run_id: str) -> Synonyms:
+        """Returns which word means which object for a run: the latest list that it holds, or the one that ships.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        with self._of_run(run_id) as (cursor, run):
+            (number,) = cursor.execute(
+                "SELECT max(number) FROM added_source WHERE run_id = ? AND kind = 'synonyms'", [run["run_id"]]
+            ).fetchall()[0]
+            rows = cursor.execute(
+                "SELECT word, object FROM synonym WHERE run_id = ? AND number = ?", [run["run_id"], number]
+            ).fetchall()
+        return shipped_synonyms() if number is None else Synonyms(dict(rows))
 
     def grid(self, run_id: str, image_id: str) -> Grids | None:
         """Returns where the picture's image tokens lie; None where it is not annotated or they have no place.

@@ -7,8 +7,10 @@ Two kinds of source, those in which the pictures themselves come, or given later
     COCO instances: polygons, run lengths (plain or packed), drawn by `outlines`; crowd regions, which outline no
         object, are left out
 
-Masks are boolean, of the size at which the picture is displayed. Several objects of one noun are one mask. A category
-of two words keeps both ("hot dog"): it is the mask of no noun of a caption, which are single words.
+Masks are boolean, of the size at which the picture is displayed. Several objects of one noun are one mask. A noun has
+the mask of its lemma, or else of the object that it means (`reading.synonyms`: "man" that of a person, "table" that of
+a dining table); a word that the source itself names an object by means that one alone. A noun of a caption is a single
+word: what is told by two ("hot dog", "traffic light") has a mask, and no noun that it is the mask of.
 
 COCO outlines lie on the stored pixels: they are turned as EXIF turns the picture, and only then; where the file gives
 the upright size instead, they are already upright. Where it gives no size, it is that of the run lengths, or of the
@@ -40,6 +42,7 @@ from mmn.images.opening import stored_frame
 from mmn.images.places import parse_json, read_text, require_folder, walk
 from mmn.images.sources import GALLERY_PATH, absolute, annotation_paths
 from mmn.reading.nouns import lemma_of
+from mmn.reading.synonyms import NO_SYNONYMS, Synonyms
 from mmn.safety.roots import is_inside, require_inside
 from mmn.units.heat_maps import Mask
 from mmn.units.outlines import draw_segmentation, size_of_runs
@@ -62,7 +65,9 @@ class MaskSource:
     """An opened source.
 
     `outlines` draws the masks of one picture; `known` are the pictures in which it outlines something. `version` is a
-    hash of all that the masks of such a picture are drawn from. `problems` are those of no single picture.
+    hash of all that the masks of such a picture are drawn from. `problems` are those of no single picture. `objects`
+    are the lemmas of all that it tells of, in whatever picture; `shown` those of one picture, crowds and what cannot be
+    drawn included. `synonyms` say which of them a noun means.
     """
 
     spec: str
@@ -70,10 +75,29 @@ class MaskSource:
     known: frozenset[str] = frozenset()
     version: Callable[[Example], str] = lambda _example: ""
     problems: tuple[str, ...] = ()
+    objects: frozenset[str] = frozenset()
+    shown: Callable[[Example], frozenset[str]] = lambda _example: frozenset()
+    synonyms: Synonyms = NO_SYNONYMS
 
     def find(self, example: Example) -> dict[str, Mask]:
         """The masks of one picture, {} for a picture in which nothing is outlined."""
         return self.outlines(example).masks
+
+    def object_of(self, noun: str) -> str:
+        """The object that a noun is called for here; its lemma, where it is none of this source's."""
+        lemma = lemma_of(noun)
+        meant = lemma if lemma in self.objects else self.synonyms.meaning(lemma)
+        return meant if meant in self.objects else lemma
+
+    def masks_for(self, noun: str, masks: Mapping[str, Mask]) -> dict[str, Mask]:
+        """Masks of a picture, that of the object which the noun is called for under the noun's own lemma."""
+        name, lemma = self.object_of(noun), lemma_of(noun)
+        return {lemma if one == name else one: mask for one, mask in masks.items()}
+
+    def by_synonyms(self, nouns: Iterable[str]) -> list[tuple[str, str]]:
+        """Those of some nouns' lemmas that only synonyms give an object, with it: what masks are held against for."""
+        found = {lemma_of(noun): self.object_of(noun) for noun in nouns}
+        return sorted((lemma, name) for lemma, name in found.items() if lemma != name)
 
 
 def open_masks(spec: str, examples: Iterable[Example]) -> MaskSource:
@@ -110,9 +134,16 @@ def first_of(sources: Sequence[MaskSource]) -> MaskSource:
         source = source_of(example, sources)
         return source.version(example) if source else ""
 
+    def shown(example: Example) -> frozenset[str]:
+        source = source_of(example, sources)
+        return source.shown(example) if source else frozenset()
+
     known = frozenset[str]().union(*(source.known for source in sources))
+    objects = frozenset[str]().union(*(source.objects for source in sources))
     problems = tuple(problem for source in sources for problem in source.problems)
-    return MaskSource(", ".join(source.spec for source in sources), outlines, known, version, problems)
+    spec = ", ".join(source.spec for source in sources)
+    synonyms = sources[0].synonyms if sources else NO_SYNONYMS
+    return MaskSource(spec, outlines, known, version, problems, objects, shown, synonyms)
 
 
 def source_of(example: Example, sources: Sequence[MaskSource]) -> MaskSource | None:
@@ -157,7 +188,11 @@ class _FolderMasks:
             path, objects = rows[example.image_id]
             return _digest(str(objects).encode() + (path.read_bytes() if is_inside(path) and path.is_file() else b""))
 
-        return MaskSource(spec, outlines, frozenset(rows), version)
+        def shown(example: Example) -> frozenset[str]:
+            return _lemmas(noun for noun, _ in rows[example.image_id][1]) if example.image_id in rows else frozenset()
+
+        objects = _lemmas(noun for _, each in self.objects.values() for noun, _ in each)
+        return MaskSource(spec, outlines, frozenset(rows), version, (), objects, shown)
 
 
 def _mask_rows(metadata: Path) -> Iterator[tuple[Path, tuple[Path, tuple[tuple[str, int], ...]]]]:
@@ -193,12 +228,15 @@ def _object_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _CocoMasks:
-    """The pictures of an instances file; by picture id: what is outlined in it; by category id: its noun."""
+    """The pictures of an instances file; by picture id: what is outlined in it, and the categories of all that is
+    annotated, crowds and boxes included; by category id: its noun.
+    """
 
     path: Path
     folder: Path | None
     images: Sequence[tuple[str, Mapping[str, Any]]]
     outlined: Mapping[str, Sequence[Mapping[str, Any]]]
+    annotated: Mapping[str, frozenset[str]]
     nouns: Mapping[str, str]
     doubts: Mapping[str, str]
 
@@ -207,11 +245,18 @@ class _CocoMasks:
         data = parse_json(read_text(path), str(path))
         outlined: dict[str, list[Mapping[str, Any]]] = {}
         rows = data.get("annotations") if isinstance(data, dict) else None
+        annotated: dict[str, set[str]] = {}
         for row in rows if isinstance(rows, list) else ():
-            if isinstance(row, dict) and row.get("segmentation") and not _is_crowd(row):
-                outlined.setdefault(plain_id(row.get("image_id")) or "", []).append(row)
+            if not isinstance(row, dict):
+                continue
+            image_key, category = plain_id(row.get("image_id")) or "", plain_id(row.get("category_id")) or ""
+            annotated.setdefault(image_key, set()).add(category)
+            if row.get("segmentation") and not _is_crowd(row):
+                outlined.setdefault(image_key, []).append(row)
         if not outlined:
-            raise SourceError(f"{path} outlines no objects: give COCO's instances file, not captions or panoptic")
+            raise SourceError(
+                f"{path} outlines no objects (crowds and boxes do not): give COCO's instances, not captions or panoptic"
+            )
         images = coco_images(path, data)
         categories = data.get("categories")
         nouns = {
@@ -219,7 +264,8 @@ class _CocoMasks:
             for one in (categories if isinstance(categories, list) else ())
             if isinstance(one, dict) and one.get("name")
         }
-        return cls(path, folder, images, outlined, nouns, doubtful_ids(images))
+        kept = {key: frozenset(some) for key, some in annotated.items()}
+        return cls(path, folder, images, outlined, kept, nouns, doubtful_ids(images))
 
     def source(self, spec: str, known: KnownPictures) -> MaskSource:
         meant = known.of_names_in([name for name, _ in self.images], self.folder)
@@ -236,11 +282,28 @@ class _CocoMasks:
         def version(example: Example) -> str:
             return self._version(images[example.image_id]) if example.image_id in images else ""
 
-        return MaskSource(spec, outlines, frozenset(images), version, tuple(dict.fromkeys(problems)))
+        def shown(example: Example) -> frozenset[str]:
+            return self._shown(example, images[example.image_id]) if example.image_id in images else frozenset()
+
+        told, objects = tuple(dict.fromkeys(problems)), _lemmas(self.nouns.values())
+        return MaskSource(spec, outlines, frozenset(images), version, told, objects, shown)
 
     def _rows_of(self, images: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         keys = dict.fromkeys(plain_id(image.get("id")) or "" for image in images)
         return [row for key in keys for row in self.outlined.get(key, ())]
+
+    def _shown(self, example: Example, images: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+        """The lemmas of what is annotated in a picture; none where it is another one by its id or its size."""
+        keys = [plain_id(image.get("id")) or "" for image in images]
+        if any(key in self.doubts for key in keys):
+            return frozenset()
+        try:
+            stored = _stored_size(images[0], self._rows_of(images), example)
+            _turner(Path(example.source), stored, (example.width, example.height))
+        except (SourceError, ImageError):
+            return frozenset()
+        categories = {one for key in keys for one in self.annotated.get(key, ())}
+        return _lemmas(self.nouns[one] for one in categories if one in self.nouns)
 
     def _outlines(self, example: Example, images: Sequence[Mapping[str, Any]]) -> Outlines:
         doubts = [self.doubts[key] for image in images if (key := plain_id(image.get("id")) or "") in self.doubts]
@@ -323,6 +386,10 @@ def _united(objects: Iterator[tuple[str, Mask]]) -> dict[str, Mask]:
             lemma = lemma_of(noun)
             masks[lemma] = masks[lemma] | mask if lemma in masks else mask
     return masks
+
+
+def _lemmas(nouns: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(lemma_of, nouns))
 
 
 def _digest(data: bytes) -> str:

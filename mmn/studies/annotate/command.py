@@ -11,7 +11,8 @@ from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries
-from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.cli.synonyms import add_asked_synonyms, add_synonyms_option
 from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told
 from mmn.runs.plan import Progress
 from mmn.units.sets import UnitSet
@@ -32,8 +33,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--references",
         metavar="SRC",
-        help="people's captions: coco:CAPTIONS.json, a .csv, …; alone, only these",
+        help="people's captions: coco:CAPTIONS.json, a .csv, …; alone (or with --synonyms), only these",
     )
+    add_synonyms_option(parser)
     add_common(parser, __name__)
 
 
@@ -46,11 +48,12 @@ def run(options: argparse.Namespace) -> int:
     from mmn.studies.annotate.measure import count
 
     started = time.monotonic()
-    added = _add(options, scored.path, scored.progress)
-    is_only_references = options.references is not None and not (options.masks or options.top or methods or given)
+    added = _add(options, scored)
+    is_told_later = options.references is not None or options.synonyms is not None
+    is_only_told = is_told_later and not (options.masks or options.top or methods or given)
     if given is not None:
         annotate_set_stoppably(scored.load(), scored.path, given, scored.progress)
-    elif not is_only_references:
+    elif not is_only_told:
         annotate_stoppably(scored.load(), scored.path, options.top or USUAL_TOP, methods, scored.progress)
     counts = count(scored.path)
     scored.progress(Progress("load"))
@@ -64,18 +67,19 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if counts.n_failed else DONE
 
 
-def _add(options: argparse.Namespace, run_path: Path, progress: Any) -> list[Any]:
-    """Adds the sources of `--masks` and `--references`; what they gave is printed before annotating, which is slow."""
+def _add(options: argparse.Namespace, scored: RunToExtend) -> list[Any]:
+    """Adds what `--masks`, `--references` and `--synonyms` give; it is printed before annotating, which is slow."""
     from mmn.runs.added_later import add_masks, add_references
 
     added = []
     if options.references is not None:
-        added.append(add_references(run_path, options.references, options.cache / "images"))
+        added.append(add_references(scored.path, options.references, options.cache / "images"))
     if options.masks is not None:
-        added.append(add_masks(run_path, options.masks))
+        added.append(add_masks(scored.path, options.masks))
     if added:
-        progress(Progress("annotate", message="; ".join(map(str, added))))
-    return added
+        scored.progress(Progress("annotate", message="; ".join(map(str, added))))
+    synonyms = add_asked_synonyms(options, scored)
+    return [*added, *([] if synonyms is None else [synonyms])]
 
 
 def annotate_stoppably(model: Any, run_path: Path, top: int, methods: Sequence[str] | None, progress: Any) -> None:

@@ -45,7 +45,7 @@ from mmn.models.model import Model
 from mmn.names import SAME_PICTURE
 from mmn.reading.nouns import lemma_of
 from mmn.runs import reopen, shards
-from mmn.runs.added_later import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples
+from mmn.runs.added_later import MASKS, REFERENCES, mask_specs, open_run_masks, run_examples, run_synonyms
 from mmn.runs.held_out import HeldOut, read_held_out
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
@@ -146,7 +146,7 @@ def annotate(
     """
     scored = reopen.open_run(model, run_path)
     added = mask_specs(run_path)
-    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
+    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path), run_synonyms(run_path))
     top, methods = checked_top(top, scored.run), checked_methods(methods, scored.run)
     read = lru_cache(partial(read_held_out, run_path, seed=scored.run.settings.seed))
     asked = Asked(scored, top, methods, masks, read(methods, top), bool(added))
@@ -159,7 +159,8 @@ def annotate(
         progress(Progress(STAGE, message=without_masks))
     here = {batch: _of_batch(asked, batch, read) for batch in reopen.batches(scored)}
     if n_changed := sum(one.is_changed for one in here.values()):
-        progress(Progress(STAGE, message=f"masks changed: measuring {n_changed} of {len(here)} batches again"))
+        message = f"masks or synonyms changed: measuring {n_changed} of {len(here)} batches again"
+        progress(Progress(STAGE, message=message))
     annotate_batches({batch: one.asked for batch, one in here.items()}, progress)
 
 
@@ -205,8 +206,9 @@ class Known:
 
 def known_of_batch(asked: Asked, batch: str) -> Known:
     """What was annotated of a batch; revision 0 where a version of this program did that before there were any."""
-    images = shards.read_shard(asked.run_path / batch, ("image",))
-    version = _version(asked.masks, reopen.examples(images))
+    tables = shards.read_shard(asked.run_path / batch, ("image", "concept"))
+    nouns = tables["concept"]["noun"].unique().to_pylist() if "concept" in tables else []
+    version = _version(asked.masks, reopen.examples(tables), nouns)
     found = [
         shards.read_shard(asked.run_path / name, ("outline", "field"))
         for name in sorted(shards.finished_shards(asked.run_path))
@@ -250,9 +252,12 @@ def _of_batch(asked: Asked, batch: str, read: Callable[[tuple[str, ...], int], H
     return _OfBatch(widened, is_changed=known.is_changed and bool(known.fields))
 
 
-def _version(masks: Sequence[MaskSource], examples: Iterable[Example]) -> str:
-    """A hash of what the masks of some pictures are drawn from; empty where nothing is outlined in any."""
+def _version(masks: Sequence[MaskSource], examples: Iterable[Example], nouns: Iterable[str]) -> str:
+    """A hash of what the masks of some pictures are drawn from, and of the synonyms that these nouns have them by;
+    empty where nothing is outlined in any.
+    """
     known = [(one.image_id, source.version(one)) for one in examples if (source := source_of(one, masks)) is not None]
+    known += first_of(masks).by_synonyms(nouns) if known else []
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16] if known else ""
 
 
@@ -375,7 +380,10 @@ def _annotate_picture(
     masks = {lemma: mask_of_size(mask, image.size) for lemma, mask in masks.items()}
     here = rankings
     rankings = [*here, *_held_out(asked, example, here)]
-    controls = {ranking: _controls(asked, example, ranking) for ranking in rankings if lemma_of(ranking.noun) in masks}
+    source = first_of(asked.masks)
+    by_noun = {noun: source.masks_for(noun, masks) for noun in {ranking.noun for ranking in rankings}}
+    outlined = [ranking for ranking in rankings if lemma_of(ranking.noun) in by_noun[ranking.noun]]
+    controls = {ranking: _controls(asked, example, ranking) for ranking in outlined}
     always = () if asked.given is None else asked.given.units
     top = sorted({*always, *(one for ranking in here for one in ranking.units)})
     compared = {one for ranking, drawn in controls.items() for one in (*ranking.units, *drawn)}
@@ -386,7 +394,9 @@ def _annotate_picture(
         for one, values in zip(top, maps.of(top), strict=True)
     ]
     overlaps = [
-        row for ranking in rankings for row in _field(maps, example.image_id, ranking, controls.get(ranking, ()), masks)
+        row
+        for ranking in rankings
+        for row in _field(maps, example.image_id, ranking, controls.get(ranking, ()), by_noun[ranking.noun])
     ]
     placed = maps.grids.resized(image.size, (example.width, example.height))
     grid = {"image_id": example.image_id, "grid": serialise.to_json(placed)}

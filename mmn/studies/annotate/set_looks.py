@@ -16,7 +16,7 @@ from pathlib import Path
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.runs import reopen
-from mmn.runs.added_later import mask_specs, open_run_masks, run_examples
+from mmn.runs.added_later import mask_specs, open_run_masks, run_examples, run_synonyms
 from mmn.runs.held_out import HeldOut
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.studies.annotate.measure import STAGE, Asked, annotate_batches, decode_missing, known_of_batch, why_no_grid
@@ -47,7 +47,7 @@ def annotate_set(
         progress(Progress(STAGE, message=f"units were decoded; {no_grid}"))
         return
     added = mask_specs(run_path)
-    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path))
+    masks, without_masks = open_run_masks(added, scored.run, run_examples(run_path), run_synonyms(run_path))
     if without_masks:
         progress(Progress(STAGE, message=without_masks))
     asked = Asked(scored, len(given.units), (), masks, HeldOut({}, {}), bool(added), given=given)
@@ -63,5 +63,7 @@ def _of_batch(asked: Asked, batch: str) -> Asked:
     known = known_of_batch(asked, batch)
     if known.is_changed and known.fields:
         run_id = asked.run.run_id
-        raise UsageError(f"the objects' masks have changed: mmn annotate {run_id} measures it again, then give the set")
+        raise UsageError(
+            f"the objects' masks or synonyms have changed: mmn annotate {run_id} measures it again, then give the set"
+        )
     return replace(asked, revision=known.revision, version=known.version)

@@ -1,4 +1,4 @@
-"""Decoded units, where they look in each picture, and the masks and references that were given after scoring."""
+"""Decoded units, where they look in each picture, and the masks, references and synonyms that were given later."""
 
 from __future__ import annotations
 
@@ -47,5 +47,10 @@ TABLES: Final = (
         "reference",
         "image_id text, number int32, source text, added texts, reference texts, lemmas texts",
         key=("image_id", "number"),
+    ),
+    Table(
+        "synonym",
+        "number int32, word text, object text",
+        key=("number", "word"),
     ),
 )

@@ -10,6 +10,7 @@ from mmn.cli import add_common
 from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least
 from mmn.cli.running import add_run_options, open_scored_run
+from mmn.cli.synonyms import add_asked_synonyms, add_synonyms_option
 from mmn.errors import UsageError
 from mmn.studies.hallucination.usual import ALPHA, LIMIT, N_OBJECTS
 
@@ -25,6 +26,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--objects", type=at_least(1), default=N_OBJECTS, metavar="N", help=f"asked of each; default {N_OBJECTS}"
     )
+    add_synonyms_option(parser)
     parser.add_argument("--project-away", action="store_true", help="then take each noun out of the picture's tokens")
     parser.add_argument("--alpha", type=float, metavar="A", help=f"how much of it is taken; default {ALPHA:g}")
     parser.add_argument("--text-layer", type=at_least(0), metavar="L", help="after which its direction is read")
@@ -35,6 +37,7 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     _require_together(options)
     scored = open_scored_run(options)
+    add_asked_synonyms(options, scored)
     edit = measure_stoppably(scored.load(), scored.path, options, scored.progress)
     return finish(options, scored, edit, lambda: summary(options.cache, scored.run.run_id), _print_result)
 
@@ -66,13 +69,17 @@ def measure_stoppably(model: Any, run_path: Path, options: argparse.Namespace, p
 def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
     """What was found so far, by name."""
     from mmn.store import Store
+    from mmn.studies.hallucination.queries import HallucinationQueries
     from mmn.studies.hallucination.rows import edited_rows, told_detections
 
     with Store.open(cache_path) as store:
         failed = store.table(run_id, "failure")
         stages = ("hallucination", "project-away")
         confidence, edited = store.table(run_id, "confidence"), edited_rows(store, run_id)
+        judge = store.ask(HallucinationQueries).judge(run_id)
         return {
+            "synonyms": judge.told(),
+            "n_judged": sum(map(judge.knows, judge.known)),
             "n_images": int(confidence["image_id"].nunique()),
             "n_objects": int(confidence["object"].nunique()),
             "n_failed": int(failed["stage"].isin(stages).sum()),
@@ -87,7 +94,10 @@ def _print_result(result: dict[str, Any]) -> None:
         return
     from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
 
-    print(f"{result['run_id']}: {result['n_images']} pictures, {result['n_objects']} objects")
+    print(
+        f"{result['run_id']}: {result['n_images']} pictures, {result['n_objects']} objects; masks or references tell "
+        f"of {result['n_judged']} pictures, {result['synonyms']}"
+    )
     for one in result["detections"]:
         if one["why_none"]:
             print(f"{one['of']}: {one['why_none']}")
@@ -99,7 +109,8 @@ def _print_result(result: dict[str, Any]) -> None:
         )
     for one in result["edits"]:
         ends = bracket(one["low"], one["high"], ".1%")
-        print(f"{one['quantity']}, {one['line']}: {percent(one['mean'], 1)}{ends}, {one['n']} pictures")
+        pictures = "picture" if one["n"] == 1 else "pictures"
+        print(f"{one['quantity']}, {one['line']}: {percent(one['mean'], 1)}{ends}, {one['n']} {pictures}")
     n_images = [one["n_images"] for one in result["detections"] if not one["why_none"]]
     if note := few_note([*n_images, *(one["n"] for one in result["edits"])]):
         print(note)

@@ -5,8 +5,9 @@
     ─► caption again: is the object gone, do the others stay, and is more or less of it hallucinated?
 
 Jiang et al. 2025 (arXiv 2410.02762; the edit as in their code). Each noun of a caption alone; and where several are
-hallucinated all of those together, one direction after the other. Controls: the direction of another object, one that
-the caption does not name and nothing says is there, and a random direction of the same length.
+hallucinated all of those together, and all of them that are of listed objects (`judging`), one direction after the
+other. Controls: the direction of another object, one that the caption does not name and nothing says is there, and a
+random direction of the same length.
 
 Their demo edits a decoder of 32 layers (InstructBLIP on Vicuna 7B) with α 1.5, v after the first layer and the
 picture's tokens after the third; the defaults are these places in proportion (`usual_layer`). A variant of theirs, the
@@ -40,10 +41,10 @@ from mmn.reading.rows import repeated
 from mmn.runs import reopen
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
-from mmn.runs.teacher_forcing import stored_concepts
+from mmn.runs.teacher_forcing import stored_concepts, stored_texts
 from mmn.scores.rows import Tables
 from mmn.studies.hallucination.confidence import object_tokens
-from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, UNKNOWN, Judge
+from mmn.studies.hallucination.judging import ABSENT, UNKNOWN, WAYS, Judge
 from mmn.studies.hallucination.tables import DIRECTIONS
 from mmn.studies.hallucination.truth import Truth, read_truth
 from mmn.studies.hallucination.usual import ALPHA, DEMO_IMAGE, DEMO_LAYERS, DEMO_TEXT, N_OBJECTS
@@ -168,24 +169,31 @@ def text_direction(model: Model, tokens: Sequence[int], layer: int) -> Float[Ten
 def _answer(asked: _Asked, tables: Tables, tell: Callable[[], None]) -> Tables:
     """The shard of some pictures; `failure` where one could not be opened again."""
     examples = tuple(reopen.examples(tables))
-    said = stored_concepts(tables, examples)
+    said, texts = stored_concepts(tables, examples), stored_texts(tables)
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
     for number, example in enumerate(examples):
         concepts = [one.concept for one in said if one.row == number]
         nouns = list(dict.fromkeys(one.lemma for one in concepts))
         compounds = {one.lemma for one in concepts if one.is_compound}
-        rows += _of_picture(asked, example, nouns, compounds, failures)
+        rows += _of_picture(asked, example, _Said(nouns, compounds, texts[example.image_id]), failures)
         tell()
     written = {"projected_away": pa.Table.from_pylist(rows, schema=TABLES["projected_away"])}
     return written | ({"failure": failure_table(failures)} if failures else {})
 
 
-def _of_picture(
-    asked: _Asked, example: Example, nouns: Sequence[str], compounds: set[str], failures: list[Failure]
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Said:
+    """What a caption says: its nouns' lemmas, which of them are parts of compounds, and its text."""
+
+    nouns: Sequence[str]
+    compounds: set[str]
+    text: str
+
+
+def _of_picture(asked: _Asked, example: Example, said: _Said, failures: list[Failure]) -> list[dict[str, Any]]:
     """The rows of one picture: a caption for each removal, several in a batch."""
-    removals = list(_removals(asked, example.image_id, nouns, compounds))
+    removals = list(_removals(asked, example.image_id, said))
     if not removals:
         return []
     try:
@@ -205,28 +213,30 @@ def _of_picture(
     return rows
 
 
-def _removals(asked: _Asked, image_id: str, nouns: Sequence[str], compounds: set[str]) -> list[_Removal]:
-    """Each noun alone, and all hallucinated ones together, in every direction."""
-    states = asked.judge.states(image_id, nouns, compounds)
-    hallucinated = tuple(name for name in nouns if states[name] == HALLUCINATED)
-    sets = [(name,) for name in nouns] + ([hallucinated] if len(hallucinated) > 1 else [])
+def _removals(asked: _Asked, image_id: str, said: _Said) -> list[_Removal]:
+    """Each noun alone, all hallucinated ones together, and those of listed objects, in every direction."""
+    together = (asked.judge.hallucinated(image_id, said.nouns, said.compounds, said.text, way) for way in WAYS)
+    sets = [(name,) for name in said.nouns] + [some for some in together if len(some) > 1]
     found = []
-    for removed in sets:
+    for removed in dict.fromkeys(sets):
         own = [asked.direction(name) for name in removed]
         vectors = [one for one in own if one is not None]
         if len(vectors) < len(removed):
             continue
         stacked = torch.stack(vectors)
         found.append(_Removal(removed, OBJECT, stacked))
-        found += _of_others(asked, image_id, removed, nouns)
+        found += _of_others(asked, image_id, removed, said)
         found.append(_Removal(removed, RANDOM, _random_like(asked, image_id, removed, stacked)))
     return found
 
 
-def _of_others(asked: _Asked, image_id: str, removed: tuple[str, ...], nouns: Sequence[str]) -> list[_Removal]:
+def _of_others(asked: _Asked, image_id: str, removed: tuple[str, ...], said: _Said) -> list[_Removal]:
     """As many other objects, which nobody says are there; none where the vocabulary has too few."""
-    states = {name: asked.judge.state(image_id, name, is_said=False) for name in asked.truth.objects}
-    there = [name for name, state in states.items() if state in (ABSENT, UNKNOWN) and name not in nouns]
+    judge = asked.judge
+    states = {name: judge.state(image_id, name, is_said=False) for name in asked.truth.objects}
+    named = {judge.meaning(image_id, name) for name in said.nouns}
+    others = [name for name, state in states.items() if state in (ABSENT, UNKNOWN)]
+    there = [name for name in others if name not in said.nouns and judge.meaning(image_id, name) not in named]
     order = np.random.default_rng(_seed(asked, image_id, removed, OTHER)).permutation(len(there))
     vectors = [asked.direction(there[place]) for place in order[: len(removed)]]
     known = [one for one in vectors if one is not None]

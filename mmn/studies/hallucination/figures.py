@@ -31,7 +31,7 @@ _OF_READOUT: Final = {"raw": "no norm", "normed": "final norm"}
 
 
 def precision_recall(
-    data: pd.DataFrame, run: Mapping[str, Any], what: str, n_images: int, n_there: int, n_not: int
+    data: pd.DataFrame, run: Mapping[str, Any], what: str, n_images: int, n_there: int, n_not: int, synonyms: str
 ) -> alt.TopLevelMixin:
     """Precision against recall of objects that are there, by falling confidence, one line for each score.
 
@@ -42,6 +42,7 @@ def precision_recall(
         n_images: pictures that they are of.
         n_there: objects that are there.
         n_not: those that are not.
+        synonyms: by which objects were found, in words.
     """
     require(data.columns, CURVE_COLUMNS)
     told = with_words(data, ".1%", n="n")
@@ -78,7 +79,7 @@ def precision_recall(
         f"Is it there? Confidence in {what}",
         subtitle=[
             f"{of_run(run)}, n = {n_there:,} there, {n_not:,} {kind}, {counted(n_images, 'picture')}",
-            f"dotted: chance, {percent(share, 1)}; {interval_note('bands', banded['n'])}",
+            f"{synonyms}; dotted: chance, {percent(share, 1)}; {interval_note('bands', banded['n'])}",
         ],
     )
     return alt.layer(band, chance.encode(alt.Y("share:Q", **y)), lines).properties(height=200, title=title)
@@ -153,7 +154,7 @@ def maps(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelMixin:
 
 
 def project_away(
-    data: pd.DataFrame, run: Mapping[str, Any], alpha: float, text_layer: int, image_layer: int
+    data: pd.DataFrame, run: Mapping[str, Any], alpha: float, text_layer: int, image_layer: int, synonyms: str
 ) -> alt.TopLevelMixin:
     """Points with 95 % intervals: hallucination before and after objects were projected out, and which nouns are gone.
 
@@ -163,16 +164,18 @@ def project_away(
         alpha: how much of the projection was taken.
         text_layer: after which the direction was read.
         image_layer: after which the image tokens lost it.
+        synonyms: by which objects were found, in words.
     """
     require(data.columns, EDIT_COLUMNS)
     colours = {BEFORE: THIRD, OWN: FIRST, OTHER: SECOND, RANDOM: MUTED}
     there = [one for one in QUANTITIES if one in set(data["quantity"])]
+    fewest = f"{data['n'].min():,} to " if data["n"].nunique() > 1 else ""
     title = alt.TitleParams(
         "Captions after an object was projected out",
         subtitle=[
-            f"{of_run(run)}, n = {counted(data['n'].max(), 'picture')}",
+            f"{of_run(run)}, n = {fewest}{counted(data['n'].max(), 'picture')}",
             f"α = {alpha:g}, direction after layer {text_layer}, image tokens after layer {image_layer}",
-            interval_note("lines", data["n"]),
+            f"{synonyms}; {interval_note('lines', data['n'])}",
         ],
         frame="bounds",
     )
@@ -185,7 +188,7 @@ def _points(data: pd.DataFrame, rows: Sequence[str], row: str, line: str, colour
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=200)
     told: dict[str, Any] = {"field": line, "type": "nominal", "sort": words, "legend": legend}
     base = alt.Chart(with_words(data, ".1%", n="n")).encode(
-        alt.Y(f"{row}:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=220)),
+        alt.Y(f"{row}:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=250)),
         alt.YOffset(f"{line}:N", sort=words),
         alt.Color(**told, scale=alt.Scale(domain=words, range=[colours[one] for one in words])),
         tooltip=[

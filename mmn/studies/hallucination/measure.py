@@ -148,7 +148,7 @@ def _of_picture(
         grids = image_grid(model, inputs, image.size)
         placed = grids.resized(image.size, (example.width, example.height))
         rows["grid"].append(key | {"grid": serialise.to_json(placed)})
-        masks = _masks(asked, example, image.size)
+        masks = _said_masks(asked, said, _masks(asked, example, image.size))
         of_interest = {*said, *masks}
         for one, found in read.items():
             rows["object_map"] += _map_rows(asked, key | {"readout": one}, found, of_interest, masks, grids)
@@ -157,9 +157,10 @@ def _of_picture(
 
 def _known(asked: _Asked, example: Example) -> dict[str, Any]:
     known = asked.truth.known[example.image_id]
-    told = {"outlined": known.outlined, "mentioned": known.mentioned}
+    told = {"outlined": known.outlined, "mentioned": known.mentioned, "outlinable": known.outlinable}
     lists = {name: None if names is None else sorted(names) for name, names in told.items()}
-    return {"revision": asked.revision, "version": asked.truth.versions[example.image_id]} | lists
+    version = {"version": asked.truth.versions[example.image_id], "synonyms": asked.truth.synonyms}
+    return {"revision": asked.revision} | version | lists
 
 
 def _confidence_rows(key: Mapping[str, Any], readout: str, found: Confidence) -> list[dict[str, Any]]:
@@ -179,6 +180,14 @@ def _masks(asked: _Asked, example: Example, size: tuple[int, int]) -> dict[str, 
     except (SourceError, UsageError):
         return {}
     return {name: mask_of_size(mask, size) for name, mask in masks.items()}
+
+
+def _said_masks(asked: _Asked, said: Sequence[str], masks: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Each mask under the first noun of the caption that is called for it; under its own name, where none is."""
+    if asked.truth.masks is None:
+        return {}
+    nouns = {asked.truth.masks.object_of(noun): noun for noun in reversed(said)}
+    return {nouns.get(name, name): mask for name, mask in masks.items()}
 
 
 def _map_rows(

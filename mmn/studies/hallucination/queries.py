@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from mmn.reading.synonyms import NO_SYNONYMS, Synonyms
 from mmn.store.reader import Reader
 from mmn.studies.hallucination.judging import Judge, Known
 
@@ -25,9 +26,11 @@ _CONFIDENCES: Final = """
 """
 
 _TRUTH: Final = """
-    SELECT image_id, outlined, mentioned FROM object_truth WHERE run_id = $run_id
+    SELECT image_id, outlined, mentioned, outlinable, synonyms FROM object_truth WHERE run_id = $run_id
     QUALIFY revision = max(revision) OVER (PARTITION BY image_id) ORDER BY image_id
 """
+
+_SYNONYMS: Final = "SELECT number, word, object FROM synonym WHERE run_id = $run_id"
 
 _FITS: Final = """
     SELECT image_id, object, readout, iou, iou_other, iou_best, precision, precision_other, precision_chance
@@ -55,8 +58,9 @@ _EDITS: Final = """
 
 _BEFORE: Final = """
     SELECT image_id, list(lemma ORDER BY position) AS nouns,
-        coalesce(list(lemma) FILTER (is_compound), []) AS compounds
-    FROM concept WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL GROUP BY image_id
+        coalesce(list(lemma) FILTER (is_compound), []) AS compounds, any_value(text) AS text
+    FROM concept JOIN caption USING (run_id, image_id, variant)
+    WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL GROUP BY image_id
 """
 
 _DOUBTS: Final = """
@@ -89,16 +93,27 @@ class HallucinationQueries(Reader):
         return self._asked_once(("confidences", run_id), lambda: self._asked(run_id, _CONFIDENCES))
 
     def judge(self, run_id: str) -> Judge:
-        """Returns who judges what is there, by the latest masks and references that were read.
+        """Returns who judges what is there, by the latest masks, references and synonyms that were read.
 
         Raises:
             RunNotFoundError: no such run.
         """
-        rows = self._asked_once(("truth", run_id), lambda: self._asked(run_id, _TRUTH))
-        told = zip(rows["image_id"], rows["outlined"], rows["mentioned"], strict=True)
-        return Judge.of(
-            {image_id: Known(_names(outlined), _names(mentioned)) for image_id, outlined, mentioned in told}
-        )
+        lists = self._synonyms(run_id)
+        known = {}
+        for row in self._asked_once(("truth", run_id), lambda: self._asked(run_id, _TRUTH)).to_dict("records"):
+            outlined, mentioned, outlinable = (_names(row[name]) for name in ("outlined", "mentioned", "outlinable"))
+            number = row["synonyms"]
+            synonyms = NO_SYNONYMS if pd.isna(number) else lists.get(int(number), NO_SYNONYMS)
+            known[row["image_id"]] = Known(outlined, mentioned, outlinable, synonyms)
+        return Judge.of(known)
+
+    def _synonyms(self, run_id: str) -> dict[int, Synonyms]:
+        """The lists that the run holds, by number; none of those without a word."""
+        rows = self._asked_once(("synonyms", run_id), lambda: self._asked(run_id, _SYNONYMS))
+        return {
+            int(number): Synonyms(dict(zip(some["word"], some["object"], strict=True)))
+            for number, some in rows.groupby("number")
+        }
 
     def fits(self, run_id: str) -> pd.DataFrame:
         """Returns how each map fits its object's outline, by the latest masks: the columns of `object_map`.
@@ -134,7 +149,7 @@ class HallucinationQueries(Reader):
         return self._asked(run_id, _EDITS)
 
     def nouns_before(self, run_id: str) -> pd.DataFrame:
-        """Returns image_id, nouns and compounds (lemmas, lists) of the captions as they were scored.
+        """Returns image_id, nouns and compounds (lemmas, lists) and text of the captions as they were scored.
 
         Raises:
             RunNotFoundError: no such run.

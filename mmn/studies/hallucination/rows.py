@@ -5,14 +5,15 @@
     hallucination-maps                     IoU and average precision of maps, beside another object's map
     project-away                           CHAIR_s and CHAIR_i (Rohrbach et al. 2018, arXiv 1809.02156), and who is gone
 
-CHAIR_s is the share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all objects named;
-here each lemma of a caption counts once, and objects of which nothing is known do not count.
+CHAIR_s is the share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all objects named,
+each in two ways (`judging`): of listed objects, every mention of one, as published; and of all nouns, each lemma of a
+caption once (OURS). Objects of which nothing is known do not count. Captions are those that name a noun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -23,19 +24,24 @@ from mmn.figures.figure import Asked, Rows
 from mmn.statistics.detection import detection, precision_curve
 from mmn.statistics.intervals import interval_table, ratio_intervals
 from mmn.store import Store
-from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, MISSED, PRESENT, UNKNOWN, Judge
+from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, LISTED, MISSED, NOUNS, PRESENT, UNKNOWN, WAYS, Judge
 from mmn.studies.hallucination.queries import DOUBTED, HallucinationQueries
 
 RAW, NORMED, PROB, ANOTHER = "no norm", "final norm", "noun's own probability", "another picture's"
-NAMED, ALL = "named objects", "all objects asked for"
+NAMED, NAMED_LISTED, ALL = "named objects", "named listed objects", "all objects asked for"
 SCORES: Final = {RAW: "raw", NORMED: "normed", PROB: "prob", ANOTHER: "another"}
 BEFORE, OWN, OTHER, RANDOM = "before", "own direction", "another object's", "random"
 LINES: Final = {"object": OWN, "other": OTHER, "random": RANDOM}
-CHAIR_S, CHAIR_I = "CHAIR_s, hallucinated out", "CHAIR_i, hallucinated out"
-CHAIR_TRUE = "CHAIR_i, a true object out"
+CHAIR_S, CHAIR_I = ({way: f"{name} of {way}, hallucinated out" for way in WAYS} for name in ("CHAIR_s", "CHAIR_i"))
+CHAIR_TRUE = {way: f"CHAIR_i of {way}, a true one out" for way in WAYS}
+NAMING = {
+    LISTED: "captions with a listed object",
+    NOUNS: "captions with a judged noun",
+}  # no CHAIR tells of one that says nothing any more
 GONE: Final = {HALLUCINATED: "hallucinated object gone", PRESENT: "true object gone", UNKNOWN: "unjudged noun gone"}
 STAY = "other nouns stay"
-QUANTITIES: Final = (CHAIR_S, CHAIR_I, CHAIR_TRUE, *GONE.values(), STAY)
+CHAIRS: Final = tuple(names[way] for way in WAYS for names in (CHAIR_S, CHAIR_I, NAMING, CHAIR_TRUE))
+QUANTITIES: Final = (*CHAIRS, *GONE.values(), STAY)
 SETTINGS: Final = ("alpha", "text_layer", "image_layer")
 
 
@@ -109,12 +115,15 @@ def project_away(store: Store, asked: Asked) -> Rows:
             f"no object was projected out of {asked.run_id}; mmn hallucination {asked.run_id} --project-away does that"
         )
     setting = {name: found[name].iloc[0].item() for name in SETTINGS}
+    setting["synonyms"] = store.ask(HallucinationQueries).judge(asked.run_id).told()
     return Rows(_edited(store, asked.run_id, found), asked.run, setting)
 
 
 def judged(store: Store, run_id: str) -> pd.DataFrame:
-    """Returns image_id, object, is_said, prob, state, and confidence by readout (`raw`, `normed`); as `another` that of
-    the next picture in the same object.
+    """Returns image_id, object, is_said, is_listed, prob, state, and confidence by readout (`raw`, `normed`); as
+    `another` that of the next picture in the same object.
+
+    An object that the caption names by another word is `UNKNOWN`: that word stands for it.
 
     Raises:
         UsageError: nothing was measured.
@@ -131,10 +140,9 @@ def _judged(store: Store, run_id: str) -> pd.DataFrame:
     told = rows.drop_duplicates(["image_id", "object"])[["image_id", "object", "is_said", "is_compound", "prob"]]
     by_readout = rows.pivot_table(index=["image_id", "object"], columns="readout", values="confidence").reset_index()
     data = told.merge(by_readout, on=["image_id", "object"])
-    data["state"] = [
-        judge.state(row.image_id, row.object, is_said=row.is_said, is_compound=row.is_compound)
-        for row in data.itertuples()
-    ]
+    before = said_before(ask.nouns_before(run_id))
+    parts = [stated(some, judge, before.get(str(image_id))) for image_id, some in data.groupby("image_id")]
+    data = pd.concat(parts).sort_index()
     return data.merge(_of_next(data), on=["image_id", "object"], how="left")
 
 
@@ -142,7 +150,7 @@ def told_detections(store: Store, run_id: str) -> list[dict[str, Any]]:
     """AUROC and average precision by set of objects and score, for the command; or why there are none."""
     data = judged(store, run_id)
     found: list[dict[str, Any]] = []
-    for what in (NAMED, ALL):
+    for what in (NAMED, NAMED_LISTED, ALL):
         try:
             rows = _compared(data, what, run_id)
         except UsageError as error:
@@ -189,25 +197,33 @@ def _curves(store: Store, asked: Asked, what: str) -> Rows:
         parts.append(curve.assign(line=line, auroc=found.auroc, auroc_low=found.low, auroc_high=found.high))
     counts = {"n_there": int(rows["is_positive"].sum()), "n_not": int((~rows["is_positive"]).sum())}
     words = {"what": what, "n_images": int(rows["image_id"].nunique()), **counts}
+    words["synonyms"] = store.ask(HallucinationQueries).judge(asked.run_id).told()
     return Rows(pd.concat(parts, ignore_index=True), asked.run, words)
 
 
 def _compared(data: pd.DataFrame, what: str, run_id: str) -> pd.DataFrame:
     """The objects of a set of which it is known whether they are there, as `is_positive`."""
-    states = (PRESENT, HALLUCINATED) if what == NAMED else (PRESENT, MISSED, HALLUCINATED, ABSENT)
-    rows = data[data["state"].isin(states)]
+    states = (PRESENT, MISSED, HALLUCINATED, ABSENT) if what == ALL else (PRESENT, HALLUCINATED)
+    rows = data[data["state"].isin(states) & (data["is_listed"] | (what != NAMED_LISTED))]
     rows = rows.assign(is_positive=rows["state"].isin((PRESENT, MISSED)))
     n_there, n_not = int(rows["is_positive"].sum()), int((~rows["is_positive"]).sum())
     if not n_there + n_not:
-        raise UsageError(
-            f"neither masks nor references tell what the pictures of {run_id} show: add some (mmn annotate)"
-        )
+        raise UsageError(_why_nothing(data, what, run_id))
     if not n_there or not n_not:
         kind = (
             f"none of the {n_there:,} {what} is hallucinated" if n_there else f"none of the {n_not:,} {what} is there"
         )
         raise UsageError(f"{kind}, as far as masks and references tell, so there is nothing to tell apart")
     return rows
+
+
+def _why_nothing(data: pd.DataFrame, what: str, run_id: str) -> str:
+    """Why nothing is known of any object of a set."""
+    if (data["state"] == UNKNOWN).all():
+        return f"neither masks nor references tell what the pictures of {run_id} show: add some (mmn annotate)"
+    if what == NAMED_LISTED:
+        return f"captions of {run_id} name no listed object of which masks or references tell; --synonyms lists others"
+    return f"captions of {run_id} name nothing of which masks or references tell: add some (mmn annotate)"
 
 
 def _scored(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -222,10 +238,10 @@ def _scored(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _edited(store: Store, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
     """`edited_rows` of some edits."""
     ask = store.ask(HallucinationQueries)
-    judge, before = ask.judge(run_id), _nouns_before(ask.nouns_before(run_id))
-    told = pd.DataFrame([_told(row, judge, *before[row["image_id"]]) for row in found.to_dict("records")])
+    judge, before = ask.judge(run_id), said_before(ask.nouns_before(run_id))
+    told = pd.DataFrame([_told(row, judge, before[row["image_id"]]) for row in found.to_dict("records")])
     alone = told[~told["is_together"]]
-    parts = [*_chair(told), *_true_removed(alone)]
+    parts = [part for way in WAYS for part in (*_chair(told, way), *_true_removed(alone, way))]
     for state, quantity in GONE.items():
         parts.append(_means(alone[alone["state"] == state], "is_gone", quantity))
     parts.append(_means(alone, "stay", STAY))
@@ -236,72 +252,114 @@ def _edited(store: Store, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
     return rows.astype({"line": str, "quantity": str})[["quantity", "line", "mean", "low", "high", "n"]]
 
 
-def _nouns_before(rows: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
-    """The nouns and compounds of each caption as it was scored."""
-    named = zip(rows["image_id"], rows["nouns"], rows["compounds"], strict=True)
-    return {image_id: (list(nouns), list(compounds)) for image_id, nouns, compounds in named}
+@dataclass(frozen=True)
+class Said:
+    """What a caption says: its nouns' lemmas, which of them are parts of compounds, and its text."""
+
+    nouns: Sequence[str]
+    compounds: Sequence[str]
+    text: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], text: str) -> Said:
+        """The nouns of a row, in the caption `text`."""
+        return cls(list(row["nouns"]), list(row["compounds"]), row[text])
 
 
-def _told(row: Mapping[str, Any], judge: Judge, nouns: list[str], compounds: list[str]) -> dict[str, Any]:
-    """What one edit did to its caption; `is_all` where it took all that was hallucinated out."""
+def said_before(rows: pd.DataFrame) -> dict[str, Said]:
+    """What each caption says as it was scored."""
+    return {row["image_id"]: Said.of(row, "text") for row in rows.to_dict("records")}
+
+
+def stated(rows: pd.DataFrame, judge: Judge, said: Said | None) -> pd.DataFrame:
+    """The objects of one picture with their states, and whether they are listed ones."""
+    image_id = str(rows["image_id"].iloc[0])
+    own: dict[str, str] = {} if said is None else judge.states(image_id, said.nouns, said.compounds, said.text)
+    senses = {} if said is None else judge.senses(image_id, said.nouns, said.text)
+    meant = {judge.meaning(image_id, name) for name in senses.values() if name is not None}
+    states = [
+        own.get(name)
+        or (UNKNOWN if judge.meaning(image_id, name) in meant else judge.state(image_id, name, is_said=False))
+        for name in rows["object"]
+    ]
+    are_listed = [judge.is_listed(image_id, senses.get(name) or name) for name in rows["object"]]
+    return rows.assign(state=states, is_listed=are_listed)
+
+
+def _told(row: Mapping[str, Any], judge: Judge, before: Said) -> dict[str, Any]:
+    """What one edit did to its caption; `is_all` where it took all that was hallucinated out, by way of counting."""
     removed, image_id = row["removed"].split(" + "), str(row["image_id"])
-    states = judge.states(image_id, nouns, compounds)
-    hallucinated = {name for name, state in states.items() if state == HALLUCINATED}
-    after = set(row["nouns"])
-    others = [name for name in nouns if name not in removed]
-    judged_after = judge.states(image_id, row["nouns"], list(row["compounds"]))
-    return {
+    states = judge.states(image_id, before.nouns, before.compounds, before.text)
+    after = Said.of(row, "caption")
+    others = [name for name in before.nouns if name not in removed]
+    told = {
         "image_id": image_id,
+        "is_known": judge.knows(image_id),
+        "is_listed": judge.is_listed(image_id, judge.senses(image_id, removed, before.text)[removed[0]] or removed[0]),
         "line": LINES[row["direction"]],
         "is_together": len(removed) > 1,
-        "is_all": bool(hallucinated) and set(removed) == hallucinated,
         "state": states[removed[0]],
-        "is_gone": float(not after & set(removed)),
-        "stay": np.mean([name in after for name in others]) if others else np.nan,
-        **_counts(judged_after),
-        **{f"{name}_before": value for name, value in _counts(states).items()},
+        "is_gone": float(not set(after.nouns) & set(removed)),
+        "stay": np.mean([name in after.nouns for name in others]) if others else np.nan,
     }
+    for way in WAYS:
+        wrong = judge.hallucinated(image_id, before.nouns, before.compounds, before.text, way)
+        told[f"is_all {way}"] = bool(wrong) and set(removed) == set(wrong)
+        told[f"wrong {way}"], told[f"known {way}"] = _counts(judge, image_id, after, way)
+        told[f"wrong before {way}"], told[f"known before {way}"] = _counts(judge, image_id, before, way)
+    return told
 
 
-def _counts(states: Mapping[str, str]) -> dict[str, int]:
+def _counts(judge: Judge, image_id: str, said: Said, way: str) -> tuple[int, int]:
     """Hallucinated objects of a caption, and all of which it is known."""
-    said = list(states.values())
-    return {"n_wrong": said.count(HALLUCINATED), "n_known": said.count(HALLUCINATED) + said.count(PRESENT)}
+    if way == LISTED:
+        return judge.count_listed(image_id, said.nouns, said.text)
+    states = list(judge.states(image_id, said.nouns, said.compounds, said.text).values())
+    return states.count(HALLUCINATED), states.count(HALLUCINATED) + states.count(PRESENT)
 
 
-def _chair(told: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """CHAIR_s and CHAIR_i of all pictures, before, and after what is hallucinated was taken out of those with any."""
-    first = told.drop_duplicates("image_id").set_index("image_id")
-    base = pd.DataFrame({"wrong": first["n_wrong_before"], "known": first["n_known_before"]})
-    if not base["wrong"].any():
+def _of_way(told: pd.DataFrame, way: str, when: str = "") -> pd.DataFrame:
+    """The columns `wrong` and `known` of one way of counting, after the edit or `before ` it."""
+    found = told[[f"wrong {when}{way}", f"known {when}{way}"]]
+    return found.set_axis(["wrong", "known"], axis=1)
+
+
+def _chair(told: pd.DataFrame, way: str) -> Iterator[pd.DataFrame]:
+    """CHAIR_s and CHAIR_i of all pictures of which anything is known, before, and after what is hallucinated was taken
+    out of those with any.
+    """
+    told = told[told["is_known"]]
+    base = _of_way(told.drop_duplicates("image_id").set_index("image_id"), way, "before ")
+    if not base["known"].any():
         return
     tables = {BEFORE: base}
-    for line in LINES.values():
-        edited = told[told["is_all"] & (told["line"] == line)].set_index("image_id")[["n_wrong", "n_known"]]
+    for line in LINES.values() if base["wrong"].any() else ():
+        edited = told[told[f"is_all {way}"] & (told["line"] == line)].set_index("image_id")
         if len(edited):
-            after = edited.rename(columns={"n_wrong": "wrong", "n_known": "known"})
-            tables[line] = after.combine_first(base).loc[base.index]
+            tables[line] = _of_way(edited, way).combine_first(base).loc[base.index]
     for line, table in tables.items():
-        some = table.reset_index().assign(line=line, is_wrong=(table["wrong"] > 0).to_numpy(float))
-        yield interval_table(some, ["line"], "is_wrong").assign(quantity=CHAIR_S)
-        yield _ratio(table, line, CHAIR_I)
+        shares = {"is_wrong": table["wrong"] > 0, "is_naming": table["known"] > 0}
+        some = table.reset_index().assign(line=line, **{name: one.to_numpy(float) for name, one in shares.items()})
+        yield interval_table(some, ["line"], "is_wrong").assign(quantity=CHAIR_S[way])
+        yield interval_table(some, ["line"], "is_naming").assign(quantity=NAMING[way])
+        yield _ratio(table, line, CHAIR_I[way])
 
 
-def _true_removed(alone: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def _true_removed(alone: pd.DataFrame, way: str) -> Iterator[pd.DataFrame]:
     """CHAIR_i of captions that a true object was taken out of, and of the same ones before."""
-    some = alone[alone["state"] == PRESENT]
+    some = alone[(alone["state"] == PRESENT) & (alone["is_listed"] | (way == NOUNS))]
     for line in LINES.values():
-        of_line = some[some["line"] == line]
-        sums = of_line.groupby("image_id")[["n_wrong", "n_known", "n_wrong_before", "n_known_before"]].sum()
-        if line == OWN and len(sums):
-            named = sums[["n_wrong_before", "n_known_before"]].set_axis(["wrong", "known"], axis=1)
-            yield _ratio(named, BEFORE, CHAIR_TRUE)
-        if len(sums):
-            yield _ratio(sums[["n_wrong", "n_known"]].set_axis(["wrong", "known"], axis=1), line, CHAIR_TRUE)
+        of_line = some[some["line"] == line].set_index("image_id")
+        if line == OWN and len(of_line):
+            yield _ratio(_of_way(of_line, way, "before ").groupby("image_id").sum(), BEFORE, CHAIR_TRUE[way])
+        if len(of_line):
+            yield _ratio(_of_way(of_line, way).groupby("image_id").sum(), line, CHAIR_TRUE[way])
 
 
 def _ratio(table: pd.DataFrame, line: str, quantity: str) -> pd.DataFrame:
-    """The ratio of two sums over pictures, which weigh by what they name."""
+    """The ratio of two sums over pictures, which weigh by what they name; no row where none names anything."""
+    if not table["known"].any():
+        return pd.DataFrame()
     mean, low, high = ratio_intervals(table[["wrong"]].to_numpy(float), table[["known"]].to_numpy(float))
     n = int((table["known"] > 0).sum())
     return pd.DataFrame({"line": line, "mean": mean, "low": low, "high": high, "n": n, "quantity": quantity})

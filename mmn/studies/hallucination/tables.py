@@ -22,8 +22,10 @@ TABLES: Final = (
     ),
     Table(
         "object_truth",
-        "image_id text, revision int32, version text, outlined texts?, mentioned texts?",
+        "image_id text, revision int32, version text, outlined texts?, mentioned texts?, outlinable texts?, "
+        "synonyms int32?",
         key=("image_id", "revision"),
+        later={"outlinable": None, "synonyms": None},
     ),
     Table(
         "object_map",

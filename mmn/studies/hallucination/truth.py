@@ -1,11 +1,14 @@
 """What is known to be in a run's pictures, and the objects that its image tokens are asked about.
 
-    outlined   the objects that the picture's masks are of; None where nothing of the picture is outlined
-    mentioned  the lemmas of its references' words (as `concept.is_in_reference`); None without English references
+    outlined    the objects that are annotated in the picture, crowds included; None where nothing of it is outlined
+    outlinable  all objects that the source of its masks tells of, in whatever picture
+    mentioned   the lemmas of its references' words (as `concept.is_in_reference`), and names of several words that its
+                synonyms list; of these no word that means another object: a hot dog is no dog. None without English
+                references
 
-An object is present where it is outlined or mentioned. CHAIR (Rohrbach et al. 2018) takes the same union of COCO's
-outlines and captions; its list of synonyms is not here, so that "puppy" is no "dog": what is called hallucinated may be
-another word for what is there. Names of several words are left out, as the nouns of a caption are single ones.
+An object is present where it is outlined or mentioned, by its own name or by another word for it (`reading.synonyms`).
+CHAIR (Rohrbach et al. 2018) takes the same union of COCO's annotations and captions. Image tokens are asked about each
+object once, by its own name, or by a word for it where that name has several words: nouns of captions are single ones.
 """
 
 from __future__ import annotations
@@ -15,29 +18,32 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mmn.core import Example
 from mmn.reading.concepts import reference_lemmas
 from mmn.reading.language import is_english
 from mmn.reading.nouns import tag_nouns
+from mmn.reading.synonyms import Synonyms
 from mmn.runs import shards
-from mmn.runs.added_later import added_references, mask_specs, open_run_masks, run_examples
+from mmn.runs.added_later import added_references, mask_specs, open_run_masks, pinned_synonyms, run_examples
 from mmn.runs.reopen import ScoredRun
-from mmn.studies.hallucination.judging import Known
+from mmn.studies.hallucination.judging import Judge, Known
 from mmn.units.masks import MaskSource, first_of, source_of
-
-N_OUTLINED: Final = 1000  # pictures of a run whose outlines are drawn to learn which objects there are
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The run's pictures by image_id: what is known of each, and a hash of what that comes from."""
+    """The run's pictures by image_id: what is known of each, and a hash of what that comes from.
+
+    `synonyms` is the number under which the run holds the list that all are judged by.
+    """
 
     masks: MaskSource | None
     known: Mapping[str, Known]
     versions: Mapping[str, str]
     objects: tuple[str, ...]
+    synonyms: int
 
     def digest(self) -> str:
         """A hash of all that is known."""
@@ -54,39 +60,63 @@ def read_truth(scored: ScoredRun, n_objects: int) -> Truth:
     """
     examples, added = run_examples(scored.path), added_references(scored.path)
     examples = tuple(replace(one, references=added.get(one.image_id, one.references)) for one in examples)
-    sources, _ = open_run_masks(mask_specs(scored.path), scored.run, examples)
+    number, synonyms = pinned_synonyms(scored.path)
+    sources, _ = open_run_masks(mask_specs(scored.path), scored.run, examples, synonyms)
     masks = first_of(sources) if sources else None
-    known = {one.image_id: _known(one, sources, index) for index, one in enumerate(examples)}
-    versions = {one.image_id: _version(one, sources) for one in examples}
-    return Truth(masks, known, versions, _objects(examples, known, _said(scored.path), n_objects))
+    known = {one.image_id: _known(one, sources, synonyms) for one in examples}
+    versions = {one.image_id: _version(one, sources, synonyms) for one in examples}
+    objects = _objects(examples, Judge.of(known), _said(scored.path), n_objects)
+    return Truth(masks, known, versions, objects, number)
 
 
-def _known(example: Example, sources: Sequence[MaskSource], index: int) -> Known:
+def _known(example: Example, sources: Sequence[MaskSource], synonyms: Synonyms) -> Known:
     source = source_of(example, sources)
-    outlined = None
-    if source is not None and index < N_OUTLINED:
-        outlined = frozenset(source.find(example)) or None
-    has_english = any(map(is_english, example.references))
-    return Known(outlined, reference_lemmas(example.references) if has_english else None)
+    outlined = None if source is None else source.shown(example) or None
+    mentioned = mentioned_objects(example.references, synonyms)
+    return Known(outlined, mentioned, None if source is None else source.objects, synonyms)
 
 
-def _version(example: Example, sources: Sequence[MaskSource]) -> str:
+def mentioned_objects(references: Sequence[str], synonyms: Synonyms) -> frozenset[str] | None:
+    """The lemmas and the names that references mention; None without an English one."""
+    texts = tuple(text for text in references if is_english(text))
+    told = [synonyms.mentioned(text) for text in texts]
+    said = {name for names, _ in told for name in names}
+    others = {part for _, parts in told for part in parts}
+    return frozenset((reference_lemmas(texts) - others) | said) if texts else None
+
+
+def _version(example: Example, sources: Sequence[MaskSource], synonyms: Synonyms) -> str:
     source = source_of(example, sources)
-    told = ["" if source is None else source.version(example), *example.references]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    masks = [] if source is None else [source.version(example), sorted(source.shown(example)), sorted(source.objects)]
+    return hashlib.sha256(repr([masks, synonyms.digest, *example.references]).encode()).hexdigest()[:16]
 
 
-def _objects(
-    examples: Iterable[Example], known: Mapping[str, Known], said: Mapping[str, int], n_objects: int
-) -> tuple[str, ...]:
-    """The vocabulary of objects, most frequent first."""
-    outlined = Counter(name for one in known.values() for name in one.outlined or ())
+def _objects(examples: Iterable[Example], judge: Judge, said: Mapping[str, int], n_objects: int) -> tuple[str, ...]:
+    """The vocabulary of objects, most frequent first, each once: by its own name, or else by its most frequent word."""
+    outlined = Counter(name for one in judge.known.values() for name in one.outlined or ())
     nouns = [
-        {span.lemma for text in one.references if is_english(text) for span in tag_nouns(text)} for one in examples
+        (one.image_id, span.lemma)
+        for one in examples
+        for text in one.references
+        if is_english(text)
+        for span in tag_nouns(text)
     ]
-    mentioned = Counter(lemma for each in nouns for lemma in each)
+    mentioned = Counter(lemma for _, lemma in dict.fromkeys(nouns))
     ordered = [name for counts in (outlined, mentioned, Counter(said)) for name in _by_count(counts)]
-    return tuple(one for one in dict.fromkeys(ordered) if one.isalpha() and len(one) > 1)[:n_objects]
+    means = {name: _meaning(judge, name) for name in ordered}
+    chosen: dict[str, str] = {}
+    for name in ordered:
+        own = next((one for one in (means[name], name) if one.isalpha() and len(one) > 1), None)
+        if own is not None:
+            chosen.setdefault(means[name], own)
+    return tuple(dict.fromkeys(chosen.values()))[:n_objects]
+
+
+def _meaning(judge: Judge, name: str) -> str:
+    """The object that a name is called for in a run, whatever the picture."""
+    if name in judge.outlinable:
+        return name
+    return next((one.synonyms.meaning(name) for one in judge.known.values()), name)
 
 
 def _by_count(counts: Counter[str]) -> list[str]:

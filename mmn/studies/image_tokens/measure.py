@@ -31,7 +31,7 @@ from mmn.errors import ImageError, MmnError, SourceError, UsageError
 from mmn.models.geometry import image_grid
 from mmn.models.image_tokens import require_image_tokens
 from mmn.runs import reopen, shards
-from mmn.runs.added_later import mask_specs, open_run_masks, run_examples
+from mmn.runs.added_later import mask_specs, open_run_masks, run_examples, run_synonyms
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import stored_captions, stored_concepts
@@ -113,7 +113,8 @@ def _first_picture(scored: ScoredRun) -> Image.Image:
 
 
 def _abilities(scored: ScoredRun, image: Image.Image) -> Abilities:
-    sources, why_no_masks = open_run_masks(mask_specs(scored.path), scored.run, run_examples(scored.path))
+    examples, synonyms = run_examples(scored.path), run_synonyms(scored.path)
+    sources, why_no_masks = open_run_masks(mask_specs(scored.path), scored.run, examples, synonyms)
     masks = first_of(sources)
     if not why_no_masks and not masks.known:
         why_no_masks = f"{masks.spec} outlines nothing in the run's pictures"
@@ -147,9 +148,16 @@ def _measures(
 
 def _asked(scored: ScoredRun, able: Abilities, kind: str, n_draws: int, n_steps: int) -> dict[str, Any]:
     """All that can change an answer."""
-    known = [able.masks.version(one) for one in run_examples(scored.path)] if able.masks.known else []
+    known: list[Any] = [able.masks.version(one) for one in run_examples(scored.path)] if able.masks.known else []
+    known += able.masks.by_synonyms(_nouns(scored)) if known else []
     of_kind = {"draws": n_draws, "steps": n_steps, "mean": N_MEAN} if kind == REPLACE else {"draws": 1}
     return {"masks": _digest(known), "grid": not able.why_no_grid} | of_kind
+
+
+def _nouns(scored: ScoredRun) -> set[str]:
+    """All nouns of a run."""
+    found = (shards.read_columns(scored.path / batch, "concept", ["noun"]) for batch in reopen.batches(scored))
+    return {noun for rows in found for noun in rows["noun"].to_pylist()}
 
 
 def _measure(
@@ -200,6 +208,8 @@ def _answer(
         try:
             if concepts:
                 outlines = able.masks.outlines(example).masks if not able.why_no_objects else {}
+                for one in concepts:
+                    outlines |= able.masks.masks_for(one.noun, outlines)
                 has_grid = not able.why_no_grid
                 rows += measure(
                     open_picture(scored, example, image, captions[number].token_ids, concepts, outlines, has_grid)

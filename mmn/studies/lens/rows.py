@@ -25,7 +25,6 @@ from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures
 from mmn.models.geometry import Grids, serialise
 from mmn.names import ORIGINAL
-from mmn.reading.nouns import lemma_of
 from mmn.reading.words import is_word
 from mmn.runs.added_later import example_of, masks_of_run
 from mmn.statistics.intervals import interval_table
@@ -120,7 +119,8 @@ def object_places(store: Store, run_id: str, image_ids: Sequence[str] | None = N
     """
     columns = ["image_id", "noun", "token_position", "is_on"]
     examples = [example_of(picture) for picture in store.table(run_id, "image").to_dict("records")]
-    source = masks_of_run(store.ask(PictureQueries).mask_specs(run_id), examples)
+    ask = store.ask(PictureQueries)
+    source = masks_of_run(ask.mask_specs(run_id), examples, ask.synonyms(run_id))
     if source is None:
         return pd.DataFrame(columns=columns)
     named = store.ask(LensQueries).pictures(run_id)["image_id"] if image_ids is None else image_ids
@@ -145,7 +145,8 @@ def _on_objects(
         masks = source.find(example_of(picture))
     except (ImageError, SourceError, OSError):
         return {}
-    found = {noun: tokens_on(masks[lemma_of(noun)], cells) for noun in nouns if lemma_of(noun) in masks}
+    names = {noun: source.object_of(noun) for noun in nouns}
+    found = {noun: tokens_on(masks[name], cells) for noun, name in names.items() if name in masks}
     return {noun: is_on for noun, is_on in found.items() if is_on.any()}
 
 
