@@ -40,7 +40,7 @@ from mmn.studies.selectivity.measure import (
     summarize_selectivity,
 )
 from mmn.studies.specificity import measure as specificity
-from mmn.studies.specificity.command import _print_result
+from mmn.studies.specificity.command import _print_result, _print_table
 from mmn.studies.specificity.measure import (
     checked_methods,
     count_of_one_picture,
@@ -555,3 +555,8 @@ def test_a_table_of_classes_says_of_how_many_pictures_it_is_and_why_it_has_no_in
     said = capsys.readouterr().out
     assert "on 6 held-out pictures of their class and 5 of others" in said
     assert "5 to 6 pictures are too few for a 95 % interval" in said
+
+
+def test_no_number_is_printed_as_less_than_nothing(capsys):
+    _print_table({"activation": {"own": {"mean": -0.0001, "low": -0.0002, "high": 0.1}}}, ["activation"], ["own"])
+    assert "0.000 [0.000, 0.100]" in capsys.readouterr().out

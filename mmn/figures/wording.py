@@ -16,7 +16,7 @@ _UNPRINTABLE: Final = "\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\
 def k_text(k: int, n_units: int) -> str:
     """The words for a k: the number, which means nothing alone, and its share of all units: `43 (1.4 %)`."""
     share = 100 * k / n_units
-    return f"{k:,} ({share:.0f} %)" if share >= 10 else f"{k:,} ({share:.2g} %)"
+    return f"{k:,} ({share:z.0f} %)" if share >= 10 else f"{k:,} ({share:.2g} %)"
 
 
 def written_out(text: str, signs: str = "") -> str:

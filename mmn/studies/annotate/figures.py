@@ -93,7 +93,7 @@ def _rows(data: pd.DataFrame) -> pd.DataFrame:
 def _size_limit(data: pd.DataFrame) -> list[str]:
     """The highest mean IoU that masks of this size can have; nothing where that was not measured."""
     best = data["iou_best"].dropna()
-    line = f"5 % of a picture cannot fit objects of other sizes: their mean IoU is {best.max():.2f} at most"
+    line = f"5 % of a picture cannot fit objects of other sizes: their mean IoU is {best.max():z.2f} at most"
     return [line] if len(best) else []
 
 

@@ -119,9 +119,9 @@ def _why(planted: Planted, activity: float, effects: Sequence[float]) -> str:
         return f"{len(effects)} pictures say the noun"
     effect = statistics.fmean(effects)
     if not activity >= LEAST_ACTIVITY:
-        return f"active elsewhere, too: {activity:.3f} of pairs are in order"
+        return f"active elsewhere, too: {activity:z.3f} of pairs are in order"
     if not has_effect(NAMED[planted.role], effect):
-        return f"zeroing it takes {effect:.2f} logits".replace("-", "−") + ("" if wanted else ", and should take none")
+        return f"zeroing it takes {effect:z.2f} logits".replace("-", "−") + ("" if wanted else ", and should take none")
     return ""
 
 

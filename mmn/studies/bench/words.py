@@ -46,7 +46,7 @@ def number(value: float | None) -> str:
     """Two digits, with a minus sign, never −0; a dash for what is not known."""
     if value is None or math.isnan(value):
         return NONE
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:z.2f}".replace("-", "−")
 
 
 def passes_text(passes: Sequence[float] | None) -> str:
@@ -73,7 +73,7 @@ def places(result: Result) -> pd.DataFrame:
 
 def place_text(value: float) -> str:
     """`0.4 %`."""
-    return NONE if math.isnan(value) else f"{100 * value:.1f} %"
+    return NONE if math.isnan(value) else f"{100 * value:z.1f} %"
 
 
 def planted(result: Result) -> pd.DataFrame:

@@ -100,8 +100,8 @@ def _print_result(result: dict[str, Any]) -> None:
             f"goes between them; {percent(one['carried'])} of the flow is in kept units"
         )
         for line in one["curves"]:
-            ends = bracket(line["low"], line["high"], ".3f")
-            print(f"  {line['words']}: probability {line['mean']:.3f}{ends}; half at {line['half_words']}")
+            ends = bracket(line["low"], line["high"], "z.3f")
+            print(f"  {line['words']}: probability {line['mean']:z.3f}{ends}; half at {line['half_words']}")
     if note := few_note(one["n"] for one in result["circuits"]):
         print(note)
     if result["out"]:

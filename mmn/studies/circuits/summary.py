@@ -85,5 +85,5 @@ def _line(points: pd.DataFrame, line: tuple[str, str], k: int) -> dict[str, Any]
         "low": float(here["low"]),
         "high": float(here["high"]),
         "half": half,
-        "half_words": "no size" if half is None else f"{half:.1f} units a layer",
+        "half_words": "no size" if half is None else f"{half:z.1f} units a layer",
     }

@@ -272,8 +272,8 @@ def _line(one: dict[str, Any]) -> str:
     where = "" if one["positions"] == names.EVERYWHERE else f", at {one['positions'].replace('-', ' ')}"
     noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
     noise += "" if one["factor"] is None else f", times {one['factor']:g}"
-    half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:.0f} units"
-    prob = f"{one['prob']:.3f}{bracket(one['prob_low'], one['prob_high'], '.3f')}"
+    half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:z.0f} units"
+    prob = f"{one['prob']:z.3f}{bracket(one['prob_low'], one['prob_high'], 'z.3f')}"
     change = f"{percent(-one['drop'])}{bracket(-one['drop_high'], -one['drop_low'], '.0%')}"
     lost = ""
     if one["lost"] is not None:
@@ -282,7 +282,7 @@ def _line(one: dict[str, Any]) -> str:
     draws = f", mean over {one['n_draws']} draws" if one["n_draws"] > 1 else ""
     line = f"{one['method']}, {one['selection']}{where}{noise}"
     return (
-        f"{line}: probability {one['prob_baseline']:.3f} -> {prob}, {change}, "
+        f"{line}: probability {one['prob_baseline']:z.3f} -> {prob}, {change}, "
         f"at {one['k']} units ({percent(one['share'], 1)}), {half}{lost}; "
         f"{one['n_concepts']} nouns of {one['n_images']} pictures{draws}"
     )

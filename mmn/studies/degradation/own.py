@@ -284,10 +284,10 @@ def _hundred(share: float) -> str:
 def _shares(part: OwnPart) -> str:
     if not part.shares:
         return ""
-    values = _values(part.shares, lambda share: f"{share:.3f}")
+    values = _values(part.shares, lambda share: f"{share:z.3f}")
     excess = part.beyond[ANOTHER].share_excess
-    ends = "" if excess is None or np.isnan(excess.low) else f" [{excess.low:.3f}, {excess.high:.3f}]"
-    less = "" if excess is None else f"; another picture's minus own {excess.mean:.3f}{ends}".replace("-", "−")
+    ends = "" if excess is None or np.isnan(excess.low) else f" [{excess.low:z.3f}, {excess.high:z.3f}]"
+    less = "" if excess is None else f"; another picture's minus own {excess.mean:z.3f}{ends}".replace("-", "−")
     return f"The noun's share among all nouns: {values}{less}."
 
 
@@ -300,7 +300,7 @@ def _texts(part: OwnPart, command: str) -> str:
 
 def perplexity_text(value: float) -> str:
     """`16.9`, or without decimals from 1,000 on."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:z,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _values(values: dict[str, float], write: Callable[[float], str]) -> str:

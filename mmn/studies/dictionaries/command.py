@@ -102,10 +102,10 @@ def _print_result(result: dict[str, Any]) -> None:
         )
     print("words of the strongest concept, of any, of random directions, strongest less random [95 %], pictures")
     for row in result["tests"]:
-        ends = bracket(row["difference_low"], row["difference_high"], ".3f")
+        ends = bracket(row["difference_low"], row["difference_high"], "z.3f")
         print(
-            f"  {row['metric']:24}top {row['top']} {row['dictionary']:28}{row['value']:7.3f}{row['any_concept']:7.3f}"
-            f"{row['random']:7.3f}{row['difference']:8.3f}{ends:17}{row['n']:5}"
+            f"  {row['metric']:24}top {row['top']} {row['dictionary']:28}{row['value']:z7.3f}{row['any_concept']:z7.3f}"
+            f"{row['random']:z7.3f}{row['difference']:z8.3f}{ends:17}{row['n']:5}"
         )
     if note := few_note(row["n"] for row in result["tests"]):
         print(note)

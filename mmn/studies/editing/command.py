@@ -161,12 +161,10 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     for edit in result["edits"]:
         settings = edit["settings"]
         shares = ", ".join(_share_text(edit, name) for name in COLUMNS)
-        what = (
-            f"{settings['n_units']} {_whose(edit)} units" if edit["algorithm"] == "p2" else f"layer {settings['layer']}"
-        )
+        what = _which_units(edit) if edit["algorithm"] == "p2" else f"layer {settings['layer']}"
         print(
             f"{edit['edit_id']} {edit['noun']} -> {edit['target']}, {edit['algorithm']}, {what}: {shares}; "
-            f"‖Δ‖/‖w‖ {edit['relative_norm']:.2f}, stopped by {settings['stopped_by']}{_perplexity_text(edit)}"
+            f"‖Δ‖/‖w‖ {edit['relative_norm']:z.2f}, stopped by {settings['stopped_by']}{_perplexity_text(edit)}"
         )
     from mmn.studies.editing.shares import describe_own_edit
 
@@ -184,10 +182,13 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(f"the database is {result['database']}")
 
 
-def _whose(edit: dict[str, Any]) -> str:
-    if edit["selection"] == names.TOP and "units" in edit["settings"]:
-        return edit["settings"]["units"]  # a saved set
-    return edit["settings"]["other_noun"] if edit["selection"] == names.ANOTHER else edit["selection"]
+def _which_units(edit: dict[str, Any]) -> str:
+    settings, n = edit["settings"], edit["settings"]["n_units"]
+    if edit["selection"] == names.ANOTHER:
+        return f"{n} units of {settings['other_noun']}"
+    if edit["selection"] == names.TOP and "units" in settings:
+        return f"{n} units of the set {settings['units']}"
+    return f"{n} {edit['selection']} units"
 
 
 def _perplexity_text(edit: dict[str, Any]) -> str:
@@ -203,9 +204,9 @@ def _share_text(edit: dict[str, Any], name: str) -> str:
     if edit[name] is None:
         return f"{name} –"
     if f"{name}_n" not in edit:
-        return f"{name} {edit[name]:.2f}"
-    ends = bracket(edit[f"{name}_low"], edit[f"{name}_high"], ".2f")
-    return f"{name} {edit[name]:.2f}{ends} of {edit[f'{name}_n']}"
+        return f"{name} {edit[name]:z.2f}"
+    ends = bracket(edit[f"{name}_low"], edit[f"{name}_high"], "z.2f")
+    return f"{name} {edit[name]:z.2f}{ends} of {edit[f'{name}_n']}"
 
 
 def _number(text: str) -> float:

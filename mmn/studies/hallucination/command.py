@@ -102,10 +102,10 @@ def _print_result(result: dict[str, Any]) -> None:
         if one["why_none"]:
             print(f"{one['of']}: {one['why_none']}")
             continue
-        ends = bracket(one["low"], one["high"], ".3f")
+        ends = bracket(one["low"], one["high"], "z.3f")
         print(
-            f"{one['of']}, {one['score']}: AUROC {one['auroc']:.3f}{ends}, AP {one['average_precision']:.3f} "
-            f"(chance {one['chance']:.3f}), {one['n_positive']} there, {one['n_negative']} not"
+            f"{one['of']}, {one['score']}: AUROC {one['auroc']:z.3f}{ends}, AP {one['average_precision']:z.3f} "
+            f"(chance {one['chance']:z.3f}), {one['n_positive']} there, {one['n_negative']} not"
         )
     for one in result["edits"]:
         ends = bracket(one["low"], one["high"], ".1%")

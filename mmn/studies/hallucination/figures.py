@@ -210,8 +210,8 @@ def _points(data: pd.DataFrame, rows: Sequence[str], row: str, line: str, colour
 
 def _with_auroc(row: pd.Series) -> str:
     """`no norm: AUROC .93 [.88, .97]`."""
-    ends = bracket(row["auroc_low"], row["auroc_high"], ".2f")
-    return f"{row['line']}: AUROC {row['auroc']:.2f}{ends}"
+    ends = bracket(row["auroc_low"], row["auroc_high"], "z.2f")
+    return f"{row['line']}: AUROC {row['auroc']:z.2f}{ends}"
 
 
 def _binned(data: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

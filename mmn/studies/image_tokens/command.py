@@ -107,9 +107,9 @@ def _print_knockouts(rows: list[dict[str, Any]]) -> None:
     print(" " * 24 + "".join(f"{words:>18}" for words in windows.values()))
     lines: dict[str, str] = {}
     for row in rows:
-        beside = "" if row["lost_control"] is None else f" ({row['lost_control']:.3f})"
+        beside = "" if row["lost_control"] is None else f" ({row['lost_control']:z.3f})"
         label = f"{row['source']} -> {row['target']}"
-        lines[label] = lines.get(label, f"  {label:<22}") + f"{row['lost']:.3f}{beside}".rjust(18)
+        lines[label] = lines.get(label, f"  {label:<22}") + f"{row['lost']:z.3f}{beside}".rjust(18)
     print("\n".join(lines.values()))
 
 
@@ -120,4 +120,4 @@ def _cell(row: dict[str, Any], name: str) -> str:
     from mmn.statistics.interval_words import bracket
 
     low, high = (row[f"{name}_{end}"] for end in ("low", "high"))
-    return f"{row[name]:.3f}{'' if low is None else bracket(low, high, '.3f')}"
+    return f"{row[name]:z.3f}{'' if low is None else bracket(low, high, 'z.3f')}"

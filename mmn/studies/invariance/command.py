@@ -132,8 +132,8 @@ def _line(row: dict[str, Any]) -> str:
     texts = {}
     for name in ("ratio", "floor_other_noun"):
         low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
-        ends = "" if low is None or high is None else bracket(low, high, ".3f")
-        texts[name] = "" if row[name] is None else f"{row[name]:.3f}{ends}"
+        ends = "" if low is None or high is None else bracket(low, high, "z.3f")
+        texts[name] = "" if row[name] is None else f"{row[name]:z.3f}{ends}"
     of = f"{row['n_images']} pictures" if "n_images" in row else f"{row['n_concepts']} concepts"
     floor = f", another noun {texts['floor_other_noun']}" if texts["floor_other_noun"] else ""
     return f"{row['method']}: {texts['ratio']} stay{floor}, chance {row['floor_random']:.2g}, {of}"

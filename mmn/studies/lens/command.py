@@ -87,7 +87,7 @@ def _print_result(result: dict[str, Any]) -> None:
     if "statistic" in result:
         share, random = percent(result["word_share"]), percent(result["word_share_random"])
         print(
-            f"nearest word: D = {result['statistic']:.3f}, p {result['p_text']} against {result['n_random']} random "
+            f"nearest word: D = {result['statistic']:z.3f}, p {result['p_text']} against {result['n_random']} random "
             f"vectors; {share} are English words (random: {random})"
         )
     for layer, rows in groupby(result["layers"], key=itemgetter("layer")):

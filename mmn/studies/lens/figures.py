@@ -53,7 +53,7 @@ def nearest_cosines(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelM
     n = f"n = {test.n_first:,} image tokens of {counted(n_images, 'picture')}, {test.n_second:,} random vectors"
     caveat = "p as if image tokens were independent, which those of a picture are not"
     title = alt.TitleParams(
-        f"Nearest word of each image token: D = {test.statistic:.3f}, p\u00a0{test.p_text}",
+        f"Nearest word of each image token: D = {test.statistic:z.3f}, p\u00a0{test.p_text}",
         subtitle=[f"{of_run(run)}, {n}", caveat],
     )
     area = base.mark_area(interpolate="step-after", opacity=0.15)

@@ -53,6 +53,6 @@ def require_bare_embeddings(model: Model, stream: Stream, inputs: dict[str, Tens
     if (cosine < PARALLEL).any():
         raise UsageError(
             f"the decoder of {model.facts.name} adds something to its input embeddings (their cosine with the "
-            f"text's own is {cosine.min().item():.2f}), so its image tokens cannot be compared with the vocabulary; "
+            f"text's own is {cosine.min().item():z.2f}), so its image tokens cannot be compared with the vocabulary; "
             "use the logit lens"
         )

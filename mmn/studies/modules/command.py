@@ -54,6 +54,6 @@ def _print_result(result: dict[str, Any]) -> None:
     from mmn.statistics.interval_words import bracket, few_note
 
     for row in result.get("sums", ()):
-        print(f"{row['what']}: {row['mean']:.3f}{bracket(row['low'], row['high'], '.3f')}, n = {row['n']} pictures")
+        print(f"{row['what']}: {row['mean']:z.3f}{bracket(row['low'], row['high'], 'z.3f')}, n = {row['n']} pictures")
     if note := few_note(row["n"] for row in result.get("sums", ())):
         print(note)

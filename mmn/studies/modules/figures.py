@@ -71,6 +71,6 @@ def added_up(sums: pd.DataFrame) -> str:
     budget = (
         "no budget was kept"
         if pd.isna(folded)
-        else f"in the budget to {folded:.2f} times it (the rest: embedding, biases)"
+        else f"in the budget to {folded:z.2f} times it (the rest: embedding, biases)"
     )
-    return f"read alone, the modules add up to {alone:.1f} times the logit, {budget}"
+    return f"read alone, the modules add up to {alone:z.1f} times the logit, {budget}"

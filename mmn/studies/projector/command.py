@@ -61,13 +61,13 @@ def _print_result(result: dict[str, Any]) -> None:
 
     print(f"{result['run_id']}: {result['seconds']:.1f} s")
     for row in result["probe"]:
-        told = f"{row['mean']:.3f}{bracket(row['low'], row['high'], '.3f')}"
+        told = f"{row['mean']:z.3f}{bracket(row['low'], row['high'], 'z.3f')}"
         print(f"macro F1 of {row['label']} ({row['classes']}), {row['stage']} the projector, {row['line']}: {told}")
     if not result["probe"]:
         print("no folder and no noun has pictures enough with it and without it for a probe")
     for name, head in (("modalities", "cosine"), ("modality-units", "units of both modalities, IoU")):
         for layer, rows in groupby(sorted(result[name], key=itemgetter("layer")), itemgetter("layer")):
-            told = "; ".join(f"{row['line']} {row['mean']:.2f}" for row in rows)
+            told = "; ".join(f"{row['line']} {row['mean']:z.2f}" for row in rows)
             print(f"{head}, layer {layer}: {told}")
     if note := few_note(row["n"] for row in [*result["probe"], *result["modalities"]]):
         print(note)

@@ -55,7 +55,7 @@ def logit_budget(
     order = [place for place in order if place.isdigit() or place in set(rows["place"])]
     bars = _bars(rows, order, y_range if len(nouns) == 1 else None)
     sums = data.groupby("noun")["logit"].sum()
-    residuals = [f"{noun}: {logits[noun]:.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
+    residuals = [f"{noun}: {logits[noun]:z.2f} logits, residual {_size(logits[noun] - sums[noun])}" for noun in nouns]
     title = alt.TitleParams(
         f"Where the logit of {' and '.join(f'“{noun}”' for noun in nouns)} comes from",
         subtitle=[f"{short_name(run['model'])}, {of}", "; ".join(residuals)],

@@ -228,7 +228,7 @@ def _subtitle(data: pd.DataFrame, rows: pd.DataFrame, run: Mapping[str, Any], su
     totals = rows.assign(n=_totals(rows)).groupby("k", sort=True)["n"].agg(["min", "max"])
     random = data[data["method"] == RANDOM]
     drawn = random.assign(n=_totals(random)).groupby("k")["n"].max() if _has_control(rows) else {}
-    sizes = [_span(totals.loc[k]) + (f" (random: {drawn[k]:,.0f})" if k in drawn else "") for k in totals.index]
+    sizes = [_span(totals.loc[k]) + (f" (random: {drawn[k]:z,.0f})" if k in drawn else "") for k in totals.index]
     return [of, f"distinct in all layers: {', '.join(sizes)}"]
 
 

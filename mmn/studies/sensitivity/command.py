@@ -65,9 +65,9 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
             told = row["metric"]
             grey = ", the noun's over a grey picture" if "control_blank" in row else ""
             print(f"{told}: top units, another picture's, difference [95 %], pictures{grey}")
-        ends = bracket(row["difference_low"], row["difference_high"], ".3f")
-        means = f"{row['value']:8.3f}{row['control']:9.3f}{row['difference']:9.3f}"
-        blank = f"{row['control_blank']:9.3f}" if "control_blank" in row else ""
+        ends = bracket(row["difference_low"], row["difference_high"], "z.3f")
+        means = f"{row['value']:z8.3f}{row['control']:z9.3f}{row['difference']:z9.3f}"
+        blank = f"{row['control_blank']:z9.3f}" if "control_blank" in row else ""
         print(f"  {row['method']:28}{means}{ends:17}{row['n']:7}{blank}")
     if note := few_note(row["n"] for row in result["table"]):
         print(note)

@@ -73,18 +73,18 @@ def _print_result(result: dict[str, Any]) -> None:
     for row in result["about"]:
         print(
             f"{row['noun']}: {row['n_images']} pictures, {row['k']} concepts; {row['n_columns_changed']:,} columns of "
-            f"W_out are others, their median cosine is {row['column_cosine']:.3f}"
+            f"W_out are others, their median cosine is {row['column_cosine']:z.3f}"
         )
     print("cosine with the other model's state: before, gained by the concept's delta [95 %], another's, a random one")
     for row in result["gains"]:
-        ends = bracket(row["gain_low"], row["gain_high"], ".3f")
-        gains = f"{row['gain']:+.3f}{ends}{row['gain_other']:+8.3f}{row['gain_random']:+8.3f}"
-        print(f"  {row['noun']:16}{row['cosine']:.3f}  {gains}{row['n']:6} pictures")
+        ends = bracket(row["gain_low"], row["gain_high"], "z.3f")
+        gains = f"{row['gain']:+z.3f}{ends}{row['gain_other']:+z8.3f}{row['gain_random']:+z8.3f}"
+        print(f"  {row['noun']:16}{row['cosine']:z.3f}  {gains}{row['n']:6} pictures")
     for noun, units in result["units"].items():
         print(f"units of {noun} that write most else: how much, under random signs; its column's change; words")
         for row in units[:5]:
             words = f"{', '.join(row['tokens'])} → {', '.join(row['tokens_other'])}"
             name = f"L{row['layer']}.u{row['unit']}"
-            print(f"  {name:10}{row['written']:8.3f}{row['noise']:8.3f}{row['column_change']:8.3f}  {words}")
+            print(f"  {name:10}{row['written']:z8.3f}{row['noise']:z8.3f}{row['column_change']:z8.3f}  {words}")
     if note := few_note(row["n"] for row in result["gains"]):
         print(note)

@@ -186,5 +186,5 @@ def _print_table(means: dict[str, dict[str, dict[str, float]]], methods: Sequenc
     print(" " * 20 + "".join(f"{column:>24}" for column in columns))
     for method in methods:
         told = [means.get(method, {}).get(column) for column in columns]
-        cells = [f"{one['mean']:.3f}{bracket(one['low'], one['high'], '.3f')}" if one else "-" for one in told]
+        cells = [f"{one['mean']:z.3f}{bracket(one['low'], one['high'], 'z.3f')}" if one else "-" for one in told]
         print(f"{method:<20}" + "".join(f"{cell:>24}" for cell in cells))
