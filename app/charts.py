@@ -160,7 +160,7 @@ def _beside(figure: Drawn) -> Iterator[None]:
         _show_one(figure, 2, height(beside.paired), f"difference-{name}")
     told = [*compared.not_told("", beside.of_runs), *compared.not_told(_said_of(figure), beside.told)]
     if told:
-        st.caption(" ".join(map(sentence, told)))
+        st.caption(" ".join(sentence(one) for one in told))
 
 
 def _said_of(figure: Drawn) -> str:

@@ -12,7 +12,7 @@ import streamlit as st
 from app import charts, filter_bar, links, picture_strip, pictures, resources, state, study_page
 from app.picture import mount
 from app.picture.panels import Panel, Places
-from app.text import plain
+from app.text import code, plain
 from mmn.errors import ImageError
 from mmn.store.pictures import PictureQueries
 from mmn.studies.hallucination.judging import Judge
@@ -29,8 +29,8 @@ INTRODUCTION = (
 EDITED = (
     "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "
     "controls are the direction of an object that is not there, and a random one of the same length. CHAIR_s is the "
-    "share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all named. Of *listed "
-    "objects*, as published, every mention of a word for one counts; of *all nouns* every noun, once. The last rows "
+    "share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all named. Of **listed "
+    "objects**, as published, every mention of a word for one counts; of **all nouns** every noun, once. The last rows "
     "say what became of true objects."
 )
 MOST_ABSENT = 10
@@ -45,7 +45,8 @@ def page() -> None:
         return
     ask = resources.store().ask(HallucinationQueries)
     read, judge = ask.confidences(run["run_id"]), ask.judge(run["run_id"])
-    st.caption(f"Objects are found {judge.told()}. `mmn hallucination {run['run_id']} --synonyms FILE` changes that.")
+    command = code(f"mmn hallucination {run['run_id']} --synonyms FILE")
+    st.caption(f"Objects are found {plain(judge.told())}. {command} changes that.")
     found = resources.store().ask(PictureQueries).pictures(run["run_id"])
     found = found[found["image_id"].isin(read["image_id"])]
     picture = picture_strip.chosen_picture(run, found)

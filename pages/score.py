@@ -35,7 +35,7 @@ def confirm(options: dict[str, Any]) -> None:
             st.caption(f"Choose {wanted} first.")
             return
     if wrong := wrong_layers(options["effect_layers"]):
-        st.error(wrong)
+        st.error(sentence(wrong))
         return
     try:
         require_model(options["model"])

@@ -368,7 +368,7 @@ def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
             for method, mean in (("contribution-folded", 0.3), ("random", 0.4))
         ]
     )
-    result = Result(PROTOCOL, "m", "gallery", 2, 8, ("dog",), {}, 3, 5, [], rows, {}, {})
+    result = Result(PROTOCOL, "m", "gallery", 2, 8, ("dog",), {}, 3, 5, [{"role": "writer"}], rows, {}, {})
     assert result.methods == ["random", "contribution-folded"]
     assert result.best("decoys@1%") == ["contribution-folded"]
     assert result.n_ahead("contribution-folded", "recall@1%") == 1

@@ -84,7 +84,7 @@ def test_a_misread_llava_does_not_add_up(misreading):
 class Crossed(Anatomy):
     """Reads W_out of layers 0 and 1 the wrong way round; the activations are right."""
 
-    def w_out(self, layer):
+    def _w_out(self, layer):
         return swapped(self.ffn_outs)[layer].weight
 
 
