@@ -23,6 +23,7 @@ from mmn.models.merging import is_adapter
 from mmn.runs.doctor import examine
 from mmn.runs.shards import find_runs, read_run
 from mmn.safety.limits import Limits
+from tests.test_placement import ALL_HERE, DECODER
 from tests.tiny import WIDTH
 
 TARGETS = ["down_proj", "q_proj"]
@@ -47,6 +48,11 @@ def save_lora(path: Path, base: Path, **settings: Any) -> Any:
 def adapter(checkpoint: Path, tmp_path: Path) -> Path:
     save_lora(tmp_path / "lora", checkpoint)
     return tmp_path / "lora"
+
+
+def test_an_adapter_is_not_merged_into_what_is_offloaded(adapter: Path) -> None:
+    with pytest.raises(UsageError, match=r"--device-map: an adapter is merged .* no GPU has room"):
+        load_model(str(adapter), device_map=ALL_HERE | {f"{DECODER}.layers.1": "disk"})
 
 
 def inputs_of(model: Any) -> dict[str, torch.Tensor]:

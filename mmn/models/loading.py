@@ -23,7 +23,7 @@ from mmn.models.hub import refuse_revision
 from mmn.models.limber import load_limber
 from mmn.models.merging import find_parts, merge
 from mmn.models.model import DEFAULT_PROMPT, Model, is_small
-from mmn.models.placement import DeviceMap, places_of, require_map, require_together
+from mmn.models.placement import DeviceMap, places_of, require_loaded, require_map, require_together
 from mmn.models.processors import fill_image_token, load_processor
 from mmn.models.quantised import sentence
 from mmn.models.weights import load_weights
@@ -114,6 +114,7 @@ def _load_checkpoint(name: str, dtype: str, device: str, revision: str | None, d
     module = load_weights(auto_class, path, wanted, config=config, device_map=places)
     filled += sentence(config, wanted)
     if parts.adapter:
+        require_loaded(module, "an adapter is merged into the weights of its base")
         filled += merge(module, parts.adapter.path, config)
     filled += fill_image_token(module.config, processor, module.get_input_embeddings().num_embeddings)
     if places is None:

@@ -91,6 +91,15 @@ def _beside(module: nn.Module, layers: list[str]) -> Iterator[str]:
                 yield path
 
 
+def require_loaded(module: nn.Module, why: str) -> None:
+    """Raises `UsageError` where weights are offloaded that have to be changed, before anything is changed."""
+    if any(one.is_meta for one in module.parameters()):
+        raise UsageError(
+            f"--device-map: {why}, and no GPU has room for some of its layers; use more or larger GPUs, or leave "
+            "--device-map out (--device cpu needs no GPU)"
+        )
+
+
 def device_of(module: Any) -> torch.device:
     """Where inputs go: of a module in several places, where its embeddings are."""
     if getattr(module, "hf_device_map", None):

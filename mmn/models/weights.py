@@ -18,6 +18,7 @@ import torch
 
 from mmn.errors import ModelError, UnsupportedModelError
 from mmn.models.checkpoints import read_config, require_safetensors
+from mmn.models.placement import require_loaded
 from mmn.models.quantised import dequantise, prepare
 from mmn.safety.boundary import Translated, first_line
 
@@ -59,6 +60,7 @@ def load_weights(
     if missing:
         raise ModelError(f"{path}: {len(missing)} weights are not in the file, {missing[0]} for one; it is not whole")
     if quantised:
+        require_loaded(module, "quantised weights are turned back into floats")
         with Translated(f"{path}: its weights cannot be dequantised", UnsupportedModelError):
             dequantise(module, quantised, dtype)
     return module
