@@ -309,9 +309,9 @@ def test_a_hub_id_without_a_network_is_refused():
         load_model("some-body/some-model")
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "cpu:x"])
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "cpu:x", "vulkan", "meta", ""])
 def test_a_device_that_is_not_there_is_refused(device, checkpoint):
-    with pytest.raises(UsageError, match=f"--device {device}"):
+    with pytest.raises(UsageError, match=f"^--device {device}: .{{5,400}}; use auto, cpu, cuda or mps$"):
         load_model(str(checkpoint), device=device)
 
 

@@ -183,10 +183,15 @@ def _put_together(
 def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    remedy = "use auto, cpu, cuda or mps"
     try:
-        torch.empty(0, device=device)
+        tried = torch.empty(0, device=device)
+    except NotImplementedError as error:  # its message is a page about operators
+        raise UsageError(f"--device {device}: PyTorch has no such device on this machine; {remedy}") from error
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device}: {first_line(error)}; use auto, cpu, cuda or mps") from error
+        raise UsageError(f"--device {device}: {first_line(error)}; {remedy}") from error
+    if tried.is_meta:
+        raise UsageError(f"--device {device}: it holds no numbers; {remedy}")
     return device
 
 
