@@ -4,10 +4,10 @@ A click in the sidebar to the end of the script's run, with all that it put on t
 in the first browser that asks a new server, in another one that has never seen Streamlit's files, and in a browser that
 has been there before. Prints medians over servers.
 
-    python benchmarks/page_openings.py [servers] [--cache CACHE]
+    python benchmarks/page_openings.py [servers] [--cache CACHE] [--run RUN]
 
-With a cache its runs are there besides the bundled one, and pages open on the newest: one of `specimen-smollm` tells
-whether 46,080 units are slower than the specimen's 3,072 (score it on the gallery, with the same studies, first).
+The bundled run of `specimen-smollm` (`--run`, by the id that `mmn runs` prints) tells whether 46,080 units are slower
+than the specimen's 3,072. With a cache its runs are there besides the bundled ones, and pages open on the newest.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("servers", nargs="?", type=int, default=3)
     parser.add_argument("--cache", type=Path, metavar="CACHE", help="of which runs are copied for each server")
+    parser.add_argument("--run", default="", metavar="RUN", help="the id of the run that the pages show")
     options = parser.parse_args()
     if options.cache and not (options.cache / "runs").is_dir():
         parser.error(f"{options.cache} has no runs: mmn score --cache {options.cache} writes one")
@@ -67,7 +68,8 @@ def main() -> None:
             if options.cache:
                 shutil.copytree(options.cache / "runs", cache_path / "runs")
             with served(ROOT / "app" / "main.py", cache_path) as address:
-                for (visit, name), seconds in [*_visits(browser, address, "new server"), *_visits(browser, address)]:
+                first = f"{address}/?run={options.run}" if options.run else address
+                for (visit, name), seconds in [*_visits(browser, first, "new server"), *_visits(browser, first)]:
                     found.setdefault((visit, name), []).append(seconds)
         browser.close()
     print(f"{'page':14}" + "".join(f"{visit:>14}" for visit in VISITS) + f"   goal {GOAL_S:.0f} s")
