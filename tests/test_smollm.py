@@ -18,9 +18,10 @@ from mmn.images import list_source
 from mmn.images.opening import open_image
 from mmn.models.loading import load_model
 from mmn.models.model import Model
-from mmn.names import ATTRIBUTION, ATTRIBUTION_ACT, CONTRIBUTION, CONTRIBUTION_FOLDED
+from mmn.names import ATTRIBUTION, ATTRIBUTION_ACT, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL
 from mmn.reading.captions import caption_batch
-from mmn.runs import proof
+from mmn.runs import proof, shards
+from mmn.specimen import RUN_PATHS
 from mmn.specimen.evaluate import objects_in
 from tests.scored import rows_of
 
@@ -73,6 +74,34 @@ def test_a_batch_of_four_is_each_picture_alone(
     assert len(shared) >= 0.99 * len(first)  # the last places of a ranking may change by rounding
     largest = {method: max(abs(first[key]) for key in shared if key[2] == method) for method in METHODS}
     assert max(abs(first[key] - second[key]) / largest[key[2]] for key in shared) <= 1e-4
+
+
+def test_the_run_that_ships_holds_what_is_computed_here(by_four: dict[str, list[dict[str, Any]]]) -> None:
+    """Captions to the letter, and every score of the shipped run that is in the first fifty here, too."""
+    shipped = shipped_rows("caption", "score")
+    texts = {row["image_id"]: row["text"] for row in by_four["caption"]}
+    assert {row["image_id"]: row["text"] for row in shipped["caption"] if row["image_id"] in texts} == texts
+    keys = ("image_id", "noun", "method", "layer", "unit")
+    here = {tuple(row[key] for key in keys): row["score"] for row in by_four["score"]}
+    there = {tuple(row[key] for key in keys): row["score"] for row in shipped["score"]}
+    methods = {key[2] for key in here} & {key[2] for key in there}
+    assert {CONTRIBUTION, CONTRIBUTION_FOLDED, ATTRIBUTION} <= methods
+    for method in methods:
+        of_method = {key: score for key, score in here.items() if key[2] == method}
+        shared = of_method.keys() & there.keys()
+        assert len(shared) >= 0.99 * len(of_method)  # the last places of a ranking may change by rounding
+        largest = max(map(abs, of_method.values()))
+        assert max(abs(of_method[key] - there[key]) for key in shared) <= 1e-3 * largest
+
+
+def shipped_rows(*tables: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of some tables of the run that ships, of pictures as they are."""
+    run_path = next(path for path in RUN_PATHS if path.name == "run-smollm")
+    batches = [
+        shards.read_shard(run_path / name) for name in shards.finished_shards(run_path) if name.startswith("batch-")
+    ]
+    rows = {table: [row for batch in batches for row in batch[table].to_pylist()] for table in tables}
+    return {table: [row for row in found if row["variant"] == ORIGINAL] for table, found in rows.items()}
 
 
 def test_it_is_understood(model: Model, examples: tuple[Example, ...]) -> None:
