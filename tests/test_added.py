@@ -259,6 +259,37 @@ def test_references_given_later_are_the_pictures_references(
     assert found["concept"][found["concept"]["image_id"] != first]["is_in_reference"].isna().all()
 
 
+@pytest.mark.parametrize("comes", ["with the run", "later"])
+def test_references_say_a_noun_by_the_synonyms_of_the_run_whenever_these_are_given(
+    pictures: Path, checkpoint: Path, lemmas: dict[str, str], cache: Path, tmp_path: Path, comes: str
+) -> None:
+    spec = captions(tmp_path / "captions.json", {"000.png": "a quux", "001.png": "ein Hund", "002.png": "eine Katze"})
+    if comes == "later":
+        add_references(run_path_of(cache), spec, tmp_path)
+    else:
+        cache = tmp_path / "other"
+        more = ["--images", f"{spec}:{pictures}", "--cache", cache, *SCORING]
+        assert main(words("score", "--model", checkpoint, *more)) == 0
+
+    def are_said() -> dict[str, set[object]]:
+        found = tables(cache)
+        concept = found["concept"].astype({"is_in_reference": object}).replace({"is_in_reference": {pd.NA: None}})
+        by_name = {Path(row.source).name: row.image_id for row in found["image"].itertuples()}
+        return {name: set(concept.loc[concept["image_id"] == one, "is_in_reference"]) for name, one in by_name.items()}
+
+    given = tmp_path / "words.csv"
+    assert are_said() == {"000.png": {False}, "001.png": {None}, "002.png": {None}}
+    given.write_text(f"word,object\nquux,{lemmas['000.png']}\n")
+    add_synonyms(run_path_of(cache), str(given))
+    assert True in are_said()["000.png"]
+    assert are_said()["001.png"] == {None}
+    add_synonyms(run_path_of(cache), "none")
+    assert are_said()["000.png"] == {False}
+    assert [tuple(one.references) for one in run_examples(run_path_of(cache))] == (
+        [(), (), ()] if comes == "later" else [("a quux",), ("ein Hund",), ("eine Katze",)]
+    )
+
+
 def test_references_given_later_are_as_if_scored_with(
     pictures: Path, checkpoint: Path, cache: Path, lemmas: dict[str, str], tmp_path: Path
 ) -> None:

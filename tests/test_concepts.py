@@ -73,9 +73,16 @@ def test_a_merge_with_the_word_before_keeps_the_token_that_emits_the_beginning()
 
 def test_in_reference_is_by_lemma_and_unknown_without_references():
     pieces = ("two", " dogs", " and", " a", " cat", " on", " skis")
-    found = concepts(*pieces, references=("A Dog runs.", "Someone skis; an orange KITTEN"))
+    found = concepts(*pieces, references=("A Dog runs.", "Someone skis; an orange CATERPILLAR"))
     assert [found[lemma].is_in_reference for lemma in ("dog", "cat", "ski")] == [True, False, True]
     assert {concept.is_in_reference for concept in concepts(*pieces).values()} == {None}
+
+
+def test_references_say_a_noun_by_any_word_for_what_it_means():
+    found = concepts("a", " kitten", " and", " a", " hot", " dog", references=("a cat and a dog",))
+    assert {lemma: found[lemma].is_in_reference for lemma in ("kitten", "dog")} == {"kitten": True, "dog": False}
+    assert concepts("a", " hot", " dog", references=("two hotdogs",))["dog"].is_in_reference
+    assert not concepts("a", " dog", references=("a hot dog",))["dog"].is_in_reference
 
 
 @pytest.mark.parametrize("text", ["", ".", "running quickly and", "12 + 30 = 42 !!", "  ", "\n"])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mmn.errors import MmnError
+from mmn.reading.concepts import mentioned_names
 from mmn.reading.nouns import lemma_of
 from mmn.reading.synonyms import NO_SYNONYMS, Name, Synonyms, read_synonyms, shipped_synonyms
-from mmn.studies.hallucination.truth import mentioned_objects
 from mmn.units.masks import MaskSource, Outlines
 
 
@@ -32,11 +32,11 @@ def test_names_of_several_words_come_before_their_words():
 
 
 def test_references_mention_what_a_name_is_made_of_unless_that_is_another_object():
-    told = mentioned_objects(("A hot dog and a wine glass.", "Ein Hund."), shipped_synonyms()) or frozenset()
+    told = mentioned_names(("A hot dog and a wine glass.", "Ein Hund."), shipped_synonyms()) or frozenset()
     assert {"hot dog", "wine glass", "glass"} <= told
     assert "dog" not in told
-    assert "dog" in (mentioned_objects(("A dog eats a hot dog.",), shipped_synonyms()) or ())
-    assert mentioned_objects((), shipped_synonyms()) is None
+    assert "dog" in (mentioned_names(("A dog eats a hot dog.",), shipped_synonyms()) or ())
+    assert mentioned_names((), shipped_synonyms()) is None
 
 
 def test_a_file_adds_to_the_list_or_takes_its_place(tmp_path):

@@ -23,6 +23,7 @@ from mmn.core import Concept
 from mmn.errors import UsageError
 from mmn.reading.language import is_english
 from mmn.reading.nouns import WORDS, NounSpan, Tagger, lemma_of, tag_nouns
+from mmn.reading.synonyms import NO_SYNONYMS, Synonyms, shipped_synonyms
 
 _BROKEN: Final = "\ufffd"  # stands for some bytes of a character while the rest is missing
 _UNFINISHED: Final = re.compile(f"(?<!{_BROKEN}){_BROKEN}{{1,3}}$|(?<=-)$")  # what a word may go on with, at the end
@@ -60,8 +61,10 @@ def find_concepts(
 
     Args:
         caption: text and tokens as generated; tokens after the end already cut.
-        references: captions that people gave the picture; without any, `is_in_reference` is None.
+        references: captions that people gave the picture; without any, `is_in_reference` is None. A reference says a
+            noun by any word for what it means, of the list that ships (`reading.synonyms`).
         tagger: finds the nouns, in whatever language; unless given, that of `reading.nouns`, of English captions alone.
+            With one no word has a synonym.
     """
     if tagger is None and not is_english(caption.text):
         return ()
@@ -69,9 +72,9 @@ def find_concepts(
     spans = tag(caption.text)
     n_mentions = Counter(span.lemma for span in spans)
     firsts = {span.lemma: span for span in reversed(spans)}
-    known = _reference_lemmas(references, tag)
+    known = _said_by_references(references, tagger, caption.text, tuple(firsts))
     concepts = [
-        _concept(caption, span, n_mentions[span.lemma], known)
+        _concept(caption, span, n_mentions[span.lemma], known.get(span.lemma))
         for span in sorted(firsts.values(), key=lambda span: span.start)
     ]
     n_of_token = Counter(concept.token_id for concept in concepts)
@@ -140,7 +143,7 @@ def target_concept(
     if not added:
         raise UsageError(f"the target {word!r} has no token of its own in this model: choose another word")
     lemma = lemma_of(word.lower())
-    known = _reference_lemmas(references, tag_nouns)
+    known = _said_by_references(references, None, word, (lemma,))
     return Concept(
         noun=word.lower(),
         lemma=lemma,
@@ -150,12 +153,12 @@ def target_concept(
         is_first=False,
         is_multi_token=len(added) > 1,
         is_shared_token=added[0] == at.token_id,
-        is_in_reference=None if known is None else lemma in known,
+        is_in_reference=known.get(lemma),
         target_at=at.noun,
     )
 
 
-def _concept(caption: GeneratedCaption, span: NounSpan, n_mentions: int, known: frozenset[str] | None) -> Concept:
+def _concept(caption: GeneratedCaption, span: NounSpan, n_mentions: int, is_in_reference: bool | None) -> Concept:
     """`is_first` and `is_shared_token` are set once all concepts are known."""
     position = _token_of(caption, span.start)
     return Concept(
@@ -167,7 +170,7 @@ def _concept(caption: GeneratedCaption, span: NounSpan, n_mentions: int, known: 
         is_first=False,
         is_multi_token=_token_of(caption, span.end - 1) != position,
         is_shared_token=False,
-        is_in_reference=None if known is None else span.lemma in known,
+        is_in_reference=is_in_reference,
         is_compound=span.is_compound,
         is_modifier=span.is_modifier,
     )
@@ -220,18 +223,33 @@ def _n_shared(first: Iterable[int], second: Iterable[int]) -> int:
     return count
 
 
-def reference_lemmas(references: tuple[str, ...]) -> frozenset[str]:
-    """The lemmas that `is_in_reference` finds a concept's lemma among."""
-    return _reference_lemmas(references, tag_nouns) or frozenset()
-
-
-def _reference_lemmas(references: tuple[str, ...], tag: Tagger) -> frozenset[str] | None:
+def reference_lemmas(references: Sequence[str], tagger: Tagger | None = None) -> frozenset[str]:
     """Lemmas of the references' nouns, and of all their words taken as nouns: a tagger's miss there is no absence.
 
-    References in another language than the tagger's say nothing of the caption's nouns; None without any other.
+    Of references in another language than the tagger's none: they say nothing of the caption's nouns.
     """
-    read = [text for text in references if tag is not tag_nouns or is_english(text)]
-    if not read:
-        return None
-    nouns = {span.lemma for text in read for span in tag(text)}
+    read = read_references(references, tagger)
+    nouns = {span.lemma for text in read for span in (tagger or tag_nouns)(text)}
     return frozenset(nouns | {lemma_of(word) for text in read for word in WORDS.findall(text)})
+
+
+def mentioned_names(
+    references: Sequence[str], synonyms: Synonyms, tagger: Tagger | None = None
+) -> frozenset[str] | None:
+    """What references mention (`Synonyms.mentioned_in`); None without one in the tagger's language."""
+    read = read_references(references, tagger)
+    return synonyms.mentioned_in(read, reference_lemmas(read, tagger)) if read else None
+
+
+def read_references(references: Sequence[str], tagger: Tagger | None = None) -> tuple[str, ...]:
+    """The references in the tagger's language: English, unless one is given."""
+    return tuple(text for text in references if tagger is not None or is_english(text))
+
+
+def _said_by_references(
+    references: Sequence[str], tagger: Tagger | None, text: str, lemmas: Sequence[str]
+) -> dict[str, bool]:
+    """Whether references say each noun of a text; {} where they tell nothing."""
+    synonyms = shipped_synonyms() if tagger is None else NO_SYNONYMS
+    mentioned = mentioned_names(references, synonyms, tagger)
+    return {} if mentioned is None else synonyms.are_mentioned(text, lemmas, mentioned)

@@ -114,6 +114,20 @@ class Synonyms:
                 (others if is_other else said).add(part)
         return said, others - said
 
+    def mentioned_in(self, texts: Iterable[str], nouns: Collection[str]) -> frozenset[str]:
+        """All that texts mention, whose `nouns` a tagger found: names, their words, and no word that means another
+        object there.
+        """
+        told = [self.mentioned(text) for text in texts]
+        said = {name for names, _ in told for name in names}
+        others = {part for _, parts in told for part in parts}
+        return frozenset((set(nouns) - others) | said)
+
+    def are_mentioned(self, text: str, nouns: Iterable[str], mentioned: Iterable[str]) -> dict[str, bool]:
+        """Whether each noun of a text is `mentioned` elsewhere, by its own name or another word for what it means."""
+        there = set(map(self.meaning, mentioned))
+        return {noun: self.meaning(sense or noun) in there for noun, sense in self.senses(text, nouns).items()}
+
     @cached_property
     def _longest(self) -> int:
         return max((word.count(" ") + 1 for word in self.object_of), default=1)

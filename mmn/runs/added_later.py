@@ -3,7 +3,8 @@
     source ─► which pictures of the run it names (`images.known`)
       references ─► `reference`: all captions of a picture, those of scoring and those added, and their nouns' lemmas
       masks      ─► remembered only; `annotate` draws them, and measures again where they changed
-    words and the objects that they mean ─► `synonym`: the whole list as it was then
+    words and the objects that they mean ─► `synonym`: the whole list as it was then; and `reference` of pictures whose
+        references came with the run: other words say a noun now
       ─► `added_source`: what was added, in order
 
 The shards of scoring stay as they are. The database takes a picture's latest `reference` for its references, whichever
@@ -92,7 +93,7 @@ def add_references(run_path: Path, spec: str, work_path: Path) -> AddedSource:
         if not mine or {row["source"]: row["added"] for row in mine}.get(spec) != list(texts):
             rows.append({"image_id": image_id} | _complete(own[image_id], mine, spec, texts))
     if rows:
-        _write(run_path, REFERENCES, spec, len(given.references), rows, given.failures)
+        _write(run_path, REFERENCES, spec, len(given.references), {"reference": rows}, given.failures)
     return AddedSource(REFERENCES, spec, len(given.references), len(rows), len(examples))
 
 
@@ -116,7 +117,7 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
     before = mask_specs(run_path)[:1]
     if before != (spec,):
         failures = [Failure(spec, STAGE, SourceError.__name__, problem) for problem in source.problems]
-        _write(run_path, MASKS, spec, len(source.known), [], failures)
+        _write(run_path, MASKS, spec, len(source.known), {}, failures)
     n_changed = 0 if before == (spec,) else len(source.known)
     return AddedSource(MASKS, spec, len(source.known), n_changed, len(examples))
 
@@ -140,7 +141,7 @@ def add_synonyms(run_path: Path, spec: str) -> AddedSynonyms:
     spec = spec if spec == OFF else f"{ONLY * spec.startswith(ONLY)}{absolute(spec.removeprefix(ONLY))}"
     is_changed = pinned_synonyms(run_path)[1].digest != synonyms.digest
     if is_changed:
-        _write_synonyms(run_path, spec, synonyms)
+        _write_synonyms(run_path, spec, synonyms, _scored_references(run_path, spec))
     return AddedSynonyms(SYNONYMS, spec, synonyms.n_synonyms, len(synonyms.objects), is_changed)
 
 
@@ -169,9 +170,19 @@ def _latest_synonyms(run_path: Path) -> tuple[int | None, Synonyms]:
     return max(numbers), Synonyms({row["word"]: row["object"] for row in rows}) if rows else NO_SYNONYMS
 
 
-def _write_synonyms(run_path: Path, spec: str, synonyms: Synonyms) -> int:
+def _write_synonyms(run_path: Path, spec: str, synonyms: Synonyms, references: Sequence[Mapping[str, Any]] = ()) -> int:
     rows = [{"word": word, "object": name} for word, name in sorted(synonyms.object_of.items())]
-    return _write(run_path, SYNONYMS, spec, 0, rows, (), "synonym")
+    return _write(run_path, SYNONYMS, spec, 0, {"synonym": rows, "reference": references})
+
+
+def _scored_references(run_path: Path, spec: str) -> list[dict[str, Any]]:
+    """Rows of `reference` for the pictures that have references from scoring alone, to which `spec` adds none."""
+    told = {row["image_id"] for row in _rows(run_path, "reference")}
+    return [
+        {"image_id": one.image_id} | _complete(one.references, (), spec, ())
+        for one in run_examples(run_path)
+        if one.references and one.image_id not in told
+    ]
 
 
 def mask_specs(run_path: Path) -> tuple[str, ...]:
@@ -254,18 +265,17 @@ def _write(
     kind: str,
     spec: str,
     n_images: int,
-    rows: list[dict[str, Any]],
-    failures: Sequence[Failure],
-    table: str = "reference",
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    failures: Sequence[Failure] = (),
 ) -> int:
-    """Writes what was added, and its rows of `table`; returns its number."""
+    """Writes what was added, with its rows by table; returns its number."""
     number = 1 + max((row["number"] for row in _rows(run_path, "added_source")), default=0)
     added_at = datetime.now(UTC).replace(tzinfo=None)
     source = {"kind": kind, "number": number, "source": spec, "n_images": n_images, "added_at": added_at}
     tables = {"added_source": pa.Table.from_pylist([source], schema=ADDED["added_source"])}
-    if rows:
-        numbered = [row | {"number": number} for row in rows]
-        tables[table] = pa.Table.from_pylist(numbered, schema=ADDED[table])
+    for table, some in rows.items():
+        if some:
+            tables[table] = pa.Table.from_pylist([{**row, "number": number} for row in some], schema=ADDED[table])
     if failures:
         tables["failure"] = failure_table(failures)
     shards.write_shard(run_path, f"{kind}-{number:03d}", tables)

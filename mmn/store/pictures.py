@@ -16,8 +16,9 @@ from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.models.geometry import Grids, serialise
 from mmn.names import BUDGET_TERMS, CONTRIBUTION_FOLDED, ORIGINAL, RAW
-from mmn.reading.synonyms import Synonyms, shipped_synonyms
+from mmn.reading.synonyms import Synonyms
 from mmn.store.generality import GeneralityQueries, hide
+from mmn.store.given import latest_synonyms
 from mmn.store.neurons import WORD_COLUMNS
 from mmn.store.reader import require_concept, require_k
 
@@ -352,13 +353,7 @@ class PictureQueries(GeneralityQueries):
             RunNotFoundError: no such run.
         """
         with self._of_run(run_id) as (cursor, run):
-            (number,) = cursor.execute(
-                "SELECT max(number) FROM added_source WHERE run_id = ? AND kind = 'synonyms'", [run["run_id"]]
-            ).fetchall()[0]
-            rows = cursor.execute(
-                "SELECT word, object FROM synonym WHERE run_id = ? AND number = ?", [run["run_id"], number]
-            ).fetchall()
-        return shipped_synonyms() if number is None else Synonyms(dict(rows))
+            return latest_synonyms(cursor, run["run_id"])
 
     def grid(self, run_id: str, image_id: str) -> Grids | None:
         """Returns where the picture's image tokens lie; None where it is not annotated or they have no place.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mmn.core import Example
-from mmn.reading.concepts import reference_lemmas
+from mmn.reading.concepts import mentioned_names
 from mmn.reading.language import is_english
 from mmn.reading.nouns import tag_nouns
 from mmn.reading.synonyms import Synonyms
@@ -72,17 +72,8 @@ def read_truth(scored: ScoredRun, n_objects: int) -> Truth:
 def _known(example: Example, sources: Sequence[MaskSource], synonyms: Synonyms) -> Known:
     source = source_of(example, sources)
     outlined = None if source is None else source.shown(example) or None
-    mentioned = mentioned_objects(example.references, synonyms)
+    mentioned = mentioned_names(example.references, synonyms)
     return Known(outlined, mentioned, None if source is None else source.objects, synonyms)
-
-
-def mentioned_objects(references: Sequence[str], synonyms: Synonyms) -> frozenset[str] | None:
-    """The lemmas and the names that references mention; None without an English one."""
-    texts = tuple(text for text in references if is_english(text))
-    told = [synonyms.mentioned(text) for text in texts]
-    said = {name for names, _ in told for name in names}
-    others = {part for _, parts in told for part in parts}
-    return frozenset((reference_lemmas(texts) - others) | said) if texts else None
 
 
 def _version(example: Example, sources: Sequence[MaskSource], synonyms: Synonyms) -> str:
