@@ -11,10 +11,11 @@ from app import resources, state
 from app.text import plain
 from mmn.reading.language import is_english
 from mmn.statistics.interval_words import percent
-from mmn.studies.hallucination.queries import DOUBTED, HallucinationQueries
+from mmn.studies.hallucination.doubts import DOUBTED, doubted
 
 HALLUCINATION: Final = (
-    "Nouns that none of the picture's reference captions says. References leave much out: look before you conclude."
+    "Nouns that none of the picture's reference captions says, by this or another word for the same thing. References "
+    "leave much out: look before you conclude."
 )
 UNSAID: Final = "not in the references"
 
@@ -49,7 +50,8 @@ def pick(concepts: pd.DataFrame) -> dict[str, Any]:
 
 def doubts(run_id: str, image_id: str) -> None:
     """A mark for each noun that the model's own image tokens are not sure of; nothing where that was not measured."""
-    for row in resources.store().ask(HallucinationQueries).doubts(run_id, image_id).to_dict("records"):
+    found = doubted(resources.store(), run_id)
+    for row in found[found["image_id"] == image_id].to_dict("records"):
         st.badge(
             f"{plain(row['noun'])}: doubted",
             icon=":material/question_mark:",
@@ -106,7 +108,10 @@ def remarks(row: dict[str, Any]) -> list[str]:
     if isinstance(row["target_at"], str):
         found.append(f"“{noun}” is a word you chose, scored where the caption says “{plain(row['target_at'])}”.")
     if is_unsaid(row):
-        found.append(f":orange[Possible hallucination:] none of the references says “{noun}”. They leave much out.")
+        found.append(
+            f":orange[Possible hallucination:] none of the references says “{noun}”, or another word for it. They "
+            "leave much out."
+        )
     if row["is_multi_token"]:
         found.append(f"“{noun}” is several tokens long; all numbers are of its first one.")
     if row["is_shared_token"]:

@@ -1,6 +1,7 @@
 """The Hallucination page: a picture's objects and what is known of them; and the Image page's mark of doubted nouns."""
 
 from app import resources
+from mmn.studies.hallucination.doubts import doubted
 from mmn.studies.hallucination.judging import HALLUCINATED, PRESENT
 from mmn.studies.hallucination.queries import HallucinationQueries
 from tests.pages.conftest import pictures_sent
@@ -26,12 +27,13 @@ def test_first_screen_is_full_and_a_map_is_chosen(whole_cache, open_app):
 
 def test_the_image_page_marks_nouns_that_the_model_doubts_and_no_others(whole_cache, open_app):
     open_app("hallucination")
-    ask = resources.store().ask(HallucinationQueries)
-    doubts = {image_id: ask.doubts(RUN, image_id)["noun"].tolist() for image_id in ask.confidences(RUN)["image_id"]}
-    doubted, sure = (next(one for one, found in doubts.items() if bool(found) == wanted) for wanted in (True, False))
-    marks = [one.value for one in open_app("image", image=[doubted]).markdown if "doubted" in one.value]
-    assert len(marks) == len(doubts[doubted])
-    assert all(any(noun in mark for mark in marks) for noun in doubts[doubted])
+    doubts = doubted(resources.store(), RUN).groupby("image_id")["noun"].agg(list)
+    unsure = doubts.index[0]
+    read = resources.store().ask(HallucinationQueries).confidences(RUN)["image_id"]
+    sure = next(one for one in read if one not in doubts.index)
+    marks = [one.value for one in open_app("image", image=[unsure]).markdown if "doubted" in one.value]
+    assert len(marks) == len(doubts[unsure])
+    assert all(any(noun in mark for mark in marks) for noun in doubts[unsure])
     assert not [one for one in open_app("image", image=[sure]).markdown if "doubted" in one.value]
 
 

@@ -110,6 +110,11 @@ class Judge:
         """The name that each noun of a caption stands for; None for one that is only a part of another's."""
         return self.known.get(image_id, NOTHING).synonyms.senses(text, nouns)
 
+    def named(self, image_id: str, nouns: Iterable[str], text: str) -> frozenset[str]:
+        """The objects that a caption of the picture names, by whatever words."""
+        senses = self.senses(image_id, nouns, text).values()
+        return frozenset(self.meaning(image_id, name) for name in senses if name is not None)
+
     def count_listed(self, image_id: str, nouns: Collection[str], text: str) -> tuple[int, int]:
         """Of the mentions of listed objects in a caption: how many are of what is not there, and of how many it is
         known.

@@ -11,8 +11,6 @@ from mmn.reading.synonyms import NO_SYNONYMS, Synonyms
 from mmn.store.reader import Reader
 from mmn.studies.hallucination.judging import Judge, Known
 
-DOUBTED: Final = 0.95  # a noun is doubted where no more confidence is in it than in so many unnamed objects
-
 _CONFIDENCES: Final = """
     WITH said AS (
         SELECT image_id, lemma AS object, max(noun) AS noun, max(prob) AS prob,
@@ -61,20 +59,6 @@ _BEFORE: Final = """
         coalesce(list(lemma) FILTER (is_compound), []) AS compounds, any_value(text) AS text
     FROM concept JOIN caption USING (run_id, image_id, variant)
     WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL GROUP BY image_id
-"""
-
-_DOUBTS: Final = """
-    WITH named AS (
-        SELECT image_id, lemma AS object, noun FROM concept
-        WHERE run_id = $run_id AND variant = 'original' AND target_at IS NULL
-    ),
-    read AS (SELECT * FROM confidence WHERE run_id = $run_id AND readout = 'raw'),
-    threshold AS (
-        SELECT quantile_cont(confidence::DOUBLE, $share) AS threshold
-        FROM read ANTI JOIN named USING (image_id, object)
-    )
-    SELECT noun, confidence::DOUBLE AS confidence, threshold FROM read JOIN named USING (image_id, object), threshold
-    WHERE image_id = $image_id AND confidence <= threshold ORDER BY noun
 """
 
 
@@ -155,17 +139,6 @@ class HallucinationQueries(Reader):
             RunNotFoundError: no such run.
         """
         return self._asked(run_id, _BEFORE)
-
-    def doubts(self, run_id: str, image_id: str) -> pd.DataFrame:
-        """Returns the nouns of a picture that the model does not believe itself: noun, confidence, threshold.
-
-        The threshold is the confidence (`raw`) that `DOUBTED` of the objects stay below that captions do not name, in
-        all pictures of the run that were read; OURS, and it needs no references.
-
-        Raises:
-            RunNotFoundError: no such run.
-        """
-        return self._asked(run_id, _DOUBTS, image_id=image_id, share=DOUBTED)
 
     def _asked(self, run_id: str, question: str, **more: Any) -> pd.DataFrame:
         with self._of_run(run_id) as (cursor, run):

@@ -24,8 +24,9 @@ from mmn.figures.figure import Asked, Rows
 from mmn.statistics.detection import detection, precision_curve
 from mmn.statistics.intervals import interval_table, ratio_intervals
 from mmn.store import Store
+from mmn.studies.hallucination.doubts import threshold
 from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, LISTED, MISSED, NOUNS, PRESENT, UNKNOWN, WAYS, Judge
-from mmn.studies.hallucination.queries import DOUBTED, HallucinationQueries
+from mmn.studies.hallucination.queries import HallucinationQueries
 
 RAW, NORMED, PROB, ANOTHER = "no norm", "final norm", "noun's own probability", "another picture's"
 NAMED, NAMED_LISTED, ALL = "named objects", "named listed objects", "all objects asked for"
@@ -66,10 +67,8 @@ def confidences(store: Store, asked: Asked) -> Rows:
         UsageError: nothing was measured.
     """
     data = judged(store, asked.run_id)
-    unnamed = data.loc[~data["is_said"], "raw"]
-    threshold = float(unnamed.quantile(DOUBTED)) if len(unnamed) else float("nan")
     kept = data[["image_id", "object", "state", "raw"]].rename(columns={"raw": "confidence"})
-    return Rows(kept, asked.run, {"threshold": threshold})
+    return Rows(kept, asked.run, {"threshold": threshold(data)})
 
 
 def maps(store: Store, asked: Asked) -> Rows:
@@ -120,8 +119,8 @@ def project_away(store: Store, asked: Asked) -> Rows:
 
 
 def judged(store: Store, run_id: str) -> pd.DataFrame:
-    """Returns image_id, object, is_said, is_listed, prob, state, and confidence by readout (`raw`, `normed`); as
-    `another` that of the next picture in the same object.
+    """Returns image_id, object, is_said, is_named (by any word), is_listed, prob, state, and confidence by readout
+    (`raw`, `normed`); as `another` that of the next picture in the same object.
 
     An object that the caption names by another word is `UNKNOWN`: that word stands for it.
 
@@ -272,18 +271,18 @@ def said_before(rows: pd.DataFrame) -> dict[str, Said]:
 
 
 def stated(rows: pd.DataFrame, judge: Judge, said: Said | None) -> pd.DataFrame:
-    """The objects of one picture with their states, and whether they are listed ones."""
+    """The objects of one picture with their states, whether the caption names them, and whether they are listed."""
     image_id = str(rows["image_id"].iloc[0])
     own: dict[str, str] = {} if said is None else judge.states(image_id, said.nouns, said.compounds, said.text)
     senses = {} if said is None else judge.senses(image_id, said.nouns, said.text)
-    meant = {judge.meaning(image_id, name) for name in senses.values() if name is not None}
+    meant = frozenset() if said is None else judge.named(image_id, said.nouns, said.text)
+    are_named = [name in own or judge.meaning(image_id, name) in meant for name in rows["object"]]
     states = [
-        own.get(name)
-        or (UNKNOWN if judge.meaning(image_id, name) in meant else judge.state(image_id, name, is_said=False))
-        for name in rows["object"]
+        own.get(name) or (UNKNOWN if is_named else judge.state(image_id, name, is_said=False))
+        for name, is_named in zip(rows["object"], are_named, strict=True)
     ]
     are_listed = [judge.is_listed(image_id, senses.get(name) or name) for name in rows["object"]]
-    return rows.assign(state=states, is_listed=are_listed)
+    return rows.assign(state=states, is_named=are_named, is_listed=are_listed)
 
 
 def _told(row: Mapping[str, Any], judge: Judge, before: Said) -> dict[str, Any]:
@@ -291,7 +290,8 @@ def _told(row: Mapping[str, Any], judge: Judge, before: Said) -> dict[str, Any]:
     removed, image_id = row["removed"].split(" + "), str(row["image_id"])
     states = judge.states(image_id, before.nouns, before.compounds, before.text)
     after = Said.of(row, "caption")
-    others = [name for name in before.nouns if name not in removed]
+    stay = still_named(judge, image_id, before, after)
+    others = [stays for name, stays in stay.items() if name not in removed]
     told = {
         "image_id": image_id,
         "is_known": judge.knows(image_id),
@@ -299,8 +299,8 @@ def _told(row: Mapping[str, Any], judge: Judge, before: Said) -> dict[str, Any]:
         "line": LINES[row["direction"]],
         "is_together": len(removed) > 1,
         "state": states[removed[0]],
-        "is_gone": float(not set(after.nouns) & set(removed)),
-        "stay": np.mean([name in after.nouns for name in others]) if others else np.nan,
+        "is_gone": float(not any(stay[name] for name in removed)),
+        "stay": np.mean(others) if others else np.nan,
     }
     for way in WAYS:
         wrong = judge.hallucinated(image_id, before.nouns, before.compounds, before.text, way)
@@ -308,6 +308,16 @@ def _told(row: Mapping[str, Any], judge: Judge, before: Said) -> dict[str, Any]:
         told[f"wrong {way}"], told[f"known {way}"] = _counts(judge, image_id, after, way)
         told[f"wrong before {way}"], told[f"known before {way}"] = _counts(judge, image_id, before, way)
     return told
+
+
+def still_named(judge: Judge, image_id: str, before: Said, after: Said) -> dict[str, bool]:
+    """Whether a caption still names what each noun of another one names, by whatever word."""
+    named = judge.named(image_id, after.nouns, after.text)
+    senses = judge.senses(image_id, before.nouns, before.text)
+    return {
+        noun: noun in after.nouns if sense is None else judge.meaning(image_id, sense) in named
+        for noun, sense in senses.items()
+    }
 
 
 def _counts(judge: Judge, image_id: str, said: Said, way: str) -> tuple[int, int]:
