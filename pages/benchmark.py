@@ -17,21 +17,27 @@ from mmn.studies.bench.rows import usual as usual_of
 from mmn.view import View
 
 HEADINGS = {about.heading: measure for measure, about in MEASURES.items()}
-INTRODUCTION = (
+PLANTED = (
     "In a copy of the model some units are given a role, and each role is measured on other pictures before anything "
     "is judged by it. Every score then ranks all units of that copy. What finds the planted ones, leaves the decoys "
     "out, and agrees with what zeroing units really does?"
+)
+UNPLANTED = (
+    "Every score ranks all units of the model as it is. Which agrees with what zeroing units really does, and which "
+    "has first units that a noun needs more than random ones of the same layers? No unit was given a role here, so "
+    "nothing is said of units that should be found or left out."
 )
 
 
 def page() -> None:
     found = results(cache_path())
-    st.markdown(INTRODUCTION)
     if not found:
         st.info("Nothing has been judged yet: mmn bench does that.", icon=":material/science:")
         return
     tidy(found)
+    introduction = st.container()
     result = chosen(found)
+    introduction.markdown(PLANTED if result.planted else UNPLANTED)
     st.caption(plain(words.told(result)))
     study_page.guarded(lambda: figure(result))
     for one in words.headline(result):
@@ -44,7 +50,7 @@ def page() -> None:
         with st.expander("What the planted units do", icon=":material/potted_plant:"):
             st.dataframe(words.planted(result).rename(columns=_capital), hide_index=True)
     with st.expander("Your own method", icon=":material/upload_file:"):
-        how_to()
+        how_to(result)
 
 
 def tidy(found: Sequence[Result]) -> None:
@@ -121,14 +127,16 @@ def places(result: Result) -> None:
     st.dataframe(words.places(result), hide_index=True, column_config=columns)
 
 
-def how_to() -> None:
+def how_to(result: Result) -> None:
     """How a ranking of somebody else's is judged."""
+    model = "the model with its planted units" if result.planted else "the model"
     st.markdown(
-        "The first command writes the model with its planted units as a folder, and every picture and noun; write a "
-        "Parquet file of image_id, noun, layer, unit and score, and the second one judges it beside the others."
+        f"The first command writes {model} as a folder, and every picture and noun; write a Parquet file of image_id, "
+        "noun, layer, unit and score, and the second one judges it beside the others."
     )
-    st.markdown(code("python -m mmn bench --export bench-model"))
-    st.markdown(code("python -m mmn bench --submission mine.parquet"))
+    command = words.command(result)
+    st.markdown(code(f"{command} --export bench-model"))
+    st.markdown(code(f"{command} --submission mine.parquet"))
 
 
 page()

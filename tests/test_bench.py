@@ -287,8 +287,14 @@ def test_nothing_is_judged_by_units_that_do_not_do_what_they_should():
     a = np.where(active, 5.0, 0.0)
     right = np.array([role.effect for role in ROLES])
     assert all(one.holds for one in verify(planted, [Evidence(a, active, right)] * 3))
-    with pytest.raises(ModelError, match=r"planted seer does not do what it should .*takes 0.00 logits"):
+    with pytest.raises(
+        ModelError, match=r"seer \(dog\): zeroing it takes 0.00 logits; helper .*--without seer,helper$"
+    ):
         verify(planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3)
+    with pytest.raises(ModelError, match=r"judged by them: helper \(dog\): .*--without seer,helper$"):
+        verify(planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3, without=("seer",))
+    with pytest.raises(ModelError, match=r"--without all$"):
+        verify(planted, [Evidence(1 - a, active, right)] * 3)
     found = verify(
         planted, [Evidence(a, active, np.where(right == right[0], 0.0, right))] * 3, without=("seer", "helper")
     )

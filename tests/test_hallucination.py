@@ -505,6 +505,12 @@ def test_other_synonyms_are_judged_by_once_measured_again(
     measure_confidence(tiny, run_path, 2, 12)
     project_objects_away(tiny, run_path, Edit(1.0, 0, 0), 2, 12)
     assert sum(path.name.startswith(("hall", "project")) for path in run_path.iterdir() if path.name not in before) == 2
+    with opened(cache) as store:
+        rows, kept = store.table("latest", "projected_away"), store.ask(HallucinationQueries).edits("latest")
+    twice = rows.loc[rows["revision"] == 2, "image_id"].unique()
+    assert rows.groupby("revision")["version"].nunique().to_dict() == {1: 1, 2: 1}
+    assert len(twice) == 2
+    assert len(kept) == len(rows) - (rows["image_id"].isin(twice) & (rows["revision"] == 1)).sum()
     assert give("none")
     assert judge().told() == "with 424 synonyms of 80 objects or with 425 synonyms of 80 objects"
     again = [one for one, told in judge().known.items() if told.synonyms.is_listed("quux")]

@@ -410,7 +410,8 @@ def test_a_study_that_was_added_finds_its_table_in_an_older_database(
 
 def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_of_them(store: Store) -> None:
     with store._cursor() as cursor:
-        for table, column in (("caption", "is_cut"), ("concept", "is_compound"), ("concept", "is_modifier")):
+        new = [("caption", "is_cut"), ("concept", "is_compound"), ("concept", "is_modifier")]
+        for table, column in [*new, ("projected_away", "revision"), ("projected_away", "version")]:
             cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         for table in ("outline", "added_source", "reference", "class_activation"):
             cursor.execute(f"DROP TABLE {table}")
@@ -429,6 +430,7 @@ def test_a_cache_from_before_cut_captions_and_compounds_loads_and_tells_nothing_
         concepts = newer.table("latest", "concept")
         assert len(concepts) == 7
         assert concepts[["is_compound", "is_modifier"]].isna().all(axis=None)
+        assert {"revision", "version"} <= set(newer.table("latest", "projected_away").columns)
 
 
 OF_ROWS = {

@@ -137,6 +137,14 @@ def _add_objects_that_masks_tell_of(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"ALTER TABLE object_truth ADD COLUMN IF NOT EXISTS {column}")
 
 
+def _add_revisions_of_what_was_projected_away(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Of earlier versions' rows it is not known by which masks, references and synonyms objects were chosen."""
+    _create_missing(cursor)
+    cursor.execute("ALTER TABLE projected_away ADD COLUMN IF NOT EXISTS revision INTEGER DEFAULT 1")
+    cursor.execute("ALTER TABLE projected_away ALTER COLUMN revision SET NOT NULL")
+    cursor.execute("ALTER TABLE projected_away ADD COLUMN IF NOT EXISTS version VARCHAR")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _create_missing,
     _create_missing,
@@ -148,6 +156,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _add_positions_and_other_nouns,
     _add_factors,
     _add_objects_that_masks_tell_of,
+    _add_revisions_of_what_was_projected_away,
 ]  # step n is number n + 1; a new table needs none, a new column of an old table does
 
 

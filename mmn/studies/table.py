@@ -62,7 +62,7 @@ class Table:
     columns: str
     key: tuple[str, ...] = ()
     is_added: bool = True
-    later: Mapping[str, str | None] = field(default_factory=dict)
+    later: Mapping[str, str | int | None] = field(default_factory=dict)
     is_of_model: bool = False
     shares: tuple[str, ...] = ()
     check: Mapping[str, str] = field(default_factory=dict)

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         bench = Bench.prepare(model, asked, options.cache, progress)
         if options.export is not None:
             export(bench, options.export)
-            print_json({"export": str(options.export)}) if options.json else print(_exported(options.export))
+            print_json({"export": str(options.export)}) if options.json else print(_exported(options.export, bench))
             return DONE
         judged = bench.judge(methods, _submission(options, bench))
     from mmn.studies.bench.pictures import PROTOCOL
@@ -109,10 +109,11 @@ def _submission(options: argparse.Namespace, bench: Any) -> Any:
     return read_submission(options.submission, bench.questions, anatomy.n_layers, anatomy.d_mlp)
 
 
-def _exported(path: Path) -> str:
+def _exported(path: Path, bench: Any) -> str:
+    with_units = " with planted units" if bench.soil.planted else ", in which nothing is planted"
     return (
-        f"{path}: the model with planted units, and questions.csv; rank its units for each, write image_id, noun, "
-        "layer, unit, score to a Parquet file, and give it to mmn bench --submission"
+        f"{path}: the model{with_units}, and questions.csv; rank its units for each, write image_id, noun, layer, "
+        "unit, score to a Parquet file, and give it to the same call with --submission FILE instead of --export"
     )
 
 

@@ -74,7 +74,7 @@ class Scene:
 
     def by_role(self, concept: Concept) -> dict[str, int]:
         """The planted units of a noun whose effect in this picture is what their roles say, by the names of these."""
-        own = [one for one in self.planted if one.noun == concept.lemma]
+        own = [one for one in self.planted if one.noun == self.told.object_of(concept)]
         here = self.effects[self.concepts.index(concept)]
         found = {one: float(here[self.measured.index(one.unit)]) for one in own}
         return {one.role: self.flat(one.unit) for one, size in found.items() if has_effect(NAMED[one.role], size)}
@@ -137,7 +137,7 @@ def of_curves(scene: Scene, concept: Concept, ranking: Ranking, method: str) -> 
 
 def of_object(scene: Scene, concept: Concept, ranking: Ranking, method: str) -> float:
     """How much better the first units' maps fit the object than those of random units of the same layers do."""
-    own = scene.told.masks.get(concept.lemma)
+    own = scene.told.masks.get(scene.told.object_of(concept) or "")
     if own is None:
         return float("nan")
     anatomy = scene.model.anatomy

@@ -11,7 +11,7 @@ same call again goes on where it was, and gives the same numbers. Seconds are th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from mmn.images import list_source
 from mmn.models.gates import readers
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
+from mmn.reading.synonyms import shipped_synonyms
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.studies.bench.judging import Scene, Values, judge, over_shuffled
 from mmn.studies.bench.kept import Kept, Soil
@@ -106,9 +107,9 @@ class Bench:
         require_image_tokens(model, "mmn bench")
         readers(model)
         listing = list_source(asked.images, work_path=cache_path / "images")
-        masks = open_masks(asked.images, listing.examples)
+        masks = replace(open_masks(asked.images, listing.examples), synonyms=shipped_synonyms())
         found = split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built)
-        inputs = [PROTOCOL, model.facts.fingerprint, asked, found.identity, model.dtype]
+        inputs = [PROTOCOL, model.facts.fingerprint, asked, found.identity, model.dtype, masks.synonyms.digest]
         kept = Kept.of(cache_path, inputs if asked.plants else [*inputs, "nothing planted"])
         soil = kept.soil()
         if soil is None:
@@ -159,9 +160,10 @@ class Bench:
 
     def _evidence(self, told: Told) -> Evidence:
         table = self.measured[told.example.image_id]
+        said = list(enumerate(of_objects(told, MOST_NOUNS)))
         of_noun = {
-            (concept.lemma, unit): float(table[row, column])
-            for row, concept in enumerate(of_objects(told, MOST_NOUNS))
+            (str(told.object_of(concept)), unit): float(table[row, column])
+            for row, concept in reversed(said)  # of two nouns for one object the first
             for column, unit in enumerate(self.units)
         }
         return evidence(self.model, told, read_again(self.model, told), self.soil.planted, of_noun)

@@ -57,7 +57,7 @@ def plant(
     Args:
         model: with gated FFNs.
         built: pictures to build on, as the model tells them.
-        nouns: by lemma; for none nothing is planted.
+        nouns: the names of objects; for none nothing is planted.
         progress: told (layers done, layers in all).
 
     Raises:
@@ -238,7 +238,7 @@ def _gradient_of(site: Site, told: Told, concept: Concept, role: Role) -> Float[
             final = site.passes[told.example.image_id].again(1)
         y = logits_of(model, final[:, told.at(concept)])[0, concept.token_id]
         (gradient,) = torch.autograd.grad(y, found.streams[site.layer])
-    return gradient[0, where_active(told, concept.lemma, role)].float().sum(0)
+    return gradient[0, where_active(told, told.named[concept.lemma], role)].float().sum(0)
 
 
 _DIRECTIONS: Final[dict[str, Callable[[Site, Sequence[At]], Tensor]]] = {

@@ -58,7 +58,7 @@ NAMED: Final = {role.name: role for role in ROLES}
 
 @dataclass(frozen=True)
 class Planted:
-    """A unit, the noun (by lemma) that it is about, and its role's name."""
+    """A unit, the noun that it is about (the name of its object), and its role's name."""
 
     unit: Neuron
     noun: str

@@ -27,13 +27,14 @@ MOST_TOKENS = 32  # of a caption
 
 @dataclass(frozen=True)
 class Told:
-    """One picture."""
+    """One picture: the masks of its objects by their names, and which object each noun (by lemma) is called for."""
 
     example: Example
     inputs: dict[str, Tensor]
     caption: GeneratedCaption
     concepts: tuple[Concept, ...]
     masks: Mapping[str, Mask]
+    named: Mapping[str, str]
     grids: Grids
     is_image: Bool[Tensor, " prompt"]
 
@@ -45,9 +46,14 @@ class Told:
         """The position, in prompt and caption, of the pass that predicts a noun."""
         return self.n_prompt - 1 + concept.position
 
-    def saying(self, lemma: str) -> Concept | None:
-        """The caption's noun of a lemma, where its object is in the picture, too."""
-        return next((one for one in self.concepts if one.lemma == lemma and lemma in self.masks), None)
+    def object_of(self, concept: Concept) -> str | None:
+        """The object that a noun names, where that is in the picture."""
+        name = self.named.get(concept.lemma)
+        return name if name in self.masks else None
+
+    def saying(self, name: str) -> Concept | None:
+        """The caption's first noun for an object that is in the picture."""
+        return next((one for one in self.concepts if self.object_of(one) == name), None)
 
     def whole(self, model: Model, n_rows: int = 1) -> dict[str, Tensor]:
         """The model's inputs of prompt and caption, in so many rows."""
@@ -56,7 +62,7 @@ class Told:
     @cached_property
     def on(self) -> dict[str, Bool[np.ndarray, " tokens"]]:
         """By object, which image tokens lie on it."""
-        return {lemma: tokens_on(mask, self.grids) for lemma, mask in self.masks.items()}
+        return {name: tokens_on(mask, self.grids) for name, mask in self.masks.items()}
 
 
 @torch.inference_mode()
@@ -73,9 +79,16 @@ def tell(model: Model, example: Example, masks: MaskSource, exact_prompt: str) -
     captions, _ = write_captions(model, inputs, MOST_TOKENS)
     concepts = find_concepts(captions[0], example.references)
     is_image = image_positions(model, inputs)[0]
-    return Told(example, inputs, captions[0], concepts, masks.find(example), grids, is_image)
+    named = _named(masks, concepts, captions[0].text)
+    return Told(example, inputs, captions[0], concepts, masks.find(example), named, grids, is_image)
 
 
 def of_objects(told: Told, most: int) -> Sequence[Concept]:
     """The first nouns of a caption whose objects are in the picture."""
-    return [one for one in told.concepts if one.lemma in told.masks][:most]
+    return [one for one in told.concepts if told.object_of(one) is not None][:most]
+
+
+def _named(masks: MaskSource, concepts: Sequence[Concept], text: str) -> dict[str, str]:
+    """The object that each noun of a caption is called for, by lemma: "dog" of a hot dog for that."""
+    senses = masks.synonyms.senses(text, [one.lemma for one in concepts])
+    return {lemma: masks.object_of(sense) for lemma, sense in senses.items() if sense is not None}

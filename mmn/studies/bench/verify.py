@@ -84,17 +84,27 @@ def verify(planted: Sequence[Planted], seen: Sequence[Evidence], without: Collec
         ModelError: a role that is judged by holds for fewer than half of the nouns.
     """
     found = tuple(_left_out(_verified(one, place, seen), without) for place, one in enumerate(planted))
-    for role in ROLES:
-        if role.name in without:
-            continue
-        own = [one for one in found if one.planted.role == role.name]
-        if 2 * sum(one.holds for one in own) < len(own):
-            wrong = next(one for one in own if not one.holds)
-            raise ModelError(
-                f"the planted {role.name} does not do what it should for most nouns ({wrong.planted.noun}: {wrong.why})"
-                f", and nothing is judged by it; give more pictures with masks, another model, or --without {role.name}"
-            )
+    if failing := [role.name for role in ROLES if role.name not in without and _fails(role, found)]:
+        raise ModelError(_refusal(failing, found, without))
     return found
+
+
+def _fails(role: Role, found: Sequence[Verified]) -> bool:
+    """Whether a role holds for fewer than half of its nouns."""
+    own = [one for one in found if one.planted.role == role.name]
+    return 2 * sum(one.holds for one in own) < len(own)
+
+
+def _refusal(failing: Sequence[str], found: Sequence[Verified], without: Collection[str]) -> str:
+    """Every role that fails, one of its nouns and what is wrong there, and what to do."""
+    wrong = [next(one for one in found if one.planted.role == role and not one.holds) for role in failing]
+    told = "; ".join(f"{one.planted.role} ({one.planted.noun}): {one.why}" for one in wrong)
+    is_any_left = any(role.name not in {*failing, *without} for role in ROLES)
+    left_out = ",".join(role.name for role in ROLES if role.name in {*failing, *without}) if is_any_left else "all"
+    return (
+        f"planted units do not do what they should for most nouns, and nothing is judged by them: {told}. Give more "
+        f"pictures with masks (--build, --images) or another model, or judge by the rest alone: --without {left_out}"
+    )
 
 
 def _left_out(verified: Verified, without: Collection[str]) -> Verified:

@@ -3,7 +3,7 @@
     metadata   slug (the file's name), scan (the model), prompt_tokens, prompt; our run and circuit besides
     nodes      tokens (layer `E`), units (`cross layer transcoder`, which the viewer has for a feature of a layer), the
                noun (`logit`): id LAYER_UNIT_POSITION, words as `clerp`, effect as `activation`; `feature` is layer and
-               unit in one number, from which the viewer reads both again
+               unit in one number, from which the viewer reads both again; `jsNodeId` leaves a unit's position out
     links      source, target, weight in logits; and what share of it goes through attention
     qParams    what the viewer shows at first: nothing pinned
 
@@ -87,7 +87,9 @@ def write_graph(out: Path, **of: Any) -> None:
     write_whole(listing, json.dumps({"graphs": [*others, found["metadata"]]}, indent=1, ensure_ascii=False).encode())
 
 
-def _node(node_id: str, feature: int, layer: str, position: int, kind: str, clerp: str) -> dict[str, Any]:
+def _node(
+    node_id: str, js_node_id: str, feature: int, layer: str, position: int, kind: str, clerp: str
+) -> dict[str, Any]:
     return {
         "node_id": node_id,
         "feature": feature,
@@ -98,7 +100,7 @@ def _node(node_id: str, feature: int, layer: str, position: int, kind: str, cler
         "is_target_logit": False,
         "run_idx": 0,
         "reverse_ctx_idx": 0,
-        "jsNodeId": node_id,
+        "jsNodeId": js_node_id,
         "clerp": clerp,
         "influence": None,
         "activation": None,
@@ -111,7 +113,8 @@ def _tokens(circuit: Mapping[str, Any], tokens: Sequence[str]) -> Iterator[tuple
     is_image = set(circuit["image_at"]) if tokens else {0}
     for position, (name, text) in enumerate(zip(names, tokens or GROUPS, strict=True)):
         kind = IMAGE if position in is_image else TEXT
-        yield name, _node(f"E_{position}_{position}", position, "E", position, "embedding", f"{kind}: {text}")
+        ids = f"E_{position}_{position}", f"E_{position}-{position}"
+        yield name, _node(*ids, position, "E", position, "embedding", f"{kind}: {text}")
 
 
 def _units(
@@ -123,9 +126,9 @@ def _units(
         position = int(one["position"]) if is_one_picture else int(one["at_image"] < 0.5)
         said = " · ".join(str(word).strip() for word in words.get((neuron.layer, neuron.unit), ())[:_N_WORDS])
         clerp = f"{neuron}: {said}" if said else str(neuron)
-        node_id = f"{neuron.layer}_{neuron.unit}_{position}"
+        ids = f"{neuron.layer}_{neuron.unit}_{position}", f"{neuron.layer}_{neuron.unit}-0"
         feature = paired(neuron.layer, neuron.unit)
-        node = _node(node_id, feature, str(neuron.layer), position, "cross layer transcoder", clerp)
+        node = _node(*ids, feature, str(neuron.layer), position, "cross layer transcoder", clerp)
         yield str(neuron), node | {"influence": share, "activation": float(one["effect"])}
 
 
@@ -143,5 +146,6 @@ def _influence(sizes: Sequence[float]) -> list[float]:
 def _noun(circuit: Mapping[str, Any], n_layers: int, position: int) -> dict[str, Any]:
     token_id, prob = int(circuit["token_id"]), float(circuit["prob"])
     clerp = f'Output "{circuit["token"]}" (p={prob:.3f})'
-    node = _node(f"{n_layers + 1}_{token_id}_{position}", token_id, str(n_layers + 1), position, "logit", clerp)
+    ids = f"{n_layers + 1}_{token_id}_{position}", f"L_{token_id}-{position}"
+    node = _node(*ids, token_id, str(n_layers + 1), position, "logit", clerp)
     return node | {"token_prob": prob, "is_target_logit": True, "activation": float(circuit["logit"])}

@@ -38,7 +38,7 @@ from mmn.reading.hooks import projected_away, read_after
 from mmn.reading.nouns import tag_nouns
 from mmn.reading.plain_text import Text, run_alone
 from mmn.reading.rows import repeated
-from mmn.runs import reopen
+from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import stored_concepts, stored_texts
@@ -107,6 +107,8 @@ class _Asked:
     edit: Edit
     truth: Truth
     judge: Judge
+    revision: int
+    version: str
     directions: dict[str, Float[Tensor, " d"]] = field(default_factory=dict)
 
     def direction(self, name: str) -> Float[Tensor, " d"] | None:
@@ -129,6 +131,9 @@ def project_objects_away(
 ) -> None:
     """Adds table `projected_away` as shards of the run, one for each 16 pictures; resumes.
 
+    Which objects are taken out together, and which other one is the control, depends on what is known to be there and
+    on the vocabulary: where one of these has changed, everything is measured again, as another revision.
+
     Args:
         model: the one that the run was scored with.
         run_path: folder of the run; what was scored is only read.
@@ -144,13 +149,27 @@ def project_objects_away(
     scored = reopen.open_run(model, run_path)
     require_image_tokens(model)
     truth = read_truth(scored, n_objects)
-    asked = _Asked(scored, edit, truth, Judge.of(truth.known))
-    settings = asdict(edit) | {"known": truth.digest(), "objects": sorted(truth.objects)}
+    version = hashlib.sha256(repr([truth.digest(), sorted(truth.objects)]).encode()).hexdigest()[:16]
+    revision = _revision(scored, edit, version)
+    asked = _Asked(scored, edit, truth, Judge.of(truth.known), revision, version)
+    settings = asdict(edit) | {"known": truth.digest(), "objects": sorted(truth.objects), "revision": revision}
 
     def answer(tables: Tables, tell: Callable[[], None]) -> Tables:
         return _answer(asked, tables, tell)
 
     reopen.for_each_part(scored, PREFIX, settings, answer, progress, STAGE, limit, PICTURES_OF_A_SHARD)
+
+
+def _revision(scored: ScoredRun, edit: Edit, version: str) -> int:
+    """The number of what is known now, by which objects are chosen: one more than the latest where that is another."""
+    found: dict[int, str | None] = {}
+    for name in sorted(shards.finished_shards(scored.path)):
+        if name.startswith(f"{PREFIX}-"):
+            for row in shards.read_shard(scored.path / name, ("projected_away",))["projected_away"].to_pylist():
+                if {key: row[key] for key in asdict(edit)} == asdict(edit):
+                    found[row["revision"]] = row["version"]
+    latest = max(found, default=1)
+    return latest + (found.get(latest, version) != version)
 
 
 @torch.inference_mode()
@@ -273,4 +292,6 @@ def _row(asked: _Asked, example: Example, removal: _Removal, caption: str) -> di
         "caption": caption,
         "nouns": list(dict.fromkeys(one.lemma for one in spans)),
         "compounds": sorted({one.lemma for one in spans if one.is_compound}),
+        "revision": asked.revision,
+        "version": asked.version,
     }

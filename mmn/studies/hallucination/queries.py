@@ -51,7 +51,9 @@ _MAPPED: Final = """
 _EDITS: Final = """
     SELECT image_id, removed, direction, alpha, text_layer::INTEGER AS text_layer, image_layer::INTEGER AS image_layer,
         caption, nouns, compounds
-    FROM projected_away WHERE run_id = $run_id ORDER BY alpha, text_layer, image_layer, image_id, removed, direction
+    FROM projected_away WHERE run_id = $run_id
+    QUALIFY revision = max(revision) OVER (PARTITION BY image_id, alpha, text_layer, image_layer)
+    ORDER BY alpha, text_layer, image_layer, image_id, removed, direction
 """
 
 _BEFORE: Final = """
@@ -125,7 +127,8 @@ class HallucinationQueries(Reader):
         return list(map(float, rows["scores"].iloc[0])) if len(rows) else []
 
     def edits(self, run_id: str) -> pd.DataFrame:
-        """Returns the captions after an object was projected out: the columns of `projected_away`.
+        """Returns the captions after an object was projected out, by each picture's latest revision: the columns of
+        `projected_away`.
 
         Raises:
             RunNotFoundError: no such run.

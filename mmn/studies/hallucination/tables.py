@@ -38,8 +38,9 @@ TABLES: Final = (
     Table(
         "projected_away",
         "image_id text, removed text, direction text, alpha double, text_layer int16, image_layer int16, caption text, "
-        "nouns texts, compounds texts",
-        key=("image_id", "removed", "direction", "alpha", "text_layer", "image_layer"),
+        "nouns texts, compounds texts, revision int32, version text?",
+        key=("image_id", "removed", "direction", "alpha", "text_layer", "image_layer", "revision"),
+        later={"revision": 1, "version": None},
         among={"direction": DIRECTIONS},
     ),
 )
