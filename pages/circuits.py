@@ -21,8 +21,9 @@ LEFT = {"probability": "prob", "share of the untouched": "relative", "logit": "l
 FORMAT = "application/json"
 INTRODUCTION = (
     "Image tokens below, the noun above, and between them the units of each layer that pass most on to those of the "
-    "next. A unit is as dark as the picture's share in it; an edge shows how much of it goes through attention. "
-    "Whether these units are enough is measured with all others held at their mean."
+    "next (after Rajaram et al., known to us at second hand: no code was released; by `--rule relp` the derivative "
+    "has RelP's rules, whose code was read). A unit is as dark as the picture's share in it; an edge shows how much "
+    "of it goes through attention. Whether these units are enough is measured with all others held at their mean."
 )
 
 

@@ -21,8 +21,9 @@ from mmn.view import View
 MOST_CARDS = 40
 INTRODUCTION = (
     "Every caption that says a noun has a state in which it is about to say it. Here the states of one noun are sums "
-    "of a few **concepts** (CoX-LMM): directions, each with the words that the model writes along it and the pictures "
-    "that have most of it. In a dictionary of units (ours) a concept is units that are active together."
+    "of a few **concepts** (CoX-LMM; its code was read): directions, each with the words that the model writes along "
+    "it and the pictures that have most of it. In a dictionary of units (ours) a concept is units that are active "
+    "together."
 )
 
 

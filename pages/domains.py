@@ -23,9 +23,9 @@ INTRODUCTION: Final = (
     "many random units of the same layers."
 )
 RULE_HELP: Final = (
-    "dape: domains, by the entropy of a unit's rates (MMNeuron). la-mu, adaptive: text and image tokens, by importance "
-    "(MINER; la-mu gives both as many units). tokens: active at image tokens, at text tokens, or at both (after Xu et "
-    "al., whose own rule we could not read)."
+    "dape: domains, by the entropy of a unit's rates (MMNeuron; its code was read). la-mu, adaptive: text and image "
+    "tokens, by importance (MINER, its code was read; la-mu gives both as many units). tokens: active at image "
+    "tokens, at text tokens, or at both (after Xu et al., whose own rule we could not read)."
 )
 
 

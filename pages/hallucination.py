@@ -23,8 +23,9 @@ from mmn.view import View
 
 INTRODUCTION = (
     "**Internal confidence** of an object: the highest probability that any image token gives it after any layer "
-    "(Jiang et al., arXiv 2410.02762). Objects that are there should have more of it than hallucinated ones. Which "
-    "are there is read from masks and references, which leave much out; a word may stand for an object by another name."
+    "(Jiang et al., arXiv 2410.02762; their code was read). Objects that are there should have more of it than "
+    "hallucinated ones. Which are there is read from masks and references, which leave much out; a word may stand for "
+    "an object by another name."
 )
 EDITED = (
     "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "

@@ -9,9 +9,9 @@ from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.view import View
 
 INTRODUCTION = (
-    "Image tokens are replaced by the mean image token of the run, and the model reads the same caption again: is "
-    "the noun still the likeliest word? **The object**: tokens that its outline touches. **Gradients**: as many, "
-    "those of highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025)."
+    "Image tokens are replaced by the mean image token of the run, and the model reads the same caption again: is the "
+    "noun still the likeliest word? **The object**: tokens that its outline touches. **Gradients**: as many, those of "
+    "highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025; their code was read)."
 )
 KNOCKOUT = (
     "The same question of attention: some positions are blind to a set of image tokens in a window of layers. "

@@ -11,9 +11,9 @@ from mmn.view import View
 
 INTRODUCTION = (
     "The projector turns what the vision encoder saw into the image tokens that the decoder reads. **Probe**: can a "
-    "picture's label still be read from its mean image token behind it (Verma et al. 2024; our probe is a ridge "
-    "regression)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer (Shukor and "
-    "Cord 2024, second-hand)? **Units**: which are among the most active at both?"
+    "picture's label still be read from its mean image token behind it (Verma et al. 2024, paper read; our probe is a "
+    "ridge regression)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer "
+    "(Shukor and Cord 2024; code and README at second hand)? **Units**: which are among the most active at both?"
 )
 OF_LABELS = (
     "The label of a picture is its folder, where every folder has enough pictures, and a noun of its references (of "

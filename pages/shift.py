@@ -19,8 +19,8 @@ from mmn.view import View
 
 INTRODUCTION = (
     "The same captions, read over the same pictures by two models. A **concept** is a cluster of the first model's "
-    "states that say a noun; its **delta** is how the other model's differ, on average (Khayatan et al.). If states of "
-    "other pictures come nearer to the other model's by it, the change is one shift."
+    "states that say a noun; its **delta** is how the other model's differ, on average (Khayatan et al.; their code "
+    "was read). If states of other pictures come nearer to the other model's by it, the change is one shift."
 )
 APART = 0.9  # median cosine of columns below which unit i of one model is hardly unit i of the other
 

@@ -31,7 +31,7 @@ from mmn.studies.circuits.measure import CircuitPlan, measure_circuits
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tables import ABLATED, KEPT
-from mmn.studies.circuits.tracer import LISTING
+from mmn.studies.circuits.tracer import LISTING, write_graph
 from mmn.studies.degradation.interventions import logits_at
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.test_gradients import InFloat64, in_float64  # noqa: F401 - a fixture
@@ -376,8 +376,9 @@ def assert_opens_in_the_viewer(path: Path) -> dict[str, Any]:
     tokens = graph["metadata"]["prompt_tokens"]
     assert len(tokens) > 1, "the viewer deletes what is at more than two thirds of the tokens"
     assert all(0 <= node["ctx_idx"] < len(tokens) for node in graph["nodes"])
+    for name in ("node_id", "jsNodeId"):
+        assert len({node[name] for node in graph["nodes"]}) == len(graph["nodes"])
     ids = [node["node_id"] for node in graph["nodes"]]
-    assert len(set(ids)) == len(ids)
     assert {link[end] for link in graph["links"] for end in ("source", "target")} <= set(ids)
     (noun,) = (node for node in graph["nodes"] if node["feature_type"] == "logit")
     assert float(noun["clerp"].split("(p=")[1].split(")")[0]) == pytest.approx(noun["token_prob"], abs=1e-3)
@@ -399,6 +400,7 @@ def test_the_command_measures_once_and_writes_the_graph(cache: Path, tmp_path: P
         layer, unit = unpaired(node["feature"])
         assert str(layer) == node["layer"]
         assert node["clerp"].startswith(f"L{layer}.u{unit}: ")
+        assert node["jsNodeId"] == f"{layer}_{unit}-0"
     assert max(node["influence"] for node in units) == pytest.approx(1.0)
     with Store.open(cache) as store:
         found = store.ask(CircuitQueries).circuits("latest")
@@ -420,6 +422,20 @@ def test_a_circuit_of_one_picture_has_its_tokens(cache: Path, tmp_path: Path, ca
     embeddings = [node for node in graph["nodes"] if node["layer"] == "E"]
     assert len(embeddings) == len(graph["metadata"]["prompt_tokens"])
     assert sum(node["clerp"].startswith("image: ") for node in embeddings) == 64
+
+
+@pytest.mark.parametrize("text", ["no JSON", '{"graphs": [{"scan": "specimen"}]}', "[]", '{"graphs": 5}'])
+def test_a_folder_whose_list_of_graphs_is_something_else_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / LISTING).write_text(text)
+    circuit = {"circuit": "c", "rule": "relp", "noun": "dog", "tokens": [], "image_at": [], "n_found": 2}
+    about = circuit | {"token_id": 3, "token": "dog", "prob": 0.5, "logit": 1.0}
+    of: dict[str, Any] = {"run_id": "r", "model": "m", "n_layers": 2, "circuit": about, "units": [], "edges": []}
+    with pytest.raises(UsageError, match="is no list of graphs: remove it"):
+        write_graph(tmp_path / "dog.json", **of, words={})
+    assert [path.name for path in tmp_path.iterdir()] == [LISTING]
+    (tmp_path / LISTING).unlink()
+    write_graph(tmp_path / "dog.json", **of, words={})
+    assert_opens_in_the_viewer(tmp_path / "dog.json")
 
 
 def test_what_was_finished_is_kept_when_it_is_stopped(cache: Path, tiny: Model, monkeypatch) -> None:

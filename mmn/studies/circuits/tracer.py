@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmn.core import Neuron
+from mmn.errors import UsageError
 from mmn.safety.atomic_files import write_whole
 from mmn.studies.circuits.tables import IMAGE, NOUN, TEXT, token_name
 
@@ -78,13 +79,25 @@ def graph(
 
 
 def write_graph(out: Path, **of: Any) -> None:
-    """Writes the file, and adds it to the list of its folder's graphs."""
+    """Writes the file, and adds it to the list of its folder's graphs (raises as `_listed`)."""
     found = graph(out.stem, **of)
-    write_whole(out, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False).encode())
     listing = out.parent / LISTING
-    known = json.loads(listing.read_text(encoding="utf-8"))["graphs"] if listing.exists() else []
-    others = [one for one in known if one["slug"] != out.stem]
+    others = [one for one in _listed(listing) if one["slug"] != out.stem]
+    write_whole(out, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False).encode())
     write_whole(listing, json.dumps({"graphs": [*others, found["metadata"]]}, indent=1, ensure_ascii=False).encode())
+
+
+def _listed(listing: Path) -> list[dict[str, Any]]:
+    """The graphs of a folder.
+
+    Raises:
+        UsageError: the file that names them is none of the viewer's.
+    """
+    try:
+        found = json.loads(listing.read_text(encoding="utf-8"))["graphs"] if listing.exists() else []
+        return [{"slug": one["slug"], **one} for one in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{listing} is no list of graphs: remove it, or write to another folder") from error
 
 
 def _node(

@@ -131,12 +131,13 @@ def chosen(run_path: Path, nouns: Sequence[str], least: int = LEAST) -> list[Pic
     """
     known = pictures_of_lemmas(run_path)
     enough = [lemma for lemma, one in known.items() if len(one.image_ids) >= least]
-    there = ", ".join(f"{lemma} ({len(known[lemma].image_ids)})" for lemma in enough[:12]) or "none"
+    there = ", ".join(f"{lemma} ({len(known[lemma].image_ids)})" for lemma in enough[:12])
+    what_to_do = f"nouns with enough: {there}" if enough else "no noun of the run has so many: score more pictures"
     for noun in nouns or enough[:N_NOUNS] or [""]:
         if noun not in enough:
             n = len(known[noun].image_ids) if noun in known else 0
-            said = f"{n} captions of the run say {noun!r}; a" if noun else "a"
-            raise UsageError(f"{said} dictionary takes {least} at least. Nouns with enough: {there}")
+            said = f"{n} captions of the run say {noun!r}, and " if noun else ""
+            raise UsageError(f"{said}a dictionary takes {least} captions of its noun at least; {what_to_do}")
     return [known[noun] for noun in nouns or enough[:N_NOUNS]]
 
 

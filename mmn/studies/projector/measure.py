@@ -10,7 +10,8 @@
 Texts are the caption's tokens, as the run wrote them, in the same pass as the picture. The control is the caption of
 another picture, whose nouns share no token with this one's.
 
-Left out: weights kept by Wanda for each modality, which IMA compares; pairs of tokens across modalities.
+Left out: weights kept by Wanda for each modality, which IMA compares; maxima and medians in place of means; pairs of
+tokens across modalities.
 """
 
 from __future__ import annotations
