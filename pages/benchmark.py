@@ -10,7 +10,6 @@ import streamlit as st
 from app import charts, state, study_page
 from app.places import cache_path
 from app.text import code, plain, sentence
-from mmn.names import default_method
 from mmn.studies.bench import words
 from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, model_of, newest, results
 from mmn.studies.bench.rows import usual as usual_of
@@ -42,7 +41,8 @@ def page() -> None:
     study_page.guarded(lambda: figure(result))
     for one in words.headline(result):
         st.markdown(f"- First by {plain(one)}")
-    st.markdown(f"- {sentence(standing(result))}")
+    if told := standing(result):
+        st.markdown(f"- {sentence(told)}")
     with st.expander("Every score and measure as numbers", icon=":material/table:"):
         table(result)
     if result.planted:
@@ -103,8 +103,10 @@ def table(result: Result) -> None:
 
 
 def standing(result: Result) -> str:
-    """How many of the other scores are ahead of the program's usual one, by each measure."""
-    usual = default_method(result.methods)
+    """How many of the other scores are ahead of the program's usual one, by each measure; empty without that one."""
+    usual = words.usual_score(result)
+    if usual is None:
+        return ""
     found = {one.heading: result.n_ahead(usual, measure) for measure, one in MEASURES.items()}
     ahead = ", ".join(f"{n} by “{heading}”" for heading, n in found.items() if n is not None)
     others = len(result.methods) - 1

@@ -380,6 +380,10 @@ def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
     assert result.n_ahead("contribution-folded", "recall@1%") == 1
     assert result.n_ahead("contribution-folded", "decoys@1%") == 0
     assert words.headline(replace(result, rows=rows))[0].endswith("first 1 % of all units: random (0.40)")
+    assert words.standing(result).startswith("how many of 1 are ahead of contribution-folded, ")
+    drawn = replace(result, rows=rows[rows["method"] == "random"])
+    both = pd.concat([drawn.rows, drawn.rows.assign(method=SUBMISSION)])
+    assert [words.standing(one) for one in (drawn, replace(drawn, rows=both))] == ["", ""]
 
 
 def test_the_figure_is_of_what_ships_the_best_score_first_and_of_no_run(tmp_path):

@@ -133,4 +133,5 @@ def _print_result(result: Any, options: argparse.Namespace, seconds: float) -> N
             print("\nwhere planted units stand: the share of units before them")
             print(words.places(result).to_string(index=False))
         print("\n".join(f"first by {one}" for one in words.headline(result)))
-        print(words.standing(result))
+        if standing := words.standing(result):
+            print(standing)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mmn.names import EFFECTS, METHODS, default_method
+from mmn.names import EFFECTS, METHODS, RANDOM, RANDOM_MATCHED, default_method
 from mmn.statistics.intervals import N_LEAST
 from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, model_of, shipped
 from mmn.studies.bench.usual import N_BUILT, N_JUDGED, N_NOUNS, N_SAMPLED
@@ -104,12 +104,22 @@ def headline(result: Result) -> list[str]:
 
 
 def standing(result: Result) -> str:
-    """Where the program's usual score stands, whatever that is: how many others are ahead of it in each measure."""
-    usual = default_method(result.methods)
+    """Where the program's usual score stands, whatever that is: how many others are ahead of it in each measure; empty
+    where no score was judged that the program would choose.
+    """
+    usual = usual_score(result)
+    if usual is None:
+        return ""
     found = [(one.heading, result.n_ahead(usual, measure)) for measure, one in MEASURES.items()]
     ahead = ", ".join(f"{heading}: {n}" for heading, n in found if n is not None)
     n_others = len(result.methods) - 1
     return f"how many of {n_others} are ahead of {usual}, the score that pages take where nobody chose one: {ahead}"
+
+
+def usual_score(result: Result) -> str | None:
+    """The judged score that pages take where nobody chose one; None beside draws and submissions alone."""
+    own = [method for method in result.methods if method in METHODS and method not in (RANDOM, RANDOM_MATCHED)]
+    return default_method(own) if own else None
 
 
 def told(result: Result) -> str:
@@ -169,13 +179,13 @@ def markdown(result: Result) -> str:
     seconds = ", ".join(
         f"{method} {result.seconds[method]:.2g}" for method in result.methods if method in result.seconds
     )
-    leads = "\n".join(f"- {one}" for one in headline(result))
+    leads = "\n".join(f"- {one}" for one in (*headline(result), standing(result)) if one)
     return "\n\n".join(
         [
             f"## {model_of(result)}",
             f"`{command(result)}`: {told(result)}",
             _markdown_table(table(result)),
-            f"First in each:\n\n{leads}\n- {standing(result)}",
+            f"First in each:\n\n{leads}",
             *(_of_planted(result) if result.planted else []),
             f"Seconds of a processor a picture, on one machine, not part of the table: {seconds}.",
         ]
