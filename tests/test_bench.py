@@ -97,7 +97,9 @@ def test_pictures_are_split_by_hash_and_none_is_on_both_sides():
     assert split(moved, masks, 2, 3, 6).identity == found.identity, "what was found is not lost to a folder that moves"
     assert not {one.image_id for one in found.judged} & {one.image_id for one in found.built}
     assert all(any(noun in masks.find(one) for noun in found.nouns) for one in found.judged)
-    with pytest.raises(UsageError, match="too few pictures"):
+    with pytest.raises(
+        UsageError, match=r"too few pictures of one object: \d+ are needed of each of 3 .*, and there are \w+ in \d+, "
+    ):
         split(examples[:20], masks, 3, 9, 9)
 
 
@@ -370,7 +372,7 @@ def test_a_sentence_says_who_is_first_even_where_no_score_of_ours_is():
     rows = pd.DataFrame(
         [
             {"method": method, "measure": measure, "mean": mean, "low": np.nan, "high": np.nan, "n": 3}
-            for measure in ("recall@1%", "decoys@1%")
+            for measure in MEASURES
             for method, mean in (("contribution-folded", 0.3), ("random", 0.4))
         ]
     )

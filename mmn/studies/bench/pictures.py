@@ -61,9 +61,11 @@ def split(
     nouns = sorted(counts, key=lambda noun: (-counts[noun], noun))[:n_nouns]
     least = n_judged + max(2, n_built // 2)
     if len(nouns) < n_nouns or counts[nouns[-1]] < least:
+        there = ", ".join(f"{noun} in {counts[noun]}" for noun in nouns) or "none in any"
         raise UsageError(
-            f"{masks.spec} has too few pictures of one object: {n_nouns} nouns with {least} pictures each are needed; "
-            "give more pictures with masks, or --nouns and --pictures with smaller numbers"
+            f"{masks.spec} has too few pictures of one object: {least} are needed of each of {n_nouns} (judged, and at "
+            f"least half of --build), and there are {there}; give more pictures with masks, or smaller numbers to "
+            "--nouns, --pictures and --build"
         )
     ordered = sorted(examples, key=lambda example: place(example.image_id))
     judged = _first(ordered, shown, nouns, n_judged, frozenset())
