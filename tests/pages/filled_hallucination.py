@@ -50,6 +50,6 @@ def _map(rng, key, name, n_tokens):
 
 def _edited(key, removed, direction, first, second):
     kept = [one for one in (first, second) if direction != "object" or one != removed]
-    setting = {"alpha": 1.5, "text_layer": 0, "image_layer": 0}
+    setting = {"alpha": 1.5, "text_layer": 0, "image_layer": 0, "revision": 1, "version": "0" * 16}
     text = f"a {' and a '.join(kept)}."
     return key | setting | {"removed": removed, "direction": direction, "caption": text, "nouns": kept, "compounds": []}
