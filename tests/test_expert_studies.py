@@ -28,7 +28,7 @@ from mmn.scores.rows import ConceptAt
 from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.invariance.queries import InvarianceQueries
-from mmn.studies.invariance.region import parts_of
+from mmn.studies.invariance.parts import parts_of
 from tests.scored import run_path_of, tables_of
 from tests.test_expert_gradients import plainly
 from tests.test_experts import ROUNDING, tiny
@@ -238,7 +238,7 @@ def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses(
 
 def test_parts_are_experts_and_a_layer_without_some_is_one() -> None:
     anatomy = tiny("llama4")[0].anatomy
-    parts = parts_of(anatomy)
+    parts = parts_of(anatomy.widths, anatomy.d_experts)
     by_layer = parts.of_unit.reshape(anatomy.n_layers, -1)
     assert [len(set(some)) for some in by_layer] == [1, 5, 5]
     assert parts.sizes[by_layer[0, 0]] == anatomy.widths[0] < anatomy.d_mlp

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mmn import names
 from mmn.core import ScoreSettings
+from mmn.errors import UsageError
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
-from mmn.reading.hooks import ACT, require_relevance
+from mmn.reading.hooks import ACT, makes_z, require_relevance
 from mmn.scores.budget import Reading
 from mmn.scores.effects import Effects, measure_effects
 from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
@@ -148,10 +149,11 @@ def score_contribution_centred(measured: Measured) -> Scored:
 def score_contribution_actfn(measured: Measured) -> Scored:
     """`contribution-actfn`; a plain FFN has no up factor to leave out: act(z) is the activation itself."""
     require_method(measured.model, names.CONTRIBUTION_ACTFN)
-    if not measured.model.anatomy.is_gated:
+    anatomy = measured.model.anatomy
+    if not anatomy.mixtures and not anatomy.is_gated:
         return score_contribution(measured)
     act = measured.batch.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
-    return Scored(contribution(measured.model.anatomy, act, measured.rows), measured.a)
+    return Scored(contribution(anatomy, act, measured.rows, measured.chosen), measured.a)
 
 
 def score_activation(measured: Measured) -> Scored:
@@ -199,13 +201,21 @@ def score_effect_prob(measured: Measured) -> Scored:
     return Scored(measured.effects.prob, measured.a, layers=measured.effect_layers)
 
 
+def require_act(model: Model, what: str) -> None:
+    """Raises `UsageError` for a mixture with a matrix beside its experts whose act(gate) no module makes (MiniMax)."""
+    for layer, one in enumerate(model.anatomy.mixtures):
+        if one.plain is not None and (one.activation is None or makes_z(one.activation)):
+            raise UsageError(
+                f"{what} is not there for {model.facts.name}: what is beside the experts of layer {layer} has no module "
+                "for act(gate), so that it cannot be read without the up factor"
+            )
+
+
 AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GRADIENTS)
 RUNS_PASSES = (*AT_IMAGE_TOKENS, names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB)  # its own: they can overflow
-OF_ONE_FFN = (
-    *(names.CONTRIBUTION_ACTFN, names.INTEGRATED_GRADIENTS),
-    *(names.RELP, names.HONES),
-)
+OF_ONE_FFN = (names.INTEGRATED_GRADIENTS, names.RELP, names.HONES)
 MORE_REQUIRED = {
+    names.CONTRIBUTION_ACTFN: require_act,
     names.ATTRIBUTION: require_z,
     names.ATTRIBUTION_ACT: require_units_at_image_tokens,
     names.RELP: require_relevance,

@@ -69,6 +69,22 @@ class Routed:
         """act(gate) · up of one expert, before the router's weight; by the module's own rule where it has one."""
         return self._acted(self._made(x, expert))
 
+    @property
+    def is_gated(self) -> bool:
+        return hasattr(self.module, "gate_up_proj")
+
+    def gate_acts(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
+        """act(gate) of one expert, without the up factor; of one without a gate `units`.
+
+        Read by the module's own rule as what one more of up brings, since some add 1 to up (MiniMax).
+        """
+        made = self._made(x, expert)
+        if not self.is_gated:
+            return self._acted(made)
+        z = made[:, : self.d_expert]
+        with_one, without = (torch.cat([z, torch.full_like(z, up)], dim=1) for up in (1.0, 0.0))
+        return self._acted(with_one) - self._acted(without)
+
     def slopes(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
         """Returns z · ∂/∂z of `units`, z the gate's pre-activation."""
         with torch.enable_grad():
@@ -78,13 +94,13 @@ class Routed:
 
     def _made(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n _"]:
         """Pre-activations of one expert: z, and behind it what a gate is multiplied with."""
-        name = "gate_up_proj" if hasattr(self.module, "gate_up_proj") else "up_proj"
+        name = "gate_up_proj" if self.is_gated else "up_proj"
         weight = held(self.module, name)[expert].to(x)
         return x @ weight if self.layout == "e m d" else linear(x, weight)
 
     def _acted(self, made: Float[Tensor, "n _"]) -> Float[Tensor, "n m"]:
         experts = self.module
-        if not hasattr(experts, "gate_up_proj"):
+        if not self.is_gated:
             return experts.act_fn(made)
         if hasattr(experts, "_apply_gate"):
             return experts._apply_gate(made)
@@ -152,6 +168,21 @@ class Mixture:
         if self.plain is not None:
             parts.append(of_plain @ values_of(self.plain).to(rows))
         return torch.cat(parts, dim=1)
+
+    def written(self, a: Float[Tensor, "n w"], chosen: Int[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """What the compact units write together, without the bias of the matrix beside the experts."""
+        n_routed = 0 if self.routed is None else self.routed.n_chosen * self.routed.d_expert
+        found = torch.zeros((), device=a.device)
+        if self.plain is not None:
+            found = a[:, n_routed : self.n_compact] @ values_of(self.plain).to(a).T
+        if self.routed is None:
+            return found
+        of_slots = a[:, :n_routed].unflatten(1, (self.routed.n_chosen, -1))
+        for expert in chosen.unique().tolist():
+            row, slot = (chosen == expert).nonzero(as_tuple=True)
+            written = of_slots[row, slot] @ self.routed.w_out(expert).to(a).T
+            found = a.new_zeros(len(a), written.shape[1]).index_add(0, row, written) + found
+        return found
 
     def columns(self, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
         """Columns of W_out of some units."""

@@ -21,6 +21,7 @@ from mmn.reading.hooks.capture import (
     capture,
     capture_graph,
     capture_units,
+    makes_z,
 )
 from mmn.reading.hooks.expert_graph import ExpertGraph, capture_expert_graph
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
@@ -73,6 +74,7 @@ __all__ = [
     "first_not_finite",
     "frozen_norm",
     "hold",
+    "makes_z",
     "mean_of_others_each",
     "permuted",
     "projected_away",

@@ -9,7 +9,8 @@ that predicts the next token (with left padding it is no padding in any row):
     activation   a, the input of the FFN's output matrix (m); of experts the units of those that the token went
                  through and of the shared ones (`adapters/experts.py`), the router's weight in them
     experts      which routed experts the token went through; only in a layer that has some
-    act          act(gate) of a gated FFN, without the up factor (m); only on request
+    act          act(gate) of a gated FFN, without the up factor (m); of experts likewise, compact as `activation`, with
+                 the router's weight; only on request
     attention    what the attention adds to the residual stream, before a multiplier (d)
     cross-attention  what the attention to an encoder's output adds to it (d); only in an encoder-decoder
     per-layer input  what an input of the layer's own adds to it (d); only in Gemma 4
@@ -154,7 +155,7 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Seque
             watch(RESIDUAL, layer, anatomy.layers[layer + 1], reads_input=True)
         for layer in range(anatomy.n_layers):
             if anatomy.mixtures:
-                handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+                handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer], with_act)
             for site, module in _read(anatomy, layer):
                 watch(site, layer, module, reads_input=True)
             for site, module in _written(anatomy, layer):
@@ -184,30 +185,40 @@ def _written(anatomy: Anatomy, layer: int) -> Iterator[tuple[str, nn.Module]]:
     yield from ((term, parts[layer]) for term, parts in anatomy.others.items())
 
 
-def _watch_mixture(captured: Captured, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
+def _watch_mixture(
+    captured: Captured, layer: int, module: nn.Module, mixture: Mixture, with_act: bool = False
+) -> list[Any]:
     """Hooks that put a layer's compact activations together at its end, from what its parts were given."""
-    seen: dict[str, Tensor] = {}
-    steps = captured.steps[ACTIVATION, layer] = []
+    seen: dict[tuple[str, str], Tensor] = {}
+    gates: list[Tensor] = []
+    sites = (ACTIVATION, ACT) if with_act else (ACTIVATION,)
+    captured.steps |= {(site, layer): [] for site in sites}
     handles: list[Any] = []
 
     def note_call(call: Call, _output: Tensor) -> None:
         last = call.at_last(captured.n_rows, captured.n_last)
-        seen["routed"] = last.activations().unflatten(0, (captured.n_rows, -1))
+        seen[ACTIVATION, "routed"] = last.activations().unflatten(0, (captured.n_rows, -1))
+        if with_act:
+            seen[ACT, "routed"] = last.gate_acts().unflatten(0, (captured.n_rows, -1))
         chosen = last.chosen.unflatten(0, (captured.n_rows, -1))
         captured.steps[EXPERTS, layer] += captured.keep(chosen)
 
     def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen["plain"] = _last_values(first_given(args, kwargs), captured)
+        seen[ACTIVATION, "plain"] = _last_values(first_given(args, kwargs), captured)
+
+    def note_act(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen[ACT, "plain"] = _last_values(output, captured)
 
     def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        seen["gate"] = _last_values(output, captured).sigmoid()
+        gates[:] = [_last_values(output, captured).sigmoid()]
 
     def put_together(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         stream = output[0] if isinstance(output, tuple) else output
-        parts = [stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)]
-        parts += [seen["routed"]] if "routed" in seen else []
-        parts += [seen["plain"] * seen.get("gate", 1)] if "plain" in seen else []
-        steps.extend(captured.keep(torch.cat(parts, dim=-1)))
+        for site in sites:
+            parts = [stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)]
+            parts += [seen[site, "routed"]] if mixture.routed is not None else []
+            parts += [seen[site, "plain"] * (gates[0] if gates else 1)] if mixture.plain is not None else []
+            captured.steps[site, layer] += captured.keep(torch.cat(parts, dim=-1))
         seen.clear()
 
     if mixture.routed is not None:
@@ -215,6 +226,8 @@ def _watch_mixture(captured: Captured, layer: int, module: nn.Module, mixture: M
         handles += watch_calls(mixture.routed, lambda: captured.n_rows, note_call)
     if mixture.plain is not None:
         handles.append(mixture.plain.register_forward_pre_hook(note_plain, with_kwargs=True))
+    if with_act and mixture.activation is not None:
+        handles.append(mixture.activation.register_forward_hook(note_act))
     if mixture.gate is not None:
         handles.append(mixture.gate.register_forward_hook(note_gate))
     return [*handles, module.register_forward_hook(put_together)]

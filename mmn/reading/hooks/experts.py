@@ -65,9 +65,16 @@ class Call:
 
     def activations(self) -> Float[Tensor, "t w"]:
         """Returns a of the units of each token's own experts, the factor of what they write in it."""
+        return self._side_by_side(self.routed.units)
+
+    def gate_acts(self) -> Float[Tensor, "t w"]:
+        """As `activations`, with act(gate) for act(gate) · up."""
+        return self._side_by_side(self.routed.gate_acts)
+
+    def _side_by_side(self, read: Callable[[Tensor, int], Tensor]) -> Float[Tensor, "t w"]:
         found = self.x.new_empty(*self.chosen.shape, self.routed.d_expert)
         for expert in self.chosen.unique().tolist():
-            token, slot, a = self.of(expert)
+            token, slot, a = self._of(expert, read)
             found[token, slot] = (a * self.routed.factor).to(found.dtype)
         return found.flatten(1)
 
