@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmn.models.token_rows import known_ids
 from mmn.reading.captions import read_encoded, with_captions
 from mmn.reading.concepts import GeneratedCaption
 from mmn.reading.hooks import ACTIVATION, ablate
+from mmn.runs.shards import read_run
 from mmn.scores import effects
 from mmn.scores.effects import _whole as plain_effects
 from mmn.scores.effects import measure_effects
@@ -28,7 +30,8 @@ from mmn.scores.rows import ConceptAt
 from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
 from mmn.studies.invariance.queries import InvarianceQueries
-from mmn.studies.invariance.parts import parts_of
+from mmn.studies.invariance import cross_image
+from mmn.units.parts import parts_of
 from tests.scored import run_path_of, tables_of
 from tests.test_expert_gradients import plainly
 from tests.test_experts import ROUNDING, tiny
@@ -58,6 +61,8 @@ def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*words, "--methods", ",".join(METHODS), *common]) == 0
     assert main(["specificity", "latest", "--methods", "contribution,attribution", *common]) == 0
     assert main(["invariance", "latest", "--kind", "region", "--draws", "1", "--ks", "1,5,36", *common]) == 0
+    cross = ["--kind", "cross-image", "--images-per-concept", "2", "--methods", "contribution,attribution", "--ks", "1,36,60"]
+    assert main(["invariance", "latest", *cross, *common]) == 0
     both, changed = (names.CONTRIBUTION, names.ATTRIBUTION), (names.TOP, names.RANDOM, names.RANDOM_PICTURE)
     plan = InterventionPlan(names.ABLATE, both, (30,), changed, n_draws=1, positions=names.IMAGE_TOKENS)
     degrade(load_model(str(mixtral)), run_path_of(cache), plan)
@@ -66,7 +71,7 @@ def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
-    return tables_of(cache, ["run", "score", "concept", "specificity", "invariance", "effect"])
+    return tables_of(cache, ["run", "score", "concept", "specificity", "invariance", "shared_layer", "effect"])
 
 
 def test_a_run_ranks_what_is_awake_and_names_the_expert(tables: dict[str, pd.DataFrame]) -> None:
@@ -138,7 +143,7 @@ def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_uni
 ) -> None:
     score = tables["score"][tables["score"]["rank"] > 0].astype({"variant": str})
     lemma = tables["concept"].set_index(["image_id", "variant", "noun"])["lemma"]
-    rows = tables["invariance"]
+    rows = tables["invariance"][tables["invariance"]["kind"] == names.REGION]
     assert set(rows["k"]) == {1, 5, 36}
     for row in rows.itertuples():
         of = score[(score["image_id"] == row.image_id) & (score["method"] == row.method) & (score["rank"] <= row.k)]
@@ -250,8 +255,39 @@ def test_image_tokens_with_experts_of_their_own_have_no_attribution() -> None:
         require_method(tiny("ernie4_5_vl_moe")[0], "random-matched:attribution")
 
 
-def test_pictures_of_a_noun_are_not_compared_where_chance_is_not_known(
-    cache: Path, capsys: pytest.CaptureFixture[str]
+def test_pictures_of_a_noun_share_what_sets_share_and_chance_is_of_the_same_experts(
+    tables: dict[str, pd.DataFrame],
 ) -> None:
-    assert main(["invariance", "latest", "--kind", names.CROSS_IMAGE, "--cache", str(cache), "--progress", "none"]) == 2
-    assert "cross-image is not there for mixtures of experts" in capsys.readouterr().err
+    """Of both pictures, and all nouns that both say; a k that fewer units are awake for has no row."""
+    score, concept = (tables[name][tables[name]["variant"] == names.ORIGINAL] for name in ("score", "concept"))
+    rows = tables["invariance"][tables["invariance"]["kind"] == names.CROSS_IMAGE]
+    both = concept.groupby("lemma").filter(lambda said: said["image_id"].nunique() == 2)
+    said = {lemma: list(zip(of["image_id"], of["noun"], strict=True)) for lemma, of in both.groupby("lemma")}
+    assert set(rows["noun"]) == set(said) != set()
+    found = set(zip(rows["method"], rows["k"], strict=True))
+    assert found == {("contribution", 1), ("contribution", 36), ("attribution", 1), ("attribution", 36)}
+    for row in rows.itertuples():
+        tops = [
+            score[
+                (score["image_id"] == image_id)
+                & (score["noun"] == noun)
+                & (score["method"] == row.method)
+                & score["rank"].between(1, row.k)
+            ]
+            for image_id, noun in said[row.noun]
+        ]
+        units = [set(zip(top["layer"], top["unit"], strict=True)) for top in tops]
+        assert row.ratio == len(set.intersection(*units)) / row.k
+        counts = [top.groupby(["layer", "expert"]).size() for top in tops]
+        assert row.floor_random == pytest.approx((counts[0] * counts[1]).fillna(0).sum() / D_EXPERT / row.k)
+    layers = tables["shared_layer"].groupby(["noun", "method", "k"])[["n_shared", "n_random"]].sum()
+    for row in rows.itertuples():
+        there = layers.loc[row.noun, row.method, row.k]
+        assert list(there / row.k) == pytest.approx([row.ratio, row.floor_random])
+
+
+def test_a_run_that_does_not_tell_its_widths_is_not_compared(cache: Path) -> None:
+    run, _ = read_run(run_path_of(cache))
+    assert run.model.widths == (D_EXPERT * N_EXPERTS,) * 3
+    with pytest.raises(UsageError, match="before runs told how wide each layer is"):
+        cross_image._parts(replace(run, model=replace(run.model, widths=())))

@@ -33,7 +33,7 @@ from mmn.scores.gradients import Question, attribute
 from mmn.studies.invariance import cross_image, rankings
 from mmn.studies.invariance import region as measuring
 from mmn.studies.invariance.cross_image import expected_by_layer, measure_cross_image, shared_by_layer
-from mmn.studies.invariance.parts import layers_alike
+from mmn.units.parts import layers_alike
 from mmn.studies.invariance.rankings import CaptionNoun, common_units, shared_units
 from mmn.studies.invariance.region import Region, measure_region, permutation, shuffling
 from mmn.studies.invariance.summary import summarize

@@ -85,6 +85,23 @@ class Routed:
         with_one, without = (torch.cat([z, torch.full_like(z, up)], dim=1) for up in (1.0, 0.0))
         return self._acted(with_one) - self._acted(without)
 
+    @property
+    def multiplies_up(self) -> bool:
+        """Whether nothing is added to up before act(gate) is multiplied with it (MiniMax adds 1), or there is no gate."""
+        made = torch.ones(1, 2 * self.d_expert)
+        made[:, self.d_expert :] = 0
+        return not self.is_gated or not self._acted(made).any()
+
+    def relevant_units(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
+        """`units`, linear in what the expert makes of x by RelP's rules: act(z) is z times a constant, and act(gate) and
+        up get half of the gradient each.
+        """
+        made = self._made(x, expert)
+        a = self._acted(made).detach()
+        factors = made.split(self.d_expert, dim=1)
+        each = [factor * torch.where(factor == 0, 0.0, a / factor).detach() for factor in factors]
+        return torch.stack(each).mean(0)
+
     def slopes(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
         """Returns z · ∂/∂z of `units`, z the gate's pre-activation."""
         with torch.enable_grad():
@@ -119,6 +136,8 @@ class Mixture:
         inner_norms: of what the routed experts wrote and of what `plain` wrote, before both are added; or ().
         activation: `plain`'s non-linearity, whose input is z; where that is no module, the matrix whose output begins
             with z. None without `plain`, or where neither is known.
+        router: what chooses the routed experts and weighs them; None where it is not known by name.
+        is_gated: whether the activation of `plain` is act(gate) · up.
     """
 
     routed: Routed | None
@@ -126,6 +145,8 @@ class Mixture:
     gate: nn.Module | None = None
     inner_norms: tuple[nn.Module, ...] = ()
     activation: nn.Module | None = None
+    router: nn.Module | None = None
+    is_gated: bool = True
 
     @property
     def start(self) -> int:
@@ -232,7 +253,7 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     assert out is None or isinstance(out, nn.Linear), type(out)
     activation = _activation(module, plain[0].path) if plain else None
     if not stacked:
-        return Mixture(None, out, activation=activation)
+        return Mixture(None, out, activation=activation, is_gated=found.is_gated)
     routed = _routed(module, found, stacked[0])
     block = module.get_submodule(stacked[0].path.rpartition(".")[0].rpartition(".")[0])
     gate = getattr(block, SHARED_GATE, None)
@@ -241,7 +262,8 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     inner_norms = tuple(module.get_submodule(path) for path in found.inner_norms)
     if inner_norms and out is None:
         raise UnsupportedModelError(f"{found.path}: a norm of experts' output, with no matrix beside them, is unknown")
-    return Mixture(routed, out, gate, inner_norms, activation)
+    router = next((getattr(block, name) for name in ROUTERS if isinstance(getattr(block, name, None), nn.Module)), None)
+    return Mixture(routed, out, gate, inner_norms, activation, router, found.is_gated)
 
 
 def _activation(layer: nn.Module, ffn_out: str) -> nn.Module | None:

@@ -21,8 +21,10 @@ from mmn.reading.hooks.capture import (
     capture,
     capture_graph,
     capture_units,
-    makes_z,
+    looked_up,
+    require_act,
 )
+from mmn.reading.hooks.experts import Call
 from mmn.reading.hooks.expert_graph import ExpertGraph, capture_expert_graph
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
@@ -33,7 +35,7 @@ from mmn.reading.hooks.projection import projected_away
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
 from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
 from mmn.reading.hooks.residual import capture_residual, read_after, write_residual
-from mmn.reading.hooks.streaming import each_layer
+from mmn.reading.hooks.streaming import Acts, each_layer
 
 __all__ = [
     "ACT",
@@ -47,8 +49,10 @@ __all__ = [
     "ONCE",
     "RESIDUAL",
     "STEPS_AT_ONCE",
+    "Acts",
     "AddedColumns",
     "Blocked",
+    "Call",
     "Captured",
     "CapturedUnits",
     "Entering",
@@ -74,7 +78,7 @@ __all__ = [
     "first_not_finite",
     "frozen_norm",
     "hold",
-    "makes_z",
+    "looked_up",
     "mean_of_others_each",
     "permuted",
     "projected_away",
@@ -82,6 +86,7 @@ __all__ = [
     "read_embeddings",
     "record_layers",
     "relevance_graph",
+    "require_act",
     "require_relevance",
     "towards_mean",
     "weight_not_finite",

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from mmn.core import Neuron
+from mmn.errors import UsageError
 from mmn.models.adapters import Anatomy
 from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
@@ -103,8 +104,16 @@ class Captured:
     def _chosen(self, layer: int, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n k"]:
         recorded = self.steps.get((EXPERTS, layer))
         if recorded is None:
-            return torch.zeros(len(rows), 0, dtype=torch.long, device=self.steps[FINAL, ONCE][0].device)
+            return torch.zeros(len(rows), 0, dtype=torch.long, device=self.steps[ACTIVATION, layer][0].device)
         return torch.stack([recorded[step][row] for row, step in zip(rows.tolist(), steps.tolist(), strict=True)])
+
+    def of_units(self, layer: int, units: Int[Tensor, " w"]) -> Float[Tensor, "batch w"]:
+        """Values of `activation` of some units in the only pass, ascending, -1 behind the last; 0 where one sleeps."""
+        n_rows = self.n_rows
+        read = (torch.arange(n_rows), torch.zeros(n_rows, dtype=torch.long))
+        there = self.mixtures[layer].flat_units(self._chosen(layer, *read))
+        found = looked_up(there[:, None], units.expand(n_rows, 1, -1), self.read(ACTIVATION, layer, *read)[:, None])
+        return found[:, 0]
 
     def flat_units(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n L w"] | None:
         """Which unit of its layer each value of `activation` is of, -1 behind the last; None without experts."""
@@ -120,6 +129,15 @@ def _side_by_side(layers: Sequence[Tensor], filler: int) -> Tensor:
     return torch.stack(
         [pad(values, (0, n), value=filler) if n else values for values, n in zip(layers, missing, strict=True)], dim=1
     )
+
+
+def looked_up(
+    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L w"], values: Float[Tensor, "n L m"]
+) -> Float[Tensor, "n L w"]:
+    """The value of each wanted unit among those of `units` (ascending, -1 behind the last), 0 where it is not there."""
+    ascending = units.masked_fill(units < 0, torch.iinfo(units.dtype).max)
+    place = torch.searchsorted(ascending, wanted.contiguous()).clamp(max=units.shape[2] - 1)
+    return values.gather(2, place).where(units.gather(2, place) == wanted, 0.0)
 
 
 @contextmanager
@@ -155,7 +173,7 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Seque
             watch(RESIDUAL, layer, anatomy.layers[layer + 1], reads_input=True)
         for layer in range(anatomy.n_layers):
             if anatomy.mixtures:
-                handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer], with_act)
+                handles += watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer], with_act)
             for site, module in _read(anatomy, layer):
                 watch(site, layer, module, reads_input=True)
             for site, module in _written(anatomy, layer):
@@ -185,7 +203,7 @@ def _written(anatomy: Anatomy, layer: int) -> Iterator[tuple[str, nn.Module]]:
     yield from ((term, parts[layer]) for term, parts in anatomy.others.items())
 
 
-def _watch_mixture(
+def watch_mixture(
     captured: Captured, layer: int, module: nn.Module, mixture: Mixture, with_act: bool = False
 ) -> list[Any]:
     """Hooks that put a layer's compact activations together at its end, from what its parts were given."""
@@ -261,6 +279,16 @@ def _unchanged(values: Tensor) -> Tensor:
 def makes_z(activation: nn.Module) -> bool:
     """Whether the module is the matrix whose output is z: where SiLU is a function (LFM2), there is no module of it."""
     return isinstance(activation, nn.Linear)
+
+
+def require_act(model: Model, what: str) -> None:
+    """Raises `UsageError` for a mixture with a matrix beside its experts whose act(gate) no module makes (MiniMax)."""
+    for layer, one in enumerate(model.anatomy.mixtures):
+        if one.plain is not None and (one.activation is None or makes_z(one.activation)):
+            raise UsageError(
+                f"{what} is not there for {model.facts.name}: what is beside the experts of layer {layer} has no module "
+                "for act(gate), so that it cannot be read without the up factor"
+            )
 
 
 def first_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -32,7 +32,7 @@ from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import shard_name
 from mmn.studies.invariance import rankings
-from mmn.studies.invariance.parts import Parts, layers_alike, parts_of
+from mmn.units.parts import Parts, layers_alike, parts_of
 from mmn.studies.invariance.rankings import CaptionNoun, lowest_places
 from mmn.studies.tables import TABLES
 
@@ -256,7 +256,7 @@ def expected_by_layer(
     n_layers = int(parts.layers.max()) + 1
     return np.array(
         [
-            [np.bincount(parts.layers, parts.expected(members[:, :k]), minlength=n_layers) for k in ks]
+            [np.bincount(parts.layers, parts.expected(list(members[:, :k])), minlength=n_layers) for k in ks]
             for members in ranked
         ]
     )
