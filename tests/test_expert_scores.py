@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,12 +14,17 @@ from torch.nn.functional import silu
 from mmn import names
 from mmn.core import Concept, Example, ScoreSettings
 from mmn.errors import UsageError
+from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import read_encoded, with_captions
 from mmn.reading.concepts import GeneratedCaption
+from mmn.reading.hooks import Acts
+from mmn.reading.rows import some_of
 from mmn.scores.batch import measure
-from mmn.scores.methods import Measured, require_method, score_contribution_actfn
+from mmn.scores.methods import Measured, require_method, score_contribution_actfn, score_hones
 from mmn.scores.rows import ConceptAt
+from mmn.studies.domains.importance import importance
+from mmn.studies.domains.tally import count_picture
 from mmn.studies.modules.measure import read_alone, require_two_modules
 from tests.test_expert_gradients import Plain, plainly
 from tests.test_experts import Inputs, tiny
@@ -118,3 +125,117 @@ def test_a_mixture_is_one_module_with_all_that_it_writes(model_type: str) -> Non
 def test_layers_that_are_attention_or_an_ffn_have_no_two_modules() -> None:
     with pytest.raises(UsageError, match="have one of both alone"):
         require_two_modules(tiny("nemotron_h_omni")[0])
+
+
+def plain_a(model: Model, inputs: Inputs, row: int, token_ids: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """a of all units at a row's last position, "L m", and its probabilities there, in a pass through all experts."""
+    whole = with_captions(model, inputs, [token_ids, token_ids])
+    with plainly(model) as plain:
+        logits = model.module(**whole, use_cache=False).logits
+    n, found = whole["input_ids"].shape[1], torch.zeros(model.anatomy.n_layers, model.anatomy.d_mlp)
+    for layer, one in enumerate(model.anatomy.mixtures):
+        if one.routed is not None:
+            found[layer, : one.start] = plain.a[layer][:, row * n + n - 1].flatten().detach()
+        if one.plain is not None:
+            found[layer, one.start : one.n_units] = plain.own_a[layer].reshape(2, n, -1)[row, -1].detach()
+    return found, logits[row, -1].softmax(-1).detach()
+
+
+@pytest.mark.parametrize("model_type", STACKED_AND_LLAMA4)
+def test_hones_is_that_of_a_plain_loop_over_heads_through_all_experts(model_type: str) -> None:
+    """A unit whose expert another head's output sends the token past has c(h) = 0."""
+    model, inputs = tiny(model_type)
+    here = measured(model, inputs)
+    with torch.inference_mode():
+        found = score_hones(here).score
+    assert here.units is not None
+    (row, position, token), layers = SAID[1], range(model.anatomy.n_layers)
+    outputs: Any = [layer.self_attn.o_proj for layer in model.anatomy.layers]  # type: ignore[union-attr]
+    n_heads = model.module.config.get_text_config().num_attention_heads
+    u = model.anatomy.unembedding.weight[token]
+    columns = torch.zeros(len(layers), model.anatomy.d_mlp)
+    for layer in layers:
+        columns[layer, : model.anatomy.widths[layer]] = u / u.norm() @ model.anatomy.w_out(layer)
+    plain, before = plain_a(model, inputs, row, CAPTION[:position])
+    needs: list[tuple[float, Tensor]] = []
+    is_sent_elsewhere = False
+    for output in outputs:
+        for head in range(n_heads):
+            with of_others(output, head, n_heads, row):
+                a, after = plain_a(model, inputs, row, CAPTION[:position])
+            needs.append((float(before[token] - after[token]), ((plain - a) * columns).clamp(min=0)))
+            is_sent_elsewhere |= bool(((plain != 0) != (a != 0)).any())
+    kept = sorted((one for one in needs if one[0] > 0), key=lambda one: -one[0])[:30]
+    expected = sum(need * lost for need, lost in kept) / sum(need for need, _ in kept)
+    assert isinstance(expected, Tensor)
+    awake = here.units[1] >= 0
+    layer, _ = awake.nonzero(as_tuple=True)
+    torch.testing.assert_close(found[1][awake], expected[layer, here.units[1][awake]], rtol=1e-3, atol=1e-6)
+    assert found[1].max() > 1e-4
+    assert is_sent_elsewhere
+
+
+@contextmanager
+def of_others(output: Any, head: int, n_heads: int, row: int) -> Iterator[None]:
+    """The mean of the other heads in the place of one, at a row's last position."""
+
+    def replace(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        by_head = args[0].clone().view(*args[0].shape[:2], n_heads, -1)
+        own = by_head[row, -1]
+        by_head[row, -1, head] = (own.sum(0) - own[head]) / (n_heads - 1)
+        return (by_head.view_as(args[0]),)
+
+    handle = output.register_forward_pre_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("model_type", [*STACKED_AND_LLAMA4, "qwen3_5_moe"])
+def test_counts_over_tokens_are_those_of_a_pass_through_all_experts(model_type: str) -> None:
+    """A unit whose expert a token does not go through is not active there, and its act is 0 in the measures."""
+    model, inputs = tiny(model_type)
+    one = {name: some_of(model, inputs, [1])[name] for name in inputs}
+    is_image = image_positions(model, one)[0]
+    found = count_picture(model, one, is_image, with_attention=False)
+    plain, n = plain_pass_of(model, one), len(is_image)
+    for layer, mixture in enumerate(model.anatomy.mixtures):
+        parts = []
+        if mixture.routed is not None:
+            parts.append(plain.act[layer].detach().transpose(0, 1).flatten(1))
+        if mixture.plain is not None:
+            gate = plain.gate[layer].reshape(n, 1).sigmoid() if mixture.gate is not None else 1.0
+            parts.append((silu(plain.own_z[layer].reshape(n, -1)) * gate).detach())
+        act = torch.cat(parts, dim=1)
+        for number, is_in in enumerate((~is_image, is_image)):
+            some = act[is_in]
+            active = (some > 0).sum(0)
+            assert torch.equal(found.active[number, layer, : act.shape[1]].long(), active)
+            three = [(some > 0).float().mean(0), some.mean(0), some.amax(0)]
+            expected = torch.stack([(one - one.min()) / (one.max() - one.min()) for one in three])
+            torch.testing.assert_close(found.importance[:, number, layer, : act.shape[1]], expected, atol=1e-4, rtol=0)
+            assert not found.active[number, layer, act.shape[1] :].any()
+
+
+def plain_pass_of(model: Model, inputs: Inputs) -> Plain:
+    with plainly(model) as plain:
+        model.module(**inputs, use_cache=False)
+    return plain
+
+
+def test_measures_with_attention_are_those_of_all_units_at_all_tokens() -> None:
+    """Two experts of two units, of which the second is asleep at the third token."""
+    torch.manual_seed(0)
+    act, attention = torch.randn(3, 4), torch.rand(3, 3)
+    act[2, 2:] = 0
+    everywhere = torch.arange(3)
+    acts = [
+        Acts(0, torch.zeros(3, dtype=torch.long), everywhere, act[:, :2]),
+        Acts(2, torch.zeros(2, dtype=torch.long), everywhere[:2], act[:2, 2:]),
+    ]
+    keys, queries = (attention.softmax(0).T @ act).sum(0), (attention.softmax(1) @ act).sum(0)
+    five = [(act > 0).float().mean(0), act.mean(0), act.amax(0), keys, queries]
+    expected = torch.stack([(one - one.min()) / (one.max() - one.min()) for one in five])
+    torch.testing.assert_close(importance(acts, 3, 4, attention), expected)
