@@ -26,7 +26,7 @@ from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
 from mmn.scores.expert_gradients import require_units_at_image_tokens, require_z
 from mmn.scores.gradients import Question, attribute
 from mmn.scores.head_mediated import head_mediated, require_heads
-from mmn.scores.integrated import integrated_gradients
+from mmn.scores.integrated import integrated_gradients, require_a_path
 from mmn.scores.relevance import relevance, require_conserved
 from mmn.scores.rows import ConceptAt, Conserved, Variant, one_for_each
 
@@ -208,11 +208,11 @@ def score_effect_prob(measured: Measured) -> Scored:
 OF_MANY_TOKENS = frozenset({names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.RELP})
 AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GRADIENTS)
 RUNS_PASSES = (*AT_IMAGE_TOKENS, names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB)  # its own: they can overflow
-OF_ONE_FFN = (names.INTEGRATED_GRADIENTS,)
 MORE_REQUIRED = {
     names.CONTRIBUTION_ACTFN: require_act,
     names.ATTRIBUTION: require_z,
     names.ATTRIBUTION_ACT: require_units_at_image_tokens,
+    names.INTEGRATED_GRADIENTS: require_a_path,
     names.RELP: require_relevance,
     names.HONES: require_heads,
 }
@@ -223,8 +223,6 @@ def require_method(model: Model, method: str) -> None:
     without image tokens in the decoder.
     """
     of = names.followed(method)
-    if of in OF_ONE_FFN:
-        model.require_one_ffn(f"--methods {method}")
     if of in AT_IMAGE_TOKENS:
         require_image_tokens(model, f"--methods {method}")
     if of in MORE_REQUIRED:
