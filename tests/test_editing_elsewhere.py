@@ -80,7 +80,7 @@ def test_an_edit_is_made_with_its_controls_and_undone(scored, tmp_path, capfd):
 @torch.inference_mode()
 @pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "llama4"])
 def test_a_rank_one_edit_of_experts_writes_the_wished_vector_at_the_noun_and_leaves_sleeping_ones_alone(model_type):
-    """k of one picture's last token: what its experts write together is s · direction more, whatever the router says."""
+    """Of one picture's last token: what its experts write together is s · direction more."""
     model, inputs = tiny(model_type)
     last, first = model.anatomy.n_layers - 1, (torch.tensor([1]), torch.tensor([0]))
     plain, _ = captured_pass(model, inputs)

@@ -83,7 +83,7 @@ def with_rules(model: Model) -> Iterator[WithRules]:
                 cut(block.router if hasattr(block, "router") else block.gate)
             for part in layer.modules():
                 if one.plain is not None and any(child is one.plain for child in part.children()):
-                    put(part, lambda x, of=(number, part): rules.ffn(*of, x))
+                    put(part, lambda x, number=number, part=part: rules.ffn(number, part, x))
         yield rules
 
 

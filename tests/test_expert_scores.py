@@ -129,7 +129,7 @@ def test_layers_that_are_attention_or_an_ffn_have_no_two_modules() -> None:
 
 
 def plain_a(model: Model, inputs: Inputs, row: int, token_ids: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """a of all units at a row's last position, "L m", and its probabilities there, in a pass through all experts."""
+    """Returns a of all units at a row's last position, "L m", and its probabilities, in a pass through all experts."""
     whole = with_captions(model, inputs, [token_ids, token_ids])
     with plainly(model) as plain:
         logits = model.module(**whole, use_cache=False).logits
@@ -167,11 +167,10 @@ def test_hones_is_that_of_a_plain_loop_over_heads_through_all_experts(model_type
             needs.append((float(before[token] - after[token]), ((plain - a) * columns).clamp(min=0)))
             is_sent_elsewhere |= bool(((plain != 0) != (a != 0)).any())
     kept = sorted((one for one in needs if one[0] > 0), key=lambda one: -one[0])[:30]
-    expected = sum(need * lost for need, lost in kept) / sum(need for need, _ in kept)
-    assert isinstance(expected, Tensor)
+    expected = torch.stack([need * lost for need, lost in kept]).sum(0) / sum(need for need, _ in kept)
     awake = here.units[1] >= 0
-    layer, _ = awake.nonzero(as_tuple=True)
-    torch.testing.assert_close(found[1][awake], expected[layer, here.units[1][awake]], rtol=1e-3, atol=1e-6)
+    at, _ = awake.nonzero(as_tuple=True)
+    torch.testing.assert_close(found[1][awake], expected[at, here.units[1][awake]], rtol=1e-3, atol=1e-6)
     assert found[1].max() > 1e-4
     assert is_sent_elsewhere
 

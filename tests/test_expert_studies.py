@@ -31,10 +31,10 @@ from mmn.scores.methods import require_method
 from mmn.scores.rows import ConceptAt
 from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
-from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.domains.measured import half_of
 from mmn.studies.domains.rows import Found, overlap_rows
 from mmn.studies.invariance import cross_image
+from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.studies.shift.measure import measure_shift
 from mmn.studies.shift.states import Wanted
 from mmn.units.parts import parts_of
@@ -67,8 +67,8 @@ def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*words, "--methods", ",".join(METHODS), *common]) == 0
     assert main(["specificity", "latest", "--methods", "contribution,attribution", *common]) == 0
     assert main(["invariance", "latest", "--kind", "region", "--draws", "1", "--ks", "1,5,36", *common]) == 0
-    cross = ["--kind", "cross-image", "--images-per-concept", "2", "--methods", "contribution,attribution", "--ks", "1,36"]
-    assert main(["invariance", "latest", *cross, *common]) == 0
+    cross = ["--kind", "cross-image", "--images-per-concept", "2", "--methods", "contribution,attribution"]
+    assert main(["invariance", "latest", *cross, "--ks", "1,36", *common]) == 0
     both, changed = (names.CONTRIBUTION, names.ATTRIBUTION), (names.TOP, names.RANDOM, names.RANDOM_PICTURE)
     plan = InterventionPlan(names.ABLATE, both, (30,), changed, n_draws=1, positions=names.IMAGE_TOKENS)
     degrade(load_model(str(mixtral)), run_path_of(cache), plan)
@@ -341,7 +341,7 @@ def test_groups_of_domains_share_tops_beside_random_units_of_the_same_experts(fo
 
 
 def test_a_planted_change_of_one_experts_unit_is_found_where_it_is_awake(mixtral: Path, folders: Path) -> None:
-    """The other model is the first one with a column of a last layer's expert replaced: nothing else writes otherwise."""
+    """The other model is the first one with a column of a last layer's expert replaced: nothing else is another."""
     model, changed = load_model(str(mixtral)), load_model(str(mixtral))
     run_path = run_path_of(folders)
     tables = tables_of(folders, ("score", "concept"))
@@ -354,8 +354,9 @@ def test_a_planted_change_of_one_experts_unit_is_found_where_it_is_awake(mixtral
     changed.anatomy.own_column(2, unit).add_(added)
     facts = replace(model.facts, fingerprint="changed")
     run, _ = read_run(run_path)
-    given: Any = (run_path, lambda: model, replace(run, run_id="00ff00ff00ff00ff", model=facts), run_path)
-    measure_shift(*given, lambda: replace(changed, facts=facts), (noun,), Wanted(k=2))
+    other = replace(run, run_id="00ff00ff00ff00ff", model=facts)
+    edited = replace(changed, facts=facts)
+    measure_shift(run_path, lambda: model, other, run_path, lambda: edited, (noun,), Wanted(k=2))
     found = tables_of(folders, ("shift", "shift_layer", "shift_unit"))
     best = found["shift_unit"]
     assert list(zip(best["layer"], best["unit"], strict=True)) == [(2, unit)]

@@ -74,10 +74,11 @@ def head_mediated(
 ) -> Float[Tensor, "n L m"]:
     """The score of every unit for the concepts `said`, in their order; the model's lock is held meanwhile.
 
-    `chosen` and `units` are in a mixture of experts which experts and units are awake at each concept, as in `Measured`.
+    `chosen` and `units` are in a mixture of experts those that are awake at each concept, as in `Measured`.
 
     Raises:
-        UsageError: an encoder-decoder, attention whose heads are not known, or a past that is more than keys and values.
+        UsageError: an encoder-decoder, attention whose heads are not known, or a past that is more than keys and
+            values.
         BatchError: a pass that cannot be gone again, of the first word of a prompt that is not read causally.
     """
     require_heads(model, "hones")
@@ -134,7 +135,7 @@ def _needs(
 def _products(
     model: Model, row: Float[Tensor, "1 d"], chosen: Sequence[Int[Tensor, "1 _"]], width: int
 ) -> Float[Tensor, "L m"]:
-    """row · W_out of every unit, of a mixture of those that are awake."""
+    """Returns row · W_out of every unit, of a mixture of those that are awake."""
     anatomy = model.anatomy
     if not anatomy.mixtures:
         return torch.cat([anatomy.products(layer, row) for layer in range(anatomy.n_layers)])

@@ -118,7 +118,7 @@ def _of_round(
     is_read: Bool[Tensor, "batch positions"],
     n_prompt: int,
 ) -> tuple[Tensor, ...]:
-    """Relevance summed over positions, the relevance of the decoder's input and of the biases; of experts, the units."""
+    """Relevance summed over positions, the relevance of the decoder's input and of biases; of experts, the units."""
     (of_stream, of_bias), more = gradients[:2], list(gradients[2:])
     rows = [question.row for question in questions]
     entered = [(graph.stream[0].detach(), of_stream)]
@@ -177,7 +177,7 @@ def _one_behind_the_other(
 def _of_routed(
     call: Call, gradient: Float[Tensor, "t d"], is_meant: Bool[Tensor, "batch positions"]
 ) -> list[tuple[Float[Tensor, "batch m"], Bool[Tensor, " batch"], Int[Tensor, " m"]]]:
-    """Of each expert the relevance of its units by row, in which rows a meant token goes through it, and their numbers."""
+    """Of each expert its units' relevance by row, in which rows a meant token goes through it, and their numbers."""
     routed, found = call.routed, []
     is_meant = is_meant.to(gradient.device)
     for expert in call.chosen.unique().tolist():

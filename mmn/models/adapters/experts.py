@@ -87,14 +87,14 @@ class Routed:
 
     @property
     def multiplies_up(self) -> bool:
-        """Whether nothing is added to up before act(gate) is multiplied with it (MiniMax adds 1), or there is no gate."""
+        """Whether nothing is added to up before act(gate) multiplies it (MiniMax adds 1), or there is no gate."""
         made = torch.ones(1, 2 * self.d_expert)
         made[:, self.d_expert :] = 0
         return not self.is_gated or not self._acted(made).any()
 
     def relevant_units(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
-        """`units`, linear in what the expert makes of x by RelP's rules: act(z) is z times a constant, and act(gate) and
-        up get half of the gradient each.
+        """`units`, linear in what the expert makes of x by RelP's rules: act(z) is z times a constant, and act(gate)
+        and up get half of the gradient each.
         """
         made = self._made(x, expert)
         a = self._acted(made).detach()

@@ -24,8 +24,8 @@ from mmn.reading.hooks.capture import (
     looked_up,
     require_act,
 )
-from mmn.reading.hooks.experts import Call
 from mmn.reading.hooks.expert_graph import ExpertGraph, capture_expert_graph
+from mmn.reading.hooks.experts import Call
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
 from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings

@@ -203,52 +203,70 @@ def _written(anatomy: Anatomy, layer: int) -> Iterator[tuple[str, nn.Module]]:
     yield from ((term, parts[layer]) for term, parts in anatomy.others.items())
 
 
+@dataclass
+class _Parts:
+    """What was seen of one layer of a mixture in the pass that runs, by site: of its experts, and of what is beside
+    them with its gate.
+    """
+
+    routed: dict[str, Tensor] = field(default_factory=dict)
+    plain: dict[str, Tensor] = field(default_factory=dict)
+    gate: Tensor | None = None
+
+    def compact(self, site: str, mixture: Mixture, nothing: Float[Tensor, "batch n 0"]) -> Float[Tensor, "batch n w"]:
+        parts = [nothing]
+        parts += [self.routed[site]] if mixture.routed is not None else []
+        if mixture.plain is not None:
+            parts.append(self.plain[site] if self.gate is None else self.plain[site] * self.gate)
+        return torch.cat(parts, dim=-1)
+
+
 def watch_mixture(
     captured: Captured, layer: int, module: nn.Module, mixture: Mixture, with_act: bool = False
 ) -> list[Any]:
     """Hooks that put a layer's compact activations together at its end, from what its parts were given."""
-    seen: dict[tuple[str, str], Tensor] = {}
-    gates: list[Tensor] = []
+    seen = _Parts()
     sites = (ACTIVATION, ACT) if with_act else (ACTIVATION,)
     captured.steps |= {(site, layer): [] for site in sites}
-    handles: list[Any] = []
 
     def note_call(call: Call, _output: Tensor) -> None:
         last = call.at_last(captured.n_rows, captured.n_last)
-        seen[ACTIVATION, "routed"] = last.activations().unflatten(0, (captured.n_rows, -1))
-        if with_act:
-            seen[ACT, "routed"] = last.gate_acts().unflatten(0, (captured.n_rows, -1))
-        chosen = last.chosen.unflatten(0, (captured.n_rows, -1))
-        captured.steps[EXPERTS, layer] += captured.keep(chosen)
-
-    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen[ACTIVATION, "plain"] = _last_values(first_given(args, kwargs), captured)
-
-    def note_act(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        seen[ACT, "plain"] = _last_values(output, captured)
-
-    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        gates[:] = [_last_values(output, captured).sigmoid()]
+        reads = {ACTIVATION: last.activations, ACT: last.gate_acts}
+        seen.routed = {site: reads[site]().unflatten(0, (captured.n_rows, -1)) for site in sites}
+        captured.steps[EXPERTS, layer] += captured.keep(last.chosen.unflatten(0, (captured.n_rows, -1)))
 
     def put_together(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         stream = output[0] if isinstance(output, tuple) else output
+        nothing = stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)
         for site in sites:
-            parts = [stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)]
-            parts += [seen[site, "routed"]] if mixture.routed is not None else []
-            parts += [seen[site, "plain"] * (gates[0] if gates else 1)] if mixture.plain is not None else []
-            captured.steps[site, layer] += captured.keep(torch.cat(parts, dim=-1))
-        seen.clear()
+            captured.steps[site, layer] += captured.keep(seen.compact(site, mixture, nothing))
+        seen.routed, seen.plain, seen.gate = {}, {}, None
 
+    handles = _watch_beside_experts(captured, mixture, seen, with_act)
     if mixture.routed is not None:
         captured.steps[EXPERTS, layer] = []
         handles += watch_calls(mixture.routed, lambda: captured.n_rows, note_call)
+    return [*handles, module.register_forward_hook(put_together)]
+
+
+def _watch_beside_experts(captured: Captured, mixture: Mixture, seen: _Parts, with_act: bool) -> list[Any]:
+    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.plain[ACTIVATION] = _last_values(first_given(args, kwargs), captured)
+
+    def note_act(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen.plain[ACT] = _last_values(output, captured)
+
+    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen.gate = _last_values(output, captured).sigmoid()
+
+    handles: list[Any] = []
     if mixture.plain is not None:
         handles.append(mixture.plain.register_forward_pre_hook(note_plain, with_kwargs=True))
     if with_act and mixture.activation is not None:
         handles.append(mixture.activation.register_forward_hook(note_act))
     if mixture.gate is not None:
         handles.append(mixture.gate.register_forward_hook(note_gate))
-    return [*handles, module.register_forward_hook(put_together)]
+    return handles
 
 
 def _note_rows(captured: Captured) -> Callable[..., None]:
@@ -286,8 +304,8 @@ def require_act(model: Model, what: str) -> None:
     for layer, one in enumerate(model.anatomy.mixtures):
         if one.plain is not None and (one.activation is None or makes_z(one.activation)):
             raise UsageError(
-                f"{what} is not there for {model.facts.name}: what is beside the experts of layer {layer} has no module "
-                "for act(gate), so that it cannot be read without the up factor"
+                f"{what} is not there for {model.facts.name}: what is beside the experts of layer {layer} has no "
+                "module for act(gate), so that it cannot be read without the up factor"
             )
 
 

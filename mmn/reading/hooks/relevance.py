@@ -51,8 +51,8 @@ class Relevance:
     Attributes:
         stream: the residual stream before the first layer.
         bias: a number for each row, 0; its gradient is what all biases of the layers add to what is differentiated.
-        a: by layer, the input of W_out; its gradient is whole, only what is before it gets half. In a mixture of experts
-            of the matrix beside the routed ones, which not every layer has.
+        a: by layer, the input of W_out; its gradient is whole, only what is before it gets half. In a mixture of
+            experts of the matrix beside the routed ones, which not every layer has.
         calls: of a mixture, by layer, of its routed experts.
         routed: by layer what they wrote.
         final: the residual stream before the final norm.
@@ -218,7 +218,7 @@ def _put_rules_on(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
             handles.append(part.register_forward_hook(_constant))
         elif path.rpartition(".")[2] == FUSED:
             handles.append(part.register_forward_hook(_values_alone(layer.get_submodule(path.rpartition(".")[0]))))
-        elif part is activation:
+        elif activation is not None and part is activation:
             handles.append(part.register_forward_hook(_constant_factor))
         elif is_norm(part):
             handles.append(part.register_forward_hook(_constant_scale(norm_form(path, part), found)))

@@ -94,8 +94,8 @@ class Recorded:
             into: a module of that layer; what it is given is changed.
             change: of what it is given at the one position.
             watched: receives a of each layer from `first` on, a row each.
-            units: in a mixture of experts whose a that is, -1 behind the last; it is 0 in a row that does not go through
-                the unit's expert.
+            units: in a mixture of experts whose a that is, -1 behind the last; it is 0 in a row that does not go
+                through the unit's expert.
         """
         anatomy = self.model.anatomy
         with lent(self.model) as handles:

@@ -174,9 +174,8 @@ def _watch_experts(model: Model, layer: int, seen: _Pass) -> list[Any]:
     def note_call(call: Call, _output: Tensor) -> None:
         for expert in call.chosen.unique().tolist():
             token, values = call.gate_acts_of(expert)
-            first = expert * call.routed.d_expert
-            places = (one[token].to(seen.home) for one in (call.row, call.position))
-            found.append(Acts(first, *places, values.detach().to(seen.home)))
+            row, position = (one[token].to(seen.home) for one in (call.row, call.position))
+            found.append(Acts(expert * call.routed.d_expert, row, position, values.detach().to(seen.home)))
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:

@@ -204,10 +204,10 @@ def vectors_at(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt], sit
 
 
 def _sparse(a: Float[Tensor, "n L w"], units: Int[Tensor, "n L w"], d_mlp: int) -> Float[Tensor, "n units"]:
-    """a of the units that are awake at each concept, sparse among all of the model."""
+    """Returns a of the units that are awake at each concept, sparse among all of the model."""
     concept, layer, _ = (is_unit := units >= 0).nonzero(as_tuple=True)
     places = torch.stack([concept, layer * d_mlp + units[is_unit]])
-    return torch.sparse_coo_tensor(places, a[is_unit], (len(a), a.shape[1] * d_mlp))
+    return torch.sparse_coo_tensor(places, a[is_unit], (len(a), a.shape[1] * d_mlp), check_invariants=True)
 
 
 def column_lengths(model: Model) -> Float[Tensor, "L m"]:

@@ -10,10 +10,11 @@ of the prompt and of the caption that the model wrote, special ones too. MMNeuro
 domains that ask questions of their own; MINER reads the prompt alone (CODE). That the caption counts is OURS: one
 prompt for all pictures would have no text of its own. Which units are chosen is told by `groups`.
 
-In a mixture of experts a unit is not active at a token that does not go through its expert (OURS): a rate says how often
-the router chose the expert and the unit was active there.
+In a mixture of experts a unit is not active at a token that does not go through its expert (OURS): a rate says how
+often the router chose the expert and the unit was active there.
 
-Left out: the encoder's and the projector's units, which MMNeuron counts, too; models without image tokens in the decoder.
+Left out: the encoder's and the projector's units, which MMNeuron counts, too; models without image tokens in the
+decoder.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def of_rows(rates: pd.DataFrame, scores: pd.DataFrame) -> Measured:
 
 def _summed(values: pd.Series, layers: pd.Series) -> ByLayer:
     """What is said of each layer, summed over halves and runs; NaN behind the units of a layer that has fewer."""
-    by_layer = [np.sum(list(of), axis=0, dtype=np.float64) for _, of in values.groupby(layers)]
+    by_layer = [np.atleast_1d(np.sum(list(of), axis=0, dtype=np.float64)) for _, of in values.groupby(layers)]
     widest = max(map(len, by_layer))
     return np.stack([np.pad(of, (0, widest - len(of)), constant_values=np.nan) for of in by_layer])
 
@@ -104,7 +104,7 @@ class Stability:
 
 
 def stability(name: str, halves: Mapping[int, list[Group]], parts: Parts, d_mlp: int) -> Stability:
-    """Of the group of a name, from the groups of each half; `parts` are of units that are numbered layer · d_mlp + i."""
+    """Of the group of a name, from the groups of each half; `parts` are of units numbered layer · d_mlp + i."""
     found = [next((set(one.units) for one in groups_of if one.name == name), set()) for groups_of in halves.values()]
     size = sum(map(len, found)) / len(found)
     if not all(found):

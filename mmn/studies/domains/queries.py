@@ -142,8 +142,8 @@ class DomainQueries(Reader):
             run_id: of one run.
             k: of the rankings.
             members: group_name, layer, unit.
-            parts: group_name, layer, expert (-1 in a layer without), part: which share of the units of each layer, or of
-                each expert, is in the group.
+            parts: group_name, layer, expert (-1 in a layer without), part: which share of the units of each layer, or
+                of each expert, is in the group.
 
         Returns:
             group_name, method, image_id, share (mean over the picture's nouns), matched (what random units of the same

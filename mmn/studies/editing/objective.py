@@ -12,8 +12,8 @@ author's later method; its loss (NLL of the target, KL on the prompt, repetition
 
 The control `rank_one_direction` changes a whole layer as ROME (arXiv 2202.05262) does, without its covariance: the
 smallest update W + (v* − W k) kᵀ/(kᵀk) that writes v* = W k + s·direction for the mean activation k. In a mixture of
-experts W is that of all experts side by side (OURS): k is 0 for what sleeps at all of the nouns, so that the update is of
-the columns that are awake at one of them, and no other expert is touched.
+experts W is that of all experts side by side (OURS): k is 0 for what sleeps at all of the nouns, so that the update is
+of the columns that are awake at one of them, and no other expert is touched.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ from mmn.runs import shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import shard_name
 from mmn.studies.invariance import rankings
-from mmn.units.parts import Parts, layers_alike, parts_of
 from mmn.studies.invariance.rankings import CaptionNoun, lowest_places
 from mmn.studies.tables import TABLES
+from mmn.units.parts import Parts, layers_alike, parts_of
 
 PREFIX: Final = "invariance"
 STAGE: Final = "cross-image"
@@ -181,10 +181,7 @@ def _stacked(ranked: Sequence[Sequence[Int[np.ndarray, " _"]]]) -> Int[np.ndarra
     """Rankings of one length; of experts fewer may be awake, and -1 is behind the shorter ones."""
     longest = max(len(one) for of_draw in ranked for one in of_draw)
     return np.stack(
-        [
-            np.stack([np.pad(one, (0, longest - len(one)), constant_values=-1) for one in of_draw])
-            for of_draw in ranked
-        ]
+        [np.stack([np.pad(one, (0, longest - len(one)), constant_values=-1) for one in of_draw]) for of_draw in ranked]
     )
 
 

@@ -48,9 +48,9 @@ from mmn.scores.batch import score_captions
 from mmn.scores.equations import uniform_draw
 from mmn.scores.rows import Tables, joined
 from mmn.studies.invariance import rankings
-from mmn.units.parts import Parts, parts_of
 from mmn.studies.invariance.rankings import CaptionNoun, Rankings
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
+from mmn.units.parts import Parts, parts_of
 
 PREFIX: Final = "invariance-region"
 STAGE: Final = "invariance"

@@ -15,8 +15,9 @@ of a delta: a random direction of its length, in the span of all states; the del
 whether the change is this concept's or everything's. `column_cosine`, the median cosine of the two models' columns of
 W_out, tells whether unit i is still unit i: models that were trained apart have units in common by number alone.
 
-In a mixture of experts a unit writes nothing where its expert sleeps, in either model (OURS): where routing has changed, so
-has what its units write. Columns are those of all experts, activations are kept of units that are awake in some picture.
+In a mixture of experts a unit writes nothing where its expert sleeps, in either model (OURS): where routing has
+changed, so has what its units write. Columns are those of all experts, activations are kept of units that are awake in
+some picture.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Awake:
         return cls(flat, values.index_select(1, flat).to_dense())
 
     def at(self, flat: Int[Tensor, " k2"]) -> Float[Tensor, "n k2"]:
-        """a of these units, among which all that are awake are."""
+        """Returns a of these units, among which all that are awake are."""
         found = self.values.new_zeros(len(self.values), len(flat))
         found[:, torch.searchsorted(flat, self.flat)] = self.values
         return found

@@ -51,7 +51,9 @@ class Products:
         """Those of some of the units."""
         return Products(self.first[places], self.second[places], self.both[places])
 
-    def written(self, a: Float[np.ndarray, " units"], after: Float[np.ndarray, " units"]) -> Float[np.ndarray, " units"]:
+    def written(
+        self, a: Float[np.ndarray, " units"], after: Float[np.ndarray, " units"]
+    ) -> Float[np.ndarray, " units"]:
         """‖a' w' − a w‖."""
         squared = after**2 * self.second + a**2 * self.first - 2 * a * after * self.both
         return np.sqrt(np.maximum(squared, 0))
