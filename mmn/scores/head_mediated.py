@@ -27,7 +27,7 @@ from torch.nn.functional import pad
 from mmn.errors import BatchError, UsageError
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
-from mmn.reading.hooks import Recorded, mean_of_others_each
+from mmn.reading.hooks import Recorded, mean_of_others_each, past_is_keys
 from mmn.scores.rows import ConceptAt
 from mmn.scores.stepping import at_each_concept, is_as_read, of_tokens
 
@@ -112,6 +112,11 @@ def require_heads(model: Model, what: str) -> None:
     if model.has_encoder:
         raise UsageError(f"{what} is not there for encoder-decoders, and {model.facts.name} is one")
     head_outputs(model, what)
+    if not past_is_keys(model):
+        raise UsageError(
+            f"{what} is not there for {model.facts.name}: its attention keeps more than keys and values, so that its "
+            "layers cannot be gone again at one position"
+        )
 
 
 Outputs = Sequence[tuple[nn.Module, int]]

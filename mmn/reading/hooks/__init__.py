@@ -33,7 +33,7 @@ from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, ho
 from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
 from mmn.reading.hooks.projection import projected_away
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
-from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
+from mmn.reading.hooks.replay import Recorded, mean_of_others_each, past_is_keys, record_layers, zero_one_each
 from mmn.reading.hooks.residual import capture_residual, read_after, write_residual
 from mmn.reading.hooks.streaming import Acts, each_layer
 
@@ -80,6 +80,7 @@ __all__ = [
     "hold",
     "looked_up",
     "mean_of_others_each",
+    "past_is_keys",
     "permuted",
     "projected_away",
     "read_after",

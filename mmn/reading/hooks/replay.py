@@ -195,12 +195,24 @@ def _noting(watched: dict[int, Tensor], layer: int, n_rows: int, home: torch.dev
     return hook
 
 
+def past_is_keys(model: Model) -> bool:
+    """Whether each layer's past is to be keys and values alone, and no indexer's or prompt's keys beside them."""
+    from transformers import DynamicCache
+
+    return all(map(_is_keys, DynamicCache(config=model.module.config.get_text_config(decoder=True)).layers))
+
+
 def _holds_keys(value: Any, number: int) -> bool:
     """Whether it is a cache whose layer of that number holds keys and values, which grow by concatenation."""
-    from transformers.cache_utils import DynamicLayer
-
     layers = getattr(value, "layers", None)
-    return isinstance(layers, list) and len(layers) > number and isinstance(layers[number], DynamicLayer)
+    return isinstance(layers, list) and len(layers) > number and _is_keys(layers[number])
+
+
+def _is_keys(layer: Any) -> bool:
+    """Other classes than these two hold more."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    return type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 def _as_it_is(value: Any) -> Any:
