@@ -137,7 +137,8 @@ class ModelFacts:
 
     `revision` is the commit that a hub's repository was fetched at, empty for any other model.
     `d_mlp` are the units of a layer, of the widest one where layers differ. `d_experts` are by layer the units of a
-    routed expert, 0 in a layer without; () in a model that has none.
+    routed expert, 0 in a layer without; () in a model that has none. `widths` are then the units of each layer; () in
+    runs of before they were kept.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ModelFacts:
     d_mlp: int
     revision: str = ""
     d_experts: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
 
     @property
     def n_units(self) -> int:

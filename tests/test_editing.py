@@ -141,6 +141,7 @@ def test_a_unit_of_the_last_layer_moves_the_logits_by_exactly_what_is_predicted(
 
 def test_the_rank_one_control_writes_the_wished_vector_for_the_mean_activation(tiny: Model, aim: Aim) -> None:
     (part,) = objective.rank_one_direction(tiny.anatomy, aim, 1)
+    assert isinstance(part, deltas.RankOne)
     written = part.change @ aim.a[:, 1].mean(0)
     cosine = torch.nn.functional.cosine_similarity(written, aim.towards, dim=0)
     assert float(cosine) == pytest.approx(1.0, abs=1e-5)

@@ -207,8 +207,8 @@ def test_layers_of_effects_are_checked_and_are_part_of_the_run(tiny: Model) -> N
 
 
 def test_experts_and_what_cannot_be_read_are_refused_by_name() -> None:
-    for method in (names.CONTRIBUTION_ACTFN, names.RELP, names.HONES, names.INTEGRATED_GRADIENTS):
-        with pytest.raises(UsageError, match=f"--methods random-matched:{method} is not there for mixtures of experts"):
-            require_method(mixture("qwen3_vl_moe")[0], f"random-matched:{method}")
+    method = f"random-matched:{names.INTEGRATED_GRADIENTS}"
+    with pytest.raises(UsageError, match=f"--methods {method} is not there for mixtures of experts"):
+        require_method(mixture("qwen3_vl_moe")[0], method)
     with pytest.raises(UsageError, match=r"nam-text is refused: .* could not be read"):
         check_methods(["nam-text"])

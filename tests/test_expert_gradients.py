@@ -31,6 +31,7 @@ class Plain:
     own_z: dict[int, Tensor] = field(default_factory=dict)
     own_a: dict[int, Tensor] = field(default_factory=dict)
     gate: dict[int, Tensor] = field(default_factory=dict)
+    act: dict[int, Tensor] = field(default_factory=dict)  # act(gate) of routed experts with the router's weight
     kept: dict[int, Tensor] = field(default_factory=dict)  # what a is multiplied by
 
     def routed(self, layer: int, experts: Any, turned: bool, x: Tensor, *given: Tensor) -> Tensor:
@@ -42,6 +43,7 @@ class Plain:
         self.z[layer], up = (each @ w_in).chunk(2, dim=-1)
         rule = getattr(experts, "_apply_gate", None)
         h = rule(torch.cat([self.z[layer], up], -1)) if rule else experts.act_fn(self.z[layer]) * up
+        self.act[layer] = experts.act_fn(self.z[layer]) * weight if hasattr(experts, "act_fn") else self.z[layer]
         self.a[layer] = h * weight * self.kept.get(layer, 1.0)
         written = self.a[layer] @ w_out
         return written.sum(0) if given else written.flatten(0, 1)

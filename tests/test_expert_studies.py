@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from mmn.models.token_rows import known_ids
 from mmn.reading.captions import read_encoded, with_captions
 from mmn.reading.concepts import GeneratedCaption
 from mmn.reading.hooks import ACTIVATION, ablate
+from mmn.runs.shards import read_run
 from mmn.scores import effects
 from mmn.scores.effects import _whole as plain_effects
 from mmn.scores.effects import measure_effects
@@ -27,8 +31,13 @@ from mmn.scores.methods import require_method
 from mmn.scores.rows import ConceptAt
 from mmn.store import Store
 from mmn.studies.degradation.measure import InterventionPlan, degrade
+from mmn.studies.domains.measured import half_of
+from mmn.studies.domains.rows import Found, overlap_rows
+from mmn.studies.invariance import cross_image
 from mmn.studies.invariance.queries import InvarianceQueries
-from mmn.studies.invariance.region import parts_of
+from mmn.studies.shift.measure import measure_shift
+from mmn.studies.shift.states import Wanted
+from mmn.units.parts import parts_of
 from tests.scored import run_path_of, tables_of
 from tests.test_expert_gradients import plainly
 from tests.test_experts import ROUNDING, tiny
@@ -58,6 +67,8 @@ def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*words, "--methods", ",".join(METHODS), *common]) == 0
     assert main(["specificity", "latest", "--methods", "contribution,attribution", *common]) == 0
     assert main(["invariance", "latest", "--kind", "region", "--draws", "1", "--ks", "1,5,36", *common]) == 0
+    cross = ["--kind", "cross-image", "--images-per-concept", "2", "--methods", "contribution,attribution"]
+    assert main(["invariance", "latest", *cross, "--ks", "1,36", *common]) == 0
     both, changed = (names.CONTRIBUTION, names.ATTRIBUTION), (names.TOP, names.RANDOM, names.RANDOM_PICTURE)
     plan = InterventionPlan(names.ABLATE, both, (30,), changed, n_draws=1, positions=names.IMAGE_TOKENS)
     degrade(load_model(str(mixtral)), run_path_of(cache), plan)
@@ -66,7 +77,7 @@ def cache(mixtral: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tables(cache: Path) -> dict[str, pd.DataFrame]:
-    return tables_of(cache, ["run", "score", "concept", "specificity", "invariance", "effect"])
+    return tables_of(cache, ["run", "score", "concept", "specificity", "invariance", "shared_layer", "effect"])
 
 
 def test_a_run_ranks_what_is_awake_and_names_the_expert(tables: dict[str, pd.DataFrame]) -> None:
@@ -138,7 +149,7 @@ def test_shuffled_pictures_are_compared_as_far_as_both_rankings_reach_beside_uni
 ) -> None:
     score = tables["score"][tables["score"]["rank"] > 0].astype({"variant": str})
     lemma = tables["concept"].set_index(["image_id", "variant", "noun"])["lemma"]
-    rows = tables["invariance"]
+    rows = tables["invariance"][tables["invariance"]["kind"] == names.REGION]
     assert set(rows["k"]) == {1, 5, 36}
     for row in rows.itertuples():
         of = score[(score["image_id"] == row.image_id) & (score["method"] == row.method) & (score["rank"] <= row.k)]
@@ -238,7 +249,7 @@ def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses(
 
 def test_parts_are_experts_and_a_layer_without_some_is_one() -> None:
     anatomy = tiny("llama4")[0].anatomy
-    parts = parts_of(anatomy)
+    parts = parts_of(anatomy.widths, anatomy.d_experts)
     by_layer = parts.of_unit.reshape(anatomy.n_layers, -1)
     assert [len(set(some)) for some in by_layer] == [1, 5, 5]
     assert parts.sizes[by_layer[0, 0]] == anatomy.widths[0] < anatomy.d_mlp
@@ -250,8 +261,110 @@ def test_image_tokens_with_experts_of_their_own_have_no_attribution() -> None:
         require_method(tiny("ernie4_5_vl_moe")[0], "random-matched:attribution")
 
 
-def test_pictures_of_a_noun_are_not_compared_where_chance_is_not_known(
-    cache: Path, capsys: pytest.CaptureFixture[str]
+def test_pictures_of_a_noun_share_what_sets_share_and_chance_is_of_the_same_experts(
+    tables: dict[str, pd.DataFrame],
 ) -> None:
-    assert main(["invariance", "latest", "--kind", names.CROSS_IMAGE, "--cache", str(cache), "--progress", "none"]) == 2
-    assert "cross-image is not there for mixtures of experts" in capsys.readouterr().err
+    """Of both pictures, and all nouns that both say."""
+    score, concept = (tables[name][tables[name]["variant"] == names.ORIGINAL] for name in ("score", "concept"))
+    rows = tables["invariance"][tables["invariance"]["kind"] == names.CROSS_IMAGE]
+    both = concept.groupby("lemma").filter(lambda said: said["image_id"].nunique() == 2)
+    said = {lemma: list(zip(of["image_id"], of["noun"], strict=True)) for lemma, of in both.groupby("lemma")}
+    assert set(rows["noun"]) == set(said) != set()
+    found = set(zip(rows["method"], rows["k"], strict=True))
+    assert found == {("contribution", 1), ("contribution", 36), ("attribution", 1), ("attribution", 36)}
+    for row in rows.itertuples():
+        tops = [
+            score[
+                (score["image_id"] == image_id)
+                & (score["noun"] == noun)
+                & (score["method"] == row.method)
+                & score["rank"].between(1, row.k)
+            ]
+            for image_id, noun in said[row.noun]
+        ]
+        units = [set(zip(top["layer"], top["unit"], strict=True)) for top in tops]
+        assert row.ratio == len(set.intersection(*units)) / row.k
+        counts = [top.groupby(["layer", "expert"]).size() for top in tops]
+        assert row.floor_random == pytest.approx((counts[0] * counts[1]).fillna(0).sum() / D_EXPERT / row.k)
+    layers = tables["shared_layer"].groupby(["noun", "method", "k"])[["n_shared", "n_random"]].sum()
+    for row in rows.itertuples():
+        key = (row.noun, row.method, row.k)
+        there = layers.loc[key] if key in layers.index else layers.iloc[0] * 0  # no expert is in both
+        assert list(there / row.k) == pytest.approx([row.ratio, row.floor_random])
+
+
+def test_a_run_that_does_not_tell_its_widths_is_not_compared(cache: Path) -> None:
+    run, _ = read_run(run_path_of(cache))
+    assert run.model.widths == (D_EXPERT * N_EXPERTS,) * 3
+    with pytest.raises(UsageError, match="before runs told how wide each layer is"):
+        cross_image._parts(replace(run, model=replace(run.model, widths=())))
+
+
+@pytest.fixture(scope="module")
+def folders(mixtral: Path, paint: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with a run of sixteen pictures in two folders, measured by them."""
+    root = tmp_path_factory.mktemp("folders")
+    for number, path in enumerate(sorted(paint(root / "all", 16).iterdir())):
+        (root / "pictures" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        path.rename(root / "pictures" / "ab"[number % 2] / path.name)
+    common = ["--cache", str(root / "cache"), "--progress", "none", "--device", "cpu"]
+    words = ["score", "--model", str(mixtral), "--images", str(root / "pictures"), "--max-new-tokens", "6"]
+    assert main([*words, "--methods", "contribution", *common]) == 0
+    assert main(["domains", "latest", "--by", "folder", *common]) == 0
+    return root / "cache"
+
+
+def test_groups_of_domains_share_tops_beside_random_units_of_the_same_experts(folders: Path) -> None:
+    """Of what each half of the pictures finds in the other's, counted with sets."""
+    k = 20
+    tables = tables_of(folders, ("score", "concept"))
+    with Store.open(folders) as store:
+        run = store.run("latest")
+        what = Found(store, run, "folder", "tokens")
+        found = overlap_rows(what, k).set_index("group")
+        halves, widths = what.of_halves, what.widths
+    assert widths == (D_EXPERT * N_EXPERTS,) * 3
+    score = tables["score"][tables["score"]["rank"].between(1, k)]
+    for name, row in found.iterrows():
+        by_picture = []
+        for (image_id, _), top in score.groupby(["image_id", "noun"]):
+            (group,) = [one for one in halves[1 - half_of(image_id)] if one.name == name]
+            units = {(one.layer, one.unit) for one in group.units}
+            experts = Counter((one.layer, one.unit // D_EXPERT) for one in group.units)
+            places = list(zip(top["layer"], top["unit"], top["expert"], strict=True))
+            shared = sum((layer, unit) in units for layer, unit, _ in places) / k
+            chance = sum(experts[layer, expert] / D_EXPERT for layer, _, expert in places) / k
+            by_picture.append((image_id, shared, chance, len(units) / sum(widths)))
+        means = pd.DataFrame(by_picture).groupby(0).mean().mean()
+        assert [row["mean"], row["matched"], row["uniform"]] == pytest.approx(list(means))
+        assert row["matched"] > 0
+
+
+def test_a_planted_change_of_one_experts_unit_is_found_where_it_is_awake(mixtral: Path, folders: Path) -> None:
+    """The other model is the first one with a column of a last layer's expert replaced: nothing else is another."""
+    model, changed = load_model(str(mixtral)), load_model(str(mixtral))
+    run_path = run_path_of(folders)
+    tables = tables_of(folders, ("score", "concept"))
+    (noun, _), *_ = Counter(tables["concept"]["lemma"]).most_common()
+    said = tables["concept"][tables["concept"]["lemma"] == noun][["image_id", "noun"]]
+    tops = tables["score"].merge(said)
+    tops = tops[tops["layer"] == 2].groupby("unit")["activation"].agg(["count", "sum"])
+    unit = int(tops["sum"].abs().idxmax())
+    added = 40 * torch.randn(model.anatomy.unembedding.in_features)
+    changed.anatomy.own_column(2, unit).add_(added)
+    facts = replace(model.facts, fingerprint="changed")
+    run, _ = read_run(run_path)
+    other = replace(run, run_id="00ff00ff00ff00ff", model=facts)
+    edited = replace(changed, facts=facts)
+    measure_shift(run_path, lambda: model, other, run_path, lambda: edited, (noun,), Wanted(k=2))
+    found = tables_of(folders, ("shift", "shift_layer", "shift_unit"))
+    best = found["shift_unit"]
+    assert list(zip(best["layer"], best["unit"], strict=True)) == [(2, unit)]
+    mean = tops.loc[unit, "sum"] / len(said)
+    assert best["activation"].iloc[0] == pytest.approx(mean, rel=1e-3)
+    assert best["written"].iloc[0] == pytest.approx(abs(mean) * float(added.norm()), rel=1e-3)
+    assert found["shift"]["n_columns_changed"].iloc[0] == 1
+    layers = found["shift_layer"].groupby("layer")["change"].agg(["max", "count"])
+    assert (layers["max"] > 0).tolist() == [False, False, True]
+    awake = found["shift_layer"][(found["shift_layer"]["layer"] == 2) & (found["shift_layer"]["change"] > 0)]
+    assert len(awake) == tops.loc[unit, "count"], "where its expert sleeps it writes nothing, in neither model"

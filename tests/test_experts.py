@@ -301,7 +301,7 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llava(tmp_path_factory.mktemp("mixtral"), text_type=hf.MixtralConfig, more=more)
 
 
-@pytest.mark.parametrize("method", [names.RELP, names.CONTRIBUTION_ACTFN, "random-matched:hones"])
+@pytest.mark.parametrize("method", [names.INTEGRATED_GRADIENTS, "random-matched:integrated-gradients"])
 def test_methods_that_are_not_there_for_experts_are_refused_before_anything_runs(
     mixtral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:

@@ -36,6 +36,7 @@ from mmn.studies.invariance.cross_image import expected_by_layer, measure_cross_
 from mmn.studies.invariance.rankings import CaptionNoun, common_units, shared_units
 from mmn.studies.invariance.region import Region, measure_region, permutation, shuffling
 from mmn.studies.invariance.summary import summarize
+from mmn.units.parts import layers_alike
 from tests.scored import run_path_of, tables_of
 from tests.tiny import FAMILY_BUILDERS, build_family
 
@@ -174,7 +175,8 @@ def test_large_models_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
 def test_random_units_in_the_same_layers_share_what_is_expected_of_each_layer() -> None:
     """By hand: 2 layers of 4 units; 2 of the top 3 of one picture are in layer 0, of the other 1."""
     ranked = np.array([[[0, 1, 4], [2, 5, 6]]])
-    assert expected_by_layer(ranked, (2, 3), 2, 4).tolist() == [[[4 * 2 / 4 / 4, 0], [4 * 2 / 4 / 4, 4 / 4 * 2 / 4]]]
+    expected = [[[4 * 2 / 4 / 4, 0], [4 * 2 / 4 / 4, 4 / 4 * 2 / 4]]]
+    assert expected_by_layer(ranked, (2, 3), layers_alike(2, 4)).tolist() == expected
 
 
 def test_shared_units_of_each_layer_add_up_to_all_shared_units() -> None:
@@ -199,7 +201,7 @@ def test_the_expected_share_is_what_random_draws_have_on_average() -> None:
         ]
     )
     found = shared_by_layer(ranked, (15,), 2, m).mean(axis=0)
-    assert found.tolist() == pytest.approx(expected_by_layer(ranked[:1], (15,), 2, m)[0], rel=0.2)
+    assert found.tolist() == pytest.approx(expected_by_layer(ranked[:1], (15,), layers_alike(2, m))[0], rel=0.2)
 
 
 # ---- a run

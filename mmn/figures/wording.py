@@ -99,6 +99,12 @@ def metric_words(metric: str) -> str:
     return f"{_TARGETS[target]}: {said}"
 
 
+def parts_word(run: Mapping[str, Any]) -> str:
+    """Among which units chance is taken: those of the same `layers`, in a mixture of experts of the same `experts`."""
+    widths: Any = run.get("d_experts")
+    return "experts" if hasattr(widths, "__len__") and len(widths) else "layers"
+
+
 def require(there: Iterable[object], wanted: Iterable[str]) -> None:
     """Asserts that a chart has its columns: Altair draws an empty one for a missing column, without an error."""
     missing = set(wanted) - {str(name) for name in there}

@@ -1,7 +1,7 @@
 """A small change of FFN output matrices: added for a while and taken back to the last bit, or saved and loaded again.
 
 A `Delta` holds the changes alone: some columns of W_out (`Columns`), or a rank-one update of one layer's whole matrix
-(`RankOne`; where experts share a layer no one matrix is whole, and columns alone are changed). Two ways to use it:
+(`RankOne`; where experts share a layer it is written as the columns that are not left as they are). Two ways to use it:
 
     with applied(model, delta): ...     the model is edited inside the block, under its lock; outside nobody sees it
     load_model(name, delta=path)        a model of its own, with a fingerprint of its own

@@ -176,7 +176,9 @@ def _put_together(
     _limit_threads(module)
     if filled:
         digest = hashlib.sha256("\0".join([digest, *filled]).encode()).hexdigest()
-    facts = ModelFacts(name, digest, family.model_type, anatomy.n_layers, anatomy.d_mlp, commit, anatomy.d_experts)
+    widths = anatomy.widths if anatomy.mixtures else ()
+    shape = (anatomy.n_layers, anatomy.d_mlp)
+    facts = ModelFacts(name, digest, family.model_type, *shape, commit, anatomy.d_experts, widths)
     return Model(module, processor, family, anatomy, facts, filled)
 
 

@@ -37,6 +37,7 @@ LIMITS: Final[dict[str, tuple[float, float]]] = {
     "n_layers": (1, 1000),
     "d_mlp": (1, 10_000_000),
     "an item of d_experts": (0, 10_000_000),
+    "an item of widths": (0, 10_000_000),
     "an item of effect_layers": (0, 999),
     "top_k": (1, _INT32),
     "bottom_k": (0, _INT32),

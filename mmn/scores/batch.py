@@ -25,13 +25,13 @@ from mmn.models.adapters import Anatomy
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch, caption_encoded, read_encoded
 from mmn.reading.concepts import GeneratedCaption, find_concepts, target_concept
-from mmn.reading.hooks import ACTIVATION, FINAL, ONCE
+from mmn.reading.hooks import ACTIVATION, FINAL, ONCE, looked_up
 from mmn.reading.language import is_english
 from mmn.scores import rows
 from mmn.scores.budget import Reading, ffn_outputs, logit_budget
 from mmn.scores.equations import Ranked, folded_rows, rank_matched, rank_units, written_rows
 from mmn.scores.exactness import inexact, sentence
-from mmn.scores.methods import RUNS_PASSES, Measured, Scored, brought, concepts_at_once, draws, looked_up
+from mmn.scores.methods import RUNS_PASSES, Measured, Scored, brought, concepts_at_once, draws
 from mmn.scores.rows import ConceptAt, Tables, Variant
 from mmn.studies.tables import failure_table
 

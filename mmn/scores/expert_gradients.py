@@ -100,7 +100,7 @@ def best_of_experts(
             parts.append(_of_own(mixtures[layer], graph, layer, own[layer], of_own[layer], at))
         return Best(*(torch.cat([one.to(y.device) for one in values]) for values in zip(*parts, strict=True)))
 
-    return _side_by_side([[of_layer(layer, row) for layer in range(len(mixtures) - 1)] for row in rows])
+    return Best(*side_by_side([[of_layer(layer, row) for layer in range(len(mixtures) - 1)] for row in rows]))
 
 
 def slopes_of_layer(mixture: Mixture, graph: ExpertGraph, layer: int, y: Float[Tensor, ""]) -> Float[Tensor, " units"]:
@@ -124,14 +124,14 @@ def _none(like: Tensor) -> Best:
     return Best(nothing, no_number, nothing, no_number)
 
 
-def _side_by_side(found: list[list[Best]]) -> Best:
-    """Of rows and layers, those of fewer units with -1 behind them."""
-    width = max(len(one.units) for row in found for one in row)
-    by_name = [
+def side_by_side(found: Sequence[Sequence[tuple[Tensor, ...]]]) -> list[Tensor]:
+    """Each of several values of rows and layers as one tensor "r L w"; those of fewer units with -1 behind them."""
+    width = max(len(one[0]) for row in found for one in row)
+    by_value = [
         [torch.stack([pad(one[part], (0, width - len(one[part])), value=-1) for one in row]) for row in found]
-        for part in range(len(Best._fields))
+        for part in range(len(found[0][0]))
     ]
-    return Best(*map(torch.stack, by_name))
+    return list(map(torch.stack, by_value))
 
 
 def _of_routed(

@@ -124,10 +124,10 @@ def some_rows(
     order = torch.tensor([index for asked, _ in parts for index in asked]).argsort()
     first = parts[0][1]
     names = [name for name, values in vars(first).items() if values is not None]
-    return type(first)(**{name: _below_each_other([vars(part)[name] for _, part in parts])[order] for name in names})
+    return type(first)(**{name: below_each_other([vars(part)[name] for _, part in parts])[order] for name in names})
 
 
-def _below_each_other(parts: Sequence[Tensor]) -> Tensor:
+def below_each_other(parts: Sequence[Tensor]) -> Tensor:
     """Rows of all parts; where experts that are awake differ in number, with -1, which is no unit, behind the fewer."""
     width = max(part.shape[-1] for part in parts)
     is_even = parts[0].ndim == 1 or all(part.shape[-1] == width for part in parts)
@@ -162,7 +162,7 @@ def _attribute_rows(
                 gradients = torch.autograd.grad(y, graph.sites(of_activation), retain_graph=keep)
                 parts.append(_best_tokens(graph, gradients, mask, rows, of_activation))
     order = torch.tensor([i for asked in turns for i in asked]).argsort()
-    score, token, activation, *units = (_below_each_other(values)[order] for values in zip(*parts, strict=True))
+    score, token, activation, *units = (below_each_other(values)[order] for values in zip(*parts, strict=True))
     return Attributed(score, token, activation, logits.detach(), *units)
 
 

@@ -8,6 +8,10 @@ A head is replaced by the mean of its layer's other heads, in what the attention
 code has it (neuron_scoring.py, configs), but for what only a data set gives: there c is a mean over samples, w the drop
 of a task's score, and u the sum of an answer's rows. Ours: one noun and its first token, w its probability, and the
 head replaced at p(c) alone. The units before a head, and all units where no head helps, have 0.
+
+In a mixture of experts the units are those that are awake at p(c), as in every ranking there; with a head replaced the
+router may choose others, and then the unit's c_i(h) is 0 (OURS). What an expert would write that only wakes up then is
+no unit's score.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mmn.errors import BatchError, UsageError
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
-from mmn.reading.hooks import Recorded, mean_of_others_each
+from mmn.reading.hooks import Recorded, mean_of_others_each, past_is_keys
 from mmn.scores.rows import ConceptAt
 from mmn.scores.stepping import at_each_concept, is_as_read, of_tokens
 
@@ -60,17 +65,26 @@ def _n_heads(attention: Any) -> int:
     return n_heads if n_heads > 1 and output.in_features % n_heads == 0 else 0
 
 
-def head_mediated(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]) -> Float[Tensor, "n L m"]:
+def head_mediated(
+    model: Model,
+    batch: CaptionBatch,
+    said: Sequence[ConceptAt],
+    chosen: Sequence[Int[Tensor, "n _"]] = (),
+    units: Int[Tensor, "n L m"] | None = None,
+) -> Float[Tensor, "n L m"]:
     """The score of every unit for the concepts `said`, in their order; the model's lock is held meanwhile.
 
+    `chosen` and `units` are in a mixture of experts those that are awake at each concept, as in `Measured`.
+
     Raises:
-        UsageError: a mixture of experts, an encoder-decoder, attention whose heads are not known, or a past that is
-            more than keys and values.
+        UsageError: an encoder-decoder, attention whose heads are not known, or a past that is more than keys and
+            values.
         BatchError: a pass that cannot be gone again, of the first word of a prompt that is not read causally.
     """
     require_heads(model, "hones")
     outputs = head_outputs(model, "hones")
-    scores = torch.zeros(len(said), model.facts.n_layers, model.facts.d_mlp, device=model.device)
+    width = model.facts.d_mlp if units is None else units.shape[2]
+    scores = torch.zeros(len(said), model.facts.n_layers, width, device=model.device)
     left = set(range(len(said)))
 
     def look(asked: list[int], recorded: Recorded, read: Float[Tensor, " V"]) -> None:
@@ -78,7 +92,10 @@ def head_mediated(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]) 
             token = torch.tensor([said[number].concept.token_id], device=model.device)
             needs, is_right = _needs(model, recorded, outputs, token, read)
             if is_right:
-                scores[number] = _mediated(model, recorded, outputs, token, needs)
+                of = None if units is None else units[number]
+                row = model.anatomy.w_u(token)
+                products = _products(model, row / row.norm(), [one[[number]] for one in chosen], width)
+                scores[number] = _mediated(model, recorded, outputs, products, needs, of)
                 left.discard(number)
 
     at_each_concept(model, batch, said, look)
@@ -92,10 +109,14 @@ def head_mediated(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt]) 
 
 def require_heads(model: Model, what: str) -> None:
     """Raises `UsageError` where heads cannot be replaced one by one; nothing is run."""
-    model.require_one_ffn(what)
     if model.has_encoder:
         raise UsageError(f"{what} is not there for encoder-decoders, and {model.facts.name} is one")
     head_outputs(model, what)
+    if not past_is_keys(model):
+        raise UsageError(
+            f"{what} is not there for {model.facts.name}: its attention keeps more than keys and values, so that its "
+            "layers cannot be gone again at one position"
+        )
 
 
 Outputs = Sequence[tuple[nn.Module, int]]
@@ -116,15 +137,29 @@ def _needs(
     return needs, is_right
 
 
+def _products(
+    model: Model, row: Float[Tensor, "1 d"], chosen: Sequence[Int[Tensor, "1 _"]], width: int
+) -> Float[Tensor, "L m"]:
+    """Returns row · W_out of every unit, of a mixture of those that are awake."""
+    anatomy = model.anatomy
+    if not anatomy.mixtures:
+        return torch.cat([anatomy.products(layer, row) for layer in range(anatomy.n_layers)])
+    found = [one.products(row, at) for one, at in zip(anatomy.mixtures, chosen, strict=True)]
+    return torch.cat([pad(one, (0, width - one.shape[1])) for one in found])
+
+
 def _mediated(
-    model: Model, recorded: Recorded, outputs: Outputs, token: Int[Tensor, " 1"], needs: dict[tuple[int, int], float]
+    model: Model,
+    recorded: Recorded,
+    outputs: Outputs,
+    products: Float[Tensor, "L m"],
+    needs: dict[tuple[int, int], float],
+    units: Int[Tensor, "L m"] | None,
 ) -> Float[Tensor, "L m"]:
     """Σ_h w_h · [c − c(h)]₊ / Σ_h w_h over the heads that the word needs most."""
-    anatomy = model.anatomy
     needed = {place: need for place, need in needs.items() if need > 0}
     chosen = dict(sorted(needed.items(), key=lambda item: -item[1])[:MOST_HEADS])
-    row = anatomy.w_u(token)[0]
-    lost = torch.zeros(anatomy.n_layers, anatomy.d_mlp, device=model.device)
+    lost = torch.zeros_like(products)
     for first, (output, n_heads) in enumerate(outputs):
         heads = [head for layer, head in chosen if layer == first]
         if not heads:
@@ -132,8 +167,8 @@ def _mediated(
         weights = torch.tensor([chosen[first, head] for head in heads], device=model.device)
         change = mean_of_others_each(torch.tensor([-1, *heads], device=model.device), n_heads)
         activations: dict[int, Tensor] = {}
-        recorded.again(first, 1 + len(heads), output, change, activations)
+        recorded.again(first, 1 + len(heads), output, change, activations, units)
         for layer, a in activations.items():
-            c = a.float() * anatomy.products(layer, (row / row.norm())[None])[0]
+            c = a.float() * products[layer]
             lost[layer] += weights @ (c[:1] - c[1:]).clamp(min=0)
     return lost / sum(chosen.values()) if chosen else lost

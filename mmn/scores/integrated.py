@@ -10,6 +10,10 @@ given adds up to y(1) − y(0); what is missing of that is the error of the step
 The baseline is ours: Neo et al. (2025) take the mean over a data set and 50 steps. A zero embedding is no point that a
 decoder with norms can be led from: every small multiple of a token is normed to the same. What all tokens of a picture
 share is in x̄, so what they say together is not counted: y(0) is what the picture says without its parts.
+
+Not of mixtures of experts. Along the path routers change their choice, and there y jumps: it has no derivative that
+an integral could have gathered, so that completeness, by which the method is defined, does not hold. On four tiny
+mixtures 3 % to 231 % of y(1) − y(0) are missing, with 20 steps as with 1000 (test_expert_scores).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmn.errors import UsageError
 from mmn.models.float64 import wide
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
@@ -30,6 +35,16 @@ from mmn.scores.equations import by_row
 from mmn.scores.gradients import Question, few_logits, logits_of, rounds, some_rows
 
 STEPS = 20
+
+
+def require_a_path(model: Model, what: str) -> None:
+    """Raises `UsageError` for a model whose logit is not continuous along the path, or has no one FFN in each layer."""
+    if model.anatomy.d_expert:
+        raise UsageError(
+            f"{what} is not there for mixtures of experts, and {model.facts.name} is one: along its path tokens are "
+            "sent to other experts, where the logit jumps, so that what it adds up is not what the picture brings"
+        )
+    model.require_one_ffn(what)
 
 
 @dataclass(frozen=True)

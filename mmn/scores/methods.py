@@ -19,14 +19,14 @@ from mmn.core import ScoreSettings
 from mmn.models.image_tokens import require_image_tokens
 from mmn.models.model import Model
 from mmn.reading.captions import CaptionBatch
-from mmn.reading.hooks import ACT, require_relevance
+from mmn.reading.hooks import ACT, looked_up, require_act, require_relevance
 from mmn.scores.budget import Reading
 from mmn.scores.effects import Effects, measure_effects
 from mmn.scores.equations import Rows, centred_rows, contribution, uniform_draw
 from mmn.scores.expert_gradients import require_units_at_image_tokens, require_z
 from mmn.scores.gradients import Question, attribute
 from mmn.scores.head_mediated import head_mediated, require_heads
-from mmn.scores.integrated import integrated_gradients
+from mmn.scores.integrated import integrated_gradients, require_a_path
 from mmn.scores.relevance import relevance, require_conserved
 from mmn.scores.rows import ConceptAt, Conserved, Variant, one_for_each
 
@@ -148,10 +148,11 @@ def score_contribution_centred(measured: Measured) -> Scored:
 def score_contribution_actfn(measured: Measured) -> Scored:
     """`contribution-actfn`; a plain FFN has no up factor to leave out: act(z) is the activation itself."""
     require_method(measured.model, names.CONTRIBUTION_ACTFN)
-    if not measured.model.anatomy.is_gated:
+    anatomy = measured.model.anatomy
+    if not anatomy.mixtures and not anatomy.is_gated:
         return score_contribution(measured)
     act = measured.batch.captured.read_layers(ACT, measured.reading.rows, measured.reading.steps)
-    return Scored(contribution(measured.model.anatomy, act, measured.rows), measured.a)
+    return Scored(contribution(anatomy, act, measured.rows, measured.chosen), measured.a)
 
 
 def score_activation(measured: Measured) -> Scored:
@@ -174,7 +175,11 @@ def score_relp(measured: Measured) -> Scored:
     batch = measured.batch
     found = relevance(measured.model, batch.inputs, measured.token_ids, measured.questions, batch.around)
     require_conserved(measured.model, found, [one.concept.noun for one in measured.said])
-    return Scored(found.score, measured.a, conserved=Conserved(found.logit, found.total))
+    conserved = Conserved(found.logit, found.total)
+    if found.units is None or measured.units is None:
+        return Scored(found.score, measured.a, conserved=conserved)
+    a = looked_up(measured.units, found.units, measured.a)  # at p(c), 0 of those that sleep there
+    return Scored(found.score, a, units=found.units, conserved=conserved)
 
 
 def score_integrated_gradients(measured: Measured) -> Scored:
@@ -186,7 +191,8 @@ def score_integrated_gradients(measured: Measured) -> Scored:
 
 def score_hones(measured: Measured) -> Scored:
     """`hones`."""
-    return Scored(head_mediated(measured.model, measured.batch, measured.said), measured.a)
+    found = head_mediated(measured.model, measured.batch, measured.said, measured.chosen, measured.units)
+    return Scored(found, measured.a)
 
 
 def score_effect(measured: Measured) -> Scored:
@@ -199,15 +205,14 @@ def score_effect_prob(measured: Measured) -> Scored:
     return Scored(measured.effects.prob, measured.a, layers=measured.effect_layers)
 
 
+OF_MANY_TOKENS = frozenset({names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.RELP})
 AT_IMAGE_TOKENS = (names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.INTEGRATED_GRADIENTS)
 RUNS_PASSES = (*AT_IMAGE_TOKENS, names.RELP, names.HONES, names.EFFECT, names.EFFECT_PROB)  # its own: they can overflow
-OF_ONE_FFN = (
-    *(names.CONTRIBUTION_ACTFN, names.INTEGRATED_GRADIENTS),
-    *(names.RELP, names.HONES),
-)
 MORE_REQUIRED = {
+    names.CONTRIBUTION_ACTFN: require_act,
     names.ATTRIBUTION: require_z,
     names.ATTRIBUTION_ACT: require_units_at_image_tokens,
+    names.INTEGRATED_GRADIENTS: require_a_path,
     names.RELP: require_relevance,
     names.HONES: require_heads,
 }
@@ -218,8 +223,6 @@ def require_method(model: Model, method: str) -> None:
     without image tokens in the decoder.
     """
     of = names.followed(method)
-    if of in OF_ONE_FFN:
-        model.require_one_ffn(f"--methods {method}")
     if of in AT_IMAGE_TOKENS:
         require_image_tokens(model, f"--methods {method}")
     if of in MORE_REQUIRED:
@@ -234,8 +237,8 @@ def _attributed(measured: Measured, *, of_activation: bool) -> Scored:
 
 
 def concepts_at_once(model: Model, methods: Sequence[str]) -> int:
-    """How many concepts' scores are held on the device together; those at image tokens may be of all experts' units."""
-    of_all = bool({names.ATTRIBUTION, names.ATTRIBUTION_ACT} & {names.followed(method) for method in methods})
+    """How many concepts' scores are held on the device together; those of many tokens may be of all experts' units."""
+    of_all = bool(OF_MANY_TOKENS & {names.followed(method) for method in methods})
     return max(1, UNITS_AT_ONCE // (model.facts.n_units if of_all else model.anatomy.n_awake))
 
 
@@ -299,12 +302,3 @@ def brought(original: Scored, blank: Scored) -> tuple[Scored, Float[Tensor, "n L
         layers=original.layers,
     )
     return wider, torch.cat([original.score - of_blank, -blank.score], dim=2)
-
-
-def looked_up(
-    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L w"], values: Float[Tensor, "n L m"]
-) -> Float[Tensor, "n L w"]:
-    """The value of each wanted unit among those of `units` (ascending, -1 behind the last), 0 where it is not there."""
-    ascending = units.masked_fill(units < 0, torch.iinfo(units.dtype).max)
-    place = torch.searchsorted(ascending, wanted.contiguous()).clamp(max=units.shape[2] - 1)
-    return values.gather(2, place).where(units.gather(2, place) == wanted, 0.0)

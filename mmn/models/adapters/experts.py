@@ -69,6 +69,39 @@ class Routed:
         """act(gate) · up of one expert, before the router's weight; by the module's own rule where it has one."""
         return self._acted(self._made(x, expert))
 
+    @property
+    def is_gated(self) -> bool:
+        return hasattr(self.module, "gate_up_proj")
+
+    def gate_acts(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
+        """act(gate) of one expert, without the up factor; of one without a gate `units`.
+
+        Read by the module's own rule as what one more of up brings, since some add 1 to up (MiniMax).
+        """
+        made = self._made(x, expert)
+        if not self.is_gated:
+            return self._acted(made)
+        z = made[:, : self.d_expert]
+        with_one, without = (torch.cat([z, torch.full_like(z, up)], dim=1) for up in (1.0, 0.0))
+        return self._acted(with_one) - self._acted(without)
+
+    @property
+    def multiplies_up(self) -> bool:
+        """Whether nothing is added to up before act(gate) multiplies it (MiniMax adds 1), or there is no gate."""
+        made = torch.ones(1, 2 * self.d_expert)
+        made[:, self.d_expert :] = 0
+        return not self.is_gated or not self._acted(made).any()
+
+    def relevant_units(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
+        """`units`, linear in what the expert makes of x by RelP's rules: act(z) is z times a constant, and act(gate)
+        and up get half of the gradient each.
+        """
+        made = self._made(x, expert)
+        a = self._acted(made).detach()
+        factors = made.split(self.d_expert, dim=1)
+        each = [factor * torch.where(factor == 0, 0.0, a / factor).detach() for factor in factors]
+        return torch.stack(each).mean(0)
+
     def slopes(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n m"]:
         """Returns z · ∂/∂z of `units`, z the gate's pre-activation."""
         with torch.enable_grad():
@@ -78,13 +111,13 @@ class Routed:
 
     def _made(self, x: Float[Tensor, "n d"], expert: int) -> Float[Tensor, "n _"]:
         """Pre-activations of one expert: z, and behind it what a gate is multiplied with."""
-        name = "gate_up_proj" if hasattr(self.module, "gate_up_proj") else "up_proj"
+        name = "gate_up_proj" if self.is_gated else "up_proj"
         weight = held(self.module, name)[expert].to(x)
         return x @ weight if self.layout == "e m d" else linear(x, weight)
 
     def _acted(self, made: Float[Tensor, "n _"]) -> Float[Tensor, "n m"]:
         experts = self.module
-        if not hasattr(experts, "gate_up_proj"):
+        if not self.is_gated:
             return experts.act_fn(made)
         if hasattr(experts, "_apply_gate"):
             return experts._apply_gate(made)
@@ -103,6 +136,8 @@ class Mixture:
         inner_norms: of what the routed experts wrote and of what `plain` wrote, before both are added; or ().
         activation: `plain`'s non-linearity, whose input is z; where that is no module, the matrix whose output begins
             with z. None without `plain`, or where neither is known.
+        router: what chooses the routed experts and weighs them; None where it is not known by name.
+        is_gated: whether the activation of `plain` is act(gate) · up.
     """
 
     routed: Routed | None
@@ -110,6 +145,8 @@ class Mixture:
     gate: nn.Module | None = None
     inner_norms: tuple[nn.Module, ...] = ()
     activation: nn.Module | None = None
+    router: nn.Module | None = None
+    is_gated: bool = True
 
     @property
     def start(self) -> int:
@@ -152,6 +189,21 @@ class Mixture:
         if self.plain is not None:
             parts.append(of_plain @ values_of(self.plain).to(rows))
         return torch.cat(parts, dim=1)
+
+    def written(self, a: Float[Tensor, "n w"], chosen: Int[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """What the compact units write together, without the bias of the matrix beside the experts."""
+        n_routed = 0 if self.routed is None else self.routed.n_chosen * self.routed.d_expert
+        found = torch.zeros((), device=a.device)
+        if self.plain is not None:
+            found = a[:, n_routed : self.n_compact] @ values_of(self.plain).to(a).T
+        if self.routed is None:
+            return found
+        of_slots = a[:, :n_routed].unflatten(1, (self.routed.n_chosen, -1))
+        for expert in chosen.unique().tolist():
+            row, slot = (chosen == expert).nonzero(as_tuple=True)
+            written = of_slots[row, slot] @ self.routed.w_out(expert).to(a).T
+            found = a.new_zeros(len(a), written.shape[1]).index_add(0, row, written) + found
+        return found
 
     def columns(self, units: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
         """Columns of W_out of some units."""
@@ -201,7 +253,7 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     assert out is None or isinstance(out, nn.Linear), type(out)
     activation = _activation(module, plain[0].path) if plain else None
     if not stacked:
-        return Mixture(None, out, activation=activation)
+        return Mixture(None, out, activation=activation, is_gated=found.is_gated)
     routed = _routed(module, found, stacked[0])
     block = module.get_submodule(stacked[0].path.rpartition(".")[0].rpartition(".")[0])
     gate = getattr(block, SHARED_GATE, None)
@@ -210,7 +262,8 @@ def find_mixture(module: nn.Module, found: Layer) -> Mixture:
     inner_norms = tuple(module.get_submodule(path) for path in found.inner_norms)
     if inner_norms and out is None:
         raise UnsupportedModelError(f"{found.path}: a norm of experts' output, with no matrix beside them, is unknown")
-    return Mixture(routed, out, gate, inner_norms, activation)
+    router = next((getattr(block, name) for name in ROUTERS if isinstance(getattr(block, name, None), nn.Module)), None)
+    return Mixture(routed, out, gate, inner_norms, activation, router, found.is_gated)
 
 
 def _activation(layer: nn.Module, ffn_out: str) -> nn.Module | None:

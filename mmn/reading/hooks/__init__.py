@@ -21,8 +21,11 @@ from mmn.reading.hooks.capture import (
     capture,
     capture_graph,
     capture_units,
+    looked_up,
+    require_act,
 )
 from mmn.reading.hooks.expert_graph import ExpertGraph, capture_expert_graph
+from mmn.reading.hooks.experts import Call
 from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
 from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
@@ -30,9 +33,9 @@ from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, ho
 from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
 from mmn.reading.hooks.projection import projected_away
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
-from mmn.reading.hooks.replay import Recorded, mean_of_others_each, record_layers, zero_one_each
+from mmn.reading.hooks.replay import Recorded, mean_of_others_each, past_is_keys, record_layers, zero_one_each
 from mmn.reading.hooks.residual import capture_residual, read_after, write_residual
-from mmn.reading.hooks.streaming import each_layer
+from mmn.reading.hooks.streaming import Acts, each_layer
 
 __all__ = [
     "ACT",
@@ -46,8 +49,10 @@ __all__ = [
     "ONCE",
     "RESIDUAL",
     "STEPS_AT_ONCE",
+    "Acts",
     "AddedColumns",
     "Blocked",
+    "Call",
     "Captured",
     "CapturedUnits",
     "Entering",
@@ -73,13 +78,16 @@ __all__ = [
     "first_not_finite",
     "frozen_norm",
     "hold",
+    "looked_up",
     "mean_of_others_each",
+    "past_is_keys",
     "permuted",
     "projected_away",
     "read_after",
     "read_embeddings",
     "record_layers",
     "relevance_graph",
+    "require_act",
     "require_relevance",
     "towards_mean",
     "weight_not_finite",

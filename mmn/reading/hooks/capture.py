@@ -9,7 +9,8 @@ that predicts the next token (with left padding it is no padding in any row):
     activation   a, the input of the FFN's output matrix (m); of experts the units of those that the token went
                  through and of the shared ones (`adapters/experts.py`), the router's weight in them
     experts      which routed experts the token went through; only in a layer that has some
-    act          act(gate) of a gated FFN, without the up factor (m); only on request
+    act          act(gate) of a gated FFN, without the up factor (m); of experts likewise, compact as `activation`, with
+                 the router's weight; only on request
     attention    what the attention adds to the residual stream, before a multiplier (d)
     cross-attention  what the attention to an encoder's output adds to it (d); only in an encoder-decoder
     per-layer input  what an input of the layer's own adds to it (d); only in Gemma 4
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from mmn.core import Neuron
+from mmn.errors import UsageError
 from mmn.models.adapters import Anatomy
 from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
@@ -102,8 +104,16 @@ class Captured:
     def _chosen(self, layer: int, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n k"]:
         recorded = self.steps.get((EXPERTS, layer))
         if recorded is None:
-            return torch.zeros(len(rows), 0, dtype=torch.long, device=self.steps[FINAL, ONCE][0].device)
+            return torch.zeros(len(rows), 0, dtype=torch.long, device=self.steps[ACTIVATION, layer][0].device)
         return torch.stack([recorded[step][row] for row, step in zip(rows.tolist(), steps.tolist(), strict=True)])
+
+    def of_units(self, layer: int, units: Int[Tensor, " w"]) -> Float[Tensor, "batch w"]:
+        """Values of `activation` of some units in the only pass, ascending, -1 behind the last; 0 where one sleeps."""
+        n_rows = self.n_rows
+        read = (torch.arange(n_rows), torch.zeros(n_rows, dtype=torch.long))
+        there = self.mixtures[layer].flat_units(self._chosen(layer, *read))
+        found = looked_up(there[:, None], units.expand(n_rows, 1, -1), self.read(ACTIVATION, layer, *read)[:, None])
+        return found[:, 0]
 
     def flat_units(self, rows: Int[Tensor, " n"], steps: Int[Tensor, " n"]) -> Int[Tensor, "n L w"] | None:
         """Which unit of its layer each value of `activation` is of, -1 behind the last; None without experts."""
@@ -119,6 +129,15 @@ def _side_by_side(layers: Sequence[Tensor], filler: int) -> Tensor:
     return torch.stack(
         [pad(values, (0, n), value=filler) if n else values for values, n in zip(layers, missing, strict=True)], dim=1
     )
+
+
+def looked_up(
+    units: Int[Tensor, "n L m"], wanted: Int[Tensor, "n L w"], values: Float[Tensor, "n L m"]
+) -> Float[Tensor, "n L w"]:
+    """The value of each wanted unit among those of `units` (ascending, -1 behind the last), 0 where it is not there."""
+    ascending = units.masked_fill(units < 0, torch.iinfo(units.dtype).max)
+    place = torch.searchsorted(ascending, wanted.contiguous()).clamp(max=units.shape[2] - 1)
+    return values.gather(2, place).where(units.gather(2, place) == wanted, 0.0)
 
 
 @contextmanager
@@ -154,7 +173,7 @@ def capture(model: Model, with_act: bool = False, n_last: int = 1, behind: Seque
             watch(RESIDUAL, layer, anatomy.layers[layer + 1], reads_input=True)
         for layer in range(anatomy.n_layers):
             if anatomy.mixtures:
-                handles += _watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+                handles += watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer], with_act)
             for site, module in _read(anatomy, layer):
                 watch(site, layer, module, reads_input=True)
             for site, module in _written(anatomy, layer):
@@ -184,40 +203,70 @@ def _written(anatomy: Anatomy, layer: int) -> Iterator[tuple[str, nn.Module]]:
     yield from ((term, parts[layer]) for term, parts in anatomy.others.items())
 
 
-def _watch_mixture(captured: Captured, layer: int, module: nn.Module, mixture: Mixture) -> list[Any]:
+@dataclass
+class _Parts:
+    """What was seen of one layer of a mixture in the pass that runs, by site: of its experts, and of what is beside
+    them with its gate.
+    """
+
+    routed: dict[str, Tensor] = field(default_factory=dict)
+    plain: dict[str, Tensor] = field(default_factory=dict)
+    gate: Tensor | None = None
+
+    def compact(self, site: str, mixture: Mixture, nothing: Float[Tensor, "batch n 0"]) -> Float[Tensor, "batch n w"]:
+        parts = [nothing]
+        parts += [self.routed[site]] if mixture.routed is not None else []
+        if mixture.plain is not None:
+            parts.append(self.plain[site] if self.gate is None else self.plain[site] * self.gate)
+        return torch.cat(parts, dim=-1)
+
+
+def watch_mixture(
+    captured: Captured, layer: int, module: nn.Module, mixture: Mixture, with_act: bool = False
+) -> list[Any]:
     """Hooks that put a layer's compact activations together at its end, from what its parts were given."""
-    seen: dict[str, Tensor] = {}
-    steps = captured.steps[ACTIVATION, layer] = []
-    handles: list[Any] = []
+    seen = _Parts()
+    sites = (ACTIVATION, ACT) if with_act else (ACTIVATION,)
+    captured.steps |= {(site, layer): [] for site in sites}
 
     def note_call(call: Call, _output: Tensor) -> None:
         last = call.at_last(captured.n_rows, captured.n_last)
-        seen["routed"] = last.activations().unflatten(0, (captured.n_rows, -1))
-        chosen = last.chosen.unflatten(0, (captured.n_rows, -1))
-        captured.steps[EXPERTS, layer] += captured.keep(chosen)
-
-    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen["plain"] = _last_values(first_given(args, kwargs), captured)
-
-    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        seen["gate"] = _last_values(output, captured).sigmoid()
+        reads = {ACTIVATION: last.activations, ACT: last.gate_acts}
+        seen.routed = {site: reads[site]().unflatten(0, (captured.n_rows, -1)) for site in sites}
+        captured.steps[EXPERTS, layer] += captured.keep(last.chosen.unflatten(0, (captured.n_rows, -1)))
 
     def put_together(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         stream = output[0] if isinstance(output, tuple) else output
-        parts = [stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)]
-        parts += [seen["routed"]] if "routed" in seen else []
-        parts += [seen["plain"] * seen.get("gate", 1)] if "plain" in seen else []
-        steps.extend(captured.keep(torch.cat(parts, dim=-1)))
-        seen.clear()
+        nothing = stream.new_empty(captured.n_rows, min(captured.n_last, stream.shape[1]), 0)
+        for site in sites:
+            captured.steps[site, layer] += captured.keep(seen.compact(site, mixture, nothing))
+        seen.routed, seen.plain, seen.gate = {}, {}, None
 
+    handles = _watch_beside_experts(captured, mixture, seen, with_act)
     if mixture.routed is not None:
         captured.steps[EXPERTS, layer] = []
         handles += watch_calls(mixture.routed, lambda: captured.n_rows, note_call)
+    return [*handles, module.register_forward_hook(put_together)]
+
+
+def _watch_beside_experts(captured: Captured, mixture: Mixture, seen: _Parts, with_act: bool) -> list[Any]:
+    def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.plain[ACTIVATION] = _last_values(first_given(args, kwargs), captured)
+
+    def note_act(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen.plain[ACT] = _last_values(output, captured)
+
+    def note_gate(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        seen.gate = _last_values(output, captured).sigmoid()
+
+    handles: list[Any] = []
     if mixture.plain is not None:
         handles.append(mixture.plain.register_forward_pre_hook(note_plain, with_kwargs=True))
+    if with_act and mixture.activation is not None:
+        handles.append(mixture.activation.register_forward_hook(note_act))
     if mixture.gate is not None:
         handles.append(mixture.gate.register_forward_hook(note_gate))
-    return [*handles, module.register_forward_hook(put_together)]
+    return handles
 
 
 def _note_rows(captured: Captured) -> Callable[..., None]:
@@ -248,6 +297,16 @@ def _unchanged(values: Tensor) -> Tensor:
 def makes_z(activation: nn.Module) -> bool:
     """Whether the module is the matrix whose output is z: where SiLU is a function (LFM2), there is no module of it."""
     return isinstance(activation, nn.Linear)
+
+
+def require_act(model: Model, what: str) -> None:
+    """Raises `UsageError` for a mixture with a matrix beside its experts whose act(gate) no module makes (MiniMax)."""
+    for layer, one in enumerate(model.anatomy.mixtures):
+        if one.plain is not None and (one.activation is None or makes_z(one.activation)):
+            raise UsageError(
+                f"{what} is not there for {model.facts.name}: what is beside the experts of layer {layer} has no "
+                "module for act(gate), so that it cannot be read without the up factor"
+            )
 
 
 def first_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -7,7 +7,7 @@ model itself takes (one expert after the other, batched, grouped) nothing of it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,19 @@ class Call:
             return token, slot, read(self.x[expert, token], expert)
         return token, slot, read(self.x[token], expert) * self.weight[token, slot, None]
 
+    def relevant_output(self, x: Tensor, like: Tensor) -> Tensor:
+        """What the module wrote, differentiable by RelP's rules in `x`, the same as this call's with its graph.
+
+        The router's weights are constants. Of the shape and type of `like`.
+        """
+        here, rows, written = replace(self, x=x.reshape(self.x.shape)), [], []
+        for expert in self.chosen.unique().tolist():
+            token, _, a = here._of(expert, self.routed.relevant_units)
+            rows.append(self.in_output(expert, token))
+            written.append(a @ self.routed.w_out(expert).to(a).T)
+        flat = torch.zeros_like(like).flatten(0, -2)
+        return flat.index_add(0, torch.cat(rows), torch.cat(written).to(flat.dtype)).view_as(like)
+
     def at(self, token: Int[Tensor, " n"]) -> Call:
         """Some tokens alone."""
         weight = None if self.weight is None else self.weight[token]
@@ -65,9 +78,21 @@ class Call:
 
     def activations(self) -> Float[Tensor, "t w"]:
         """Returns a of the units of each token's own experts, the factor of what they write in it."""
+        return self._side_by_side(self.routed.units)
+
+    def gate_acts(self) -> Float[Tensor, "t w"]:
+        """As `activations`, with act(gate) for act(gate) · up."""
+        return self._side_by_side(self.routed.gate_acts)
+
+    def gate_acts_of(self, expert: int) -> tuple[Int[Tensor, " n"], Float[Tensor, "n m"]]:
+        """The tokens that went through an expert, and act(gate) of its units there, with the factor."""
+        token, _, act = self._of(expert, self.routed.gate_acts)
+        return token, act * self.routed.factor
+
+    def _side_by_side(self, read: Callable[[Tensor, int], Tensor]) -> Float[Tensor, "t w"]:
         found = self.x.new_empty(*self.chosen.shape, self.routed.d_expert)
         for expert in self.chosen.unique().tolist():
-            token, slot, a = self.of(expert)
+            token, slot, a = self._of(expert, read)
             found[token, slot] = (a * self.routed.factor).to(found.dtype)
         return found.flatten(1)
 
@@ -76,8 +101,16 @@ class Call:
         return token if self.weight is not None else expert * self.x.shape[1] + token
 
 
-def watch_calls(routed: Routed, n_rows: Callable[[], int], then: Callable[[Call, Tensor], Tensor | None]) -> list[Any]:
-    """Hooks that hand each call and the module's output to `then`; what it returns replaces the output."""
+def watch_calls(
+    routed: Routed,
+    n_rows: Callable[[], int],
+    then: Callable[[Call, Tensor], Tensor | None],
+    given: Callable[[Tensor], None] = lambda _x: None,
+) -> list[Any]:
+    """Hooks that hand each call and the module's output to `then`; what it returns replaces the output.
+
+    `given` is told before that what the experts read, with its graph; the call has it without.
+    """
     is_image: list[Bool[Tensor, "batch n"] | None] = [None]
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -85,7 +118,9 @@ def watch_calls(routed: Routed, n_rows: Callable[[], int], then: Callable[[Call,
         is_image[0] = given.bool() if given is not None and given.any() else None
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        return then(_call(routed, n_rows(), [*args, *kwargs.values()], is_image[0]), output)
+        values = [*args, *kwargs.values()]
+        given(values[0])
+        return then(_call(routed, n_rows(), values, is_image[0]), output)
 
     handles = [routed.module.register_forward_hook(hook, with_kwargs=True)]
     if routed.block is not None:

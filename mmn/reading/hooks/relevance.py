@@ -1,9 +1,10 @@
 """A forward pass whose backward pass hands relevance on, by RelP's rules (Jafari et al. 2025; Transluce's code).
 
     norm            x / s · γ           s, the rms or deviation, is constant
-    attention       Σ_k A_qk v_k        A is constant: queries and keys have no gradient
+    attention       Σ_k A_qk v_k        A is constant: queries and keys have no gradient, nor has a gate on the sum
     activation      z · (act(z) / z)    the factor is constant: σ(z) of SiLU, Φ(z) of GELU, 0 or 1 of ReLU
     gated product   act(gate) · up      each of both gets half of the gradient
+    experts         Σ_e g_e · e(x)      the router's weights g are constant, and so is the gate of shared experts
 
 Values are those of the plain pass; only gradients differ. What is left is linear in what enters the first layer, but
 for biases: input · gradient, summed over all of it, and what the biases add, are the logit (`Relevance.bias` has them).
@@ -12,6 +13,7 @@ The rules are put on the loaded modules by hooks, and are gone behind the block.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,14 +27,18 @@ from transformers.pytorch_utils import Conv1D
 from mmn.errors import UnsupportedModelError, UsageError
 from mmn.models.adapters import Anatomy
 from mmn.models.adapters.elsewhere import held
+from mmn.models.adapters.experts import Mixture
 from mmn.models.adapters.norms import Norm, gain, norm_form, scale
 from mmn.models.adapters.structure import is_norm
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given, given_instead, makes_z
 from mmn.reading.hooks.entering import ROTATION
+from mmn.reading.hooks.experts import Call, watch_calls
 from mmn.reading.hooks.lending import lent
 
 QUERIES_AND_KEYS = ("q_proj", "k_proj")
+ATTENTION_GATE = "g_proj"  # whose sigmoid what the heads make is multiplied by (Step)
+NORM_OF_QUERIES = re.compile(r"\b(q|k|qk)_norm\b")  # behind what is constant already
 VALUES = "v_proj"
 FUSED = "qkv_proj"  # of all three, the values last
 NO_WEIGHTS = (nn.Dropout, nn.Identity)
@@ -45,7 +51,10 @@ class Relevance:
     Attributes:
         stream: the residual stream before the first layer.
         bias: a number for each row, 0; its gradient is what all biases of the layers add to what is differentiated.
-        a: by layer, the input of W_out; its gradient is whole, only what is before it gets half.
+        a: by layer, the input of W_out; its gradient is whole, only what is before it gets half. In a mixture of
+            experts of the matrix beside the routed ones, which not every layer has.
+        calls: of a mixture, by layer, of its routed experts.
+        routed: by layer what they wrote.
         final: the residual stream before the final norm.
         outside: what a layer is given or adds that no layer before it wrote, as (value, where its gradient is): the
             picture's features that deep stacks add, an attention to the picture alone.
@@ -53,7 +62,9 @@ class Relevance:
 
     stream: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
     bias: list[Float[Tensor, " batch"]] = field(default_factory=list)
-    a: list[Float[Tensor, "batch positions m"]] = field(default_factory=list)
+    a: dict[int, Float[Tensor, "batch positions m"]] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)
+    routed: dict[int, Float[Tensor, "t d"]] = field(default_factory=dict)
     final: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
     outside: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _written: list[Float[Tensor, "batch positions d"]] = field(default_factory=list)
@@ -65,12 +76,16 @@ class Relevance:
 
 def require_relevance(model: Model, what: str) -> None:
     """Raises `UsageError` for a decoder that has a part whose rule is not known; nothing is run."""
-    model.require_one_ffn(what)
     name = model.facts.name
     if model.has_encoder:
         raise UsageError(f"{what} is not there for encoder-decoders, and {name} is one")
     if model.anatomy.others:
         raise UsageError(f"{what} is not there for {name}: its layers add {', '.join(model.anatomy.others)}")
+    for number, mixture in enumerate(model.anatomy.mixtures):
+        if mixture.routed is not None and mixture.routed.block is not None:
+            raise UsageError(f"{what} is not there for {name}: its image tokens go through experts that are no units")
+        if mixture.routed is not None and (mixture.router is None or not mixture.routed.multiplies_up):
+            raise UsageError(f"{what} is not there for {name}: no rule is known for the experts of layer {number}")
     for number, layer in enumerate(model.anatomy.layers):
         for path, part in layer.named_modules():
             if not list(part.children()) and not _is_known(model, number, path, part):
@@ -80,14 +95,34 @@ def require_relevance(model: Model, what: str) -> None:
 
 
 def _is_known(model: Model, number: int, path: str, part: nn.Module) -> bool:
-    if part is model.anatomy.activations[number]:
+    if part is _activation(model.anatomy, number):
         return not makes_z(part)
+    if part in _parts_of_experts(model.anatomy, number) or NORM_OF_QUERIES.search(path):
+        return True
     if is_norm(part):
         try:
             return bool(norm_form(path, part))
         except UnsupportedModelError:
             return False
     return isinstance(part, (nn.Linear, Conv1D, *NO_WEIGHTS)) or ROTATION.search(type(part).__name__) is not None
+
+
+def _activation(anatomy: Anatomy, number: int) -> nn.Module | None:
+    return anatomy.mixtures[number].activation if anatomy.mixtures else anatomy.activations[number]
+
+
+def _parts_of_experts(anatomy: Anatomy, number: int) -> set[nn.Module]:
+    """What is inside a layer's routed experts, whose rule is put on them as a whole, and inside what weighs them."""
+    if not anatomy.mixtures:
+        return set()
+    mixture = anatomy.mixtures[number]
+    whole = [None if mixture.routed is None else mixture.routed.module, *_weighing(mixture)]
+    return {part for one in whole if one is not None for part in one.modules()}
+
+
+def _weighing(mixture: Mixture) -> list[nn.Module]:
+    """The modules whose output is constant: the router, and the gate of shared experts."""
+    return [one for one in (mixture.router if mixture.routed is not None else None, mixture.gate) if one is not None]
 
 
 def _require_attention(model: Model, number: int, what: str) -> None:
@@ -125,12 +160,18 @@ def relevance_graph(model: Model) -> Iterator[Relevance]:
         handles.append(anatomy.layers[0].register_forward_pre_hook(begin, with_kwargs=True))
         for number, layer in enumerate(anatomy.layers):
             handles += _notice_what_comes_from_outside(layer, anatomy.attentions[number], found)
-            handles += _put_rules_on(layer, anatomy.activations[number], found)
-            handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(_keep_a(found, anatomy)))
+            handles += _put_rules_on(anatomy, number, found)
+            if anatomy.mixtures:
+                handles += _put_rules_on_experts(anatomy, number, found)
+            else:
+                keep = _keep_a(found, number, anatomy, is_gated=anatomy.is_gated)
+                handles.append(anatomy.ffn_outs[number].register_forward_pre_hook(keep))
         handles.append(anatomy.final_norm.register_forward_pre_hook(end))
         yield found
-    counts = (len(found.stream), len(found.a), len(found.final))
-    assert counts == (1, anatomy.n_layers, 1), f"hooks fired unevenly: stream, a, final {counts}"
+    counts = (len(found.stream), len(found.a), len(found.routed), len(found.final))
+    n_plain = sum(one.plain is not None for one in anatomy.mixtures) if anatomy.mixtures else anatomy.n_layers
+    n_routed = sum(one.routed is not None for one in anatomy.mixtures)
+    assert counts == (1, n_plain, n_routed, 1), f"hooks fired unevenly: stream, a, routed, final {counts}"
 
 
 def _notice_what_comes_from_outside(layer: nn.Module, attention: nn.Module | None, found: Relevance) -> list[Any]:
@@ -165,15 +206,19 @@ def frozen_norm(form: Norm, module: nn.Module, x: Float[Tensor, "*n d"]) -> Floa
     return centred / scale(form, module, wide).detach() * gain(form, module).to(x.device)
 
 
-def _put_rules_on(layer: nn.Module, activation: nn.Module, found: Relevance) -> list[Any]:
-    """The hooks of one layer."""
+def _put_rules_on(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
+    """The hooks of one layer, but for those of its experts."""
+    layer, activation = anatomy.layers[number], _activation(anatomy, number)
+    of_experts = _parts_of_experts(anatomy, number)
     handles: list[Any] = []
     for path, part in layer.named_modules():
-        if path.rpartition(".")[2] in QUERIES_AND_KEYS:
-            handles.append(part.register_forward_hook(lambda _module, _args, output: output.detach()))
+        if part in of_experts or NORM_OF_QUERIES.search(path):
+            continue
+        if path.rpartition(".")[2] in (*QUERIES_AND_KEYS, ATTENTION_GATE):
+            handles.append(part.register_forward_hook(_constant))
         elif path.rpartition(".")[2] == FUSED:
             handles.append(part.register_forward_hook(_values_alone(layer.get_submodule(path.rpartition(".")[0]))))
-        elif part is activation:
+        elif activation is not None and part is activation:
             handles.append(part.register_forward_hook(_constant_factor))
         elif is_norm(part):
             handles.append(part.register_forward_hook(_constant_scale(norm_form(path, part), found)))
@@ -182,13 +227,37 @@ def _put_rules_on(layer: nn.Module, activation: nn.Module, found: Relevance) -> 
     return handles
 
 
-def _keep_a(found: Relevance, anatomy: Anatomy) -> Callable[..., Any]:
+def _put_rules_on_experts(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
+    """The hooks of one layer of a mixture: on its experts, on what weighs them, and on the matrix beside them."""
+    mixture, read = anatomy.mixtures[number], list[Tensor]()
+
+    def written(call: Call, output: Tensor) -> Tensor:
+        found.calls[number] = call
+        found.routed[number] = _instead(output, call.relevant_output(read.pop(), output))
+        return found.routed[number].clone()  # a block may go on in place
+
+    handles = [one.register_forward_hook(_constant) for one in _weighing(mixture)]
+    if mixture.routed is not None:
+        handles += watch_calls(mixture.routed, lambda: found.n_rows, written, read.append)
+    if mixture.plain is not None:
+        keep = _keep_a(found, number, anatomy, is_gated=mixture.is_gated)
+        handles.append(mixture.plain.register_forward_pre_hook(keep))
+    return handles
+
+
+def _constant(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    if isinstance(output, tuple):
+        return tuple(one.detach() if isinstance(one, Tensor) else one for one in output)
+    return output.detach()
+
+
+def _keep_a(found: Relevance, number: int, anatomy: Anatomy, *, is_gated: bool) -> Callable[..., Any]:
     """Keeps a at home; what a layer on another GPU is given comes back from there."""
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        a = args[0] * 0.5 + (args[0] * 0.5).detach() if anatomy.is_gated else args[0]
-        found.a.append(a.to(anatomy.home))
-        return (found.a[-1].to(a.device), *args[1:])
+        a = args[0] * 0.5 + (args[0] * 0.5).detach() if is_gated else args[0]
+        found.a[number] = a.to(anatomy.home)
+        return (found.a[number].to(a.device), *args[1:])
 
     return hook
 

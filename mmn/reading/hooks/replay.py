@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmn.models.model import Model
-from mmn.reading.hooks.capture import first_given
+from mmn.reading.hooks.capture import Captured, first_given, watch_mixture
 from mmn.reading.hooks.lending import lent
 from mmn.reading.hooks.residual import stream_of
 
@@ -78,7 +78,13 @@ class Recorded:
         return len(self.calls) == self.model.anatomy.n_layers and all(one.is_repeatable for one in self.calls.values())
 
     def again(
-        self, first: int, n_rows: int, into: nn.Module, change: Change, watched: dict[int, Tensor] | None = None
+        self,
+        first: int,
+        n_rows: int,
+        into: nn.Module,
+        change: Change,
+        watched: dict[int, Tensor] | None = None,
+        units: Int[Tensor, "L w"] | None = None,
     ) -> Float[Tensor, "n d"]:
         """The residual stream before the final norm, of n rows whose input of one module was changed.
 
@@ -87,17 +93,28 @@ class Recorded:
             n_rows: n.
             into: a module of that layer; what it is given is changed.
             change: of what it is given at the one position.
-            watched: receives a of each layer from `first` on.
+            watched: receives a of each layer from `first` on, a row each.
+            units: in a mixture of experts whose a that is, -1 behind the last; it is 0 in a row that does not go
+                through the unit's expert.
         """
         anatomy = self.model.anatomy
         with lent(self.model) as handles:
             handles.append(into.register_forward_pre_hook(_changing(change, n_rows, anatomy.home)))
+            layers = range(first, anatomy.n_layers)
+            captured = Captured(anatomy.n_layers, n_rows=n_rows, mixtures=anatomy.mixtures, home=anatomy.home)
             if watched is not None:
-                handles += [
-                    anatomy.ffn_outs[layer].register_forward_pre_hook(_noting(watched, layer, n_rows, anatomy.home))
-                    for layer in range(first, anatomy.n_layers)
-                ]
-            return self.onward(first, n_rows)
+                handles += [hook for layer in layers for hook in self._watch(layer, n_rows, captured, watched)]
+            final = self.onward(first, n_rows)
+        if watched is not None and units is not None:
+            watched |= {layer: captured.of_units(layer, units[layer]) for layer in layers}
+        return final
+
+    def _watch(self, layer: int, n_rows: int, captured: Captured, watched: dict[int, Tensor]) -> list[Any]:
+        anatomy = self.model.anatomy
+        if anatomy.mixtures:
+            return watch_mixture(captured, layer, anatomy.layers[layer], anatomy.mixtures[layer])
+        note = _noting(watched, layer, n_rows, anatomy.home)
+        return [anatomy.ffn_outs[layer].register_forward_pre_hook(note)]
 
     def onward(self, first: int, n_rows: int) -> Float[Tensor, "n d"]:
         """The residual stream before the final norm, of n rows that are alike at the input of layer `first`."""
@@ -178,12 +195,24 @@ def _noting(watched: dict[int, Tensor], layer: int, n_rows: int, home: torch.dev
     return hook
 
 
+def past_is_keys(model: Model) -> bool:
+    """Whether each layer's past is to be keys and values alone, and no indexer's or prompt's keys beside them."""
+    from transformers import DynamicCache
+
+    return all(map(_is_keys, DynamicCache(config=model.module.config.get_text_config(decoder=True)).layers))
+
+
 def _holds_keys(value: Any, number: int) -> bool:
     """Whether it is a cache whose layer of that number holds keys and values, which grow by concatenation."""
-    from transformers.cache_utils import DynamicLayer
-
     layers = getattr(value, "layers", None)
-    return isinstance(layers, list) and len(layers) > number and isinstance(layers[number], DynamicLayer)
+    return isinstance(layers, list) and len(layers) > number and _is_keys(layers[number])
+
+
+def _is_keys(layer: Any) -> bool:
+    """Other classes than these two hold more."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    return type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 def _as_it_is(value: Any) -> Any:

@@ -2,30 +2,59 @@
 
 A prompt's activations are L · T · m numbers, where `capture` keeps those of its last position: who counts over tokens
 takes each layer's when it is there, and lets it go. On request the same layer's attention weights come with it.
+
+In a mixture of experts a layer's are in several parts, one for each expert that some token goes through, with those
+tokens alone: what sleeps is 0, and no number is held for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from mmn.errors import UsageError
 from mmn.models.model import Model
-from mmn.reading.hooks.capture import first_given, makes_z
+from mmn.reading.hooks.capture import first_given, makes_z, require_act
+from mmn.reading.hooks.experts import Call, watch_calls
 from mmn.reading.hooks.lending import lent
 
 EAGER: Final = "eager"  # the one kind of attention in transformers that hands its weights out
 
 
-# Called with a layer's number, its act (batch, positions, m), and its attention weights (batch, query, key), the mean
-# over heads; None where they were not asked for.
-TakesLayer = Callable[[int, Tensor, Tensor | None], None]
+@dataclass(frozen=True)
+class Acts:
+    """act of neighbouring units of a layer, from `first` on, at some tokens; it is 0 at all others.
+
+    `row` and `position` are where in the batch each token stands.
+    """
+
+    first: int
+    row: Int[Tensor, " n"]
+    position: Int[Tensor, " n"]
+    values: Float[Tensor, "n m"]
+
+    @property
+    def units(self) -> slice:
+        return slice(self.first, self.first + self.values.shape[1])
+
+    def among(self, is_in: Bool[Tensor, " positions"]) -> Acts:
+        """Those of the first row at some of its positions, which are counted from 0."""
+        is_in = is_in.to(self.position.device)
+        kept = is_in[self.position] & (self.row == 0)
+        number = is_in.cumsum(0) - 1
+        return Acts(self.first, self.row[kept], number[self.position[kept]], self.values[kept])
+
+
+# Called with a layer's number, its act, each unit's in at most one part, and its attention weights (batch, query, key),
+# the mean over heads; None where they were not asked for.
+TakesLayer = Callable[[int, Sequence[Acts], Tensor | None], None]
 
 
 @dataclass
@@ -39,8 +68,13 @@ class _Pass:
     weights: Tensor | None = None
     fired: dict[int, int] = field(default_factory=dict)
 
-    def hand_over(self, layer: int, values: Tensor) -> None:
-        act = values.detach().reshape(self.n_rows, -1, values.shape[-1]).to(self.home)
+    def everywhere(self, first: int, values: Tensor) -> Acts:
+        """Of units that are awake at every token."""
+        values = values.detach().reshape(-1, values.shape[-1]).to(self.home)
+        token, n = torch.arange(len(values), device=self.home), len(values) // self.n_rows
+        return Acts(first, token // n, token % n, values)
+
+    def hand_over(self, layer: int, act: Sequence[Acts]) -> None:
         weights, self.weights = self.weights, None
         if self.with_attention and weights is None:
             raise UsageError(f"layer {layer} hands out no attention weights")
@@ -52,7 +86,8 @@ class _Pass:
 def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> Iterator[None]:
     """Calls `take` for every layer of the forward passes inside the block, in order.
 
-    act is act(gate) of a gated FFN, without the up factor; of a plain one the activation a itself.
+    act is act(gate) of a gated FFN, without the up factor; of a plain one the activation a itself. An expert's has the
+    router's weight.
 
     Args:
         model: its lock is held inside the block.
@@ -60,17 +95,17 @@ def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> 
         with_attention: attention weights, too; the model attends eagerly meanwhile, which differs by rounding.
 
     Raises:
-        UsageError: a mixture of experts, or a layer without attention weights.
+        UsageError: act(gate) is not there (`require_act`), or a layer without attention weights.
         AssertionError: a hook never fired, or unevenly.
     """
-    model.require_one_ffn("act at every position")
+    require_act(model, "act at every position")
     seen = _Pass(take, with_attention, model.device)
     with lent(model) as handles, _eager(model, with_attention):
         handles.append(model.anatomy.layers[0].register_forward_pre_hook(_note_rows(seen), with_kwargs=True))
         for layer, module in enumerate(model.anatomy.layers):
             if with_attention:
                 handles += [one.register_forward_hook(_note_weights(seen)) for one in _attending(module)]
-            handles.append(_watch(model, layer, seen))
+            handles += _watch_experts(model, layer, seen) if model.anatomy.mixtures else [_watch(model, layer, seen)]
         yield
     assert len(seen.fired) == model.anatomy.n_layers, f"hooks fired in layers {sorted(seen.fired)} only"
     assert len(set(seen.fired.values())) == 1, f"hooks fired unevenly: {seen.fired}"
@@ -118,13 +153,48 @@ def _watch(model: Model, layer: int, seen: _Pass) -> Any:
     if not anatomy.is_gated:
 
         def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.hand_over(layer, first_given(args, kwargs))
+            seen.hand_over(layer, [seen.everywhere(0, first_given(args, kwargs))])
 
         return anatomy.ffn_outs[layer].register_forward_pre_hook(read, with_kwargs=True)
     module = anatomy.activations[layer]
     then = silu if makes_z(module) else torch.Tensor.detach
 
     def write(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        seen.hand_over(layer, then(output))
+        seen.hand_over(layer, [seen.everywhere(0, then(output))])
 
     return module.register_forward_hook(write)
+
+
+def _watch_experts(model: Model, layer: int, seen: _Pass) -> list[Any]:
+    """Hooks on a layer's experts and on what is beside them; at its end all parts are handed over."""
+    mixture, found = model.anatomy.mixtures[layer], list[Acts]()
+    plain: dict[str, Tensor] = {}
+    handles: list[Any] = []
+
+    def note_call(call: Call, _output: Tensor) -> None:
+        for expert in call.chosen.unique().tolist():
+            token, values = call.gate_acts_of(expert)
+            row, position = (one[token].to(seen.home) for one in (call.row, call.position))
+            found.append(Acts(expert * call.routed.d_expert, row, position, values.detach().to(seen.home)))
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+            plain[name] = output
+
+        return hook
+
+    def hand_over(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        if "act" in plain:
+            act = seen.everywhere(mixture.start, plain["act"])
+            gate = plain["gate"].reshape(-1, 1).sigmoid().to(seen.home) if "gate" in plain else 1
+            found.append(replace(act, values=act.values * gate))
+        seen.hand_over(layer, found)
+        plain.clear()
+        found.clear()
+
+    if mixture.routed is not None:
+        handles += watch_calls(mixture.routed, lambda: seen.n_rows, note_call)
+    for name, module in (("act", mixture.activation), ("gate", mixture.gate)):
+        if module is not None:
+            handles.append(module.register_forward_hook(note(name)))
+    return [*handles, model.anatomy.layers[layer].register_forward_hook(hand_over)]

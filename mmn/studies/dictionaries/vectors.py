@@ -18,7 +18,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.core import Example, Failure
@@ -34,6 +34,7 @@ from mmn.scores.rows import ConceptAt
 STAGE: Final = "dictionaries"
 FINAL_NORM: Final = "final"  # behind the final norm, as the unembedding reads it
 UNITS: Final = "units"
+ACTIVATIONS: Final = "activations"  # a of every unit, L·m of them; in a mixture of experts sparse, of those awake
 LAYER: Final = "layer-"  # and a number: behind that layer
 
 
@@ -189,6 +190,9 @@ def _first_of_each(said: Sequence[ConceptAt]) -> list[ConceptAt]:
 def vectors_at(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt], site: str) -> Float[Tensor, "n width"]:
     """A site's vectors at p(c) of each concept, in float32; units layer by layer, L·m of them."""
     rows, steps = torch.tensor([one.row for one in said]), torch.tensor([one.concept.position for one in said])
+    if site == ACTIVATIONS:
+        a, units = batch.captured.read_layers(ACTIVATION, rows, steps), batch.captured.flat_units(rows, steps)
+        return a.flatten(1) if units is None else _sparse(a, units, model.facts.d_mlp)
     if site == UNITS:
         a = batch.captured.read_layers(ACTIVATION, rows, steps)
         return (a * column_lengths(model)).flatten(1)
@@ -197,6 +201,13 @@ def vectors_at(model: Model, batch: CaptionBatch, said: Sequence[ConceptAt], sit
         return batch.captured.read(RESIDUAL, layer, rows, steps)
     final = batch.captured.read(FINAL, ONCE, rows, steps)
     return final if layer is not None else model.anatomy.final_norm(final.to(model.dtype)).float()
+
+
+def _sparse(a: Float[Tensor, "n L w"], units: Int[Tensor, "n L w"], d_mlp: int) -> Float[Tensor, "n units"]:
+    """Returns a of the units that are awake at each concept, sparse among all of the model."""
+    concept, layer, _ = (is_unit := units >= 0).nonzero(as_tuple=True)
+    places = torch.stack([concept, layer * d_mlp + units[is_unit]])
+    return torch.sparse_coo_tensor(places, a[is_unit], (len(a), a.shape[1] * d_mlp), check_invariants=True)
 
 
 def column_lengths(model: Model) -> Float[Tensor, "L m"]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmn.figures.axes import BAR, DOT, FLAT_TICK, TICK, interval_tip, key, layer_axis
 from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours
-from mmn.figures.wording import clipped, counted, of_run, require
+from mmn.figures.wording import clipped, counted, of_run, parts_word, require
 from mmn.names import RANDOM, TOP
 from mmn.statistics.interval_words import interval_note, with_words
 
@@ -97,7 +97,7 @@ def domain_overlap(
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
     y = alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200, labelOverlap=False))
     x: dict[str, Any] = {"title": f"share of a noun's top {k} units", "axis": alt.Axis(format="~%", tickCount=4)}
-    base = alt.Chart(with_words(data, ".1%", n="n")).encode(y, tooltip=_OVERLAP_TIPS)
+    base = alt.Chart(with_words(data, ".1%", n="n")).encode(y, tooltip=_overlap_tips(parts_word(run)))
     ticks = base.mark_tick(thickness=2, size=11, color=MUTED, opacity=1).encode(alt.X("matched:Q", **x))
     named = {"top": (DOT, FIRST), "random": (TICK, MUTED)}
     panel = alt.layer(ticks, *_dots(base, x, colour), key(base, named)).properties(height=alt.Step(15))
@@ -105,21 +105,22 @@ def domain_overlap(
         f"{of_run(run)}, groups of {told[0]}",
         *told[1:],
         "each picture by the groups that the other half of the pictures finds",
-        "top: a noun's units; random: as many of the same layers",
+        f"top: a noun's units; random: as many of the same {parts_word(run)}",
         f"means over a picture's nouns, then pictures; {interval_note('lines', data['n'])}",
     ]
     return _panels(panel, data, "group", f"Top units in each group: {rule}", lines)
 
 
-_OVERLAP_TIPS: Final = [
-    alt.Tooltip("group:N", title="units of"),
-    alt.Tooltip("method:N"),
-    alt.Tooltip("mean:Q", title="share of the top units", format=".2%"),
-    interval_tip(),
-    alt.Tooltip("matched:Q", title="random units of the same layers", format=".2%"),
-    alt.Tooltip("uniform:Q", title="random units of all layers", format=".2%"),
-    alt.Tooltip("n:Q", title="pictures", format=",d"),
-]
+def _overlap_tips(parts: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("group:N", title="units of"),
+        alt.Tooltip("method:N"),
+        alt.Tooltip("mean:Q", title="share of the top units", format=".2%"),
+        interval_tip(),
+        alt.Tooltip("matched:Q", title=f"random units of the same {parts}", format=".2%"),
+        alt.Tooltip("uniform:Q", title="random units of all layers", format=".2%"),
+        alt.Tooltip("n:Q", title="pictures", format=",d"),
+    ]
 
 
 def domain_ablation(data: pd.DataFrame, run: Mapping[str, Any], rule: str, told: Sequence[str]) -> alt.TopLevelMixin:

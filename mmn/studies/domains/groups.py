@@ -38,7 +38,7 @@ WEIGHTS: Final = {"prob": 0.0, "mean": 0.25, "maximum": 0.25, "attn_k": 0.5, "at
 WEIGHTS_WITHOUT: Final = {"prob": 0.0, "mean": 0.5, "maximum": 0.5}
 VISUAL, OF_TEXT, BOTH = "visual", "text", "multi-modal"
 
-ByLayer = Float[np.ndarray, "L m"]
+ByLayer = Float[np.ndarray, "L m"]  # NaN behind the units of a layer that has fewer than the widest
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def dape(domains: Mapping[str, ByLayer]) -> list[Group]:
     bar = percentile(rates)
     is_above = rates > bar
     entropy = np.where(is_above.any(0), entropies(rates), np.inf)
-    n = round(entropy.size * TOP_RATE)
+    n = round(n_units(rates[0]) * TOP_RATE)
     lowest = highest(-entropy, n)
     found = []
     for name, is_of in zip(domains, is_above, strict=True):
@@ -108,8 +108,9 @@ def entropies(rates: Float[np.ndarray, "domains L m"]) -> ByLayer:
 
 def percentile(values: Float[np.ndarray, ...]) -> float:
     """The value below or at which 95 % of all lie: of n the round(.95 n)-th smallest (CODE: kthvalue)."""
-    at = max(1, round(values.size * BAR)) - 1
-    return float(np.partition(values, at, axis=None)[at])
+    there = values[np.isfinite(values)]
+    at = max(1, round(there.size * BAR)) - 1
+    return float(np.partition(there, at)[at])
 
 
 def weighted(scores: Mapping[str, Mapping[str, ByLayer]]) -> dict[str, ByLayer]:
@@ -126,7 +127,7 @@ def sum_of(measures: Mapping[str, ByLayer], weights: Mapping[str, float]) -> ByL
 
 def la_mu(scores: Mapping[str, ByLayer]) -> list[Group]:
     """MINER's LA_MU: as many units of each token set, over all layers."""
-    n = int(SELECT_RATIO * _size(scores)) // len(scores)
+    n = int(SELECT_RATIO * n_units(next(iter(scores.values())))) // len(scores)
     return [_group(name, highest(values, n), values) for name, values in scores.items()]
 
 
@@ -135,7 +136,7 @@ def adaptive(scores: Mapping[str, ByLayer]) -> list[Group]:
     stacked = np.stack(list(scores.values()))
     total = stacked.sum(0)
     best = stacked.argmax(0)
-    chosen = highest(total, int(SELECT_RATIO * total.size))
+    chosen = highest(total, int(SELECT_RATIO * n_units(total)))
     return [
         _group(name, [flat for flat in chosen if best.flat[flat] == number], total)
         for number, name in enumerate(scores)
@@ -157,12 +158,13 @@ def by_tokens(text: ByLayer, image: ByLayer) -> list[Group]:
 
 
 def highest(values: ByLayer, n: int) -> list[int]:
-    """Flat indices of the n largest, equal ones by layer and unit."""
+    """Flat indices of the n largest, equal ones by layer and unit; what is no unit comes last."""
     return [int(one) for one in np.argsort(-values, axis=None, kind="stable")[:n]]
 
 
-def _size(scores: Mapping[str, ByLayer]) -> int:
-    return next(iter(scores.values())).size
+def n_units(values: ByLayer) -> int:
+    """Units of all layers."""
+    return int(np.isfinite(values).sum())
 
 
 def _group(name: str, flat: Sequence[int], scores: ByLayer) -> Group:

@@ -10,8 +10,11 @@ of the prompt and of the caption that the model wrote, special ones too. MMNeuro
 domains that ask questions of their own; MINER reads the prompt alone (CODE). That the caption counts is OURS: one
 prompt for all pictures would have no text of its own. Which units are chosen is told by `groups`.
 
-Left out: the encoder's and the projector's units, which MMNeuron counts, too; mixtures of experts, whose units are not
-awake at every token; models without image tokens in the decoder.
+In a mixture of experts a unit is not active at a token that does not go through its expert (OURS): a rate says how
+often the router chose the expert and the unit was active there.
+
+Left out: the encoder's and the projector's units, which MMNeuron counts, too; models without image tokens in the
+decoder.
 """
 
 from __future__ import annotations
@@ -30,10 +33,12 @@ from mmn.errors import ImageError, UsageError
 from mmn.models.image_tokens import require_image_tokens
 from mmn.reading.captions import with_captions
 from mmn.reading.concepts import GeneratedCaption
+from mmn.reading.hooks import require_act
 from mmn.runs import reopen, shards
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.runs.teacher_forcing import stored_captions, stored_concepts
+from mmn.scores.expert_gradients import require_units_at_image_tokens
 from mmn.scores.rows import Tables
 from mmn.studies.domains.measured import HALVES, half_of
 from mmn.studies.domains.membership import Asked, find_domains, in_order
@@ -88,10 +93,12 @@ def measure_domains(
         The names of the shards, those of earlier calls included.
 
     Raises:
-        UsageError: no such domain; a mixture of experts, or a model without image tokens; no picture that opens.
+        UsageError: no such domain; a model without image tokens, or whose image tokens go through experts of their own,
+            or without a module for act(gate); no picture that opens.
     """
     require_image_tokens(scored.model, "mmn domains")
-    scored.model.require_one_ffn("mmn domains")
+    require_act(scored.model, "mmn domains")
+    require_units_at_image_tokens(scored.model, "mmn domains")
     read = _read(scored)
     domains = find_domains(asked, list(read.examples.values()), read.said, tags, scored.run.settings.seed)
     why_not = _why_no_attention(scored, read) if with_attention else ""
@@ -131,7 +138,7 @@ def _measure_halves(work: _Work, key: Mapping[str, Any], plain: Any, progress: P
 
 def _half(work: _Work, pictures: Sequence[str], key: Mapping[str, Any], tell: Callable[[], None]) -> Tables:
     """The shard of one half; `failure` where a picture does not open any more."""
-    tally, failures = Tally(work.domains), []
+    tally, failures = Tally(work.domains, work.scored.model.anatomy.widths), []
     for image_id in pictures:
         try:
             tally.add(image_id, _count(work, image_id))

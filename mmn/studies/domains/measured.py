@@ -12,6 +12,7 @@ import pandas as pd
 
 from mmn.studies.domains.groups import ByLayer, Group, Rates, groups
 from mmn.studies.domains.words import EVERY
+from mmn.units.parts import Parts
 
 HALVES: Final = (0, 1)
 _MEASURES: Final = ("prob", "mean", "maximum", "attn_k", "attn_q")
@@ -30,6 +31,12 @@ class Measured:
     rates: Rates
     n_images: Mapping[str, int]
     n_tokens: Mapping[str, int]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        (values, *_) = self.rates.sets.values()
+        return tuple(map(int, np.isfinite(values).sum(axis=1)))
 
     @property
     def has_attention(self) -> bool:
@@ -68,8 +75,10 @@ def of_rows(rates: pd.DataFrame, scores: pd.DataFrame) -> Measured:
 
 
 def _summed(values: pd.Series, layers: pd.Series) -> ByLayer:
-    """What is said of each layer, summed over halves and runs."""
-    return np.stack([np.sum(list(of), axis=0, dtype=np.float64) for _, of in values.groupby(layers)])
+    """What is said of each layer, summed over halves and runs; NaN behind the units of a layer that has fewer."""
+    by_layer = [np.atleast_1d(np.sum(list(of), axis=0, dtype=np.float64)) for _, of in values.groupby(layers)]
+    widest = max(map(len, by_layer))
+    return np.stack([np.pad(of, (0, widest - len(of)), constant_values=np.nan) for of in by_layer])
 
 
 def _importance(rows: pd.DataFrame) -> dict[str, ByLayer]:
@@ -86,21 +95,21 @@ class Stability:
     """Whether a group is found again on other pictures.
 
     `again` is the share of the units of one half's group that are in the other's (of the mean of both sizes), `chance`
-    what two such groups share that lie in the same layers and know nothing of each other; NaN where a half has none.
+    what two such groups share that lie in the same layers, of experts in the same ones, and know nothing of each other;
+    NaN where a half has none.
     """
 
     again: float
     chance: float
 
 
-def stability(name: str, halves: Mapping[int, list[Group]], shape: tuple[int, int]) -> Stability:
-    """Of the group of a name, from the groups of each half."""
+def stability(name: str, halves: Mapping[int, list[Group]], parts: Parts, d_mlp: int) -> Stability:
+    """Of the group of a name, from the groups of each half; `parts` are of units numbered layer · d_mlp + i."""
     found = [next((set(one.units) for one in groups_of if one.name == name), set()) for groups_of in halves.values()]
     size = sum(map(len, found)) / len(found)
     if not all(found):
         return Stability(float("nan"), float("nan"))
-    by_layer = np.array([[sum(unit.layer == layer for unit in units) for layer in range(shape[0])] for units in found])
-    expected = (by_layer.prod(0) / shape[1]).sum()
+    expected = parts.expected([np.array([unit.layer * d_mlp + unit.unit for unit in units]) for units in found]).sum()
     return Stability(len(set.intersection(*found)) / size, float(expected) / size)
 
 

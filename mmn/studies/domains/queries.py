@@ -53,7 +53,7 @@ _OWN: Final = """
 
 _OVERLAP: Final = """
     WITH top AS (
-        SELECT image_id, noun, method, layer, unit FROM score
+        SELECT image_id, noun, method, layer, unit, coalesce(expert, -1) AS expert FROM score
         WHERE run_id = $run_id AND variant = 'original' AND rank BETWEEN 1 AND $k
     ),
     concepts AS (
@@ -64,7 +64,7 @@ _OVERLAP: Final = """
         SELECT group_name, image_id, noun, method,
             count(members.unit) / $k AS share, sum(parts.part) / $k AS matched
         FROM (SELECT DISTINCT group_name FROM parts) CROSS JOIN top SEMI JOIN concepts USING (image_id, noun)
-        LEFT JOIN members USING (group_name, layer, unit) LEFT JOIN parts USING (group_name, layer)
+        LEFT JOIN members USING (group_name, layer, unit) LEFT JOIN parts USING (group_name, layer, expert)
         GROUP BY ALL
     )
     SELECT group_name, method, image_id, avg(share) AS share, avg(matched) AS matched, count(*) AS n_nouns
@@ -142,11 +142,12 @@ class DomainQueries(Reader):
             run_id: of one run.
             k: of the rankings.
             members: group_name, layer, unit.
-            parts: group_name, layer, part: the share of a layer's units that are in the group, for every layer.
+            parts: group_name, layer, expert (-1 in a layer without), part: which share of the units of each layer, or
+                of each expert, is in the group.
 
         Returns:
             group_name, method, image_id, share (mean over the picture's nouns), matched (what random units of the same
-            layers as the top k share, on average), n_nouns.
+            layers, of experts the same ones, as the top k share, on average), n_nouns.
 
         Raises:
             RunNotFoundError: no such run.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mmn.errors import UsageError
@@ -23,6 +24,7 @@ from mmn.runs.added_later import example_of
 from mmn.statistics.intervals import interval_table
 from mmn.store import Store
 from mmn.store.generality import SHARE
+from mmn.store.rankings import d_experts
 from mmn.store.unit_rankings import facts_of
 from mmn.studies.degradation.curves import curves
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
@@ -32,6 +34,7 @@ from mmn.studies.domains.membership import every_domain
 from mmn.studies.domains.queries import DomainQueries
 from mmn.studies.domains.sets import sets_of
 from mmn.studies.domains.words import BYS, DAPE, EVERY, RULE_WORDS, TOKENS
+from mmn.units.parts import Parts, layers_alike, parts_of
 from mmn.units.sets import UnitSet
 
 OWN, OTHER, ALL = "its domain", "other domains", "all pictures"
@@ -51,8 +54,15 @@ class Found:
         return str(self.run["run_id"])
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return int(self.run["n_layers"]), int(self.run["d_mlp"])
+    def widths(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        return self.measured.widths
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Among which units chance is taken: those of a layer, or of an expert."""
+        experts = d_experts(self.run)
+        return parts_of(self.widths, experts) if experts else layers_alike(len(self.widths), max(self.widths))
 
     @cached_property
     def measured(self) -> Measured:
@@ -134,10 +144,13 @@ def domain_layers(store: Store, asked: Asked) -> Rows:
 
 
 def layer_rows(what: Found) -> pd.DataFrame:
-    """Returns group, layer, n_units, uniform (had all layers as many), half_0 and half_1 (as each half finds it)."""
-    n_layers = what.shape[0]
+    """Returns group, layer, n_units, uniform (had all layers the same share of theirs), half_0 and half_1 (as each half
+    finds it).
+    """
+    n_layers = len(what.widths)
     _require_groups(what)
-    parts = [_per_layer(one, n_layers).assign(uniform=len(one.units) / n_layers) for one in what.groups]
+    shares = np.array(what.widths) / sum(what.widths)
+    parts = [_per_layer(one, n_layers).assign(uniform=len(one.units) * shares) for one in what.groups]
     for half, of_half in what.of_halves.items():
         there = {one.name: one for one in of_half}
         for part in parts:
@@ -175,7 +188,7 @@ def overlap_rows(what: Found, k: int) -> pd.DataFrame:
 
     A picture is judged with the groups that the other half found. Of domains the group is `OWN` (those that the picture
     belongs to) or `OTHER`, each the mean over its domains: one has too few units to be told alone. `matched` is what as
-    many random units of the top's own layers would share, `uniform` those of all layers.
+    many random units of the top's own layers would share, of experts those of its own experts, `uniform` those of all.
     """
     parts = [_shared(what, k, half, of_half) for half, of_half in what.of_halves.items() if of_half]
     if not parts:
@@ -190,18 +203,27 @@ def overlap_rows(what: Found, k: int) -> pd.DataFrame:
 
 def _shared(what: Found, k: int, half: int, of_half: Sequence[Group]) -> pd.DataFrame:
     """Shares of the pictures outside a half, by the groups that it found."""
-    n_layers, d_mlp = what.shape
     members = pd.DataFrame(
         [(one.name, unit.layer, unit.unit) for one in of_half for unit in one.units],
         columns=["group_name", "layer", "unit"],
     )
-    parts = pd.concat([_per_layer(one, n_layers) for one in of_half])
-    parts = parts.rename(columns={"group": "group_name"}).assign(part=parts["n_units"] / d_mlp)
-    rows = what.store.ask(DomainQueries).shared_tops(what.run_id, k, members, parts[["group_name", "layer", "part"]])
+    parts = pd.concat([_part_shares(what, one) for one in of_half])
+    rows = what.store.ask(DomainQueries).shared_tops(what.run_id, k, members, parts)
     rows = rows[[half_of(image_id) != half for image_id in rows["image_id"]]].rename(columns={"group_name": "group"})
-    sizes = {one.name: len(one.units) / (n_layers * d_mlp) for one in of_half}
+    sizes = {one.name: len(one.units) / sum(what.widths) for one in of_half}
     rows = rows.assign(uniform=rows["group"].map(sizes))
     return rows.assign(group=what.of_picture(rows["image_id"], rows["group"])) if what.rule == DAPE else rows
+
+
+def _part_shares(what: Found, group: Group) -> pd.DataFrame:
+    """Returns group_name, layer, expert (-1 in a layer without), part: which share of its units is in the group."""
+    parts, d_mlp = what.parts, max(what.widths)
+    experts = np.array(d_experts(what.run) or [0] * len(what.widths))
+    first = np.flatnonzero(np.diff(parts.of_unit, prepend=-1))  # parts are numbered in the order of their units
+    counts = np.bincount(parts.of_unit[[one.layer * d_mlp + one.unit for one in group.units]], minlength=len(first))
+    number = first % d_mlp // np.maximum(experts[parts.layers], 1)
+    columns = {"group_name": group.name, "layer": parts.layers, "part": counts / parts.sizes}
+    return pd.DataFrame(columns).assign(expert=np.where(experts[parts.layers] > 0, number, -1))
 
 
 def domain_ablation(store: Store, asked: Asked) -> Rows:
@@ -250,7 +272,7 @@ def group_table(what: Found) -> pd.DataFrame:
     _require_groups(what)
     rows = []
     for one in what.groups:
-        held = stability(one.name, what.of_halves, what.shape)
+        held = stability(one.name, what.of_halves, what.parts, max(what.widths))
         n = what.measured.n_images.get(one.name if what.rule == DAPE else EVERY, 0)
         rows.append(
             {

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.names import TOKEN_SETS
-from mmn.reading.hooks import each_layer
+from mmn.reading.hooks import Acts, each_layer
 from mmn.studies.domains.importance import MEASURES, WITHOUT_ATTENTION, importance
 from mmn.studies.domains.words import EVERY
 from mmn.studies.tables import TABLES
@@ -26,7 +26,8 @@ _SETS: Final = len(TOKEN_SETS)
 class PictureCounts:
     """One picture: at how many tokens of each set every unit has act > 0, and how important it is for them.
 
-    `importance` is by measure, set, layer and unit, each measure scaled within its layer.
+    `importance` is by measure, set, layer and unit, each measure scaled within its layer. Where layers differ in width,
+    what is behind a narrower one's units is 0.
     """
 
     n_tokens: tuple[int, ...]
@@ -41,7 +42,7 @@ def count_picture(
     """Counts in one pass over a prompt and its caption.
 
     Args:
-        model: without experts.
+        model: of the units.
         inputs: of one picture (`with_captions`).
         is_image: which positions hold the picture; of the others those that are attended are text.
         with_attention: whether attention weights are asked for, for the last two measures.
@@ -55,12 +56,15 @@ def count_picture(
     active = torch.zeros(shape, dtype=torch.int32, device=device)
     scaled = torch.zeros(len(MEASURES if with_attention else WITHOUT_ATTENTION), *shape, device=device)
 
-    def take(layer: int, act: Tensor, attention: Tensor | None) -> None:
+    def take(layer: int, acts: Sequence[Acts], attention: Tensor | None) -> None:
+        width = anatomy.widths[layer]
         for number, is_in in enumerate(sets):
-            here = act[0, is_in]
-            active[number, layer] = (here > 0).sum(0)
+            here = [one.among(is_in) for one in acts]
+            for one in here:
+                active[number, layer, one.units] = (one.values > 0).sum(0).int()
             among = None if attention is None else attention[0][is_in][:, is_in]
-            scaled[:, number, layer] = importance(here, among)
+            if width:
+                scaled[:, number, layer, :width] = importance(here, int(is_in.sum()), width, among)
 
     with each_layer(model, take, with_attention):
         model.module(**inputs, use_cache=False)
@@ -88,9 +92,10 @@ class _Sum:
 
 @dataclass
 class Tally:
-    """The sums of one half of the pictures, by domain, and of all of them."""
+    """The sums of one half of the pictures, by domain, and of all of them; `widths` are the units of each layer."""
 
     domains: Mapping[str, Sequence[str]]
+    widths: Sequence[int]
     sums: dict[str, _Sum] = field(default_factory=dict)
     importance: Float[Tensor, "k sets L m"] | None = None
 
@@ -111,8 +116,8 @@ class Tally:
             for number, token_set in enumerate(TOKEN_SETS):
                 sizes = {"n_images": found.n_images, "n_tokens": found.n_tokens[number]}
                 of = {**key, "domain": domain, "token_set": token_set, **sizes}
-                for layer, active in enumerate(found.active[number].tolist()):
-                    yield of | {"layer": layer, "active": active}
+                for layer, width in enumerate(self.widths):
+                    yield of | {"layer": layer, "active": found.active[number, layer, :width].tolist()}
 
     def scores(self, key: Mapping[str, Any]) -> pa.Table:
         """The rows of `modality_score`: means over pictures; empty what takes attention that was not asked for."""
@@ -124,6 +129,6 @@ class Tally:
         n_images = self.sums[EVERY].n_images
         means = (self.importance / n_images).cpu()
         for number, token_set in enumerate(TOKEN_SETS):
-            for layer in range(means.shape[2]):
-                values = dict(zip(MEASURES, means[:, number, layer].tolist(), strict=False))
+            for layer, width in enumerate(self.widths):
+                values = dict(zip(MEASURES, means[:, number, layer, :width].tolist(), strict=False))
                 yield {**key, "token_set": token_set, "layer": layer, "n_images": n_images, **values}

@@ -147,17 +147,17 @@ def edit(
         run_path: the run's folder.
         edits_path: where the deltas are written, `<edit_id>.safetensors`.
         wishes: of the same noun and target. One with another picture's units is left out where no other picture says
-            another noun, and a rank-one control where experts share a layer: there is no one matrix.
+            another noun.
         progress: is called in stage `edit`, with the pictures judged over all wishes.
 
     Raises:
         UsageError: an edit that cannot be made: see `split_pictures`; an unknown method, more units than the model has
-            (of experts: than are awake), `stepped` with a rank-one update, a rank-one update alone of a mixture.
+            (of experts: than are awake), `stepped` with a rank-one update.
         ImageError: none of the edited pictures opens any more.
         CacheError: no run there, or no space left; finished edits are kept.
     """
     scored = reopen.open_run(model, run_path)
-    begun = [_begin(scored, wish) for wish in _possible(model, wishes)]
+    begun = [_begin(scored, wish) for wish in wishes]
     under_way = [one for one in begun if one.wish.selection != ANOTHER or one.other is not None]
     n_pictures = [sum(map(len, one.split.roles.values())) for one in under_way]
     for number, one in enumerate(under_way):
@@ -206,13 +206,6 @@ def _from(done: int, total: int, progress: ProgressCallback) -> Callable[[int], 
     return lambda n: progress(Progress(STAGE, done + n, total))
 
 
-def _possible(model: Model, wishes: Sequence[Wish]) -> Sequence[Wish]:
-    """The wishes without a rank-one control that the model cannot have."""
-    if not model.anatomy.mixtures:
-        return wishes
-    return [*wishes[:1], *(wish for wish in wishes[1:] if wish.algorithm != RANK_ONE)]
-
-
 def _begin(scored: ScoredRun, wish: Wish) -> _Editing:
     _check(scored.model, wish)
     split = split_pictures(scored, wish.noun, wish.target, wish.n_edited, wish.n_unrelated, wish.seed)
@@ -237,8 +230,6 @@ def _read_text(one: _Editing, edits_path: Path) -> None:
 
 
 def _check(model: Model, wish: Wish) -> None:
-    if wish.algorithm == RANK_ONE:
-        model.require_one_ffn("mmn edit --algorithm rank-one, which changes a layer's whole matrix,")
     assert wish.algorithm in (P2, RANK_ONE), wish
     assert wish.selection in (TOP, RANDOM, ANOTHER), wish
     assert wish.selection != ANOTHER or wish.algorithm == P2, wish

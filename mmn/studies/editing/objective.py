@@ -11,7 +11,9 @@ that grow by a fixed factor; `descend` takes Adam's steps on the loss. Adam is a
 author's later method; its loss (NLL of the target, KL on the prompt, repetition, norm of all deltas) is another one.
 
 The control `rank_one_direction` changes a whole layer as ROME (arXiv 2202.05262) does, without its covariance: the
-smallest update W + (v* − W k) kᵀ/(kᵀk) that writes v* = W k + s·direction for the mean activation k.
+smallest update W + (v* − W k) kᵀ/(kᵀk) that writes v* = W k + s·direction for the mean activation k. In a mixture of
+experts W is that of all experts side by side (OURS): k is 0 for what sleeps at all of the nouns, so that the update is
+of the columns that are awake at one of them, and no other expert is touched.
 """
 
 from __future__ import annotations
@@ -72,10 +74,14 @@ def p2_direction(anatomy: Anatomy, aim: Aim, units: Sequence[Neuron]) -> tuple[C
     return tuple(parts)
 
 
-def rank_one_direction(anatomy: Anatomy, aim: Aim, layer: int) -> tuple[RankOne, ...]:
+def rank_one_direction(anatomy: Anatomy, aim: Aim, layer: int) -> tuple[Part, ...]:
     """The update s · (W_U[t1] − W_U[t0]) kᵀ / kᵀk, k the layer's mean activation; s makes its relative size 1."""
     k = aim.a[:, layer].mean(0)
-    part = RankOne(layer, aim.towards / aim.towards.norm(), k / k.square().sum())
+    u, v = aim.towards / aim.towards.norm(), k / k.square().sum()
+    part: Part = RankOne(layer, u, v)
+    if anatomy.mixtures:
+        awake = k.nonzero()[:, 0]
+        part = Columns(layer, tuple(awake.tolist()), torch.outer(u, v[awake]))
     return (part.times(1 / relative_norm(anatomy, [part])),)
 
 

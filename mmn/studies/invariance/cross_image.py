@@ -4,6 +4,8 @@
     expected of random units with the same number in each layer: Σ_l m · Π_i (k_il / m) / k, where k_il of picture i's
     top k are in layer l (independent draws of k_il of a layer's m units have m · Π_i (k_il / m) in common on average)
     both are sums over layers, and stored layer by layer, too (`shared_layer`)
+    in a mixture of experts the random units have the same number in each expert, Σ_e m_e · Π_i (k_ie / m_e) / k (OURS):
+    pictures share units wherever all of them woke an expert
 
 Rankings are the stored ones: no model is needed. Which pictures are drawn (OURS) is a hash of the run's seed, the lemma
 and the number of the draw: all methods see the same ones. A set that was drawn before is left out, since it says
@@ -32,6 +34,7 @@ from mmn.runs.reopen import shard_name
 from mmn.studies.invariance import rankings
 from mmn.studies.invariance.rankings import CaptionNoun, lowest_places
 from mmn.studies.tables import TABLES
+from mmn.units.parts import Parts, layers_alike, parts_of
 
 PREFIX: Final = "invariance"
 STAGE: Final = "cross-image"
@@ -74,8 +77,8 @@ def measure_cross_image(
         progress: told in pictures whose rankings were read.
 
     Raises:
-        UsageError: a method or k that the run does not have, fewer than 2 pictures, a run that is not complete; a
-            mixture of experts, or layers of several widths.
+        UsageError: a method or k that the run does not have, fewer than 2 pictures, a run that is not complete, or one
+            of a mixture of experts that does not tell how wide its layers are.
         CacheError: no run there, or a broken shard.
     """
     run, outcome = shards.read_run(run_path)
@@ -86,7 +89,7 @@ def measure_cross_image(
         )
     if n_images < 2 or n_draws < 1:
         raise UsageError(f"{n_draws} draws of {n_images} pictures: it takes at least 1 draw of 2")
-    _require_one_ffn(run)
+    _parts(run)
     methods = rankings.checked_methods(run, methods, stored_methods(run))
     ks = rankings.checked_ks(run, ks)
     asked = {"n": n_images, "draws": n_draws, "methods": sorted(methods), "ks": ks, "seed": run.settings.seed}
@@ -100,14 +103,20 @@ def measure_cross_image(
     return CrossImage(rows, len(by_lemma), len(by_lemma) - len(enough))
 
 
-def _require_one_ffn(run: Run) -> None:
-    """What random units share is told by how many a layer has, which experts that sleep leave open."""
-    if run.model.d_experts:
-        kind = "mixtures of experts" if any(run.model.d_experts) else "models whose layers differ in number of units"
+def _parts(run: Run) -> Parts:
+    """Among which units chance is taken.
+
+    Raises:
+        UsageError: layers may differ in width, and the run does not say how wide each is.
+    """
+    if not run.model.d_experts:
+        return layers_alike(run.model.n_layers, run.model.d_mlp)
+    if not run.model.widths:
         raise UsageError(
-            f"--kind {names.CROSS_IMAGE} is not there for {kind}, and {run.model.name} is one: what chance would share "
-            "cannot be told where each picture wakes others"
+            f"run {run.run_id} was scored before runs told how wide each layer is, which chance depends on: score it "
+            "again into another --cache"
         )
+    return parts_of(run.model.widths, run.model.d_experts)
 
 
 def stored_methods(run: Run) -> tuple[str, ...]:
@@ -149,20 +158,31 @@ def _compare(
 ) -> dict[str, pa.Table]:
     """The rows of all draws, method by method: `invariance`, and `shared_layer`."""
     units = _units(run, run_path, draws, methods, max(ks), progress)
+    parts = _parts(run)
     found = {name: [TABLES[name].empty_table()] for name in ("invariance", "shared_layer")}
     for method in methods if draws else ():
-        ranked = np.stack([np.stack([units[method, one] for one, _ in draw.pictures]) for draw in draws])
+        ranked = _stacked([[units[method, one] for one, _ in draw.pictures] for draw in draws])
         usable = [k for k in ks if k <= ranked.shape[2]]
         if usable:
+            is_reached = (ranked >= 0).sum(axis=2).min(axis=1)[:, None] >= np.array(usable)
             shared = shared_by_layer(ranked, usable, run.model.n_layers, run.model.d_mlp)
-            expected = expected_by_layer(ranked, usable, run.model.n_layers, run.model.d_mlp)
+            expected = expected_by_layer(ranked, usable, parts) * is_reached[..., None]
             found["shared_layer"].append(_layer_rows(method, draws, usable, shared, expected))
             ratio, floor = (counts.sum(axis=2) / np.array(usable) for counts in (shared, expected))
+            ratio = np.where(is_reached, ratio, np.nan)
             for index, draw in enumerate(draws):
                 key = {"kind": names.CROSS_IMAGE, "method": method, "draw": draw.number, "n": len(draw.pictures)}
                 values = ratio[[index]], np.full((1, len(usable)), np.nan), floor[[index]]
                 found["invariance"].append(rankings.result_rows(key, [(None, draw.lemma)], usable, *values))
     return {name: pa.concat_tables(tables) for name, tables in found.items()}
+
+
+def _stacked(ranked: Sequence[Sequence[Int[np.ndarray, " _"]]]) -> Int[np.ndarray, "draws N K"]:
+    """Rankings of one length; of experts fewer may be awake, and -1 is behind the shorter ones."""
+    longest = max(len(one) for of_draw in ranked for one in of_draw)
+    return np.stack(
+        [np.stack([np.pad(one, (0, longest - len(one)), constant_values=-1) for one in of_draw]) for of_draw in ranked]
+    )
 
 
 def _layer_rows(
@@ -225,13 +245,18 @@ def shared_by_layer(
 
 
 def expected_by_layer(
-    ranked: Int[np.ndarray, "sets N K"], ks: Sequence[int], n_layers: int, d_mlp: int
+    ranked: Int[np.ndarray, "sets N K"], ks: Sequence[int], parts: Parts
 ) -> Float[np.ndarray, "sets ks L"]:
-    """What random units have in common in each layer l, m · Π_i (k_il / m), of each set of rankings, for every k."""
-    n_sets, n_members, longest = ranked.shape
-    layers = ranked.reshape(-1, longest) // d_mlp
-    counts = [_by_layer(layers[:, :k], n_layers).reshape(n_sets, n_members, n_layers) for k in ks]
-    return np.stack([d_mlp * (count / d_mlp).prod(axis=1) for count in counts], axis=1)
+    """What random units have in common in each layer, of each set of rankings, for every k: Σ over the layer's parts of
+    m · Π_i (k_i / m), where k_i of picture i's top k are in a part of m units.
+    """
+    n_layers = int(parts.layers.max()) + 1
+    return np.array(
+        [
+            [np.bincount(parts.layers, parts.expected(list(members[:, :k])), minlength=n_layers) for k in ks]
+            for members in ranked
+        ]
+    )
 
 
 def _by_layer(

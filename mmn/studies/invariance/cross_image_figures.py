@@ -1,6 +1,7 @@
 """Do the same units write a noun in other pictures of it? Concept by concept, and layer by layer.
 
-P2, figure 4 (arXiv 2311.07470). Beside each ratio stands what random units in the same layers have in common.
+P2, figure 4 (arXiv 2311.07470). Beside each ratio stands what random units in the same layers have in common, in
+a mixture of experts in the same experts.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.wording import counted, of_run, require, span
+from mmn.figures.wording import counted, of_run, parts_word, require, span
 from mmn.statistics.interval_words import percent
 from mmn.statistics.many_tests import survivors_line
 from mmn.studies.invariance.marks import SHARE_AXIS, concept_dots, k_words, layer_bars, titled
 
 CONCEPT_COLUMNS: Final = ("noun", "ratio", "ratio_low", "ratio_high", "floor_random", "n_draws", "n")
 LAYER_COLUMNS: Final = ("layer", "share", "floor_random", "n_concepts")
-RANDOM_UNITS: Final = "random units, same layers"
 
 
 def by_concept(
@@ -42,17 +42,17 @@ def by_concept(
         *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
         "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
         + ("; no line: a single draw" if (data["n_draws"] == 1).any() else ""),
-        "tick: expected of random units in the same layers",
+        f"tick: expected of random units in the same {parts_word(run)}",
         *(f"{line}; others hollow" for line in survivors_line(data)),
     )
     tips = [
         alt.Tooltip("range:N", title="draws from"),
-        alt.Tooltip("floor:Q", title=RANDOM_UNITS, format=".2~%"),
+        alt.Tooltip("floor:Q", title=_random_units(run), format=".2~%"),
         alt.Tooltip("n_draws:Q", title="draws"),
         alt.Tooltip("n:Q", title="pictures in common"),
     ]
     x_title = f"share of the top k common to all {n_pictures}" + ("" if layers is None else ", in these layers")
-    return concept_dots(rows, x_title, method, tips, "top units in common", RANDOM_UNITS).properties(title=title)
+    return concept_dots(rows, x_title, method, tips, "top units in common", _random_units(run)).properties(title=title)
 
 
 def by_layer(
@@ -80,7 +80,7 @@ def by_layer(
     tips = [
         alt.Tooltip("share:Q", title="share of k", format=".2~%"),
         alt.Tooltip("n_concepts:Q", title="concepts"),
-        alt.Tooltip("floor_random:Q", title=RANDOM_UNITS, format=".2~%"),
+        alt.Tooltip("floor_random:Q", title=_random_units(run), format=".2~%"),
     ]
     is_meant = (alt.datum.layer >= first) & (alt.datum.layer <= last)
     opacity = alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
@@ -91,8 +91,12 @@ def by_layer(
         f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
     )
     y = {"axis": SHARE_AXIS, "title": "shared units of the layer, of k"}
-    names = ("shared units", RANDOM_UNITS)
+    names = ("shared units", _random_units(run))
     return layer_bars(data, method, "floor_random", y, tips, opacity, names).properties(title=title)
+
+
+def _random_units(run: Mapping[str, Any]) -> str:
+    return f"random units, same {parts_word(run)}"
 
 
 def _draws_text(n_draws: pd.Series, n_pictures: int) -> str:

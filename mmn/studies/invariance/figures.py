@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import MUTED, method_colours, method_shapes
-from mmn.figures.wording import counted, k_text, of_run, require, sample_of_each, span
+from mmn.figures.wording import counted, k_text, of_run, parts_word, require, sample_of_each, span
 from mmn.statistics.interval_words import interval_note, interval_words, with_words
 from mmn.statistics.intervals import N_LEAST
 from mmn.statistics.many_tests import survivors_line
@@ -127,7 +127,7 @@ def by_layer(
     """
     require(data.columns, LAYER_COLUMNS)
     y = {"scale": alt.Scale(domain=[0, 1]), "axis": SHARE_AXIS, "title": "share of the layer's top units that stay"}
-    where = "experts" if _chance(run) == IN_EXPERTS else "layers"
+    where = parts_word(run)
     tips = [
         alt.Tooltip("share:Q", title="kept", format=".1%"),
         interval_tip("share_"),
@@ -152,8 +152,7 @@ def _both(field: str) -> alt.Y:
 
 
 def _chance(run: Mapping[str, Any]) -> str:
-    widths: Any = run.get("d_experts")
-    return IN_EXPERTS if hasattr(widths, "__len__") and len(widths) else CHANCE
+    return IN_EXPERTS if parts_word(run) == "experts" else CHANCE
 
 
 def _long(data: pd.DataFrame, n_units: int, chance: str) -> pd.DataFrame:

@@ -37,7 +37,6 @@ from torch import Tensor
 
 from mmn import names
 from mmn.core import Example, Run, ScoreSettings
-from mmn.models.adapters import Anatomy
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import PassContext, caption_encoded
@@ -51,6 +50,7 @@ from mmn.scores.rows import Tables, joined
 from mmn.studies.invariance import rankings
 from mmn.studies.invariance.rankings import CaptionNoun, Rankings
 from mmn.studies.tables import SCHEMAS, TABLES, failure_table
+from mmn.units.parts import Parts, parts_of
 
 PREFIX: Final = "invariance-region"
 STAGE: Final = "invariance"
@@ -131,7 +131,8 @@ def _answer(asked: _Asked, batch: str) -> Tables:
         draw: _ranked(asked, asked.draw_path(batch, draw), names.SHUFFLED + str(draw)) for draw in range(asked.n_draws)
     }
     before = _ranked(asked, asked.scored.path / batch, names.ORIGINAL)
-    parts = parts_of(asked.scored.model.anatomy) if asked.scored.model.anatomy.mixtures else None
+    anatomy = asked.scored.model.anatomy
+    parts = parts_of(anatomy.widths, anatomy.d_experts) if anatomy.mixtures else None
     return {"invariance": compare(asked.scored.run, before, after, asked.methods, asked.ks, parts)}
 
 
@@ -182,40 +183,6 @@ def compare(
                 key = {"kind": names.REGION, "method": method, "draw": draw, "n": 1}
                 tables.append(rankings.result_rows(key, who, usable, ratio, floor, chance))
     return pa.concat_tables(tables)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The experts of all layers, one where a layer has none: of each flat unit its part, of each part its size."""
-
-    of_unit: Int[np.ndarray, " units"]
-    sizes: Int[np.ndarray, " parts"]
-
-    def expected_shares(
-        self, first: Int[np.ndarray, "pairs K"], second: Int[np.ndarray, "pairs K2"], ks: Sequence[int]
-    ) -> Float[np.ndarray, "pairs ks"]:
-        """What random units share that are as many in each part as the first k of each of two rankings are, / k."""
-        return np.array(
-            [
-                [(self._counts(one[:k]) * self._counts(other[:k]) / self.sizes).sum() / k for k in ks]
-                for one, other in zip(first, second, strict=True)
-            ]
-        )
-
-    def _counts(self, units: Int[np.ndarray, " k"]) -> Int[np.ndarray, " parts"]:
-        return np.bincount(self.of_unit[units[units >= 0]], minlength=len(self.sizes))
-
-
-def parts_of(anatomy: Anatomy) -> Parts:
-    """Of a mixture of experts, whose parts are numbered as `score.expert` numbers them within a layer."""
-    number = np.zeros((anatomy.n_layers, anatomy.d_mlp), np.int64)
-    for layer, d_expert in enumerate(anatomy.d_experts):
-        number[layer] = np.arange(anatomy.d_mlp) // (d_expert or anatomy.d_mlp)
-    of_layer = number + np.arange(anatomy.n_layers)[:, None] * (number.max() + 1)
-    is_unit = np.arange(anatomy.d_mlp) < np.array(anatomy.widths)[:, None]
-    _, part = np.unique(of_layer, return_inverse=True)
-    sizes = np.bincount(part.ravel(), weights=is_unit.ravel())
-    return Parts(part.ravel(), np.maximum(sizes, 1).astype(np.int64))
 
 
 def _in_both(said: Sequence[CaptionNoun], again: Sequence[CaptionNoun]) -> list[tuple[str, str, str]]:

@@ -2,6 +2,8 @@
 
     v = (W_U · norm(output))[t]        p = softmax(W_U · norm(output))[t]
 
+A mixture of experts is one module: what its routed experts write, each as much as its router says, and the shared ones.
+
 As in VisEdit (Chen et al., AAAI 2025, arXiv 2408.09916; its code), with a noun's own token for the answer's and p(c)
 for the last token. The final norm is applied to each output as if it were the whole stream, so that v does not add up
 over modules: `contribution-folded` and the budget hold the scale at the stream's own instead (OURS). The control (OURS)
@@ -21,7 +23,7 @@ from torch import Tensor
 from mmn import names
 from mmn.errors import UsageError
 from mmn.models.model import Model
-from mmn.reading.hooks import ATTENTION
+from mmn.reading.hooks import ATTENTION, FFN
 from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback
 from mmn.runs.reopen import ScoredRun
@@ -48,7 +50,7 @@ def measure_modules(scored: ScoredRun, progress: ProgressCallback, limit: int | 
     there are more.
 
     Raises:
-        UsageError: a mixture of experts, or layers that add something beside attention and FFN.
+        UsageError: layers that add something beside attention and FFN, or lack one of both.
     """
     require_two_modules(scored.model)
     said = _said_tokens(scored)
@@ -72,10 +74,12 @@ def _said_tokens(scored: ScoredRun) -> dict[str, set[int]]:
 
 def require_two_modules(model: Model) -> None:
     """Raises `UsageError` where layers are more, or other, than one attention and one FFN."""
-    model.require_one_ffn("mmn modules")
-    if model.anatomy.others:
-        more = ", ".join(model.anatomy.others)
+    anatomy = model.anatomy
+    if anatomy.others:
+        more = ", ".join(anatomy.others)
         raise UsageError(f"mmn modules is of attention and FFN; layers of {model.facts.name} add {more}, too")
+    if None in anatomy.attentions or 0 in anatomy.widths:
+        raise UsageError(f"mmn modules is of attention and FFN; layers of {model.facts.name} have one of both alone")
 
 
 def _measure_batch(scored: ScoredRun, tables: Mapping[str, pa.Table], said: Mapping[str, set[int]]) -> Tables:
@@ -112,13 +116,17 @@ def _attention(measured: Measured, layer: int) -> Float[Tensor, "n d"]:
 
 def _ffn(measured: Measured, layer: int) -> Float[Tensor, "n d"]:
     """What the FFN adds to the stream, behind the norm after it where there is one, before a multiplier."""
-    anatomy = measured.model.anatomy
-    written = measured.a[:, layer] @ anatomy.w_out(layer).float().T
+    anatomy, reading = measured.model.anatomy, measured.reading
+    if anatomy.post_ffns:
+        written = measured.batch.captured.read(FFN, layer, reading.rows, reading.steps)
+        return anatomy.post_ffns[layer](written.to(measured.model.dtype)).float()
+    a = measured.a[:, layer]
+    if anatomy.mixtures:
+        written = anatomy.mixtures[layer].written(a, measured.chosen[layer])
+    else:
+        written = a @ anatomy.w_out(layer).float().T
     bias = anatomy.ffn_bias(layer)
-    written = written if bias is None else written + bias.float()
-    if not anatomy.post_ffns:
-        return written
-    return anatomy.post_ffns[layer](written.to(measured.model.dtype)).float()
+    return written if bias is None else written + bias.float()
 
 
 def _words_elsewhere(measured: Measured, said: Mapping[str, set[int]]) -> Int[Tensor, " n"] | None:

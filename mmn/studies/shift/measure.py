@@ -14,6 +14,10 @@ Both models read the first run's captions, so that what differs is the model and
 of a delta: a random direction of its length, in the span of all states; the deltas of the other concepts, which tell
 whether the change is this concept's or everything's. `column_cosine`, the median cosine of the two models' columns of
 W_out, tells whether unit i is still unit i: models that were trained apart have units in common by number alone.
+
+In a mixture of experts a unit writes nothing where its expert sleeps, in either model (OURS): where routing has
+changed, so has what its units write. Columns are those of all experts, activations are kept of units that are awake in
+some picture.
 """
 
 from __future__ import annotations
@@ -125,7 +129,7 @@ def _require_enough(noun: str, pictures: Pictures, other_id: str) -> None:
 
 def _require_alike(model: Model, columns: Columns, said: Said) -> None:
     shapes = [tuple(one.shape) for one in columns.by_layer]
-    own = [tuple(model.anatomy.w_out(layer).shape) for layer in range(model.anatomy.n_layers)]
+    own = [(model.anatomy.unembedding.in_features, width) for width in model.anatomy.widths]
     if shapes != own:
         raise UsageError(
             f"{said.name} has {len(shapes)} layers of {shapes[0][1]} units, and {model.facts.name} {len(own)} of "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from mmn.runs import reopen
 from mmn.studies.dictionaries.grounding import words_of
 from mmn.studies.dictionaries.measure import LEAST, gram, n_concepts
 from mmn.studies.dictionaries.solvers import in_span, k_means
-from mmn.studies.dictionaries.vectors import UNITS, Pictures, Vectors, checked_sites, column_lengths, read_vectors
+from mmn.studies.dictionaries.vectors import ACTIVATIONS, Pictures, Vectors, checked_sites, read_vectors
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,37 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Awake:
+    """Units, by their flat indices layer · m + i, ascending, and a of each in n pictures; all others have 0.
+
+    Without experts that is every unit of the model; a unit whose expert sleeps in some of the pictures has 0 there.
+    """
+
+    flat: Int[Tensor, " k"]
+    values: Float[Tensor, "n k"]
+
+    @classmethod
+    def of(cls, values: Float[Tensor, "n units"]) -> Awake:
+        """From the vectors of `ACTIVATIONS`."""
+        if not values.is_sparse:
+            return cls(torch.arange(values.shape[1]), values)
+        flat = values.coalesce().indices()[1].unique()
+        return cls(flat, values.index_select(1, flat).to_dense())
+
+    def at(self, flat: Int[Tensor, " k2"]) -> Float[Tensor, "n k2"]:
+        """Returns a of these units, among which all that are awake are."""
+        found = self.values.new_zeros(len(self.values), len(flat))
+        found[:, torch.searchsorted(flat, self.flat)] = self.values
+        return found
+
+
+@dataclass(frozen=True)
 class Read:
-    """What one model has of a noun: residuals (n, d), activations (n, L, m), and its words for directions."""
+    """What one model has of a noun: residuals (n, d), and a of the units that are awake in some picture."""
 
     vectors: Vectors
     site: str
-    activations: Float[Tensor, "n L m"]
+    awake: Awake
 
     @property
     def residual(self) -> Float[Tensor, "n d"]:
@@ -87,6 +113,16 @@ class Pair:
     def key(self) -> dict[str, str]:
         """The columns that every row begins with."""
         return {"other": self.other, "noun": self.noun, "site": self.first.site}
+
+    @cached_property
+    def flat(self) -> Int[Tensor, " k"]:
+        """The units that are awake in some picture, in one of the models: `Awake.flat`."""
+        return torch.cat([self.first.awake.flat, self.second.awake.flat]).unique()
+
+    @property
+    def both(self) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+        """Their a in the first model, and in the second."""
+        return self.first.awake.at(self.flat), self.second.awake.at(self.flat)
 
     @property
     def image_ids(self) -> list[str]:
@@ -124,7 +160,6 @@ def read_first(
     """What the first model has of every noun, its columns, and its words."""
     scored = reopen.open_run(load(), run_path)
     model = scored.model
-    model.require_one_ffn("shift")
     reads = {one.lemma: read_model(model, scored.run.prompt, run_path, one, wanted, told) for one in pictures}
     seed = scored.run.settings.seed
     words = {noun: _first_words(model, read, wanted.k, seed) for noun, read in reads.items()}
@@ -140,12 +175,10 @@ def read_model(
         UsageError: too few pictures still open.
     """
     (site,) = checked_sites(model, ("residual",), wanted.layer)
-    found = read_vectors(model, prompt, run_path, pictures, (site, UNITS), told)
+    found = read_vectors(model, prompt, run_path, pictures, (site, ACTIVATIONS), told)
     if len(found.examples) < LEAST:
         raise UsageError(f"only {len(found.examples)} pictures of {pictures.lemma!r} still open: put the others back")
-    lengths = column_lengths(model).cpu()
-    scaled = found.values[UNITS].unflatten(1, lengths.shape)
-    return Read(found, site, scaled / lengths.where(lengths > 0, 1.0))
+    return Read(found, site, Awake.of(found.values[ACTIVATIONS]))
 
 
 def _first_words(model: Model, read: Read, k: int, seed: int) -> FirstWords:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.core import Neuron
@@ -30,36 +30,43 @@ TOKENS: Final = 5
 
 @dataclass(frozen=True)
 class Products:
-    """Of every unit ‖w‖², ‖w'‖² and w · w' of its two columns of W_out, in float64."""
+    """Of units ‖w‖², ‖w'‖² and w · w' of their two columns of W_out, in float64."""
 
-    first: Float[np.ndarray, "L m"]
-    second: Float[np.ndarray, "L m"]
-    both: Float[np.ndarray, "L m"]
+    first: Float[np.ndarray, " units"]
+    second: Float[np.ndarray, " units"]
+    both: Float[np.ndarray, " units"]
 
     @property
-    def change(self) -> Float[np.ndarray, "L m"]:
+    def change(self) -> Float[np.ndarray, " units"]:
         """‖w' − w‖ / ‖w‖."""
         squared = np.maximum(self.first + self.second - 2 * self.both, 0)
         return np.sqrt(squared / np.maximum(self.first, np.finfo(float).tiny))
 
     @property
-    def cosine(self) -> Float[np.ndarray, "L m"]:
+    def cosine(self) -> Float[np.ndarray, " units"]:
         """Of the two columns; 0 where one is of zeros."""
         return self.both / np.sqrt(np.maximum(self.first * self.second, np.finfo(float).tiny))
 
-    def written(self, a: Float[np.ndarray, "L m"], after: Float[np.ndarray, "L m"]) -> Float[np.ndarray, "L m"]:
+    def of(self, places: Int[np.ndarray, " k"]) -> Products:
+        """Those of some of the units."""
+        return Products(self.first[places], self.second[places], self.both[places])
+
+    def written(
+        self, a: Float[np.ndarray, " units"], after: Float[np.ndarray, " units"]
+    ) -> Float[np.ndarray, " units"]:
         """‖a' w' − a w‖."""
         squared = after**2 * self.second + a**2 * self.first - 2 * a * after * self.both
         return np.sqrt(np.maximum(squared, 0))
 
 
 def products(columns: Columns, model: Model) -> Products:
+    """Of every unit, those of a layer behind those of the layer before."""
     parts: list[list[np.ndarray]] = [[], [], []]
     for layer, column in enumerate(columns.by_layer):
         one, other = column.double(), model.anatomy.w_out(layer).cpu().double()
         for part, (left, right) in zip(parts, ((one, one), (other, other), (one, other)), strict=True):
             part.append((left * right).sum(0).numpy())
-    return Products(*(np.stack(part) for part in parts))
+    return Products(*map(np.concatenate, parts))
 
 
 def layer_rows(pair: Pair) -> Iterator[dict[str, Any]]:
@@ -68,10 +75,13 @@ def layer_rows(pair: Pair) -> Iterator[dict[str, Any]]:
     cycle = np.random.default_rng(pair.seed).permutation(n)
     partner = np.empty(n, dtype=int)
     partner[cycle] = np.roll(cycle, -1)
+    d_mlp, (a, a_after) = pair.model.facts.d_mlp, pair.both
     for layer, column in enumerate(pair.columns.by_layer):
-        before = (pair.first.activations[:, layer] @ column.float().T).numpy()
-        theirs = pair.model.anatomy.w_out(layer).float().cpu()
-        after = (pair.second.activations[:, layer] @ theirs.T).numpy()
+        there = pair.flat // d_mlp == layer
+        units = pair.flat[there] % d_mlp
+        theirs = pair.model.anatomy.columns(layer, units).float().cpu() if len(units) else column[:, :0].float()
+        before = (a[:, there] @ column[:, units].float().T).numpy()
+        after = (a_after[:, there] @ theirs.T).numpy()
         length = np.maximum(np.linalg.norm(before, axis=1), np.finfo(np.float32).tiny)
         change = np.linalg.norm(after - before, axis=1) / length
         control = np.linalg.norm(before[partner] - before, axis=1) / length
@@ -86,17 +96,17 @@ def layer_rows(pair: Pair) -> Iterator[dict[str, Any]]:
 
 def unit_rows(pair: Pair, overlaps: Products) -> Iterator[dict[str, Any]]:
     """The units of which most is another: what they write on average, other less first."""
-    a, after = (read.activations.double().numpy() for read in (pair.first, pair.second))
+    a, after = (values.double().numpy() for values in pair.both)
+    layers, numbers = np.divmod(pair.flat.numpy(), pair.model.facts.d_mlp)
+    overlaps = overlaps.of(np.cumsum([0, *pair.model.anatomy.widths])[layers] + numbers)
     written = overlaps.written(a.mean(0), after.mean(0))
     noise = _noise(overlaps, a, after, pair.seed)
-    best = np.argsort(-written, axis=None, kind="stable")[:N_UNITS]
-    best = best[written.ravel()[best] > 0]
-    units = [Neuron(int(layer), int(unit)) for layer, unit in zip(*np.unravel_index(best, written.shape), strict=True)]
+    best = np.argsort(-written, kind="stable")[:N_UNITS]
+    best = best[written[best] > 0]
+    units = [Neuron(int(layers[at]), int(numbers[at])) for at in best]
     tokens = _tokens(pair, units)
-    changes = np.stack([(after - a)[:, unit.layer, unit.unit] for unit in units], axis=1) if units else a[:, 0, :0]
-    _, low, high = mean_intervals(changes, ANYWHERE)
-    for rank, unit in enumerate(units):
-        at = unit.layer, unit.unit
+    _, low, high = mean_intervals((after - a)[:, best], ANYWHERE)
+    for rank, (at, unit) in enumerate(zip(best.tolist(), units, strict=True)):
         yield pair.key | {
             "layer": unit.layer,
             "unit": unit.unit,
@@ -114,20 +124,20 @@ def unit_rows(pair: Pair, overlaps: Products) -> Iterator[dict[str, Any]]:
 
 
 def _noise(
-    overlaps: Products, a: Float[np.ndarray, "n L m"], after: Float[np.ndarray, "n L m"], seed: int
-) -> Float[np.ndarray, "L m"]:
+    overlaps: Products, a: Float[np.ndarray, "n k"], after: Float[np.ndarray, "n k"], seed: int
+) -> Float[np.ndarray, " k"]:
     """The same under a random sign for each picture, on average over draws: what pictures alone would give."""
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(DRAWS, len(a))) / len(a)
-    means = ((np.tensordot(sign, a, 1), np.tensordot(sign, after, 1)) for sign in signs)
-    return np.mean([overlaps.written(*pair) for pair in means], axis=0)
+    return np.mean([overlaps.written(sign @ a, sign @ after) for sign in signs], axis=0)
 
 
 def _tokens(pair: Pair, units: Sequence[Neuron]) -> tuple[list[list[str]], list[list[str]]]:
     """What each unit's column says most, the first model's and the other's, both by the other's unembedding."""
     if not units:
         return [], []
+    anatomy = pair.model.anatomy
     ours = torch.stack([pair.columns.by_layer[unit.layer][:, unit.unit] for unit in units])
-    theirs = torch.stack([pair.model.anatomy.w_out(unit.layer)[:, unit.unit] for unit in units])
+    theirs = torch.cat([anatomy.columns(unit.layer, torch.tensor([unit.unit])) for unit in units], dim=1).T
     return _top_tokens(pair.model, ours), _top_tokens(pair.model, theirs)
 
 
