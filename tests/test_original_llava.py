@@ -74,6 +74,44 @@ def test_converted_llava_computes_what_its_parts_do(tmp_path: Path) -> None:
     assert check(model, prompt).proof.exact <= 1e-5
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_words_around_a_picture_are_numbered_as_texts_of_their_own(tmp_path: Path, marked: bool) -> None:
+    """As the authors' `tokenizer_image_token` does: Llama's tokenizer begins each with a space, a marker's aside."""
+    more = {"mm_use_im_start_end": True} if marked else {}
+    own, tower, _ = save_parts(tmp_path, {"weight": torch.randn(32, 32), "bias": torch.randn(32)}, **more)
+    tokenizer = llama_tokenizer()
+    tokenizer.add_tokens(["<im_start>", "<im_end>"] if marked else [], special_tokens=True)
+    tokenizer.save_pretrained(own)
+    (tmp_path / "llava-v1-tiny").mkdir()
+    checkpoint = own.rename(tmp_path / "llava-v1-tiny" / "checkpoint-9")
+    model = load_model(str(convert_llava(checkpoint, tower, tmp_path / "out")), device="cpu")
+    prompt = model.exact_prompt("what")
+    assert prompt.endswith(("<im_start><image><im_end>" if marked else "<image>") + "\nwhat ASSISTANT:")
+    ids = model.encode([Image.new("RGB", (70, 90))], prompt)["input_ids"][0]
+    found = model.tokenizer.convert_ids_to_tokens(ids[ids != model.image_token_id])
+    apart = [tokenizer.tokenize(text, add_special_tokens=False) for text in prompt.split("<image>")]
+    if marked:
+        apart = [apart[0], ["<im_end>", *apart[1][apart[1].index("<im_end>") + 1 :]]]
+    assert found == ["<s>", *apart[0], *apart[1]]
+    assert ("▁" in apart[1][:2]) != marked
+
+
+def llama_tokenizer() -> hf.LlamaTokenizer:
+    """Letters, one word, and the bytes of what is neither."""
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyzAIGHNSTUER:.,-'▁"))
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, "wh", "at", "what"]
+    merges = [("w", "h"), ("a", "t"), ("wh", "at")]
+    return hf.LlamaTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=merges)
+
+
+def test_a_tower_that_was_trained_further_is_the_authors_own(tmp_path: Path) -> None:
+    own, tower, _ = save_parts(tmp_path, {"weight": torch.randn(32, 32), "bias": torch.randn(32)})
+    trained = "model.vision_tower.vision_tower.vision_model.pre_layrnorm.weight"
+    save_file({trained: torch.full((32,), 7.0)}, own / "more.safetensors")
+    module = load_model(str(convert_llava(own, tower, tmp_path / "out")), device="cpu").module
+    assert (module.model.vision_tower.pre_layrnorm.weight == 7).all()
+
+
 def test_what_is_no_such_llava_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     own, tower, _ = save_parts(tmp_path, {"weight": torch.randn(32, 16), "bias": torch.randn(32)})
     with pytest.raises(ModelError, match=r"linear_1.weight of \(32, 16\) has no place"):

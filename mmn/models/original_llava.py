@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tokenizers.pre_tokenizers import Metaspace
 from torch import Tensor
 
 from mmn.errors import MmnError, ModelError, UnsupportedModelError
@@ -29,7 +30,7 @@ TOWER: Final = "mm_vision_tower"
 LANGUAGE_MODEL, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
 EMBEDDING, HEAD = f"{LANGUAGE_MODEL}embed_tokens.weight", "lm_head.weight"
 RENAMED: Final = (  # the first that fits, of names in the authors' files
-    ("model.vision_tower.vision_tower.", VISION),
+    ("model.vision_tower.vision_tower.vision_model.", VISION),
     ("model.mm_projector.0.", f"{PROJECTOR}linear_1."),
     ("model.mm_projector.2.", f"{PROJECTOR}linear_2."),
     ("model.mm_projector.", f"{PROJECTOR}linear_1."),
@@ -45,10 +46,12 @@ SYSTEM_LLAMA_2: Final = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
     "provides, and assist the user with a variety of tasks using natural language."
 )
-WRAPPED: Final = {  # by what is in the folder's name, as in the authors' `run_llava`
+WRAPPED: Final = {  # by what is in the folder's name, the first that is, as in the authors' `run_llava` and `conversation`
     "llama-2": ("[INST] <<SYS>>\n" + SYSTEM_LLAMA_2 + "\n<</SYS>>\n\n", " [/INST]"),
     "v1": (SYSTEM_V1 + " USER: ", " ASSISTANT:"),
+    "v0": (SYSTEM_V1 + "###Human: ", "###Assistant:"),
 }
+MARKED: Final = "mm_use_im_start_end"  # a token of its own on either side of the picture
 
 
 def convert_llava(folder: Path, tower: Path, out: Path) -> Path:
@@ -94,12 +97,11 @@ def _require_known(folder: Path, raw: Mapping[str, Any]) -> None:
 
 def _parts(folder: Path, tower: Path, raw: Mapping[str, Any]) -> tuple[Any, Any]:
     """The CLIP and the processor."""
-    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, LlavaProcessor
+    from transformers import CLIPImageProcessor, CLIPVisionModel, LlavaProcessor
 
     dtype = getattr(torch, str(raw.get("torch_dtype") or raw.get("dtype") or "float32"))
     seen = CLIPVisionModel.from_pretrained(tower, dtype=dtype, use_safetensors=True, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    tokenizer.add_tokens([IMAGE], special_tokens=True)
+    tokenizer = _tokenizer(folder, raw)
     images: Any = CLIPImageProcessor.from_pretrained(tower, local_files_only=True)
     if raw.get("image_aspect_ratio") == "pad":
         kept = {name: getattr(images, name) for name in ("size", "crop_size", "image_mean", "image_std")}
@@ -118,6 +120,24 @@ def _parts(folder: Path, tower: Path, raw: Mapping[str, Any]) -> tuple[Any, Any]
     return seen, processor
 
 
+def _tokenizer(folder: Path, raw: Mapping[str, Any]) -> Any:
+    """The folder's own, with the placeholder.
+
+    As the authors' `tokenizer_image_token` numbers words: `<s>` comes first, unless the folder says otherwise, and what
+    is behind a picture is a text of its own, which Llama's tokenizer begins with a space.
+    """
+    from transformers import AutoTokenizer
+
+    file = folder / "tokenizer_config.json"
+    begins = {"add_bos_token": (read_json(file) if file.is_file() else {}).get("add_bos_token", True)}
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **begins)
+    tokenizer.add_tokens([IMAGE], special_tokens=True)
+    spaces = tokenizer.backend_tokenizer.pre_tokenizer
+    if isinstance(spaces, Metaspace) and not raw.get(MARKED):
+        spaces.prepend_scheme = "always"
+    return tokenizer
+
+
 def _strategy(raw: Mapping[str, Any]) -> str:
     """Whether the decoder is given the class token, too."""
     return "full" if raw.get("mm_vision_select_feature") == "cls_patch" else "default"
@@ -125,7 +145,8 @@ def _strategy(raw: Mapping[str, Any]) -> str:
 
 def _template(folder: Path, raw: Mapping[str, Any], tokenizer: Any) -> str:
     """The authors' wording around a picture and a question."""
-    name = folder.resolve().name.lower()
+    own, above = folder.resolve().name, folder.resolve().parent.name
+    name = (f"{above}_{own}" if own.startswith("checkpoint-") else own).lower()
     style = next((one for one in WRAPPED if one in name), None)
     if style is None:
         raise ModelError(
@@ -133,10 +154,10 @@ def _template(folder: Path, raw: Mapping[str, Any], tokenizer: Any) -> str:
             f"they do, with one of {', '.join(WRAPPED)} in it"
         )
     begin, end = WRAPPED[style]
-    image = f"<im_start>{IMAGE}<im_end>" if raw.get("mm_use_im_start_end") else IMAGE
+    image = f"<im_start>{IMAGE}<im_end>" if raw.get(MARKED) else IMAGE
     unknown = [one for one in ("<im_start>", "<im_end>") if one in image and one not in tokenizer.get_vocab()]
     if unknown:
-        raise ModelError(f"{folder}: mm_use_im_start_end, and its tokenizer has no {unknown[0]}")
+        raise ModelError(f"{folder}: {MARKED}, and its tokenizer has no {unknown[0]}")
     part = "{% if part['type'] == 'image' %}" + image + "\n{% else %}{{ part['text'] }}{% endif %}"
     content = "{% for part in message['content'] %}" + part + "{% endfor %}"
     return "{% for message in messages %}" + begin + content + end + "{% endfor %}"
