@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[Break, type[ModelError], str]] = {
         ModelError,
         "processor cannot",
     ),
-    "no tokenizer.json": (without("tokenizer.json"), ModelError, "processor cannot be loaded"),
+    "no tokenizer.json": (without("tokenizer.json"), ModelError, "has no tokenizer; expected tokenizer.json"),
 }
 
 

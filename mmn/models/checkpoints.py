@@ -200,8 +200,9 @@ def require_safetensors(path: Path) -> None:
     _fingerprinted(path)
     index = path / "model.safetensors.index.json"
     named = read_json(index).get("weight_map") if index.is_file() else {}
-    outside = [name for name in set(named.values()) if Path(name).name != name] if isinstance(named, dict) else [named]
-    if outside:
+    if not isinstance(named, dict):
+        raise ModelError(f"{index} has no weight_map, which names the file of each weight")
+    if outside := [name for name in named.values() if not isinstance(name, str) or Path(name).name != name]:
         raise ModelError(f"{index} names {str(outside[0])[:80]!r}, which is no file of this folder")
     if any(path.glob("*.safetensors")):
         return

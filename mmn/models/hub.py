@@ -88,7 +88,13 @@ def _fetch(name: str, patterns: tuple[str, ...], revision: str | None) -> Path:
 
 def _remedy(error: Exception, name: str, revision: str | None) -> str | None:
     """What to do about what a hub says no to; None where its own words are best."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if isinstance(error, GatedRepoError):
         return f"it is gated; accept its terms at https://huggingface.co/{name}, then `hf auth login`"
@@ -96,4 +102,8 @@ def _remedy(error: Exception, name: str, revision: str | None) -> str | None:
         return "no such repository, or a private one; check the name, or `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
         return f"it has no revision {revision!r}; give a branch, a tag or a commit of it"
+    if isinstance(error, LocalEntryNotFoundError):
+        what = "unset HF_HUB_OFFLINE, which forbids asking it" if HF_HUB_OFFLINE else "check the network"
+        why = first_line(error.__cause__ or error)
+        return f"it was not fetched before, and the hub cannot be asked ({why}); {what}, or give a folder"
     return None

@@ -19,6 +19,9 @@ from mmn.models.checkpoints import read_json
 from mmn.safety.boundary import Translated, how_to_get
 
 SAVED_IN: Final = ("processor_config.json", "preprocessor_config.json")
+_VOCABULARIES: Final = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
+_NO_IMAGES: Final = "has no image processor; expected preprocessor_config.json or processor_config.json"
+_NO_WORDS: Final = "has no tokenizer; expected tokenizer.json and tokenizer_config.json"
 N_CLASS_TOKENS: Final = "num_additional_image_tokens"
 
 
@@ -30,13 +33,13 @@ def load_processor(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
     """
     from transformers import AutoProcessor
 
-    _require_sentencepiece(path)
+    _require_files(path)
     with Translated(f"{path}: its processor cannot be loaded"):
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if getattr(processor, "image_processor", None) is None:
-        raise ModelError(f"{path} has no image processor; expected preprocessor_config.json or processor_config.json")
+        raise ModelError(f"{path} {_NO_IMAGES}")
     if getattr(processor, "tokenizer", None) is None:
-        raise ModelError(f"{path} has no tokenizer; expected tokenizer.json and tokenizer_config.json")
+        raise ModelError(f"{path} {_NO_WORDS}")
     processor.tokenizer.padding_side = "left"
     with Translated(f"{path}: its processor lacks what its config cannot tell"):
         return processor, tuple(_fill(path, processor, config))
@@ -52,8 +55,15 @@ def of_another_family(processor: Any, model_type: str) -> str:
     return f", which a {own} prepared; {model_type} models come with a {usual}, in the same folder"
 
 
-def _require_sentencepiece(path: Path) -> None:
-    """Says what a tokenizer that was saved by sentencepiece alone needs; transformers asks for tiktoken then."""
+def _require_files(path: Path) -> None:
+    """Refuses a folder without a file of an image processor or a tokenizer, of which transformers says other things.
+
+    So it does of a tokenizer that was saved by sentencepiece alone: there it asks for tiktoken.
+    """
+    if not any((path / name).is_file() for name in SAVED_IN):
+        raise ModelError(f"{path} {_NO_IMAGES}")
+    if not any(file for pattern in _VOCABULARIES for file in path.glob(pattern)):
+        raise ModelError(f"{path} {_NO_WORDS}")
     alone = next(path.glob("*.model"), None) if not (path / "tokenizer.json").is_file() else None
     if alone and find_spec("sentencepiece") is None:
         raise ModelError(f"{path}: its tokenizer is {alone.name} alone; {how_to_get('sentencepiece')}")

@@ -23,6 +23,7 @@ from mmn.models.quantised import dequantise, prepare
 from mmn.safety.boundary import Translated, first_line
 
 MOST_HEADER_BYTES: Final = 1 << 24  # of a safetensors file: of the largest shards there are, less than a MiB
+LFS_START: Final = b"version "  # read as a length, more than any file has
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 _COUNTERS: Final = ("I64", "BOOL")  # of buffers such as position_ids, never of a quantised matrix
 
@@ -124,7 +125,10 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
     from safetensors import safe_open
 
     with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+        start = stream.read(8)
+        if start == LFS_START:
+            raise ValueError(f"{file.name} is git-lfs's note of where the weights are; `git lfs pull` fetches them")
+        (length,) = struct.unpack("<Q", start.ljust(8, b"\0"))
         if length > MOST_HEADER_BYTES:
             raise ValueError(f"the header of {file.name} has {length} bytes, expected at most {MOST_HEADER_BYTES}")
         with safe_open(file, framework="pt"):

@@ -216,12 +216,19 @@ def find_family(model_type: str) -> Family:
     Raises:
         UnsupportedModelError: transformers has no such vision-language model, or no scores are known for it, and why.
     """
+    from transformers import __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as ALL
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
     if model_type in REFUSED:
         raise UnsupportedModelError(f"models of type {model_type!r} are not supported: {REFUSED[model_type]}")
     if model_type in FAMILIES:
         return FAMILIES[model_type]
+    if model_type not in ALL:
+        raise UnsupportedModelError(
+            f"{model_type!r} is no type of transformers {__version__}: a newer one may have it; code that comes with a "
+            "checkpoint is never run; supported are those of `mmn models`"
+        )
     if model_type not in KNOWN:
         raise UnsupportedModelError(
             f"{model_type!r} is no vision-language model of transformers: it reads no picture or says no text; "
