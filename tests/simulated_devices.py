@@ -21,7 +21,10 @@ _OF: Any = vars(torch._C.TensorBase)  # its attributes as functions, which is wh
 DEVICE, IS_CUDA, GRAD = _OF["device"].__get__, _OF["is_cuda"].__get__, _OF["grad"].__get__
 SET_DATA = _OF["data"].__set__
 MOVES: set[Any] = {Tensor.to, Tensor.cuda, Tensor.cpu}
-TAKES_ANY: set[Any] = {torch.autograd.grad, Tensor.copy_, Tensor.__setitem__, Tensor.type_as, SET_DATA, Tensor.set_}
+TAKES_ANY: set[Any] = {
+    *(torch.autograd.grad, Tensor.copy_, Tensor.__setitem__, Tensor.type_as, SET_DATA, Tensor.set_),
+    torch._has_compatible_shallow_copy_type,
+}
 NEEDS_CPU: set[Any] = {Tensor.numpy, Tensor.__array__}
 
 
@@ -96,7 +99,8 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     if isinstance(kwargs.get("other"), Tensor):
         target = label_of(kwargs["other"])
     made = func(args[0], *rest, **kwargs)
-    if made is args[0] and target != own:
+    is_new = own is None and isinstance(made, torch.nn.Parameter)  # made in C++ of a tensor that has a label
+    if made is args[0] and target != own and not is_new:
         made = made.clone()
     return _label(made, target)
 

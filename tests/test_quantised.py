@@ -19,6 +19,7 @@ from torch import Tensor
 from mmn.errors import ModelError, UnsupportedModelError
 from mmn.models.loading import load_model
 from mmn.runs.doctor import examine
+from tests.simulated_devices import SimulatedDevices
 from tests.tiny import FFN, N_LAYERS, WIDTH
 
 Tensors = dict[str, Tensor]
@@ -155,6 +156,28 @@ def test_a_quantised_model_has_a_fingerprint_of_its_own(checkpoint, copy):
     quantised, plain = load_model(str(copy), device="cpu"), load_model(str(checkpoint), device="cpu")
     assert quantised.facts.fingerprint != plain.facts.fingerprint
     assert not torch.equal(quantised.anatomy.w_out(0), plain.anatomy.w_out(0))
+
+
+@pytest.mark.parametrize("name", ["fp8", "compressed"])
+def test_a_quantised_checkpoint_over_two_gpus_is_the_same_model(name, checkpoint, copy, monkeypatch):
+    """Simulated ones: loaded in one thread, since the others would not be; bitsandbytes' kernels are not simulated."""
+    FORMATS[name][1](checkpoint, copy)
+    expected = examine(load_model(str(copy), device="cpu"))
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")
+    monkeypatch.setattr("transformers.modeling_utils.caching_allocator_warmup", lambda *_given: None)
+    with SimulatedDevices():
+        model = load_model(str(copy), dtype="float32", device_map=over_two_gpus())
+        assert str(model.anatomy.layers[2].mlp.down_proj.weight.device) == "cuda:1"
+        found = examine(model)
+    assert found | {"device": "cpu"} == expected
+
+
+def over_two_gpus() -> dict[str, str]:
+    """The decoder's last two layers on the second."""
+    there = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+    decoder = ("embed_tokens", "layers.0", "layers.1", "layers.2", "norm", "rotary_emb")
+    places = dict.fromkeys([*there, *(f"model.language_model.{part}" for part in decoder)], "cuda:0")
+    return places | dict.fromkeys(("model.language_model.layers.1", "model.language_model.layers.2"), "cuda:1")
 
 
 @pytest.mark.parametrize(
