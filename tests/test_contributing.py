@@ -36,11 +36,46 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with a run that is scored by the added score, and measured by the added study."""
+    """A cache with a run that is scored by the added score, and measured by the added study; and what commands wrote.
+
+    All in one interpreter, which takes longer to begin than any of them.
+    """
     folder = tmp_path_factory.mktemp("cache")
-    mmn(package, folder, "score --model specimen --images gallery --limit 4 --methods contribution,activation-squared")
-    mmn(package, folder, "noun-place latest")
+    lines = (
+        "score --model specimen --images gallery --limit 4 --methods contribution,activation-squared",
+        "noun-place latest",
+        f"export latest --table noun_place --out {folder / 'noun_place.csv'}",
+        *(
+            f"figure {name} --run latest --methods activation-squared --out {folder / name}.json"
+            for name in ("noun-place", "layers")
+        ),
+    )
+    run(
+        package,
+        f"""
+from mmn.cli import main
+for line in {lines!r}:
+    assert main([*line.split(), "--cache", {str(folder)!r}]) == 0, line
+""",
+    )
     return folder
+
+
+@pytest.fixture(scope="module")
+def told(package: Path) -> str:
+    """What the command line and the docs say of what there is."""
+    return run(
+        package,
+        """
+from mmn.cli import main
+from mmn.studies.describe import figures_page
+for words in (["--help"], ["score", "--help"], ["figure", "--help"]):
+    try: main(words)
+    except SystemExit: pass
+print("THE PAGE OF FIGURES")
+print(figures_page())
+""",
+    )
 
 
 def run(package: Path, program: str) -> str:
@@ -51,34 +86,22 @@ def run(package: Path, program: str) -> str:
     return done.stdout
 
 
-def mmn(package: Path, cache: Path, line: str) -> str:
-    return run(package, f"from mmn.cli import main\nsys.exit(main([*{line.split()!r}, '--cache', {str(cache)!r}]))")
-
-
-def test_the_command_line_has_them(package: Path, cache: Path) -> None:
-    helps = run(
-        package,
-        "from mmn.cli import main\nfor words in (['--help'], ['score', '--help'], ['figure', '--help']):\n"
-        "    try: main(words)\n    except SystemExit: pass\n",
-    )
+def test_the_command_line_has_them(told: str) -> None:
+    helps, _, _ = told.partition("THE PAGE OF FIGURES")
     assert "where nouns stand, and the layers of their top units" in helps
     assert "activation-squared" in helps
     assert "the layer of a noun's top unit, by its place in the caption" in helps
 
 
-def test_the_table_is_in_the_database(package: Path, cache: Path) -> None:
-    out = cache / "noun_place.csv"
-    mmn(package, cache, f"export latest --table noun_place --out {out}")
-    lines = out.read_text().splitlines()
+def test_the_table_is_in_the_database(cache: Path) -> None:
+    lines = (cache / "noun_place.csv").read_text().splitlines()
     assert lines[0] == "run_id,image_id,noun,method,place,layer"
     assert {line.split(",")[3] for line in lines[1:]} == {"contribution", "activation-squared"}
 
 
 @pytest.mark.parametrize("name", ["noun-place", "layers"])
-def test_its_figure_and_others_draw_the_added_score(package: Path, cache: Path, name: str) -> None:
-    out = cache / f"{name}.json"
-    mmn(package, cache, f"figure {name} --run latest --methods activation-squared --out {out}")
-    spec = json.loads(out.read_text())
+def test_its_figure_and_others_draw_the_added_score(cache: Path, name: str) -> None:
+    spec = json.loads((cache / f"{name}.json").read_text())
     assert {row["method"] for rows in spec["datasets"].values() for row in rows if "method" in row} == {
         "activation-squared"
     }
@@ -103,7 +126,7 @@ print(at.title[0].value, "|", at.get("vega_lite_chart")[0].proto.spec)
     assert "Layer of a noun's top unit, by its place in the caption" in shown
 
 
-def test_the_docs_list_it(package: Path) -> None:
-    listed = run(package, "from mmn.studies.describe import figures_page\nprint(figures_page())")
+def test_the_docs_list_it(told: str) -> None:
+    _, _, listed = told.partition("THE PAGE OF FIGURES")
     assert "noun-place" in listed
     assert "The layer of a noun's top unit, by its place in the caption" in listed

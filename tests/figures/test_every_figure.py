@@ -5,6 +5,8 @@ series told apart without colour, a caption that says what it must, the same byt
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from mmn.figures import fitting
 from mmn.figures.captions import caption
 from mmn.figures.export import chart_bytes, paper_spec
+from mmn.figures.figure import Drawn
 from mmn.figures.presets import NARROWEST, PRESETS, Layout
 from mmn.figures.saving import figure_file
 from mmn.figures.tables import booktabs
@@ -31,9 +34,15 @@ def opened(tmp_path_factory: pytest.TempPathFactory):
         yield found
 
 
+@pytest.fixture(scope="module")
+def figure(opened) -> Callable[[str], Drawn]:
+    """A figure by its name, drawn once for all that is asked of it."""
+    return cache(lambda name: drawn_of(name, opened))
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_word_is_cut_off_or_over_another(name: str, opened) -> None:
-    drawn = drawn_of(name, opened)
+def test_no_word_is_cut_off_or_over_another(name: str, figure: Callable[[str], Drawn]) -> None:
+    drawn = figure(name)
     svg = chart_bytes(drawn.chart, drawn.rows.data, "svg", NARROW).decode()
     width, height = canvas(svg)
     assert width == pytest.approx(NARROW.width_in * 72, abs=0.5)
@@ -45,8 +54,8 @@ def test_no_word_is_cut_off_or_over_another(name: str, opened) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_series_are_told_apart_without_colour(name: str, opened) -> None:
-    spec = paper_spec(drawn_of(name, opened).chart, NARROW)
+def test_series_are_told_apart_without_colour(name: str, figure: Callable[[str], Drawn]) -> None:
+    spec = paper_spec(figure(name).chart, NARROW)
     units = list(fitting._units(spec))
     placed = {
         unit["encoding"][channel]["field"]
@@ -63,8 +72,8 @@ def test_series_are_told_apart_without_colour(name: str, opened) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_caption_says_what_it_must(name: str, opened) -> None:
-    drawn = drawn_of(name, opened)
+def test_a_caption_says_what_it_must(name: str, figure: Callable[[str], Drawn]) -> None:
+    drawn = figure(name)
     said = caption(drawn)
     run = drawn.asked.run
     for part in (run["model"], run["run_id"], run["model_fingerprint"][:12], f"{run['n_images']:,} picture"):
@@ -80,8 +89,8 @@ def test_a_caption_says_what_it_must(name: str, opened) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.table])
-def test_a_table_has_a_line_for_each_row_and_no_stray_sign(name: str, opened) -> None:
-    drawn = drawn_of(name, opened)
+def test_a_table_has_a_line_for_each_row_and_no_stray_sign(name: str, figure: Callable[[str], Drawn]) -> None:
+    drawn = figure(name)
     text = booktabs(drawn, "50 % of a_b & c")
     assert r"\caption{50 \% of a\_b \& c}" in text
     lines = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
@@ -102,8 +111,8 @@ def test_a_file_is_the_same_bytes_each_time(form: str, opened) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_in_the_file(preset: str, opened) -> None:
-    drawn, venue = drawn_of("comparison", opened), PRESETS[preset]
+def test_a_preset_is_in_the_file(preset: str, figure: Callable[[str], Drawn]) -> None:
+    drawn, venue = figure("comparison"), PRESETS[preset]
     for width, inches in (("single", venue.single_in), ("double", venue.double_in)):
         layout = Layout(preset, width)
         svg = chart_bytes(drawn.chart, drawn.rows.data, "svg", layout).decode()
