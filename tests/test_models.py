@@ -317,7 +317,7 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name):
 
 
 def test_a_hub_id_without_a_network_is_refused():
-    with pytest.raises(ModelError, match="'some-body/some-model' is neither .* from the hub: .* unset HF_HUB_OFFLINE"):
+    with pytest.raises(ModelError, match=r"'some-body/some-model' is neither .* from the hub: .* unset HF_HUB_OFFLINE"):
         load_model("some-body/some-model")
 
 

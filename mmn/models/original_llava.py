@@ -46,7 +46,7 @@ SYSTEM_LLAMA_2: Final = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
     "provides, and assist the user with a variety of tasks using natural language."
 )
-WRAPPED: Final = {  # by what is in the folder's name, the first that is, as in the authors' `run_llava` and `conversation`
+WRAPPED: Final = {  # by the first that is in the folder's name: the authors' `run_llava`, `conversation`
     "llama-2": ("[INST] <<SYS>>\n" + SYSTEM_LLAMA_2 + "\n<</SYS>>\n\n", " [/INST]"),
     "v1": (SYSTEM_V1 + " USER: ", " ASSISTANT:"),
     "v0": (SYSTEM_V1 + "###Human: ", "###Assistant:"),
