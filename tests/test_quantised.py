@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmn.errors import ModelError, UnsupportedModelError
+from mmn.models.adapters.structure import matrix_of
 from mmn.models.loading import load_model
 from mmn.runs.doctor import examine
 from tests.simulated_devices import SimulatedDevices
@@ -167,7 +168,7 @@ def test_a_quantised_checkpoint_over_two_gpus_is_the_same_model(name, checkpoint
     monkeypatch.setattr("transformers.modeling_utils.caching_allocator_warmup", lambda *_given: None)
     with SimulatedDevices():
         model = load_model(str(copy), dtype="float32", device_map=over_two_gpus())
-        assert str(model.anatomy.layers[2].mlp.down_proj.weight.device) == "cuda:1"
+        assert str(matrix_of(model.anatomy.ffn_outs[2]).device) == "cuda:1"
         found = examine(model)
     assert found | {"device": "cpu"} == expected
 
