@@ -2,7 +2,8 @@
 
 The app loads it at its first start, so that every page has something to show. Ship `specimen-smollm` first: of two
 bundled runs `latest` is the one that was scored last. With a cache folder, what is there already is not done again. The
-pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is.
+pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is. What is only
+shown is rounded (`ROUNDED`); scores, budgets and effects are whole.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ class Shipment:
 
     run_path: Path
     images: str
+    n_pictures: int
     methods: tuple[str, ...]
     top_k: int
     most_bytes: int
+    more: str = ""
     fewer: Mapping[str, str] = field(default_factory=dict)
 
     def measure(self, command: str) -> str:
@@ -63,20 +66,22 @@ class Shipment:
         return command + "".join(more for start, more in self.fewer.items() if command.startswith(start))
 
     def score(self, model: str) -> str:
-        methods = ",".join(self.methods)
-        return f"score --model {model} --images {self.images} --methods {methods} --top-k {self.top_k} --blank"
+        what = f"--images {self.images} --limit {self.n_pictures} --methods {','.join(self.methods)}"
+        return f"score --model {model} {what} --top-k {self.top_k} --blank{self.more}"
 
 
 SHIPMENTS = {
     # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
-    "specimen": Shipment(RUN_PATHS[0], "gallery --limit 128", FIVE, top_k=43, most_bytes=5_200_000),
+    "specimen": Shipment(RUN_PATHS[0], "gallery", 128, FIVE, top_k=43, most_bytes=5_200_000),
     # Of two places, so that a noun has the dozen pictures that studies of its states compare.
     "specimen-smollm": Shipment(
         RUN_PATHS[1],
-        "gallery:beach,desert --limit 24 --max-new-tokens 24",
+        "gallery:beach,desert",
+        24,
         METHODS,
         top_k=100,
         most_bytes=6_800_000,
+        more=" --max-new-tokens 24",
         fewer={
             "circuits": " --noun beach --units-per-layer 1 --pictures 1 --limit 2",
             "degrade": " --limit 2 --text-pictures 1 --shares 0,.001,.014",
