@@ -340,9 +340,10 @@ def test_sources_without_masks_are_refused(tmp_path):
         open_masks("sbu:captions.json:folder", ())
 
 
-def test_every_noun_of_the_gallery_that_can_be_seen_has_a_mask():
-    examples = list_source("gallery", limit=20).examples
-    source = open_masks("gallery", examples)
+@pytest.mark.parametrize("spec", ["gallery", "gallery:beach,desert"])
+def test_every_noun_of_the_gallery_that_can_be_seen_has_a_mask(spec):
+    examples = list_source(spec, limit=20).examples
+    source = open_masks(spec, examples)
     for example in examples:
         masks = source.find(example)
         assert masks

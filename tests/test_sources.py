@@ -668,3 +668,14 @@ def test_scoring_says_why_there_are_no_references(tmp_path, capfd):
     command = ["score", "--model", "specimen", "--images", str(tmp_path / "set"), "--cache", str(tmp_path / "cache")]
     assert main([*command, "--progress", "json", "--max-new-tokens", "4"]) == 0
     assert "no references: " in capfd.readouterr().err
+
+
+def test_the_gallery_of_some_nouns_is_its_pictures_whose_captions_say_one():
+    found = list_source("gallery:beach,desert", limit=10)
+    said = {text for example in found.examples for text in example.references}
+    assert {noun for text in said for noun in ("beach", "desert") if noun in text} == {"beach", "desert"}
+    assert all("beach" in text or "desert" in text for text in said)
+    whole = names(list_source("gallery"))
+    assert names(found) == [name for name in whole if name in names(found)], "in the gallery's order"
+    with pytest.raises(SourceError, match="says 'unicorn'"):
+        list_source("gallery:beach,unicorn")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from mmn.images.places import Place, Places, is_file, one_place
 from mmn.safety.roots import require_inside
 
 Progress = Callable[[int, int], None]
+GALLERY: Final = "gallery"
 PICTURES_PATH: Final = Path("cache") / "pictures"
 GALLERY_PATH: Final = Path(__file__).parent.parent / "specimen" / "gallery"
 
@@ -46,8 +48,8 @@ def list_source(
     """The pictures of `spec`, one example for each distinct file content, in the order of their paths.
 
     Args:
-        spec: `gallery`, a folder, `coco:ANNOTATIONS.json:FOLDER`, `sbu:JSON:FOLDER`, `hf:FOLDER`, a `.txt` or `.csv`
-            list, or one picture.
+        spec: `gallery`, `gallery:NOUN,NOUN` (its pictures whose captions say one of these), a folder,
+            `coco:ANNOTATIONS.json:FOLDER`, `sbu:JSON:FOLDER`, `hf:FOLDER`, a `.txt` or `.csv` list, or one picture.
         limit: the number of distinct pictures after which to stop; later copies of those are still found.
         work_path: where the pictures embedded in a saved dataset are written, named by their hash.
         progress: called with (places done, places in all) while hashing.
@@ -83,7 +85,27 @@ def places_of(spec: str, work_path: Path) -> Places:
         return sbu_places(*_two_paths(kind, rest))
     if kind == "hf" and rest:
         return dataset_places(absolute(rest), work_path)
-    return folder_places(GALLERY_PATH) if spec == "gallery" else _plain_places(absolute(spec), spec)
+    return _gallery_places(rest) if is_gallery(spec) else _plain_places(absolute(spec), spec)
+
+
+def is_gallery(spec: str) -> bool:
+    """Whether a source is the bundled gallery, or its pictures of some nouns."""
+    return spec.partition(":")[0] == GALLERY
+
+
+def _gallery_places(nouns: str) -> Places:
+    """The gallery's pictures whose captions say one of some nouns, as `beach,desert`; all of them for none."""
+    places = folder_places(GALLERY_PATH)
+    wanted = {noun.strip().lower() for noun in nouns.split(",")} - {""}
+    said = {place: _words(place) for place in places.each if isinstance(place, Place)}
+    if missing := sorted(wanted.difference(*said.values())):
+        raise SourceError(f"no caption of the gallery says {missing[0]!r}: give other nouns, as gallery:beach,desert")
+    kept = tuple(place for place, words in said.items() if wanted & words)
+    return replace(places, each=kept, n_places=len(kept)) if wanted else places
+
+
+def _words(place: Place) -> set[str]:
+    return set(re.findall(r"\w+", " ".join(place.references).lower()))
 
 
 def _plain_places(path: Path, spec: str) -> Places:
@@ -114,7 +136,7 @@ def absolute_spec(spec: str) -> str:
         return ":".join([kind, *(str(path) for path in annotation_paths(kind, rest) if path is not None)])
     if kind == "hf" and rest:
         return f"hf:{absolute(rest)}"
-    return spec if spec == "gallery" else str(absolute(spec))
+    return spec if is_gallery(spec) else str(absolute(spec))
 
 
 def _two_paths(kind: str, rest: str) -> tuple[Path, Path]:

@@ -25,6 +25,7 @@ from mmn.safety.regular_files import check_regular, read_regular
 from mmn.studies.tables import TABLES
 
 MOST_FILE_BYTES: Final = 1_000_000_000
+COMPRESSION_LEVEL: Final = 3  # zstd's usual one
 REMEDY: Final = "delete that folder and give the same command again: only it is redone"
 _TEXTS: Final = {name: [f.name for f in schema if f.type == pa.string()] for name, schema in TABLES.items()}
 _BY_ARROW: Final = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
@@ -100,13 +101,15 @@ def row_counts(shard_path: Path) -> dict[str, int]:
         raise _unreadable(shard_path, error) from error
 
 
-def write_files(folder: Path, run: Run, shard: str, tables: Mapping[str, pa.Table]) -> None:
+def write_files(
+    folder: Path, run: Run, shard: str, tables: Mapping[str, pa.Table], level: int = COMPRESSION_LEVEL
+) -> None:
     """Writes a new folder of Parquet files and the manifest that binds them to the run; all of it is on the disk."""
     folder.mkdir()
     digests = {}
     for table, rows in tables.items():
         path = folder / f"{table}.parquet"
-        pq.write_table(rows, path, **_parquet_options(rows.schema))
+        pq.write_table(rows, path, **_parquet_options(rows.schema, level))
         flush(path)
         digests[table] = digest(path.read_bytes())
     manifest = folder / MANIFEST_FILE
@@ -183,19 +186,26 @@ def _with_absolute_sources(images: pa.Table, run_path: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=images.schema)
 
 
-def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
+def _parquet_options(schema: pa.Schema, level: int) -> dict[str, Any]:
     """Returns what made score shards smallest: 6.2 bytes a row, where zstd with the defaults takes 10.4.
 
     Floats are stored byte by byte (all first bytes, then all second …), ranks by their steps, all else by dictionary;
-    so are expected counts, products of a few whole numbers.
+    so are expected counts, products of a few whole numbers. The values of lists are stored as a column's are.
     """
-    floats = [f.name for f in schema if pa.types.is_floating(f.type) and f.name != "n_random"]
+    kinds = dict(map(_leaf, schema))
+    floats = [path for path, kind in kinds.items() if pa.types.is_floating(kind) and path != "n_random"]
     encodings = dict.fromkeys(floats, "BYTE_STREAM_SPLIT")
-    encodings |= {name: "DELTA_BINARY_PACKED" for name in schema.names if name == "rank"}
-    repeating = [f.name for f in schema if f.name not in encodings and not pa.types.is_nested(f.type)]
+    encodings |= {path: "DELTA_BINARY_PACKED" for path in kinds if path == "rank"}
     return {
         "compression": "zstd",
-        "compression_level": 3,
-        "use_dictionary": repeating,
+        "compression_level": level,
+        "use_dictionary": [path for path in kinds if path not in encodings],
         "column_encoding": encodings,
     }
+
+
+def _leaf(field: pa.Field) -> tuple[str, pa.DataType]:
+    """What Parquet calls the values of a column, and their type."""
+    if pa.types.is_nested(field.type):
+        return f"{field.name}.list.element", field.type.value_type
+    return field.name, field.type

@@ -39,7 +39,14 @@ from mmn.runs.manifests import (
     read_run_file,
     run_bytes,
 )
-from mmn.runs.shard_files import read_checked, read_columns, read_shard, row_counts, write_files
+from mmn.runs.shard_files import (
+    COMPRESSION_LEVEL,
+    read_checked,
+    read_columns,
+    read_shard,
+    row_counts,
+    write_files,
+)
 from mmn.safety.atomic_files import explain_unwritable, hidden, publish, remove_leftovers, write_whole
 from mmn.safety.inside import inside, is_name
 from mmn.studies.tables import TABLES
@@ -111,13 +118,16 @@ def check_place(run_path: Path, run: Run) -> None:
         raise BrokenFileError(run_path, f"it holds the run {run.run_id}", "name the folder as its run is named")
 
 
-def write_shard(run_path: Path, name: str, tables: Mapping[str, pa.Table]) -> Path:
+def write_shard(
+    run_path: Path, name: str, tables: Mapping[str, pa.Table], compression_level: int = COMPRESSION_LEVEL
+) -> Path:
     """Returns the folder `<run_path>/<name>` that holds `tables`, whole; the first shard of a name wins.
 
     Args:
         run_path: folder of a run, from `create_run`.
         name: of the shard; a plain folder name, the same for the same batch of a resumed run.
         tables: by the names of `TABLES`, with exactly their columns in any order; row order is kept.
+        compression_level: of zstd; 19 takes a tenth less room and many times as long.
 
     Raises:
         CacheError: the disk is full or cannot be written, or the run's folder is gone. Finished shards stay.
@@ -139,7 +149,7 @@ def write_shard(run_path: Path, name: str, tables: Mapping[str, pa.Table]) -> Pa
     hidden_path = hidden(run_path, name)
     try:
         with explain_unwritable(run_path):
-            write_files(hidden_path, run, name, typed)
+            write_files(hidden_path, run, name, typed, compression_level)
             publish(hidden_path, shard_path)
     finally:
         shutil.rmtree(hidden_path, ignore_errors=True)

@@ -2,7 +2,8 @@
 
 The app loads it at its first start, so that every page has something to show. Ship `specimen-smollm` first: of two
 bundled runs `latest` is the one that was scored last. With a cache folder, what is there already is not done again. The
-pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is.
+pictures' paths are made relative to the run's folder, so that the run is at home wherever the package is. What is only
+shown is rounded (`ROUNDED`); scores, budgets and effects are whole.
 """
 
 from __future__ import annotations
@@ -16,52 +17,83 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
 
 from mmn import names
 from mmn.cli import DONE, main
 from mmn.runs import shards
 from mmn.specimen import GALLERY_PATH, RUN_PATH, RUN_PATHS
 from mmn.studies.registry import STUDIES
-from mmn.studies.study import RELATED as RELATED_PAGES
 
-LOOKING = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION)
-METHODS = (*LOOKING, names.ACTIVATION, names.RANDOM)
+METHODS = (
+    *(names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.CONTRIBUTION_CENTRED, names.CONTRIBUTION_ACTFN),
+    *(names.ATTRIBUTION, names.ATTRIBUTION_ACT, names.RELP, names.ACTIVATION, names.RANDOM, names.RANDOM_MATCHED),
+)  # all but those that take dozens of passes for each noun: integrated-gradients, hones, effect, effect-prob
+FIVE = (names.CONTRIBUTION, names.CONTRIBUTION_FOLDED, names.ATTRIBUTION, names.ACTIVATION, names.RANDOM)
 MEASURED = [command for study in STUDIES for command in study.bundled]  # on as many pictures as fit
-RELATED = tuple(study.name for study in STUDIES for page in study.pages if page.section == RELATED_PAGES)
+ROUNDED = {  # columns that take much room and are told or drawn, not computed with
+    "score": ("activation",),
+    "neuron": ("logits", "cosines"),
+    "look": ("activations",),
+    "lens": ("scores",),
+    "modality_score": ("prob", "mean", "maximum", "attn_k", "attn_q"),
+}
+ROUNDED_BITS = 11  # of a mantissa: .05 % at most
+COMPRESSION_LEVEL = 19  # a tenth smaller than at the usual 3, and read as fast
 AT_HOME = os.path.relpath(GALLERY_PATH, RUN_PATH) + os.sep
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What is scored for a model, where it goes, and how much of it a package should carry."""
+    """What is scored for a model, where it goes, and how much of it a package should carry.
+
+    `fewer` is added to the commands that begin with its keys, which take long or much room.
+    """
 
     run_path: Path
+    images: str
+    n_pictures: int
+    methods: tuple[str, ...]
     top_k: int
     most_bytes: int
     more: str = ""
-    fewer: Mapping[str, str] = field(default_factory=dict)  # by command, of what takes long or much room
-    skipped: tuple[str, ...] = ()  # commands for which there is no room
+    fewer: Mapping[str, str] = field(default_factory=dict)
 
     def measure(self, command: str) -> str:
         """A study's command, for as many pictures as there is time and room for."""
-        return command + self.fewer.get(command.split()[0], "")
+        return command + "".join(more for start, more in self.fewer.items() if command.startswith(start))
 
     def score(self, model: str) -> str:
-        methods = ",".join(METHODS)
-        return f"score --model {model} --images gallery --methods {methods} --top-k {self.top_k} --blank{self.more}"
+        what = f"--images {self.images} --limit {self.n_pictures} --methods {','.join(self.methods)}"
+        return f"score --model {model} {what} --top-k {self.top_k} --blank{self.more}"
 
 
 SHIPMENTS = {
     # 43 is 1.4 % of its units, the share that P1's 6,400 are of GPT-J's; with the grey pictures, what fits.
-    "specimen": Shipment(RUN_PATHS[0], top_k=43, most_bytes=6_900_000, more=" --limit 128"),
+    "specimen": Shipment(RUN_PATHS[0], "gallery", 128, FIVE, top_k=43, most_bytes=5_200_000),
+    # Of two places, so that a noun has the dozen pictures that studies of its states compare.
     "specimen-smollm": Shipment(
         RUN_PATHS[1],
+        "gallery:beach,desert",
+        24,
+        METHODS,
         top_k=100,
-        most_bytes=5_200_000,
-        more=" --limit 24 --max-new-tokens 24",
-        fewer={"degrade": " --limit 8 --text-pictures 4", "lens": " --limit 16"},
-        skipped=RELATED,
+        most_bytes=6_800_000,
+        more=" --max-new-tokens 24",
+        fewer={
+            "circuits": " --noun beach --units-per-layer 1 --pictures 1 --limit 2",
+            "degrade": " --limit 2 --text-pictures 1 --shares 0,.001,.014",
+            "domains": " --domains 2",
+            "hallucination": " --limit 8 --objects 24",
+            "image-tokens": " --limit 1 --draws 1 --steps 5",
+            "invariance latest --kind region": " --limit 8",
+            "lens": " --limit 8",
+            "modules": " --limit 8",
+            "patchscopes": " --limit 3 --image-tokens 4 --layers 0,9,19,24,27,29",
+            "specificity": " --methods contribution,contribution-folded,activation,attribution",
+        },
     ),
 }
 
@@ -73,8 +105,7 @@ def ship(model: str, cache_path: Path) -> None:
         AssertionError: a command failed, or the run is larger than a package should carry.
     """
     shipment = SHIPMENTS[model]
-    measured = [command for command in MEASURED if command.split()[0] not in shipment.skipped]
-    for command in (shipment.score(model), *map(shipment.measure, measured)):
+    for command in (shipment.score(model), *map(shipment.measure, MEASURED)):
         assert main([*command.split(), "--cache", str(cache_path)]) == DONE, command
     (scored,) = (path for path in (cache_path / "runs").iterdir() if not path.name.startswith("."))
     put(scored, shipment)
@@ -92,10 +123,26 @@ def put(scored: Path, shipment: Shipment) -> None:
     for name in (shards.RUN_FILE, shards.OUTCOME_FILE):
         shutil.copy(scored / name, run_path / name)
     for name in sorted(shards.finished_shards(scored)):
-        shards.write_shard(run_path, name, _at_home(shards.read_shard(scored / name)))
+        tables = {table: _rounded(table, rows) for table, rows in shards.read_shard(scored / name).items()}
+        shards.write_shard(run_path, name, _at_home(tables), COMPRESSION_LEVEL)
     size = sum(file.stat().st_size for file in run_path.rglob("*") if file.is_file())
     assert size <= shipment.most_bytes, f"{size} bytes is more than a package should carry; lower top_k"
     print(f"{run_path}: {size / 1e6:.1f} MB")
+
+
+def _rounded(table: str, rows: pa.Table) -> pa.Table:
+    """A table with its columns of `ROUNDED` rounded."""
+    for name in ROUNDED.get(table, ()):
+        field = rows.schema.field(name)
+        rounded = [None if one is None else round_mantissa(np.asarray(one)) for one in rows[name].to_pylist()]
+        rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(rounded, field.type))
+    return rows
+
+
+def round_mantissa(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Values with `ROUNDED_BITS` bits of mantissa: the last bytes of a float32 are 0, which compresses."""
+    mantissa, exponent = np.frexp(values.astype(np.float32))
+    return np.ldexp(np.round(mantissa * 2**ROUNDED_BITS) / 2**ROUNDED_BITS, exponent)
 
 
 def _at_home(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:

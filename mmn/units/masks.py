@@ -40,7 +40,7 @@ from mmn.images.known import KnownPictures
 from mmn.images.naming import Unresolved, resolve_beside
 from mmn.images.opening import stored_frame
 from mmn.images.places import parse_json, read_text, require_folder, walk
-from mmn.images.sources import GALLERY_PATH, absolute, annotation_paths
+from mmn.images.sources import GALLERY_PATH, absolute, annotation_paths, is_gallery
 from mmn.reading.nouns import lemma_of
 from mmn.reading.synonyms import NO_SYNONYMS, Synonyms
 from mmn.safety.roots import is_inside, require_inside
@@ -115,7 +115,7 @@ def open_masks(spec: str, examples: Iterable[Example]) -> MaskSource:
     kind, _, rest = spec.partition(":")
     if kind == "coco" and rest:
         return _CocoMasks.read(*annotation_paths(kind, rest)).source(spec, known)
-    folder = GALLERY_PATH if spec == "gallery" else absolute(spec)
+    folder = GALLERY_PATH if is_gallery(spec) else absolute(spec)
     if folder.is_dir():
         return _FolderMasks.read(folder).source(spec, known)
     raise UsageError(

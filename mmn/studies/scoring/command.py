@@ -34,7 +34,12 @@ def add_parsers(commands: Any) -> None:
     bundled = "specimen, specimen-frozen, specimen-smollm"
     parser.add_argument("--model", required=True, metavar="M", help=f"{bundled}, a folder, a hub id")
     parser.add_argument("--delta", type=Path, metavar="FILE", help="with the edit that mmn edit wrote to FILE")
-    parser.add_argument("--images", required=True, metavar="SRC", help="gallery, a folder, coco:A.json:DIR, a list, …")
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="SRC",
+        help="gallery, gallery:beach,desert (its pictures of some nouns), a folder, coco:A.json:DIR, a list, …",
+    )
     parser.add_argument("--preset", choices=tuple(PRESETS), help="a paper's settings for what is not given here")
     parser.add_argument("--methods", metavar="A,B", help=", ".join(names.METHODS))
     parser.add_argument("--top-k", type=at_least(1), metavar="K", help="units kept for each concept; default 1000")
