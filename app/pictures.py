@@ -28,7 +28,7 @@ from mmn.units.heat_maps import average_map, heat_map, mask_at, overlay
 DISPLAY_SIDE: Final = 560  # pixels of the large picture's longer side
 PER_PAGE: Final = 14  # tiles, two rows of 7 in a window of 1280
 MOST_PAGES: Final = 7  # of which the numbers are shown, with an arrow at either end
-PAGE_SIDE: Final = 44  # pixels of each
+PAGE_SIDE: Final = 48  # pixels of each
 TILE_SIDE: Final = 160  # pixels that travel for a tile of 104; the browser reads a page of them as text
 MOST_ENLARGED: Final = 4  # a tiny picture is not blown up further
 OUTLINE: Final = ((255, 255, 255), (0, 114, 178))  # inner and outer line of a mask, on bright and on dark

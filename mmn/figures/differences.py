@@ -96,7 +96,7 @@ def _panel(rows: pd.DataFrame, found: Paired, is_one_of_several: bool) -> Any:
     shown: dict[str, Any] = {"title": "B − A", "axis": alt.Axis(format=_axis_form(found.form))}
     ends = (alt.Y2 if is_upright else alt.X2)(ENDS[1])
     named: dict[str, Any] = {"field": "series", "type": "nominal", "sort": order}
-    named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2)
+    named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2, labelLimit=260)
     labels = alt.Axis(labelAngle=0, labelOverlap=True) if is_upright else alt.Axis(labelLimit=140)
     base = alt.Chart(rows).encode(
         place(

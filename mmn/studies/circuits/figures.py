@@ -186,7 +186,7 @@ def circuit_curve(
     """
     require(data.columns, (*COLUMNS, "line"))
     title, form = MEASURES[measure]
-    rows = with_words(data, ".1%" if measure == "relative" else ".3f", n="n")
+    rows = with_words(data, ".1%" if measure == "relative" else ".3f", n="n").assign(dashed=data["line"])
     there = [line for line in WORDS if WORDS[line] in set(data["line"])]
     base = alt.Chart(rows).encode(
         _size_axis(data["size"], int(run["d_mlp"])),
@@ -199,7 +199,8 @@ def circuit_curve(
     band = base.mark_area(opacity=0.13, line=False).encode(
         alt.Y("low:Q", title=title, axis=axis, scale=scale), alt.Y2("high:Q")
     )
-    dash = alt.StrokeDash(**_named(there, [_DASHES[direction] for direction, _ in there]) | {"legend": None})
+    dashes = _named(there, [_DASHES[direction] for direction, _ in there])
+    dash = alt.StrokeDash(**dashes | {"field": "dashed", "legend": None})  # else its legend is one with the others
     shape = alt.Shape(**_named(there, [_LOOKS[selection][1] for _, selection in there]))
     fill = alt.Fill(**_named(there, [_LOOKS[of][0] if direction == KEPT else _HOLLOW for direction, of in there]))
     tooltip = [

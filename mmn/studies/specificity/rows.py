@@ -111,8 +111,8 @@ def _selection(queries: SpecificityQueries, asked: Asked) -> str:
         return HELD_OUT if HELD_OUT in there else SAME_PICTURE
     if wanted not in there:
         raise UsageError(
-            f"run {asked.run_id} has no units found on another picture: measure them with `mmn specificity "
-            f"{asked.run_id}` (a noun of one picture alone has none)"
+            f"run {asked.run_id} has no units found on another picture: measure them with mmn specificity "
+            f"{asked.run_id} (a noun of one picture alone has none)"
         )
     return wanted
 
