@@ -77,7 +77,7 @@ def draw_intervals(values: Float[np.ndarray, "images columns draws"], within: Ra
         means = np.where(is_there, values, 0.0).sum(0) / n_there
         mean = np.where(n_there > 0, means, 0.0).sum(1) / n_draws
         parts = np.where(is_there, (values - means) * (n[:, None] / n_there), 0.0).sum(2) / n_draws
-    is_inside = _is_inside(values, within).all(1)
+    is_inside = np.all(_is_inside(values, within), axis=1)
     return mean, *_ends(np.where(is_there.any(2), mean + parts, np.nan), within, is_inside)
 
 
