@@ -103,7 +103,7 @@ def _by_concept(
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
             f"units {FOUND_ON[selection]}; {_legend_of(data)}; empty: no picture says both",
             f"means over the {span(data['n_images'], 'picture')} that say both (on hover); pale: under {N_LEAST}",
-            *(f"bold: {line}" for line in survivors_line(data)),
+            *(f"bold: {line}" for line in survivors_line(data, "n_images")),
         ],
     )
     pale = alt.datum.n_images < N_LEAST
