@@ -32,7 +32,6 @@ UNPLANTED = (
 def page() -> None:
     found = results(cache_path())
     if not found:
-        st.markdown(INTRODUCTION)
         st.info("Nothing has been judged yet: mmn bench does that.", icon=":material/science:")
         return
     tidy(found)
