@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, filters, links, resources, study_page
+from app.table_height import fitting
 from app.text import code, plain
 from mmn.figures.figure import Drawn
 from mmn.figures.wording import k_text
@@ -206,11 +207,13 @@ def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:
         }
     )
     table = table.sort_values(["n", "drop"], ascending=False).reset_index(names="lemma")
+    shares = ["drop", "another", "random"]
+    table[shares] = table[shares].round() + 0.0  # or a rise of less than half a percent reads -0
     number = st.column_config.NumberColumn
     st.dataframe(
         table.assign(concept=[links.concept_url(run, lemma) for lemma in table["lemma"]]),
         hide_index=True,
-        height=330,
+        height=fitting(len(table), 330),
         placeholder="–",
         column_order=["concept", "n", "baseline", "drop", "another", "random", "half"],
         column_config={

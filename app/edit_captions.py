@@ -9,12 +9,14 @@ import pandas as pd
 import streamlit as st
 
 from app import pictures, resources, state
+from app.table_height import fitting
 from mmn.errors import ImageError
 from mmn.studies.editing.queries import EditQueries
 
 ROLES: Final = {"edited": "edited on", "other": "same noun", "unrelated": "unrelated"}
 CHANGES: Final = {"all": None, "changed": True, "unchanged": False}
 PER_PAGE: Final = 24
+_ROW: Final = 64  # pixels: a small picture
 
 
 def show(run: dict[str, Any], edit: dict[str, Any]) -> None:
@@ -67,8 +69,8 @@ def _table(rows: pd.DataFrame) -> None:
     st.dataframe(
         shown,
         hide_index=True,
-        row_height=64,
-        height=min(560, 40 + 64 * len(shown)),
+        row_height=_ROW,
+        height=fitting(len(shown), 560, _ROW),
         placeholder="–",
         column_order=[name for name in order if shown[name].notna().any()],
         column_config={

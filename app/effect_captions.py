@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import streamlit as st
 
 from app import filters, links, pictures, resources
+from app.table_height import fitting
 from app.text import plain
 from mmn.errors import ImageError
 from mmn.figures.wording import k_text
@@ -16,6 +17,8 @@ from mmn.names import EVERYWHERE
 from mmn.studies.degradation.curves import POSITION_WORDS, SELECTION_WORDS
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 from mmn.view import View
+
+_ROW: Final = 30  # pixels
 
 
 def show(run: dict[str, Any], view: View, kind: str, found: pd.DataFrame) -> None:
@@ -89,8 +92,8 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
     st.dataframe(
         shown,
         hide_index=True,
-        height=min(420, 38 + 30 * len(shown)),
-        row_height=30,
+        height=fitting(len(shown), 420, _ROW),
+        row_height=_ROW,
         placeholder="–",
         column_order=[name for name in order if shown[name].notna().any()],
         column_config={

@@ -23,6 +23,9 @@ NAMES: Final = {
     "general": "Hide general units over",
     "words": "Words by rows of W_U",
 }  # the filters of several pages, as their widgets are called
+_STYLE: Final = """<style>
+.st-key-filter-bar [data-testid="stButtonGroup"] > div {flex-wrap: wrap; overflow: visible;}
+</style>"""  # choices that are wider than a telephone break, as they do outside the bar
 
 
 @contextmanager
@@ -32,6 +35,7 @@ def bar(later: Sequence[str] = ()) -> Iterator[None]:
     Args:
         later: keys of filters of several pages that this page shows further down.
     """
+    st.html(_STYLE)
     with st.container(border=True, key="filter-bar", gap="small"):
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             yield

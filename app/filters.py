@@ -227,8 +227,14 @@ def tidy_words() -> None:
     state.tidy_address({"words": _rows_label})
 
 
-def told_generality(run: dict[str, Any], method: str) -> str:
-    """What a unit's generality is of, beside chance and beside the most general random unit."""
+def told_generality(run: dict[str, Any], method: str, by: str = "") -> str:
+    """What a unit's generality is of, beside chance and beside the most general random unit.
+
+    Args:
+        run: its row.
+        method: by which it is told.
+        by: words that say so, where the page is not of one method.
+    """
     queries = resources.store().ask(GeneralityQueries)
     told = queries.told(run["run_id"], method)
     known = f"by chance {percent(told['chance'], 1)}" if told["chance"] == told["chance"] else "chance is not known"
@@ -236,7 +242,7 @@ def told_generality(run: dict[str, Any], method: str) -> str:
     drawn = (
         f", at most {percent(queries.told(run['run_id'], RANDOM)['most'], 1)} by random rankings" if has_random else ""
     )
-    return f"General: the share of nouns whose top {k_text(int(told['k']), n_units(run))} have it; {known}{drawn}."
+    return f"General{by}: the share of nouns whose top {k_text(int(told['k']), n_units(run))} have it; {known}{drawn}."
 
 
 def _general_label(text: str) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from app import pictures, resources
 from app.picture import mount, said
 from app.picture.panels import Panel, Places, finest
+from app.table_height import fitting
 from app.text import plain
 from mmn.errors import ImageError
 from mmn.models.geometry import Grids
@@ -83,7 +84,7 @@ def table(words: pd.DataFrame, *, is_cosine: bool) -> None:
         "Mean cosine" if is_cosine else "Mean probability", format="%.3f", help="At those image tokens"
     )
     columns: dict[str, Any] = {"word": st.column_config.TextColumn("Word"), "n_tokens": tokens, "mean_score": score}
-    st.dataframe(rows, hide_index=True, placeholder="–", height=330, column_config=columns)
+    st.dataframe(rows, hide_index=True, placeholder="–", height=fitting(len(rows), 330), column_config=columns)
 
 
 def frequent(words: pd.DataFrame) -> pd.DataFrame:

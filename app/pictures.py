@@ -27,6 +27,8 @@ from mmn.units.heat_maps import average_map, heat_map, mask_at, overlay
 
 DISPLAY_SIDE: Final = 560  # pixels of the large picture's longer side
 PER_PAGE: Final = 14  # tiles, two rows of 7 in a window of 1280
+MOST_PAGES: Final = 7  # of which the numbers are shown, with an arrow at either end
+PAGE_SIDE: Final = 48  # pixels of each
 TILE_SIDE: Final = 160  # pixels that travel for a tile of 104; the browser reads a page of them as text
 MOST_ENLARGED: Final = 4  # a tiny picture is not blown up further
 OUTLINE: Final = ((255, 255, 255), (0, 114, 178))  # inner and outer line of a mask, on bright and on dark
@@ -99,7 +101,8 @@ def pages_of_tiles(rows: pd.DataFrame, key: str, page_key: str, chosen: str) -> 
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(state.count(len(ids), "picture"), width="content")
         if n_pages > 1:
-            st.pagination(n_pages, default=first, key=f"{page_key}-{n_pages}")
+            width = PAGE_SIDE * (min(n_pages, MOST_PAGES) + 2)  # of its own accord it hides numbers that have room
+            st.pagination(n_pages, default=first, key=f"{page_key}-{n_pages}", width=width)
     return clicked
 
 

@@ -56,7 +56,7 @@ def _begin(text: str, run_id: str, *, without_folders: bool) -> None:
     try:
         asking = resources.store().ask(SqlQueries).begin(text, run_id, without_folders=without_folders)
     except MmnError as error:
-        st.error(plain(error), icon=":material/error:")
+        st.error(sentence(error), icon=":material/error:")
         return
     st.session_state[_ASKING] = asking
 

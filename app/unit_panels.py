@@ -60,19 +60,21 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
         f"{run['n_concepts']:,} nouns in all. {_by_chance(found)}"
     )
     leading = max(methods, key=lambda one: found.set_index("method")["generality"].get(one, 0.0))
-    st.caption(f"{filters.told_generality(run, leading)} ({plain(leading)})")
+    st.caption(filters.told_generality(run, leading, f", here by {plain(leading)}"))
 
 
 def _by_chance(found: pd.DataFrame) -> str:
     """For how many nouns a unit is kept by chance, by the methods that it is for."""
-    by_chance = {chance: list(rows["method"]) for chance, rows in found.groupby("chance")}
+    by_chance = {told: list(rows["method"]) for told, rows in found.groupby(found["chance"].dropna().map(_tenths))}
     if not by_chance:
         return "How many by chance is not known: at each noun other experts are awake."
-    shares = " or ".join(
-        percent(chance, 1) + (f" ({', '.join(plain(one) for one in some)})" if len(by_chance) > 1 else "")
-        for chance, some in by_chance.items()
-    )
-    return f"By chance a unit is kept for {shares} of them."
+    usual = max(by_chance, key=lambda told: len(by_chance[told]))
+    others = [f", by {' and '.join(some)} for {told}" for told, some in by_chance.items() if told != usual]
+    return f"By chance a unit is kept for {plain(usual)} of them{plain(''.join(others))}."
+
+
+def _tenths(share: float) -> str:
+    return percent(share, 1)
 
 
 def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:

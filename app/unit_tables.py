@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import filters, links, resources, unit_sets
+from app.table_height import fitting
 from app.text import plain
 from mmn.core import Neuron
 from mmn.figures.wording import counted, k_text, without_general
@@ -19,6 +20,7 @@ from mmn.view import View
 
 RANK_OF: Final = "rank:"  # begins the columns of other methods' ranks
 _DIGITS: Final = "%.3g"
+_ROW: Final = 30  # pixels of a row of many
 
 
 def with_links(rows: pd.DataFrame, run: dict[str, Any]) -> pd.DataFrame:
@@ -51,8 +53,8 @@ def ranked_table(rows: pd.DataFrame, run: dict[str, Any], key: str) -> Neuron | 
     event = st.dataframe(
         shown,
         hide_index=True,
-        height=395,
-        row_height=30,
+        height=fitting(len(shown), 395, _ROW),
+        row_height=_ROW,
         column_order=_filled(shown, _order(shown)),
         column_config=_columns(shown),
         on_select="rerun",
@@ -206,7 +208,8 @@ def plain_table(run: dict[str, Any], rows: pd.DataFrame, words_by: str) -> None:
         "score": st.column_config.NumberColumn("Score", format=_DIGITS, help="By what the group is ordered"),
         "writes": _words_column(),
     }
-    st.dataframe(shown, hide_index=True, placeholder="–", height=245, column_order=order, column_config=config)
+    height = fitting(len(shown), 245)
+    st.dataframe(shown, hide_index=True, placeholder="–", height=height, column_order=order, column_config=config)
 
 
 def rank_table(rows: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import charts, state, study_page
 from app.places import cache_path
+from app.table_height import fitting
 from app.text import code, plain, sentence
 from mmn.studies.bench import words
 from mmn.studies.bench.result import MEASURES, ROLE_WORDS, Result, model_of, newest, results
@@ -99,7 +100,7 @@ def table(result: Result) -> None:
     columns["seconds"] = st.column_config.TextColumn(
         "Seconds", help="Of a processor, a picture, on the machine that measured it"
     )
-    st.dataframe(rows, hide_index=True, column_config=columns, height=36 * (len(rows) + 1) + 2)
+    st.dataframe(rows, hide_index=True, column_config=columns, height=fitting(len(rows), 600))
 
 
 def standing(result: Result) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import deletions, resources, run_exchange, run_labels, state, widgets
+from app.table_height import fitting
 from app.text import code, plain
 from mmn.store.disk_use import DiskUse
 
@@ -77,7 +78,7 @@ def listing(runs: pd.DataFrame) -> None:
         shown,
         key="runs-table",
         hide_index=True,
-        height=min(38 + 36 * len(shown), 400),
+        height=fitting(len(shown), 400),
         on_select=lambda: choose(labels),
         selection_mode="single-row",
         column_order=["run", "tags", "status", "created_at", "n_images", "n_concepts", "size", "model", "images"],

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from mmn.cli import main
+from mmn.core import Neuron
 from mmn.errors import SourceError, UsageError
 from mmn.models.model import Model
+from mmn.names import SET
 from mmn.runs import reopen, shards
 from mmn.runs.added_later import add_masks, add_references, add_synonyms, mask_specs, run_examples
 from mmn.runs.held_out import read_held_out
@@ -23,6 +25,8 @@ from mmn.store import Store
 from mmn.store.pictures import PictureQueries
 from mmn.studies.annotate import measure as annotating
 from mmn.studies.annotate.measure import annotate
+from mmn.studies.annotate.set_looks import annotate_set
+from mmn.units.sets import UnitSet
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.unbound import unbind
 
@@ -116,6 +120,25 @@ def test_masks_given_later_replace_what_was_measured_without_them(
     assert set(measured["method"]) == {"contribution", "attribution"}
     assert sorted(after["outline"]["nouns"].map(list).sum()) == sorted(lemmas[name] for name in ("000.png", "001.png"))
     assert after["added_source"][["kind", "n_images"]].to_numpy().tolist() == [["masks", 2]]
+
+
+def test_a_set_waits_until_rankings_were_compared_with_changed_masks(
+    cache: Path, tiny: Model, lemmas: dict[str, str], tmp_path: Path
+) -> None:
+    """Its rows would be of other masks than those beside them, and their newer revision would outdate the rankings."""
+
+    def is_of_set() -> bool:
+        return bool(tables(cache)["field"]["method"].str.startswith(SET).any())
+
+    run_path, given = run_path_of(cache), UnitSet("one", (Neuron(0, 0),))
+    annotate(tiny, run_path, 1, ["contribution"])
+    add_masks(run_path, instances(tmp_path / "instances.json", lemmas))
+    with pytest.raises(UsageError, match="masks or synonyms have changed"):
+        annotate_set(tiny, run_path, given)
+    assert not is_of_set()
+    annotate(tiny, run_path, 1, ["contribution"])
+    annotate_set(tiny, run_path, given)
+    assert is_of_set()
 
 
 def test_synonyms_give_nouns_the_masks_of_what_they_mean_and_are_measured_again(

@@ -63,6 +63,7 @@ def test_ratios_cover_with_pictures_as_what_varies(n: int) -> None:
     ratio, low, high = ratio_intervals(kept.astype(float), counts.astype(float))
     assert coverage(0.8, low, high) >= 0.93
     np.testing.assert_allclose(ratio, kept.sum(0) / counts.sum(0))
+    assert (low.min(), high.max()) == (pytest.approx(max(low.min(), 0)), pytest.approx(min(high.max(), 1))), "shares"
 
 
 @pytest.mark.parametrize("n", [10, 20, 100])

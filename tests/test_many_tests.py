@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 
 from mmn.statistics.many_tests import (
+    LEAST_FLIPPED,
     N_FLIPS,
+    Q,
     at_least_by_chance,
     benjamini_hochberg,
     marked,
     sign_flip,
     survivors,
+    survivors_line,
     swapped_labels,
 )
 
@@ -86,3 +89,8 @@ def test_a_table_says_how_many_comparisons_it_makes() -> None:
     rows = marked(pd.DataFrame({"lemma": ["dog", "cat", "sea"]}), np.array([0.001, 0.9, np.nan]))
     assert rows["is_discovery"].tolist() == [True, False, False]
     assert survivors(rows) == "1 of 2 comparisons with the control survive Benjamini–Hochberg at q = .05"
+    assert survivors_line(rows) == [survivors(rows)]
+    least = [sign_flip(np.ones(n)) for n in (LEAST_FLIPPED - 1, LEAST_FLIPPED)]
+    assert least[0] > Q >= least[1], "the fewest pictures that can tell anything"
+    (told,) = survivors_line(rows.assign(n_images=LEAST_FLIPPED - 1), "n_images")
+    assert told == f"{survivors(rows)}, and 2 cannot, of fewer than 6 pictures"

@@ -285,7 +285,7 @@ def test_draws_counted_without_layers_are_to_be_counted_again(store: Store) -> N
         lambda: store.ask(CrossImageQueries).by_concept("latest", "contribution", 2, 5, ["cat"], (0, 1)),
         lambda: store.ask(CrossImageQueries).by_layer("latest", "contribution", 2, 5),
     ):
-        with pytest.raises(UsageError, match=r"count them again with `mmn invariance .* --kind cross-image"):
+        with pytest.raises(UsageError, match=r"count them again with mmn invariance .* --kind cross-image"):
             ask()
 
 

@@ -432,7 +432,7 @@ def test_without_decoded_units_the_filter_says_what_to_run(tmp_path: Path) -> No
     write(tmp_path, ROWS | {"neuron": []})
     with Store.open(tmp_path) as store:
         store.load_new_shards([store.runs_path])
-        with pytest.raises(UsageError, match=rf"run `mmn annotate {RUN.run_id}`"):
+        with pytest.raises(UsageError, match=rf"run mmn annotate {RUN.run_id}"):
             store.ask(LayerQueries).distribution("latest", [RANDOM], [1], interpretable=True)
         assert not store.ask(NeuronQueries).are_top_units_decoded("latest")
         assert store.ask(FieldQueries).summary("latest", top=3)["n"].tolist() == [9, 9]

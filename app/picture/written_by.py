@@ -14,11 +14,13 @@ import streamlit as st
 
 from app import resources, unit_tables, widgets
 from app.picture import said
+from app.table_height import fitting
 from mmn.names import RAW
 from mmn.store.pictures import PictureQueries
 from mmn.studies.lens.queries import LensQueries
 
 MOST_UNITS: Final = 15
+_ROW: Final = 30  # pixels
 
 
 def show(run: dict[str, Any], picture: Mapping[str, Any], token: int, words_by: str = RAW) -> None:
@@ -49,6 +51,18 @@ def written(words: pd.DataFrame) -> set[str]:
     return {_small(tokens[0]) for tokens in words["tokens"]}
 
 
+def _table(rows: pd.DataFrame, columns: dict[str, Any], order: list[str]) -> None:
+    st.dataframe(
+        rows,
+        hide_index=True,
+        placeholder="–",
+        height=fitting(len(rows), 300, _ROW),
+        row_height=_ROW,
+        column_order=order,
+        column_config=columns,
+    )
+
+
 def _words(words: pd.DataFrame) -> None:
     if words.empty:
         st.caption("What it says after each layer is not known: `mmn lens` reads it.")
@@ -63,7 +77,7 @@ def _words(words: pd.DataFrame) -> None:
         "layer": st.column_config.NumberColumn("After layer", width=70),
         "words": st.column_config.TextColumn("It says (probability)"),
     }
-    st.dataframe(rows, hide_index=True, placeholder="–", height=300, row_height=30, column_config=columns)
+    _table(rows, columns, list(columns))
 
 
 def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
@@ -86,9 +100,7 @@ def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
         "writes": st.column_config.TextColumn("Writes", help="Its ten tokens (W_U w_out)"),
     }
     order = [*columns] if rows["writes"].any() else [name for name in columns if name not in ("writes", "is_word")]
-    st.dataframe(
-        rows, hide_index=True, placeholder="–", height=300, row_height=30, column_order=order, column_config=columns
-    )
+    _table(rows, columns, order)
     st.caption(
         f"The {len(rows):d} most active of the units whose activations are kept: the first of each noun by each score. "
         "Active here is not yet *wrote it*: **Says it** marks those whose own words hold the word."

@@ -118,7 +118,7 @@ def with_second(first: Drawn, store: Store, view: View) -> Drawn:
     if other["run_id"] == run["run_id"]:
         raise UsageError(f"--compare {view.compare}: that is the run itself; name another (mmn runs lists them)")
     n_shared, said = _shared(first, store, other)
-    of_runs = [f"A is {_name(run)}, B is {_name(other)}: {_differing(run, other)}", said]
+    of_runs = [f"A is {_name(run)}, B is {_name(other)}: {_differing(run, other)}", said, *_sizes(run, other)]
     told: list[str] = []
     second = _second(first, store, view, other, told)
     pairs = None if second is None else _paired(first, second, store, n_shared, told)
@@ -133,12 +133,10 @@ def _name(run: Mapping[str, Any]) -> str:
 
 def _second(first: Drawn, store: Store, view: View, other: Mapping[str, Any], told: list[str]) -> Drawn | None:
     """The second run's figure of the same view, with what was chosen of several for the first where it has that."""
-    is_as_large = all(first.asked.run[name] == other[name] for name in ("n_layers", "d_mlp"))
+    is_as_large = _is_as_large(first.asked.run, other)
     if not is_as_large and "neuron" in first.figure.takes:
         told.append("a unit of another model is another unit, whatever its number")
         return None
-    if not is_as_large:
-        told.append(f"the models have {_units(first.asked.run)} and {_units(other)} units: k is compared as a share")
     pinned = pinned_view(first) if is_as_large else replace(pinned_view(first), ks=view.ks)
     try:
         return draw_alone(first.figure, store, replace(pinned, run=other["run_id"], compare=""))
@@ -172,6 +170,18 @@ _NO_MEAN: Final = "this figure is no mean of pictures' values"
 def _asked_again(drawn: Drawn) -> Asked:
     """The same question, with what was chosen of several already in it."""
     return Asked(drawn.figure.name, pinned_view(drawn), drawn.asked.run)
+
+
+def _is_as_large(run: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(run[name] == other[name] for name in ("n_layers", "d_mlp"))
+
+
+def _sizes(run: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What models of other sizes mean for k; nothing where they are alike."""
+    if _is_as_large(run, other):
+        return []
+    alike = "k is compared as a share of them, but one that was chosen is the same number in both"
+    return [f"the models have {_units(run)} and {_units(other)} units: {alike}"]
 
 
 def _units(run: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip
-from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired
+from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired, Series
 from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD, ordered_colours
 from mmn.figures.wording import span
 from mmn.names import METHODS
@@ -18,6 +18,7 @@ from mmn.statistics.interval_words import interval_note, with_words
 TITLE: Final = "B − A, picture by picture"
 _COLOURS: Final = (FIRST, SECOND, THIRD, MUTED, "#009E73", "#56B4E9")
 _MOST_SERIES: Final = len(_COLOURS)  # of one panel; more are panels of their own
+_NAMED: Final = "series_words"
 _HEIGHT: Final = {False: 170, True: 110}  # of the only panel, of one of several
 
 
@@ -28,8 +29,10 @@ def difference_chart(found: Paired, panels: str = "") -> Any:
         found: at least one row.
         panels: the figure's column of panels, "" for none.
     """
-    rows = with_words(_labelled(found), found.form, name=f"{DIFFERENCE}_", n=N_SHARED)
-    others = [name for name in found.by if name != found.along and rows[name].nunique(dropna=False) > 1]
+    rows = with_words(_named(_labelled(found), found.series), found.form, name=f"{DIFFERENCE}_", n=N_SHARED)
+    named = () if found.series is None else found.series.by
+    columns = ([_NAMED] if named else []) + [name for name in found.by if name not in named]
+    others = [name for name in columns if name != found.along and rows[name].nunique(dropna=False) > 1]
     panel = panels if panels in others else _panel_of(rows, others)
     series = [name for name in others if name != panel]
     rows["series"] = _joined(rows, series)
@@ -60,6 +63,16 @@ def _labelled(found: Paired) -> pd.DataFrame:
     return rows.assign(along=along if _is_numeric(along) else along.astype(str))
 
 
+def _named(rows: pd.DataFrame, series: Series | None) -> pd.DataFrame:
+    """`rows` with the figure's names of what it draws, in its order; without what it does not draw."""
+    if series is None:
+        return rows
+    keys = list(rows[list(series.by)].itertuples(index=False, name=None))
+    places = {key: place for place, key in enumerate(series.words)}
+    kept = rows.assign(**{_NAMED: [series.words.get(key) for key in keys]}, place=[places.get(key) for key in keys])
+    return kept.dropna(subset=[_NAMED]).sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
 def _is_numeric(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
@@ -83,14 +96,14 @@ def _panel(rows: pd.DataFrame, found: Paired, is_one_of_several: bool) -> Any:
     shown: dict[str, Any] = {"title": "B − A", "axis": alt.Axis(format=_axis_form(found.form))}
     ends = (alt.Y2 if is_upright else alt.X2)(ENDS[1])
     named: dict[str, Any] = {"field": "series", "type": "nominal", "sort": order}
-    named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2)
+    named["legend"] = None if len(order) == 1 else alt.Legend(title=None, orient="top", columns=2, labelLimit=260)
     labels = alt.Axis(labelAngle=0, labelOverlap=True) if is_upright else alt.Axis(labelLimit=140)
     base = alt.Chart(rows).encode(
         place(
             "along:O", title=found.along, axis=labels, sort=None if is_upright else list(dict.fromkeys(rows["along"]))
         ),
         offset("series:N", sort=order, scale=alt.Scale(paddingOuter=0.3)),
-        alt.Color(**named, scale=alt.Scale(domain=order, range=_colours(len(order)))),
+        alt.Color(**named, scale=alt.Scale(domain=order, range=_colours(order, found.series))),
     )
     shape = alt.Shape(
         **named, scale=alt.Scale(domain=order, range=[SHAPES[i % len(SHAPES)] for i in range(len(order))])
@@ -108,7 +121,11 @@ def _panel(rows: pd.DataFrame, found: Paired, is_one_of_several: bool) -> Any:
     return layers.properties(height=_HEIGHT[is_one_of_several]) if is_upright else layers
 
 
-def _colours(n: int) -> list[str]:
+def _colours(order: Sequence[str], series: Series | None) -> list[str]:
+    """The figure's own colours, where it has one for each."""
+    if series is not None and set(order) <= set(series.colours):
+        return [series.colours[name] for name in order]
+    n = len(order)
     return list(_COLOURS[:n]) if n <= len(_COLOURS) else ordered_colours(n)
 
 

@@ -18,7 +18,7 @@ KINDS: Final = {False: "units of each noun", True: "their control"}
 _NUMBERED, _PLAIN = 26, 16  # height of a cell with a number in it, and without, in points
 _MOST_NUMBERED: Final = 12  # nouns; cells of more are too small for numbers
 _NEGATIVE: Final = -0.05  # cells without numbers from here on have a sign: in grey both colours are alike
-_OPAQUE: Final = alt.value(1)
+_PALE: Final = 0.4  # how opaque a pale cell is
 _SHARES: Final = alt.Scale(scheme="blueorange", reverse=True, domain=[-1, 1], domainMid=0, clamp=True)
 
 
@@ -39,7 +39,7 @@ def share_maps(
     titles: tuple[str, str],
     tips: list[alt.Tooltip],
     fields: list[str],
-    opacity: Any = _OPAQUE,
+    pale: Any = None,
     look: Look = _USUAL,
 ) -> Any:
     """One heat map, or one above the other for units and their control.
@@ -50,17 +50,17 @@ def share_maps(
         titles: of the columns and of the lines.
         tips: what a cell tells on hover.
         fields: columns that the click selection `unit` holds.
-        opacity: of the cells.
+        pale: which cells are, as a condition on the rows; on white paper and in the dark alike.
         look: of the panels.
     """
     rows = rows if "is_discovery" in rows else rows.assign(is_discovery=False)
     if rows["is_control"].nunique() == 1:
-        return _share_map(rows, titles, tips, fields, opacity, look)
+        return _share_map(rows, titles, tips, fields, pale, look)
     rows = rows.assign(kind=[look.kinds[is_control] for is_control in rows["is_control"]])
     header = alt.Header(labelFontWeight="bold", labelPadding=4)
     facet = alt.Facet("kind:N", title=None, sort=list(look.kinds.values()), header=header)
     return (
-        _share_map(rows, titles, tips, fields, opacity, look)
+        _share_map(rows, titles, tips, fields, pale, look)
         .facet(facet=facet, columns=1)
         .resolve_scale(y="independent", x="shared")
     )
@@ -71,7 +71,7 @@ def _share_map(
     titles: tuple[str, str],
     tips: list[alt.Tooltip],
     fields: list[str],
-    opacity: Any,
+    pale: Any,
     look: Look,
 ) -> Any:
     """Cells of a share each, with its number where there is room."""
@@ -90,17 +90,18 @@ def _share_map(
             scale=_SHARES,
             legend=alt.Legend(title=look.legend, format=".1f", gradientLength=110, orient="right"),
         ),
-        opacity=opacity,
+        opacity=alt.value(1) if pale is None else alt.condition(pale, alt.value(_PALE), alt.value(1)),
     )
-    layers = [cells.add_params(clicked)]
+    paper = [] if pale is None else [base.transform_filter(pale).mark_rect(color="white")]
+    layers = [*paper, cells.add_params(clicked)]
     if is_numbered:
         form = ".2f" if len(columns) <= 6 else ".1f"
-        dark = alt.expr.abs(alt.datum.share) > 0.6
+        dark = (alt.expr.abs(alt.datum.share) > 0.6) & (True if pale is None else ~pale)
         ink = alt.condition(dark, alt.value("white"), alt.value(INK))
         for is_bold in (False, True):
             some = base.transform_filter(alt.datum.is_discovery == is_bold)
             text = some.mark_text(fontSize=10, fontWeight="bold" if is_bold else "normal")
-            layers.append(text.encode(alt.Text("share:Q", format=form), color=ink, opacity=opacity))
+            layers.append(text.encode(alt.Text("share:Q", format=form), color=ink))
     else:
         minus = base.transform_filter(alt.datum.share <= _NEGATIVE).mark_text(fontSize=9, color=INK)
         layers.append(minus.encode(text=alt.value("−")))

@@ -8,6 +8,7 @@ values: Altair copies a chart whole at each change, and a panel would take as lo
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,15 +24,19 @@ Spec = dict[str, Any]
 Tables = Mapping[str, pd.DataFrame]
 
 _SYMBOL: Final = {False: 34, True: 46}  # pixels of a legend's symbol and gaps; strokes are longer than dots
-_AXIS: Final = 120  # pixels of the vertical axis with its labels
+_AXIS: Final = 120  # pixels of the vertical axis with its labels, at least
+_AXIS_TITLE: Final = 30  # pixels beside the labels: their ticks, and the axis's title
+_AXIS_LETTER: Final = 6.0  # pixels of an axis's letter, on average
+_LABEL_LIMIT: Final = 180  # pixels of a label, if its axis has no limit of its own: Vega's
 _LETTER: Final = 6.6  # pixels of a legend's letter, on average
 _ENDS: Final = ("low", "high")  # of the columns of intervals
 _SMALLEST: Final = 10  # pixels of letters among the marks
 _PANEL: Final = 270  # pixels of a panel with its axis and legend; of a list these are below and above its lines
 _AROUND_LINES: Final = 130
+_FLAT: Final = 46  # pixels more, of a scale of colours above them
 _PADDING: Final = {"left": 5, "right": 14, "top": 5, "bottom": 20}  # half a label hangs over the axis's end
-_ROOM: Final = f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_AXIS} : width, 0)"  # it does not change
 _LEGENDS: Final = ("top", "bottom")
+_GRADIENT: Final = {"orient": "top", "direction": "horizontal", "gradientThickness": 8, "offset": 6}
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,10 @@ def _themed(spec: Spec, tables: Tables, title: Any) -> Spec:
     config["rule"], config["text"] = {"color": GREY}, {"color": GREY}  # Vega's are black
     config["legend"] = {"symbolBaseFillColor": GREY, "symbolBaseStrokeColor": GREY}
     _drop_empty_intervals(spec, tables, _rows_of(spec, tables))
-    _fold_legends(spec)
     for part in _parts_of(spec):
         _enlarge_letters(part)
+        _lay_flat(part)
+    _fold_legends(spec, _room(spec, tables))
     used = {part["data"]["name"] for part in _parts_of(spec) if "name" in _mapping(part.get("data"))}
     spec["datasets"] = {name: rows for name, rows in tables.items() if name in used}
     return spec
@@ -137,7 +143,8 @@ def _height_of(panel: Spec, rows: pd.DataFrame) -> int:
         return _PANEL
     fields = {encoding["field"] for encoding, _ in _encodings(panel, ("y",))}
     n_lines = max((rows[name].nunique() for name in fields if name in rows), default=1)
-    return _AROUND_LINES + int(step) * n_lines
+    flat = _FLAT if any(_is_beside(_mapping(part.get("legend"))) for part in _parts_of(panel)) else 0
+    return _AROUND_LINES + flat + int(step) * n_lines
 
 
 def _drop_empty_intervals(spec: Spec, tables: Tables, rows: pd.DataFrame | None) -> None:
@@ -190,9 +197,40 @@ def _parts_of(spec: Any) -> Iterator[Spec]:
             yield from _parts_of(one)
 
 
-def _fold_legends(spec: Spec) -> None:
-    """Gives legends as many columns, of those that they want, as their labels have room for in the chart's place; and
-    puts those of one side below each other where they have no room beside each other.
+def _room(spec: Spec, tables: Tables) -> str:
+    """Pixels beside the vertical axis, as Vega computes them of the place that the chart has; they do not change."""
+    return f"max(isFinite(containerSize()[0]) ? containerSize()[0] - {_axis_of(spec, tables):.0f} : width, 0)"
+
+
+def _axis_of(spec: Spec, tables: Tables) -> float:
+    """Pixels of the vertical axis with the longest of its words."""
+    widest = float(_AXIS)
+    for encoding, _ in _encodings(spec, ("y",)):
+        words = [rows[encoding["field"]] for rows in tables.values() if encoding["field"] in rows]
+        if _is_number(encoding) or not words:
+            continue
+        longest = _AXIS_LETTER * max(len(str(word)) for word in pd.unique(pd.concat(words)))
+        limit = _mapping(encoding.get("axis")).get("labelLimit", _LABEL_LIMIT)
+        widest = max(widest, _AXIS_TITLE + min(longest, limit))
+    return widest
+
+
+def _lay_flat(part: Spec) -> None:
+    """A scale of colours beside the chart would take a quarter of a narrow page: it lies above."""
+    legend = _mapping(part.get("legend"))
+    if _is_beside(legend):
+        legend |= _GRADIENT
+
+
+def _is_beside(legend: Spec) -> bool:
+    """Whether it is a scale of colours beside its chart."""
+    return legend.get("orient") == "right" and "gradientLength" in legend
+
+
+def _fold_legends(spec: Spec, room: str) -> None:
+    """Gives legends as many columns, of those that they want, as their labels have room for in the chart's place; puts
+    those of one side below each other where they have no room beside each other; and those that are wider than the
+    panel end where it ends, above its axis.
     """
     sides: dict[str, dict[str, list[tuple[Spec, list[Any]]]]] = {side: {} for side in _LEGENDS}
     for part in _parts_of(spec):
@@ -202,14 +240,18 @@ def _fold_legends(spec: Spec) -> None:
             domain = known if isinstance(known, list) else []
             sides[legend["orient"]].setdefault(f"{part.get('field')} {domain}", []).append((legend, domain))
     for side, legends in sides.items():
+        layout: Spec = {}
         if len(legends) > 1:
             wanted = sum(_widest(*same[0]) for same in legends.values())
-            direction = {"signal": f"{_ROOM} < {wanted:.0f} ? 'vertical' : 'horizontal'"}
-            spec["config"]["legend"].setdefault("layout", {})[side] = {"direction": direction}
+            layout["direction"] = {"signal": f"{room} < {wanted:.0f} ? 'vertical' : 'horizontal'"}
+        if legends:
+            column = max(_width_of(*same[0]) for same in legends.values())
+            layout["anchor"] = {"signal": f"{room} < {column:.0f} ? 'end' : 'start'"}
+            spec["config"]["legend"].setdefault("layout", {})[side] = layout
         for legend, domain in (one for same in legends.values() for one in same):
             if isinstance(legend.get("columns"), int | float):
-                room = f"{_ROOM} / {_width_of(legend, domain):.0f}"
-                legend["columns"] = {"expr": f"clamp(floor({room}), 1, {_most_columns(legend, domain)})"}
+                columns = f"{room} / {_width_of(legend, domain):.0f}"
+                legend["columns"] = {"expr": f"clamp(floor({columns}), 1, {_most_columns(legend, domain)})"}
 
 
 def _most_columns(legend: Spec, domain: Sequence[Any]) -> int:
@@ -231,7 +273,10 @@ def _width_of(legend: Spec, domain: Sequence[Any]) -> float:
 
 
 def _enlarge_letters(part: Spec) -> None:
-    """Letters that are small enough for a paper's column are too small for a screen."""
+    """Letters that are small enough for a paper's column are too small for a screen; they stay clear of their marks."""
     mark = _mapping(part.get("mark"))
     if mark.get("type") == "text" and isinstance(mark.get("fontSize"), int | float):
-        mark["fontSize"] = max(_SMALLEST, mark["fontSize"])
+        taller = max(_SMALLEST - mark["fontSize"], 0)
+        mark["fontSize"] += taller
+        if mark.get("dy"):
+            mark["dy"] += math.copysign(taller / 2, mark["dy"])

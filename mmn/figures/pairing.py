@@ -8,7 +8,7 @@ than the two means apart, by picture as everywhere (`statistics.intervals`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pandas as pd
@@ -24,6 +24,21 @@ _NO_VALUE: Final = -1.0  # of a number that a setting lacks: rows without one dr
 
 
 @dataclass(frozen=True)
+class Series:
+    """What a figure calls its lines or marks.
+
+    Attributes:
+        by: the columns whose values tell them apart.
+        words: those values -> how they are called, in the order of the figure's legend; what has none is not drawn.
+        colours: that -> its colour in the figure, where it has one there.
+    """
+
+    by: tuple[str, ...]
+    words: Mapping[tuple[Any, ...], str]
+    colours: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Each picture's value of what a figure draws.
 
@@ -33,6 +48,7 @@ class Pictures:
         along: the one of these that the difference is drawn against.
         what: the value is, as the title of an axis.
         form: how it is written, as `.3f`.
+        series: how the figure calls what it draws; None where the columns' own values say it.
     """
 
     data: pd.DataFrame
@@ -40,6 +56,7 @@ class Pictures:
     along: str
     what: str
     form: str = ".3f"
+    series: Series | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Paired:
     along: str
     what: str
     form: str
+    series: Series | None = None
 
     def where(self, column: str, *values: Any) -> Paired:
         """The same of some rows."""
@@ -87,7 +105,7 @@ def paired(first: Pictures, second: Pictures, run: Mapping[str, Any], other: Map
     rows = found.rename(columns={"mean": DIFFERENCE, "low": ENDS[0], "high": ENDS[1], "n": N_SHARED})
     for name in numbers:
         rows[name] = rows[name].where(rows[name] != _NO_VALUE)
-    return Paired(rows, first.by, first.along, first.what, first.form)
+    return Paired(rows, first.by, first.along, first.what, first.form, first.series)
 
 
 def _n_units(run: Mapping[str, Any]) -> int:

@@ -36,18 +36,27 @@ def share_scales(*specs: dict[str, Any]) -> dict[str, Ends]:
         if len(known) == len(ends):
             shared[axis] = min(low for low, _ in known), max(high for _, high in known)
             for spec in specs:
-                _set(spec, axis, shared[axis])
+                _set(spec, axis, shared[axis], is_nice=not _is_fixed(spec, axis))
     return shared
 
 
 def _ends(spec: Mapping[str, Any], axis: str) -> Ends | None:
     """Of an axis of numbers; None where it has none, or is binned."""
-    units = [unit for unit in _units(spec) if _is_of_numbers(unit.encoding.get(axis))]
+    units = _of_numbers(spec, axis)
     fixed = [domain for unit in units if (domain := _domain(unit.encoding[axis])) is not None]
     if fixed:
         return min(low for low, _ in fixed), max(high for _, high in fixed)
     values = [value for unit in units for value in _values(unit, axis)]
     return (min(values), max(values)) if values else None
+
+
+def _of_numbers(spec: Mapping[str, Any], axis: str) -> list[_Unit]:
+    return [unit for unit in _units(spec) if _is_of_numbers(unit.encoding.get(axis))]
+
+
+def _is_fixed(spec: Mapping[str, Any], axis: str) -> bool:
+    """Whether any mark of the chart fixes the axis's ends."""
+    return any(_domain(unit.encoding[axis]) is not None for unit in _of_numbers(spec, axis))
 
 
 def _is_of_numbers(channel: Any) -> bool:
@@ -65,7 +74,8 @@ def _values(unit: _Unit, axis: str) -> Iterator[float]:
     """What the marks reach on an axis; 0 where the scale begins there."""
     channel = unit.encoding[axis]
     field = channel.get("field")
-    if (channel.get("scale") or {}).get("zero", True) is not False:
+    scale = channel.get("scale") or {}
+    if scale.get("zero", True) is not False and scale.get("type") != "log":
         yield 0.0
     if channel.get("stack") == "zero":
         yield from _stacked(unit, axis)
@@ -108,11 +118,11 @@ def _units(spec: Mapping[str, Any]) -> Iterator[_Unit]:
     yield from walk(spec, {}, [])
 
 
-def _set(part: dict[str, Any], axis: str, ends: Ends) -> None:
-    """Fixes the ends in every encoding of the axis; they are rounded outwards (`nice`), as they were alone."""
+def _set(part: dict[str, Any], axis: str, ends: Ends, *, is_nice: bool) -> None:
+    """Fixes the ends in every encoding of the axis; they are rounded outwards (`nice`) where no mark fixed them."""
     channel = part.get("encoding", {}).get(axis)
     if channel is not None and _is_of_numbers(channel):
-        channel["scale"] = (channel.get("scale") or {}) | {"domain": list(ends), "nice": _domain(channel) is None}
+        channel["scale"] = (channel.get("scale") or {}) | {"domain": list(ends), "nice": is_nice}
         channel["scale"].pop("zero", None)
     for inner in [*part.get("layer", []), *([part["spec"]] if "spec" in part else [])]:
-        _set(inner, axis, ends)
+        _set(inner, axis, ends, is_nice=is_nice)

@@ -17,7 +17,7 @@ import csv
 import functools
 import hashlib
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,8 +74,16 @@ class Synonyms:
         """Whether a name is one of the list's, or a word for one."""
         return self.meaning(name) in self.objects
 
-    def names(self, text: str) -> Iterator[Name]:
+    def names(self, text: str) -> tuple[Name, ...]:
         """The names in a text, in its order: of several words where the list has them, else word by word."""
+        return self._names_of(text)
+
+    @cached_property
+    def _names_of(self) -> Callable[[str], tuple[Name, ...]]:
+        """The same, kept: one caption is judged by many measures."""
+        return functools.lru_cache(maxsize=4096)(lambda text: tuple(self._read(text)))
+
+    def _read(self, text: str) -> Iterator[Name]:
         words = [word.lower() for word in WORDS.findall(text)]
         at = 0
         while at < len(words):

@@ -45,27 +45,30 @@ def mean_intervals(values: Float[np.ndarray, "images columns"], within: Range = 
             are: `ANYWHERE`.
     """
     is_there = ~np.isnan(values)
-    return _centre(np.where(is_there, values, 0.0), is_there.astype(float)), *_ends(values, within)
+    ends = _ends(values, within, _is_inside(values, within))
+    return _centre(np.where(is_there, values, 0.0), is_there.astype(float)), *ends
 
 
 def ratio_intervals(
     sums: Float[np.ndarray, "images columns"], counts: Float[np.ndarray, "images columns"], within: Range = SHARE
 ) -> Intervals:
     """Returns each column's sum of `sums` over its sum of `counts` (pictures weigh by their counts), and the ends of
-    its 95 % interval. NaN where nothing was counted; pictures without a count do not count.
+    its 95 % interval. NaN where nothing was counted; pictures without a count do not count. The interval stays within
+    the range where every picture's own ratio does, however far its linear part reaches.
     """
     ratio = _centre(sums, counts)
     n = (counts > 0).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = ratio + (sums - ratio * counts) * (n / counts.sum(0))
-    return ratio, *_ends(np.where(counts > 0, values, np.nan), within)
+        is_inside = _is_inside(np.where(counts > 0, sums / counts, np.nan), within)
+    return ratio, *_ends(np.where(counts > 0, values, np.nan), within, is_inside)
 
 
 def draw_intervals(values: Float[np.ndarray, "images columns draws"], within: Range = SHARE) -> Intervals:
     """Returns each column's mean over pictures, then over draws (seeds), and the ends of its 95 % interval.
 
     Pictures are what varies, each with all its draws, which are its own. A missing value (NaN) does not count in its
-    draw, and a draw without any value not in the mean over draws.
+    draw, and a draw without any value not in the mean over draws. Its range as in `ratio_intervals`.
     """
     is_there = ~np.isnan(values)
     n_there = is_there.sum(0)
@@ -74,7 +77,8 @@ def draw_intervals(values: Float[np.ndarray, "images columns draws"], within: Ra
         means = np.where(is_there, values, 0.0).sum(0) / n_there
         mean = np.where(n_there > 0, means, 0.0).sum(1) / n_draws
         parts = np.where(is_there, (values - means) * (n[:, None] / n_there), 0.0).sum(2) / n_draws
-    return mean, *_ends(np.where(is_there.any(2), mean + parts, np.nan), within)
+    is_inside = np.all(_is_inside(values, within), axis=1)
+    return mean, *_ends(np.where(is_there.any(2), mean + parts, np.nan), within, is_inside)
 
 
 def interval_table(
@@ -100,15 +104,25 @@ def _centre(
         return sums.sum(0) / counts.sum(0)
 
 
-def _ends(values: Float[np.ndarray, "images columns"], within: Range) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of every column's interval, NaN where there is none."""
+def _is_inside(
+    values: Float[np.ndarray, "images columns *draws"], within: Range
+) -> Bool[np.ndarray, " columns *draws"]:
+    """Of which columns no picture's value leaves the range."""
+    return ((values >= within[0]) & (values <= within[1]) | np.isnan(values)).all(0)
+
+
+def _ends(
+    values: Float[np.ndarray, "images columns"], within: Range, is_inside: Bool[np.ndarray, " columns"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends of every column's interval, NaN where there is none; cut at the range where the column is inside it."""
     n = (~np.isnan(values)).sum(0)
     ends = np.full((2, len(n)), np.nan)
     is_share = _at_ends(values, within) & (n >= N_LEAST)
     is_mean = ~is_share & (n >= N_LEAST)
     ends[:, is_share] = _share_ends(values[:, is_share], within)
-    ends[:, is_mean] = _mean_ends(values[:, is_mean], within)
-    return ends[0], ends[1]
+    ends[:, is_mean] = _mean_ends(values[:, is_mean])
+    low, high = np.where(is_inside, np.clip(ends, *within), ends)
+    return low, high
 
 
 def _at_ends(values: Float[np.ndarray, "images columns"], within: Range) -> Bool[np.ndarray, " columns"]:
@@ -132,8 +146,8 @@ def _share_ends(values: Float[np.ndarray, "images columns"], within: Range) -> F
     return low + (high - low) * ends
 
 
-def _mean_ends(values: Float[np.ndarray, "images columns"], within: Range) -> Float[np.ndarray, "2 columns"]:
-    """Mean − s·max(t/√n, g⁻¹(t/√n)) and mean + s·max(t/√n, −g⁻¹(−t/√n)), cut at the range where no value leaves it.
+def _mean_ends(values: Float[np.ndarray, "images columns"]) -> Float[np.ndarray, "2 columns"]:
+    """Mean − s·max(t/√n, g⁻¹(t/√n)) and mean + s·max(t/√n, −g⁻¹(−t/√n)).
 
     g(W) = W + γW²/3 + γ²W³/27 + γ/(6n) takes the skewness γ out of W = (x̄ − μ)/s, to the order 1/n.
     """
@@ -152,8 +166,7 @@ def _mean_ends(values: Float[np.ndarray, "images columns"], within: Range) -> Fl
     t = _t(tuple(sizes - 1))[place] / np.sqrt(n)
     below, above = np.maximum(t, _unskewed(t, skewness, n)), np.maximum(t, -_unskewed(-t, skewness, n))
     ends = np.stack([mean - deviation * below, mean + deviation * above])
-    is_inside = ((values >= within[0]) & (values <= within[1]) | ~is_there).all(0)
-    return np.where(varies, np.where(is_inside, np.clip(ends, *within), ends), np.nan)
+    return np.where(varies, ends, np.nan)
 
 
 @lru_cache(maxsize=512)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 Q: Final = 0.05  # share of false discoveries among what is marked
 EXACT: Final = 12  # pictures up to which all sign patterns are counted, 4,096 of them
+LEAST_FLIPPED: Final = 6  # pictures whose signs can make p less than Q: 2 / 2^6
 N_FLIPS: Final = 9_999  # drawn beyond that: p is at least 1 in 10,000
 _ROUNDING: Final = 1e-9  # relative: sums of the same numbers in another order are no more extreme
 
@@ -95,9 +96,18 @@ def at_least_by_chance(found: Float[np.ndarray, " m"], expected: Float[np.ndarra
         return np.where(found > expected, expected / found, 1.0)
 
 
-def survivors_line(table: pd.DataFrame) -> list[str]:
-    """`survivors` as a line of a subtitle; none where nothing was tested."""
-    return [survivors(table)] if "p" in table and table["p"].notna().any() else []
+def survivors_line(table: pd.DataFrame, n: str = "") -> list[str]:
+    """`survivors` as a line of a subtitle; none where nothing was tested.
+
+    Args:
+        table: of the tests.
+        n: the column of their pictures, where they are `sign_flip`'s: few of them survive nothing, however far apart.
+    """
+    if "p" not in table or not table["p"].notna().any():
+        return []
+    n_too_few = int((table["p"].notna() & (table[n] < LEAST_FLIPPED)).sum()) if n else 0
+    told = f", and {n_too_few} cannot, of fewer than {LEAST_FLIPPED} pictures" if n_too_few else ""
+    return [survivors(table) + told]
 
 
 def survivors(table: pd.DataFrame) -> str:

@@ -73,7 +73,7 @@ def find_run(cursor: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
         row = matching[0]
         return row | {name: json.loads(row[name] or "{}") for name in ("settings", "versions", "proof")}
     if not found:
-        raise RunNotFoundError(f"no run {run_id!r}: the cache holds none yet; make one with `mmn score`")
+        raise RunNotFoundError(f"no run {run_id!r}: the cache holds none yet; make one with mmn score")
     raise RunNotFoundError(
         f"{'no run' if not matching else 'more than one run begins with'} {run_id!r}; there are: "
         + ", ".join(r["run_id"] for r in (matching or found)[:20])

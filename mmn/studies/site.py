@@ -7,6 +7,7 @@ that its equations link to. Every address is relative: the folder opens from a d
 
 from __future__ import annotations
 
+import argparse
 import ast
 import html
 import itertools
@@ -35,6 +36,7 @@ _STYLE: Final = """
 body { margin: 0 auto; padding: 0 1rem 4rem; max-width: 54rem; font: 1rem/1.55 system-ui, sans-serif; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; padding: .8rem 0; border-bottom: 1px solid var(--line); }
 a { color: var(--link); }
+h1 { overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; background: #fff; }
 pre, table { display: block; overflow-x: auto; }
 pre { padding: .7rem; background: #8882; border-radius: .4rem; }
@@ -72,7 +74,7 @@ def build(out: Path = OUT) -> list[Path]:
 
 def study_page(study: Study) -> str:
     """A study in HTML: question, equations with the functions that compute them, commands, figures."""
-    parts = [f"<h1>{study.name.capitalize()}</h1>", f"<p>{_text(study.question)}</p>", "<h2>Equations</h2>"]
+    parts = [f"<h1>{_called(study.name)}</h1>", f"<p>{_text(study.question)}</p>", "<h2>Equations</h2>"]
     parts += [_equation(one) for one in EQUATIONS[study.name]]
     parts.append('<p>Definitions, deviations and controls: <a href="methods.html">methods</a>.</p>')
     if study.measurements:
@@ -120,7 +122,7 @@ def _equation(one: Equation) -> str:
     return (
         f"<h3>{_text(one.name)}</h3><pre><code>{_text(one.text)}</code></pre>"
         f'<p>{_text(one.source)}. Computed by <a href="{address}"><code>{_text(one.function)}</code></a> '
-        f"({path.name}, line {line}): {_text(told)}</p>"
+        f"({path.name}, line {line}): {_with_code(told)}</p>"
     )
 
 
@@ -155,10 +157,10 @@ def _source(module: str) -> str:
 
 def _index() -> str:
     studies = "".join(
-        f'<li><a href="study-{study.name}.html">{study.name.capitalize()}</a>: {_text(study.question)}</li>'
+        f'<li><a href="study-{study.name}.html">{_called(study.name)}</a>: {_text(study.question)}</li>'
         for study in STUDIES
     )
-    docs = "".join(f'<li><a href="{name}.html">{name.capitalize()}</a></li>' for name in _names())
+    docs = "".join(f'<li><a href="{name}.html">{_called(name)}</a></li>' for name in _names())
     return (
         "<h1>mmn</h1><p>Find the neurons of a vision-language model that turn what it sees into words, and prove it."
         f'</p><p>New here: <a href="tutorial.html">the tutorial</a>.</p><h2>Studies</h2><ul>{studies}</ul>'
@@ -171,8 +173,13 @@ def _names() -> list[str]:
     return [*FIRST, *(name for name in known if name not in FIRST)]
 
 
+def _called(name: str) -> str:
+    """A file's or a study's name as a heading says it."""
+    return "API" if name == "api" else name.replace("-", " ").capitalize()
+
+
 def _page(body: str, title: str) -> str:
-    links = "".join(f'<a href="{name}.html">{name.capitalize()}</a>' for name in ("index", *_names()))
+    links = "".join(f'<a href="{name}.html">{_called(name)}</a>' for name in ("index", *_names()))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<title>{title} · mmn</title><link rel="stylesheet" href="style.css"></head>'
@@ -217,9 +224,16 @@ def _text(text: object) -> str:
     return html.escape(str(text))
 
 
+def _with_code(text: str) -> str:
+    """A line of a docstring, what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m mmn.studies.site", description="Builds the docs as a static site.")
+    parser.add_argument("folder", nargs="?", type=Path, default=OUT, help=f"emptied first; {OUT} if left out")
     try:
-        pages = build(Path(sys.argv[1]) if len(sys.argv) > 1 else OUT)
+        pages = build(parser.parse_args().folder)
     except UsageError as error:
         sys.exit(f"error: {error}")
     print(f"{len(pages)} pages: {pages[-1]}")

@@ -89,6 +89,27 @@ def test_both_charts_reach_as_far_as_the_further_one() -> None:
             assert "scale" not in layer["encoding"]["x"]
 
 
+def test_a_logarithmic_axis_of_two_runs_does_not_begin_at_0() -> None:
+    """Vega draws nothing on one that does: the page's charts were empty frames."""
+    charts = []
+    for least in (10.0, 100.0):
+        rows = pd.DataFrame({"k": [least, 1000.0], "mean": [0.2, 0.4]})
+        scale = alt.Scale(type="log")
+        line = alt.Chart(rows).mark_line().encode(alt.X("k:Q", scale=scale), alt.Y("mean:Q"))
+        charts.append(line.to_dict())
+    assert share_scales(*charts) == {"x": (10.0, 1000.0), "y": (0.0, 0.4)}
+
+
+def test_marks_of_one_axis_agree_whether_its_ends_are_rounded() -> None:
+    """One fixes the ends of its axis, another does not: Vega warns where they contradict each other."""
+    rows = pd.DataFrame({"at": [0.3], "share": [0.7]})
+    fixed = alt.Chart(rows).mark_point().encode(alt.X("share:Q", scale=alt.Scale(domain=[0, 1])))
+    charts = [(alt.Chart(rows).mark_rule().encode(alt.X("at:Q")) + fixed).to_dict() for _ in range(2)]
+    share_scales(*charts)
+    said = {layer["encoding"]["x"]["scale"]["nice"] for chart in charts for layer in chart["layer"]}
+    assert said == {False}
+
+
 def domains(spec: Any) -> set[tuple[float, ...]]:
     """Of all vertical axes of numbers."""
     if isinstance(spec, list):
@@ -111,6 +132,35 @@ def test_a_figure_of_two_runs(name: str, store: Store) -> None:
     assert set(told["run"]) == {A[:8], B[:8]}
     assert told.loc[told["run"] == B[:8], "b_minus_a"].notna().any()
     assert told.loc[told["run"] == A[:8]].get("n_shared", pd.Series(dtype=float)).isna().all()
+
+
+@pytest.mark.parametrize("name", ["degradation", "specificity-summary"])
+def test_the_difference_is_of_what_the_charts_call_it(name: str, store: Store) -> None:
+    """In the same words, order and colours; not `held-out, False`."""
+    first, _second, difference = (
+        json.dumps(chart.to_dict(), ensure_ascii=False)
+        for chart in draw(FIGURES[name], store, View(A, compare=B, methods=("contribution",))).charts
+    )
+    (names,) = {tuple(one["domain"]) for one in scales(json.loads(difference), "shape")}
+    assert len(names) > 2
+    assert all(f'"{one}"' in first for one in names)
+    if name == "degradation":
+        (colours,) = {tuple(one["range"]) for one in scales(json.loads(difference), "color")}
+        (own,) = [one for one in scales(json.loads(first), "color") if set(one["domain"]) == set(names)][:1]
+        assert dict(zip(names, colours, strict=True)) == dict(zip(own["domain"], own["range"], strict=True))
+
+
+def scales(spec: Any, channel: str) -> list[dict[str, Any]]:
+    """Of all encodings of a channel, those with a domain."""
+    if isinstance(spec, list):
+        return [found for one in spec for found in scales(one, channel)]
+    if not isinstance(spec, dict):
+        return []
+    scale = spec.get("encoding", {}).get(channel, {}).get("scale", {})
+    inner = [
+        found for name, part in spec.items() if name not in ("data", "datasets") for found in scales(part, channel)
+    ]
+    return ([scale] if "domain" in scale else []) + inner
 
 
 def test_what_cannot_be_compared_is_said(store: Store) -> None:

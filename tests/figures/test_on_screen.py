@@ -68,11 +68,37 @@ def test_legends_that_a_telephone_has_no_room_for_stand_below_each_other() -> No
         return {"shorthand": f"{field}:N", "scale": alt.Scale(domain=domain), "legend": alt.Legend(orient="top")}
 
     base = alt.Chart(ROWS, title=alt.TitleParams("two")).mark_point().encode(alt.Color(**legend("what")))
-    assert "layout" not in panels(base)[0].spec["config"]["legend"], "one has nothing to stand below"
+    alone = panels(base)[0].spec["config"]["legend"]["layout"]["top"]
+    assert set(alone) == {"anchor"}, "one has nothing to stand below"
+    assert f"< {34 + 6.6 * len('a long label 0'):.0f} ? 'end'" in alone["anchor"]["signal"], "or its end is cut off"
     both = panels(base.encode(alt.Shape(**legend("panel"))))[0].spec
     assert set(both["config"]["legend"]["layout"]) == {"top"}
     wanted = 2 * 3 * (34 + 6.6 * len("a long label 0"))
     assert f"< {wanted:.0f} ? 'vertical'" in both["config"]["legend"]["layout"]["top"]["direction"]["signal"]
+
+
+def test_long_words_of_an_axis_leave_a_legend_less_room() -> None:
+    """A legend begins where the panel does: its labels were cut off at the window's edge."""
+    legend = alt.Color("what:N", scale=alt.Scale(domain=["a", "b"]), legend=alt.Legend(orient="top"))
+    rows = ROWS.assign(panel=["the caption: words of the picture"] * 3)
+    base = alt.Chart(rows, title=alt.TitleParams("one")).mark_point().encode(legend, alt.X("mean:Q"))
+    signals = [
+        panels(base.encode(y))[0].spec["config"]["legend"]["layout"]["top"]["anchor"]["signal"]
+        for y in (alt.Y("low:Q"), alt.Y("panel:N"), alt.Y("panel:N", axis=alt.Axis(labelLimit=100)))
+    ]
+    assert [f"- {pixels} :" in signal for pixels, signal in zip((120, 210, 130), signals, strict=True)] == [True] * 3
+
+
+def test_a_scale_of_colours_lies_above_and_names_stay_clear_of_their_marks() -> None:
+    """Beside the chart it took a quarter of a telephone, and numbers of cells ran into each other."""
+    colour = alt.Color("mean:Q", legend=alt.Legend(orient="right", gradientLength=110))
+    cells = alt.Chart(ROWS).mark_rect().encode(alt.X("what:N"), alt.Y("panel:N"), colour)
+    names = alt.Chart(ROWS).mark_text(fontSize=6, dy=-7).encode(alt.X("what:N"), alt.Y("panel:N"))
+    (panel,) = panels(alt.layer(cells, names).properties(title=alt.TitleParams("map")))
+    legend = panel.spec["layer"][0]["encoding"]["color"]["legend"]
+    assert (legend["orient"], legend["direction"]) == ("top", "horizontal")
+    mark = panel.spec["layer"][1]["mark"]
+    assert (mark["fontSize"], mark["dy"]) == (10, -9), "as far from its point as four more pixels of letters ask"
 
 
 def test_rows_beside_a_chart_are_named_by_what_they_are_and_files_have_theirs() -> None:

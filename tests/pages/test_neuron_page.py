@@ -110,5 +110,6 @@ def test_generality_stands_beside_chance_and_the_random_ranking(whole_cache, ope
     at = open_app("neuron", neuron=["L3.u0"])
     ranks = at.dataframe[0].value
     assert ranks["generality"].max() > 0
-    assert "General: the share of nouns whose top 4 (1.6 %) have it; by chance 1.6" in captions(at)
+    assert ": the share of nouns whose top 4 (1.6 %) have it; by chance 1.6" in captions(at)
+    assert "General, here by " in captions(at)
     assert "by random rankings" in captions(at)

@@ -232,7 +232,7 @@ def find_family(model_type: str) -> Family:
     if model_type not in KNOWN:
         raise UnsupportedModelError(
             f"{model_type!r} is no vision-language model of transformers: it reads no picture or says no text; "
-            "supported are those of `mmn models`"
+            "supported are those of mmn models"
         )
     return Family(model_type)
 

@@ -29,6 +29,7 @@ MEASURES: Final = {  # measure -> vertical axis, number format
 }
 _LOOKS: Final = {CIRCUIT: (FIRST, "circle"), ANOTHER: (THIRD, "triangle-up"), RANDOM: (MUTED, "square")}
 _DASHES: Final = {KEPT: [1, 0], ABLATED: [3, 2]}
+_HOLLOW: Final = "transparent"  # points of what is ablated; a legend would cut a symbol's outline into dashes
 _MOST_NAMED: Final = 8  # units of a layer whose names have room
 _MOST_WHOLE: Final = 5  # with their layer in the name
 _NEXT_TO_ONE: Final = 1.000001  # Vega draws two scales of the same domain as one legend
@@ -174,7 +175,7 @@ def _graph_title(run: Mapping[str, Any], about: Mapping[str, Any]) -> alt.TitleP
 def circuit_curve(
     data: pd.DataFrame, run: Mapping[str, Any], about: Mapping[str, Any], measure: str, is_held_out: bool
 ) -> alt.TopLevelMixin:
-    """The noun with so many units of each layer kept (solid), and with them ablated (dashed).
+    """The noun with so many units of each layer kept (solid, full points), and with them ablated (dashed, hollow).
 
     Args:
         data: `curves.curves`, with `line`.
@@ -185,7 +186,7 @@ def circuit_curve(
     """
     require(data.columns, (*COLUMNS, "line"))
     title, form = MEASURES[measure]
-    rows = with_words(data, ".1%" if measure == "relative" else ".3f", n="n")
+    rows = with_words(data, ".1%" if measure == "relative" else ".3f", n="n").assign(dashed=data["line"])
     there = [line for line in WORDS if WORDS[line] in set(data["line"])]
     base = alt.Chart(rows).encode(
         _size_axis(data["size"], int(run["d_mlp"])),
@@ -198,8 +199,10 @@ def circuit_curve(
     band = base.mark_area(opacity=0.13, line=False).encode(
         alt.Y("low:Q", title=title, axis=axis, scale=scale), alt.Y2("high:Q")
     )
-    dash = alt.StrokeDash(**_named(there, [_DASHES[direction] for direction, _ in there]))
+    dashes = _named(there, [_DASHES[direction] for direction, _ in there])
+    dash = alt.StrokeDash(**dashes | {"field": "dashed", "legend": None})  # else its legend is one with the others
     shape = alt.Shape(**_named(there, [_LOOKS[selection][1] for _, selection in there]))
+    fill = alt.Fill(**_named(there, [_LOOKS[of][0] if direction == KEPT else _HOLLOW for direction, of in there]))
     tooltip = [
         alt.Tooltip("line:N", title="units"),
         alt.Tooltip("size:Q", title="a layer", format=",d"),
@@ -210,7 +213,7 @@ def circuit_curve(
     layers = alt.layer(
         band,
         base.mark_line(strokeWidth=1.4).encode(y, dash),
-        base.mark_point(size=20, filled=True, opacity=1).encode(y, shape, tooltip=tooltip),
+        base.mark_point(size=20, opacity=1, strokeWidth=1.2).encode(y, shape, fill, tooltip=tooltip),
     )
     return layers.properties(height=210, title=_curve_title(data, run, about, is_held_out))
 

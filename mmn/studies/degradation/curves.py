@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
 from mmn.figures.wording import k_text
 from mmn.names import ANOTHER, EVERYWHERE, IMAGE_TOKENS, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import percent, why_none
@@ -44,6 +45,7 @@ SELECTION_WORDS: Final = {
     RANDOM: "random",
     RANDOM_PICTURE: "random, one draw a picture",
 }
+SELECTION_COLOURS: Final = {TOP: FIRST, INTERPRETABLE: SECOND, ANOTHER: THIRD, RANDOM: MUTED, RANDOM_PICTURE: MUTED}
 POSITION_WORDS: Final = {EVERYWHERE: "everywhere", IMAGE_TOKENS: "at image tokens only"}
 NONE: Final = -1.0  # instead of a missing sigma or factor: rows without a value drop out of tables by picture
 LINE: Final = ("method", "selection", "positions", "k", "sigma", "factor")  # what tells the points of curves apart

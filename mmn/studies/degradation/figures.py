@@ -15,11 +15,11 @@ import altair as alt
 import pandas as pd
 
 from mmn.figures.axes import interval_tip, layer_axis
-from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD, method_colours, method_shapes, ordered_colours
+from mmn.figures.theme import MUTED, SHAPES, method_colours, method_shapes, ordered_colours
 from mmn.figures.wording import k_text, of_run, require, sample
 from mmn.names import ANOTHER, COLUMN_NORM, EVERYWHERE, IMAGE_TOKENS, INTERPRETABLE, RANDOM, RANDOM_PICTURE, TOP
 from mmn.statistics.interval_words import interval_note, with_words
-from mmn.studies.degradation.curves import COLUMNS, OF_TEXT, POSITION_WORDS, SELECTION_WORDS
+from mmn.studies.degradation.curves import COLUMNS, OF_TEXT, POSITION_WORDS, SELECTION_COLOURS, SELECTION_WORDS
 
 MEASURES: Final[Mapping[str, tuple[str, str, str]]] = {  # measure -> title, vertical axis, number format
     "prob": ("Probability of the noun", "probability of the noun", ".2~f"),
@@ -31,7 +31,6 @@ MEASURES: Final[Mapping[str, tuple[str, str, str]]] = {  # measure -> title, ver
     "perplexity": ("Perplexity of plain English", "perplexity per token", "~s"),
     "perplexity-captions": ("Perplexity of the run's captions, without a picture", "perplexity per token", "~s"),
 }
-COLOURS: Final = {TOP: FIRST, INTERPRETABLE: SECOND, ANOTHER: THIRD, RANDOM: MUTED, RANDOM_PICTURE: MUTED}
 LAYER_COLUMNS: Final = ("selection", "layer", "n_units", "share")
 _BOUNDED: Final = ("prob", "lost", "share")  # from 0 to 1 on every page
 _DASHES: Final = {  # of an ablation by several methods: whose units, and where
@@ -184,7 +183,7 @@ def ablated_layers(
         alt.Tooltip("share:Q", title="share of the k", format=".1%"),
     ]
     there = [one for one in (TOP, ANOTHER) if one in set(data["selection"])]
-    colours = {SELECTION_WORDS[one]: COLOURS[one] for one in there}
+    colours = {SELECTION_WORDS[one]: SELECTION_COLOURS[one] for one in there}
     return (
         alt.Chart(data.assign(units=data["selection"].map(SELECTION_WORDS)))
         .mark_bar()
@@ -210,7 +209,7 @@ def _labelled(data: pd.DataFrame, methods: list[str]) -> tuple[pd.DataFrame, dic
     data = data.assign(dash=[_dash_of(one.selection, one.positions, len(methods)) for one in data.itertuples()])
     if len(methods) == 1:
         there = set(data["selection"])
-        known = {words: COLOURS[name] for name, words in SELECTION_WORDS.items() if name in there}
+        known = {words: SELECTION_COLOURS[name] for name, words in SELECTION_WORDS.items() if name in there}
         line = data["selection"] + " " + data["positions"]
         return data.assign(label=data["selection"].map(SELECTION_WORDS), line=line), known
     rows = data[data["selection"].isin([TOP, ANOTHER, RANDOM])]
@@ -220,7 +219,7 @@ def _labelled(data: pd.DataFrame, methods: list[str]) -> tuple[pd.DataFrame, dic
     line = rows["method"] + " " + rows["selection"] + " " + rows["positions"]
     return (
         rows.assign(label=rows["method"].where(~is_random, random), line=line),
-        known | ({random: COLOURS[RANDOM]} if is_random.any() else {}),
+        known | ({random: SELECTION_COLOURS[RANDOM]} if is_random.any() else {}),
     )
 
 

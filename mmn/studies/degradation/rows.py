@@ -11,11 +11,20 @@ import pandas as pd
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.pairing import Pictures
+from mmn.figures.pairing import Pictures, Series
 from mmn.figures.wording import concepts_in_words
 from mmn.names import ABLATE, EVERYWHERE, PERTURB, SCALE, SET
 from mmn.store import Store
-from mmn.studies.degradation.curves import MEASURES, OF_TEXT, POSITION_WORDS, count_sample, curves, is_untouched
+from mmn.studies.degradation.curves import (
+    MEASURES,
+    OF_TEXT,
+    POSITION_WORDS,
+    SELECTION_COLOURS,
+    SELECTION_WORDS,
+    count_sample,
+    curves,
+    is_untouched,
+)
 from mmn.studies.degradation.own import controls_command
 from mmn.studies.degradation.queries import EffectFilter, EffectQueries
 
@@ -105,7 +114,18 @@ def _pictures(store: Store, asked: Asked, kind: str, measure: str, along: str) -
     column = MEASURES[measure][0]
     data = rows.dropna(subset=[column]).groupby(["image_id", *by], as_index=False, dropna=False)[column].mean()
     what = "nats per token" if measure in OF_TEXT else _PAIRED_WORDS.get(measure, measure)
-    return Pictures(data.rename(columns={column: "value"}), tuple(by), along, what)
+    return Pictures(data.rename(columns={column: "value"}), tuple(by), along, what, series=_series())
+
+
+def _series() -> Series:
+    """Whose units were changed, and where, as the curves call it."""
+    words = {
+        (selection, place): name if place == EVERYWHERE else f"{name}, {at}"
+        for place, at in POSITION_WORDS.items()
+        for selection, name in SELECTION_WORDS.items()
+    }
+    colours = {name: SELECTION_COLOURS[selection] for selection, name in SELECTION_WORDS.items()}
+    return Series(("selection", "positions"), words, colours)
 
 
 def ablated_layers(store: Store, asked: Asked) -> Rows:

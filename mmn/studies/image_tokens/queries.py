@@ -110,7 +110,7 @@ class ImageTokenQueries(Reader):
                 of = f" for the nouns {', '.join(lemmas)}" if lemmas else ""
                 raise UsageError(
                     f"run {run['run_id']} has no {table} rows{of}: measure it with "
-                    f"`mmn image-tokens {run['run_id']}`, or choose other filters"
+                    f"mmn image-tokens {run['run_id']}, or choose other filters"
                 )
         return rows
 

@@ -124,5 +124,5 @@ def _assert_by_layer(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], val
     if n_without:
         raise UsageError(
             f"the shared units of run {run['run_id']} were counted before their layers were kept: "
-            f"count them again with `mmn invariance {run['run_id']} --kind {CROSS_IMAGE}`"
+            f"count them again with mmn invariance {run['run_id']} --kind {CROSS_IMAGE}"
         )

@@ -102,7 +102,7 @@ def by_concept(
         f"{of_run(run)}, {counted(len(rows), 'concept')} in {span(data['n_images'], 'picture')} each; {subset}",
         f"{interval_note('line', data['n_images'])}; means over pictures, then permutations",
         f"dot: {SAME}; tick: {OTHER}; dotted: {_chance(run)}",
-        *(f"{line}; others hollow" for line in survivors_line(data)),
+        *(f"{line}; others hollow" for line in survivors_line(data, "n_images")),
     )
     tips = [
         interval_tip("ratio_"),

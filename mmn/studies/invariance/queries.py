@@ -300,5 +300,5 @@ def nothing_measured(
     of = Chosen(methods, lemmas, layers)
     return UsageError(
         f"run {run['run_id']} has no {kind} invariance of {', '.join(of.methods) or 'any method'}{of.words}: "
-        f"measure it with `mmn invariance {run['run_id']} --kind {kind}`, or choose other filters"
+        f"measure it with mmn invariance {run['run_id']} --kind {kind}, or choose other filters"
     )

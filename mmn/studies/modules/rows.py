@@ -28,7 +28,7 @@ def modules(store: Store, asked: Asked) -> Rows:
     if found.empty:
         raise UsageError(
             f"run {asked.run_id} has no modules read alone of {concepts_in_words(asked.view.concepts) or 'any noun'}: "
-            f"measure them with `mmn modules {asked.run_id}`, or choose other nouns"
+            f"measure them with mmn modules {asked.run_id}, or choose other nouns"
         )
     own = found[~found["is_control"]]
     counts = {"n_images": own["image_id"].nunique(), "n_concepts": len(own.groupby(["image_id", "noun"]))}

@@ -324,5 +324,5 @@ def _require_decoded(cursor: duckdb.DuckDBPyConnection, run: dict[str, Any], wor
     if not cursor.execute(question, [run["model_fingerprint"]]).fetchall():
         raise UsageError(
             f"no unit of {run['model']} is decoded by {words_by} rows, so none is known to be interpretable: "
-            f"run `mmn annotate {run['run_id']}`"
+            f"run mmn annotate {run['run_id']}"
         )

@@ -79,7 +79,7 @@ class SelectivityQueries(Reader):
         if found.empty:
             raise UsageError(
                 f"run {run['run_id']} has no selectivity of {', '.join(lemmas) or 'any class'} by {method}: "
-                f"measure it with `mmn specificity {run['run_id']}`, or choose other filters"
+                f"measure it with mmn specificity {run['run_id']}, or choose other filters"
             )
         return _tested(found, pictures)
 

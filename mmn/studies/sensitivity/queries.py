@@ -112,7 +112,7 @@ def _rows(
         raise UsageError(
             f"run {run['run_id']} has no sensitivity of {', '.join(chosen.methods) or 'any method'} by "
             f"{', '.join(metrics) or 'any metric'}{chosen.words}: "
-            f"measure it with `mmn sensitivity {run['run_id']}`, or choose other filters"
+            f"measure it with mmn sensitivity {run['run_id']}, or choose other filters"
         )
     return rows
 

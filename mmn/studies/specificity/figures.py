@@ -14,10 +14,11 @@ from mmn.figures.axes import interval_tip
 from mmn.figures.heat_map import share_maps
 from mmn.figures.theme import MUTED, method_colours
 from mmn.figures.wording import counted, of_run, require, sample_of_each, span
-from mmn.names import HELD_OUT, SAME_PICTURE, SHUFFLED_UNITS
+from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.statistics.intervals import N_LEAST
 from mmn.statistics.many_tests import survivors_line
+from mmn.studies.specificity.kinds import HIGHEST, SUMMARY
 
 PICTURE_COLUMNS: Final = ("unit_noun", "noun", "layer", "unit", "score", "share", "is_control", "selection")
 CONCEPT_COLUMNS: Final = ("unit_lemma", "lemma", "share", "n_images", "is_control", "p", "is_discovery")
@@ -25,24 +26,6 @@ _MEAN: Final = ("share", "share_low", "share_high", "n_images", "n")
 SUMMARY_COLUMNS: Final = ("method", "selection", "is_control", "is_own", *_MEAN)
 HIGHEST_COLUMNS: Final = ("method", "selection", "is_control", "chance", *_MEAN)
 FOUND_ON: Final = {HELD_OUT: "found on another picture (held out)", SAME_PICTURE: "found on the same picture (P2)"}
-_RANDOM: Final = "random unit of its layer"
-_SUMMARY: Final = {
-    (HELD_OUT, False, True): ("found on another picture, own noun", "circle"),
-    (HELD_OUT, False, False): ("found on another picture, other nouns", "triangle-up"),
-    (HELD_OUT, True, True): (f"{_RANDOM}, own noun", "square"),
-    (HELD_OUT, True, False): (f"{_RANDOM}, other nouns", "diamond"),
-    (SAME_PICTURE, False, False): ("chosen on this picture (P2), other nouns", "cross"),
-    (SHUFFLED_UNITS, True, False): ("the null of that: identities shuffled", "triangle-down"),
-    (SAME_PICTURE, True, True): ("random unit (older run), own noun", "square"),
-    (SAME_PICTURE, True, False): ("random unit (older run), other nouns", "diamond"),
-}  # by selection, is_control, is_own; what is 1 by definition is left out
-_HIGHEST: Final = {
-    (HELD_OUT, False): ("found on another picture", "circle"),
-    (HELD_OUT, True): (_RANDOM, "square"),
-    (SAME_PICTURE, False): ("chosen on this picture (P2)", "cross"),
-    (SHUFFLED_UNITS, True): ("the null of that: identities shuffled", "triangle-down"),
-    (SAME_PICTURE, True): ("random unit (older run)", "square"),
-}
 
 
 def specificity(
@@ -120,10 +103,10 @@ def _by_concept(
             f"{of_run(run)}, n = {counted(run['n_images'], 'picture')}, the most frequent concepts; {subset}",
             f"units {FOUND_ON[selection]}; {_legend_of(data)}; empty: no picture says both",
             f"means over the {span(data['n_images'], 'picture')} that say both (on hover); pale: under {N_LEAST}",
-            *(f"bold: {line}" for line in survivors_line(data)),
+            *(f"bold: {line}" for line in survivors_line(data, "n_images")),
         ],
     )
-    pale = alt.condition(alt.datum.n_images < N_LEAST, alt.value(0.4), alt.value(1))
+    pale = alt.datum.n_images < N_LEAST
     return share_maps(rows, ("concept", "whose top units"), tips, ["row", "column"], pale).properties(title=title)
 
 
@@ -137,7 +120,7 @@ def specificity_summary(data: pd.DataFrame, run: Mapping[str, Any], subset: str 
         subset: which concepts and layers, as words for the subtitle.
     """
     require(data.columns, SUMMARY_COLUMNS)
-    rows, kinds = _of_kinds(data, ["selection", "is_control", "is_own"], _SUMMARY)
+    rows, kinds = _of_kinds(data, ["selection", "is_control", "is_own"], SUMMARY)
     title = alt.TitleParams(
         frame="bounds",
         text="A noun's unit scored for the picture's nouns",
@@ -161,7 +144,7 @@ def highest_for_own_noun(data: pd.DataFrame, run: Mapping[str, Any], subset: str
         subset: which concepts and layers, as words for the subtitle.
     """
     require(data.columns, HIGHEST_COLUMNS)
-    rows, kinds = _of_kinds(data, ["selection", "is_control"], _HIGHEST)
+    rows, kinds = _of_kinds(data, ["selection", "is_control"], HIGHEST)
     chance = alt.Chart(pd.DataFrame({"at": [float(data["chance"].mean())]})).mark_rule(strokeDash=[1, 2], color=MUTED)
     title = alt.TitleParams(
         frame="bounds",

@@ -335,5 +335,5 @@ def _asked(run: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
 def _nothing(run: dict[str, Any], method: str, of: str) -> UsageError:
     return UsageError(
         f"run {run['run_id']} has no specificity by {method} of {of}: "
-        f"measure it with `mmn specificity {run['run_id']}`, or choose other filters"
+        f"measure it with mmn specificity {run['run_id']}, or choose other filters"
     )

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.pairing import Pictures
+from mmn.figures.pairing import Pictures, Series
 from mmn.figures.wording import clipped, concepts_in_words, in_layers
 from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.store import Store
 from mmn.store.pictures import PictureQueries
+from mmn.studies.specificity.kinds import HIGHEST, SUMMARY
 from mmn.studies.specificity.queries import SpecificityQueries
 
 SELECTIONS: Final[Mapping[str, str]] = {"another": HELD_OUT, "same": SAME_PICTURE}  # `View.found_on` -> selection
@@ -57,21 +58,25 @@ def highest_for_own_noun(store: Store, asked: Asked) -> Rows:
 
 def summary_pictures(store: Store, asked: Asked) -> Pictures:
     """Each picture's mean share behind the summary (raises as `specificity_summary`)."""
-    return _pictures(store, asked, store.ask(SpecificityQueries).shares_by_picture, ("is_own",), "mean share", ".3f")
+    series = _series(("selection", "is_control", "is_own"), SUMMARY)
+    return _pictures(store, asked, store.ask(SpecificityQueries).shares_by_picture, series, "mean share", ".3f")
 
 
 def highest_pictures(store: Store, asked: Asked) -> Pictures:
     """Each picture's share of units that are highest for their own noun (raises as `highest_for_own_noun`)."""
-    return _pictures(store, asked, store.ask(SpecificityQueries).highest_by_picture, (), "own noun highest", ".1%")
+    series = _series(("selection", "is_control"), HIGHEST)
+    return _pictures(store, asked, store.ask(SpecificityQueries).highest_by_picture, series, "own noun highest", ".1%")
 
 
-def _pictures(
-    store: Store, asked: Asked, query: Callable[..., Any], more: tuple[str, ...], what: str, form: str
-) -> Pictures:
+def _series(by: tuple[str, ...], kinds: Mapping[tuple[Any, ...], tuple[str, str]]) -> Series:
+    return Series(by, {key: who for key, (who, _shape) in kinds.items()})
+
+
+def _pictures(store: Store, asked: Asked, query: Callable[..., Any], series: Series, what: str, form: str) -> Pictures:
     view = asked.view
     methods = view.methods or store.ask(SpecificityQueries).methods(asked.run_id)
     data = query(asked.run_id, methods, view.concepts, view.layers)
-    return Pictures(data, ("method", "selection", "is_control", *more), "method", what, form)
+    return Pictures(data, ("method", *series.by), "method", what, form, series)
 
 
 def _of_picture(store: Store, asked: Asked, method: str, selection: str) -> Rows:
@@ -106,8 +111,8 @@ def _selection(queries: SpecificityQueries, asked: Asked) -> str:
         return HELD_OUT if HELD_OUT in there else SAME_PICTURE
     if wanted not in there:
         raise UsageError(
-            f"run {asked.run_id} has no units found on another picture: measure them with `mmn specificity "
-            f"{asked.run_id}` (a noun of one picture alone has none)"
+            f"run {asked.run_id} has no units found on another picture: measure them with mmn specificity "
+            f"{asked.run_id} (a noun of one picture alone has none)"
         )
     return wanted
 
