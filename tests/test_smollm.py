@@ -96,6 +96,12 @@ def test_the_run_that_ships_holds_what_is_computed_here(by_four: dict[str, list[
         assert max(abs(of_method[key] - there[key]) for key in shared) <= 1e-3 * largest
 
 
+def test_the_run_that_ships_is_of_this_model(model: Model) -> None:
+    """Or its pages would find no model to measure it again with: the conversion is the same, offline, too."""
+    run, _ = shards.read_run(SHIPPED.run_path)
+    assert (run.model.name, run.model.fingerprint) == ("specimen-smollm", model.facts.fingerprint)
+
+
 def shipped_rows(*tables: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of some tables of the run that ships, of pictures as they are."""
     run_path = SHIPPED.run_path

@@ -118,6 +118,7 @@ def _make_language_model(file: Path, folder: Path) -> None:
     model = LlamaForCausalLM(config)
     model.load_state_dict(read.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.init_kwargs["local_files_only"] = False  # it is kept in a file: offline the model had another fingerprint
     tokenizer.save_pretrained(folder)
 
 
