@@ -172,7 +172,7 @@ ORDER = (  # of the rooms: a module imports from its own room and from those bef
     "studies",
     "top",
 )
-GROUND = {"names", "errors", "lazily", "printable", "core", "view", "no_nouns"}
+GROUND = {"names", "errors", "lazily", "printable", "core", "view", "no_nouns", "columns"}
 
 
 def room(module: str) -> str:
