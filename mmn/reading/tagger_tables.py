@@ -67,7 +67,7 @@ def shrink_lemminflect(package: Any) -> None:
 
 
 def known_lemmas(path: Path) -> SortedEntries[dict[str, tuple[str, ...]]]:
-    """lemminflect's lemmas of each form by class, from its file of lines `FORM,class,LEMMA/LEMMA`."""
+    """The lemmas that lemminflect has of each form, by class, from its file of lines `FORM,class,LEMMA/LEMMA`."""
     from lemminflect.core.LexicalUtils import categoryToUPos
 
     def read(parts: list[str]) -> dict[str, tuple[str, ...]]:
