@@ -56,6 +56,31 @@ def test_mmn_alone_imports_nothing_heavy():
     assert loaded("import mmn").isdisjoint({*HEAVY, "streamlit", "pandas", "altair"})
 
 
+def test_a_command_line_is_read_without_database_and_tables():
+    found = loaded("from mmn.cli import build_parser\nbuild_parser()")
+    assert found.isdisjoint({*HEAVY, "streamlit", "altair", "pandas", "duckdb"})
+
+
+SCORE = """
+from pathlib import Path
+from mmn.core import ScoreSettings
+from mmn.images import list_source
+from mmn.models.loading import load_model
+from mmn.runs.engines.local import carry_out
+from mmn.runs.plan import plan
+model, listing = load_model("specimen"), list_source("gallery", limit=1)
+settings = ScoreSettings(prompt=model.default_prompt, top_k=5, batch_size=1)
+planned = plan(model.facts, listing, "gallery", model.exact_prompt(settings.prompt), settings)
+carry_out(planned, model, Path({folder!r}), lambda progress: None)
+"""
+
+
+def test_scoring_loads_neither_pandas_nor_the_database(tmp_path):
+    found = loaded(SCORE.format(folder=str(tmp_path)))
+    assert {"pyarrow", "HanTa", "lemminflect"} <= found, "nothing was scored"
+    assert found.isdisjoint({"pandas", "duckdb", "streamlit"})
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_reading_results_needs_no_torch(module):
     assert loaded(f"import {module}").isdisjoint({*HEAVY, "streamlit"})
@@ -172,7 +197,7 @@ ORDER = (  # of the rooms: a module imports from its own room and from those bef
     "studies",
     "top",
 )
-GROUND = {"names", "errors", "lazily", "printable", "core", "view", "no_nouns"}
+GROUND = {"names", "errors", "lazily", "printable", "core", "view", "no_nouns", "columns"}
 
 
 def room(module: str) -> str:

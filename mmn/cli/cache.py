@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
@@ -19,12 +17,11 @@ from mmn.names import ORIGINAL
 from mmn.no_nouns import require_nouns
 from mmn.printable import printable
 from mmn.specimen import RUN_PATHS
-from mmn.store import Store
-from mmn.store.importing import load_folder
-from mmn.store.labels import cleaned
-from mmn.store.pictures import PictureQueries
-from mmn.store.rankings import RankingQueries
-from mmn.store.table_files import csv_text
+
+if TYPE_CHECKING:  # every command line builds all commands' options: the database is loaded by those that ask it
+    import pandas as pd
+
+    from mmn.store import Store
 
 RUN_COLUMNS = ("run_id", "status", "created_at", "model", "images", "n_images", "n_failed", "n_concepts", "n_scores")
 SET_ASIDE = "set aside"
@@ -60,6 +57,8 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from mmn.store import Store
+
     commands: dict[str, Callable[[Store, argparse.Namespace], tuple[object, str]]] = {
         "runs": _runs,
         "show": _show,
@@ -111,6 +110,9 @@ def _told(broken: dict[SetAside, str | None], run_id: str | None) -> list[dict[s
 
 
 def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
+    from mmn.store.pictures import PictureQueries
+    from mmn.store.rankings import RankingQueries
+
     row = store.run(options.run)
     failures = _records(store.table(row["run_id"], "failure"))
     told = {"n_cut": _n_cut(store, row["run_id"]), "methods": store.score_methods(row["run_id"]), "failures": failures}
@@ -138,6 +140,8 @@ def _n_cut(store: Store, run_id: str) -> int | None:
 
 
 def _label(store: Store, options: argparse.Namespace) -> tuple[object, str]:
+    from mmn.store.labels import cleaned
+
     run = store.run(options.run)
     tags = run["tags"] if options.tags is None else options.tags.split(",")
     name, note = (run[one] if getattr(options, one) is None else getattr(options, one) for one in ("name", "note"))
@@ -155,6 +159,8 @@ def _delete(store: Store, options: argparse.Namespace) -> tuple[object, str]:
 
 def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     """Loads a folder of shards; a run that was deleted here before comes back, since it is asked for."""
+    from mmn.store.importing import load_folder
+
     folder: Path = options.folder
     if folder.suffix.lower() == ".zip" and not folder.is_dir():
         return _load_bundle(store, folder)
@@ -204,6 +210,8 @@ def teller(stage: str) -> Callable[[int, int], None]:
 
 
 def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
+    from mmn.store.table_files import csv_text
+
     out: Path = options.out
     named = options.of or options.run
     if named is None or None not in (options.of, options.run):

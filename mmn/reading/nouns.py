@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from mmn.reading.tagger_tables import shrink_hanta, shrink_lemminflect
+
 TAGGER_VERSION: Final = " + ".join(f"{name} {importlib.metadata.version(name)}" for name in ("HanTa", "lemminflect"))
 
 _APOSTROPHES: Final = "'’"
@@ -193,6 +195,7 @@ def _loaded_hanta() -> Any:
     # A full path: given a bare name HanTa unpickles a file of that name in the working directory, whoever put it there.
     model = Path(HanoverTagger.__file__).with_name("morphmodel_en.pgz")
     tagger = HanoverTagger.HanoverTagger(str(model))
+    shrink_hanta(tagger)
     tagger.analyze_forward = functools.lru_cache(8192)(tagger.analyze_forward)  # of a word, whatever its sentence
     return tagger
 
@@ -206,4 +209,5 @@ def _hanta() -> Any:
 def _lemminflect() -> Any:
     import lemminflect
 
+    shrink_lemminflect(lemminflect)
     return lemminflect

@@ -15,10 +15,12 @@ from __future__ import annotations
 import gzip
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence, Set
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
+
+from mmn.reading.sorted_lines import SortedWords
 
 N_TOKENS: Final = 10  # that a unit is decoded to
 MIN_WORDS: Final = 7  # of them, for the unit to be interpretable
@@ -36,6 +38,7 @@ def is_interpretable(tokens: Sequence[str]) -> bool:
     return sum(map(is_word, tokens)) >= MIN_WORDS
 
 
+@lru_cache(maxsize=8192)
 def is_word(text: str) -> bool:
     """Whether `text`, less the space around it and its case, is a dictionary word of at least three letters.
 
@@ -46,9 +49,9 @@ def is_word(text: str) -> bool:
 
 
 @cache
-def load_words() -> frozenset[str]:
+def load_words() -> Set[str]:
     """The dictionary: lower-case words of a–z, at least three letters each. Read once."""
-    return frozenset(gzip.decompress(WORDS_PATH.read_bytes()).decode("ascii").split())
+    return SortedWords(gzip.decompress(WORDS_PATH.read_bytes()).decode("ascii").split())
 
 
 def merge_word_lists(paths: Iterable[Path]) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmn.columns import as_numpy, numbers, one_number
 from mmn.core import Run
 from mmn.errors import Unfit
 from mmn.names import MINUS_BLANK
@@ -85,7 +86,7 @@ def distinct(table: pa.Table, names: list[str]) -> set[tuple[Any, ...]]:
     codes = _codes(table, names)
     firsts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
     _, order = np.unique(codes[firsts], return_index=True)
-    rows = table.select(names).take(pa.array(firsts[order]))
+    rows = table.select(names).take(numbers(firsts[order]))
     return set(zip(*(rows[name].to_pylist() for name in names), strict=True))
 
 
@@ -132,7 +133,7 @@ def _check_range(name: str, values: pa.ChunkedArray, field: pa.Field, run: Run) 
     found = pc.min_max(values).as_py()
     if found["min"] is not None and not (low <= found["min"] and found["max"] <= high):
         raise Unfit(f"{name} is from {found['min']} to {found['max']}, which is not in {low} … {high}")
-    if field.name == "rank" and pc.any(pc.equal(values, 0)).as_py():
+    if field.name == "rank" and pc.any(pc.equal(values, one_number(0))).as_py():
         raise Unfit(f"{name} is 0, and ranks count from 1 and −1")
 
 
@@ -160,11 +161,11 @@ def _check_text(name: str, values: pa.ChunkedArray) -> None:
         texts = chunk.dictionary if is_coded else chunk
         if is_coded and texts.null_count:
             raise Unfit(f"{name}: a null among its words")
-        lengths = pc.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
+        lengths = as_numpy(pc.binary_length(texts))
         if lengths.max(initial=0) > MOST_TEXT_BYTES:
             raise Unfit(f"{name}: a text of {lengths.max():,} bytes, more than {MOST_TEXT_BYTES:,}")
         if is_coded:
-            lengths = lengths[chunk.indices.drop_null().to_numpy(zero_copy_only=False)]
+            lengths = lengths[as_numpy(chunk.indices.drop_null())]
         n_bytes += int(lengths.sum(dtype=np.int64))
     if n_bytes > MOST_TEXTS_BYTES:
         raise Unfit(f"{name}: texts of {n_bytes:,} bytes, more than {MOST_TEXTS_BYTES:,}")
@@ -246,12 +247,12 @@ def _column_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
         array = array.dictionary_encode()
     if pa.types.is_dictionary(array.type):
         words = array.dictionary.dictionary_encode()  # a stranger's dictionary may name a word twice
-        known = words.indices.to_numpy(zero_copy_only=False)
+        known = as_numpy(words.indices)
         known = np.append(known, len(words.dictionary)).astype(np.int64)  # the last one is for nulls
-        return known[array.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)], len(words.dictionary) + 1
+        return known[as_numpy(array.indices, len(known) - 1)], len(words.dictionary) + 1
     if pa.types.is_integer(array.type):
         least = (pc.min(array).as_py() or 0) - 1
-        values = array.cast(pa.int64()).fill_null(least).to_numpy(zero_copy_only=False) - least
+        values = as_numpy(array.cast(pa.int64()), least) - least
         return values, int(values.max(initial=0)) + 1
     values, codes = np.unique(array.to_numpy(zero_copy_only=False), return_inverse=True)
     return codes, len(values) + 1

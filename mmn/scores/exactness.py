@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from mmn.columns import as_numpy
+
 # Measured on every tiny family at 3 and 32 layers and on the specimen, over said words and words far from being said:
 # at most 6e-7 in float32, 2e-3 in float16 and 2e-2 in bfloat16, which has an eighth of float16's precision.
 LIMITS: Final = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
@@ -28,7 +30,7 @@ def limit_of(dtype: torch.dtype) -> float:
 
 def relative(concepts: pa.Table) -> np.ndarray:
     """|residual| / max(|logit|, 1) of each row of a `concept` table; NaN where either is."""
-    logit, residual = (concepts[name].to_numpy() for name in ("logit", "residual"))
+    logit, residual = (as_numpy(concepts[name], np.nan) for name in ("logit", "residual"))
     return np.abs(residual) / np.maximum(np.abs(logit), 1)
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmn.columns import flags, lists, mask, numbers, texts, whole_numbers
 from mmn.core import Concept, Example
 from mmn.models.adapters import Anatomy
 from mmn.models.float64 import wide
@@ -40,15 +41,14 @@ class ConceptAt:
 
 
 def image_table(examples: Sequence[Example]) -> pa.Table:
-    texts = pa.list_(pa.string())
     return pa.table(
         {
-            "image_id": [example.image_id for example in examples],
-            "source": [example.source for example in examples],
-            "sources": pa.array([list(example.sources) for example in examples], texts),
-            "width": [example.width for example in examples],
-            "height": [example.height for example in examples],
-            "reference": pa.array([list(example.references) for example in examples], texts),
+            "image_id": texts([example.image_id for example in examples]),
+            "source": texts([example.source for example in examples]),
+            "sources": lists([example.sources for example in examples], texts),
+            "width": whole_numbers([example.width for example in examples]),
+            "height": whole_numbers([example.height for example in examples]),
+            "reference": lists([example.references for example in examples], texts),
         }
     )
 
@@ -56,11 +56,11 @@ def image_table(examples: Sequence[Example]) -> pa.Table:
 def caption_table(examples: Sequence[Example], captions: Sequence[GeneratedCaption], variant: Variant) -> pa.Table:
     return pa.table(
         {
-            "image_id": [example.image_id for example in examples],
-            "variant": one_for_each(variant, len(examples)),
-            "text": [caption.text for caption in captions],
-            "tokens": pa.array([list(caption.token_ids) for caption in captions], pa.list_(pa.int32())),
-            "is_cut": pa.array([caption.is_cut for caption in captions], pa.bool_()),
+            "image_id": texts([example.image_id for example in examples]),
+            "variant": texts(one_for_each(variant, len(examples))),
+            "text": texts([caption.text for caption in captions]),
+            "tokens": lists([caption.token_ids for caption in captions], _token_ids),
+            "is_cut": flags([caption.is_cut for caption in captions]),
         }
     )
 
@@ -79,20 +79,20 @@ def concept_table(
     said_logit = wide(logits.gather(1, token_ids[:, None])[:, 0])
     prob = (said_logit - torch.cat([wide(row).logsumexp(-1) for row in logits.split(1)])).exp()
     logit = uncapped(said_logit)
-    columns: dict[str, object] = {
-        "image_id": [one.example.image_id for one in said],
-        "variant": one_for_each(variant, len(said)),
+    columns = {
+        "image_id": texts([one.example.image_id for one in said]),
+        "variant": texts(one_for_each(variant, len(said))),
     }
-    for column in ("lemma", "noun", "n_mentions", "token_id", "position"):
-        columns[column] = [getattr(one.concept, column) for one in said]
-    columns["logit"] = logit.cpu().numpy()
-    columns["prob"] = prob.cpu().numpy()
-    columns["residual"] = (logit - budget.total()).cpu().numpy()
-    for column in ("is_first", "is_multi_token", "is_shared_token"):
-        columns[column] = [getattr(one.concept, column) for one in said]
-    for column in ("is_in_reference", "is_compound", "is_modifier"):
-        columns[column] = pa.array([getattr(one.concept, column) for one in said], pa.bool_())
-    columns["target_at"] = pa.array([one.concept.target_at for one in said], pa.string())
+    for column in ("lemma", "noun"):
+        columns[column] = texts([getattr(one.concept, column) for one in said])
+    for column in ("n_mentions", "token_id", "position"):
+        columns[column] = whole_numbers([getattr(one.concept, column) for one in said])
+    columns["logit"] = numbers(logit.cpu().numpy())
+    columns["prob"] = numbers(prob.cpu().numpy())
+    columns["residual"] = numbers((logit - budget.total()).cpu().numpy())
+    for column in ("is_first", "is_multi_token", "is_shared_token", "is_in_reference", "is_compound", "is_modifier"):
+        columns[column] = flags([getattr(one.concept, column) for one in said])
+    columns["target_at"] = texts([one.concept.target_at for one in said])
     return pa.table(columns)
 
 
@@ -114,16 +114,16 @@ def score_table(
     token = None if token_position is None else token_position.cpu().flatten().numpy()
     columns = _keys(said, variant, k) | {
         "method": _constant(method, n_concepts * k),
-        "rank": np.tile(ranked.rank.numpy(), n_concepts),
-        "layer": (unit // d_mlp).flatten().numpy(),
-        "unit": (unit % d_mlp).flatten().numpy(),
-        "score": ranked.score.cpu().flatten().numpy(),
-        "activation": activation.cpu().flatten().numpy(),
-        "token_position": pa.nulls(n_concepts * k, pa.int32()) if token is None else pa.array(token, pa.int32()),
+        "rank": numbers(np.tile(ranked.rank.numpy(), n_concepts)),
+        "layer": numbers((unit // d_mlp).flatten().numpy()),
+        "unit": numbers((unit % d_mlp).flatten().numpy()),
+        "score": numbers(ranked.score.cpu().flatten().numpy()),
+        "activation": numbers(activation.cpu().flatten().numpy()),
+        "token_position": pa.nulls(n_concepts * k, pa.int32()) if token is None else numbers(token.astype(np.int32)),
         "expert": expert_column(anatomy, (unit // d_mlp).flatten(), (unit % d_mlp).flatten()),
     }
     table, is_unit = pa.table(columns), (unit >= 0).flatten()
-    return table if is_unit.all() else table.filter(pa.array(is_unit.numpy()))
+    return table if is_unit.all() else table.filter(mask(is_unit.numpy()))
 
 
 def expert_column(anatomy: Anatomy, layer: Int[Tensor, " n"], unit: Int[Tensor, " n"]) -> pa.Array:
@@ -132,7 +132,7 @@ def expert_column(anatomy: Anatomy, layer: Int[Tensor, " n"], unit: Int[Tensor, 
         return pa.nulls(len(unit), pa.int16())
     is_mixed = torch.tensor([one.routed is not None for one in anatomy.mixtures])
     experts = (unit // anatomy.d_expert).numpy().astype(np.int16)
-    return pa.array(experts, mask=~is_mixed[layer].numpy())
+    return numbers(experts, ~is_mixed[layer].numpy())
 
 
 def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) -> pa.Table:
@@ -148,9 +148,9 @@ def budget_table(said: Sequence[ConceptAt], variant: Variant, budget: Budget) ->
         terms += [("bias", layers, budget.bias), ("bias", none, budget.last_bias[:, None])]
     layer = np.concatenate([layers for _, layers, _ in terms])
     columns = _keys(said, variant, len(layer)) | {
-        "term": pa.array([term for term, layers, _ in terms for _ in layers] * len(said)),
-        "layer": pa.array(np.tile(layer, len(said)), mask=np.tile(layer < 0, len(said))),
-        "logit": torch.cat([values for _, _, values in terms], dim=1).cpu().numpy().flatten(),
+        "term": texts([term for term, layers, _ in terms for _ in layers] * len(said)),
+        "layer": numbers(np.tile(layer, len(said)), np.tile(layer < 0, len(said))),
+        "logit": numbers(torch.cat([values for _, _, values in terms], dim=1).cpu().numpy().flatten()),
     }
     return pa.table(columns)
 
@@ -162,8 +162,8 @@ def conservation_table(said: Sequence[ConceptAt], variant: Variant, found: Mappi
             _keys(said, variant, 1)
             | {
                 "method": _constant(method, len(said)),
-                "expected": conserved.expected.cpu().numpy(),
-                "total": conserved.total.cpu().numpy(),
+                "expected": numbers(conserved.expected.cpu().numpy()),
+                "total": numbers(conserved.total.cpu().numpy()),
             }
         )
         for method, conserved in found.items()
@@ -171,13 +171,13 @@ def conservation_table(said: Sequence[ConceptAt], variant: Variant, found: Mappi
     return pa.concat_tables(tables)
 
 
-def _keys(said: Sequence[ConceptAt], variant: Variant, n: int) -> dict[str, object]:
+def _keys(said: Sequence[ConceptAt], variant: Variant, n: int) -> dict[str, pa.Array]:
     """The columns image_id, variant and noun, each concept's repeated n times; by dictionary, since they are long."""
     index = np.repeat(np.arange(len(said), dtype=np.int32), n)
 
     def repeated(values: list[str]) -> pa.Array:
-        distinct = pa.array(values, pa.string()).dictionary_encode()  # pandas refuses a dictionary that repeats a value
-        return pa.DictionaryArray.from_arrays(distinct.indices.take(pa.array(index)), distinct.dictionary)
+        distinct = texts(values).dictionary_encode()  # pandas refuses a dictionary that repeats a value
+        return pa.DictionaryArray.from_arrays(distinct.indices.take(numbers(index)), distinct.dictionary)
 
     return {
         "image_id": repeated([one.example.image_id for one in said]),
@@ -197,4 +197,8 @@ def one_for_each(variant: Variant, n: int) -> list[str]:
 
 
 def _constant(value: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
+    return pa.DictionaryArray.from_arrays(numbers(np.zeros(n, np.int32)), texts([value]))
+
+
+def _token_ids(values: list[int]) -> pa.Array:
+    return numbers(np.array(values, np.int32))

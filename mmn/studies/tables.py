@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Final
 
 import pyarrow as pa
 
+from mmn.columns import texts
 from mmn.core import Failure
 from mmn.lazily import load
 from mmn.studies.registry import STUDIES
@@ -28,4 +28,5 @@ LATER: Final = {name: table.later for name, table in DECLARED.items() if table.l
 
 def failure_table(failures: Sequence[Failure]) -> pa.Table:
     """The table `failure` of a shard."""
-    return pa.Table.from_pylist([asdict(failure) for failure in failures], schema=TABLES["failure"])
+    schema = TABLES["failure"]
+    return pa.table([texts([getattr(one, name) for one in failures]) for name in schema.names], schema=schema)

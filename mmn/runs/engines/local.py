@@ -97,10 +97,11 @@ def _require_exact(plan: Plan, run_path: Path) -> None:
     first = plan.batches[0].name if plan.batches else None
     if first not in shards.finished_shards(run_path):
         return
-    tables = shards.read_shard(run_path / first)
-    failures = tables["failure"].to_pylist() if "failure" in tables else []
-    reasons = [row["message"] for row in failures if row["error"] == INEXACT]
-    if reasons and not ("concept" in tables and len(tables["concept"])):
+    n_rows = shards.row_counts(run_path / first)
+    if n_rows.get("concept") or not n_rows.get("failure"):
+        return
+    failures = shards.read_columns(run_path / first, "failure", ["error", "message"]).to_pylist()
+    if reasons := [row["message"] for row in failures if row["error"] == INEXACT]:
         raise UnsupportedModelError(
             f"the adapter does not understand {plan.run.model.name}: {reasons[0]}, and so for all {len(reasons)} "
             "concepts of the first batch"

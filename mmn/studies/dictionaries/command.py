@@ -11,7 +11,6 @@ from mmn.cli.options import at_least, entries
 from mmn.cli.running import add_run_options, open_scored_run, quieten
 from mmn.errors import UsageError
 from mmn.metrics import FORMS, MODEL_FREE, find_metric
-from mmn.studies.dictionaries.queries import DictionaryQueries
 
 KINDS = ("semi-nmf", "k-means", "pca", "simple")
 OF = ("residual", "units")
@@ -75,6 +74,7 @@ def some_of(text: str, option: str, there: tuple[str, ...]) -> tuple[str, ...]:
 
 def _summary(cache_path: Any, run_id: str, nouns: tuple[str, ...]) -> dict[str, Any]:
     from mmn.store import Store
+    from mmn.studies.dictionaries.queries import DictionaryQueries
 
     with Store.open(cache_path) as store:
         found = store.ask(DictionaryQueries)

@@ -19,7 +19,6 @@ from mmn.core import Run
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.shards import finished_shards
-from mmn.store import Store
 
 PREFIX = "edit-"
 COLUMNS = ("efficacy", "generalisation", "locality", "fluency")
@@ -138,6 +137,8 @@ def _wish(options: argparse.Namespace, run: Run) -> Any:
 
 
 def _undo(options: argparse.Namespace, scored: RunToExtend) -> int:
+    from mmn.store import Store
+
     there = sorted(name.removeprefix(PREFIX) for name in finished_shards(scored.path) if name.startswith(PREFIX))
     found = [edit_id for edit_id in there if options.undo and edit_id.startswith(options.undo)]
     if len(found) != 1:

@@ -10,7 +10,6 @@ from mmn.cli.finishing import finish, is_loaded
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.studies.image_tokens.queries import ImageTokenQueries
 
 KINDS: Final = ("replace", "knockout")
 _PRINTED: Final = ("wrong", "wrong_control", "lost", "lost_control")
@@ -62,6 +61,7 @@ def _measure(options: argparse.Namespace, scored: RunToExtend, kinds: list[str])
 def summary(options: argparse.Namespace, run_id: str, kinds: list[str]) -> dict[str, Any]:
     """The means of what was measured, with their intervals."""
     from mmn.store import Store
+    from mmn.studies.image_tokens.queries import ImageTokenQueries
 
     with Store.open(options.cache) as store:
         queries = store.ask(ImageTokenQueries)

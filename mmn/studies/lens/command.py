@@ -15,7 +15,6 @@ from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import add_run_options, open_scored_run
 from mmn.errors import UsageError
-from mmn.studies.lens.queries import LensQueries
 
 
 def add_parsers(commands: Any) -> None:
@@ -50,6 +49,7 @@ def read_stoppably(
 def summary(cache_path: Path, run_id: str) -> dict[str, Any]:
     """What the run's lens found so far, by name; of a model whose tokens have no nearest words, the layers only."""
     from mmn.store import Store
+    from mmn.studies.lens.queries import LensQueries
     from mmn.studies.lens.rows import layer_shares, nearest_result
 
     with Store.open(cache_path) as store:

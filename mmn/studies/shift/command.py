@@ -13,7 +13,6 @@ from mmn.cli.running import add_run_options, find_run, load_quietly, open_scored
 from mmn.runs.plan import Progress
 from mmn.specimen import RUN_PATHS
 from mmn.studies.dictionaries.command import add_noun_options, nouns_of
-from mmn.studies.shift.queries import ShiftQueries
 
 
 def add_parsers(commands: Any) -> None:
@@ -51,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _summary(cache_path: Path, run_id: str, other: str, nouns: tuple[str, ...]) -> dict[str, Any]:
     from mmn.store import Store
+    from mmn.studies.shift.queries import ShiftQueries
 
     with Store.open(cache_path) as store:
         found = store.ask(ShiftQueries)
