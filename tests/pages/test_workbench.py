@@ -122,7 +122,7 @@ def test_sql_answers_and_says_what_it_does_not(filled_cache, open_app):
         at.text_area(key="sql").set_value(text)
         next(one for one in at.button if one.label == "Answer").click().run()
         assert bool(at.error) is not is_fine
-    assert at.error[0].value.startswith("only SELECT")
+    assert at.error[0].value.startswith("Only SELECT")
     assert resources.store().has_rows(RUN, "score")
 
 
