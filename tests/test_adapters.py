@@ -61,9 +61,16 @@ def test_rows_are_named_by_their_own_type():
     assert all("{prompt}" in family.bare_prompt for family in FAMILIES.values())
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "", "LLAVA"])
-def test_what_is_no_vision_language_model_is_refused(model_type):
-    with pytest.raises(UnsupportedModelError, match=f"'{model_type}' is no vision-language model.*mmn models"):
+@pytest.mark.parametrize(
+    ("model_type", "told"),
+    [
+        ("gpt2", "is no vision-language model"),
+        ("", "is no type of transformers"),
+        ("LLAVA", "is no type of transformers"),
+    ],
+)
+def test_what_is_no_vision_language_model_is_refused(model_type, told):
+    with pytest.raises(UnsupportedModelError, match=f"'{model_type}' {told}.*mmn models"):
         find_family(model_type)
 
 

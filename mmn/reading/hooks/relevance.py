@@ -37,7 +37,7 @@ from mmn.reading.hooks.experts import Call, watch_calls
 from mmn.reading.hooks.lending import lent
 
 QUERIES_AND_KEYS = ("q_proj", "k_proj")
-ATTENTION_GATE = "g_proj"  # whose sigmoid what the heads make is multiplied by (Step)
+ATTENTION_GATES = ("g_proj", "gate_proj")  # whose sigmoid what the heads make is multiplied by (Step, Muse Glimmer)
 NORM_OF_QUERIES = re.compile(r"\b(q|k|qk)_norm\b")  # behind what is constant already
 VALUES = "v_proj"
 FUSED = "qkv_proj"  # of all three, the values last
@@ -209,12 +209,12 @@ def frozen_norm(form: Norm, module: nn.Module, x: Float[Tensor, "*n d"]) -> Floa
 def _put_rules_on(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
     """The hooks of one layer, but for those of its experts."""
     layer, activation = anatomy.layers[number], _activation(anatomy, number)
-    of_experts = _parts_of_experts(anatomy, number)
+    of_experts, constant = _parts_of_experts(anatomy, number), _constant_in_attention(layer)
     handles: list[Any] = []
     for path, part in layer.named_modules():
         if part in of_experts or NORM_OF_QUERIES.search(path):
             continue
-        if path.rpartition(".")[2] in (*QUERIES_AND_KEYS, ATTENTION_GATE):
+        if part in constant:
             handles.append(part.register_forward_hook(_constant))
         elif path.rpartition(".")[2] == FUSED:
             handles.append(part.register_forward_hook(_values_alone(layer.get_submodule(path.rpartition(".")[0]))))
@@ -225,6 +225,17 @@ def _put_rules_on(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
         elif getattr(part, "bias", None) is not None and isinstance(part, (nn.Linear, Conv1D)):
             handles.append(part.register_forward_hook(_counted_bias(found)))
     return handles
+
+
+def _constant_in_attention(layer: nn.Module) -> set[nn.Module]:
+    """What makes a layer's queries and keys, and gates beside them: an FFN's gate may have the same name."""
+    parts = {path.rpartition(".")[::2]: part for path, part in layer.named_modules()}  # by (parent, name)
+    attentions = {parent for parent, name in parts if name in (*QUERIES_AND_KEYS, FUSED)}
+    return {
+        part
+        for (parent, name), part in parts.items()
+        if name in QUERIES_AND_KEYS or (name in ATTENTION_GATES and parent in attentions)
+    }
 
 
 def _put_rules_on_experts(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
