@@ -5,6 +5,7 @@ Only what is known is said: without an earlier run of the model there is no time
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,9 +32,19 @@ class Estimate:
 
 
 def estimate(
-    runs: pd.DataFrame, model: str, n_images: int, n_failed: int, n_methods: int, top_k: int, bottom_k: int
+    runs: pd.DataFrame,
+    model: str,
+    n_images: int,
+    n_failed: int,
+    n_methods: int,
+    top_k: int,
+    bottom_k: int,
+    elsewhere: Collection[str] = (),
 ) -> Estimate:
-    """The cost of scoring `n_images` pictures, by what the newest complete run of `model` in `runs` took."""
+    """The cost of scoring `n_images` pictures, by what the newest complete run of `model` in `runs` took.
+
+    Its time does not count where it is one of `elsewhere`, by id: another machine scored it.
+    """
     earlier = runs[(runs["model"] == model) & (runs["n_images"] > 0) & (runs["seconds"] > 0)] if len(runs) else runs
     known = earlier.iloc[0] if len(earlier) else None
     per_image = CONCEPTS_ASSUMED if known is None else float(known["n_concepts"] / known["n_images"])
@@ -41,7 +52,8 @@ def estimate(
     if known is not None:
         most = min(top_k, int(known["n_layers"] * known["d_mlp"])) + bottom_k
     n_rows = round(n_images * per_image * n_methods * most)
-    rate = None if known is None else float(known["n_images"] / known["seconds"])
+    here = earlier[~earlier["run_id"].isin(elsewhere)] if len(earlier) else earlier
+    rate = float(here.iloc[0]["n_images"] / here.iloc[0]["seconds"]) if len(here) else None
     return Estimate(
         n_images,
         n_failed,

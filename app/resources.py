@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -9,10 +10,11 @@ import streamlit as st
 
 from app.places import ROOT, cache_path
 from mmn.errors import SetAside
+from mmn.runs.shards import read_run_file
 from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 
-__all__ = ["BUNDLED_RUNS", "ROOT", "cache_path", "look_for_results", "refresh", "store"]
+__all__ = ["BUNDLED_RUNS", "ROOT", "bundled_ids", "cache_path", "look_for_results", "refresh", "run_id_of", "store"]
 BUNDLED_RUNS: Final = RUN_PATHS
 
 
@@ -24,6 +26,17 @@ def store() -> Store:
         CacheError: It is newer than this program, damaged, or its folder cannot be written.
     """
     return _open(cache_path())
+
+
+@cache
+def run_id_of(folder: Path) -> str:
+    """The id of a bundled run."""
+    return read_run_file(folder).run.run_id
+
+
+def bundled_ids() -> list[str]:
+    """The runs that come along; another machine scored them."""
+    return [run_id_of(path) for path in BUNDLED_RUNS if path.is_dir()]
 
 
 def look_for_results() -> tuple[SetAside, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,6 @@ import streamlit as st
 from app import resources, state
 from app.text import code, file_name, sentence
 from mmn.errors import MmnError
-from mmn.runs.shards import read_run_file
 from mmn.safety.roots import require_inside
 from mmn.store.importing import load_folder
 from mmn.store.table_files import csv_text, parquet_bytes
@@ -58,15 +57,10 @@ def bring_in(runs: pd.DataFrame) -> None:
             f"set aside. From a terminal: {code('python -m mmn load DIR')}"
         )
         there = set(runs["run_id"])
-        missing = [path for path in resources.BUNDLED_RUNS if path.is_dir() and _run_id(path) not in there]
+        missing = [path for path in resources.BUNDLED_RUNS if path.is_dir() and resources.run_id_of(path) not in there]
         if missing and st.button("Bring the bundled runs back", icon=":material/undo:"):
             for path in missing:
                 _load(str(path), is_ours=True)
-
-
-@cache
-def _run_id(folder: Path) -> str:
-    return read_run_file(folder).run.run_id
 
 
 def _load(folder: str, *, is_ours: bool = False) -> None:

@@ -46,7 +46,8 @@ def confirm(options: dict[str, Any]) -> None:
     n, n_failed = len(listing.examples), len(listing.failures)
     n_rankings = count_rankings(options)
     ks = options["top_k"], options["bottom_k"]
-    tell(estimate(resources.store().runs(), options["model"], n, n_failed, n_rankings, *ks), n_rankings)
+    bundled = resources.bundled_ids()
+    tell(estimate(resources.store().runs(), options["model"], n, n_failed, n_rankings, *ks, bundled), n_rankings)
     if n_failed:
         with st.expander(f"{state.count(n_failed, 'file')} cannot be used"):
             st.dataframe([{"file": f.source, "why": f.message} for f in listing.failures], hide_index=True)

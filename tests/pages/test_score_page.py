@@ -145,12 +145,23 @@ def test_running_job_is_seen_after_a_reload_and_only_once_started(empty_cache, p
 
 
 def test_estimate_uses_the_last_run_of_the_same_model():
-    run = {"model": "m", "n_images": 100, "n_concepts": 250, "seconds": 50.0, "n_layers": 2, "d_mlp": 100}
-    runs = pd.DataFrame([run | {"model": "other"}, run, run | {"seconds": 9999.0}])
+    run = {
+        "run_id": "a",
+        "model": "m",
+        "n_images": 100,
+        "n_concepts": 250,
+        "seconds": 50.0,
+        "n_layers": 2,
+        "d_mlp": 100,
+    }
+    runs = pd.DataFrame([run | {"model": "other"}, run, run | {"run_id": "b", "seconds": 9999.0}])
     known = estimate(runs, "m", 400, 0, 2, 1000, 10)
     assert (known.seconds, known.rate) == (200.0, 2.0)
     assert known.n_rows == 400 * 2.5 * 2 * (200 + 10), "top k is cut to the model's units"
     assert known.n_bytes == known.n_rows * BYTES_PER_ROW
+    assert estimate(runs, "m", 400, 0, 2, 1000, 10, ["a"]).rate == 100 / 9999, "another machine's time is no estimate"
+    bundled = estimate(runs, "m", 400, 0, 2, 1000, 10, ["a", "b"])
+    assert (bundled.seconds, bundled.concepts_per_image) == (None, 2.5)
     unknown = estimate(runs, "new", 400, 0, 1, 1000, 0)
     assert (unknown.seconds, unknown.concepts_per_image) == (None, CONCEPTS_ASSUMED)
     assert estimate(pd.DataFrame(), "m", 1, 0, 1, 1, 0).seconds is None
