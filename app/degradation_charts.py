@@ -153,7 +153,7 @@ def _texts(view: View, means: pd.DataFrame, figure: str) -> None:
     st.caption(
         "Units that write one noun leave other text alone. Captions of the run that say none of the nouns in question "
         "are text in the model's own manner; plain English is foreign to a model that was trained on captions alone, "
-        "as the bundled one was: its perplexity is beyond the size of the vocabulary untouched, and says little."
+        "as the bundled specimen was: its perplexity is beyond the size of the vocabulary untouched, and says little."
     )
     with charts.grid("texts"):
         for measure in TEXTS:
