@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,13 +22,14 @@ from mmn.reading.captions import decoder_ids, greedy
 Visit = Callable[[int, Float[Tensor, " V"]], None]  # of a step: its number and the raw logits that it ends with
 
 
-def without_last(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]:
+def without_last(inputs: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The prompt without its last token, and that token, as if the caption began with it.
 
     So the first pass of a caption, too, is one of a single token. It gives the same where the prompt is read causally.
     """
     ids = decoder_ids(inputs)
-    cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in inputs.items()}
+    shapes = {name: getattr(value, "shape", None) for name, value in inputs.items()}  # a list of pictures has none
+    cut = {name: value[:, :-1] if shapes[name] == ids.shape else value for name, value in inputs.items()}
     return cut, ids[0, -1:].tolist()
 
 

@@ -62,8 +62,8 @@ def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name
 
 
 def methods_of(model: Model) -> tuple[str, ...]:
-    """All but those that the type is refused with a reason for, and `effect` of experts, which would take minutes."""
-    refused = {names.EFFECT, names.EFFECT_PROB} if model.anatomy.mixtures else set()
+    """All but those that the type is refused with a reason for."""
+    refused = set()
     for method in names.METHODS:
         try:
             require_method(model, method)
