@@ -26,6 +26,7 @@ from mmn.runs.doctor import examine
 from mmn.specimen.tokenizer import build_tokenizer
 
 N_PATCHES, WIDTH, VISION_WIDTH = 16, 32, 24
+WIDE = VISION_WIDTH + 4 * 8  # of EfficientNet's last state with the four of the stage before
 
 
 def save_parts(folder: Path) -> Path:
@@ -423,6 +424,25 @@ def mlcd() -> tuple[Any, Any]:
     return hf.MLCDVisionModel(config), clip_pixels()
 
 
+def test_states_of_the_stage_before_stand_behind_those_of_the_last(file: Path, tmp_path: Path) -> None:
+    encoder, _ = made = efficientnet()
+    finer: list[torch.Tensor] = []
+    encoder.encoder.blocks[0].register_forward_hook(lambda _module, _args, output: finer.append(output))
+    save_file({"weight": torch.randn(WIDTH, WIDE), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
+    said = {"projection": str(tmp_path / "wide.safetensors"), "finer_stage": True}
+    model = load_model(f"limber:{with_encoder(file, tmp_path, made, **said)}", device="cpu")
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        last = encoder.eval()(pixels).last_hidden_state
+        found = model.module.get_image_features(pixels).last_hidden_state
+    row, column = 3, 5
+    square_of_four = finer[0][0, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+    expected = torch.cat([last[0, :, row, column], square_of_four.flatten()])
+    assert torch.allclose(found[0, 8 * row + column], expected, atol=1e-5)
+    assert examine(model)["n_image_tokens"] == 64
+    assert "each with the four states of the stage before that lie in it" in model.filled[0]
+
+
 def test_an_encoder_of_unknown_kind_is_asked_about(file: Path, tmp_path: Path) -> None:
     assert "mlcd_vision_model" not in FIRST
     save_file({"weight": torch.randn(WIDTH, 32), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
@@ -441,6 +461,8 @@ def test_an_encoder_of_unknown_kind_is_asked_about(file: Path, tmp_path: Path) -
     [
         (clip, {"class_tokens": 0}, "a clip_vision_model has class_tokens 1, the file says 0"),
         (clip, {"class_tokens": "one"}, "class_tokens is 'one', expected a number"),
+        (clip, {"finer_stage": True}, "no stage twice as fine as its last: leave finer_stage out"),
+        (clip, {"finer_stage": "yes"}, "finer_stage is 'yes', expected true or false"),
         (lambda: (vit()[0], hf.CLIPImageProcessor(size={"shortest_edge": 56}, do_center_crop=False)), {}, "one size"),
         (lambda: (hf.ViTMAEModel(hf.ViTMAEConfig(**TOWER)), vit()[1]), {}, "at random; take another encoder"),
         (lambda: (clip()[0], hf.ViTImageProcessor(size=square(70))), {}, "cannot read a picture"),

@@ -3,15 +3,19 @@
 A transformer gives (batch, states, d), perhaps with a class token and registers first; a convolutional network a map
 (batch, d, rows, columns). How many states come first is never guessed: the encoder's type says it (`FIRST`), or whoever
 put the model together. The grid is read off what the encoder makes of a picture.
+
+A network whose maps grow coarser from stage to stage can give more than its last: beside each of its states the four
+of the finest stage that is twice as fine (`has_finer`), which say more of where things are and of textures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -56,7 +60,8 @@ _SHAPES: Final = ((320, 200), (200, 320))  # of the pictures that are tried: wid
 class Layout:
     """`n_first` states without a place, then `rows` × `columns` places; each `width` numbers.
 
-    `told_by` is who said how many come first, `centre` where a place lies in its stretch of what the encoder sees.
+    `told_by` is who said how many come first, `centre` where a place lies in its stretch of what the encoder sees,
+    `has_finer` whether the numbers of a place go on with those of the stage before.
     """
 
     rows: int
@@ -65,19 +70,23 @@ class Layout:
     width: int
     told_by: str
     centre: str = MIDDLE
+    has_finer: bool = False
 
     @property
     def n_places(self) -> int:
         return self.rows * self.columns
 
     def sentence(self) -> str:
+        finer = ", each with the four states of the stage before that lie in it" if self.has_finer else ""
         return (
             f"of the encoder's states {self.n_first} come first and are left out (class_tokens, by {self.told_by}), "
-            f"{self.rows} × {self.columns} are the image tokens"
+            f"{self.rows} × {self.columns} are the image tokens{finer}"
         )
 
 
-def find_layout(encoder: Any, image_processor: Any, declared: int | None, name: str) -> Layout:
+def find_layout(
+    encoder: Any, image_processor: Any, declared: int | None, name: str, *, has_finer: bool = False
+) -> Layout:
     """The layout of an encoder's states, from what it makes of two pictures.
 
     Args:
@@ -85,10 +94,11 @@ def find_layout(encoder: Any, image_processor: Any, declared: int | None, name: 
         image_processor: its own.
         declared: how many states come first, None where nobody said.
         name: of the encoder, for messages.
+        has_finer: whether the stage before the last is read, too.
 
     Raises:
         ModelError: an encoder that is unfit by its type; nobody knows how many states come first, or two disagree;
-            states that are no grid; pictures that are not all made one size.
+            states that are no grid; pictures that are not all made one size; no finer stage where one is asked for.
     """
     if reason := UNFIT.get(encoder.config.model_type):
         raise ModelError(f"{name}: a {encoder.config.model_type} {reason}; take another encoder")
@@ -101,23 +111,41 @@ def find_layout(encoder: Any, image_processor: Any, declared: int | None, name: 
             "high one, expected one size (1, 3, height, width): set size or do_center_crop in preprocessor_config.json"
         )
     with Translated(f"{name}: it cannot read a picture"), torch.inference_mode():
-        states = raw_states(encoder, wide.to(encoder.dtype))
-    return _layout_of(states, encoder.config, _first(encoder, states, declared, name), tuple(wide.shape[-2:]), name)
+        states = raw_states(encoder, wide.to(encoder.dtype), has_finer=has_finer)
+    layout = _layout_of(states, encoder.config, _first(encoder, states, declared, name), tuple(wide.shape[-2:]), name)
+    return replace(layout, has_finer=has_finer)
 
 
-def raw_states(encoder: Any, pixel_values: Float[Tensor, "batch 3 height width"]) -> Tensor:
+def raw_states(encoder: Any, pixel_values: Float[Tensor, "batch 3 height width"], *, has_finer: bool = False) -> Tensor:
     """The encoder's last states; maps with their width in the second place, whatever the encoder's own order."""
+    if has_finer:
+        return _with_finer(encoder(pixel_values=pixel_values, output_hidden_states=True))
     states = encoder(pixel_values=pixel_values).last_hidden_state
     timm = getattr(encoder, "timm_model", None)
     is_last = timm is not None and states.ndim == 4 and states.shape[1] != timm.num_features
     return states.permute(0, 3, 1, 2) if is_last else states
 
 
+def _with_finer(output: Any) -> Float[Tensor, "batch d rows columns"]:
+    """The last map, and behind each of its states the four of the last map that is twice as fine, row by row.
+
+    Raises:
+        ModelError: states that are no map, or no map twice as fine.
+    """
+    last = output.last_hidden_state
+    if last.ndim == 4:
+        rows, columns = last.shape[-2:]
+        for stage in reversed(output.hidden_states or ()):
+            if stage.shape[-2:] == (2 * rows, 2 * columns):
+                return torch.cat([last, F.pixel_unshuffle(stage, 2)], dim=1)
+    raise ModelError("it has no stage twice as fine as its last: leave finer_stage out")
+
+
 def placed_states(
-    encoder: Any, pixel_values: Float[Tensor, "batch 3 height width"], n_first: int
+    encoder: Any, pixel_values: Float[Tensor, "batch 3 height width"], n_first: int, *, has_finer: bool = False
 ) -> Float[Tensor, "batch places d"]:
     """The states that have a place, row by row."""
-    states = raw_states(encoder, pixel_values)
+    states = raw_states(encoder, pixel_values, has_finer=has_finer)
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states[:, n_first:]
 
 

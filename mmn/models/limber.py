@@ -12,7 +12,8 @@ SigLIP the image half is taken; `pip:PACKAGE` is a model that a pip package carr
 last states that has a place becomes one image token, before the words, as in P1; `class_tokens`, how many states come
 first that have none, may be left out where the encoder's type says it (`encoders`). `"start": "<|endoftext|>"` is a
 token before the picture: the first token of a text draws much of everyone's attention, whatever it is, and without
-one that is the picture's first. Image tokens enter where the words' embeddings do: what a decoder does to those
+one that is the picture's first. `"finer_stage": true` puts beside each state of a convolutional network the four of its
+stage before. Image tokens enter where the words' embeddings do: what a decoder does to those
 (Gemma's factor, Granite's multiplier) is done to them, too.
 
 Left out: projections as pickled `.ckpt`: convert those first.
@@ -55,7 +56,7 @@ from mmn.safety.boundary import Translated
 from mmn.safety.roots import require_inside
 
 PARTS: Final = ("language_model", "vision_model", "projection")
-CLASS_TOKENS, START = "class_tokens", "start"
+CLASS_TOKENS, START, FINER_STAGE = "class_tokens", "start", "finer_stage"
 PLACEHOLDER: Final = "<image>"
 # What text models do with the logits, by `model_type`; of other families it is declared in their own rows.
 _CAPPED: Final = {"has_soft_cap": True}
@@ -73,7 +74,7 @@ class LimberConfig(PretrainedConfig):  # type: ignore[misc]
     """What the two halves are, and the placeholder that stands for an image token in `input_ids`.
 
     `image_grid` is (rows, columns) of image tokens, each at `centre` of its stretch; `n_class_tokens` of the encoder's
-    states come before them, and `d_image` is how wide these are.
+    states come before them, `d_image` is how wide these are, and `has_finer` whether they hold a finer stage's.
     """
 
     model_type = "limber"
@@ -87,11 +88,12 @@ class LimberConfig(PretrainedConfig):  # type: ignore[misc]
         n_class_tokens: int = 0,
         d_image: int = 0,
         centre: str = UNKNOWN,
+        has_finer: bool = False,
         **more: Any,
     ):
         self.text_config, self.vision_config, self.image_token_id = text_config, vision_config, image_token_id
         self.image_grid, self.n_class_tokens, self.d_image = image_grid, n_class_tokens, d_image
-        self.centre = centre
+        self.centre, self.has_finer = centre, has_finer
         self.default_prompt = "A picture of"  # P1's
         super().__init__(**more)
 
@@ -134,7 +136,9 @@ class LimberForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
     def get_image_features(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> BaseModelOutputWithPooling:
         """`pooler_output` are the image tokens (batch, places, text width), as in transformers' own families."""
-        states = placed_states(self.vision_model, pixel_values, self.config.n_class_tokens)
+        states = placed_states(
+            self.vision_model, pixel_values, self.config.n_class_tokens, has_finer=self.config.has_finer
+        )
         return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.projection(states))
 
 
@@ -169,6 +173,7 @@ class Parts:
     projection: Path
     class_tokens: int | None
     start: str
+    has_finer: bool
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,9 @@ def load_limber(file: Path, dtype: torch.dtype) -> Limber:
     language_model = load_weights(AutoModelForCausalLM, text_path, dtype)
     vision_model = _load_encoder(vision_path, dtype)
     tokenizer, image_processor = _load_processors(text_path, vision_path)
-    layout = find_layout(vision_model, image_processor, parts.class_tokens, parts.vision_model)
+    layout = find_layout(
+        vision_model, image_processor, parts.class_tokens, parts.vision_model, has_finer=parts.has_finer
+    )
     processor = LimberProcessor(image_processor, tokenizer, layout.n_places)
     module = put_together(language_model, vision_model, layout, tokenizer.convert_tokens_to_ids(PLACEHOLDER))
     _load_projection(module.projection, parts.projection)
@@ -217,6 +224,7 @@ def put_together(
         layout.n_first,
         layout.width,
         layout.centre,
+        layout.has_finer,
     )
     return LimberForConditionalGeneration(config, vision_model, language_model)
 
@@ -246,12 +254,12 @@ def _load_encoder(path: Path, dtype: torch.dtype) -> Any:
 
 
 def _digest(text_path: Path, vision_path: Path, parts: Parts) -> str:
-    """A fingerprint of all three parts, and of the token before the picture."""
+    """A fingerprint of all three parts, of the token before the picture and of what is read of the encoder."""
     digest = hashlib.sha256()
     for part in (fingerprint(text_path), fingerprint(vision_path)):
         digest.update(part.encode())
     digest.update(hashlib.sha256(parts.projection.read_bytes()).digest())
-    digest.update(parts.start.encode())
+    digest.update(parts.start.encode() + (FINER_STAGE.encode() if parts.has_finer else b""))
     return digest.hexdigest()
 
 
@@ -274,16 +282,18 @@ def _read_parts(file: Path) -> Parts:
     missing = [name for name in PARTS if not isinstance(said, dict) or not isinstance(said.get(name), str)]
     if missing:
         raise ModelError(f"limber:{file} lacks {', '.join(missing)}; it is JSON with {', '.join(PARTS)}")
-    class_tokens, start = said.get(CLASS_TOKENS), said.get(START, "")
+    class_tokens, start, has_finer = said.get(CLASS_TOKENS), said.get(START, ""), said.get(FINER_STAGE, False)
     if class_tokens is not None and (type(class_tokens) is not int or class_tokens < 0):
         raise ModelError(f"limber:{file}: {CLASS_TOKENS} is {class_tokens!r}, expected a number of states: 0, 1, …")
     if not isinstance(start, str):
         raise ModelError(f"limber:{file}: {START} is {start!r}, expected a token of the language model, as text")
+    if type(has_finer) is not bool:
+        raise ModelError(f"limber:{file}: {FINER_STAGE} is {has_finer!r}, expected true or false")
     beside = {name: (file.parent / said[name]).absolute() for name in PARTS}
     language_model, vision_model, projection = (
         str(beside[name]) if beside[name].exists() else said[name] for name in PARTS
     )
-    return Parts(language_model, vision_model, Path(projection), class_tokens, start)
+    return Parts(language_model, vision_model, Path(projection), class_tokens, start, has_finer)
 
 
 def _load_processors(text_path: Path, vision_path: Path) -> tuple[Any, Any]:

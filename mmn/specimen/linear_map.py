@@ -123,7 +123,9 @@ def main() -> None:
         arguments.start,
         arguments.seed,
     )
-    features = cached_features(arguments.features, recipe.n_scenes, f"train-{arguments.seed}")
+    features = cached_features(
+        arguments.features, recipe.n_scenes, f"train-{arguments.seed}", has_finer=arguments.finer_stage
+    )
     reader, tokenizer = load_reader(features)
     if arguments.start == "ridge":
         _start_from_ridge(reader, features, tokenizer)
@@ -289,6 +291,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=180)
     parser.add_argument("--start", choices=("random", "ridge"), default="random")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--finer-stage", action="store_true", help="the encoder's stage before the last, too")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     return parser.parse_args()
 

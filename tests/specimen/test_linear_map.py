@@ -13,7 +13,7 @@ import transformers as hf
 from mmn.specimen import features as seen
 from mmn.specimen import linear_map
 from mmn.specimen.evaluate import judge
-from mmn.specimen.features import BATCH, D_IMAGE, N_PLACES, Features, cached_features, moments
+from mmn.specimen.features import BATCH, D_LAST, N_PLACES, Features, cached_features, moments
 from mmn.specimen.linear_map import IGNORED, PROMPT, Reader, Recipe, batch_rows, encode, frozen_digest, train
 from mmn.specimen.probe import fit_probe, place_accuracy, probe_recall
 from mmn.specimen.render import SHEETS, render
@@ -118,9 +118,12 @@ def test_features_are_made_once_and_go_on_where_they_were_cut_off(
     seen_at: list[int] = []
 
     class Eye:
+        def __init__(self, *, has_finer: bool) -> None:
+            assert not has_finer
+
         def see(self, pictures: torch.Tensor) -> torch.Tensor:
             seen_at.append(len(pictures))
-            return pictures.mean((1, 2, 3)).view(-1, 1, 1).expand(-1, N_PLACES, D_IMAGE).to(torch.bfloat16)
+            return pictures.mean((1, 2, 3)).view(-1, 1, 1).expand(-1, N_PLACES, D_LAST).to(torch.bfloat16)
 
     monkeypatch.setattr(seen, "Eye", Eye)
     monkeypatch.setattr(seen, "SIDE", 32)
