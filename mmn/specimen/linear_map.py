@@ -3,7 +3,8 @@
 P1's setting (arXiv 2308.01544; LiMBeR, arXiv 2209.15162): a language model that never saw a picture and an image
 encoder, both frozen, and one matrix between them, learned from captions alone. The map begins at random: a map that
 began as ridge regression onto word embeddings would make image tokens words, which is what P1 asks about
-(`--start ridge` trains that one, to compare).
+(`--start ridge` trains that one, to compare). `--start FILE` goes on from a map that was trained before, which may have
+read fewer numbers of each place: the weights of the new ones begin at 0.
 
 While it is trained, each channel of the features is brought to mean 0 and spread 1; the map that is saved takes the
 encoder's own states. (Whitened features, whose covariance is the identity, learn far more slowly: a loss of 4.1 after
@@ -30,7 +31,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -129,6 +130,8 @@ def main() -> None:
     reader, tokenizer = load_reader(features)
     if arguments.start == "ridge":
         _start_from_ridge(reader, features, tokenizer)
+    elif arguments.start != "random":
+        start_from_map(reader, load_file(arguments.start))
     digest = frozen_digest(reader)
     encoded = encode(tokenizer, features.captions)
     report = train(reader, features, encoded, recipe, arguments.out, is_compiled=arguments.compile)
@@ -249,6 +252,16 @@ def _save(
     torch.save(kept | {"step": step, "seconds": seconds, "losses": losses}, out / STATE)
 
 
+@torch.no_grad()
+def start_from_map(reader: Reader, folded: dict[str, Tensor]) -> None:
+    """Makes the map one that was saved before (`folded`); numbers of a place that it did not read have no weight."""
+    weight = folded["weight"]
+    n_read = weight.shape[1]
+    reader.weight.zero_()
+    reader.weight[:n_read] = weight.T * reader.spread[:n_read, None]
+    reader.bias.copy_(folded["bias"] + weight @ reader.mean[:n_read])
+
+
 def _start_from_ridge(reader: Reader, features: Features, tokenizer: Any, penalty: float = 0.05) -> None:
     """Least squares of every place onto the mean word embedding of its caption's nouns and place."""
     table = reader.language_model.get_input_embeddings().weight.float()
@@ -289,7 +302,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--minutes", type=float, default=180)
-    parser.add_argument("--start", choices=("random", "ridge"), default="random")
+    parser.add_argument("--start", default="random", metavar="random|ridge|FILE", help="FILE: a map trained before")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--finer-stage", action="store_true", help="the encoder's stage before the last, too")
     parser.add_argument("--no-compile", dest="compile", action="store_false")

@@ -1,4 +1,4 @@
-"""How well specimen-smollm captions: `python -m mmn.specimen.map_evaluation --features DIR [--photos DIR]`.
+"""How well a map captions: `python -m mmn.specimen.map_evaluation --model NAME --features DIR [--photos DIR]`.
 
 Through the model that a user loads: fresh scenes in the gallery's style, in the other trained style and in one that
 was never trained on; the same captions against other scenes (shuffled); and what a linear probe on the same features
@@ -37,8 +37,7 @@ SHIFT = 7  # a shuffled pair: the caption of the scene so many further on
 def main() -> None:
     arguments = _parse_arguments()
     torch.set_num_threads(arguments.threads)
-    (name,) = MAP_PATHS
-    model = load_model(name)
+    model = load_model(arguments.model)
     scenes = fresh_scenes("map", arguments.scenes)
     report: dict[str, Any] = {}
     for style in SHEETS:
@@ -48,7 +47,7 @@ def main() -> None:
             report["shuffled"] = judge(captions[SHIFT:] + captions[:SHIFT], scenes)
             report["examples"] = captions[:12]
     if arguments.features:
-        report |= probes_of(arguments.features, scenes)
+        report |= probes_of(arguments.features, scenes, has_finer=model.module.config.has_finer)
     if arguments.photos:
         report["photographs"] = photographs(model, arguments.photos)
     text = json.dumps(report, indent=2)
@@ -69,9 +68,10 @@ def caption(model: Model, images: Sequence[Image.Image]) -> list[str]:
     return captions
 
 
-def probes_of(folder: Path, scenes: list[Scene]) -> dict[str, Any]:
+def probes_of(folder: Path, scenes: list[Scene], *, has_finer: bool) -> dict[str, Any]:
     """Noun recall and place accuracy of linear probes, by style, and how many scenes they were fitted on."""
-    features, eye = cached_features(folder, N_FITTED, "train-0"), Eye()
+    features = cached_features(folder, N_FITTED, "train-0", has_finer=has_finer)
+    eye = Eye(has_finer=has_finer)
     probe, states = fit_probe(features), {style: states_of(eye, scenes, style) for style in SHEETS}
     recall = {style: probe_recall(probe, seen, scenes) for style, seen in states.items()}
     return {"probe": recall, "place_probe": place_accuracy(features, states, scenes), "n_probe": N_FITTED}
@@ -101,6 +101,7 @@ def _pictures(scenes: list[Scene], style: str) -> list[Image.Image]:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mmn.specimen.map_evaluation", description="Evaluate the map.")
+    parser.add_argument("--model", choices=MAP_PATHS, required=True)
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--features", type=Path, help="folder of training features, for the probe")
     parser.add_argument("--photos", type=Path, help="folder of photographs whose file names name what they show")

@@ -104,6 +104,15 @@ def test_captions_alone_are_to_be_said(features: Features, monkeypatch: pytest.M
     assert encoded.before.tolist() == [words.convert_tokens_to_ids("<s>")]
 
 
+@torch.no_grad()
+def test_a_map_goes_on_from_one_that_read_less(reader: Reader, features: Features) -> None:
+    earlier = Reader(reader.language_model, reader.mean[:12], reader.spread[:12])
+    linear_map.start_from_map(reader, earlier.folded())
+    states = features.states.float()
+    expected = earlier.standardise(states[..., :12]) @ earlier.weight + earlier.bias
+    assert torch.allclose(reader.standardise(states) @ reader.weight + reader.bias, expected, atol=1e-4)
+
+
 def test_an_epoch_shows_every_scene_once_in_an_order_of_its_own() -> None:
     recipe = Recipe(24, 2, 8, 1e-3, 1.0, "random", seed=0)
     first = torch.cat([batch_rows(step, recipe) for step in range(3)])
