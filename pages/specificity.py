@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from app import filters, resources, specificity_charts, study_page
+from app import filters, resources, specificity_charts, state, study_page
+from mmn.studies.selectivity.queries import SelectivityQueries
 from mmn.studies.specificity.queries import SpecificityQueries
 
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
@@ -25,17 +26,22 @@ INTRODUCTION = {
 def page() -> None:
     run = study_page.chosen_run()
     methods = resources.store().ask(SpecificityQueries).methods(run["run_id"])
-    chosen = chosen_map(run, methods) if methods else ALL
+    of_classes = resources.store().ask(SelectivityQueries).methods(run["run_id"])
+    views = list(MAPS) if methods else [CLASSES] if of_classes else []  # a saved set is measured on classes alone
+    chosen = chosen_map(run, methods or of_classes, views) if views else ALL
     st.markdown(INTRODUCTION[chosen])
     job = study_page.measurement("specificity")
-    if study_page.is_measured(run, job):
+    if views or study_page.is_measured(run, job):
         study_page.guarded(lambda: MAPS[chosen](run, methods))
         study_page.measure_again(run, job)
 
 
-def chosen_map(run: dict[str, Any], methods: list[str]) -> str:
+def chosen_map(run: dict[str, Any], methods: list[str], views: list[str]) -> str:
     filters.tidy_filters(run, methods, resources.store().concepts(run["run_id"]))
-    return st.segmented_control("Look at", list(MAPS), default=ALL, required=True, key="map", bind="query-params")
+    state.tidy_address({"map": lambda text: text if text in views else None})
+    if st.session_state.get("map", views[0]) not in views:  # chosen in another run
+        del st.session_state["map"]
+    return st.segmented_control("Look at", views, default=views[0], required=True, key="map", bind="query-params")
 
 
 page()

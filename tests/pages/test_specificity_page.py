@@ -11,6 +11,7 @@ import pytest
 from mmn.cli import build_parser
 from mmn.figures.figure import Drawn, draw, require_taken
 from mmn.studies.registry import FIGURES
+from mmn.studies.specificity.queries import SpecificityQueries
 from mmn.view import View
 from tests.pages.titles import title_of
 
@@ -93,6 +94,16 @@ def test_classes(whole_cache, open_app):
     assert_same(units, side(figure, False))
     assert_same(control, side(figure, True))
     assert figure.asked.view.most == 6
+
+
+@pytest.mark.parametrize("address", [{}, {"map": ["One picture"]}])
+def test_classes_of_a_saved_set_are_shown_where_nothing_else_was_measured(address, whole_cache, open_app, monkeypatch):
+    monkeypatch.setattr(SpecificityQueries, "methods", lambda _self, _run_id: [])
+    at = open_app("specificity", **address)
+    assert not at.exception, at.exception
+    (figure,) = from_terminal(at)
+    assert_same(at.get("vega_lite_chart")[0], side(figure, False))
+    assert [one.label for one in at.expander if one.label.startswith("Measure again")]
 
 
 def test_a_clicked_cell_leads_to_its_unit_while_it_is_drawn(whole_cache, open_app):
