@@ -427,7 +427,8 @@ def beside(store: Store, run: dict[str, Any], other: dict[str, Any]) -> None:
     k = min(most_of(run), most_of(other))
     top = {one["run_id"]: top_units(store, one["run_id"], k) for one in (run, other)}
     rows = []
-    for method in [one for one in store.score_methods(run["run_id"]) if one in store.score_methods(other["run_id"])]:
+    of_both = set(store.score_methods(run["run_id"])) & set(store.score_methods(other["run_id"]))
+    for method in sorted(of_both - {names.RANDOM, names.RANDOM_MATCHED}):  # drawn by picture and noun: the same in both
         here, there = (top[one["run_id"]][method] for one in (run, other))
         both = here.index.intersection(there.index)
         images = both.get_level_values("image_id")

@@ -21,7 +21,11 @@ from mmn.models.model import Model
 from mmn.names import ATTRIBUTION, ATTRIBUTION_ACT, CONTRIBUTION, CONTRIBUTION_FOLDED, ORIGINAL
 from mmn.reading.captions import caption_batch
 from mmn.runs import proof, shards
-from mmn.specimen.evaluate import objects_in
+from mmn.specimen import DISPLAY_SIDE
+from mmn.specimen.evaluate import judge, objects_in
+from mmn.specimen.features import fresh_scenes
+from mmn.specimen.map_evaluation import caption
+from mmn.specimen.render import render, to_image
 from mmn.specimen.ship import SHIPMENTS
 from tests.scored import rows_of
 
@@ -100,6 +104,15 @@ def test_the_run_that_ships_is_of_this_model(model: Model) -> None:
     """Or its pages would find no model to measure it again with: the conversion is the same, offline, too."""
     run, _ = shards.read_run(SHIPPED.run_path)
     assert (run.model.name, run.model.fingerprint) == ("specimen-smollm", model.facts.fingerprint)
+
+
+def test_the_finer_map_reads_places() -> None:
+    """Of fresh scenes, as its card says (.99); the other map misses one in twenty."""
+    scenes = fresh_scenes("finer", 12)
+    pictures = [to_image(one) for one in render(scenes, DISPLAY_SIDE).pictures]
+    found = judge(caption(load_model("specimen-smollm-finer", dtype="float32", device="cpu"), pictures), scenes)
+    assert found["place"] >= 11 / 12
+    assert found["noun_recall"] >= 0.7
 
 
 def shipped_rows(*tables: str) -> dict[str, list[dict[str, Any]]]:

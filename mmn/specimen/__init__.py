@@ -7,12 +7,16 @@ from pathlib import Path
 MODEL_PATH = Path(__file__).parent / "model"
 MODEL_PATHS = {"specimen": MODEL_PATH, "specimen-frozen": Path(__file__).parent / "model-frozen"}
 # One linear map between two models that come in pip packages (`mmn.models.packaged`).
-MAP_PATHS = {"specimen-smollm": Path(__file__).parent / "model-smollm" / "limber.json"}
+MAP_PATHS = {
+    "specimen-smollm": Path(__file__).parent / "model-smollm" / "limber.json",
+    "specimen-smollm-finer": Path(__file__).parent / "model-smollm-finer" / "limber.json",
+}
 MODELS = (*MODEL_PATHS, *MAP_PATHS)
 IN_WORDS = {
     "specimen": "Small model, trained whole on drawn scenes",
     "specimen-frozen": "Small model; its text part was frozen while it learned to see, as P1's is",
     "specimen-smollm": "SmolLM2-135M, a language model that never saw a picture, behind one trained linear map",
+    "specimen-smollm-finer": "SmolLM2-135M behind that map trained further, on a finer stage of the image encoder, too",
 }
 GALLERY_PATH = Path(__file__).parent / "gallery"
 MASKS_PATH = Path(__file__).parent / "masks"

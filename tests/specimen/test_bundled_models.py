@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from mmn.models.loading import load_model
-from mmn.specimen import MODEL_PATHS
-from mmn.specimen.card import card_of
+from mmn.specimen import MAP_PATHS, MODEL_PATHS
+from mmn.specimen.card import card_of, card_of_map
 from mmn.specimen.evaluate import evaluate
 
-MOST_BYTES = 15_000_000
+MOST_BYTES, MOST_BYTES_OF_A_MAP = 15_000_000, 4_000_000
 LEAST_RECALL = {"specimen": 0.95, "specimen-frozen": 0.9}
 names = pytest.mark.parametrize("name", MODEL_PATHS)
 
@@ -33,6 +33,13 @@ def test_it_captions_as_well_as_its_card_says(name: str) -> None:
     assert found["noun_recall"] >= told["noun_recall"] - 0.1
     assert found["noun_precision"] >= told["noun_precision"] - 0.1
     assert (MODEL_PATHS[name] / "README.md").read_text() == card_of(name, MODEL_PATHS[name])
+
+
+@pytest.mark.parametrize("name", MAP_PATHS)
+def test_a_map_is_small_and_its_card_says_what_was_measured(name: str) -> None:
+    folder = MAP_PATHS[name].parent
+    assert (folder / "map.safetensors").stat().st_size <= MOST_BYTES_OF_A_MAP
+    assert (folder / "README.md").read_text() == card_of_map(name, folder)
 
 
 def test_the_frozen_one_has_the_eye_of_the_other_and_words_of_its_own() -> None:
