@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import charts, filters, resources, state
 from app.text import plain
+from mmn.counts import counted
 from mmn.names import MINUS_BLANK, RANDOM
 from mmn.store.rankings import RankingQueries
 from mmn.view import View
@@ -47,8 +48,9 @@ def _correlation(run: dict[str, Any], first: str, other: str, lemmas: Sequence[s
         st.caption("No concept has two units to put in order.")
         return
     st.markdown(
-        f"Order of the {found['n_units']:.0f} units that either keeps: Spearman's ρ = **{found['spearman']:.2f}** "
-        f"(mean over {state.count(found['n_images'], 'picture')}, {state.count(found['n'], 'concept')})"
+        f"Order of the {counted(found['n_units'], 'unit')} that either keeps: Spearman's ρ = "
+        f"**{found['spearman']:.2f}** "
+        f"(mean over {counted(found['n_images'], 'picture')}, {counted(found['n'], 'concept')})"
     )
     st.caption("1 is the same list, about −.86 two lists without a common unit.")
 
@@ -57,7 +59,8 @@ def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:
     """How much of their reference's top units the random controls hold: they are not excluded from the draw."""
     found = resources.store().ask(RankingQueries).control_overlap(run["run_id"], lemmas=lemmas)
     shares = [
-        f"{plain(row.control)} shares {row.overlap:.1%} of its top {row.k:,d} units with {plain(row.reference)} "
+        f"{plain(row.control)} shares {row.overlap:.1%} of its top {counted(row.k, 'unit')} with "
+        f"{plain(row.reference)} "
         f"(chance {'not known' if math.isnan(row.chance) else f'{row.chance:.1%}'})"
         for row in found.itertuples()
     ]

@@ -8,8 +8,9 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import pictures, resources, state
+from app import pictures, resources
 from app.table_height import fitting
+from mmn.counts import counted
 from mmn.errors import ImageError
 from mmn.studies.editing.queries import EditQueries
 
@@ -34,7 +35,7 @@ def show(run: dict[str, Any], edit: dict[str, Any]) -> None:
     number = 1
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(
-            f"{state.count(len(rows), 'picture')}, {int(rows['is_changed'].sum()):,} with another caption, "
+            f"{counted(len(rows), 'picture')}, {int(rows['is_changed'].sum()):,} with another caption, "
             f"{int(rows['is_as_wished'].sum()):,} as wished",
             width="content",
         )

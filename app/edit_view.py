@@ -7,9 +7,10 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import charts, edit_captions, links, resources, state
+from app import charts, edit_captions, links, resources
 from app.text import code, file_name, plain
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.names import ANOTHER, TOP
 from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import describe_own_edit, edit_label, own_share
@@ -96,7 +97,7 @@ def _metrics(edit: dict[str, Any]) -> None:
     with st.container(horizontal=True, gap="medium"):
         for name, told in MEANINGS.items():
             value = "–" if pd.isna(edit[name]) else f"{100 * edit[name]:.1f}".removesuffix(".0") + " %"
-            _card(name.capitalize(), value, f"{told}.", state.count(int(edit[COUNTS[name]]), "picture"))
+            _card(name.capitalize(), value, f"{told}.", counted(int(edit[COUNTS[name]]), "picture"))
         before = "" if pd.isna(edit["fluency_before"]) else f"bits; {edit['fluency_before']:.2f} before"
         _card("Fluency", "–" if pd.isna(edit["fluency"]) else f"{edit['fluency']:.2f}", FLUENCY, before)
         known = not pd.isna(edit["captions_after"])
@@ -140,7 +141,7 @@ def _card(name: str, value: str, told: str, below: str) -> None:
 
 
 def _units(run: dict[str, Any], edit: dict[str, Any]) -> None:
-    st.markdown(f"**{state.count(len(edit['units']), 'unit')} touched**")
+    st.markdown(f"**{counted(len(edit['units']), 'unit')} touched**")
     units: list[Neuron] = edit["units"]
     if len(units) <= MOST_UNITS:
         st.markdown(" · ".join(f"[{unit}]({links.neuron_url(run, unit)})" for unit in sorted(units)))

@@ -11,6 +11,7 @@ import streamlit as st
 from app import resources, state, widgets
 from app.glossary import tip
 from app.text import plain
+from mmn.counts import counted
 from mmn.figures.wording import k_text
 from mmn.names import RANDOM, RAW, WORD_ROWS, default_method, meaning
 from mmn.statistics.interval_words import percent
@@ -124,7 +125,9 @@ def k_picker(run: dict[str, Any]) -> list[int]:
         wrap=True,
         width=280,
         help=tip(
-            f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of {n:,} units.", "k"
+            f"Choose, or type a number or a share such as 2 %. This run keeps the top {top_k:,} of "
+            f"{counted(n, 'unit')}.",
+            "k",
         ),
     )
     ks = {text: state.parse_k(text, n, top_k) for text in given}

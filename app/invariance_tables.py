@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import links, resources, state
+from app import links, resources
+from mmn.counts import counted
 from mmn.statistics.interval_words import TOO_FEW, interval_words, percent
 from mmn.studies.invariance.queries import InvarianceQueries
 from mmn.view import View
@@ -26,8 +27,9 @@ def survival(view: View) -> None:
     interval = interval_words(found["low"], found["high"], found["n_images"], ".0%")
     right.caption(
         f"{SURVIVAL}: {'' if np.isnan(found['low']) else '95 % interval by picture '}{interval}; "
-        f"{found['n_kept']:,} of {found['n_concepts']:,} nouns, over {state.count(found['n_images'], 'picture')} and "
-        f"{state.count(found['n_draws'], 'permutation')}. The charts compare the nouns that are in both captions."
+        f"{found['n_kept']:,} of {counted(found['n_concepts'], 'noun')}, over "
+        f"{counted(found['n_images'], 'picture')} and "
+        f"{counted(found['n_draws'], 'permutation')}. The charts compare the nouns that are in both captions."
     )
 
 

@@ -13,6 +13,7 @@ import streamlit as st
 from app import resources, state
 from app.boundary import error_boundary
 from app.text import plain
+from mmn.counts import counted
 from mmn.errors import RunNotFoundError
 from mmn.names import CANCELLED, COMPLETE, RUNNING
 from mmn.runs import jobs
@@ -107,9 +108,9 @@ def tell(now: jobs.JobState) -> None:
 
 
 def _summary(done: Mapping[str, Any]) -> str:
-    parts = [state.count(done["n_images"], "picture")] if "n_images" in done else ["Done"]
+    parts = [counted(done["n_images"], "picture")] if "n_images" in done else ["Done"]
     parts += [f"{done['n_failed']:,} failed"] if done.get("n_failed") else []
-    parts += [state.count(done["n_scores"], "score row")] if "n_scores" in done else []
+    parts += [counted(done["n_scores"], "score row")] if "n_scores" in done else []
     parts += ["no caption holds a noun"] if done.get("n_concepts") == 0 and done.get("n_images") else []
     parts += [state.duration(done["seconds"])] if "seconds" in done else []
     return ", ".join(parts) + (f" ({state.pace(done['images_per_s'])})" if done.get("images_per_s") else "") + "."
@@ -131,7 +132,7 @@ def _link_run(run_id: str) -> None:
         st.markdown(f":green[:material/verified: {plain(told(run['proof']))}]")
     failures = resources.store().table(run_id, "failure")
     if len(failures):
-        st.markdown(f"**{state.count(len(failures), 'picture')} could not be used**")
+        st.markdown(f"**{counted(len(failures), 'picture')} could not be used**")
         st.dataframe(failures[["source", "stage", "message"]], hide_index=True)
 
 

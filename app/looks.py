@@ -14,6 +14,7 @@ from app.picture import mount, said
 from app.picture.panels import Panel, Places
 from app.text import plain
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import ImageError
 from mmn.models.geometry import Grids
 from mmn.store.neurons import NeuronQueries, UnitLook
@@ -123,7 +124,7 @@ def _ious(
 
 
 def _of_top(n: int) -> str:
-    return "the top unit" if n == 1 else f"the top {n} units"
+    return "the top unit" if n == 1 else f"the top {counted(n, 'unit')}"
 
 
 def _why_not(run: dict[str, Any], n_ranked: int) -> str:

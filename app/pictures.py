@@ -18,8 +18,8 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from app import state
 from app.text import plain
+from mmn.counts import counted
 from mmn.errors import ImageError
 from mmn.images import THUMBNAIL_SIDE, open_image, thumbnail
 from mmn.models.geometry import Axis, Grid, Grids
@@ -99,7 +99,7 @@ def pages_of_tiles(rows: pd.DataFrame, key: str, page_key: str, chosen: str) -> 
     number = st.session_state.get(f"{page_key}-{n_pages}", first)
     clicked = tiles(rows.iloc[(number - 1) * PER_PAGE : number * PER_PAGE], key, chosen)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(state.count(len(ids), "picture"), width="content")
+        st.caption(counted(len(ids), "picture"), width="content")
         if n_pages > 1:
             width = PAGE_SIDE * (min(n_pages, MOST_PAGES) + 2)  # of its own accord it hides numbers that have room
             st.pagination(n_pages, default=first, key=f"{page_key}-{n_pages}", width=width)

@@ -15,6 +15,7 @@ import streamlit as st
 from app import pins, resources, state
 from app.boundary import error_boundary
 from app.text import plain
+from mmn.counts import counted
 from mmn.errors import MmnError
 from mmn.figures.captions import caption
 from mmn.figures.figure import Drawn
@@ -51,7 +52,7 @@ class Shown:
 def shown(found: Sequence[Pin]) -> list[Shown]:
     """Draws every pin of what the cache holds now."""
     every: list[Shown] = []
-    with st.spinner(f"Reading {state.count(len(found), 'figure')}"):
+    with st.spinner(f"Reading {counted(len(found), 'figure')}"):
         for pin in found:
             every.append(_shown(pin, sum(one.drawn is not None for one in every)))
     return every
@@ -255,7 +256,7 @@ def together(every: Sequence[Shown], grid: Grid) -> None:
         st.caption("None of the pinned figures can be drawn.")
         return
     drawings = [panel.drawn for panel in panels]
-    with st.spinner(f"Drawing {state.count(len(panels), 'figure')}"):
+    with st.spinner(f"Drawing {counted(len(panels), 'figure')}"):
         made = grid_file(drawings, "svg", grid)
     with st.container(horizontal=True, vertical_alignment="center"):
         _offer_file("SVG", "svg", lambda: made.content, "image/svg+xml")

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from app import resources, state
+from app import resources
 from app.text import code, file_name, sentence
+from mmn.counts import counted
 from mmn.errors import MmnError
 from mmn.safety.roots import require_inside
 from mmn.store.importing import load_folder
@@ -77,9 +78,9 @@ def _load(folder: str, *, is_ours: bool = False) -> None:
         bar.empty()
         st.error(sentence(error), icon=":material/error:")
         return
-    st.toast(f"{state.count(len(loaded.run_ids), 'run')}, {state.count(loaded.n_shards, 'new shard')}")
+    st.toast(f"{counted(len(loaded.run_ids), 'run')}, {counted(loaded.n_shards, 'new shard')}")
     st.rerun()
 
 
 def _progress(bar: Any, done: int, n: int) -> None:
-    bar.progress(done / max(n, 1), text=f"Loading: {done} of {n} shards")
+    bar.progress(done / max(n, 1), text=f"Loading: {done} of {counted(n, 'shard')}")

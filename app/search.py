@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import streamlit as st
 
-from app import links, resources, state
+from app import links, resources
 from app.text import plain
 from mmn.core import named_unit
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.store.rankings import d_experts
 from mmn.store.search import SearchQueries
@@ -76,7 +77,7 @@ def look(run: dict[str, Any] | None, pages: Sequence[Any], text: str) -> list[Fo
         return found
     queries = resources.store().ask(SearchQueries)
     for row in queries.nouns(run["run_id"], text, MOST).itertuples():
-        label = f"{row.lemma}, {state.count(int(row.n_images), 'picture')}"
+        label = f"{row.lemma}, {counted(int(row.n_images), 'picture')}"
         found.append(Found(label, ":material/label:", links.IMAGE, View(concepts=(row.lemma,))))
     for row in queries.pictures(run["run_id"], text, MOST).itertuples():
         label = row.text or row.image_id[: links.ID_LENGTH]

@@ -7,7 +7,7 @@ from typing import Final
 
 import streamlit as st
 
-from mmn.errors import SetAside
+from mmn.errors import SetAside, were_set_aside
 from mmn.printable import printable
 
 MOST_SHOWN: Final = 20
@@ -17,8 +17,7 @@ def notice(broken: Sequence[SetAside]) -> None:
     """Says how many files or folders were set aside; which and why is folded away."""
     if not broken:
         return
-    what = "1 broken file or folder was" if len(broken) == 1 else f"{len(broken):,} broken files or folders were"
-    st.warning(f"{what} set aside. Everything else is loaded.", icon=":material/warning:")
+    st.warning(f"{were_set_aside(len(broken))}. Everything else is loaded.", icon=":material/warning:")
     with st.expander("What, why, and what to do"):
         for one in broken[:MOST_SHOWN]:
             st.text(f"{printable(one.path)}\n{one.reason}.\nTo mend it: {one.remedy}.")

@@ -6,9 +6,10 @@ from typing import Final
 
 import streamlit as st
 
-from app import resources, state
+from app import resources
 from app.boundary import error_boundary
 from app.text import plain, sentence
+from mmn.counts import counted
 from mmn.errors import MmnError
 from mmn.store.sql import EXAMPLES, MOST_ROWS, MOST_SECONDS, Answer, Asking, SqlQueries
 from mmn.store.table_files import csv_text
@@ -83,7 +84,7 @@ def _rows(answer: Answer) -> None:
     if answer.rows.empty:
         st.info("No row fits.", icon=":material/inbox:")
         return
-    more = f"The first {MOST_ROWS:,} rows, there are more" if answer.has_more else state.count(len(answer.rows), "row")
+    more = f"The first {MOST_ROWS:,} rows, there are more" if answer.has_more else counted(len(answer.rows), "row")
     st.caption(f"{more}, in {answer.seconds:.1f} s.")
     st.dataframe(answer.rows, hide_index=True)
     with st.container(horizontal=True, horizontal_alignment="right"):

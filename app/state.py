@@ -173,11 +173,6 @@ def default_ks(n_units: int, top_k: int) -> list[int]:
     return [k for k in wanted if 1 <= k <= top_k] or [top_k]
 
 
-def count(n: int, noun: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
 def duration(seconds: float) -> str:
     """Seconds as people say them: `45 s`, `3 min 20 s`, `2 h 5 min`, without a zero at the end."""
     whole = max(0, round(seconds))

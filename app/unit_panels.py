@@ -11,7 +11,8 @@ from app import charts, filters, links, looks, pictures, resources, state, unit_
 from app.picture import mount
 from app.text import plain
 from mmn.core import Neuron, unit_name
-from mmn.figures.wording import clipped, counted
+from mmn.counts import counted
+from mmn.figures.wording import clipped
 from mmn.names import RAW
 from mmn.statistics.interval_words import percent
 from mmn.store.neurons import NeuronQueries, words_of
@@ -52,12 +53,12 @@ def ranks(run: dict[str, Any], neuron: Neuron, methods: list[str]) -> None:
     st.subheader("Rank under every score")
     found = resources.store().ask(NeuronQueries).ranks(run["run_id"], neuron)
     if found.empty:
-        st.info(f"No score has {neuron} among the top {filters.stored_k(run):,} units of any noun.")
+        st.info(f"No score has {neuron} among the top {counted(filters.stored_k(run), 'unit')} of any noun.")
         return
     unit_tables.rank_table(found.set_index("method").reindex(methods).reset_index())
     st.caption(
-        f"Kept: among a noun's top {filters.stored_k(run):,} of {filters.n_units(run):,} units; "
-        f"{run['n_concepts']:,} nouns in all. {_by_chance(found)}"
+        f"Kept: among a noun's top {filters.stored_k(run):,} of {counted(filters.n_units(run), 'unit')}; "
+        f"{counted(run['n_concepts'], 'noun')} in all. {_by_chance(found)}"
     )
     leading = max(methods, key=lambda one: found.set_index("method")["generality"].get(one, 0.0))
     st.caption(filters.told_generality(run, leading, f", here by {plain(leading)}"))

@@ -14,8 +14,8 @@ import streamlit as st
 from app import resources
 from app.text import plain, sentence
 from mmn.core import Neuron, unit_name
+from mmn.counts import counted
 from mmn.errors import CacheError, MmnError, UsageError
-from mmn.figures.wording import counted
 from mmn.store.rankings import d_experts
 from mmn.store.unit_rankings import facts_of, set_of_rows
 from mmn.units.kept import add_unit, kept_sets, save_set

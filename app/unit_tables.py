@@ -12,7 +12,8 @@ from app import filters, links, resources, unit_sets
 from app.table_height import fitting
 from app.text import plain
 from mmn.core import Neuron
-from mmn.figures.wording import counted, k_text, without_general
+from mmn.counts import counted
+from mmn.figures.wording import k_text, without_general
 from mmn.names import RAW
 from mmn.store.neurons import WORD_COLUMNS
 from mmn.studies.scoring.layer_queries import INTERPRETABLE, MAX_UNIT_ROWS, LayerQueries

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import resources, state
 from app.text import code, plain
+from mmn.counts import counted
 from mmn.names import COMPLETE, RUNNING
 from mmn.no_nouns import why
 from mmn.specimen import IN_WORDS
@@ -85,10 +86,10 @@ def annotate(run: dict[str, Any]) -> str:
 def _describe(run: dict[str, Any]) -> None:
     if run["model"] in IN_WORDS:
         st.caption(f"{IN_WORDS[run['model']]}.")
-    parts = [state.count(run["n_images"], "picture"), state.count(run["n_concepts"], "concept")]
+    parts = [counted(run["n_images"], "picture"), counted(run["n_concepts"], "concept")]
     if run["n_failed"]:
         parts.append(f"{run['n_failed']:,} failed")
-    size = f"{run['n_layers']:,} layers × {run['d_mlp']:,} units"
+    size = f"{counted(run['n_layers'], 'layer')} × {counted(run['d_mlp'], 'unit')}"
     st.caption(f"{', '.join(parts)}. {size}. {run['created_at']:%d %b %Y, %H:%M} UTC")
     if run["tags"]:
         st.caption(f":material/sell: {plain(', '.join(run['tags']))}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.names import CONTRIBUTION, ORIGINAL
 
@@ -72,7 +73,7 @@ def named_unit(text: str, d_experts: Sequence[int] = ()) -> Neuron:
     layer, expert, unit = map(int, match.groups())
     width = d_experts[layer] if layer < len(d_experts) else 0
     if unit >= width:
-        raise UsageError(f"{text!r} is not a unit: experts of layer {layer} have {width} units")
+        raise UsageError(f"{text!r} is not a unit: experts of layer {layer} have {counted(width, 'unit')}")
     return Neuron(layer, expert * width + unit)
 
 

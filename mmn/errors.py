@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmn.counts import counted
 from mmn.printable import printable
 
 
@@ -66,6 +67,12 @@ class SetAside:
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {self.reason}; {self.remedy}"
+
+
+def were_set_aside(n: int) -> str:
+    """`1 broken file or folder was set aside`, as every command and page says it."""
+    verb = "was" if n == 1 else "were"
+    return f"{counted(n, 'broken file or folder', 'broken files or folders')} {verb} set aside"
 
 
 class BrokenFileError(CacheError):

@@ -5,6 +5,7 @@ Said by every command and page that looks at the units of nouns, in the same wor
 
 from __future__ import annotations
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 
 
@@ -18,5 +19,5 @@ def why(n_images: int) -> str:
     """Why a run without nouns has none."""
     if not n_images:
         return "no picture of this run has been captioned, so there are no nouns whose units could be looked at"
-    pictures = "its one picture" if n_images == 1 else f"its {n_images:,} pictures"
+    pictures = "its one picture" if n_images == 1 else f"its {counted(n_images, 'picture')}"
     return f"no caption of this run holds a noun ({pictures}), so there are no units of nouns to look at"

@@ -418,7 +418,7 @@ def test_the_command_says_what_it_found(
     assert len(said["knockout"]) == 11 * 4
     command._print_result(said)
     out = capsys.readouterr().out
-    assert f"objects of 2 of {said['n_nouns']} nouns have an outline" in out
+    assert f"objects with an outline: of 2 of {said['n_nouns']} nouns" in out
     assert len([line for line in out.splitlines() if " -> " in line]) == 11
     assert main(words("image-tokens", "latest", "--kinds", "swap", "--cache", cache)) == 2
     assert "give replace, knockout" in capsys.readouterr().err

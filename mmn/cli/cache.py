@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.files import writing
-from mmn.errors import SetAside, UsageError
+from mmn.counts import counted
+from mmn.errors import SetAside, UsageError, were_set_aside
 from mmn.names import ORIGINAL
 from mmn.no_nouns import require_nouns
 from mmn.printable import printable
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         n_set_aside = len(store.set_aside)
         values, text = commands[options.command](store, options)
     if n_set_aside and options.command != "runs":
-        print(f"mmn: {n_set_aside} broken files or folders were set aside (mmn runs lists them)", file=sys.stderr)
+        print(f"mmn: {were_set_aside(n_set_aside)} (mmn runs lists them)", file=sys.stderr)
     if options.json:
         print_json(values)
     else:
@@ -121,7 +122,7 @@ def _show(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     width = max(map(len, values))
     lines = [f"{key.ljust(width)}  {_plain(value)}" for key, value in values.items() if key != "failures"]
     lines += [
-        f"{one['control']} shares {one['overlap']:.2%} of its top {one['k']} units with {one['reference']} "
+        f"{one['control']} shares {one['overlap']:.2%} of its top {counted(one['k'], 'unit')} with {one['reference']} "
         f"(chance {one['chance']:.2%})"
         for one in controls
     ]
@@ -166,7 +167,7 @@ def _load(store: Store, options: argparse.Namespace) -> tuple[object, str]:
         return _load_bundle(store, folder)
     loaded = load_folder(store, folder)
     values: dict[str, Any] = {"n_shards": loaded.n_shards, "runs": list(loaded.run_ids)}
-    lines = [f"{loaded.n_shards} new shards of {len(loaded.run_ids)} runs loaded"]
+    lines = [f"{counted(loaded.n_shards, 'new shard')} of {counted(len(loaded.run_ids), 'run')} loaded"]
     if loaded.set_aside:
         values["set_aside"] = _told(dict.fromkeys(loaded.set_aside), None)
         lines += [f"set aside: {one}" for one in loaded.set_aside]
@@ -181,7 +182,7 @@ def _load_bundle(store: Store, path: Path) -> tuple[object, str]:
     store.restore(unpacked.run_id)
     n_shards = store.load_new_shards([unpacked.path])
     values = {"n_shards": n_shards, "runs": [unpacked.run_id]}
-    return values, f"{n_shards} new shards of the run {unpacked.run_id} loaded"
+    return values, f"{counted(n_shards, 'new shard')} of the run {unpacked.run_id} loaded"
 
 
 def _bundle(store: Store, options: argparse.Namespace) -> tuple[object, str]:
@@ -195,8 +196,11 @@ def _bundle(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     path, _ = find_run([store.runs_path, *RUN_PATHS], store.run(options.run)["run_id"])
     with writing(out):
         made = write_bundle(path, out, teller("bundle"))
-    missing = f", {made.n_missing} pictures did not open" if made.n_missing else ""
-    text = f"{out}: {made.n_shards} shards, {made.n_pictures} small pictures{missing}; {made.n_bytes / 1e6:.1f} MB"
+    missing = f", {counted(made.n_missing, 'picture')} did not open" if made.n_missing else ""
+    text = (
+        f"{out}: {counted(made.n_shards, 'shard')}, {counted(made.n_pictures, 'small picture')}{missing}; "
+        f"{made.n_bytes / 1e6:.1f} MB"
+    )
     return asdict(made) | {"out": str(out)}, text
 
 
@@ -227,7 +231,7 @@ def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
             out.write_text(csv_text(table), encoding="utf-8", newline="")
         else:
             table.to_parquet(out, index=False)
-    return {"table": options.table, "n_rows": len(table), "out": str(out)}, f"{out}: {len(table)} rows"
+    return {"table": options.table, "n_rows": len(table), "out": str(out)}, f"{out}: {counted(len(table), 'row')}"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

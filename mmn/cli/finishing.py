@@ -9,6 +9,7 @@ from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, print_json
 from mmn.cli.running import RunToExtend, load_into_database
+from mmn.counts import counted
 from mmn.runs.plan import Progress
 
 
@@ -43,7 +44,12 @@ def is_loaded(result: Mapping[str, Any]) -> bool:
     return bool(result["database"] == "loaded")
 
 
+def failed_words(result: Mapping[str, Any], what: str = "picture") -> str:
+    """`1 picture failed (mmn show RUN lists what failed)`; a line is to ask first whether any did."""
+    return f"{counted(result['n_failed'], what)} failed (mmn show {result['run_id']} lists them)"
+
+
 def tell_failed(result: Mapping[str, Any]) -> None:
     """How many pictures failed, where some did, and how to see them."""
     if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+        print(failed_words(result))

@@ -9,6 +9,7 @@ from typing import Any
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.cache import LATEST, teller
 from mmn.cli.files import writing
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.specimen import RUN_PATHS
 
@@ -41,5 +42,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(told | {"n_bytes": size, "missing": dict(found.missing)})
     else:
-        print(f"{out}: {n_figures} figures, {len(found.pictures)} pictures; {size / 1e6:.1f} MB")
+        print(f"{out}: {counted(n_figures, 'figure')}, {counted(len(found.pictures), 'picture')}; {size / 1e6:.1f} MB")
     return DONE

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.differences import difference_chart
 from mmn.figures.figure import Asked, Column, Drawn, draw_alone
@@ -23,7 +24,7 @@ from mmn.figures.pairing import DIFFERENCE, ENDS, N_SHARED, Paired, paired
 from mmn.figures.saving import pinned_view
 from mmn.figures.scales import share_scales
 from mmn.figures.specification import whole
-from mmn.figures.wording import clipped, counted, short_name
+from mmn.figures.wording import clipped, short_name
 from mmn.lazily import load
 from mmn.view import View
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from mmn import __version__
+from mmn.counts import counted
 from mmn.figures.figure import Drawn
-from mmn.figures.wording import counted, in_measured_layers, k_text, of_run, short_name
+from mmn.figures.wording import in_measured_layers, k_text, of_run, short_name
 from mmn.names import RANDOM_MATCHED, meaning, reference_of
 
 _SITE: Final = (
@@ -47,7 +48,7 @@ def _run(drawn: Drawn) -> str:
     revision = versions.get("model", "") if isinstance(versions, dict) else ""
     of = f"revision {revision[:12]}" if revision else f"fingerprint {run['model_fingerprint'][:12]}"
     sample = f"{counted(run['n_images'], 'picture')} with {counted(run['n_concepts'], 'concept')}"
-    size = f"{run['n_layers']} layers of {run['d_mlp']:,} units"
+    size = f"{counted(run['n_layers'], 'layer')} of {counted(run['d_mlp'], 'unit')}"
     model, pictures = short_name(run["model"]), short_name(run["images"])
     if drawn.figure.subject:
         return f"Model {model} ({size}); {sample} of {pictures}; {drawn.figure.name} {run['run_id']}, mmn {__version__}"
@@ -68,7 +69,7 @@ def _ks(drawn: Drawn) -> str:
         return ""
     said = [k_text(k, asked.n_units) for k in ks]
     of = ", ".join(said) if len(ks) <= _MOST_KS else f"{said[0]} to {said[-1]}, {len(ks)} values"
-    return f"k = {of} of all {asked.n_units:,} units"
+    return f"k = {of} of all {counted(asked.n_units, 'unit')}"
 
 
 def _scores(drawn: Drawn) -> Iterator[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.carriers import carrying
 from mmn.figures.export import drawing, svg_as
@@ -44,7 +45,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.columns not in (fitting := fitting_columns(self.layout)):
             raise UsageError(
-                f"{self.columns} columns do not fit into {self.layout.width_in:.2f} in: "
+                f"{counted(self.columns, 'column')} do not fit into {self.layout.width_in:.2f} in: "
                 f"choose {' or '.join(map(str, fitting))}, or another width"
             )
 

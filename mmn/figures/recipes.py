@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 import pandas as pd
 
 from mmn import __version__
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.presets import Layout
 from mmn.printable import printable
@@ -180,7 +181,7 @@ def of_rows(asked: Recipe, made: Recipe) -> list[str]:
     if asked.fingerprint != made.fingerprint:
         told.append(f"the run's model is another: {asked.fingerprint[:12]} there, {made.fingerprint[:12]} here")
     if asked.n_rows != made.n_rows:
-        told.append(f"{asked.n_rows:,} rows there, {made.n_rows:,} here")
+        told.append(f"{counted(asked.n_rows, 'row')} there, {made.n_rows:,} here")
     names = dict.fromkeys((*asked.columns, *made.columns))
     if other := [name for name in names if asked.columns.get(name) != made.columns.get(name)]:
         told.append(f"columns of the rows with other values: {', '.join(other)}")

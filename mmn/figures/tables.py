@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.figure import Column, Drawn
-from mmn.figures.wording import counted, written_out
+from mmn.figures.wording import written_out
 from mmn.lazily import load
 
 _SIGNS: Final = {

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
+from mmn.counts import counted
 from mmn.names import chosen_layers
 
 # Control characters, halves of surrogate pairs, non-characters, and signs that turn the direction of what follows.
@@ -60,11 +61,6 @@ def _last_part(name: str) -> str:
 def is_path(text: str) -> bool:
     """Whether it names a place on this machine, rather than a model or pictures by what they are called."""
     return text.startswith(("/", "~", ".", "\\")) or text.count("/") > 1 or "\\" in text
-
-
-def counted(n: float, noun: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{int(n):,} {noun}" + ("" if int(n) == 1 else "s")
 
 
 def sample(n_images: float, n_concepts: float) -> str:

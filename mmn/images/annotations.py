@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmn.core import Failure
+from mmn.counts import counted
 from mmn.errors import ImageError, SourceError
 from mmn.images.columns import captions_in, names_in, plain_key, unread
 from mmn.images.known import files_in
@@ -270,7 +271,8 @@ def _found(annotations: Path, folder: Path, named: Sequence[Named]) -> Places:
     if not references:
         reason = next(iter(failures.values())).message
         raise SourceError(
-            f"none of the {len(failures)} pictures of {annotations} is in {folder}: give their folder ({reason})"
+            f"none of the {counted(len(failures), 'picture')} of {annotations} is in {folder}: give their "
+            f"folder ({reason})"
         )
     has_any = any(one.references for one in named)
     missing = "has captions, but of pictures that are not used" if has_any else "has no captions of its pictures"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from mmn.counts import counted
 from mmn.errors import SourceError
 from mmn.images.annotations import Named, beside, named_by, rows_of, why_none
 from mmn.images.columns import masks_in
@@ -96,7 +97,7 @@ def _masks(metadata: Path) -> set[Path]:
 def _why_none(described: list[Places], unread: list[Path]) -> str:
     """Why no picture may have a reference, although files look as if they gave some; of several the first one's why."""
     if described:
-        more = f" (and {len(described) - 1} other files)" if len(described) > 1 else ""
+        more = f" (and {counted(len(described) - 1, 'other file')})" if len(described) > 1 else ""
         return described[0].why_none + more
     if unread:
         return f"{unread[0]} is not read; captions beside pictures are read from {', '.join(METADATA_NAMES)}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mmn.core import Example, Failure
+from mmn.counts import counted
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images.annotations import coco_places, list_places, sbu_places
 from mmn.images.datasets import dataset_places
@@ -64,7 +65,7 @@ def list_source(
         UsageError: `limit` is below 1.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"a limit of {limit} pictures leaves none: give 1 or more")
+        raise UsageError(f"a limit of {counted(limit, 'picture')} leaves none: give 1 or more")
     places = places_of(spec, work_path)
     gathered = _Gathered(limit)
     for done, place in enumerate(places.each, start=1):

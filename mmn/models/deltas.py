@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from mmn.counts import counted
 from mmn.errors import CacheError, ModelError
 from mmn.models.adapters import Anatomy
 from mmn.models.model import Model
@@ -224,7 +225,7 @@ def require_fit(anatomy: Anatomy, fingerprint: str, delta: Delta, name: str) -> 
         if len(part.change) != d_model or not 0 <= highest < width:
             raise ModelError(
                 f"the delta {delta.noun} -> {delta.target} changes unit {highest} of layer {part.layer} by columns of "
-                f"{len(part.change)}, and {name} has {anatomy.n_layers} layers of {(d_model, anatomy.d_mlp)}"
+                f"{len(part.change)}, and {name} has {counted(anatomy.n_layers, 'layer')} of {(d_model, anatomy.d_mlp)}"
             )
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mmn.counts import counted
 from mmn.errors import ModelError
 from mmn.safety.boundary import Translated
 
@@ -154,7 +155,8 @@ def _first(encoder: Any, states: Tensor, declared: int | None, name: str) -> tup
     known = _known_first(encoder, states)
     if known is None and declared is None:
         raise ModelError(
-            f"{name}: how many of its {states.shape[1]} states come before the grid of places is not known of a "
+            f"{name}: how many of its {counted(states.shape[1], 'state')} come before the grid of places is "
+            "not known of a "
             f'{encoder.config.model_type}; say it: "class_tokens": 1 where it has a class token, 0 where it has none'
         )
     if known is not None and declared is not None and known != declared:
@@ -183,7 +185,8 @@ def _layout_of(states: Tensor, config: Any, first: tuple[int, str], canvas: tupl
     shape = _grid(n_states - n_first, canvas, getattr(config, "patch_size", None))
     if shape is None:
         raise ModelError(
-            f"{name}: {n_states} states without the first {n_first} are no grid over {canvas[0]} × {canvas[1]} pixels; "
+            f"{name}: {counted(n_states, 'state')} without the first {n_first} are no grid over {canvas[0]} × "
+            f"{canvas[1]} pixels; "
             "is class_tokens right?"
         )
     return Layout(*shape, n_first, width, told_by)

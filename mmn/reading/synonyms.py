@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.printable import printable, quoted
 from mmn.reading.nouns import WORDS, lemma_of
@@ -147,7 +148,7 @@ class Synonyms:
     def __str__(self) -> str:
         if not self.object_of:
             return "without synonyms"
-        return f"with {self.n_synonyms:,} synonyms of {len(self.objects):,} objects"
+        return f"with {counted(self.n_synonyms, 'synonym')} of {counted(len(self.objects), 'object')}"
 
 
 NO_SYNONYMS: Final = Synonyms()

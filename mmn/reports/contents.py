@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.errors import ImageError, UsageError
 from mmn.figures.captions import caption
 from mmn.figures.figure import Column, Drawn, Figure, draw
@@ -229,7 +230,7 @@ def _told(run: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[tuple[str
         "Run": run["run_id"],
         "Model": short_name(run["model"]),
         "Weights": run["model_fingerprint"][:16],
-        "Units": f"{run['n_layers']} layers of {run['d_mlp']:,}, {n_units:,} in all",
+        "Units": f"{counted(run['n_layers'], 'layer')} of {run['d_mlp']:,}, {n_units:,} in all",
         "Pictures": f"{short_name(run['images'])}: {summary['n_images']:,}, {summary['n_failed']:,} failed",
         "Nouns": f"{summary['n_concepts']:,}",
         "Prompt": run["prompt"],

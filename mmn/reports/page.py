@@ -15,6 +15,7 @@ from typing import Any, Final
 import vl_convert
 
 from mmn import __version__
+from mmn.counts import counted
 from mmn.figures.specification import whole
 from mmn.figures.theme import NUMBERS, paper_config, wrap
 from mmn.reports.contents import MOST_ROWS, Contents, Noun, Picture, Shown
@@ -144,7 +145,7 @@ def _table(shown: Shown) -> str:
         return ""
     head = "".join(f"<th>{_safe(one)}</th>" for one in shown.headings)
     rows = "".join("<tr>" + "".join(f"<td>{_safe(one)}</td>" for one in row) + "</tr>" for row in shown.cells)
-    more = f"<p>The first {MOST_ROWS} of {shown.n_rows:,} rows.</p>" if shown.n_rows > MOST_ROWS else ""
+    more = f"<p>The first {MOST_ROWS} of {counted(shown.n_rows, 'row')}.</p>" if shown.n_rows > MOST_ROWS else ""
     table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     return f"<details><summary>Its numbers</summary>{more}{table}</details>"
 

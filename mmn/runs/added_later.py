@@ -24,6 +24,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from mmn.core import Example, Failure, Run
+from mmn.counts import counted
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images.known import KnownPictures
 from mmn.images.references import references_of
@@ -50,7 +51,10 @@ class AddedSource:
     n_pictures: int
 
     def __str__(self) -> str:
-        return f"{self.kind} of {self.source}: {self.n_images} of {self.n_pictures} pictures, {self.n_changed} changed"
+        return (
+            f"{self.kind} of {self.source}: {self.n_images} of {counted(self.n_pictures, 'picture')}, "
+            f"{self.n_changed} changed"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class AddedSynonyms:
     is_changed: bool
 
     def __str__(self) -> str:
-        told = f"{self.n_synonyms} words of {self.n_objects} objects" if self.n_objects else "none"
+        told = (
+            f"{counted(self.n_synonyms, 'word')} of {counted(self.n_objects, 'object')}" if self.n_objects else "none"
+        )
         return f"{self.kind} of {self.source}: {told}{'' if self.is_changed else ', as before'}"
 
 
@@ -84,7 +90,9 @@ def add_references(run_path: Path, spec: str, work_path: Path) -> AddedSource:
     examples = run_examples(run_path)
     given = references_of(spec, KnownPictures(examples), work_path)
     if not given.references:
-        raise SourceError(f"{spec} has no captions of any of the run's {len(examples)} pictures: {given.why_none}")
+        raise SourceError(
+            f"{spec} has no captions of any of the run's {counted(len(examples), 'picture')}: {given.why_none}"
+        )
     earlier = _rows(run_path, "reference")
     own = {example.image_id: example.references for example in examples}
     rows = []
@@ -111,7 +119,8 @@ def add_masks(run_path: Path, spec: str) -> AddedSource:
     if not source.known:
         reason = f" ({source.problems[0]})" if source.problems else ""
         raise SourceError(
-            f"{spec} outlines nothing in any of the run's {len(examples)} pictures{reason}: give these pictures' file"
+            f"{spec} outlines nothing in any of the run's {counted(len(examples), 'picture')}{reason}: give "
+            "these pictures' file"
         )
     _require_usable(source, examples)
     before = mask_specs(run_path)[:1]
@@ -127,7 +136,9 @@ def _require_usable(source: MaskSource, examples: Sequence[Example]) -> None:
     known = [one for one in examples if one.image_id in source.known]
     if not any(map(source.shown, known)):
         problems = source.outlines(known[0]).problems or ("no outline of it can be drawn",)
-        raise SourceError(f"{source.spec} tells of no object in {len(known)} pictures of the run: {problems[0]}")
+        raise SourceError(
+            f"{source.spec} tells of no object in {counted(len(known), 'picture')} of the run: {problems[0]}"
+        )
 
 
 def add_synonyms(run_path: Path, spec: str) -> AddedSynonyms:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from mmn.columns import as_numpy, numbers, one_number
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import Unfit
 from mmn.names import MINUS_BLANK
 from mmn.printable import quoted
@@ -98,7 +99,7 @@ def pictures(tables: Mapping[str, pa.Table]) -> set[str]:
 
 def _check_columns(name: str, table: pa.Table, run: Run) -> None:
     if len(table) > MOST_ROWS:
-        raise Unfit(f"{name} has {len(table):,} rows, more than the {MOST_ROWS:,} of a shard")
+        raise Unfit(f"{name} has {counted(len(table), 'row')}, more than the {MOST_ROWS:,} of a shard")
     try:
         table.validate(full=True)
     except pa.ArrowInvalid as error:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmn.counts import counted
 from mmn.errors import BatchError, EncodingError, ModelError, UnsupportedModelError
 from mmn.models.model import Model
 from mmn.models.processors import of_another_family
@@ -126,7 +127,8 @@ def _require_image_tokens(model: Model, inputs: dict[str, Tensor]) -> tuple[int 
         return n_tokens[0], None
     if sum(n_tokens) != n_features:
         raise ModelError(
-            f"{name}: its processor writes {sum(n_tokens)} image tokens for {len(n_tokens)} pictures, and its "
+            f"{name}: its processor writes {counted(sum(n_tokens), 'image token')} for "
+            f"{counted(len(n_tokens), 'picture')}, and its "
             f"projector gives {n_features} features; mend patch_size, num_additional_image_tokens, "
             "vision_feature_select_strategy or num_query_tokens in processor_config.json"
         )

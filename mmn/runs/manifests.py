@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmn.core import Outcome, Run
+from mmn.counts import counted
 from mmn.errors import BrokenFileError, Unfit
 from mmn.names import RUN_STATES, RUNNING, definition
 from mmn.printable import quoted
@@ -175,7 +176,8 @@ def _check_run(run: Run) -> None:
     chosen = run.settings.effect_layers
     if chosen and (len(chosen) != 2 or not chosen[0] <= chosen[1] < run.model.n_layers):
         raise Unfit(
-            f"effect_layers are {list(chosen)}, and not the first and last of some of {run.model.n_layers} layers"
+            f"effect_layers are {list(chosen)}, and not the first and last of some of "
+            f"{counted(run.model.n_layers, 'layer')}"
         )
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import BrokenFileError, Unfit
 from mmn.printable import printable, quoted
 from mmn.runs.checks import MOST_ROWS, check_tables, in_schema
@@ -165,7 +166,7 @@ def _parsed(name: str, data: bytes) -> pa.Table:
     """The columns of a file that its schema knows."""
     file = _opened(data)
     if file.metadata.num_rows > MOST_ROWS:
-        raise Unfit(f"{name} has {file.metadata.num_rows:,} rows, more than the {MOST_ROWS:,} of a shard")
+        raise Unfit(f"{name} has {counted(file.metadata.num_rows, 'row')}, more than the {MOST_ROWS:,} of a shard")
     there = set(file.schema_arrow.names)
     by_dictionary = _opened(data, [column for column in _TEXTS[name] if column in there])
     return by_dictionary.read([column for column in TABLES[name].names if column in there])

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from mmn.counts import counted, counted_are
 from mmn.statistics.intervals import N_LEAST
 
 TOO_FEW: Final = f"Empty where fewer than {N_LEAST} pictures are too few for an interval."
@@ -29,8 +30,8 @@ def interval_words(low: float, high: float, n: float, form: str, thing: str = "p
 def why_none(n: float, thing: str = "picture") -> str:
     """`3 pictures are too few for an interval`, or that they all have the same value."""
     if n < N_LEAST:
-        return f"{_counted(n, thing)} {'is' if int(n) == 1 else 'are'} too few for an interval"
-    return f"no interval: all {_counted(n, thing)} have the same value"
+        return f"{counted_are(n, thing)} too few for an interval"
+    return f"no interval: all {counted(n, thing)} have the same value"
 
 
 def bracket(low: float, high: float, form: str) -> str:
@@ -43,8 +44,8 @@ def few_note(n_images: Iterable[float]) -> str:
     few = sorted({int(n) for n in n_images if n < N_LEAST})
     if not few:
         return ""
-    pictures = _counted(few[0]) if len(few) == 1 else f"{few[0]} to {_counted(few[-1], 'picture')}"
-    return f"{pictures} {'is' if few == [1] else 'are'} too few for a 95 % interval, which takes {N_LEAST}"
+    pictures = counted_are(few[0], "picture") if len(few) == 1 else f"{few[0]} to {counted_are(few[-1], 'picture')}"
+    return f"{pictures} too few for a 95 % interval, which takes {N_LEAST}"
 
 
 def with_words(rows: pd.DataFrame, form: str, name: str = "", n: str = "n_images") -> pd.DataFrame:
@@ -72,7 +73,3 @@ def _written(value: float, form: str) -> str:
     if form.endswith("%"):
         return percent(value, int(form.removeprefix(".").removesuffix("%") or 0))
     return format(value, form)
-
-
-def _counted(n: float, thing: str = "picture") -> str:
-    return f"{int(n):,} {thing}" + ("" if int(n) == 1 else "s")

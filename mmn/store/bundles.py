@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from mmn import __version__
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import BrokenFileError, CacheNewerError, ImageError, UsageError
 from mmn.images.opening import read_header, thumbnail
 from mmn.printable import printable, quoted
@@ -226,7 +227,7 @@ def _judged(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     """
     infos = archive.infolist()
     if len(infos) > _MOST_FILES:
-        raise _refused(path, f"it lists {len(infos):,} files")
+        raise _refused(path, f"it lists {counted(len(infos), 'file')}")
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if why := _why_unfit(info):

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import Unfit
 from mmn.models.geometry import serialise
 from mmn.printable import quoted
@@ -41,10 +42,10 @@ class Known:
         told = pictures({name: table for name, table in shard.tables.items() if name == "image"})
         strange = pictures(shard.tables) - told - self.pictures
         if strange:
-            raise Unfit(f"it tells of {len(strange)} pictures that no loaded shard of the run holds")
+            raise Unfit(f"it tells of {counted(len(strange), 'picture')} that no loaded shard of the run holds")
         for name, captions in _captions(shard.tables).items():
             if again := captions & self.told[name]:
-                raise Unfit(f"it tells again of {len(again)} captions that another shard tells of")
+                raise Unfit(f"it tells again of {counted(len(again), 'caption')} that another shard tells of")
         _check_edits(run, shard.tables)
         _check_grids(shard.tables)
 

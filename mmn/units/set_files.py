@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmn.core import ModelFacts, Neuron, named_unit
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.printable import printable, quoted
 from mmn.safety.regular_files import read_regular
@@ -102,7 +103,7 @@ def _units(rows: Sequence[_Row], path: Path, facts: ModelFacts) -> tuple[list[Ne
     for line, cells in rows:
         where = f"{printable(path)}, line {line}"
         if len(cells) != len(columns) and len(cells) != len(columns) - ("score" in columns):
-            raise UsageError(f"{where}: {len(cells)} columns instead of {len(columns)}; {_EXAMPLE}")
+            raise UsageError(f"{where}: {counted(len(cells), 'column')} instead of {len(columns)}; {_EXAMPLE}")
         unit = read(cells, facts, where)
         if unit in found:
             raise UsageError(f"{where}: {unit} stands there twice, first in line {found[unit]}")

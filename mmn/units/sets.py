@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mmn.core import ModelFacts, Neuron, unit_name
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.names import SET
 from mmn.printable import quoted
@@ -110,10 +111,10 @@ def require_awake(chosen: UnitSet, widths: Sequence[int], facts: ModelFacts) -> 
         if one.unit >= widths[one.layer]:
             raise UsageError(
                 f"the set {quoted(chosen.name)} has {one}, and layer {one.layer} of {facts.name} has "
-                f"{widths[one.layer]} units"
+                f"{counted(widths[one.layer], 'unit')}"
             )
 
 
 def _told(shape: Shape) -> str:
     experts = f", in experts of {max(shape.d_experts)}" if any(shape.d_experts) else ""
-    return f"{shape.n_layers} layers of {shape.d_mlp} units{experts}"
+    return f"{counted(shape.n_layers, 'layer')} of {counted(shape.d_mlp, 'unit')}{experts}"

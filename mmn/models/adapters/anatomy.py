@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from mmn.counts import counted
 from mmn.errors import UnsupportedModelError, UsageError
 from mmn.models.adapters.elsewhere import held
 from mmn.models.adapters.experts import EXPERTS, Mixture, differ, find_mixture
@@ -376,7 +377,7 @@ def _require_no_ffn_left_out(anatomy: Anatomy, found: Structure) -> None:
         for path in sorted(there):
             (weight, *_) = anatomy.layers[number].get_submodule(path).parameters()
             size = " × ".join(map(str, weight.shape))
-            wanted = f"expected {anatomy.unembedding.in_features} rows, what {found.head} reads"
+            wanted = f"expected {counted(anatomy.unembedding.in_features, 'row')}, what {found.head} reads"
             raise UnsupportedModelError(f"{path} of layer {number} is {size}, {wanted}")
 
 

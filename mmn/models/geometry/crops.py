@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from mmn.counts import counted
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Cell, Grid, Grids, cells_of
 
@@ -125,7 +126,7 @@ def _side(inputs: GridInputs, n_in_canvas: int) -> tuple[int, int]:
     side = math.isqrt(inputs.n_tokens // n_crops)
     height, width = inputs.canvas
     if side * side * n_crops != inputs.n_tokens or height != width:
-        raise inputs.refusal(f"{inputs.n_tokens} image tokens are no {n_crops} squares")
+        raise inputs.refusal(f"{counted(inputs.n_tokens, 'image token')} are no {n_crops} squares")
     return side, n_crops
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.models.geometry.any_resolution import any_resolution, any_resolution_with_class_token
 from mmn.models.geometry.crops import (
@@ -82,5 +83,5 @@ def image_grid(model: Model, inputs: Mapping[str, Any], picture_size: tuple[int,
     with Translated(f"{family.model_type}: its {name} does not say where image tokens lie", UsageError):
         grids = GRIDS[family.grid](asked)
     if len(grids.cells) != n_tokens:
-        raise asked.refusal(f"its grids have {len(grids.cells)} tokens and the prompt has {n_tokens}")
+        raise asked.refusal(f"its grids have {counted(len(grids.cells), 'token')} and the prompt has {n_tokens}")
     return grids

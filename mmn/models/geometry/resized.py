@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from mmn.counts import counted
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Axis, Grid, Grids, cells_of
 from mmn.models.geometry.whole import merged_shape
@@ -31,7 +32,7 @@ def resized(inputs: GridInputs) -> Grids:
     rows, columns = _said(inputs)
     factor = math.isqrt(rows * columns // inputs.n_tokens)
     if factor * factor * inputs.n_tokens != rows * columns or rows % factor or columns % factor:
-        raise inputs.refusal(f"{inputs.n_tokens} image tokens are no squares of {rows} × {columns}")
+        raise inputs.refusal(f"{counted(inputs.n_tokens, 'image token')} are no squares of {rows} × {columns}")
     grid = Grid.even(rows // factor, columns // factor, inputs.whole)
     return Grids((grid,), tuple(cells_of(0, grid)))
 

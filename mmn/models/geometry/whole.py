@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from mmn.counts import counted
 from mmn.models.geometry.grid_inputs import GridInputs, Line, spans
 from mmn.models.geometry.grids import Axis, Cell, Grid, Grids, cells_of, even
 
@@ -98,7 +99,7 @@ def _square_root(inputs: GridInputs) -> int:
     """Tokens in a row, where there are as many rows."""
     n = math.isqrt(inputs.n_tokens)
     if n * n != inputs.n_tokens:
-        raise inputs.refusal(f"{inputs.n_tokens} image tokens make no square")
+        raise inputs.refusal(f"{counted(inputs.n_tokens, 'image token')} make no square")
     return n
 
 

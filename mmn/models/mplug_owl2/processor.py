@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from mmn.counts import counted
 from mmn.models.mplug_owl2.config import MplugOwl2Config
 
 PLACEHOLDER = "<|image|>"
@@ -50,7 +51,8 @@ class MplugOwl2Processor:
     ) -> None:
         if image_token_id < len(tokenizer):
             raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens, so that {image_token_id}, which stands for the picture, "
+                f"the tokenizer has {counted(len(tokenizer), 'token')}, so that {image_token_id}, which "
+                "stands for the picture, "
                 "is a word's: set image_token_index in config.json"
             )
         if image_aspect_ratio not in (STRETCH, PAD):

@@ -23,6 +23,7 @@ from PIL import Image
 
 from mmn import names
 from mmn.core import Example, Failure, Outcome, Run
+from mmn.counts import counted
 from mmn.errors import BatchError, Cancelled, EncodingError, ImageError, MmnError, UnsupportedModelError
 from mmn.images import open_image
 from mmn.models.loading import load_model
@@ -103,8 +104,8 @@ def _require_exact(plan: Plan, run_path: Path) -> None:
     failures = shards.read_columns(run_path / first, "failure", ["error", "message"]).to_pylist()
     if reasons := [row["message"] for row in failures if row["error"] == INEXACT]:
         raise UnsupportedModelError(
-            f"the adapter does not understand {plan.run.model.name}: {reasons[0]}, and so for all {len(reasons)} "
-            "concepts of the first batch"
+            f"the adapter does not understand {plan.run.model.name}: {reasons[0]}, and so for all "
+            f"{counted(len(reasons), 'concept')} of the first batch"
         )
 
 

@@ -14,6 +14,7 @@ from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.synonyms import add_asked_synonyms, add_synonyms_option
 from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told
+from mmn.counts import counted
 from mmn.runs.plan import Progress
 from mmn.units.sets import UnitSet
 
@@ -104,9 +105,9 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    failed = f", {result['n_failed']} failures (mmn show {result['run_id']} lists them)"
+    failed = f", {counted(result['n_failed'], 'failure')} (mmn show {result['run_id']} lists them)"
     print(
-        f"{result['run_id']}: {result['n_neurons']} units decoded, {result['n_looks']} looks, "
+        f"{result['run_id']}: {counted(result['n_neurons'], 'unit')} decoded, {counted(result['n_looks'], 'look')}, "
         f"{result['n_fields']} compared with nouns{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     print(

@@ -12,8 +12,9 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.theme import FIRST, FOURTH, MUTED, SECOND, SHAPES, THIRD
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.names import GIVEN, HELD_OUT, SAME_PICTURE
 
 _OWN: Final = {
@@ -66,6 +67,7 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
         alt.X("iou:Q", title="IoU of the brightest 5 % of the map, mean", scale=alt.Scale(zero=True), axis=axis), shape
     )
     intervals = base.mark_rule(strokeWidth=1.2).encode(alt.X("low:Q"), alt.X2("high:Q"))
+    units = counted(top, "unit")
     pictures = counted(data["n_images"].max(), "picture")
     return alt.layer(intervals, points).properties(
         height=11 * len(rows) + 6 * data["method"].nunique(),
@@ -73,7 +75,7 @@ def field_overlaps(data: pd.DataFrame, run: Mapping[str, Any], top: int) -> alt.
             "Do the top units look at their noun's object?",
             subtitle=[
                 f"{of_run(run)}, n = {pictures} with known objects",
-                f"up to {top} units of each noun; mean within a picture, then over pictures; lines: 95 %, by picture",
+                f"up to {units} of each noun; mean within a picture, then over pictures; lines: 95 %, by picture",
                 *_size_limit(data),
             ],
             frame="bounds",

@@ -38,6 +38,7 @@ from PIL import Image
 
 from mmn import names
 from mmn.core import Example, Failure, Neuron, Run
+from mmn.counts import counted
 from mmn.errors import ImageError, SourceError, UsageError
 from mmn.images import open_image
 from mmn.models.geometry import image_grid, serialise
@@ -310,7 +311,7 @@ def decode_missing(scored: ScoredRun, needed: Set[Neuron], progress: ProgressCal
     units = sorted(needed - known)
     if not units:
         return
-    progress(Progress("decode", message=f"{len(units)} units"))
+    progress(Progress("decode", message=f"{counted(len(units), 'unit')}"))
     digest = hashlib.sha256(" ".join(map(str, units)).encode()).hexdigest()
     name = NEURONS_SHARD if NEURONS_SHARD not in finished else f"{NEURONS_SHARD}-{digest[:8]}"
     shards.write_shard(scored.path, name, {"neuron": decode_units(scored.model, units)})

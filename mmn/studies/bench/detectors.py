@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmn.core import Concept, Neuron
+from mmn.counts import counted
 from mmn.errors import ModelError
 from mmn.models.float64 import wide
 from mmn.models.gates import Readers, readers
@@ -70,7 +71,8 @@ class Site:
         found = [(told, concept) for told in self.built if (concept := told.saying(noun)) is not None]
         if len(found) < 2:
             raise ModelError(
-                f"{self.model.facts.name} says {noun!r} of {len(found)} pictures to build on, and 2 are needed; "
+                f"{self.model.facts.name} says {noun!r} of {counted(len(found), 'picture')} to build on, and "
+                "2 are needed; "
                 "give more pictures with masks, or another model"
             )
         return found

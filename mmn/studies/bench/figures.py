@@ -8,9 +8,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.names import RANDOM
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.studies.bench.result import MEASURES

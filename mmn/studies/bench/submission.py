@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.safety.roots import require_inside
 from mmn.studies.bench.rankings import Ranking
@@ -65,14 +66,19 @@ def _checked(path: Path, rows: pd.DataFrame, wanted: Sequence[Key], n_layers: in
     told = f"{path}: "
     there = set(zip(rows["image_id"], rows["noun"], strict=True))
     if missing := [key for key in wanted if key not in there]:
-        raise UsageError(f"{told}{len(missing)} of {len(wanted)} nouns are missing, first {_named(missing[0])}")
+        raise UsageError(
+            f"{told}{len(missing)} of {counted(len(wanted), 'noun')} are missing, first {_named(missing[0])}"
+        )
     if strange := sorted(there - set(wanted)):
         raise UsageError(f"{told}{_named(strange[0])} is none of the benchmark's (mmn bench --export DIR lists them)")
     if (wrong := rows[~np.isfinite(rows["score"].to_numpy(float))]).size:
         raise UsageError(f"{told}the score of {_row(wrong)} is no number")
     is_unit = rows["layer"].between(0, n_layers - 1) & rows["unit"].between(0, d_mlp - 1)
     if (wrong := rows[~is_unit]).size:
-        raise UsageError(f"{told}the model has no unit {_row(wrong)}: {n_layers} layers of {d_mlp} units, from 0")
+        raise UsageError(
+            f"{told}the model has no unit {_row(wrong)}: {counted(n_layers, 'layer')} of "
+            f"{counted(d_mlp, 'unit')}, from 0"
+        )
     if (wrong := rows[rows.duplicated(list(COLUMNS[:4]))]).size:
         raise UsageError(f"{told}{_row(wrong)} is there twice")
     return rows

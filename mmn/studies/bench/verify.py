@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import ModelError
 from mmn.models.model import Model
 from mmn.reading.hooks import capture_units
@@ -126,7 +127,7 @@ def _why(planted: Planted, activity: float, effects: Sequence[float]) -> str:
     """What does not hold; the eraser is active where another unit wrote, which is not where its noun is alone."""
     wanted = NAMED[planted.role].effect
     if len(effects) < 2:
-        return f"{len(effects)} pictures say the noun"
+        return f"{counted(len(effects), 'picture')} say the noun"
     effect = statistics.fmean(effects)
     if not activity >= LEAST_ACTIVITY:
         return f"active elsewhere, too: {activity:z.3f} of pairs are in order"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.names import EFFECTS, METHODS, RANDOM, RANDOM_MATCHED, default_method
 from mmn.statistics.intervals import N_LEAST
 from mmn.studies.bench.result import MEASURES, PLACES, ROLE_WORDS, Result, model_of, shipped
@@ -126,19 +127,23 @@ def told(result: Result) -> str:
     """What the numbers are of."""
     few = "" if result.n_pictures >= N_LEAST else f" (intervals need {N_LEAST})"
     return (
-        f"{result.model}, {result.n_units:,} units, {result.n_pictures} pictures of {result.images}{few} and their "
-        f"{result.n_questions} nouns; {_planted_for(result)}. Means over pictures, 95 % intervals by picture."
-        + some(result)
+        f"{result.model}, {counted(result.n_units, 'unit')}, {counted(result.n_pictures, 'picture')} of "
+        f"{result.images}{few} and their "
+        f"{counted(result.n_questions, 'noun')}; {_planted_for(result)}. Means over pictures, 95 % intervals "
+        "by picture." + some(result)
     )
 
 
 def _planted_for(result: Result) -> str:
     n = result.asked["n_sampled"]
     if not result.planted:
-        return f"nothing is planted, and effects are measured of {n} sampled units"
+        return f"nothing is planted, and effects are measured of {counted(n, 'sampled unit')}"
     nouns, n_built = _list(result.nouns), result.asked["n_built"]
-    built = f"built on {n_built} other pictures of each"
-    return f"units are planted for {nouns}, {built}; effects are measured of {n} sampled units and the planted ones"
+    built = f"built on {counted(n_built, 'other picture')} of each"
+    return (
+        f"units are planted for {nouns}, {built}; effects are measured of {counted(n, 'sampled unit')} and "
+        "the planted ones"
+    )
 
 
 def some(result: Result) -> str:

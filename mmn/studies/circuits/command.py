@@ -12,6 +12,7 @@ from mmn.cli.files import writing
 from mmn.cli.finishing import tell_failed
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.studies.circuits.tables import RAJARAM, RULE_NAMES
@@ -90,12 +91,16 @@ def _read(run_path: Path, circuits: list[str]) -> Any:
 def _print_result(result: dict[str, Any]) -> None:
     from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
 
-    print(f"{result['run_id']}: {len(result['circuits'])} circuits, rule {result['rule']}, {result['seconds']:.1f} s")
+    print(
+        f"{result['run_id']}: {counted(len(result['circuits']), 'circuit')}, rule {result['rule']}, "
+        f"{result['seconds']:.1f} s"
+    )
     for one in result["circuits"]:
-        where = f"on picture {one['image_id'][:12]}" if one["image_id"] else f"on {one['n_found']} pictures"
+        where = f"on picture {one['image_id'][:12]}" if one["image_id"] else f"on {counted(one['n_found'], 'picture')}"
         held_out = "held out" if one["is_held_out"] else "the same, none is held out"
         print(
-            f"{one['noun']} ({one['circuit']}): {one['k']} units a layer, {percent(one['share'], 1)} of all, found "
+            f"{one['noun']} ({one['circuit']}): {counted(one['k'], 'unit')} a layer, "
+            f"{percent(one['share'], 1)} of all, found "
             f"{where}, judged by {one['n']} ({held_out}); attention passes {percent(one['through_attention'])} of what "
             f"goes between them; {percent(one['carried'])} of the flow is in kept units"
         )

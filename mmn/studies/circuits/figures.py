@@ -13,9 +13,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import FIRST, GREY, MUTED, SECOND, THIRD
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.statistics.interval_words import interval_note, percent, with_words
 from mmn.studies.circuits.curves import COLUMNS, WORDS
 from mmn.studies.circuits.rows import EDGE, END, UNIT
@@ -168,7 +169,9 @@ def _gradient(title: str) -> alt.Legend:
 def _graph_title(run: Mapping[str, Any], about: Mapping[str, Any]) -> alt.TitleParams:
     shown = f"picture {about['picture'][:12]}" if about["picture"] else counted(about["n_found"], "picture")
     many = "; means over pictures" if about["n_found"] > 1 else ""
-    kept = f"{about['k']} units a layer, rule {about['rule']}{many}; edges as strong as their weight in logits"
+    kept = (
+        f"{counted(about['k'], 'unit')} a layer, rule {about['rule']}{many}; edges as strong as their weight in logits"
+    )
     return alt.TitleParams(f"Circuit of “{about['noun']}”", subtitle=[f"{of_run(run)}, found on {shown}", kept])
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures
@@ -93,7 +94,7 @@ def chosen(store: Store, asked: Asked) -> dict[str, Any]:
 
 def _one_k(asked: Asked) -> int | None:
     if len(asked.view.ks) > 1:
-        raise UsageError(f"{asked.figure} draws one circuit; --ks names {len(asked.view.ks)} sizes")
+        raise UsageError(f"{asked.figure} draws one circuit; --ks names {counted(len(asked.view.ks), 'size')}")
     return asked.view.ks[0] if asked.view.ks else None
 
 

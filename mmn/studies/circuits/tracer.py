@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.safety.atomic_files import write_whole
 from mmn.studies.circuits.tables import IMAGE, NOUN, TEXT, token_name
@@ -67,7 +68,7 @@ def graph(
             "scan": model,
             "transcoder_list": [],
             "prompt_tokens": tokens or list(GROUPS),
-            "prompt": " ".join(tokens) or f"{circuit['n_found']} pictures that say {circuit['noun']}",
+            "prompt": " ".join(tokens) or f"{counted(circuit['n_found'], 'picture')} that say {circuit['noun']}",
             "node_threshold": None,
             "schema_version": 1,
             "info": about,

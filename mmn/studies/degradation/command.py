@@ -18,6 +18,7 @@ from mmn.cli.options import at_least, entries, numbers, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.presets import PRESETS, Noise
@@ -235,9 +236,9 @@ def _print_result(result: dict[str, Any], own: Sequence[str], *, as_json: bool) 
     if as_json:
         print_json(result)
         return
-    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    failed = f", {failed_words(result)}"
     print(
-        f"{result['run_id']}: {result['kind']}, {result['n_rows']} measurements"
+        f"{result['run_id']}: {result['kind']}, {counted(result['n_rows'], 'measurement')}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     from mmn.statistics.interval_words import few_note  # here and below: pandas is slow to import
@@ -272,17 +273,17 @@ def _line(one: dict[str, Any]) -> str:
     where = "" if one["positions"] == names.EVERYWHERE else f", at {one['positions'].replace('-', ' ')}"
     noise = "" if one["sigma"] is None else f", sigma {one['sigma']:g} of the {one['sigma_unit']}"
     noise += "" if one["factor"] is None else f", times {one['factor']:g}"
-    half = "not halved" if one["k_half"] is None else f"halved by {one['k_half']:z.0f} units"
+    half = "not halved" if one["k_half"] is None else f"halved by {counted(one['k_half'], 'unit')}"
     prob = f"{one['prob']:z.3f}{bracket(one['prob_low'], one['prob_high'], 'z.3f')}"
     change = f"{percent(-one['drop'])}{bracket(-one['drop_high'], -one['drop_low'], '.0%')}"
     lost = ""
     if one["lost"] is not None:
         ends = bracket(one["lost_low"], one["lost_high"], ".0%")
         lost = f", {percent(one['lost'])}{ends} of captions lose the noun"
-    draws = f", mean over {one['n_draws']} draws" if one["n_draws"] > 1 else ""
+    draws = f", mean over {counted(one['n_draws'], 'draw')}" if one["n_draws"] > 1 else ""
     line = f"{one['method']}, {one['selection']}{where}{noise}"
     return (
         f"{line}: probability {one['prob_baseline']:z.3f} -> {prob}, {change}, "
-        f"at {one['k']} units ({percent(one['share'], 1)}), {half}{lost}; "
-        f"{one['n_concepts']} nouns of {one['n_images']} pictures{draws}"
+        f"at {counted(one['k'], 'unit')} ({percent(one['share'], 1)}), {half}{lost}; "
+        f"{counted(one['n_concepts'], 'noun')} of {counted(one['n_images'], 'picture')}{draws}"
     )

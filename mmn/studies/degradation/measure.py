@@ -29,6 +29,7 @@ from PIL import Image
 
 from mmn import names
 from mmn.core import Example
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.metrics import TextMetric
 from mmn.models.model import Model
@@ -168,7 +169,9 @@ def _check_sizes(plan: InterventionPlan, scored: ScoredRun) -> None:
     """Raises `UsageError` for numbers of units, places and sizes of a change that cannot be."""
     n_units = scored.model.anatomy.n_awake
     if wrong := [k for k in plan.ks if not 0 <= k <= n_units and plan.given is None]:
-        raise UsageError(f"{wrong[0]} units cannot be taken: {scored.model.facts.name} has {n_units} at a token")
+        raise UsageError(
+            f"{counted(wrong[0], 'unit')} cannot be taken: {scored.model.facts.name} has {n_units} at a token"
+        )
     has_noise = plan.kind == names.PERTURB
     if plan.positions != names.EVERYWHERE and has_noise:
         raise UsageError(
@@ -184,7 +187,7 @@ def _check_given(plan: InterventionPlan, given: UnitSet, scored: ScoredRun) -> N
     fitting(given, scored.model.facts)
     require_awake(given, scored.model.anatomy.widths, scored.model.facts)
     if too_many := [k for k in plan.ks if k > len(given.units)]:
-        raise UsageError(f"--ks {too_many[0]}: the set {given.name!r} has {len(given.units)} units")
+        raise UsageError(f"--ks {too_many[0]}: the set {given.name!r} has {counted(len(given.units), 'unit')}")
     if names.RANDOM_PICTURE in plan.selections:
         raise UsageError(f"--selections {names.RANDOM_PICTURE} is P2's control of rankings: a set has random instead")
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures, Series
@@ -201,7 +202,7 @@ def _sigma_unit(asked: Asked, there: list[str]) -> str | None:
     """
     if not asked.view.sigma_unit and len(there) > 1:
         units = " or ".join(f"--sigma-unit '{unit}'" for unit in there)
-        raise UsageError(f"sigma was measured in {len(there)} units, which are not one axis; give {units}")
+        raise UsageError(f"sigma was measured in {counted(len(there), 'unit')}, which are not one axis; give {units}")
     return asked.one("sigma_unit", "unit of sigma", there, asked.view.sigma_unit) if there else None
 
 

@@ -8,9 +8,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import DOT, TICK, diamond, dot, interval, interval_tip, key, tick
 from mmn.figures.theme import FIRST, MUTED
-from mmn.figures.wording import counted, of_run, require, span
+from mmn.figures.wording import of_run, require, span
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.studies.dictionaries.rows import measure_words
 

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmn.core import Example, Failure
+from mmn.counts import counted
 from mmn.errors import ImageError, UsageError
 from mmn.metrics import ImageMetric, Lexical, TextMetric
 from mmn.models.model import Model
@@ -136,8 +137,8 @@ def chosen(run_path: Path, nouns: Sequence[str], least: int = LEAST) -> list[Pic
     for noun in nouns or enough[:N_NOUNS] or [""]:
         if noun not in enough:
             n = len(known[noun].image_ids) if noun in known else 0
-            said = f"{n} captions of the run say {noun!r}, and " if noun else ""
-            raise UsageError(f"{said}a dictionary takes {least} captions of its noun at least; {what_to_do}")
+            said = f"{counted(n, 'caption')} of the run say {noun!r}, and " if noun else ""
+            raise UsageError(f"{said}a dictionary takes {counted(least, 'caption')} of its noun at least; {what_to_do}")
     return [known[noun] for noun in nouns or enough[:N_NOUNS]]
 
 
@@ -188,7 +189,9 @@ def _answer(scored: ScoredRun, wanted: Wanted, pictures: Pictures, told: Callabl
     sites = checked_sites(scored.model, wanted.of, wanted.layer)
     found = read_vectors(scored.model, scored.run.prompt, scored.path, pictures, sites, told)
     if len(found.examples) < LEAST:
-        raise UsageError(f"only {len(found.examples)} pictures of {pictures.lemma!r} still open: put the others back")
+        raise UsageError(
+            f"only {counted(len(found.examples), 'picture')} of {pictures.lemma!r} still open: put the others back"
+        )
     tested, failures = _tested(scored, wanted, pictures.lemma, found)
     parts = [
         _of_one(scored, wanted, pictures.lemma, found, tested, site, kind) for site in sites for kind in wanted.kinds

@@ -12,6 +12,7 @@ from mmn.cli import add_common
 from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, open_scored_run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.studies.domains.membership import Asked
 from mmn.studies.domains.words import BYS, DAPE, NOUN, RULES, TAG
@@ -167,6 +168,5 @@ def _line(one: dict[str, Any]) -> str:
         for row in one["left"]
     ]
     said = again if one["again"] == one["again"] else "no half finds it alone"
-    return "; ".join(
-        [f"{one['rule']} {one['group']}: {one['n_units']} units, {one['n_images']} pictures, {said}", *left]
-    )
+    size = f"{counted(one['n_units'], 'unit')}, {counted(one['n_images'], 'picture')}"
+    return "; ".join([f"{one['rule']} {one['group']}: {size}, {said}", *left])

@@ -12,9 +12,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import BAR, DOT, FLAT_TICK, TICK, interval_tip, key, layer_axis
 from mmn.figures.theme import FIRST, MUTED, SECOND, method_colours
-from mmn.figures.wording import clipped, counted, of_run, parts_word, require
+from mmn.figures.wording import clipped, of_run, parts_word, require
 from mmn.names import RANDOM, TOP
 from mmn.statistics.interval_words import interval_note, with_words
 
@@ -96,7 +97,10 @@ def domain_overlap(
     methods = list(dict.fromkeys(data["method"]))
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=method_colours(methods)), legend=None)
     y = alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(grid=True, labelLimit=200, labelOverlap=False))
-    x: dict[str, Any] = {"title": f"share of a noun's top {k} units", "axis": alt.Axis(format="~%", tickCount=4)}
+    x: dict[str, Any] = {
+        "title": f"share of a noun's top {counted(k, 'unit')}",
+        "axis": alt.Axis(format="~%", tickCount=4),
+    }
     base = alt.Chart(with_words(data, ".1%", n="n")).encode(y, tooltip=_overlap_tips(parts_word(run)))
     ticks = base.mark_tick(thickness=2, size=11, color=MUTED, opacity=1).encode(alt.X("matched:Q", **x))
     named = {"top": (DOT, FIRST), "random": (TICK, MUTED)}

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
-from mmn.figures.wording import counted
 from mmn.names import ABLATE, RANDOM, TOP
 from mmn.runs.added_later import example_of
 from mmn.statistics.intervals import interval_table
@@ -105,12 +105,12 @@ class Found:
         """The rule and the sample, as lines for a subtitle."""
         n = counted(self.measured.n_images[EVERY], "picture")
         tokens = ", ".join(f"{n_tokens:,} {name}" for name, n_tokens in self.measured.n_tokens.items())
-        return [f"n = {n}, {tokens} tokens", self._rule]
+        return [f"n = {n}, {counted(tokens, 'token')}", self._rule]
 
     @property
     def _rule(self) -> str:
         if self.rule == DAPE:
-            domains = f"{len(self.measured.rates.domains)} domains by {self.by}"
+            domains = f"{counted(len(self.measured.rates.domains), 'domain')} by {self.by}"
             return f"MMNeuron (code), {domains}: 1 % of lowest entropy, with a rate above 95 % of all"
         if self.rule == TOKENS:
             return "after Xu et al. (rule ours): above 95 % of units' rates at image tokens, text tokens, both"

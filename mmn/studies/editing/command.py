@@ -12,10 +12,12 @@ from typing import Any
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.files import writing
+from mmn.cli.finishing import failed_words
 from mmn.cli.options import at_least
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import WHAT, chosen_set, count_or_set
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.runs.plan import Progress
 from mmn.runs.shards import finished_shards
@@ -177,7 +179,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     if result["edits"][0]["settings"]["is_multi_token"] != [False, False]:
         print("a word of several tokens: only its first was edited")
     if result["n_failed"]:
-        print(f"{result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)")
+        print(failed_words(result))
     print(f"the delta is {result['out'] or result['edits'][0]['file']} (mmn score --model M --delta FILE)")
     if result["database"] != "loaded":
         print(f"the database is {result['database']}")
@@ -186,10 +188,10 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
 def _which_units(edit: dict[str, Any]) -> str:
     settings, n = edit["settings"], edit["settings"]["n_units"]
     if edit["selection"] == names.ANOTHER:
-        return f"{n} units of {settings['other_noun']}"
+        return f"{counted(n, 'unit')} of {settings['other_noun']}"
     if edit["selection"] == names.TOP and "units" in settings:
-        return f"{n} units of the set {settings['units']}"
-    return f"{n} {edit['selection']} units"
+        return f"{counted(n, 'unit')} of the set {settings['units']}"
+    return counted(n, f"{edit['selection']} unit")
 
 
 def _perplexity_text(edit: dict[str, Any]) -> str:

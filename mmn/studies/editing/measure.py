@@ -37,6 +37,7 @@ from torch import Tensor
 
 from mmn import names
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import ImageError, UsageError
 from mmn.models import deltas
 from mmn.models.deltas import Delta, Part
@@ -246,7 +247,9 @@ def _check(model: Model, wish: Wish) -> None:
         require_awake(wish.given, model.anatomy.widths, model.facts)
     if not 1 <= wish.n_units <= model.anatomy.n_awake:
         awake = " awake at a noun" if model.anatomy.mixtures else ""
-        raise UsageError(f"--units {wish.n_units}: {model.facts.name} has {model.anatomy.n_awake} units{awake}")
+        raise UsageError(
+            f"--units {wish.n_units}: {model.facts.name} has {counted(model.anatomy.n_awake, 'unit')}{awake}"
+        )
     if wish.max_norm <= 0 or not 0 < wish.success <= 1:
         raise UsageError(f"--max-norm {wish.max_norm} must be above 0, and --success {wish.success} in (0, 1]")
 

@@ -11,6 +11,7 @@ from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least
 from mmn.cli.running import add_run_options, open_scored_run
 from mmn.cli.synonyms import add_asked_synonyms, add_synonyms_option
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.studies.hallucination.usual import ALPHA, LIMIT, N_OBJECTS
 
@@ -95,8 +96,9 @@ def _print_result(result: dict[str, Any]) -> None:
     from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
 
     print(
-        f"{result['run_id']}: {result['n_images']} pictures, {result['n_objects']} objects; masks or references tell "
-        f"of {result['n_judged']} pictures, {result['synonyms']}"
+        f"{result['run_id']}: {counted(result['n_images'], 'picture')}, "
+        f"{counted(result['n_objects'], 'object')}; masks or references tell "
+        f"of {counted(result['n_judged'], 'picture')}, {result['synonyms']}"
     )
     for one in result["detections"]:
         if one["why_none"]:

@@ -12,9 +12,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import DASHES, FIRST, GREY, MUTED, SECOND, SHAPES, THIRD
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.statistics.interval_words import bracket, interval_note, percent, with_words
 from mmn.studies.hallucination.judging import ABSENT, HALLUCINATED, PRESENT
 from mmn.studies.hallucination.rows import ANOTHER, BEFORE, NORMED, OTHER, OWN, PROB, QUANTITIES, RANDOM, RAW

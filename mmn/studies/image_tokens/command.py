@@ -6,9 +6,10 @@ import argparse
 from typing import Any, Final
 
 from mmn.cli import add_common
-from mmn.cli.finishing import finish, is_loaded
+from mmn.cli.finishing import failed_words, finish, is_loaded
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, open_scored_run
+from mmn.counts import counted
 from mmn.errors import UsageError
 
 KINDS: Final = ("replace", "knockout")
@@ -81,12 +82,12 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    failed = f", {failed_words(result)}"
     print(f"{result['run_id']}: {result['seconds']:.1f} s{failed if result['n_failed'] else ''}")
     if not is_loaded(result):
         print(f"the database is {result['database']}")
         return
-    print(f"objects of {result['n_outlined']} of {result['n_nouns']} nouns have an outline")
+    print(f"objects with an outline: of {result['n_outlined']} of {counted(result['n_nouns'], 'noun')}")
     if rows := result.get("replace"):
         print("replaced by the mean image token: nouns turned wrong, random tokens; probability lost, random tokens")
         for row in rows:

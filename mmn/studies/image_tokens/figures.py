@@ -11,6 +11,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import DOT, TICK, interval_tip, key
 from mmn.figures.heat_map import Look, share_maps
 from mmn.figures.theme import DASHES, FIRST, MUTED
@@ -49,7 +50,9 @@ def token_loss(
     )
     named = {"these tokens": (DOT, FIRST), "random tokens": (TICK, MUTED)}
     panel = alt.layer(*_dots(base), key(base, named)).properties(height=alt.Step(20))
-    outlined = f"replaced by the mean one, random ones as many; {n_outlined:,} of {n_nouns:,} nouns have an outline"
+    outlined = (
+        f"replaced by the mean one, random ones as many; {n_outlined:,} of {counted(n_nouns, 'noun')} with an outline"
+    )
     title = alt.TitleParams(
         frame="bounds",
         text="What nouns lose with image tokens",

@@ -9,6 +9,7 @@ from typing import Any
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
+from mmn.counts import counted, counted_are
 from mmn.errors import UsageError
 from mmn.names import CROSS_IMAGE, REGION
 from mmn.runs.plan import Progress
@@ -101,13 +102,16 @@ def _means(rows: Any) -> list[dict[str, Any]]:
 def _print_result(result: dict[str, Any]) -> None:
     """Counts, and the means at P2's k or the next above it."""
     if result["kind"] == REGION:
-        counts = f"{result['n_survived']:g} of {result['n_concepts']} nouns are said of the shuffled picture, too"
+        counts = (
+            f"{result['n_survived']:g} of {counted_are(result['n_concepts'], 'noun')} said of the shuffled picture, too"
+        )
     else:
         n_there = result["n_concepts"] - result["n_left_out"]
-        counts = f"{n_there} of {result['n_concepts']} nouns are in {result['n_images']} pictures or more"
+        many = counted(result["n_images"], "picture")
+        counts = f"{n_there} of {counted_are(result['n_concepts'], 'noun')} in {many} or more"
         counts += f", {result['n_single_draw']} of them with a single draw"
-    draws = f"{'' if result['kind'] == REGION else 'up to '}{result['n_draws']} draws"
-    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    draws = f"{'' if result['kind'] == REGION else 'up to '}{counted(result['n_draws'], 'draw')}"
+    failed = f", {failed_words(result)}"
     print(
         f"{result['run_id']}: {result['kind']}, {draws}, {counts}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
@@ -134,6 +138,6 @@ def _line(row: dict[str, Any]) -> str:
         low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
         ends = "" if low is None or high is None else bracket(low, high, "z.3f")
         texts[name] = "" if row[name] is None else f"{row[name]:z.3f}{ends}"
-    of = f"{row['n_images']} pictures" if "n_images" in row else f"{row['n_concepts']} concepts"
+    of = counted(row["n_images"], "picture") if "n_images" in row else counted(row["n_concepts"], "concept")
     floor = f", another noun {texts['floor_other_noun']}" if texts["floor_other_noun"] else ""
     return f"{row['method']}: {texts['ratio']} stay{floor}, chance {row['floor_random']:.2g}, {of}"

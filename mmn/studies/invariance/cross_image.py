@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmn import names
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.names import COMPLETE
 from mmn.runs import shards
@@ -88,7 +89,7 @@ def measure_cross_image(
             "mmn score command first"
         )
     if n_images < 2 or n_draws < 1:
-        raise UsageError(f"{n_draws} draws of {n_images} pictures: it takes at least 1 draw of 2")
+        raise UsageError(f"{counted(n_draws, 'draw')} of {counted(n_images, 'picture')}: it takes at least 1 draw of 2")
     _parts(run)
     methods = rankings.checked_methods(run, methods, stored_methods(run))
     ks = rankings.checked_ks(run, ks)

@@ -12,7 +12,8 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from mmn.figures.wording import counted, of_run, parts_word, require, span
+from mmn.counts import counted
+from mmn.figures.wording import of_run, parts_word, require, span
 from mmn.statistics.interval_words import percent
 from mmn.statistics.many_tests import survivors_line
 from mmn.studies.invariance.marks import SHARE_AXIS, concept_dots, k_words, layer_bars, titled
@@ -37,7 +38,7 @@ def by_concept(
     n_pictures = int(data["n"].max())
     rows = _with_range(data).rename(columns={"noun": "concept", "floor_random": "floor"})
     title = titled(
-        f"Top units that {n_pictures} pictures of a concept share: {method}, {k_words(k, run)}",
+        f"Top units that {counted(n_pictures, 'picture')} of a concept share: {method}, {k_words(k, run)}",
         f"{of_run(run)}, {_draws_text(data['n_draws'], n_pictures)}",
         *([] if layers is None else [f"only units of layers {layers[0]} to {layers[1]}, as a share of all k"]),
         "dot: mean over the concept's draws; line: from its lowest to its highest draw, not a confidence interval"
@@ -86,7 +87,7 @@ def by_layer(
     opacity = alt.condition(is_meant, alt.value(0.9), alt.value(0.3))
     chosen = "" if layers is None else f"; full colour: layers {first} to {last}"
     title = titled(
-        f"Where the units lie that {n} pictures of a concept share: {method}",
+        f"Where the units lie that {counted(n, 'picture')} of a concept share: {method}",
         f"{of_run(run)}, n = {counted(data['n_concepts'].max(), 'concept')}; {subset}; {k_words(k, run)}",
         f"bars: mean over draws, then concepts; all add up to the whole share; tick: random units{chosen}",
     )
@@ -102,7 +103,7 @@ def _random_units(run: Mapping[str, Any]) -> str:
 def _draws_text(n_draws: pd.Series, n_pictures: int) -> str:
     """`100 concepts: 30 with 2–5 draws of 5 pictures, 70 with a single draw`."""
     several, n_single = n_draws[n_draws > 1], int((n_draws == 1).sum())
-    concepts, of = counted(len(n_draws), "concept"), f"of {n_pictures} pictures"
+    concepts, of = counted(len(n_draws), "concept"), f"of {counted(n_pictures, 'picture')}"
     if several.empty:
         return f"{concepts}, each with a single draw {of}"
     if not n_single:

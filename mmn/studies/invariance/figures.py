@@ -12,9 +12,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import MUTED, method_colours, method_shapes
-from mmn.figures.wording import counted, k_text, of_run, parts_word, require, sample_of_each, span
+from mmn.figures.wording import k_text, of_run, parts_word, require, sample_of_each, span
 from mmn.statistics.interval_words import interval_note, interval_words, with_words
 from mmn.statistics.intervals import N_LEAST
 from mmn.statistics.many_tests import survivors_line

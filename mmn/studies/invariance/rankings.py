@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from mmn.core import Run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.runs import shards
 from mmn.studies.tables import TABLES
@@ -72,7 +73,8 @@ def checked_ks(run: Run, ks: Sequence[int] | None) -> tuple[int, ...]:
     for k in chosen or (0,):
         if not 1 <= k <= most_units(run):
             raise UsageError(
-                f"k = {k}: run {run.run_id} keeps the top {most_units(run)} units of each noun, so k is 1 to that; "
+                f"k = {k}: run {run.run_id} keeps the top {counted(most_units(run), 'unit')} of each noun, so "
+                "k is 1 to that; "
                 "score with a larger --top-k to go further"
             )
     return chosen

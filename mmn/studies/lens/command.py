@@ -14,6 +14,7 @@ from mmn.cli import add_common
 from mmn.cli.finishing import finish, is_loaded, tell_failed
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import add_run_options, open_scored_run
+from mmn.counts import counted
 from mmn.errors import UsageError
 
 
@@ -83,12 +84,15 @@ def _print_result(result: dict[str, Any]) -> None:
         return
     from mmn.statistics.interval_words import bracket, few_note, percent  # pandas is slow to import
 
-    print(f"{result['run_id']}: {result['n_images']} pictures, {result['n_image_tokens']} image tokens")
+    print(
+        f"{result['run_id']}: {counted(result['n_images'], 'picture')}, "
+        f"{counted(result['n_image_tokens'], 'image token')}"
+    )
     if "statistic" in result:
         share, random = percent(result["word_share"]), percent(result["word_share_random"])
         print(
-            f"nearest word: D = {result['statistic']:z.3f}, p {result['p_text']} against {result['n_random']} random "
-            f"vectors; {share} are English words (random: {random})"
+            f"nearest word: D = {result['statistic']:z.3f}, p {result['p_text']} against "
+            f"{counted(result['n_random'], 'random vector')}; {share} are English words (random: {random})"
         )
     for layer, rows in groupby(result["layers"], key=itemgetter("layer")):
         shares = [f"{percent(row['mean'], 1)}{bracket(row['low'], row['high'], '.1%')} {row['line']}" for row in rows]

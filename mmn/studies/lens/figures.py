@@ -12,9 +12,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.theme import DASHES, FIRST, MUTED, SECOND
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.statistics.kolmogorov_smirnov import kolmogorov_smirnov
 
@@ -50,7 +51,10 @@ def nearest_cosines(data: pd.DataFrame, run: Mapping[str, Any]) -> alt.TopLevelM
         ],
     )
     n_images = data.loc[data["kind"] == "nearest", "image_id"].nunique()
-    n = f"n = {test.n_first:,} image tokens of {counted(n_images, 'picture')}, {test.n_second:,} random vectors"
+    n = (
+        f"n = {counted(test.n_first, 'image token')} of {counted(n_images, 'picture')}, "
+        f"{counted(test.n_second, 'random vector')}"
+    )
     caveat = "p as if image tokens were independent, which those of a picture are not"
     title = alt.TitleParams(
         f"Nearest word of each image token: D = {test.statistic:z.3f}, p\u00a0{test.p_text}",

@@ -8,6 +8,7 @@ from typing import Any
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.options import at_least
 from mmn.cli.running import add_run_options, load_into_database, open_scored_run
+from mmn.counts import counted
 from mmn.runs.plan import Progress
 
 
@@ -54,6 +55,9 @@ def _print_result(result: dict[str, Any]) -> None:
     from mmn.statistics.interval_words import bracket, few_note
 
     for row in result.get("sums", ()):
-        print(f"{row['what']}: {row['mean']:z.3f}{bracket(row['low'], row['high'], 'z.3f')}, n = {row['n']} pictures")
+        print(
+            f"{row['what']}: {row['mean']:z.3f}{bracket(row['low'], row['high'], 'z.3f')}, n = "
+            f"{counted(row['n'], 'picture')}"
+        )
     if note := few_note(row["n"] for row in result.get("sums", ())):
         print(note)

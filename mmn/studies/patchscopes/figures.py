@@ -8,9 +8,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.layer_lines import BROWN, GREEN, SKY, layer_lines
 from mmn.figures.theme import FIRST, MUTED, SECOND, THIRD
-from mmn.figures.wording import counted, of_run
+from mmn.figures.wording import of_run
 from mmn.statistics.interval_words import interval_note
 from mmn.studies.patchscopes.rows import COMPANY, ELSEWHERE, LINES, ON_OBJECT
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.hooks import write_residual
@@ -61,7 +62,7 @@ def encoded(model: Model, text: str) -> Prompt:
         )
     if len(own) > MOST_TOKENS:
         raise UsageError(
-            f"--prompt has {len(own)} tokens: at most {MOST_TOKENS}, since every state is read behind them"
+            f"--prompt has {counted(len(own), 'token')}: at most {MOST_TOKENS}, since every state is read behind them"
         )
     if model.placeholder_id in own:
         raise UsageError(f"--prompt {text!r} holds the placeholder of a picture; give a text alone")

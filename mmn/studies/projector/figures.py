@@ -8,10 +8,11 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.layer_lines import BROWN, GREEN, SKY, layer_lines
 from mmn.figures.theme import FIRST, MUTED, SECOND, SHAPES, THIRD
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.studies.projector.rows import COSINES, OVERLAPS, PROBE, SHUFFLED
 from mmn.studies.projector.tables import AFTER, BEFORE

@@ -14,6 +14,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.theme import FIRST, SECOND, SHAPES
 from mmn.figures.wording import k_text, short_name
 from mmn.names import CROSS_ATTENTION, PER_LAYER_INPUT
@@ -83,7 +84,10 @@ def top_share(data: pd.DataFrame, run: Mapping[str, Any], of: str) -> alt.TopLev
     shape = alt.Shape(**named, scale=alt.Scale(domain=nouns, range=list(SHAPES[: len(nouns)])))
     base = alt.Chart(rows).encode(
         alt.X(
-            "k:Q", scale=alt.Scale(type="log"), axis=alt.Axis(grid=False), title=f"k, strongest of {n_units:,} units"
+            "k:Q",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(grid=False),
+            title=f"k, strongest of {counted(n_units, 'unit')}",
         ),
         alt.Y("share:Q", title="share of the logit", axis=alt.Axis(format="~%"), scale=alt.Scale(zero=True)),
         color=colour if len(nouns) > 1 else alt.value(SECOND),

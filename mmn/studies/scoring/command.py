@@ -11,6 +11,7 @@ from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import add_loading_options, at_least, entries, layer_range
 from mmn.cli.running import load_into_database, load_quietly
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.no_nouns import why
 from mmn.runs.presets import PRESETS
@@ -176,8 +177,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     failed = f", {result['n_failed']} failed (mmn show {result['run_id']} lists them)" if result["n_failed"] else ""
     print(
-        f"{result['run_id']}: {result['status']}, {result['n_images']} pictures{failed}, "
-        f"{result['n_concepts']} concepts, {result['n_scores']} scores, {result['seconds']:.1f} s"
+        f"{result['run_id']}: {result['status']}, {counted(result['n_images'], 'picture')}{failed}, "
+        f"{counted(result['n_concepts'], 'concept')}, {counted(result['n_scores'], 'score')}, {result['seconds']:.1f} s"
     )
     if not result["n_concepts"]:
         where = "; mmn export --table caption shows what was said" if result["n_images"] else ""

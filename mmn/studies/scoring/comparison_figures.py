@@ -13,8 +13,9 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.theme import FIRST, MUTED
-from mmn.figures.wording import counted, k_text, of_run
+from mmn.figures.wording import k_text, of_run
 
 COLUMNS: Final = ("k", "overlap", "overlap_low", "overlap_high", "chance")
 _OVERLAP, _CHANCE = "the two scores", "chance, k / units ranked"

@@ -15,9 +15,10 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import layer_axis
 from mmn.figures.theme import INK, MUTED, SHAPES, ordered_colours
-from mmn.figures.wording import counted, k_text, of_run
+from mmn.figures.wording import k_text, of_run
 from mmn.names import RANDOM
 
 COLUMNS: Final = ("method", "k", "layer", "n_units", "share", "mean_units", "n_images")

@@ -11,6 +11,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.theme import SECOND
 from mmn.figures.wording import require, short_name, token_text
 from mmn.names import CENTRED, COSINE, RAW
@@ -53,7 +54,7 @@ def decoded_tokens(data: pd.DataFrame, run: Mapping[str, Any], neuron: str, word
             title=alt.TitleParams(
                 frame="bounds",
                 text=f"What {neuron} writes",
-                subtitle=[f"{short_name(run['model'])}, top {len(rows)} tokens by {words_by} rows of W_U"],
+                subtitle=[f"{short_name(run['model'])}, top {counted(len(rows), 'token')} by {words_by} rows of W_U"],
             ),
         )
     )

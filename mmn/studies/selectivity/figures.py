@@ -10,8 +10,9 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.heat_map import share_maps
-from mmn.figures.wording import counted, of_run, require
+from mmn.figures.wording import of_run, require
 from mmn.statistics.many_tests import survivors_line
 
 COLUMNS: Final = ("unit_noun", "noun", "is_control", "value", "share", "n_units", "n_images", "p", "is_discovery")

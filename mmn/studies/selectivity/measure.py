@@ -40,6 +40,7 @@ from PIL import Image
 
 from mmn import names
 from mmn.core import Example, Failure, Neuron
+from mmn.counts import counted
 from mmn.errors import ImageError
 from mmn.models.float64 import wide
 from mmn.models.image_tokens import image_positions
@@ -317,7 +318,7 @@ def _read_activations(
     """All `units` in every held-out picture that still opens, and what is wrong with the others."""
     needed = tuple(sorted({one for of in units for one in of.units}))
     wanted = sorted({image_id for one in classes for image_id in one.held_out})
-    progress(Progress(STAGE, 0, len(wanted), f"{len(classes)} classes"))
+    progress(Progress(STAGE, 0, len(wanted), f"{counted(len(classes), 'class')}"))
     image_ids, values, failures = [], [], []
     for number, image_id in enumerate(wanted, start=1):
         example = scores.examples[image_id]

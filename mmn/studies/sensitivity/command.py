@@ -55,7 +55,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    failed = f", {failed_words(result)}"
     print(f"{result['run_id']}: {result['seconds']:.1f} s{failed if result['n_failed'] else ''}")
     from mmn.statistics.interval_words import bracket, few_note  # pandas is slow to import
 

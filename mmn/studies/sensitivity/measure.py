@@ -38,6 +38,7 @@ from PIL import Image
 
 from mmn import names
 from mmn.core import Example, Failure, Neuron, Run
+from mmn.counts import counted
 from mmn.errors import ImageError, UsageError
 from mmn.metrics import ImageMetric, Lexical, TextMetric
 from mmn.models.model import Model
@@ -147,7 +148,7 @@ def pair_pictures(image_ids: Iterable[str], seed: int) -> dict[str, str]:
     ordered = sorted(set(image_ids))
     if len(ordered) < 2:
         raise UsageError(
-            f"{len(ordered)} pictures with nouns: a shuffled pairing takes two at least; score more pictures"
+            f"{counted(len(ordered), 'picture')} with nouns: a shuffled pairing takes two at least; score more pictures"
         )
     cycle = np.random.default_rng(seed).permutation(len(ordered))
     return {ordered[one]: ordered[next_one] for one, next_one in zip(cycle, np.roll(cycle, -1), strict=True)}

@@ -10,6 +10,7 @@ from mmn.cli import add_common
 from mmn.cli.finishing import finish, is_loaded
 from mmn.cli.options import number
 from mmn.cli.running import add_run_options, find_run, load_quietly, open_scored_run
+from mmn.counts import counted
 from mmn.runs.plan import Progress
 from mmn.specimen import RUN_PATHS
 from mmn.studies.dictionaries.command import add_noun_options, nouns_of
@@ -72,14 +73,15 @@ def _print_result(result: dict[str, Any]) -> None:
 
     for row in result["about"]:
         print(
-            f"{row['noun']}: {row['n_images']} pictures, {row['k']} concepts; {row['n_columns_changed']:,} columns of "
-            f"W_out are others, their median cosine is {row['column_cosine']:z.3f}"
+            f"{row['noun']}: {counted(row['n_images'], 'picture')}, {counted(row['k'], 'concept')}; "
+            f"{counted(row['n_columns_changed'], 'column')} of "
+            f"W_out changed, their median cosine is {row['column_cosine']:z.3f}"
         )
     print("cosine with the other model's state: before, gained by the concept's delta [95 %], another's, a random one")
     for row in result["gains"]:
         ends = bracket(row["gain_low"], row["gain_high"], "z.3f")
         gains = f"{row['gain']:+z.3f}{ends}{row['gain_other']:+z8.3f}{row['gain_random']:+z8.3f}"
-        print(f"  {row['noun']:16}{row['cosine']:z.3f}  {gains}{row['n']:6} pictures")
+        print(f"  {row['noun']:16}{row['cosine']:z.3f}  {gains}  {counted(row['n'], 'picture')}")
     for noun, units in result["units"].items():
         print(f"units of {noun} that write most else: how much, under random signs; its column's change; words")
         for row in units[:5]:

@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmn.core import Failure, Run
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.runs import reopen, shards
@@ -122,7 +123,8 @@ def _require_enough(noun: str, pictures: Pictures, other_id: str) -> None:
     n = len(pictures.image_ids)
     if n < LEAST:
         raise UsageError(
-            f"{n} pictures of run {other_id[:8]} are among those whose captions say {noun!r} here; {LEAST} are needed: "
+            f"{counted(n, 'picture')} of run {other_id[:8]} are among those whose captions say {noun!r} here; "
+            f"{LEAST} are needed: "
             "score the same pictures with both models"
         )
 
@@ -132,7 +134,8 @@ def _require_alike(model: Model, columns: Columns, said: Said) -> None:
     own = [(model.anatomy.unembedding.in_features, width) for width in model.anatomy.widths]
     if shapes != own:
         raise UsageError(
-            f"{said.name} has {len(shapes)} layers of {shapes[0][1]} units, and {model.facts.name} {len(own)} of "
+            f"{said.name} has {counted(len(shapes), 'layer')} of {counted(shapes[0][1], 'unit')}, and "
+            f"{model.facts.name} {len(own)} of "
             f"{own[0][1]}: only a model and its edited or tuned self can be compared"
         )
     if model.tokenizer.get_vocab() != said.tokens:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.runs import reopen
@@ -177,7 +178,9 @@ def read_model(
     (site,) = checked_sites(model, ("residual",), wanted.layer)
     found = read_vectors(model, prompt, run_path, pictures, (site, ACTIVATIONS), told)
     if len(found.examples) < LEAST:
-        raise UsageError(f"only {len(found.examples)} pictures of {pictures.lemma!r} still open: put the others back")
+        raise UsageError(
+            f"only {counted(len(found.examples), 'picture')} of {pictures.lemma!r} still open: put the others back"
+        )
     return Read(found, site, Awake.of(found.values[ACTIVATIONS]))
 
 

@@ -11,6 +11,7 @@ from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import WHAT, chosen_set, count_or_set, require_without, told
+from mmn.counts import counted, counted_are
 from mmn.names import COMPLETE
 from mmn.runs.plan import Progress
 from mmn.runs.shards import read_run
@@ -97,7 +98,9 @@ def _measure(
         result |= {"n_classes": rows["noun"].nunique(), "selectivity": means}
     elif not why_not:
         needed = 2 * options.held_out
-        result["why_no_classes"] = f"no noun is said in {needed} pictures, which --held-out {options.held_out} needs"
+        result["why_no_classes"] = (
+            f"no noun is said in {counted(needed, 'picture')}, which --held-out {options.held_out} needs"
+        )
     return result
 
 
@@ -106,10 +109,6 @@ def _no_pairs() -> dict[str, Any]:
     from mmn.studies.tables import TABLES
 
     return {name: TABLES[name].empty_table() for name in ("specificity", "failure")}
-
-
-def _nouns(n: int) -> str:
-    return f"{n:,} noun is" if n == 1 else f"{n:,} nouns are"
 
 
 def _why_no_classes(options: argparse.Namespace, scored: RunToExtend) -> str:
@@ -133,9 +132,10 @@ def _means(told: Any) -> dict[str, dict[str, dict[str, float]]]:
 
 def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
     """Two small tables, with the random control beside each value."""
-    failed = f", {result['n_failed']} pictures failed (mmn show {result['run_id']} lists them)"
+    failed = f", {failed_words(result)}"
     print(
-        f"{result['run_id']}: {result['n_pictures']} pictures with nouns, {result['n_classes']} classes"
+        f"{result['run_id']}: {counted(result['n_pictures'], 'picture')} with nouns, "
+        f"{counted(result['n_classes'], 'class')}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     if not result["units"]:
@@ -157,7 +157,7 @@ def _held_out(result: dict[str, Any]) -> str:
         {name: one[name]["n"] for name in ("own", "other") if name in one} for one in result["selectivity"].values()
     ]
     own, other = (max((one.get(name, 0) for one in counts), default=0) for name in ("own", "other"))
-    return f"{own} held-out pictures of their class and {other} of others"
+    return f"{counted(own, 'held-out picture')} of their class and {other} of others"
 
 
 def _tell_few(means: dict[str, dict[str, dict[str, float]]]) -> None:
@@ -176,7 +176,8 @@ def _print_specificity(result: dict[str, Any], methods: Sequence[str]) -> None:
         result["specificity"], methods, ("held-out highest", "control highest", "same highest", "shuffled highest")
     )
     if result["n_of_one_picture"]:
-        print(f"{_nouns(result['n_of_one_picture'])} in one picture only: no other picture to find a unit on")
+        alone = counted_are(result["n_of_one_picture"], "noun")
+        print(f"{alone} in one picture only: no other picture to find a unit on")
 
 
 def _print_table(means: dict[str, dict[str, dict[str, float]]], methods: Sequence[str], columns: Sequence[str]) -> None:

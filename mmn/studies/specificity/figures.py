@@ -10,10 +10,11 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.figures.axes import interval_tip
 from mmn.figures.heat_map import share_maps
 from mmn.figures.theme import MUTED, method_colours
-from mmn.figures.wording import counted, of_run, require, sample_of_each, span
+from mmn.figures.wording import of_run, require, sample_of_each, span
 from mmn.names import HELD_OUT, SAME_PICTURE
 from mmn.statistics.interval_words import interval_note, with_words
 from mmn.statistics.intervals import N_LEAST
