@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.names import CONTRIBUTION, ORIGINAL
 
+MOST_SEED: Final = 2**63 - 1  # that a table holds
 _NEURON = re.compile(r"L(\d+)\.u(\d+)")
 _IN_EXPERT = re.compile(r"L(\d+)\.e(\d+)\.u(\d+)")
 
@@ -155,6 +156,11 @@ class ModelFacts:
     def n_units(self) -> int:
         """Flat indices, layer · m + i; all of them are units, where layers have one width."""
         return self.n_layers * self.d_mlp
+
+    def require_layers(self, layers: Iterable[int]) -> None:
+        """Raises `UsageError` for a layer that the model does not have; known of a run before its model is loaded."""
+        if wrong := [layer for layer in layers if not 0 <= layer < self.n_layers]:
+            raise UsageError(f"{self.name} has no layer {wrong[0]}: its layers are 0–{self.n_layers - 1}")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,24 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if others and "passed_on" not in options:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     options.passed_on = others
+    _require_values(words, getattr(options, "may_be_empty", ()))
     return options
+
+
+def _require_values(words: Sequence[str], may_be_empty: Sequence[str]) -> None:
+    """Refuses `--noun ""`, as a script gives it whose variable is not set: it would be taken for all nouns, or `.`.
+
+    Args:
+        words: of the command line.
+        may_be_empty: options for which nothing is a value (a parser's default of that name).
+
+    Raises:
+        UsageError: an option without its value.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        option = before if word == "" else word.removesuffix("=") if word.endswith("=") else ""
+        if option.startswith("--") and "=" not in option and option not in may_be_empty:
+            raise UsageError(f"{option} is empty: give it a value, or leave it out")
 
 
 def build_parser() -> argparse.ArgumentParser:

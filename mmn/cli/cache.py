@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, add_common, print_json
-from mmn.cli.files import writing
+from mmn.cli.files import explained, require_out, writing
 from mmn.counts import counted
 from mmn.errors import SetAside, UsageError, were_set_aside
 from mmn.names import ORIGINAL
-from mmn.no_nouns import require_nouns
 from mmn.printable import printable
 from mmn.specimen import RUN_PATHS
 
@@ -42,6 +41,7 @@ def add_parsers(commands: Any) -> None:
     label.add_argument("--name", metavar="WORDS", help='as lists and pages call it; "" for none')
     label.add_argument("--note", metavar="TEXT", help='what to remember; "" for nothing')
     label.add_argument("--tags", metavar="A,B", help='in place of those before; "" for none')
+    label.set_defaults(may_be_empty=("--name", "--note", "--tags"))
     delete.add_argument("run", help=LATEST)
     load.add_argument(
         "folder", type=Path, metavar="DIR|F.zip", help="a run's folder, one that holds several, or what bundle wrote"
@@ -191,10 +191,9 @@ def _bundle(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     from mmn.store.bundles import write_bundle
 
     out: Path = options.out
-    if out.suffix.lower() != ".zip":
-        raise UsageError(f"--out {out}: the name must end in .zip")
+    require_out(out, ".zip")
     path, _ = find_run([store.runs_path, *RUN_PATHS], store.run(options.run)["run_id"])
-    with writing(out):
+    with explained(out):
         made = write_bundle(path, out, teller("bundle"))
     missing = f", {counted(made.n_missing, 'picture')} did not open" if made.n_missing else ""
     text = (
@@ -217,20 +216,18 @@ def _export(store: Store, options: argparse.Namespace) -> tuple[object, str]:
     from mmn.store.table_files import csv_text
 
     out: Path = options.out
+    require_out(out, ".csv", ".parquet")
     named = options.of or options.run
     if named is None or None not in (options.of, options.run):
         raise UsageError("export wants one run, as mmn export latest --table T --out F.csv")
     table = store.table(named, options.table)
     if table.empty and options.table not in WITHOUT_NOUNS:
-        run = store.summary(named)
-        require_nouns(store.run(named)["run_id"], run["n_images"], run["n_concepts"])
-    if out.suffix not in (".csv", ".parquet"):
-        raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
-    with writing(out):
-        if out.suffix == ".csv":
-            out.write_text(csv_text(table), encoding="utf-8", newline="")
+        store.require_nouns(named)
+    with writing(out) as place:
+        if out.suffix.lower() == ".csv":
+            place.write_text(csv_text(table), encoding="utf-8", newline="")
         else:
-            table.to_parquet(out, index=False)
+            table.to_parquet(place, index=False)
     return {"table": options.table, "n_rows": len(table), "out": str(out)}, f"{out}: {counted(len(table), 'row')}"
 
 

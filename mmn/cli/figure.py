@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.files import writing
+from mmn.cli.files import explained, require_out
 from mmn.cli.options import number
 from mmn.errors import UsageError
 from mmn.figures.figure import Drawn, draw, require_taken
@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     figure = find_figure(options.name) if options.name else None
     if figure is None or not (options.run or figure.subject) or not (options.out or options.caption):
         raise UsageError("give a figure's NAME, --run RUN and --out FILE (see mmn figure --help)")
+    require_out(options.out)
     view = View.from_flags(vars(options))
     require_taken(figure, view)
     drawn = _drawn(options.cache, figure.name, view)
@@ -87,6 +88,7 @@ def _again(options: argparse.Namespace) -> int:
     _require_alone(options, recipe.form)
     if isinstance(recipe, GridRecipe):
         return grid_again(options, recipe)
+    require_out(options.out)
     figure = find_figure(recipe.figure)
     with opened(options.cache) as store:
         drawn = redrawn(recipe, figure, store)
@@ -138,7 +140,7 @@ def layout_of(options: argparse.Namespace, usual: str = SINGLE) -> Layout:
 def _save(drawn: Drawn, out: Path, layout: Layout) -> Recipe:
     from mmn.figures.saving import save_figure
 
-    with writing(out):
+    with explained(out):
         return save_figure(drawn, out, layout)
 
 

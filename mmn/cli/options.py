@@ -6,8 +6,10 @@ Every function says of a wrong value which option it was given to, and what was 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 
+from mmn.core import MOST_SEED
 from mmn.errors import UsageError
 from mmn.view import LAYERS
 
@@ -37,15 +39,18 @@ def entries(text: str, option: str, example: str = "contribution") -> tuple[str,
 
 
 def number(text: str, option: str) -> float:
-    """A number.
+    """A number that is finite.
 
     Raises:
-        UsageError: it is not a number.
+        UsageError: it is not a number, or as good as none: nan, inf.
     """
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise UsageError(f"{option}: {text!r} is not a number") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{option}: {text!r} is not a number")
+    return found
 
 
 def numbers(text: str, option: str, example: str = "1,2.5") -> list[float]:
@@ -75,6 +80,34 @@ def sizes(
         above = "above 0 and up to 1" if least else "from 0 to 1"
         raise UsageError(f"--shares {wrong[0]:g}: expected shares of all units, {above}")
     return tuple(sorted({max(least, round(share * n_units)) for share in given}))
+
+
+def draws() -> Callable[[str], int]:
+    """The type of `--draws`: more than a thousand take ages, and tell nothing that a thousand did not."""
+    return at_least(1, 1000)
+
+
+def seed() -> Callable[[str], int]:
+    """The type of `--seed`: what every generator of random numbers takes, and a table holds."""
+    return at_least(0, MOST_SEED)
+
+
+def require_given_with(options: argparse.Namespace, needed: str, *names: str) -> None:
+    """Refuses options that say how `needed` is done, where that is not asked for: they would look as if they held.
+
+    Args:
+        options: of a command, in which what was not given is None.
+        needed: an option, as `--ablate`; a switch.
+        names: of others, as `draws`.
+
+    Raises:
+        UsageError: one of them was given alone.
+    """
+    if getattr(options, needed.removeprefix("--").replace("-", "_")):
+        return
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is of {needed}: give that, too")
 
 
 def at_least(least: int, most: int = 10**9) -> Callable[[str], int]:

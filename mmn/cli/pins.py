@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
 from mmn.cli.figure import add_layout, layout_of, opened
-from mmn.cli.files import writing
+from mmn.cli.files import require_out, writing
 from mmn.errors import MmnError, RunNotFoundError, UsageError
 from mmn.figures.figure import Drawn
 from mmn.figures.presets import DOUBLE
@@ -56,13 +56,14 @@ def grid_again(options: argparse.Namespace, recipe: GridRecipe) -> int:
     from mmn.figures.recipes import grid_differences
     from mmn.figures.replay import redrawn
 
+    require_out(options.out)
     grid = Grid(recipe.layout, recipe.columns)
     figures = [find_figure(one.figure) for one in recipe.panels]
     with opened(options.cache) as store:
         panels = [redrawn(one, figure, store) for one, figure in zip(recipe.panels, figures, strict=True)]
     made = grid_file(panels, recipe.form, grid)
-    with writing(options.out):
-        options.out.write_bytes(made.content)
+    with writing(options.out) as place:
+        place.write_bytes(made.content)
     told = grid_differences(recipe, made.recipe)
     if told:
         print(f"mmn figure: this is not the same file: {'; '.join(told)}", file=sys.stderr)
@@ -118,14 +119,15 @@ def _write(pins: Sequence[Pin], options: argparse.Namespace) -> int:
     form = options.out.suffix.lstrip(".").lower()
     if form not in (*FORMS, _ZIP):
         raise UsageError(f"{form!r} is no format of pins; use one of {', '.join((*FORMS, _ZIP))}")
+    require_out(options.out)
     grid = _grid(options)
     with opened(options.cache) as store:
         drawn = [(one, found) for one in pins if (found := _drawn(one, store)) is not None]
     if not drawn:
         raise UsageError("no pinned figure can be drawn here: mmn pins lists them")
     content = _content(drawn, form, grid)
-    with writing(options.out):
-        options.out.write_bytes(content)
+    with writing(options.out) as place:
+        place.write_bytes(content)
     _tell(options, {"n_figures": len(drawn), "n_left_out": len(pins) - len(drawn)})
     return DONE if len(drawn) == len(pins) else SOME_FAILED
 

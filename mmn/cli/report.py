@@ -8,9 +8,8 @@ from typing import Any
 
 from mmn.cli import DONE, add_common, print_json
 from mmn.cli.cache import LATEST, teller
-from mmn.cli.files import writing
+from mmn.cli.files import require_out, writing
 from mmn.counts import counted
-from mmn.errors import UsageError
 from mmn.specimen import RUN_PATHS
 
 
@@ -24,18 +23,16 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     from mmn.reports.contents import contents
     from mmn.reports.page import page
-    from mmn.safety.atomic_files import write_whole
     from mmn.store import Store
 
     out: Path = options.out
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {out}: the name must end in .html")
+    require_out(out, ".html", ".htm")
     with Store.open(options.cache) as store:
         store.load_new_shards([store.runs_path, *RUN_PATHS])
         run_id = store.run(options.run)["run_id"]
         found = contents(store, run_id, teller("report"))
-    with writing(out):
-        write_whole(out, page(found).encode())
+    with writing(out) as place:
+        place.write_bytes(page(found).encode())
     n_figures = sum(map(len, found.figures.values()))
     told = {"run_id": run_id, "out": str(out), "n_figures": n_figures, "n_pictures": len(found.pictures)}
     size = out.stat().st_size

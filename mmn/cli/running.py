@@ -21,6 +21,7 @@ from mmn.errors import CacheError, CacheLockedError, RunNotFoundError
 from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import require_nouns
 from mmn.runs.shards import check_place, copy_run, find_runs, read_run
+from mmn.safety.atomic_files import require_folder
 from mmn.specimen import RUN_PATHS
 
 
@@ -53,8 +54,10 @@ def open_scored_run(options: argparse.Namespace) -> RunToExtend:
     Raises:
         RunNotFoundError: no such run in the cache, or more than one.
         UsageError: no caption of it holds a noun; known before the model is loaded.
+        CacheError: nothing can be written to the cache.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    require_folder(options.cache)
     runs_path = options.cache / "runs"
     path, run = find_run([runs_path, *RUN_PATHS], options.run)
     require_nouns(run, path)

@@ -126,7 +126,7 @@ def _show(options: argparse.Namespace) -> tuple[object, str]:
         for one, score in zip(found.units, scores, strict=True)
     ]
     if options.out is not None:
-        with writing(options.out), options.out.open("w", encoding="utf-8", newline="") as file:
+        with writing(options.out) as place, place.open("w", encoding="utf-8", newline="") as file:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(["layer", "unit", "score"])
             lines.writerows([row["layer"], row["number"], "" if row["score"] is None else row["score"]] for row in rows)

@@ -17,7 +17,6 @@ from mmn.core import Neuron
 from mmn.errors import UsageError
 from mmn.lazily import load
 from mmn.names import default_method
-from mmn.no_nouns import require_nouns
 from mmn.view import SPELLINGS, View, flag_of
 
 if TYPE_CHECKING:
@@ -336,9 +335,9 @@ def draw_alone(figure: Figure, store: Store, view: View) -> Drawn:
     if figure.subject:
         asked = Asked(figure.name, replace(view.only(figure.takes), run=""), load(figure.subject)(store, view))
         return Drawn(figure, asked, load(figure.rows)(store, asked))
+    store.require_nouns(view.run)
     row = store.run(view.run)
     row |= store.summary(row["run_id"])
-    require_nouns(row["run_id"], row["n_images"], row["n_concepts"])
     asked = Asked(figure.name, replace(view.only(figure.takes), run=row["run_id"]), row)
     return Drawn(figure, asked, load(figure.rows)(store, asked))
 

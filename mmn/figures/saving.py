@@ -22,6 +22,7 @@ from mmn.figures.figure import Drawn
 from mmn.figures.presets import Layout
 from mmn.figures.recipes import Recipe, column_digests, digest, versions
 from mmn.figures.tables import booktabs
+from mmn.safety.atomic_files import write_whole
 from mmn.view import View
 
 DIGITS: Final = 9  # of a number in a file
@@ -82,9 +83,9 @@ def save_figure(drawn: Drawn, path: Path, layout: Layout) -> Recipe:
     """
     form = form_of(path)
     made = figure_file(drawn, form, layout)
-    path.write_bytes(made.content)
+    write_whole(path, made.content)
     if made.beside is not None:
-        path.with_name(path.name + BESIDE_ENDING).write_bytes(made.beside)
+        write_whole(path.with_name(path.name + BESIDE_ENDING), made.beside)
     return made.recipe
 
 

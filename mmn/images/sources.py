@@ -86,7 +86,7 @@ def places_of(spec: str, work_path: Path) -> Places:
         return sbu_places(*_two_paths(kind, rest))
     if kind == "hf" and rest:
         return dataset_places(absolute(rest), work_path)
-    return _gallery_places(rest) if is_gallery(spec) else _plain_places(absolute(spec), spec)
+    return _gallery_places(spec, rest) if is_gallery(spec) else _plain_places(absolute(spec), spec)
 
 
 def is_gallery(spec: str) -> bool:
@@ -94,10 +94,12 @@ def is_gallery(spec: str) -> bool:
     return spec.partition(":")[0] == GALLERY
 
 
-def _gallery_places(nouns: str) -> Places:
+def _gallery_places(spec: str, nouns: str) -> Places:
     """The gallery's pictures whose captions say one of some nouns, as `beach,desert`; all of them for none."""
     places = folder_places(GALLERY_PATH)
     wanted = {noun.strip().lower() for noun in nouns.split(",")} - {""}
+    if spec != GALLERY and not wanted:
+        raise SourceError(f"{spec!r} names no noun: give gallery for all its pictures, or some as gallery:beach,desert")
     said = {place: _words(place) for place in places.each if isinstance(place, Place)}
     if missing := sorted(wanted.difference(*said.values())):
         raise SourceError(f"no caption of the gallery says {missing[0]!r}: give other nouns, as gallery:beach,desert")

@@ -75,7 +75,13 @@ def load_model(
 
 
 def with_delta(name: str, delta: Path) -> str:
-    """The name of a model with a delta: `MODEL+FILE.safetensors`, the file's path in full."""
+    """The name of a model with a delta: `MODEL+FILE.safetensors`, the file's path in full.
+
+    Raises:
+        ModelError: no such file, or one that is no delta by its name.
+    """
+    if delta.suffix != ".safetensors" or not delta.is_file():
+        raise ModelError(f"{delta} is no delta: give the .safetensors file that mmn edit wrote")
     return f"{name}+{delta.absolute()}"
 
 

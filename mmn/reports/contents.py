@@ -106,6 +106,7 @@ def contents(store: Store, run_id: str, tell: Tell = lambda _done, _total: None)
         UsageError: no caption of it holds a noun.
     """
     row = store.run(run_id)
+    store.require_nouns(row["run_id"])
     methods = store.score_methods(row["run_id"])
     figures = [(study.question, figure) for study in STUDIES for figure in study.figures]
     shown: dict[str, tuple[Shown, ...]] = {}

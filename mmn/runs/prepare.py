@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mmn import names
-from mmn.core import ScoreSettings
+from mmn.core import MOST_SEED, ScoreSettings
 from mmn.errors import UsageError
 from mmn.images import Listing
 from mmn.models.model import Model
@@ -25,7 +25,7 @@ def settings_of(model: Model, **asked: Any) -> ScoreSettings:
     """The settings of a run of `model`: `asked` holds fields of `ScoreSettings`; what is None is the model's usual.
 
     Raises:
-        UsageError: as `effect_layers_of`.
+        UsageError: as `effect_layers_of`; a seed below 0, or too large for a table.
     """
     is_slow = any(method in names.METHODS and names.METHODS[method].cost for method in asked.get("methods") or ())
     size = min(model.usual_batch_size, SLOW_BATCH) if is_slow else model.usual_batch_size
@@ -33,6 +33,8 @@ def settings_of(model: Model, **asked: Any) -> ScoreSettings:
     given = {name: value for name, value in asked.items() if value is not None}
     dtype = str(model.dtype).removeprefix("torch.")
     settings = ScoreSettings(**(usual | given), dtype=dtype, device=model.device.type)
+    if not 0 <= settings.seed <= MOST_SEED:
+        raise UsageError(f"seed {settings.seed}: give a whole number from 0 to {MOST_SEED}")
     n_units = model.anatomy.n_awake
     return replace(
         settings,

@@ -22,6 +22,7 @@ from mmn.errors import CacheError
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_PLACE: Final = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)
 _STALE_S: Final = 24 * 3600.0  # a hidden folder of another machine is a leftover after this long
 _HOST: Final = socket.gethostname().replace(".", "-")
 _PROCESS: Final = uuid.uuid4().hex[:8]  # tells us from a killed process that had our process id
@@ -74,7 +75,24 @@ def explain_unwritable(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({os.strerror(error.errno)}): make its folder writable, "
                 "or copy the cache to where you can write and choose the copy (--cache; MMN_CACHE for the app)"
             ) from error
+        if error.errno in _NO_PLACE:
+            raise CacheError(
+                f"{path} cannot be written ({os.strerror(error.errno)}): choose a folder, or a new name in one that is "
+                "there (--cache; MMN_CACHE for the app)"
+            ) from error
         raise
+
+
+def require_folder(path: Path) -> None:
+    """Makes a folder where there is none, so that minutes of work do not end where nothing can be written.
+
+    Raises:
+        CacheError: there can be none, or it is not ours to write to.
+    """
+    with explain_unwritable(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _free_mb(path: Path) -> float:

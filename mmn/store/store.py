@@ -17,6 +17,7 @@ import pandas as pd
 
 from mmn.errors import SetAside, UsageError
 from mmn.names import ORIGINAL
+from mmn.no_nouns import require_nouns
 from mmn.printable import quoted
 from mmn.runs.shards import remove
 from mmn.safety.inside import inside, is_name
@@ -258,6 +259,11 @@ class Store(Reader):
         with self._of_run(run_id) as (cursor, run):
             question = ("summary", run["run_id"])
             return dict(self._database.remember(question, lambda: queries.summary(cursor, run)))
+
+    def require_nouns(self, run_id: str) -> None:
+        """Raises `UsageError` where no caption of a run holds a noun, `RunNotFoundError` where there is no such run."""
+        run_id, counts = self.run(run_id)["run_id"], self.summary(run_id)
+        require_nouns(run_id, counts["n_images"], counts["n_concepts"])
 
     def shared_pictures(self, run_id: str, other: str) -> tuple[int, int, int]:
         """Returns how many pictures a run has, how many another, and how many of them are the same by fingerprint.

@@ -57,6 +57,7 @@ def ranked_set(
         UsageError: no such score, or nothing that is ranked for this noun or in this layer.
     """
     run = store.run(run_id)
+    store.require_nouns(run_id)
     method = method or default_method(store.score_methods(run_id))
     rows = store.ask(UnitRankingQueries).leading(run_id, method, k, lemma, layer)
     if rows.empty:

@@ -46,8 +46,9 @@ def run(options: argparse.Namespace) -> int:
     given = chosen_set(options.units, options.cache, scored.run)
     if given is not None:
         require_without(options, "top", "methods", "masks")
-    from mmn.studies.annotate.measure import count
+    from mmn.studies.annotate.measure import checked_methods, count
 
+    checked_methods(methods, scored.run)  # before the model is loaded, which takes longer
     started = time.monotonic()
     added = _add(options, scored)
     is_told_later = options.references is not None or options.synonyms is not None

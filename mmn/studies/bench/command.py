@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -46,21 +47,33 @@ def run(options: argparse.Namespace) -> int:
         from mmn.studies.bench.submission import read_rows
 
         read_rows(options.submission)  # a file that cannot be read is told before the minutes of planting
+    asked = _asked(options)
+    named = entries(options.methods, "--methods") if options.methods is not None else None
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from mmn.cli.progress import reporter
     from mmn.runs.engines.local import stoppable
     from mmn.runs.prepare import effect_layers_of
-    from mmn.studies.bench.export import export
-    from mmn.studies.bench.measure import Bench, checked_methods
+    from mmn.safety.atomic_files import require_folder
+    from mmn.scores.batch import check_methods
+    from mmn.studies.bench.export import export, make_new
+    from mmn.studies.bench.measure import Bench, Material, checked_methods
+
+    check_methods(named or ())
+    require_folder(options.cache)
+    if options.export is not None:
+        make_new(options.export)
 
     started = time.monotonic()
     progress = reporter(options.progress)
+    material = Material.of(asked, options.cache)  # too few pictures are told before the model is loaded, too
+    if note := _planted_elsewhere(options.model, asked):
+        print(f"mmn: note: {note}", file=sys.stderr)
     progress(Progress("model", message=options.model))
     model = load_quietly(options.model, "float32", options.device, options.revision, options.device_map)
-    methods = checked_methods(model, entries(options.methods, "--methods") if options.methods else None)
-    asked = replace(_asked(options), effect_layers=effect_layers_of(model, methods, options.effect_layers or ()))
+    methods = checked_methods(model, named)
+    asked = replace(asked, effect_layers=effect_layers_of(model, methods, options.effect_layers or ()))
     with stoppable():
-        bench = Bench.prepare(model, asked, options.cache, progress)
+        bench = Bench.prepare(model, asked, options.cache, progress, material)
         if options.export is not None:
             export(bench, options.export)
             print_json({"export": str(options.export)}) if options.json else print(_exported(options.export, bench))
@@ -74,6 +87,21 @@ def run(options: argparse.Namespace) -> int:
         keep(result, bench.kept.path / FILE)
     _print_result(result, options, round(time.monotonic() - started, 3))
     return DONE
+
+
+def _planted_elsewhere(model: str, asked: Any) -> str:
+    """That the result which ships of a model had to do without planted units; else empty."""
+    from mmn.studies.bench.measure import Asked
+    from mmn.studies.bench.result import model_of, shipped
+
+    found = [one.asked for one in shipped() if model_of(one) == model]
+    if not asked.plants or not found or Asked(without=tuple(found[0]["without"])).plants:
+        return ""
+    return (
+        f"in the result of {model} that ships nothing is planted: there planted units did not do what they should, and "
+        "that is found out again only after they are planted, which takes minutes; --without all judges by measured "
+        "effects alone"
+    )
 
 
 def _asked(options: argparse.Namespace) -> Any:
@@ -94,7 +122,7 @@ def _without(text: str | None) -> tuple[str, ...]:
     from mmn.studies.bench.result import ROLE_WORDS
     from mmn.studies.bench.words import ALL
 
-    given = tuple(ROLE_WORDS) if text == ALL else entries(text, "--without", "seer") if text else ()
+    given = tuple(ROLE_WORDS) if text == ALL else entries(text, "--without", "seer") if text is not None else ()
     if unknown := [role for role in given if role not in ROLE_WORDS]:
         raise UsageError(f"--without {unknown[0]}: the roles are {', '.join(ROLE_WORDS)}, or {ALL}")
     return tuple(role for role in ROLE_WORDS if role in given)

@@ -6,6 +6,8 @@ DIR/questions.csv  image_id, source, caption, noun, token_id, position
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -17,20 +19,32 @@ from mmn.studies.bench.told import of_objects
 QUESTIONS = "questions.csv"
 
 
-def export(bench: Bench, path: Path) -> None:
-    """Writes both.
+def make_new(path: Path) -> None:
+    """Makes the folder; asked before minutes of planting, too.
 
     Raises:
-        UsageError: the folder is there already, and is not empty.
-        CacheError: it cannot be written.
+        UsageError: it is there already, and is not empty.
+        CacheError: it cannot be made.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"--export {path}: it is there already; give a new folder")
-    try:
+    with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def export(bench: Bench, path: Path) -> None:
+    """Writes both (raises as `make_new`)."""
+    make_new(path)
+    with _explained(path):
         bench.model.module.save_pretrained(path)
         bench.model.processor.save_pretrained(path)
         questions(bench).to_csv(path / QUESTIONS, index=False)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CacheError(f"{path} cannot be written ({error.strerror or error}); give a folder with space") from error
 

@@ -69,6 +69,26 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Material:
+    """What a benchmark is of, known before a model is loaded: the pictures, and the masks of their objects."""
+
+    split: Split
+    masks: MaskSource
+
+    @classmethod
+    def of(cls, asked: Asked, cache_path: Path) -> Material:
+        """The pictures of the protocol.
+
+        Raises:
+            SourceError: no such pictures, or no masks of them.
+            UsageError: too few pictures with masks.
+        """
+        listing = list_source(asked.images, work_path=cache_path / "images")
+        masks = replace(open_masks(asked.images, listing.examples), synonyms=shipped_synonyms())
+        return cls(split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built), masks)
+
+
+@dataclass(frozen=True)
 class Judged:
     """What was found: by picture and method its values, and what it took; and what planted units do."""
 
@@ -96,8 +116,22 @@ class Bench:
     progress: ProgressCallback
 
     @classmethod
-    def prepare(cls, model: Model, asked: Asked, cache_path: Path, progress: ProgressCallback) -> Bench:
+    def prepare(
+        cls,
+        model: Model,
+        asked: Asked,
+        cache_path: Path,
+        progress: ProgressCallback,
+        material: Material | None = None,
+    ) -> Bench:
         """Plants the units, or takes what was planted before.
+
+        Args:
+            model: to be judged on.
+            asked: what can change a number.
+            cache_path: where what is found is kept.
+            progress: told of what takes long.
+            material: of `asked`, where it was looked up before the model was loaded.
 
         Raises:
             UsageError: a model without image tokens; too few pictures with masks.
@@ -106,9 +140,8 @@ class Bench:
         """
         require_image_tokens(model, "mmn bench")
         readers(model)
-        listing = list_source(asked.images, work_path=cache_path / "images")
-        masks = replace(open_masks(asked.images, listing.examples), synonyms=shipped_synonyms())
-        found = split(listing.examples, masks, asked.n_nouns, asked.n_judged, asked.n_built)
+        material = material or Material.of(asked, cache_path)
+        found, masks = material.split, material.masks
         inputs = [PROTOCOL, model.facts.fingerprint, asked, found.identity, model.dtype, masks.synonyms.digest]
         kept = Kept.of(cache_path, inputs if asked.plants else [*inputs, "nothing planted"])
         soil = kept.soil()
@@ -145,26 +178,37 @@ class Bench:
             image_id = told.example.image_id
             there = self.kept.effects(image_id)
             if there is None:
-                concepts = of_objects(told, MOST_NOUNS)
-                there = effects(read_again(self.model, told), told, concepts, self.units)
+                there = self._effects(told, self.units)
                 self.kept.keep_effects(image_id, there)
             found[image_id] = there
         return found
 
     @cached_property
     def verified(self) -> tuple[Verified, ...]:
-        """Whether planted units do what they should; raises `ModelError` where too few do."""
+        """Whether planted units do what they should; raises `ModelError` where too few do.
+
+        Planted units are asked first, alone: where they fail, the hundreds of others need not be measured.
+        """
         if not self.soil.planted:
             return ()
-        return verify(self.soil.planted, [self._evidence(told) for told in self.pictures], self.asked.without)
+        planted = tuple(one.unit for one in self.soil.planted)
+        if any(self.kept.effects(told.example.image_id) is None for told in self.pictures):
+            self._verify(planted, [self._effects(told, planted) for told in self._each(self.pictures, "planted units")])
+        return self._verify(self.units, [self.measured[told.example.image_id] for told in self.pictures])
 
-    def _evidence(self, told: Told) -> Evidence:
-        table = self.measured[told.example.image_id]
+    def _effects(self, told: Told, units: Sequence[Neuron]) -> np.ndarray:
+        return effects(read_again(self.model, told), told, of_objects(told, MOST_NOUNS), units)
+
+    def _verify(self, units: Sequence[Neuron], tables: Sequence[np.ndarray]) -> tuple[Verified, ...]:
+        seen = [self._evidence(told, units, table) for told, table in zip(self.pictures, tables, strict=True)]
+        return verify(self.soil.planted, seen, self.asked.without)
+
+    def _evidence(self, told: Told, units: Sequence[Neuron], table: np.ndarray) -> Evidence:
         said = list(enumerate(of_objects(told, MOST_NOUNS)))
         of_noun = {
             (str(told.object_of(concept)), unit): float(table[row, column])
             for row, concept in reversed(said)  # of two nouns for one object the first
-            for column, unit in enumerate(self.units)
+            for column, unit in enumerate(units)
         }
         return evidence(self.model, told, read_again(self.model, told), self.soil.planted, of_noun)
 

@@ -127,7 +127,7 @@ def _why(planted: Planted, activity: float, effects: Sequence[float]) -> str:
     """What does not hold; the eraser is active where another unit wrote, which is not where its noun is alone."""
     wanted = NAMED[planted.role].effect
     if len(effects) < 2:
-        return f"{counted(len(effects), 'picture')} say the noun"
+        return f"the noun is said of {counted(len(effects), 'picture')}"
     effect = statistics.fmean(effects)
     if not activity >= LEAST_ACTIVITY:
         return f"active elsewhere, too: {activity:z.3f} of pairs are in order"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.files import writing
+from mmn.cli.files import explained, require_out
 from mmn.cli.finishing import tell_failed
-from mmn.cli.options import at_least, entries
+from mmn.cli.options import at_least, draws, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.counts import counted
 from mmn.errors import UsageError
@@ -33,7 +33,7 @@ def add_parsers(commands: Any) -> None:
         "--pictures", type=at_least(1), default=8, metavar="N", help="to find it on, at most half; default 8"
     )
     parser.add_argument("--limit", type=at_least(1), default=16, metavar="N", help="others to judge it by; default 16")
-    parser.add_argument("--draws", type=at_least(1), default=2, metavar="N", help="of random units; default 2")
+    parser.add_argument("--draws", type=draws(), default=2, metavar="N", help="of random units; default 2")
     parser.add_argument("--out", type=Path, metavar="F.json", help="the graph of one noun, for circuit-tracer's viewer")
     add_common(parser, __name__)
 
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     nouns = entries(options.noun, "--noun", "dog") if options.noun is not None else ()
     if options.out is not None and len(nouns) != 1:
         raise UsageError("--out writes the graph of one noun: name it, as --noun dog")
+    require_out(options.out, ".json")
     scored = open_scored_run(options)
     started = time.monotonic()
     circuits = _measure(options, scored, nouns)
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         from mmn.studies.circuits.tracer import write_graph
 
         of = {"run_id": scored.run.run_id, "model": scored.run.model.name, "n_layers": scored.run.model.n_layers}
-        with writing(options.out):
+        with explained(options.out):
             write_graph(options.out, **of, **found.graph(circuits[0]))
     scored.progress(Progress("load"))
     result = {"run_id": scored.run.run_id, "rule": options.rule, "circuits": found.told(scored.run.model.d_mlp)}

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, entries, numbers, sizes
+from mmn.cli.options import at_least, draws, entries, numbers, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told
 from mmn.core import Run
@@ -27,6 +27,7 @@ from mmn.units.sets import UnitSet
 SHARES = "0,.001,.003,.01,.014,.03,.05,.1,.25"
 CONTROLS = ("with", "without", "only")
 FACTORS = "0.5,2,4"
+SIGMA = "1"
 TOP_AND_RANDOM = f"{names.TOP},{names.RANDOM}"
 SELECTIONS = {
     names.ABLATE: ",".join(names.SELECTIONS),
@@ -77,10 +78,8 @@ def add_parsers(commands: Any) -> None:
         metavar="N",
         help="under the units of how many pictures text is read; default 8, 0 for none",
     )
-    parser.add_argument("--draws", type=at_least(1), metavar="N", help="of random units and of noise; default 3")
-    parser.add_argument(
-        "--sigma", default="1", metavar="S,S", help="size of the noise; default 1, as long as the column"
-    )
+    parser.add_argument("--draws", type=draws(), metavar="N", help="of random units and of noise; default 3")
+    parser.add_argument("--sigma", metavar="S,S", help=f"size of the noise; default {SIGMA}, as long as the column")
     parser.add_argument("--factor", metavar="F,F", help=f"what --kind scale multiplies units by; default {FACTORS}")
     parser.add_argument("--sigma-unit", choices=names.SIGMA_UNITS, help="what sigma 1 is; default column norm")
     parser.add_argument(
@@ -96,6 +95,8 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     noise = _noise(options)
+    _require_kind(options, names.PERTURB, "sigma", "sigma_unit")
+    _require_kind(options, names.SCALE, "factor")
     positions = entries(options.at, "--at", names.EVERYWHERE)
     factors = _factors(options)
     scored = open_scored_run(options)
@@ -156,10 +157,16 @@ def _given(options: argparse.Namespace, run: Run) -> UnitSet | None:
 
 def _factors(options: argparse.Namespace) -> tuple[float, ...]:
     if options.kind != names.SCALE:
-        if options.factor is not None:
-            raise UsageError(f"--factor {options.factor} is for --kind {names.SCALE}")
         return ()
-    return tuple(numbers(options.factor or FACTORS, "--factor", FACTORS))
+    return tuple(numbers(FACTORS if options.factor is None else options.factor, "--factor", FACTORS))
+
+
+def _require_kind(options: argparse.Namespace, kind: str, *names: str) -> None:
+    """Refuses options of another kind of change, which would look as if they held."""
+    for name in names:
+        given = getattr(options, name)
+        if given is not None and options.kind != kind:
+            raise UsageError(f"--{name.replace('_', '-')} {given} is for --kind {kind}")
 
 
 def _plan(
@@ -181,7 +188,7 @@ def _plan(
             options.selections or _usual_selections(options, noise), "--selections", SELECTIONS[names.ABLATE]
         ),
         n_draws=options.draws or (noise.n_draws if noise else 3),
-        sigmas=tuple(numbers(options.sigma, "--sigma")) if has_noise else (),
+        sigmas=tuple(numbers(SIGMA if options.sigma is None else options.sigma, "--sigma")) if has_noise else (),
         sigma_unit=_sigma_unit(options, noise) if has_noise else None,
         positions=positions,
         factors=factors,
@@ -216,7 +223,8 @@ def _sigma_unit(options: argparse.Namespace, noise: Noise | None) -> str:
 
 def _from_zero(options: argparse.Namespace, n_units: int) -> tuple[int, ...]:
     """Numbers of units; the untouched model is always among them."""
-    asked = sizes(options.ks, options.shares or (None if options.ks else SHARES), n_units, least=0)
+    usual = SHARES if options.ks is None and options.shares is None else options.shares
+    asked = sizes(options.ks, usual, n_units, least=0)
     assert asked is not None, options
     return tuple(sorted({0, *asked}))
 

@@ -56,7 +56,8 @@ from mmn.studies.tables import failure_table
 from mmn.units.sets import UnitSet, fitting, require_awake
 
 STAGE: Final = "degrade"
-MOST_FACTOR: Final = 1000.0
+MOST_FACTOR: Final = 1000.0  # and of sigma: what is far beyond tells no more, until nothing is finite
+MOST_SIGMA: Final = 1000.0
 PICTURES_AT_ONCE: Final = 4  # in one shard, of a model of few units; of a large one each picture is a shard
 
 
@@ -179,8 +180,10 @@ def _check_sizes(plan: InterventionPlan, scored: ScoredRun) -> None:
         )
     if plan.kind == names.SCALE and not (plan.factors and all(0 <= one <= MOST_FACTOR for one in plan.factors)):
         raise UsageError(f"scaling needs factors from 0 to {MOST_FACTOR:g}, as --factor 0,.5,2: {plan.factors}")
-    if has_noise and not (plan.sigmas and min(plan.sigmas) > 0 and plan.sigma_unit in names.SIGMA_UNITS):
-        raise UsageError(f"noise needs a sigma above 0 in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigmas}")
+    if has_noise and not (plan.sigmas and all(0 < one <= MOST_SIGMA for one in plan.sigmas)):
+        raise UsageError(f"noise needs sigmas above 0, up to {MOST_SIGMA:g}, as --sigma .5,1: {plan.sigmas}")
+    if has_noise and plan.sigma_unit not in names.SIGMA_UNITS:
+        raise UsageError(f"noise needs a sigma in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigma_unit}")
 
 
 def _check_given(plan: InterventionPlan, given: UnitSet, scored: ScoredRun) -> None:

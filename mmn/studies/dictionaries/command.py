@@ -11,6 +11,7 @@ from mmn.cli.options import at_least, entries
 from mmn.cli.running import add_run_options, open_scored_run, quieten
 from mmn.errors import UsageError
 from mmn.metrics import FORMS, MODEL_FREE, find_metric
+from mmn.studies.dictionaries.usual import LEAST
 
 KINDS = ("semi-nmf", "k-means", "pca", "simple")
 OF = ("residual", "units")
@@ -50,7 +51,8 @@ def add_noun_options(parser: argparse.ArgumentParser, whose: str) -> None:
         "--layer", type=at_least(0), metavar="N", help="the residual behind it; default: behind the final norm"
     )
     parser.add_argument("--k", type=at_least(2, 1000), default=20, metavar="K", help="concepts; default 20")
-    parser.add_argument("--limit", type=at_least(1), default=200, metavar="N", help="pictures of a noun; default 200")
+    told = f"pictures of a noun, {LEAST} or more; default 200"
+    parser.add_argument("--limit", type=at_least(LEAST), default=200, metavar="N", help=told)
 
 
 def nouns_of(options: argparse.Namespace) -> tuple[str, ...]:

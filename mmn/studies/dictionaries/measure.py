@@ -41,6 +41,7 @@ from mmn.runs.reopen import ScoredRun
 from mmn.scores.rows import Tables
 from mmn.studies.dictionaries.grounding import Said, overlap, random_words, words_of
 from mmn.studies.dictionaries.solvers import KINDS, Dictionary, explained, in_span
+from mmn.studies.dictionaries.usual import LEAST
 from mmn.studies.dictionaries.vectors import (
     STAGE,
     UNITS,
@@ -55,7 +56,6 @@ from mmn.studies.tables import TABLES, failure_table
 K: Final = 20  # CoX-LMM
 N_NOUNS: Final = 3  # the most frequent ones, unless others are named
 LIMIT: Final = 200  # pictures of each
-LEAST: Final = 12  # pictures, for a dictionary of a noun
 PICTURES_OF_A_CONCEPT: Final = 5  # at least, on average
 HELD_OUT: Final = 4  # one in so many
 N_IMAGES: Final = 5  # of a concept that are shown
@@ -112,6 +112,7 @@ def measure_dictionaries(
     """
     wanted = wanted or Wanted()
     run, _ = shards.read_run(run_path)
+    run.model.require_layers([] if wanted.layer is None else [wanted.layer])
     of_noun = {one.lemma: one.first(wanted.limit) for one in chosen(run_path, nouns)}
     names = {noun: _shard(wanted, pictures, run.settings.seed) for noun, pictures in of_noun.items()}
     finished = shards.finished_shards(run_path)

@@ -22,7 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmn.core import Example, Failure
-from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.names import ORIGINAL
 from mmn.reading.captions import CaptionBatch, read_captions
@@ -119,9 +118,7 @@ def checked_sites(model: Model, of: Sequence[str], layer: int | None) -> tuple[s
     Raises:
         UsageError: no such layer; units of a mixture of experts.
     """
-    n_layers = model.anatomy.n_layers
-    if layer is not None and not 0 <= layer < n_layers:
-        raise UsageError(f"{model.facts.name} has no layer {layer}: its layers are 0–{n_layers - 1}")
+    model.facts.require_layers([] if layer is None else [layer])
     if UNITS in of:
         model.require_one_ffn("a dictionary of units")
     residual = FINAL_NORM if layer is None else f"{LAYER}{layer}"

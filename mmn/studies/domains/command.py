@@ -10,7 +10,7 @@ from typing import Any, Final
 from mmn import names
 from mmn.cli import add_common
 from mmn.cli.finishing import finish, is_loaded, tell_failed
-from mmn.cli.options import at_least, entries
+from mmn.cli.options import at_least, draws, entries, require_given_with
 from mmn.cli.running import RunToExtend, add_run_options, open_scored_run
 from mmn.counts import counted
 from mmn.errors import UsageError
@@ -19,6 +19,7 @@ from mmn.studies.domains.words import BYS, DAPE, NOUN, RULES, TAG
 from mmn.units.sets import UnitSet
 
 USUAL_RULES: Final = "dape,la-mu,tokens"
+USUAL_DRAWS: Final = 3
 
 
 def add_parsers(commands: Any) -> None:
@@ -44,12 +45,13 @@ def add_parsers(commands: Any) -> None:
         "--ablate", action="store_true", help="save them, and zero each beside random units of its layers"
     )
     parser.add_argument("--ablate-limit", type=at_least(1), metavar="N", help="in the first N pictures of the run")
-    parser.add_argument("--draws", type=at_least(1), default=3, metavar="N", help="of random units; default 3")
+    parser.add_argument("--draws", type=draws(), metavar="N", help="of random units; default 3")
     add_common(parser, __name__)
 
 
 def run(options: argparse.Namespace) -> int:
     rules = _rules(options)
+    require_given_with(options, "--ablate", "ablate_limit", "draws")
     scored = open_scored_run(options)
     sets = _measure(options, scored, rules)
     found = {"by": options.by, "sets": [one.name for one in sets], "groups": []}
@@ -113,9 +115,10 @@ def _ablate(options: argparse.Namespace, scored: RunToExtend, model: Any, sets: 
     """Zeroes each set whole, beside random units of its layers, as `mmn degrade --units` does."""
     from mmn.studies.degradation.measure import InterventionPlan, degrade
 
+    n_draws = options.draws or USUAL_DRAWS
     for one in sets:
         plan = InterventionPlan(
-            names.ABLATE, (one.label,), (0, len(one.units)), (names.TOP, names.RANDOM), options.draws, given=one
+            names.ABLATE, (one.label,), (0, len(one.units)), (names.TOP, names.RANDOM), n_draws, given=one
         )
         degrade(model, scored.path, plan, None, scored.progress, options.ablate_limit)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.files import writing
+from mmn.cli.files import require_out, writing
 from mmn.cli.finishing import failed_words
-from mmn.cli.options import at_least
+from mmn.cli.options import at_least, seed
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import WHAT, chosen_set, count_or_set
 from mmn.core import Run
@@ -56,7 +56,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--no-controls", action="store_true", help="without another noun's units, random ones and rank-one"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures to edit on, and of random units")
+    parser.add_argument("--seed", type=seed(), default=0, help="of the pictures to edit on, and of random units")
     parser.add_argument("--out", type=Path, metavar="F.safetensors", help="the delta, for score --model M --delta F")
     add_common(parser, __name__)
 
@@ -74,8 +74,8 @@ def run(options: argparse.Namespace) -> int:
     edit_ids = edit_stoppably(scored, edits_path, wishes)
     found = [read_edit(scored.path, edit_id) | {"file": str(file_of(edits_path, edit_id))} for edit_id in edit_ids]
     if options.out is not None:
-        with writing(options.out):
-            shutil.copyfile(file_of(edits_path, edit_ids[0]), options.out)
+        with writing(options.out) as place:
+            shutil.copyfile(file_of(edits_path, edit_ids[0]), place)
     scored.progress(Progress("load"))
     note = load_into_database(options.cache)
     seconds = round(time.monotonic() - started, 3)
@@ -111,8 +111,7 @@ def edit_stoppably(scored: RunToExtend, edits_path: Path, wishes: Sequence[Any])
 def _wish(options: argparse.Namespace, run: Run) -> Any:
     if not options.noun or not options.target:
         raise UsageError("an edit needs --noun A and --to B, for example --noun beach --to desert (or --undo ID)")
-    if options.out is not None and options.out.suffix != ".safetensors":
-        raise UsageError(f"--out {options.out}: the name must end in .safetensors")
+    require_out(options.out, ".safetensors")
     given = chosen_set(None if isinstance(options.units, int) else options.units, options.cache, run)
     if given is not None and options.selection == "random":
         raise UsageError("--units SET names the units to edit: leave --selection random to the controls")

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmn.cli import add_common
 from mmn.cli.finishing import finish, is_loaded, tell_failed
-from mmn.cli.options import at_least
+from mmn.cli.options import at_least, number, require_given_with
 from mmn.cli.running import add_run_options, open_scored_run
 from mmn.cli.synonyms import add_asked_synonyms, add_synonyms_option
 from mmn.counts import counted
@@ -29,25 +29,26 @@ def add_parsers(commands: Any) -> None:
     )
     add_synonyms_option(parser)
     parser.add_argument("--project-away", action="store_true", help="then take each noun out of the picture's tokens")
-    parser.add_argument("--alpha", type=float, metavar="A", help=f"how much of it is taken; default {ALPHA:g}")
+    parser.add_argument("--alpha", type=_alpha, metavar="A", help=f"how much of it is taken; default {ALPHA:g}")
     parser.add_argument("--text-layer", type=at_least(0), metavar="L", help="after which its direction is read")
     parser.add_argument("--image-layer", type=at_least(0), metavar="L", help="after which the picture's tokens lose it")
     add_common(parser, __name__)
 
 
+def _alpha(text: str) -> float:
+    alpha = number(text, "--alpha")
+    if alpha <= 0:
+        raise UsageError(f"--alpha {alpha:g}: give a number above 0; 1 takes the whole projection away")
+    return alpha
+
+
 def run(options: argparse.Namespace) -> int:
-    _require_together(options)
+    require_given_with(options, "--project-away", "alpha", "text_layer", "image_layer")
     scored = open_scored_run(options)
+    scored.run.model.require_layers(one for one in (options.text_layer, options.image_layer) if one is not None)
     add_asked_synonyms(options, scored)
     edit = measure_stoppably(scored.load(), scored.path, options, scored.progress)
     return finish(options, scored, edit, lambda: summary(options.cache, scored.run.run_id), _print_result)
-
-
-def _require_together(options: argparse.Namespace) -> None:
-    """Refuses settings of the edit without the edit: they would look as if they had been used."""
-    for name in ("alpha", "text_layer", "image_layer"):
-        if getattr(options, name) is not None and not options.project_away:
-            raise UsageError(f"--{name.replace('_', '-')} is of --project-away: give that, too")
 
 
 def measure_stoppably(model: Any, run_path: Path, options: argparse.Namespace, progress: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import at_least, entries, sizes
+from mmn.cli.options import at_least, draws, entries, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.counts import counted, counted_are
 from mmn.errors import UsageError
@@ -24,7 +24,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--kind", required=True, choices=(REGION, CROSS_IMAGE), help="shuffled image tokens, or pictures of one noun"
     )
-    parser.add_argument("--draws", type=at_least(1), default=5, metavar="N", help="permutations, or draws of pictures")
+    parser.add_argument("--draws", type=draws(), default=5, metavar="N", help="permutations, or draws of pictures")
     parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all, random ones as a control")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--ks", metavar="K,K", help="units compared; default: 100 and the usual shares")

@@ -97,6 +97,12 @@ def measure_cross_image(
     name = shard_name(PREFIX, STAGE, asked | {"by": "layer"})  # earlier shards do not tell of layers
     by_lemma = _by_lemma(run_path)
     enough = {lemma: found for lemma, found in by_lemma.items() if len(found) >= n_images}
+    if not enough:
+        most = max(map(len, by_lemma.values()), default=0)
+        raise UsageError(
+            f"no noun of run {run.run_id} is said of {counted(n_images, 'picture')}, the most frequent one of {most}: "
+            "score more pictures, or give a smaller --images-per-concept"
+        )
     if name not in shards.finished_shards(run_path):
         draws = [draw for lemma in sorted(enough) for draw in _draws(run, lemma, enough[lemma], n_images, n_draws)]
         shards.write_shard(run_path, name, _compare(run, run_path, draws, methods, ks, progress))

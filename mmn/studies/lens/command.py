@@ -32,6 +32,7 @@ def add_parsers(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     layers = _layers(options.layers)
     scored = open_scored_run(options)
+    scored.run.model.require_layers(layers or ())
     read_stoppably(scored.load(), scored.path, options.limit, options.top, layers, scored.progress)
     return finish(options, scored, {}, lambda: summary(options.cache, scored.run.run_id), _print_result)
 

@@ -118,8 +118,7 @@ def _layers(model: Model, layers: Sequence[int] | None) -> tuple[int, ...]:
     chosen = tuple(range(n_layers)) if layers is None else tuple(dict.fromkeys(layers))
     if not chosen:
         raise UsageError("no layer to look at; name one, or say all")
-    if wrong := [layer for layer in chosen if not 0 <= layer < n_layers]:
-        raise UsageError(f"{model.facts.name} has no layer {wrong[0]}: its layers are 0–{n_layers - 1}")
+    model.facts.require_layers(chosen)
     return chosen
 
 

@@ -49,13 +49,14 @@ def run(options: argparse.Namespace) -> int:
     if n_tokens == 0:
         raise UsageError("--image-tokens 0: give all, or a number from 1")
     scored = open_scored_run(options)
+    scored.run.model.require_layers([*(layers or ()), *([] if into is None else [into])])
     from mmn.studies.patchscopes.measure import Asked
 
     asked = Asked(options.prompt, into, layers, n_tokens, options.next)
     _measure(scored, asked, options.limit, with_neighbours=options.neighbours)
 
     def summed() -> dict[str, Any]:
-        return summary(options.cache, scored.run.run_id, with_neighbours=options.neighbours)
+        return summary(options.cache, scored.run.run_id, asked.setting, with_neighbours=options.neighbours)
 
     return finish(options, scored, {}, summed, _print_result)
 
@@ -73,15 +74,16 @@ def _measure(scored: Any, asked: Any, limit: int, *, with_neighbours: bool) -> N
             find_neighbours(opened, asked, limit, scored.progress)
 
 
-def summary(cache_path: Path, run_id: str, *, with_neighbours: bool) -> dict[str, Any]:
-    """The means behind the figures, by name."""
+def summary(cache_path: Path, run_id: str, setting: str, *, with_neighbours: bool) -> dict[str, Any]:
+    """The means behind the figures of one setting, by name."""
     from mmn.figures.figure import draw
     from mmn.store import Store
 
     names = ["patchscopes", "patchscopes-surprisal", "patchscopes-image"] + ["neighbours"] * with_neighbours
+    view = View(run_id, setting=setting)
     with Store.open(cache_path) as store:
         failed = store.table(run_id, "failure")
-        drawn = {name: draw(FIGURES[name], store, View(run_id)) for name in names}
+        drawn = {name: draw(FIGURES[name], store, view.only(FIGURES[name].takes)) for name in names}
         return {
             "setting": drawn["patchscopes"].rows.words["setting"],
             "n_failed": int((failed["stage"] == "patchscopes").sum()),

@@ -129,15 +129,14 @@ def _reader(scored: ScoredRun, asked: Asked) -> _Reader:
     require_image_tokens(model)
     layers = _known_layers(model, asked.layers)
     if asked.into is not None:
-        _known_layers(model, [asked.into])
+        model.facts.require_layers([asked.into])
     return _Reader(scored, asked, tuple(all_said(scored)), encoded(model, asked.prompt), layers)
 
 
 def _known_layers(model: Model, layers: Sequence[int] | None) -> tuple[int, ...]:
     n_layers = model.anatomy.n_layers
     chosen = tuple(range(n_layers)) if layers is None else tuple(dict.fromkeys(layers))
-    if wrong := [layer for layer in chosen if not 0 <= layer < n_layers]:
-        raise UsageError(f"{model.facts.name} has no layer {wrong[0]}: its layers are 0–{n_layers - 1}")
+    model.facts.require_layers(chosen)
     return chosen
 
 

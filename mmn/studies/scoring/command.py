@@ -9,7 +9,7 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
-from mmn.cli.options import add_loading_options, at_least, entries, layer_range
+from mmn.cli.options import add_loading_options, at_least, entries, layer_range, seed
 from mmn.cli.running import load_into_database, load_quietly
 from mmn.counts import counted
 from mmn.errors import UsageError
@@ -63,8 +63,9 @@ def add_parsers(commands: Any) -> None:
     add_loading_options(parser)
     parser.add_argument("--engine", default="local", choices=tuple(ENGINES), help="ray wants pip install ray==2.60.0")
     parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed(), default=0)
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))
+    parser.set_defaults(may_be_empty=("--prompt", "--answer-prefix"))
     add_common(parser, __name__)
 
 
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.runs.engines.local import carry_out
     from mmn.runs.plan import Progress, conservation, count
     from mmn.runs.prepare import prepare
+    from mmn.safety.atomic_files import require_folder
     from mmn.scores.batch import check_methods
     from mmn.studies.annotate.command import annotate_stoppably
 
@@ -84,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
     _fill_from_preset(options)
     methods = entries(options.methods, "--methods")
     check_methods(methods)
+    require_folder(options.cache)
+    name = with_delta(options.model, options.delta) if options.delta else options.model
     progress = reporter(options.progress)
     progress(Progress("list"))
     listing = list_source(
@@ -94,7 +98,6 @@ def run(options: argparse.Namespace) -> int:
     )
     if listing.note:
         progress(Progress("list", message=listing.note))
-    name = with_delta(options.model, options.delta) if options.delta else options.model
     progress(Progress("model", message=name))
     model = load_quietly(name, options.dtype, options.device, options.revision, options.device_map)
     for method in methods:

@@ -37,7 +37,8 @@ from mmn.models.model import Model
 from mmn.runs import reopen, shards
 from mmn.runs.plan import ProgressCallback
 from mmn.scores.rows import Tables
-from mmn.studies.dictionaries.measure import LEAST, chosen, told_in_pictures
+from mmn.studies.dictionaries.measure import chosen, told_in_pictures
+from mmn.studies.dictionaries.usual import LEAST
 from mmn.studies.dictionaries.vectors import Folder, Pictures
 from mmn.studies.shift.concepts import concept_rows
 from mmn.studies.shift.states import Columns, FirstWords, Pair, Said, Wanted, read_first, read_model
@@ -82,6 +83,7 @@ def measure_shift(
     wanted = wanted or Wanted()
     run, _ = shards.read_run(run_path)
     _require_another(run, other)
+    run.model.require_layers([] if wanted.layer is None else [wanted.layer])
     there = frozenset(shared_pictures(other_path))
     of_noun = {one.lemma: one.among(there).first(wanted.limit) for one in chosen(run_path, nouns)}
     for noun, pictures in of_noun.items():

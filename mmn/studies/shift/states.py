@@ -22,8 +22,9 @@ from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.runs import reopen
 from mmn.studies.dictionaries.grounding import words_of
-from mmn.studies.dictionaries.measure import LEAST, gram, n_concepts
+from mmn.studies.dictionaries.measure import gram, n_concepts
 from mmn.studies.dictionaries.solvers import in_span, k_means
+from mmn.studies.dictionaries.usual import LEAST
 from mmn.studies.dictionaries.vectors import ACTIVATIONS, Pictures, Vectors, checked_sites, read_vectors
 
 
