@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import charts, links, resources, state, study_page, unit_tables
 from app.text import file_name
-from mmn.figures.wording import counted
+from mmn.counts import counted
 from mmn.statistics.interval_words import TOO_FEW
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.tracer import graph

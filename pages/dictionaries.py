@@ -11,6 +11,7 @@ import streamlit as st
 from app import charts, filter_bar, links, pictures, resources, state, study_page
 from app.text import plain
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.statistics.interval_words import percent
 from mmn.store.pictures import PictureQueries
@@ -71,13 +72,13 @@ def told(about: pd.Series) -> None:
     """What the dictionary is of, and how much it holds."""
     asked = int(about["dictionary"].rpartition(":k")[2].partition(":")[0])
     fewer = f" ({asked} would have fewer than five pictures each)" if about["k"] < asked else ""
-    of = f"{int(about['n_fit'])} pictures; {int(about['n_test'])} more were held out"
+    of = f"{counted(about['n_fit'], 'picture')}; {int(about['n_test'])} more were held out"
     rest = f"{percent(about['explained'])} of the variance of these, {percent(about['explained_test'])} of the others'"
     words = f"Two concepts share {percent(about['word_overlap'])} of their words"
     if pd.notna(about["word_overlap_random"]):
         words += f", two random directions {percent(about['word_overlap_random'])}"
     of_what = plain(site_words(about["site"]))
-    st.caption(f"{int(about['k'])} concepts of {of_what}{fewer}, made of {of}. They explain {rest}. {words}.")
+    st.caption(f"{counted(about['k'], 'concept')} of {of_what}{fewer}, made of {of}. They explain {rest}. {words}.")
 
 
 def cards(run: dict[str, Any], about: pd.Series) -> None:
@@ -90,9 +91,8 @@ def cards(run: dict[str, Any], about: pd.Series) -> None:
             with st.container(border=True):
                 card(run, concept, units)
     if len(found) > MOST_CARDS:
-        st.caption(
-            f"The other {len(found) - MOST_CARDS:,} concepts lead fewer pictures; the table of the export has them."
-        )
+        others = counted(len(found) - MOST_CARDS, "other concept")
+        st.caption(f"Fewer pictures are led by {others}; the table of the export has them.")
 
 
 def card(run: dict[str, Any], concept: dict[str, Any], units: dict[tuple[int, int], list[str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import charts, filter_bar, filters, resources, study_page
+from mmn.counts import counted
 from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.view import View
 
@@ -50,7 +51,7 @@ def without_outlines(run_id: str) -> None:
     missing, n_nouns = int(counts["n_nouns"] - counts["n_outlined"]), int(counts["n_nouns"])
     if missing:
         st.caption(
-            f"{missing:,} of {n_nouns:,} nouns have no outline of their object, and no rows that need one; "
+            f"Without an outline of their object, and rows that need one: {missing:,} of {counted(n_nouns, 'noun')}; "
             "`mmn annotate RUN --masks FILE` adds outlines."
         )
 

@@ -11,6 +11,7 @@ import streamlit as st
 from app import deletions, resources, run_exchange, run_labels, state, widgets
 from app.table_height import fitting
 from app.text import code, plain
+from mmn.counts import counted
 from mmn.store.disk_use import DiskUse
 
 UNDO: Final = "It is removed when you leave this page for another. Until then nothing is lost."
@@ -131,7 +132,7 @@ def one_run(run: dict[str, Any], tags: list[str]) -> None:
     )
     failures = resources.store().table(run["run_id"], "failure") if run["n_failed"] else pd.DataFrame()
     if len(failures):
-        with st.expander(f"{state.count(len(failures), 'picture')} could not be used"):
+        with st.expander(f"{counted(len(failures), 'picture')} could not be used"):
             st.dataframe(failures[["source", "stage", "message"]], hide_index=True)
     with st.expander("How it was made", icon=":material/settings:"):
         st.code(made(run), language="json", wrap_lines=True)

@@ -9,6 +9,7 @@ import streamlit as st
 from app import job_list, resources, score_inputs, state
 from app.estimate import Estimate, estimate
 from app.text import sentence
+from mmn.counts import counted
 from mmn.errors import MmnError
 from mmn.images import Listing, list_source
 from mmn.names import RANDOM
@@ -49,7 +50,7 @@ def confirm(options: dict[str, Any]) -> None:
     bundled = resources.bundled_ids()
     tell(estimate(resources.store().runs(), options["model"], n, n_failed, n_rankings, *ks, bundled), n_rankings)
     if n_failed:
-        with st.expander(f"{state.count(n_failed, 'file')} cannot be used"):
+        with st.expander(f"{counted(n_failed, 'file')} cannot be used"):
             st.dataframe([{"file": f.source, "why": f.message} for f in listing.failures], hide_index=True)
     if listing.note:
         st.text(listing.note)
@@ -87,9 +88,9 @@ def tell(cost: Estimate, n_rankings: int) -> None:
     if cost.rate and cost.seconds:
         time = f"about {state.duration(cost.seconds)}, at {state.pace(cost.rate)} as in its last run"
     st.markdown(
-        f"- **{state.count(cost.n_images, 'picture')}**{broken}\n"
+        f"- **{counted(cost.n_images, 'picture')}**{broken}\n"
         f"- {about} **{cost.n_rows:,} score rows**: {cost.concepts_per_image:.1f} nouns a picture ({basis}), "
-        f"{state.count(n_rankings, 'ranking')}\n"
+        f"{counted(n_rankings, 'ranking')}\n"
         f"- {about} **{cost.n_bytes / 1e6:,.0f} MB** on disk\n"
         f"- Time: **{time}**"
     )

@@ -11,6 +11,7 @@ import streamlit as st
 from app import charts, filter_bar, links, pictures, resources, state, study_page, unit_tables
 from app.text import code, plain
 from mmn.core import Neuron
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.store.pictures import PictureQueries
 from mmn.studies.shift.queries import ShiftQueries
@@ -81,7 +82,8 @@ def _label(run_id: str) -> str:
 def told(other: str, about: pd.Series) -> None:
     """How many columns are others, and whether unit i is still unit i."""
     model = plain(model_of(resources.store(), other))
-    said = f"{int(about['n_images'])} pictures; {int(about['n_columns_changed']):,} columns of W_out differ in {model}"
+    columns = counted(about["n_columns_changed"], "column")
+    said = f"{counted(about['n_images'], 'picture')}; changed in {model}: {columns} of W_out"
     st.caption(f"{said}; the median cosine of a unit's two columns is {about['column_cosine']:.3f}.")
     if about["column_cosine"] < APART:
         st.caption(":orange[Unit i of one model is hardly unit i of the other: read the concepts, not the units.]")
@@ -93,7 +95,7 @@ def cards(run: dict[str, Any], other: str, about: pd.Series) -> None:
     with charts.grid("shift-cards"):
         for concept in found.to_dict("records"):
             with st.container(border=True):
-                st.markdown(f"**{int(concept['concept']) + 1}** · {state.count(int(concept['n_images']), 'picture')}")
+                st.markdown(f"**{int(concept['concept']) + 1}** · {counted(int(concept['n_images']), 'picture')}")
                 said("before", concept["words"])
                 said("with its delta", concept["words_shifted"])
                 said("the other's concept", concept["words_other"])

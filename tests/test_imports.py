@@ -197,7 +197,7 @@ ORDER = (  # of the rooms: a module imports from its own room and from those bef
     "studies",
     "top",
 )
-GROUND = {"names", "errors", "lazily", "printable", "core", "view", "no_nouns", "columns"}
+GROUND = {"names", "errors", "lazily", "printable", "counts", "core", "view", "no_nouns", "columns"}
 
 
 def room(module: str) -> str:

@@ -14,6 +14,7 @@ from mmn.cli.options import at_least
 from mmn.cli.running import find_run
 from mmn.cli.unit_options import told
 from mmn.core import Run, named_unit, unit_name
+from mmn.counts import counted
 from mmn.errors import UsageError
 from mmn.printable import printable
 from mmn.specimen import RUN_PATHS
@@ -62,14 +63,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> tuple[object, str]:
     kept = kept_sets(options.cache)
-    lines = [f"{one.name}: {_n(one)} of {one.model or 'any model'}{_origin(one)}" for one in kept.sets]
+    lines = [
+        f"{one.name}: {counted(len(one.units), 'unit')} of {one.model or 'any model'}{_origin(one)}"
+        for one in kept.sets
+    ]
     lines += [f"set aside: {one}" for one in kept.broken]
     broken = [{"path": printable(one.told.path), "reason": one.told.reason} for one in kept.broken]
     return {"sets": [told(one) for one in kept.sets], "set_aside": broken}, "\n".join(lines) or "no sets of units yet"
-
-
-def _n(one: UnitSet) -> str:
-    return f"{len(one.units)} {'unit' if len(one.units) == 1 else 'units'}"
 
 
 def _origin(one: UnitSet) -> str:
@@ -82,7 +82,7 @@ def _save(options: argparse.Namespace) -> tuple[object, str]:
     scored = _run(options)
     found = _of_file(options, scored) if options.source is not None else _of_ranking(options, scored)
     save_set(options.cache, found)
-    return told(found), f"{found.name}: {_n(found)} saved{_origin(found)}"
+    return told(found), f"{found.name}: {counted(len(found.units), 'unit')} saved{_origin(found)}"
 
 
 def _run(options: argparse.Namespace) -> Run:
@@ -114,7 +114,7 @@ def _add(options: argparse.Namespace) -> tuple[object, str]:
     scored = _run(options)
     unit = named_unit(options.text, scored.model.d_experts)
     found = add_unit(options.cache, options.name, unit, scored.run_id, scored.model)
-    return told(found), f"{found.name}: {_n(found)}"
+    return told(found), f"{found.name}: {counted(len(found.units), 'unit')}"
 
 
 def _show(options: argparse.Namespace) -> tuple[object, str]:

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from mmn.counts import counted
+
 Q: Final = 0.05  # share of false discoveries among what is marked
 EXACT: Final = 12  # pictures up to which all sign patterns are counted, 4,096 of them
 LEAST_FLIPPED: Final = 6  # pictures whose signs can make p less than Q: 2 / 2^6
@@ -113,6 +115,5 @@ def survivors_line(table: pd.DataFrame, n: str = "") -> list[str]:
 def survivors(table: pd.DataFrame) -> str:
     """`31 of 144 comparisons with the control survive Benjamini–Hochberg at q = .05`, for a subtitle."""
     n = int(table["p"].notna().sum())
-    noun = "comparison" if n == 1 else "comparisons"
-    survive = "survives" if n == 1 else "survive"
-    return f"{int(table['is_discovery'].sum())} of {n} {noun} with the control {survive} Benjamini–Hochberg at q = .05"
+    of = f"{int(table['is_discovery'].sum())} of {counted(n, 'comparison')} with the control"
+    return f"{of} {'survives' if n == 1 else 'survive'} Benjamini–Hochberg at q = .05"

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from mmn.counts import counted
 from mmn.names import ANOTHER, SET
 from mmn.statistics.interval_words import percent, why_none
 from mmn.statistics.intervals import interval_table, mean_intervals
@@ -102,18 +103,16 @@ def describe_own_edit(found: Mapping[str, Mapping[str, float]]) -> str:
 
 def edit_label(edit: Mapping[str, Any]) -> str:
     """What was edited and how: `p2, top 5 units by contribution`."""
-    n = len(edit["units"])
+    units = counted(len(edit["units"]), "unit")
     if edit["algorithm"] == "rank-one":
         layers = sorted({unit.layer for unit in edit["units"]})
         return "rank-one" + (f", layer {layers[0]}" if len(layers) == 1 else "")
     if edit["selection"] == ANOTHER:
-        return (
-            f"{edit['algorithm']}, {n} {'unit' if n == 1 else 'units'} of “{edit['settings'].get('other_noun', '?')}”"
-        )
+        return f"{edit['algorithm']}, {units} of “{edit['settings'].get('other_noun', '?')}”"
     if edit["method"] and edit["method"].startswith(SET):
-        return f"{edit['algorithm']}, {n} {'unit' if n == 1 else 'units'} of {edit['method']}"
+        return f"{edit['algorithm']}, {units} of {edit['method']}"
     by = f" by {edit['method']}" if edit["method"] and edit["selection"] != "random" else ""
-    return f"{edit['algorithm']}, {edit['selection']} {n} {'unit' if n == 1 else 'units'}{by}"
+    return f"{edit['algorithm']}, {edit['selection']} {units}{by}"
 
 
 def _distinct_labels(edits: pd.DataFrame) -> dict[str, str]:

@@ -112,8 +112,7 @@ def _print_result(result: dict[str, Any]) -> None:
         )
     for one in result["edits"]:
         ends = bracket(one["low"], one["high"], ".1%")
-        pictures = "picture" if one["n"] == 1 else "pictures"
-        print(f"{one['quantity']}, {one['line']}: {percent(one['mean'], 1)}{ends}, {one['n']} {pictures}")
+        print(f"{one['quantity']}, {one['line']}: {percent(one['mean'], 1)}{ends}, {counted(one['n'], 'picture')}")
     n_images = [one["n_images"] for one in result["detections"] if not one["why_none"]]
     if note := few_note([*n_images, *(one["n"] for one in result["edits"])]):
         print(note)
