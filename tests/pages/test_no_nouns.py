@@ -18,9 +18,13 @@ from tests.pages.test_every_page import PAGES, assert_fine
 SAYS = "no caption of this run holds a noun (its 3 pictures)"
 AGAIN = [
     "annotate latest",
+    "modules latest",
     "lens latest",
     "domains latest",
     "image-tokens latest",
+    "hallucination latest",
+    "patchscopes latest",
+    "projector latest",
     "specificity latest",
     "sensitivity latest",
     "invariance latest --kind region",
@@ -69,6 +73,12 @@ def test_a_figure_says_that_no_caption_holds_a_noun(figure: str, cache: Path, ca
     out = tmp_path / "a.svg"
     assert SAYS in refused(f"figure {figure} --run latest --out {out}", cache, capfd)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["report latest --out {}/a.html", "units save mine --run latest"])
+def test_what_is_made_of_a_run_says_that_no_caption_holds_a_noun(command: str, cache: Path, capfd, tmp_path) -> None:
+    assert SAYS in refused(command.format(tmp_path), cache, capfd)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tables_of_nouns_are_refused_and_captions_exported(cache: Path, capfd, tmp_path: Path) -> None:

@@ -102,9 +102,12 @@ def run(options: argparse.Namespace) -> int:
     scored = open_scored_run(options)
     given = _given(options, scored.run)
     from mmn.metrics import find_text_metric
+    from mmn.studies.degradation.measure import check_plan
     from mmn.studies.degradation.summary import read_effects, summarise
 
     plans = [_plan(options, noise, scored.run, one, factors, given) for one in positions]
+    for plan in plans:
+        check_plan(plan)
     metric = find_text_metric(options.metric, options.device) if options.captions else None
     started = time.monotonic()
     found = read_effects(scored.path, _measure(options, scored, plans, metric))

@@ -134,8 +134,8 @@ def degrade(
 
 def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
     """The plan in order and without repeats."""
-    _check_selections(plan, scored)
-    _check_sizes(plan, scored)
+    check_plan(plan)
+    _check_units(plan, scored)
     has_noise = plan.kind == names.PERTURB
     return InterventionPlan(
         plan.kind,
@@ -151,8 +151,12 @@ def _checked(plan: InterventionPlan, scored: ScoredRun) -> InterventionPlan:
     )
 
 
-def _check_selections(plan: InterventionPlan, scored: ScoredRun) -> None:
-    """Raises `UsageError` for words and rankings that there are none of."""
+def check_plan(plan: InterventionPlan) -> None:
+    """What can be told without a model, which takes long to load.
+
+    Raises:
+        UsageError: words and rankings that there are none of, places and sizes of a change that cannot be.
+    """
     words = [(plan.kind, names.INTERVENTIONS), (plan.positions, names.POSITIONS)]
     for word, known in [*words, *((one, names.CHOSEN_SELECTIONS) for one in plan.selections)]:
         if word not in known:
@@ -161,18 +165,6 @@ def _check_selections(plan: InterventionPlan, scored: ScoredRun) -> None:
         if method not in names.METHODS or method == names.RANDOM_MATCHED:
             possible = [name for name in names.METHODS if name != names.RANDOM_MATCHED]
             raise UsageError(f"no ranking by {method!r} to select units with; there are {', '.join(possible)}")
-        require_method(scored.model, method)
-    if plan.given is not None:
-        _check_given(plan, plan.given, scored)
-
-
-def _check_sizes(plan: InterventionPlan, scored: ScoredRun) -> None:
-    """Raises `UsageError` for numbers of units, places and sizes of a change that cannot be."""
-    n_units = scored.model.anatomy.n_awake
-    if wrong := [k for k in plan.ks if not 0 <= k <= n_units and plan.given is None]:
-        raise UsageError(
-            f"{counted(wrong[0], 'unit')} cannot be taken: {scored.model.facts.name} has {n_units} at a token"
-        )
     has_noise = plan.kind == names.PERTURB
     if plan.positions != names.EVERYWHERE and has_noise:
         raise UsageError(
@@ -184,6 +176,20 @@ def _check_sizes(plan: InterventionPlan, scored: ScoredRun) -> None:
         raise UsageError(f"noise needs sigmas above 0, up to {MOST_SIGMA:g}, as --sigma .5,1: {plan.sigmas}")
     if has_noise and plan.sigma_unit not in names.SIGMA_UNITS:
         raise UsageError(f"noise needs a sigma in the unit {' or '.join(names.SIGMA_UNITS)}: {plan.sigma_unit}")
+
+
+def _check_units(plan: InterventionPlan, scored: ScoredRun) -> None:
+    """Raises `UsageError` for scores and numbers of units that the model does not have."""
+    if plan.given is not None:
+        _check_given(plan, plan.given, scored)
+        return
+    for method in plan.methods:
+        require_method(scored.model, method)
+    n_units = scored.model.anatomy.n_awake
+    if wrong := [k for k in plan.ks if not 0 <= k <= n_units]:
+        raise UsageError(
+            f"{counted(wrong[0], 'unit')} cannot be taken: {scored.model.facts.name} has {n_units} at a token"
+        )
 
 
 def _check_given(plan: InterventionPlan, given: UnitSet, scored: ScoredRun) -> None:
