@@ -431,7 +431,7 @@ def test_what_cannot_be_asked(scored: Path, tiny: Model) -> None:
         "no 'best'": replace(ABLATION, selections=("best",)),
         "no ranking by 'random-matched'": replace(ABLATION, methods=(names.RANDOM_MATCHED,)),
         "145 units cannot be taken": replace(ABLATION, ks=(145,)),
-        "sigma above 0": replace(ABLATION, kind=names.PERTURB, sigmas=(0.0,), sigma_unit=names.WEIGHT),
+        "sigmas above 0": replace(ABLATION, kind=names.PERTURB, sigmas=(0.0,), sigma_unit=names.WEIGHT),
     }
     for message, asked in wrong.items():
         with pytest.raises(UsageError, match=message):

@@ -179,7 +179,7 @@ def test_the_pairing_is_drawn_by_the_seed() -> None:
 def test_a_picture_alone_has_no_control(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"0 pictures with nouns: .* takes two at least; score more"):
         pair_pictures([], 0)
-    with pytest.raises(UsageError, match="1 pictures with nouns"):
+    with pytest.raises(UsageError, match="1 picture with nouns"):
         measured(write_run(tmp_path, {"one": SAID["one"]}))
 
 

@@ -91,7 +91,7 @@ def test_a_few_dozen_attacks_harm_nothing(tmp_path: Path) -> None:
         ("concept", "prob", 7.0, "concept.prob is from 0.25 to 7.0"),
         ("concept", "position", None, "concept.position: 1 nulls"),
         ("image", "width", -32, "image.width is from -32"),
-        ("caption", "image_id", "of nobody", "1 pictures that no loaded shard of the run holds"),
+        ("caption", "image_id", "of nobody", "1 picture that no loaded shard of the run holds"),
     ],
 )
 def test_a_value_that_no_run_can_hold_is_set_aside_and_the_rest_is_loaded(
@@ -158,7 +158,7 @@ def test_copies_of_older_shards_are_found_by_what_they_tell(cache_path: Path) ->
     counts, told = look(cache_path)
     assert counts[RUN.run_id] == WHOLE
     assert [one.partition("; ")[0].partition(": ")[2] for one in told] == [
-        "it tells again of 1 captions that another shard tells of",
+        "it tells again of 1 caption that another shard tells of",
         "it is a copy of the shard 'listing'",
     ]
     with Store.open(cache_path) as store:

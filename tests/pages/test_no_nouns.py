@@ -13,6 +13,7 @@ from mmn.scores import batch
 from mmn.specimen import RUN_PATHS
 from mmn.store import Store
 from mmn.studies.registry import FIGURES
+from mmn.units.kept import kept_sets
 from tests.pages.test_every_page import PAGES, assert_fine
 
 SAYS = "no caption of this run holds a noun (its 3 pictures)"
@@ -78,7 +79,8 @@ def test_a_figure_says_that_no_caption_holds_a_noun(figure: str, cache: Path, ca
 @pytest.mark.parametrize("command", ["report latest --out {}/a.html", "units save mine --run latest"])
 def test_what_is_made_of_a_run_says_that_no_caption_holds_a_noun(command: str, cache: Path, capfd, tmp_path) -> None:
     assert SAYS in refused(command.format(tmp_path), cache, capfd)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert kept_sets(cache).sets == ()
 
 
 def test_tables_of_nouns_are_refused_and_captions_exported(cache: Path, capfd, tmp_path: Path) -> None:
