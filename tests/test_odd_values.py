@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmn.cli import BAD_INPUT, main, parse
+from mmn.cli import BAD_INPUT, main, parse, print_json
 from mmn.cli.files import require_out, writing
 from mmn.cli.options import number, require_given_with, sizes
 from mmn.core import MOST_SEED
@@ -132,6 +133,11 @@ def test_what_is_no_finite_number_is_none(text: str) -> None:
         number(text, "--alpha")
     with pytest.raises(UsageError, match=r"is not a number|is empty"):
         sizes(text, None, 100)
+
+
+def test_what_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [float("inf"), {"b": float("nan")}, 1.5]})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, {"b": None}, 1.5]}
 
 
 def test_options_of_something_that_is_not_asked_for_are_refused() -> None:

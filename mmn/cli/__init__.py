@@ -125,7 +125,7 @@ def add_cache(parser: argparse.ArgumentParser, module: str) -> None:
 
 
 def print_json(values: object) -> None:
-    """One line on standard output; what is not known (NaN), as an interval of too few pictures, is null."""
+    """One line on standard output; what is not known (NaN), as an interval of too few pictures, or not finite is null."""
     print(json.dumps(_with_null(values), ensure_ascii=False, default=str, allow_nan=False))
 
 
@@ -134,7 +134,7 @@ def _with_null(values: object) -> object:
         return {name: _with_null(value) for name, value in values.items()}
     if isinstance(values, list | tuple):
         return [_with_null(value) for value in values]
-    return None if isinstance(values, float) and math.isnan(values) else values
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _report(words: Sequence[str], error: str, message: str) -> None:

@@ -85,7 +85,7 @@ def find_metric(text: str, device: str = "auto") -> TextMetric | ImageMetric:
         from mmn.metrics.bertscore import BertScore
 
         name, _, layer = model.rpartition(":")
-        if name and layer.isdigit():
+        if name and layer.isdecimal():
             return BertScore.load(name, int(layer), device)
         return BertScore.load(model, device=device)
     if kind == "clipscore" and model:
