@@ -143,9 +143,10 @@ def test_targets_and_suppressors(mmn, checkpoint, pictures, tmp_path, cache, run
     said = mmn("export", "--run", run_id, "--table", "concept", "--out", tmp_path / "c.parquet", "--cache", cache)
     assert said.code == 0
     noun = pd.read_parquet(tmp_path / "c.parquet")["noun"].iloc[0]
-    more = ["--target", "zebra", "--target", f"tram@{noun}", "--bottom-k", "5", "--json"]
+    more = ["--target", "zebra", "--target", f"tram@{noun}", "--target", "owl@nowhere", "--bottom-k", "5", "--json"]
     said = mmn(*score_words(checkpoint, pictures, tmp_path / "cache", *more))
     assert said.code == 0
+    assert said.json["unscored_targets"] == ["owl@nowhere"]
     for table in ("concept", "score"):
         words = ("--run", said.json["run_id"], "--table", table, "--out", tmp_path / f"{table}.csv")
         assert mmn("export", *words, "--cache", tmp_path / "cache").code == 0

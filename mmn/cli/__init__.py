@@ -125,7 +125,7 @@ def add_cache(parser: argparse.ArgumentParser, module: str) -> None:
 
 
 def print_json(values: object) -> None:
-    """One line on standard output; what is not known (NaN), as an interval of too few pictures, or not finite is null."""
+    """One line on standard output; what is not known (NaN, as an interval of too few pictures) or finite is null."""
     print(json.dumps(_with_null(values), ensure_ascii=False, default=str, allow_nan=False))
 
 

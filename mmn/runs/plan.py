@@ -163,6 +163,15 @@ def conservation(run_path: Path) -> dict[str, float]:
     return missing
 
 
+def unscored(run_path: Path, targets: Sequence[str]) -> tuple[str, ...]:
+    """The targets, as WORD or WORD@NOUN, that were scored nowhere: no caption has a place for them."""
+    said: set[str] = set()
+    for name in sorted(shards.finished_shards(run_path)) if targets else ():
+        if "concept" in shards.row_counts(run_path / name):
+            said |= set(shards.read_columns(run_path / name, "concept", ["noun"])["noun"].to_pylist())
+    return tuple(one for one in targets if one.partition("@")[0].strip().lower() not in said)
+
+
 def _largest_missing(table: pa.Table) -> dict[str, float]:
     expected, total = table["expected"], table["total"]
     scale = pc.max_element_wise(pc.abs(expected), 1.0)

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     from mmn.images import list_source
     from mmn.models.loading import with_delta
     from mmn.runs.engines.local import carry_out
-    from mmn.runs.plan import Progress, conservation, count
+    from mmn.runs.plan import Progress, conservation, count, unscored
     from mmn.runs.prepare import prepare
     from mmn.safety.atomic_files import require_folder
     from mmn.scores.batch import check_methods
@@ -127,6 +127,8 @@ def run(options: argparse.Namespace) -> int:
     }
     if missing := conservation(run_path):
         result["conservation"] = missing
+    if nowhere := unscored(run_path, options.target):
+        result["unscored_targets"] = list(nowhere)
     if first:
         result = {"note": first} | result  # first, as what to read before the numbers
     _print_result(result, as_json=options.json)
@@ -190,6 +192,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(f"largest exactness residual {result['max_residual']:.1e} (of max(|logit|, 1))")
     for method, missing in result.get("conservation", {}).items():
         print(f"{method}: its terms miss at most {missing:.1e} of what they should add up to (of max(|logits|, 1))")
+    for target in result.get("unscored_targets", ()):
+        print(f"--target {target}: scored nowhere, since no caption says {target.partition('@')[2] or 'a noun'}")
     if "note" in result:
         print(result["note"])
     if result["database"] != "loaded":
