@@ -24,7 +24,8 @@ from mmn.models.loading import load_model
 from mmn.reading.hooks import hold
 from mmn.reading.hooks.streams import count_passes
 from mmn.store import Store
-from mmn.studies.bench import planting, words
+from mmn.studies.bench import measure, planting, words
+from mmn.studies.bench.command import planted_elsewhere
 from mmn.studies.bench.detectors import Site
 from mmn.studies.bench.judging import of_planted
 from mmn.studies.bench.kept import Kept, Soil
@@ -118,6 +119,29 @@ def test_planted_units_do_what_their_roles_say_and_the_model_itself_is_left_alon
     )
     assert (y - without).mean() == pytest.approx(verified["writer"].effect, abs=1e-3)
     assert y == pytest.approx(unmoved, abs=0.05)
+
+
+def test_planted_units_that_fail_are_told_before_any_other_is_measured(specimen, bench, tmp_path, monkeypatch):
+    """In the specimen itself nothing is planted: units of these numbers do not do what their roles say."""
+    sizes = []
+
+    def counted_effects(replayed, told, concepts, units):
+        sizes.append(len(units))
+        return effects(replayed, told, concepts, units)
+
+    monkeypatch.setattr(measure, "effects", counted_effects)
+    bare = replace(bench, model=specimen, kept=Kept(tmp_path))
+    bare.__dict__["pictures"] = bench.pictures[:2]
+    with pytest.raises(ModelError, match="planted units do not do what they should"):
+        _ = bare.verified
+    assert sizes == [len(bench.soil.planted)] * 2
+
+
+def test_a_result_that_ships_without_planted_units_is_told_first():
+    assert "--without all" in planted_elsewhere("specimen-smollm", Asked())
+    assert planted_elsewhere("specimen-smollm", Asked(without=tuple(ROLE_WORDS))) == ""
+    assert planted_elsewhere("specimen", Asked()) == ""
+    assert planted_elsewhere("a model of nobody", Asked()) == ""
 
 
 def logit_without(model, told, concept, unit) -> float:

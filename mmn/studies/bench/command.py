@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     progress = reporter(options.progress)
     material = Material.of(asked, options.cache)  # too few pictures are told before the model is loaded, too
-    if note := _planted_elsewhere(options.model, asked):
+    if note := planted_elsewhere(options.model, asked):
         print(f"mmn: note: {note}", file=sys.stderr)
     progress(Progress("model", message=options.model))
     model = load_quietly(options.model, "float32", options.device, options.revision, options.device_map)
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _planted_elsewhere(model: str, asked: Any) -> str:
+def planted_elsewhere(model: str, asked: Any) -> str:
     """That the result which ships of a model had to do without planted units; else empty."""
     from mmn.studies.bench.measure import Asked
     from mmn.studies.bench.result import model_of, shipped
