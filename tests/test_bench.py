@@ -24,7 +24,7 @@ from mmn.models.loading import load_model
 from mmn.reading.hooks import hold
 from mmn.reading.hooks.streams import count_passes
 from mmn.store import Store
-from mmn.studies.bench import measure, planting, words
+from mmn.studies.bench import planting, words
 from mmn.studies.bench.command import planted_elsewhere
 from mmn.studies.bench.detectors import Site
 from mmn.studies.bench.judging import of_planted
@@ -129,7 +129,7 @@ def test_planted_units_that_fail_are_told_before_any_other_is_measured(specimen,
         sizes.append(len(units))
         return effects(replayed, told, concepts, units)
 
-    monkeypatch.setattr(measure, "effects", counted_effects)
+    monkeypatch.setattr("mmn.studies.bench.measure.effects", counted_effects)
     bare = replace(bench, model=specimen, kept=Kept(tmp_path))
     bare.__dict__["pictures"] = bench.pictures[:2]
     with pytest.raises(ModelError, match="planted units do not do what they should"):
