@@ -57,10 +57,10 @@ def open_scored_run(options: argparse.Namespace) -> RunToExtend:
         CacheError: nothing can be written to the cache.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    require_folder(options.cache)
     runs_path = options.cache / "runs"
     path, run = find_run([runs_path, *RUN_PATHS], options.run)
     require_nouns(run, path)
+    require_folder(options.cache)
     if path in RUN_PATHS:
         path = copy_run(path, runs_path)  # what is measured of it is written to the cache
     from mmn.cli.progress import reporter

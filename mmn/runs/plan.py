@@ -169,7 +169,7 @@ def unscored(run_path: Path, targets: Sequence[str]) -> tuple[str, ...]:
     for name in sorted(shards.finished_shards(run_path)) if targets else ():
         if "concept" in shards.row_counts(run_path / name):
             said |= set(shards.read_columns(run_path / name, "concept", ["noun"])["noun"].to_pylist())
-    return tuple(one for one in targets if one.partition("@")[0].strip().lower() not in said)
+    return tuple(one for one in targets if " ".join(one.partition("@")[0].split()).lower() not in said)
 
 
 def _largest_missing(table: pa.Table) -> dict[str, float]:
