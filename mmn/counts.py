@@ -7,16 +7,16 @@ def counted(n: float, noun: str, nouns: str = "") -> str:
     """`1 picture`, `2 pictures`, `1,024 classes`.
 
     Args:
-        n: how many, a whole number.
+        n: how many; rounded to a whole number.
         noun: of one, which may have words before it: `image token`.
         nouns: of several, where its end does not tell: `files or folders`.
     """
-    return f"{int(n):,} {noun if int(n) == 1 else nouns or _several(noun)}"
+    return f"{round(n):,} {noun if round(n) == 1 else nouns or _several(noun)}"
 
 
 def counted_are(n: float, noun: str, nouns: str = "") -> str:
     """`1 picture is`, `2 pictures are`."""
-    return f"{counted(n, noun, nouns)} {'is' if int(n) == 1 else 'are'}"
+    return f"{counted(n, noun, nouns)} {'is' if round(n) == 1 else 'are'}"
 
 
 def _several(noun: str) -> str:

@@ -26,6 +26,8 @@ COUNT = re.compile(r"\blen\(|\bn_\w+$|\['(?:n|k|n_\w+)'\]$|\['n_\w+'\]|^n$|\.n_\
         (counted(0, "picture"), "0 pictures"),
         (counted(1, "picture"), "1 picture"),
         (counted(1024.0, "image token"), "1,024 image tokens"),
+        (counted(15.7, "unit"), "16 units"),
+        (counted(0.9, "unit"), "1 unit"),
         (counted(1, "class"), "1 class"),
         (counted(2, "class"), "2 classes"),
         (counted_are(1, "noun"), "1 noun is"),

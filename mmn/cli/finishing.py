@@ -44,9 +44,9 @@ def is_loaded(result: Mapping[str, Any]) -> bool:
     return bool(result["database"] == "loaded")
 
 
-def failed_words(result: Mapping[str, Any], what: str = "picture") -> str:
-    """`1 picture failed (mmn show RUN lists what failed)`; a line is to ask first whether any did."""
-    return f"{counted(result['n_failed'], what)} failed (mmn show {result['run_id']} lists them)"
+def failed_words(result: Mapping[str, Any]) -> str:
+    """`1 picture failed (mmn show RUN lists them)`; whether any did is to be asked first."""
+    return f"{counted(result['n_failed'], 'picture')} failed (mmn show {result['run_id']} lists them)"
 
 
 def tell_failed(result: Mapping[str, Any]) -> None:
