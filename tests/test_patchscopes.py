@@ -30,7 +30,7 @@ from mmn.studies.patchscopes import command
 from mmn.studies.patchscopes import measure as reading
 from mmn.studies.patchscopes.bank import Bank, chances, nearest, nouns_of, read_bank, texts_of_run
 from mmn.studies.patchscopes.measure import Asked, find_neighbours, read_in_prompt
-from mmn.studies.patchscopes.prompt import encoded
+from mmn.studies.patchscopes.prompt import encoded, prompt_name
 from mmn.studies.patchscopes.queries import PatchscopeQueries
 from mmn.studies.patchscopes.states import all_said, drawn_tokens, partner_of
 from mmn.studies.patchscopes.tables import IDENTITY
@@ -332,12 +332,16 @@ def test_the_command_says_what_it_found(cache: Path, capsys: pytest.CaptureFixtu
     (last,) = [row for row in said["patchscopes"] if (row["line"], row["layer"]) == ("patchscope", 2)]
     assert (last["mean"], last["n"]) == (1.0, 3)
     told = {"run_id": "r", "database": "loaded", "seconds": 1.0}
-    command._print_result(told | command.summary(cache, "latest", with_neighbours=True))
+    command._print_result(told | command.summary(cache, "latest", said["setting"], with_neighbours=True))
     out = capsys.readouterr().out
     assert "nouns that their state says, after layer 2: " in out
     assert "patchscope 100.0 %" in out
     assert "image tokens near a word of their picture, after layer 0: " in out
     assert "3 pictures are too few" in out
+    assert main([*words[:-1], "--into", "1", "--json"]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)["setting"] == f"{PROMPT}, layer 1"
+    )  # and not the usual one, which is there
 
 
 @pytest.mark.parametrize(
@@ -378,4 +382,4 @@ def test_the_identity_prompt_ends_where_a_state_is_written(tiny: Model) -> None:
     prompt = encoded(tiny, IDENTITY)
     assert tiny.tokenizer.decode(prompt.token_ids[prompt.position :]) == "?"
     assert prompt.token_ids[0] == tiny.tokenizer.bos_token_id
-    assert prompt.name == "identity"
+    assert prompt_name(prompt.text) == "identity"

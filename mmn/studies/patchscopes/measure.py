@@ -39,7 +39,7 @@ from mmn.runs.reopen import ScoredRun
 from mmn.scores.rows import Tables
 from mmn.studies.lens.projection import Projected, project_to_words
 from mmn.studies.patchscopes.bank import Bank, Nearest, chances, nearest, nouns_of, read_bank, texts_of_run
-from mmn.studies.patchscopes.prompt import SAME, Prompt, continued, encoded, read_in
+from mmn.studies.patchscopes.prompt import Prompt, continued, encoded, prompt_name, read_in
 from mmn.studies.patchscopes.states import Said, States, all_said, partner_of, read_states
 from mmn.studies.patchscopes.tables import IMAGE, LENS, NOUN, OTHER, PATCH, RANDOM
 from mmn.studies.tables import TABLES
@@ -72,6 +72,11 @@ class Asked:
     n_tokens: int | None = 16
     n_next: int = 1
 
+    @property
+    def setting(self) -> str:
+        """How tables and figures call the prompt and the layer."""
+        return f"{prompt_name(self.prompt)}, {'same layer' if self.into is None else f'layer {self.into}'}"
+
 
 @dataclass(frozen=True)
 class _Reader:
@@ -86,11 +91,6 @@ class _Reader:
     @property
     def model(self) -> Model:
         return self.scored.model
-
-    @property
-    def setting(self) -> str:
-        into = SAME if self.asked.into is None else str(self.asked.into)
-        return f"{self.prompt.name}, {into} layer" if into == SAME else f"{self.prompt.name}, layer {into}"
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -266,7 +266,7 @@ def _continuations(reader: _Reader, layer: int, states: Float[Tensor, "n d"]) ->
 
 def _key(reader: _Reader, said: Said, source: str, reading: str, layer: int) -> dict[str, Any]:
     """What tells rows apart; the lens has no prompt."""
-    setting = "" if reading == LENS else reader.setting
+    setting = "" if reading == LENS else reader.asked.setting
     return {
         "image_id": said.example.image_id,
         "source": source,

@@ -27,7 +27,6 @@ from mmn.studies.patchscopes.tables import IDENTITY
 from mmn.units.decoding import Vocabulary
 
 MOST_TOKENS: Final = 200  # of a prompt: every state is read behind all of them
-SAME: Final = "same"
 ROWS_AT_ONCE: Final = 64
 
 
@@ -42,10 +41,10 @@ class Prompt:
     def position(self) -> int:
         return len(self.token_ids) - 1
 
-    @property
-    def name(self) -> str:
-        """How the prompt is called where several were tried."""
-        return "identity" if self.text == IDENTITY else self.text
+
+def prompt_name(text: str) -> str:
+    """How a prompt is called where several were tried."""
+    return "identity" if text == IDENTITY else text
 
 
 def encoded(model: Model, text: str) -> Prompt:
