@@ -341,7 +341,7 @@ def test_the_command_says_what_it_found(cache: Path, capsys: pytest.CaptureFixtu
     assert main([*words[:-1], "--into", "1", "--json"]) == 0
     assert (
         json.loads(capsys.readouterr().out)["setting"] == f"{PROMPT}, layer 1"
-    )  # and not the usual one, which is there
+    )  # not the usual one
 
 
 @pytest.mark.parametrize(
