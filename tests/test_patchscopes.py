@@ -339,9 +339,7 @@ def test_the_command_says_what_it_found(cache: Path, capsys: pytest.CaptureFixtu
     assert "image tokens near a word of their picture, after layer 0: " in out
     assert "3 pictures are too few" in out
     assert main([*words[:-1], "--into", "1", "--json"]) == 0
-    assert (
-        json.loads(capsys.readouterr().out)["setting"] == f"{PROMPT}, layer 1"
-    )  # not the usual one
+    assert json.loads(capsys.readouterr().out)["setting"] == f"{PROMPT}, layer 1"  # not the usual one
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mmn.core import ModelFacts
-from mmn.errors import EncodingError, UsageError
+from mmn.errors import EncodingError, ModelError, UsageError
 from mmn.models import deltas
 from mmn.models.adapters import Family, find_anatomy
 from mmn.models.checkpoints import judge_family, module_without_weights, require_safetensors

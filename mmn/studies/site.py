@@ -234,6 +234,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", nargs="?", type=Path, default=OUT, help=f"emptied first; {OUT} if left out")
     try:
         pages = build(parser.parse_args().folder)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{len(pages)} pages: {pages[-1]}")

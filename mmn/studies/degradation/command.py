@@ -14,6 +14,7 @@ from typing import Any
 
 from mmn import names
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.finishing import failed_words
 from mmn.cli.options import at_least, draws, entries, numbers, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import add_units_option, chosen_set, require_without, told

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.finishing import failed_words
 from mmn.cli.options import at_least, draws, entries, sizes
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.counts import counted, counted_are

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmn.cli import DONE, SOME_FAILED, add_common, print_json
+from mmn.cli.finishing import failed_words
 from mmn.cli.options import at_least, entries
 from mmn.cli.running import RunToExtend, add_run_options, load_into_database, open_scored_run
 from mmn.cli.unit_options import WHAT, chosen_set, count_or_set, require_without, told
