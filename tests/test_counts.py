@@ -51,7 +51,7 @@ def uncounted(source: str) -> Iterator[str]:
                     name = ast.unparse(value.value)
                     is_count = COUNT.search(name) and not name.endswith(" or 'no'")  # which is never of one
                     if is_count and AFTER.match(str(after.value)):
-                        yield f"line {text.lineno}: {{{name}}}{after.value}"
+                        yield f"line {text.lineno}: {{{name}}}{after.value!r}"
 
 
 def test_every_sentence_counts_by_one_function() -> None:

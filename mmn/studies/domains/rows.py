@@ -105,7 +105,7 @@ class Found:
         """The rule and the sample, as lines for a subtitle."""
         n = counted(self.measured.n_images[EVERY], "picture")
         tokens = ", ".join(f"{n_tokens:,} {name}" for name, n_tokens in self.measured.n_tokens.items())
-        return [f"n = {n}, {counted(tokens, 'token')}", self._rule]
+        return [f"n = {n}, {tokens} tokens", self._rule]
 
     @property
     def _rule(self) -> str:
