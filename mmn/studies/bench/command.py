@@ -91,11 +91,10 @@ def run(options: argparse.Namespace) -> int:
 
 def planted_elsewhere(model: str, asked: Any) -> str:
     """That the result which ships of a model had to do without planted units; else empty."""
-    from mmn.studies.bench.measure import Asked
     from mmn.studies.bench.result import model_of, shipped
 
-    found = [one.asked for one in shipped() if model_of(one) == model]
-    if not asked.plants or not found or Asked(without=tuple(found[0]["without"])).plants:
+    has_planted = [bool(one.planted) for one in shipped() if model_of(one) == model]
+    if not asked.plants or not has_planted or any(has_planted):
         return ""
     return (
         f"in the result of {model} that ships nothing is planted: there planted units did not do what they should, and "
