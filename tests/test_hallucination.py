@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +62,7 @@ from mmn.studies.hallucination.rows import (
     OWN,
     RANDOM,
     Said,
+    confidences,
     edited_rows,
     judged,
     still_named,
@@ -543,3 +546,12 @@ def test_a_model_that_reads_pictures_elsewhere_is_refused_by_name(
     ):
         with pytest.raises(UsageError, match="models of family 'llava' have no image tokens"):
             refused()
+
+
+def test_confidences_of_which_nothing_is_known_are_refused_and_not_drawn_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of photographs without masks ended in an error of pandas here."""
+    data = pd.DataFrame({"image_id": ["a"], "object": ["dog"], "state": [UNKNOWN], "raw": [0.1], "is_listed": [True]})
+    monkeypatch.setattr("mmn.studies.hallucination.rows.judged", lambda *_given: data)
+    asked: Any = SimpleNamespace(run_id="r", run={})
+    with pytest.raises(UsageError, match="neither masks nor references tell"):
+        confidences(None, asked)  # type: ignore[arg-type]

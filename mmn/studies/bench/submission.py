@@ -46,6 +46,8 @@ def read_submission(path: Path, wanted: Sequence[Key], n_layers: int, d_mlp: int
 
 def read_rows(path: Path) -> pd.DataFrame:
     require_inside(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give a Parquet file of {', '.join(COLUMNS)}")
     try:
         rows = pq.read_table(path).to_pandas()
     except FileNotFoundError as error:

@@ -64,9 +64,11 @@ def confidences(store: Store, asked: Asked) -> Rows:
     """The confidence (no norm) in each object of each picture, and what is known of it.
 
     Raises:
-        UsageError: nothing was measured.
+        UsageError: nothing was measured, or nothing is known of any object.
     """
     data = judged(store, asked.run_id)
+    if not data["state"].isin((PRESENT, HALLUCINATED, ABSENT)).any():
+        raise UsageError(_why_nothing(data, ALL, asked.run_id))
     kept = data[["image_id", "object", "state", "raw"]].rename(columns={"raw": "confidence"})
     return Rows(kept, asked.run, {"threshold": threshold(data)})
 
