@@ -53,7 +53,7 @@ class Pass:
     """One differentiable pass over some of the pictures; `taken` is w of each part of a of each layer."""
 
     paths: Paths
-    taken: tuple[tuple[Float[Tensor, "n m"], ...], ...]
+    taken: tuple[tuple[Float[Tensor, "_ _"], ...], ...]
     y: Float[Tensor, " rows"]
     prob: Float[Tensor, " rows"]
     is_there: Bool[Tensor, "rows positions"]
@@ -86,7 +86,7 @@ class Pass:
                 return part, w[:, unit], unit
         return None
 
-    def over_positions(self, layer: int, values: Sequence[Float[Tensor, "n _"]]) -> Float[Tensor, "rows m"]:
+    def over_positions(self, layer: int, values: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "rows m"]:
         """Of values of each part of a layer's a the sums over each picture's positions; of every unit."""
         found = torch.zeros(len(self.is_there), self.d_mlp, device=self.is_there.device)
         rows = torch.arange(len(self.is_there), device=self.is_there.device)[:, None]
