@@ -17,13 +17,23 @@ from mmn.errors import UsageError
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.hooks import ablate, hold
+from mmn.reading.rows import some_of
 from mmn.scores.gradients import Question
 from mmn.scores.relevance import relevance
-from mmn.studies.circuits.faithfulness import MeanActivations, experts_of, groups_of, orders
+from mmn.studies.circuits.faithfulness import (
+    MeanActivations,
+    Row,
+    experts_of,
+    groups_of,
+    measure_rows,
+    orders,
+)
 from mmn.studies.circuits.find import Circuit, Flows, find_circuit, most_kept
 from mmn.studies.circuits.measure import _edge_rows
 from mmn.studies.circuits.passes import Shown, Target
 from mmn.studies.circuits.rules import RULES
+from mmn.studies.circuits.tables import ABLATED, KEPT
+from mmn.studies.degradation.interventions import logits_at
 from tests.families.test_exact import load
 from tests.test_expert_gradients import plainly
 from tests.test_expert_relevance import with_rules
@@ -80,9 +90,13 @@ class Reference:
         return torch.autograd.grad(self.y.sum(), part.a, retain_graph=True)[0][..., unit]
 
     def flows(self, of: Target, w: Tensor, sources: list[Tensor]) -> Tensor:
-        """Of Σ w · a of a unit source · derivative, "rows positions n", the sources side by side."""
+        """`passing` into Σ w · a of a unit."""
         part, unit = self.place(of)
-        y = (w * part.gated[..., unit]).sum()
+        return self.passing((w * part.gated[..., unit]).sum(), sources)
+
+    @staticmethod
+    def passing(y: Tensor, sources: list[Tensor]) -> Tensor:
+        """Returns source · ∂y/∂source, "rows positions n", the sources side by side."""
         gradients = torch.autograd.grad(y, sources, retain_graph=True, materialize_grads=True)
         products = [(source * of).detach() for source, of in zip(sources, gradients, strict=True)]
         return torch.cat([one.reshape(len(CAPTIONS), -1, one.shape[-1]) for one in products], dim=-1)
@@ -163,11 +177,13 @@ def test_edges_and_scores_are_those_of_a_model_that_computes_every_expert(model_
         if number:
             score = torch.stack(sizes).sum(0)
             torch.testing.assert_close(circuit.score[layer - 1][: len(score)], score, rtol=1e-3, atol=1e-6)
-            assert (score == 0).any() or model.anatomy.mixtures[layer - 1].routed is None, "some expert's units sleep"
             assert score[circuit.kept[number - 1]].min() >= score.topk(K).values.min() * (1 - 1e-4)
         effect = [(whole.taken(one) * whole.place(one)[0].a[..., whole.place(one)[1]]) for one in targets]
         by_row = torch.stack([one.reshape(len(CAPTIONS), -1).sum(1) for one in effect], dim=1).detach()
         torch.testing.assert_close(circuit.effect[:, number], by_row, rtol=1e-3, atol=1e-6)
+    score = whole.passing(whole.y.sum(), whole.units(model.anatomy.n_layers - 1)).abs().sum(1).mean(0)
+    torch.testing.assert_close(circuit.score[-1], score, rtol=1e-3, atol=1e-6)
+    assert (score == 0).any(), "experts that neither noun's token goes through"
     (into_noun,) = circuit.into[-1]
     torch.testing.assert_close(into_noun.weight, circuit.effect[:, -1], rtol=1e-4, atol=1e-7)
     assert into_noun.far.sum() == 0, "nothing follows the last layer but the noun"
@@ -315,6 +331,25 @@ def test_units_are_held_at_their_mean_whatever_experts_tokens_go_through(model_t
     assert torch.equal(found[0], untouched[0])
     assert (found[1] - untouched[1]).abs().max() > 1e-2
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["gemma4", "nemotron_h_omni", "deepseek_ocr2"])
+def test_with_every_unit_kept_the_noun_is_the_plain_model_s_bit_for_bit(model_type: str) -> None:
+    """Behind norms of experts' own, over layers without units, and beside layers without experts."""
+    model, both = load(model_type)
+    inputs = some_of(model, both, [0])
+    circuit = find_circuit(model, Shown(inputs, CAPTIONS[:1], TOKENS[:1]), RULES["rajaram"], 2)
+    adding = MeanActivations(model)
+    adding.add(inputs, CAPTIONS[:1])
+    sizes = (0, 2, model.anatomy.d_mlp)
+    rows = [Row(direction, "circuit", 0, size, circuit.order) for direction in (KEPT, ABLATED) for size in sizes]
+    found = measure_rows(model, inputs, CAPTIONS[0], TOKENS[0], rows, adding.means(), 4)
+    logits = [row["logit"] for row in found]
+    plain = float(logits_at(model, inputs, CAPTIONS[0], [len(CAPTIONS[0])] * 4)[0, TOKENS[0]])
+    assert logits[2] == logits[3] == plain
+    assert logits[0] == logits[5]
+    assert len(set(logits)) == 4
+    assert circuit.logit.item() == pytest.approx(model.anatomy.uncapped(torch.tensor(plain)).item(), abs=1e-5)
 
 
 def test_random_units_are_of_the_same_expert_as_the_circuit_s_own_and_missing_ones_come_last() -> None:

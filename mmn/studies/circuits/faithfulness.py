@@ -18,6 +18,7 @@ of positions: OURS.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,12 +202,11 @@ def measure_rows(
         batch_size: rows of a pass.
     """
     groups, _ = groups_of(model, inputs, [before])
-    masks = [row.held() for row in rows]
-    keys = [mask.cpu().numpy().tobytes() for mask in masks]
-    distinct = dict(zip(keys, masks, strict=True))  # no unit kept, and all: the same whatever the order
+    keys = [hashlib.sha256(row.held().cpu().numpy().tobytes()).digest() for row in rows]
+    distinct = dict(zip(keys, rows, strict=True))  # no unit kept, and all: the same whatever the order
     predicted: list[tuple[float, float]] = []
     for start in range(0, len(distinct), batch_size):
-        held = torch.stack(list(distinct.values())[start : start + batch_size])
+        held = torch.stack([row.held() for row in list(distinct.values())[start : start + batch_size]])
         with hold(model, held, means.values, groups[0]):
             logits = wide(logits_at(model, inputs, before, [len(before)] * len(held)))
         y = logits[:, token_id]
