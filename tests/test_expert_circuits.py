@@ -171,7 +171,8 @@ def test_edges_and_scores_are_those_of_a_model_that_computes_every_expert(model_
                 as_expected(flows, flow[..., kept], near[..., kept])
             else:
                 flow, near = (one.flows(target, w, [one.embedding]).sum(-1, keepdim=True) for one in both)
-                is_image = with_captions(model, inputs, CAPTIONS)["input_ids"] == model.image_token_id
+                assert model.image_token_id is not None
+                is_image = with_captions(model, inputs, CAPTIONS)["input_ids"].eq(model.image_token_id)
                 kinds = torch.stack([is_image, ~is_image], dim=-1)
                 as_expected(flows, flow * kinds, near * kinds)
         if number:

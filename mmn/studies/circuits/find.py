@@ -149,13 +149,17 @@ def find_circuit(model: Model, shown: Shown, rule: Rule, k: int) -> Circuit:
     order = _by_score(score)
     all_kept = [Target(layer, unit) for layer in layers for unit in order[layer, :k].tolist()]
     told = (*_told(passes, all_kept), _from_image(passes, all_kept))
+    effect, at_image, position, from_image = (values.unflatten(1, (len(layers), k)) for values in told)
     logit, prob = (torch.cat([getattr(one, name).detach() for one in passes()]) for name in ("y", "prob"))
     return Circuit(
         k,
         layers,
         order,
         score,
-        *(values.unflatten(1, (len(layers), k)) for values in told),
+        effect,
+        at_image,
+        position,
+        from_image,
         tuple(into),
         torch.stack(carried),
         *(_tokens_into(passes, targets) if len(shown.before) == 1 else ((), ())),
