@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from torch import Tensor
 
 from mmn.core import Neuron, unit_name
 from mmn.errors import UsageError
+from mmn.models.loading import load_model
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
 from mmn.reading.hooks import ablate, hold
@@ -27,6 +30,7 @@ from mmn.studies.circuits.faithfulness import (
     groups_of,
     measure_rows,
     orders,
+    rows_of,
 )
 from mmn.studies.circuits.find import Circuit, Flows, find_circuit, most_kept
 from mmn.studies.circuits.measure import _edge_rows
@@ -34,10 +38,14 @@ from mmn.studies.circuits.passes import Shown, Target
 from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tables import ABLATED, KEPT
 from mmn.studies.degradation.interventions import logits_at
+from tests.families.test_build import pictures
 from tests.families.test_exact import load
+from tests.simulated_devices import SimulatedDevices
 from tests.test_expert_gradients import plainly
 from tests.test_expert_relevance import with_rules
 from tests.test_experts import Inputs, tiny
+from tests.test_placement import over_two_gpus
+from tests.tiny import save_tiny_llava
 
 CAPTIONS, TOKENS = ((11, 12), (13,)), (17, 30)
 K = 3
@@ -365,3 +373,23 @@ def test_random_units_are_of_the_same_expert_as_the_circuit_s_own_and_missing_on
         assert (one[0, : widths[0]] < widths[0]).all()
     assert (drawn[1][2] == drawn[2][2]).float().mean() < 0.1
     assert len(set(experts[1].tolist())) == 5
+
+
+def test_a_mixture_over_two_gpus_has_the_circuit_that_it_has_on_one(tmp_path: Path) -> None:
+    more = {"num_local_experts": 6, "num_experts_per_tok": 1, "intermediate_size": 12}
+    path = str(save_tiny_llava(tmp_path, text_type=hf.MixtralConfig, more=more))
+
+    def read(model: Model) -> tuple[list[Any], list[float]]:
+        model.module.set_experts_implementation("eager")
+        inputs = model.encode([pictures()[0]], model.exact_prompt("A picture of"))
+        circuit = find_circuit(model, Shown(inputs, CAPTIONS[:1], TOKENS[:1]), RULES["rajaram"], K)
+        adding = MeanActivations(model)
+        adding.add(inputs, CAPTIONS[:1])
+        drawn = orders(circuit.order, None, experts_of(model), 0, "i", "dog", 1)
+        rows = measure_rows(model, inputs, CAPTIONS[0], TOKENS[0], rows_of(drawn, [K]), adding.means(), 4)
+        return circuit.kept.tolist(), [row["logit"] for row in rows]
+
+    expected = read(load_model(path, dtype="float32", device="cpu"))
+    with SimulatedDevices():
+        model = load_model(path, dtype="float32", device="cuda")
+        assert read(over_two_gpus(model, model.anatomy.layers[1:])) == expected
