@@ -104,7 +104,7 @@ class Circuit:
 
 
 def most_kept(model: Model) -> int:
-    """How many units of each layer can be kept: those that every token goes through some of, in the narrowest layer."""
+    """How many units of each layer can be kept: as many as a token goes through in the narrowest layer with some."""
     mixtures = model.anatomy.mixtures
     return min([one.n_compact for one in mixtures if one.n_units], default=model.anatomy.d_mlp)
 
