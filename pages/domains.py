@@ -1,4 +1,4 @@
-"""Which units belong to a domain of pictures, and which to text or to the picture itself?"""
+"""Which units are specific to a domain of pictures, to text tokens or to image tokens?"""
 
 from __future__ import annotations
 

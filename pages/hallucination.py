@@ -1,4 +1,4 @@
-"""Does the model itself believe in the objects that it names, and what is left when one is projected out?"""
+"""How confident is the model of the objects that it names, and what does it say when one is projected out?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which image tokens does a noun need, and in which layers does attention fetch it from them?"""
+"""Which image tokens does a noun need, and in which layers does attention read them?"""
 
 from __future__ import annotations
 

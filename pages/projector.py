@@ -1,4 +1,4 @@
-"""Does the projector keep what a picture shows, and how alike are image and text behind it?"""
+"""Does the projector keep what a picture shows, and how similar are image and text states after it?"""
 
 from __future__ import annotations
 

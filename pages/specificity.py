@@ -1,4 +1,4 @@
-"""Does a noun's top unit write that noun alone? Its score for the picture's other nouns, and for other classes."""
+"""Does a noun's top unit write only that noun? Its score for the picture's other nouns, and for other classes."""
 
 from __future__ import annotations
 
