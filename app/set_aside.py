@@ -19,7 +19,7 @@ def notice(broken: Sequence[SetAside]) -> None:
         return
     what = "1 broken file or folder was" if len(broken) == 1 else f"{len(broken):,} broken files or folders were"
     st.warning(f"{what} set aside. Everything else is loaded.", icon=":material/warning:")
-    with st.expander("What, why, and what to do"):
+    with st.expander("Details and remedies"):
         for one in broken[:MOST_SHOWN]:
             st.text(f"{printable(one.path)}\n{one.reason}.\nTo mend it: {one.remedy}.")
         if len(broken) > MOST_SHOWN:
