@@ -49,7 +49,7 @@ def refusal() -> Callable[[], None] | None:
         return None if _is_near() or os.environ.get(TRUSTED) == "1" else _tell_not_open
     if importlib.util.find_spec("authlib") is None:
         return partial(
-            _tell, LOGIN_BROKEN, ("A login is configured, but Authlib is missing: `pip install Authlib httpx`.")
+            _tell, LOGIN_BROKEN, "A login is configured, but Authlib is missing: `pip install Authlib httpx`."
         )
     if st.user.get("is_logged_in") is not True:
         return partial(_offer_login, login)

@@ -226,16 +226,16 @@ def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:
             "n": number("Captions", format="%d", width=75),
             "baseline": number("Probability", format="%.2f", help="In the unchanged model, mean"),
             "drop": number(
-                "Drop, %", format="%.0f", help=("The drop by the top units, as a share of that; negative: it rises")
+                "Drop, %", format="%.0f", help="The drop by the top units, as a share of that; negative: it rises"
             ),
             "another": number(
-                "Another's, %", format="%.0f", help=("The drop by the top units of another picture's noun")
+                "Another's, %", format="%.0f", help="The drop by the top units of another picture's noun"
             ),
             "random": number("Random, %", format="%.0f", help="The drop by random units, mean over draws"),
             "half": number(
                 "Halved at k",
                 format="%.0f",
-                help=("Number of top units that halve it, linear between the measured k; –: none"),
+                help="Number of top units that halve it, linear between the measured k; –: none",
             ),
         },
     )

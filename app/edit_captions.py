@@ -83,7 +83,7 @@ def _table(rows: pd.DataFrame) -> None:
                 "As wished", width=80, help="It says the new word, or, if unrelated, it did not change"
             ),
             "prob_before": number(
-                "p before", format="%.3f", width=75, help=("Probability of the new word where the noun was said")
+                "p before", format="%.3f", width=75, help="Probability of the new word where the noun was said"
             ),
             "prob_after": number("p after", format="%.3f", width=75, help="The same with the edit"),
         },

@@ -67,7 +67,7 @@ def _solver(run: dict[str, Any]) -> list[str]:
         2.0,
         0.05,
         key="edit-norm",
-        help=("The largest change allowed, successful or not"),
+        help="The largest change allowed, successful or not",
     )
     has_controls = columns[4].toggle(
         "Controls",

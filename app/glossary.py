@@ -31,7 +31,7 @@ TERMS: Final = {
     ),
     "ablate": "Set units to 0 while the model predicts or captions, and measure what happens to the noun.",
     "run": "A model, a set of pictures and settings that were scored together. All pages look at one run at a time.",
-    "interval": "The range of the true value with 95 % confidence, over the choice of pictures (not nouns: nouns "
+    "interval": "The 95 % confidence interval over pictures (not over nouns: nouns "
     "of one picture are not independent).",
     "p(c)": "The position that predicts the noun c: its units and its logit are read there.",
     "residual stream": "The vector of one position on its way through the decoder; attention and FFN of every "

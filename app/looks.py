@@ -98,7 +98,7 @@ def _controls() -> tuple[float, bool]:
             "Outline",
             value=True,
             key="outline",
-            help=(f"Outlines what is above the {PERCENTILE:.0f}th percentile of the map"),
+            help=f"Outlines what is above the {PERCENTILE:.0f}th percentile of the map",
         )
     return percent / 100, is_outlined
 

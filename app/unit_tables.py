@@ -79,9 +79,7 @@ def _filled(rows: pd.DataFrame, order: list[str]) -> list[str]:
 def _columns(rows: pd.DataFrame) -> dict[str, Any]:
     number = st.column_config.NumberColumn
     others = {
-        name: number(
-            f"Rank: {name.removeprefix(RANK_OF)}", format="%d", help=("Empty: not among the units that it kept")
-        )
+        name: number(f"Rank: {name.removeprefix(RANK_OF)}", format="%d", help="Empty: not among the units that it kept")
         for name in map(str, rows)
         if name.startswith(RANK_OF)
     }
@@ -99,7 +97,7 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
         "writes": _words_column(),
         "is_interpretable": _interpretable_column(),
         "iou": number(
-            "IoU", format="%.2f", help=("Overlap of the brightest 5 % of its map with the noun's object, 0 to 1")
+            "IoU", format="%.2f", help="Overlap of the brightest 5 % of its map with the noun's object, 0 to 1"
         ),
         "iou_other": number("IoU other", format="%.2f", help="With the picture's other objects (mean)"),
         "iou_random": number("IoU random", format="%.2f", help="Of random units of its layer, with the noun's object"),
