@@ -44,7 +44,7 @@ def few_note(n_images: Iterable[float]) -> str:
     if not few:
         return ""
     pictures = _counted(few[0]) if len(few) == 1 else f"{few[0]} to {_counted(few[-1], 'picture')}"
-    return f"{pictures} {'is' if few == [1] else 'are'} too few for a 95 % interval, which takes {N_LEAST}"
+    return f"{pictures} {'is' if few == [1] else 'are'} too few for a 95 % interval, which needs {N_LEAST}"
 
 
 def with_words(rows: pd.DataFrame, form: str, name: str = "", n: str = "n_images") -> pd.DataFrame:
@@ -63,7 +63,7 @@ def interval_note(mark: str, n_images: Iterable[float], without: str = "") -> st
     """
     counts = list(n_images)
     if counts and max(counts) < N_LEAST:
-        return f"no intervals: {why_none(max(counts))}, which takes {N_LEAST}"
+        return f"no intervals: {why_none(max(counts))}, which needs {N_LEAST}"
     few = f"; none for fewer than {N_LEAST} pictures" + (f" ({without})" if without else "")
     return f"{mark}: 95 % interval by picture" + (few if counts and min(counts) < N_LEAST else "")
 
