@@ -33,8 +33,8 @@ model of each type in transformers' image-text-to-text mapping, saves and loads 
 [proof](methods.md#proof). Any checkpoint of these types is proved again when it is loaded.
 `mmn models` prints this table.
 
-`found`: the terms of a logit were found from the module structure alone, or a factor or soft cap after the unembedding is
-declared.
+`found`: the terms of a logit were found from the module structure alone, or a factor or soft cap after the unembedding
+is declared.
 `error`: the largest error of the proof's checks of the logits' terms, the head and an ablation.
 `maps`: whether units can be mapped on the picture; `batch`: whether several pictures can be read in one batch.
 
