@@ -65,7 +65,7 @@ def test_a_run_from_before_the_controls_opens_and_names_the_command(whole_cache:
     assert not at.error
     assert not at.exception
     said = told(at)
-    assert "another picture's units were not measured, so nobody can say whose the drop is" in said
+    assert "another picture's units were not measured, so the noun's own part of the drop is not known" in said
     assert "python -m mmn degrade 5e6f0000 --kind ablate --controls only" in said
     assert "The perplexity of text was not measured" in said
     at = open_app("degradation", quantity=["share among nouns"])

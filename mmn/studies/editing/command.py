@@ -190,7 +190,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         )
     from mmn.studies.editing.shares import describe_own_edit
 
-    print(describe_own_edit(result["own"]) or "no edit of another noun's units beside it: whose it is cannot be told")
+    print(describe_own_edit(result["own"]) or "there is no edit of another noun's units to compare with")
     from mmn.statistics.interval_words import few_note  # pandas is slow to import
 
     if note := few_note(edit[f"{name}_n"] for edit in result["edits"] for name in COLUMNS if f"{name}_n" in edit):
