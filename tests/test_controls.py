@@ -435,9 +435,7 @@ def test_a_k_that_leaves_nothing_of_any_noun_is_no_verdict_and_the_one_that_halv
     halves, none_left = (describe_own(one, 100, "") for one in own_parts(pd.concat([small, nothing]), 100))
     assert halves.startswith("At k = 1 ")
     assert "are the noun's own: beyond each control" in halves
-    assert (
-        "The noun's own part of the drop cannot be measured: another picture's units leave nothing either" in none_left
-    )
+    assert "own part of the drop cannot be measured: another picture's units leave nothing either" in none_left
 
 
 def test_no_interval_says_that_more_than_all_of_the_probability_is_gone() -> None:
