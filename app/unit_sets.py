@@ -110,7 +110,7 @@ def picker(run: dict[str, Any], key: str) -> str:
     if st.session_state.get(key) not in (None, OWN, *sets):
         del st.session_state[key]  # deleted, or of another model
     chosen = st.selectbox(
-        "Units", [OWN, *sets], key=key, help="A saved set, in its own order, replaces the own units of every noun"
+        "Units", [OWN, *sets], key=key, help="A saved set, in its own order, replaces each noun's own units"
     )
     if chosen == OWN:
         return ""
