@@ -93,7 +93,7 @@ def _describe(run: dict[str, Any]) -> None:
     if run["tags"]:
         st.caption(f":material/sell: {plain(', '.join(run['tags']))}")
     if run["n_images"] and not run["n_concepts"]:
-        st.info("No caption of this run has a noun.", icon=":material/speaker_notes_off:")
+        st.info("No caption of this run holds a noun.", icon=":material/speaker_notes_off:")
     if run["status"] == RUNNING:
         st.caption(":blue[Still being scored: what you see is incomplete.]")
     elif run["status"] != COMPLETE:
