@@ -11,8 +11,9 @@ import streamlit as st
 
 from app import charts, links, resources, state, study_page, unit_tables
 from app.text import file_name
-from mmn.figures.wording import counted
+from mmn.figures.wording import counted, parts_word
 from mmn.statistics.interval_words import TOO_FEW
+from mmn.store.rankings import d_experts
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.tracer import graph
 from mmn.view import View
@@ -85,8 +86,8 @@ def show(run: dict[str, Any], about: dict[str, Any]) -> None:
     charts.show("circuit-curve", replace(view, measure=LEFT[words]))
     st.caption(
         "Kept: only these units compute; every other unit of every layer stays at its mean activation, and "
-        "attention is unchanged. Ablated: the other way round. What random units of the same layers, or another "
-        "noun's circuit, keep equally well is not specific to this noun."
+        f"attention is unchanged. Ablated: the other way round. What random units of the same {parts_word(run)}, or "
+        "another noun's circuit, keep equally well is not specific to this noun."
     )
     units(run, about)
     download(run, about)
@@ -135,7 +136,7 @@ def download(run: dict[str, Any], about: dict[str, Any]) -> None:
 
     def content() -> bytes:
         edges = queries.edges(run["run_id"], about["circuit"]).to_dict("records")
-        of = {"run_id": run["run_id"], "model": run["model"], "n_layers": run["n_layers"]}
+        of = {"run_id": run["run_id"], "model": run["model"], "n_layers": run["n_layers"], "d_experts": d_experts(run)}
         made = graph(slug, circuit=about, units=found.to_dict("records"), edges=edges, words=words, **of)
         return json.dumps(made, indent=1, ensure_ascii=False).encode()
 

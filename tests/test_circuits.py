@@ -26,8 +26,9 @@ from mmn.store import Store
 from mmn.studies.circuits import measure
 from mmn.studies.circuits.curves import curves, half_at
 from mmn.studies.circuits.faithfulness import MeanActivations, Row, groups_of, measure_rows, usual_sizes
-from mmn.studies.circuits.find import Circuit, Shown, find_circuit
+from mmn.studies.circuits.find import Circuit, find_circuit
 from mmn.studies.circuits.measure import CircuitPlan, measure_circuits
+from mmn.studies.circuits.passes import Shown
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tables import ABLATED, KEPT
@@ -222,13 +223,13 @@ def test_with_too_little_memory_for_all_pictures_the_circuit_is_the_same(
 ) -> None:
     from PIL import Image
 
-    from mmn.studies.circuits import find
+    from mmn.studies.circuits import passes
 
     images: list[Image.Image] = [Image.open(path) for path in sorted(pictures.iterdir())[:2]]
     inputs = tiny.encode(images, tiny.exact_prompt("A picture of"))
     of = Shown(inputs, (BEFORE, (11,)), (NOUN_ID, 31))
     whole = find_circuit(tiny, of, RULES["rajaram"], 3)
-    monkeypatch.setattr(find, "GRAPH_BYTES", 1.0)
+    monkeypatch.setattr(passes, "GRAPH_BYTES", 1.0)
     parts = find_circuit(tiny, of, RULES["rajaram"], 3)
     assert torch.equal(whole.kept, parts.kept)
     assert torch.allclose(whole.effect, parts.effect, rtol=1e-3, atol=1e-5)
@@ -314,10 +315,11 @@ def test_hooks_are_gone_and_gates_open_again(tiny: Model, pictures: Path) -> Non
     with torch.enable_grad(), capture_paths(tiny) as paths:
         tiny.module(**with_captions(tiny, inputs, [BEFORE]), use_cache=False)
     y = paths.final[0, -1].sum()
-    (total,) = torch.autograd.grad(y, paths.a[0], retain_graph=True)
+    source = paths.a[0][0].values
+    (total,) = torch.autograd.grad(y, source, retain_graph=True)
     with paths.without_attention():
-        (near,) = torch.autograd.grad(y, paths.a[0], retain_graph=True)
-    (again,) = torch.autograd.grad(y, paths.a[0])
+        (near,) = torch.autograd.grad(y, source, retain_graph=True)
+    (again,) = torch.autograd.grad(y, source)
     assert torch.equal(total, again)
     assert not torch.equal(total, near)
     assert n_hooks() == before

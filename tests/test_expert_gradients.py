@@ -33,6 +33,8 @@ class Plain:
     gate: dict[int, Tensor] = field(default_factory=dict)
     act: dict[int, Tensor] = field(default_factory=dict)  # act(gate) of routed experts with the router's weight
     kept: dict[int, Tensor] = field(default_factory=dict)  # what a is multiplied by
+    held: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # where a is at a value instead, and at which
+    experts: dict[int, list[Tensor]] = field(default_factory=dict)  # a, one expert's after the other's
 
     def routed(self, layer: int, experts: Any, turned: bool, x: Tensor, *given: Tensor) -> Tensor:
         """`given` are the experts of each token and their weights; without, x has a weighed copy for each expert."""
@@ -45,7 +47,11 @@ class Plain:
         h = rule(torch.cat([self.z[layer], up], -1)) if rule else experts.act_fn(self.z[layer]) * up
         self.act[layer] = experts.act_fn(self.z[layer]) * weight if hasattr(experts, "act_fn") else self.z[layer]
         self.a[layer] = h * weight * self.kept.get(layer, 1.0)
-        written = self.a[layer] @ w_out
+        if layer in self.held:
+            is_held, value = self.held[layer]
+            self.a[layer] = torch.where(is_held, value, self.a[layer])
+        self.experts[layer] = list(self.a[layer])
+        written = torch.stack([a @ w for a, w in zip(self.experts[layer], w_out, strict=True)])
         return written.sum(0) if given else written.flatten(0, 1)
 
 

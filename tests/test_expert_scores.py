@@ -18,7 +18,7 @@ from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import read_encoded, with_captions
 from mmn.reading.concepts import GeneratedCaption
-from mmn.reading.hooks import Acts, capture_expert_graph, towards_mean
+from mmn.reading.hooks import AtTokens, capture_expert_graph, towards_mean
 from mmn.reading.rows import some_of
 from mmn.scores.batch import measure
 from mmn.scores.gradients import Question, logits_of
@@ -232,8 +232,8 @@ def test_measures_with_attention_are_those_of_all_units_at_all_tokens() -> None:
     act[2, 2:] = 0
     everywhere = torch.arange(3)
     acts = [
-        Acts(0, torch.zeros(3, dtype=torch.long), everywhere, act[:, :2]),
-        Acts(2, torch.zeros(2, dtype=torch.long), everywhere[:2], act[:2, 2:]),
+        AtTokens(0, torch.zeros(3, dtype=torch.long), everywhere, act[:, :2]),
+        AtTokens(2, torch.zeros(2, dtype=torch.long), everywhere[:2], act[:2, 2:]),
     ]
     keys, queries = (attention.softmax(0).T @ act).sum(0), (attention.softmax(1) @ act).sum(0)
     five = [(act > 0).float().mean(0), act.mean(0), act.amax(0), keys, queries]

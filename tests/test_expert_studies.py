@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 import transformers as hf
 
 from mmn import names
-from mmn.cli import main
+from mmn.cli import BAD_INPUT, main
 from mmn.core import Concept, Example
 from mmn.errors import UsageError
 from mmn.models.loading import load_model
@@ -39,6 +40,7 @@ from mmn.studies.shift.measure import measure_shift
 from mmn.studies.shift.states import Wanted
 from mmn.units.parts import parts_of
 from tests.scored import run_path_of, tables_of
+from tests.test_circuits import assert_opens_in_the_viewer, unpaired
 from tests.test_expert_gradients import plainly
 from tests.test_experts import ROUNDING, tiny
 from tests.tiny import save_tiny_llava
@@ -245,6 +247,28 @@ def test_the_effect_of_a_unit_is_what_a_model_without_it_at_the_noun_loses(
         lost = (before.softmax(-1) - after.softmax(-1))[30]
         assert found.prob[0, layer, place].item() == pytest.approx(float(lost), rel=1e-3, abs=1e-8)
         assert abs(float(before[30] - after[30])) > 1e-4
+
+
+def test_a_circuit_names_experts_and_its_file_opens_in_the_viewer(cache: Path, tmp_path: Path, capfd) -> None:
+    run_path, noun = run_path_of(cache), tables_of(cache, ["concept"])["concept"]["lemma"].mode()[0]
+    out, common = tmp_path / "one.json", ["--cache", str(cache), "--progress", "none"]
+    words = ["circuits", "latest", "--noun", noun, "--units-per-layer", "2", "--draws", "1", "--limit", "1"]
+    capfd.readouterr()
+    assert main([*words, *common, "--out", str(out), "--json"]) == 0
+    (told,) = json.loads(capfd.readouterr().out)["circuits"]
+    assert told["share"] == pytest.approx(2 / (D_EXPERT * N_EXPERTS))
+    graph = assert_opens_in_the_viewer(out)
+    units = [node for node in graph["nodes"] if node["feature_type"] == "cross layer transcoder"]
+    assert len(units) == 6
+    for node in units:
+        layer, unit = unpaired(node["feature"])
+        assert node["clerp"].startswith(f"L{layer}.e{unit // D_EXPERT}.u{unit % D_EXPERT}: ")
+    assert len(graph["links"]) == 2 * 2 + 2 * 2 * 2 + 2, "from two inputs, between layers, into the noun"
+    effect = pd.read_parquet(next(run_path.glob("circuits-*/circuit_effect.parquet")))
+    by = effect.groupby(["direction", "selection", "size"])["logit"].mean()
+    assert by["kept", "circuit", D_EXPERT * N_EXPERTS] == by["ablated", "random", 0] != by["kept", "circuit", 2]
+    assert main([*words, *common, "--units-per-layer", str(D_EXPERT + 1)]) == BAD_INPUT
+    assert f"lets a token go through {D_EXPERT}" in capfd.readouterr().err
 
 
 def test_parts_are_experts_and_a_layer_without_some_is_one() -> None:

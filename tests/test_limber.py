@@ -429,7 +429,7 @@ def test_states_of_the_stage_before_stand_behind_those_of_the_last(file: Path, t
     finer: list[torch.Tensor] = []
     encoder.encoder.blocks[0].register_forward_hook(lambda _module, _args, output: finer.append(output))
     save_file({"weight": torch.randn(WIDTH, WIDE), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
-    said = {"projection": str(tmp_path / "wide.safetensors"), "finer_stage": True}
+    said: dict[str, Any] = {"projection": str(tmp_path / "wide.safetensors"), "finer_stage": True}
     model = load_model(f"limber:{with_encoder(file, tmp_path, made, **said)}", device="cpu")
     pixels = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():

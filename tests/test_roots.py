@@ -10,6 +10,7 @@ from mmn.errors import ImageError
 from mmn.images import list_source, open_image
 from mmn.safety import roots
 from mmn.safety.roots import OutsideRootsError, require_model
+from mmn.specimen import MODELS
 from mmn.units.masks import open_masks
 
 
@@ -115,3 +116,7 @@ def test_an_unconfined_process_reads_what_its_user_may(folders, monkeypatch):
     monkeypatch.delenv(roots.CONFINED_TO)
     assert len(list_source(str(folders[1])).examples) == 1
     require_model(str(folders[1]))
+
+
+def test_every_bundled_model_may_be_read() -> None:
+    assert roots.BUNDLED_NAMES == MODELS

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from mmn.errors import UsageError
-from mmn.specimen import MODELS as BUNDLED_NAMES
 
 CONFINED_TO: Final = "MMN_CONFINED_TO"
 BUNDLED_PATH: Final = Path(__file__).parents[1] / "specimen"
+BUNDLED_NAMES: Final = ("specimen", "specimen-frozen", "specimen-smollm", "specimen-smollm-finer")
 LIMBER: Final = "limber:"
 
 

@@ -15,9 +15,16 @@ from mmn.errors import UsageError
 from mmn.images import list_source
 from mmn.models.loading import load_model
 from mmn.models.model import Model
+from mmn.reading.rows import some_of
 from mmn.runs.doctor import check
 from mmn.scores import integrated
+from mmn.scores.expert_gradients import own_experts_read_images
 from mmn.scores.methods import require_method
+from mmn.studies.circuits.find import find_circuit
+from mmn.studies.circuits.passes import Shown
+from mmn.studies.circuits.rules import RULES
+from mmn.studies.circuits.tables import RAJARAM
+from mmn.studies.degradation.interventions import logits_at
 from tests.families.pictures import MIXES
 from tests.families.processors import save_checkpoint
 from tests.families.recipes import RECIPES
@@ -59,6 +66,22 @@ def test_checkpoint_with_its_processor_is_proved_and_scored_by_every_method(name
     two_pictures_of_different_sizes_in_one_batch_are_read_as_each_alone(name, model.processor, model.module)
     if name in WITH_GRID:
         a_planted_square_is_noticed_where_the_declared_grid_says(name, model.processor, model.module)
+    if model.anatomy.mixtures:
+        a_word_has_a_circuit(model)
+
+
+def a_word_has_a_circuit(model: Model) -> None:
+    """What the last layer's units pass on is their effect, and the logit is the plain model's."""
+    inputs = some_of(model, model.encode(pictures(), model.exact_prompt(PROMPTS[0])), [0])
+    shown, rule = Shown(inputs, ((5,),), (7,)), RULES[RAJARAM]
+    if own_experts_read_images(model):
+        with pytest.raises(UsageError, match="go through experts of their own"):
+            find_circuit(model, shown, rule, 1)
+        return
+    circuit = find_circuit(model, shown, rule, 1)
+    plain = model.anatomy.uncapped(logits_at(model, inputs, (5,), [1]))[0, 7]
+    assert circuit.logit.item() == pytest.approx(plain.item(), rel=1e-4, abs=1e-5)
+    assert circuit.into[-1][0].weight.item() == pytest.approx(circuit.effect[0, -1, 0].item(), rel=1e-4)
 
 
 def methods_of(model: Model) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Hooks are borrowed with `with`; they are gone afterwards, whatever happened, and a hook that never fired is an error.
 """
 
+from mmn.reading.hooks.at_tokens import AtTokens
 from mmn.reading.hooks.capture import (
     ACT,
     ACTIVATION,
@@ -30,12 +31,12 @@ from mmn.reading.hooks.finite import first_not_finite, weight_not_finite
 from mmn.reading.hooks.groups import Entering, capture_entering, capture_mean_activity
 from mmn.reading.hooks.image_tokens import Blocked, block_attention, embed, read_embeddings
 from mmn.reading.hooks.intervene import AddedColumns, ablate, add_to_columns, hold, permuted, towards_mean
-from mmn.reading.hooks.paths import Paths, capture_paths, each_activation
+from mmn.reading.hooks.paths import OfExperts, Paths, capture_paths
 from mmn.reading.hooks.projection import projected_away
 from mmn.reading.hooks.relevance import Relevance, frozen_norm, relevance_graph, require_relevance
 from mmn.reading.hooks.replay import Recorded, mean_of_others_each, past_is_keys, record_layers, zero_one_each
 from mmn.reading.hooks.residual import capture_residual, read_after, write_residual
-from mmn.reading.hooks.streaming import Acts, each_layer
+from mmn.reading.hooks.streaming import each_layer
 
 __all__ = [
     "ACT",
@@ -49,8 +50,8 @@ __all__ = [
     "ONCE",
     "RESIDUAL",
     "STEPS_AT_ONCE",
-    "Acts",
     "AddedColumns",
+    "AtTokens",
     "Blocked",
     "Call",
     "Captured",
@@ -58,6 +59,7 @@ __all__ = [
     "Entering",
     "ExpertGraph",
     "Graph",
+    "OfExperts",
     "Paths",
     "Recorded",
     "Relevance",
@@ -72,7 +74,6 @@ __all__ = [
     "capture_paths",
     "capture_residual",
     "capture_units",
-    "each_activation",
     "each_layer",
     "embed",
     "first_not_finite",

@@ -230,7 +230,7 @@ def watch_mixture(
     captured.steps |= {(site, layer): [] for site in sites}
 
     def note_call(call: Call, _output: Tensor) -> None:
-        last = call.at_last(captured.n_rows, captured.n_last)
+        last = call.detached().at_last(captured.n_rows, captured.n_last)
         reads = {ACTIVATION: last.activations, ACT: last.gate_acts}
         seen.routed = {site: reads[site]().unflatten(0, (captured.n_rows, -1)) for site in sites}
         captured.steps[EXPERTS, layer] += captured.keep(last.chosen.unflatten(0, (captured.n_rows, -1)))
@@ -465,7 +465,7 @@ def _watch_units(captured: CapturedUnits, layer: int, module: nn.Module, mixture
         return values.detach().reshape(captured.n_rows, -1, values.shape[-1])
 
     def note_call(call: Call, _output: Tensor) -> None:
-        seen["routed"] = _of_units(call, mixture, units[units < mixture.start], captured.n_rows)
+        seen["routed"] = _of_units(call.detached(), mixture, units[units < mixture.start], captured.n_rows)
 
     def note_plain(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen["plain"] = by_row(first_given(args, kwargs)[..., plain_units])

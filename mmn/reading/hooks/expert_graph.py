@@ -104,7 +104,7 @@ def _once(values: dict[int, Tensor], layer: int, value: Tensor) -> Tensor:
 
 def _keep_call(graph: ExpertGraph, layer: int) -> Callable[[Call, Tensor], Tensor]:
     def then(call: Call, output: Tensor) -> Tensor:
-        graph.calls[layer] = call
+        graph.calls[layer] = call.detached()
         return _once(graph.routed, layer, output).clone()  # a block may go on in place
 
     return then

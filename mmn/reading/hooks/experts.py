@@ -6,9 +6,9 @@ model itself takes (one expert after the other, batched, grouped) nothing of it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,9 +19,19 @@ from mmn.models.adapters.experts import Routed
 IS_IMAGE = "moe_mm_token_type_ids"  # of a block, its second argument: which tokens are an image's (not 0)
 
 
+class OfExpert(NamedTuple):
+    """An expert, the tokens that went through it, and a of its units there, without the factor of what they write."""
+
+    expert: int
+    token: Int[Tensor, " n"]
+    a: Float[Tensor, "n m"]
+
+
 @dataclass(frozen=True)
 class Call:
     """One call, for t tokens; `row` and `position` are where in the batch each stands.
+
+    `x` and `weight` have the graph that they were given with.
 
     Attributes:
         x: what the experts read; of experts with the router's weight on the input one copy for each expert.
@@ -35,6 +45,10 @@ class Call:
     weight: Float[Tensor, "t k"] | None
     row: Int[Tensor, " t"]
     position: Int[Tensor, " t"]
+
+    def detached(self) -> Call:
+        """The same without a graph."""
+        return replace(self, x=self.x.detach(), weight=None if self.weight is None else self.weight.detach())
 
     def of(self, expert: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, "n m"]]:
         """The tokens that went through an expert, in which slot, and a of its units there, without the factor."""
@@ -52,18 +66,24 @@ class Call:
             return token, slot, read(self.x[expert, token], expert)
         return token, slot, read(self.x[token], expert) * self.weight[token, slot, None]
 
-    def relevant_output(self, x: Tensor, like: Tensor) -> Tensor:
-        """What the module wrote, differentiable by RelP's rules in `x`, the same as this call's with its graph.
+    def experts(self, read: Callable[[Tensor, int], Tensor]) -> list[OfExpert]:
+        """Each expert that a token went through, in ascending order.
 
-        The router's weights are constants. Of the shape and type of `like`.
+        Args:
+            read: what makes its units of what it reads: `Routed.units`, or by other rules for its gradient.
         """
-        here, rows, written = replace(self, x=x.reshape(self.x.shape)), [], []
+        found = []
         for expert in self.chosen.unique().tolist():
-            token, _, a = here._of(expert, self.routed.relevant_units)
-            rows.append(self.in_output(expert, token))
-            written.append(a @ self.routed.w_out(expert).to(a).T)
+            token, _, a = self._of(expert, read)
+            found.append(OfExpert(expert, token, a))
+        return found
+
+    def written(self, experts: Sequence[OfExpert], like: Tensor) -> Tensor:
+        """What the module writes of these activations, with their graph; of the shape and type of `like`."""
+        rows = torch.cat([self.in_output(expert, token) for expert, token, _ in experts])
+        columns = torch.cat([a @ self.routed.w_out(expert).to(a).T for expert, _, a in experts])
         flat = torch.zeros_like(like).flatten(0, -2)
-        return flat.index_add(0, torch.cat(rows), torch.cat(written).to(flat.dtype)).view_as(like)
+        return flat.index_add(0, rows, columns.to(flat.dtype)).view_as(like)
 
     def at(self, token: Int[Tensor, " n"]) -> Call:
         """Some tokens alone."""
@@ -84,11 +104,6 @@ class Call:
         """As `activations`, with act(gate) for act(gate) · up."""
         return self._side_by_side(self.routed.gate_acts)
 
-    def gate_acts_of(self, expert: int) -> tuple[Int[Tensor, " n"], Float[Tensor, "n m"]]:
-        """The tokens that went through an expert, and act(gate) of its units there, with the factor."""
-        token, _, act = self._of(expert, self.routed.gate_acts)
-        return token, act * self.routed.factor
-
     def _side_by_side(self, read: Callable[[Tensor, int], Tensor]) -> Float[Tensor, "t w"]:
         found = self.x.new_empty(*self.chosen.shape, self.routed.d_expert)
         for expert in self.chosen.unique().tolist():
@@ -105,12 +120,8 @@ def watch_calls(
     routed: Routed,
     n_rows: Callable[[], int],
     then: Callable[[Call, Tensor], Tensor | None],
-    given: Callable[[Tensor], None] = lambda _x: None,
 ) -> list[Any]:
-    """Hooks that hand each call and the module's output to `then`; what it returns replaces the output.
-
-    `given` is told before that what the experts read, with its graph; the call has it without.
-    """
+    """Hooks that hand each call and the module's output to `then`; what it returns replaces the output."""
     is_image: list[Bool[Tensor, "batch n"] | None] = [None]
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -118,9 +129,7 @@ def watch_calls(
         is_image[0] = given.bool() if given is not None and given.any() else None
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        values = [*args, *kwargs.values()]
-        given(values[0])
-        return then(_call(routed, n_rows(), values, is_image[0]), output)
+        return then(_call(routed, n_rows(), [*args, *kwargs.values()], is_image[0]), output)
 
     handles = [routed.module.register_forward_hook(hook, with_kwargs=True)]
     if routed.block is not None:
@@ -129,14 +138,14 @@ def watch_calls(
 
 
 def _call(routed: Routed, n_rows: int, given: list[Tensor], is_image: Bool[Tensor, "batch n"] | None) -> Call:
-    x, d = given[0].detach(), given[0].shape[-1]
+    x, d = given[0], given[0].shape[-1]
     if len(given) == 1:
         x = x.reshape(routed.n_experts, -1, d)
-        chosen, weight = x.abs().sum(-1).T.topk(routed.n_chosen).indices.sort(dim=-1).values, None
+        chosen, weight = x.detach().abs().sum(-1).T.topk(routed.n_chosen).indices.sort(dim=-1).values, None
     else:
         x = x.reshape(-1, d)
         chosen, order = given[1].reshape(len(x), -1).sort(dim=-1)
-        weight = given[2].detach().reshape(len(x), -1).gather(1, order)
+        weight = given[2].reshape(len(x), -1).gather(1, order)
     assert chosen.shape[1] == routed.n_chosen, f"{chosen.shape[1]} experts of a token, {routed.n_chosen} expected"
     if is_image is None:
         n = len(chosen) // n_rows

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmn.models.adapters.experts import Mixture
+from mmn.models.adapters.structure import values_of
 from mmn.models.float64 import place_of_wide
 from mmn.models.model import Model
 from mmn.reading.hooks.capture import first_given
@@ -86,12 +87,14 @@ def hold(
 ) -> Iterator[None]:
     """Sets a of each row's masked units to a given value at every position: their means, in a mean ablation.
 
-    Rows do not touch each other, and a row without masked units computes what the plain model does, bit for bit.
+    Rows do not touch each other, and a row without masked units computes what the plain model does, bit for bit. An
+    expert's unit is held at every position, too, whichever experts a token goes through; routers compute.
 
     Args:
-        model: Its lock is held inside the block; without a mixture of experts.
+        model: Its lock is held inside the block; no image tokens with experts of their own.
         mask: Which units of which row of the batch are held; every pass inside the block has that many rows.
-        values: What they are held at, for each group of positions.
+        values: What they are held at, for each group of positions: of an expert's unit with the router's weight in it,
+            of a shared one's with the gate.
         groups: The group of each position of every pass inside the block.
 
     Raises:
@@ -99,22 +102,81 @@ def hold(
     """
     layers = mask.any(2).any(0).nonzero()[:, 0].tolist()
 
-    def replace_by(layer: int) -> Callable[..., Any]:
-        held = values[groups, layer].to(model.dtype)
+    def replace_by(is_held: Bool[Tensor, "rows m"], at: Float[Tensor, "groups m"]) -> Callable[..., Any]:
+        held = at[groups].to(model.dtype)
 
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             a = args[0]
             rows = a.reshape(len(mask), -1, a.shape[-1])
-            is_held = mask[:, None, layer].to(a.device)
-            return (torch.where(is_held, held.to(a.device), rows).reshape(a.shape), *args[1:])
+            changed = torch.where(is_held[:, None].to(a.device), held.to(a.device), rows)
+            return (changed.reshape(a.shape), *args[1:])
 
         return hook
 
     with _borrowed(model, len(mask)) as borrowed:
         for layer in layers:
-            module = model.anatomy.ffn_outs[layer]
-            borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, replace_by(layer))))
+            if not model.anatomy.mixtures:
+                hook = replace_by(mask[:, layer], values[:, layer])
+                module = model.anatomy.ffn_outs[layer]
+                borrowed.add(module.register_forward_pre_hook(borrowed.counted(layer, hook)))
+                continue
+            mixture = model.anatomy.mixtures[layer]
+            if mixture.routed is not None:
+                _hold_in_experts(borrowed, mixture, mask[:, layer], values[:, layer], groups)
+            if mixture.plain is not None:
+                own = slice(mixture.start, mixture.n_units)
+                at = torch.zeros_like(values[:, layer, own]) if mixture.gate is not None else values[:, layer, own]
+                borrowed.add(mixture.plain.register_forward_pre_hook(replace_by(mask[:, layer, own], at)))
         yield
+
+
+def _hold_in_experts(
+    borrowed: _Borrowed,
+    mixture: Mixture,
+    mask: Bool[Tensor, "rows m"],
+    values: Float[Tensor, "groups m"],
+    groups: Int[Tensor, " positions"],
+) -> None:
+    """What routed experts write with units held: what is left of those that compute, and all that are held at theirs.
+
+    Where a gate is on what the units beside the experts write, those are held here: what they write is added to what
+    the experts do, behind the gate, before which they are zeroed.
+    """
+    routed = mixture.routed
+    assert routed is not None, "no routed experts"
+    assert not (mixture.gate is not None and mixture.inner_norms), "what is beside a gate is added behind a norm"
+    is_held = mask.clone()
+    is_held[:, mixture.start :] &= mixture.gate is not None
+
+    def then(call: Call, output: Tensor) -> Tensor:
+        constant = _written_by_held(mixture, is_held.to(output.device), values.to(output.device))
+        is_kept = (~is_held[:, : mixture.start]).to(output.device).unflatten(1, (routed.n_experts, -1))
+        left = [one._replace(a=one.a * is_kept[call.row[one.token], one.expert]) for one in call.experts(routed.units)]
+        every = torch.arange(len(call.row), device=output.device)
+        more = constant[call.row, groups.to(output.device)[call.position]] / routed.factor
+        flat = call.written(left, output).flatten(0, -2)
+        flat = flat.index_add(0, call.in_output(0, every), more.to(flat.dtype))
+        is_touched = is_held.any(1).to(output.device)[call.row].repeat(len(flat) // len(every))
+        return torch.where(is_touched[:, None], flat, output.flatten(0, -2)).view_as(output)
+
+    for handle in watch_calls(routed, lambda: len(mask), then):
+        borrowed.add(handle)
+
+
+def _written_by_held(
+    mixture: Mixture, is_held: Bool[Tensor, "rows m"], values: Float[Tensor, "groups m"]
+) -> Float[Tensor, "rows groups d"]:
+    """What held units write, one expert after the other."""
+    assert mixture.routed is not None, "no routed experts"
+    found = torch.zeros((), device=values.device)
+    size = mixture.routed.d_expert
+    matrices = ((first, mixture.routed.w_out(first // size)) for first in range(0, mixture.start, size))
+    own = [] if mixture.plain is None or mixture.gate is None else [(mixture.start, values_of(mixture.plain))]
+    for first, w_out in (*matrices, *own):
+        units = slice(first, first + w_out.shape[1])
+        held = is_held[:, None, units] * values[None, :, units]
+        found = held @ w_out.to(held).T + found
+    return found
 
 
 def _at(

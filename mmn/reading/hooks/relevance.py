@@ -240,16 +240,17 @@ def _constant_in_attention(layer: nn.Module) -> set[nn.Module]:
 
 def _put_rules_on_experts(anatomy: Anatomy, number: int, found: Relevance) -> list[Any]:
     """The hooks of one layer of a mixture: on its experts, on what weighs them, and on the matrix beside them."""
-    mixture, read = anatomy.mixtures[number], list[Tensor]()
+    mixture = anatomy.mixtures[number]
 
     def written(call: Call, output: Tensor) -> Tensor:
-        found.calls[number] = call
-        found.routed[number] = _instead(output, call.relevant_output(read.pop(), output))
+        found.calls[number] = call.detached()
+        rule = call.written(call.experts(call.routed.relevant_units), output)
+        found.routed[number] = instead(output, rule)
         return found.routed[number].clone()  # a block may go on in place
 
     handles = [one.register_forward_hook(_constant) for one in _weighing(mixture)]
     if mixture.routed is not None:
-        handles += watch_calls(mixture.routed, lambda: found.n_rows, written, read.append)
+        handles += watch_calls(mixture.routed, lambda: found.n_rows, written)
     if mixture.plain is not None:
         keep = _keep_a(found, number, anatomy, is_gated=mixture.is_gated)
         handles.append(mixture.plain.register_forward_pre_hook(keep))
@@ -285,12 +286,12 @@ def _values_alone(attention: Any) -> Callable[..., Tensor]:
 def _constant_factor(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
     z = args[0]
     factor = torch.where(z == 0, 0.0, output / z).detach()
-    return _instead(output, z * factor)
+    return instead(output, z * factor)
 
 
 def _constant_scale(form: Norm, found: Relevance) -> Callable[..., Tensor]:
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return _with_bias(module, _instead(output, frozen_norm(form, module, args[0]).to(output.dtype)), found)
+        return _with_bias(module, instead(output, frozen_norm(form, module, args[0]).to(output.dtype)), found)
 
     return hook
 
@@ -310,6 +311,6 @@ def _with_bias(module: nn.Module, output: Tensor, found: Relevance) -> Tensor:
     return (by_row + found.bias[0][:, None, None].to(output) * bias).reshape(output.shape)
 
 
-def _instead(values: Tensor, rule: Tensor) -> Tensor:
+def instead(values: Tensor, rule: Tensor) -> Tensor:
     """The values of one computation with the gradient of another."""
     return rule + (values - rule).detach()

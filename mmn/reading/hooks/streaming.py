@@ -1,4 +1,4 @@
-"""act of every unit at every position of a pass, handed over layer by layer while it is computed: nothing is kept.
+"""act or a of every unit at every position of a pass, handed over layer by layer while it is computed: nothing is kept.
 
 A prompt's activations are L · T · m numbers, where `capture` keeps those of its last position: who counts over tokens
 takes each layer's when it is there, and lets it go. On request the same layer's attention weights come with it.
@@ -15,46 +15,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from mmn.errors import UsageError
+from mmn.models.adapters.experts import Mixture
 from mmn.models.model import Model
-from mmn.reading.hooks.capture import first_given, makes_z, require_act
+from mmn.reading.hooks.at_tokens import AtTokens
+from mmn.reading.hooks.capture import ACT, ACTIVATION, first_given, makes_z, require_act
 from mmn.reading.hooks.experts import Call, watch_calls
 from mmn.reading.hooks.lending import lent
 
 EAGER: Final = "eager"  # the one kind of attention in transformers that hands its weights out
 
 
-@dataclass(frozen=True)
-class Acts:
-    """act of neighbouring units of a layer, from `first` on, at some tokens; it is 0 at all others.
-
-    `row` and `position` are where in the batch each token stands.
-    """
-
-    first: int
-    row: Int[Tensor, " n"]
-    position: Int[Tensor, " n"]
-    values: Float[Tensor, "n m"]
-
-    @property
-    def units(self) -> slice:
-        return slice(self.first, self.first + self.values.shape[1])
-
-    def among(self, is_in: Bool[Tensor, " positions"]) -> Acts:
-        """Those of the first row at some of its positions, which are counted from 0."""
-        is_in = is_in.to(self.position.device)
-        kept = is_in[self.position] & (self.row == 0)
-        number = is_in.cumsum(0) - 1
-        return Acts(self.first, self.row[kept], number[self.position[kept]], self.values[kept])
-
-
-# Called with a layer's number, its act, each unit's in at most one part, and its attention weights (batch, query, key),
-# the mean over heads; None where they were not asked for.
-TakesLayer = Callable[[int, Sequence[Acts], Tensor | None], None]
+# Called with a layer's number, its act or a, each unit's in at most one part, and its attention weights (batch, query,
+# key), the mean over heads; None where they were not asked for.
+TakesLayer = Callable[[int, Sequence[AtTokens], Tensor | None], None]
 
 
 @dataclass
@@ -68,44 +45,45 @@ class _Pass:
     weights: Tensor | None = None
     fired: dict[int, int] = field(default_factory=dict)
 
-    def everywhere(self, first: int, values: Tensor) -> Acts:
-        """Of units that are awake at every token."""
-        values = values.detach().reshape(-1, values.shape[-1]).to(self.home)
-        token, n = torch.arange(len(values), device=self.home), len(values) // self.n_rows
-        return Acts(first, token // n, token % n, values)
+    def everywhere(self, first: int, values: Tensor) -> AtTokens:
+        return AtTokens.everywhere(first, values.detach().to(self.home), self.n_rows)
 
-    def hand_over(self, layer: int, act: Sequence[Acts]) -> None:
+    def hand_over(self, layer: int, parts: Sequence[AtTokens]) -> None:
         weights, self.weights = self.weights, None
         if self.with_attention and weights is None:
             raise UsageError(f"layer {layer} hands out no attention weights")
         self.fired[layer] = self.fired.get(layer, 0) + 1
-        self.take(layer, act, None if weights is None else weights.to(self.home))
+        self.take(layer, parts, None if weights is None else weights.to(self.home))
 
 
 @contextmanager
-def each_layer(model: Model, take: TakesLayer, with_attention: bool = False) -> Iterator[None]:
+def each_layer(model: Model, take: TakesLayer, with_attention: bool = False, site: str = ACT) -> Iterator[None]:
     """Calls `take` for every layer of the forward passes inside the block, in order.
 
-    act is act(gate) of a gated FFN, without the up factor; of a plain one the activation a itself. An expert's has the
-    router's weight.
+    act is act(gate) of a gated FFN, without the up factor; of a plain one the activation a itself. An expert's act and
+    a have the router's weight, and those of a shared expert its gate.
 
     Args:
         model: its lock is held inside the block.
         take: must not keep what it is given.
         with_attention: attention weights, too; the model attends eagerly meanwhile, which differs by rounding.
+        site: `ACT`, or `ACTIVATION` for a.
 
     Raises:
         UsageError: act(gate) is not there (`require_act`), or a layer without attention weights.
         AssertionError: a hook never fired, or unevenly.
     """
-    require_act(model, "act at every position")
+    assert site in (ACT, ACTIVATION), site
+    if site == ACT:
+        require_act(model, "act at every position")
     seen = _Pass(take, with_attention, model.device)
     with lent(model) as handles, _eager(model, with_attention):
         handles.append(model.anatomy.layers[0].register_forward_pre_hook(_note_rows(seen), with_kwargs=True))
         for layer, module in enumerate(model.anatomy.layers):
             if with_attention:
                 handles += [one.register_forward_hook(_note_weights(seen)) for one in _attending(module)]
-            handles += _watch_experts(model, layer, seen) if model.anatomy.mixtures else [_watch(model, layer, seen)]
+            watch = _watch_experts if model.anatomy.mixtures else _watch
+            handles += watch(model, layer, seen, site)
         yield
     assert len(seen.fired) == model.anatomy.n_layers, f"hooks fired in layers {sorted(seen.fired)} only"
     assert len(set(seen.fired.values())) == 1, f"hooks fired unevenly: {seen.fired}"
@@ -148,53 +126,66 @@ def _note_weights(seen: _Pass) -> Callable[..., None]:
     return hook
 
 
-def _watch(model: Model, layer: int, seen: _Pass) -> Any:
+def _watch(model: Model, layer: int, seen: _Pass, site: str) -> list[Any]:
     anatomy = model.anatomy
-    if not anatomy.is_gated:
+    if site == ACTIVATION or not anatomy.is_gated:
 
         def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             seen.hand_over(layer, [seen.everywhere(0, first_given(args, kwargs))])
 
-        return anatomy.ffn_outs[layer].register_forward_pre_hook(read, with_kwargs=True)
+        return [anatomy.ffn_outs[layer].register_forward_pre_hook(read, with_kwargs=True)]
     module = anatomy.activations[layer]
     then = silu if makes_z(module) else torch.Tensor.detach
 
     def write(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
         seen.hand_over(layer, [seen.everywhere(0, then(output))])
 
-    return module.register_forward_hook(write)
+    return [module.register_forward_hook(write)]
 
 
-def _watch_experts(model: Model, layer: int, seen: _Pass) -> list[Any]:
+def _watch_experts(model: Model, layer: int, seen: _Pass, site: str) -> list[Any]:
     """Hooks on a layer's experts and on what is beside them; at its end all parts are handed over."""
-    mixture, found = model.anatomy.mixtures[layer], list[Acts]()
-    plain: dict[str, Tensor] = {}
-    handles: list[Any] = []
+    mixture, found = model.anatomy.mixtures[layer], list[AtTokens]()
+    beside: dict[str, Tensor] = {}
 
     def note_call(call: Call, _output: Tensor) -> None:
-        for expert in call.chosen.unique().tolist():
-            token, values = call.gate_acts_of(expert)
-            row, position = (one[token].to(seen.home) for one in (call.row, call.position))
-            found.append(Acts(expert * call.routed.d_expert, row, position, values.detach().to(seen.home)))
+        read = call.routed.units if site == ACTIVATION else call.routed.gate_acts
+        for one in call.detached().experts(read):
+            part = AtTokens.of_expert(call, one, seen.home)
+            found.append(replace(part, values=part.values * call.routed.factor))
+
+    def hand_over(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        if "own" in beside:
+            part = seen.everywhere(mixture.start, beside["own"])
+            gate = beside["gate"].detach().reshape(-1, 1).sigmoid().to(seen.home) if "gate" in beside else 1
+            found.append(replace(part, values=part.values * gate))
+        seen.hand_over(layer, found)
+        beside.clear()
+        found.clear()
+
+    handles = _watch_beside_experts(mixture, beside, site)
+    if mixture.routed is not None:
+        handles += watch_calls(mixture.routed, lambda: seen.n_rows, note_call)
+    return [*handles, model.anatomy.layers[layer].register_forward_hook(hand_over)]
+
+
+def _watch_beside_experts(mixture: Mixture, beside: dict[str, Tensor], site: str) -> list[Any]:
+    """Hooks that note what units beside the experts have, as `own`, and what their gate is made of."""
+
+    def note_given(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        beside["own"] = first_given(args, kwargs)
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-            plain[name] = output
+            beside[name] = output
 
         return hook
 
-    def hand_over(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
-        if "act" in plain:
-            act = seen.everywhere(mixture.start, plain["act"])
-            gate = plain["gate"].reshape(-1, 1).sigmoid().to(seen.home) if "gate" in plain else 1
-            found.append(replace(act, values=act.values * gate))
-        seen.hand_over(layer, found)
-        plain.clear()
-        found.clear()
-
-    if mixture.routed is not None:
-        handles += watch_calls(mixture.routed, lambda: seen.n_rows, note_call)
-    for name, module in (("act", mixture.activation), ("gate", mixture.gate)):
-        if module is not None:
-            handles.append(module.register_forward_hook(note(name)))
-    return [*handles, model.anatomy.layers[layer].register_forward_hook(hand_over)]
+    handles: list[Any] = []
+    if mixture.plain is not None and site == ACTIVATION:
+        handles.append(mixture.plain.register_forward_pre_hook(note_given, with_kwargs=True))
+    elif mixture.activation is not None:
+        handles.append(mixture.activation.register_forward_hook(note("own")))
+    if mixture.gate is not None:
+        handles.append(mixture.gate.register_forward_hook(note("gate")))
+    return handles

@@ -55,10 +55,11 @@ def run(options: argparse.Namespace) -> int:
         from mmn.studies.circuits.tracer import write_graph
 
         of = {"run_id": scored.run.run_id, "model": scored.run.model.name, "n_layers": scored.run.model.n_layers}
+        of |= {"d_experts": scored.run.model.d_experts}
         with writing(options.out):
             write_graph(options.out, **of, **found.graph(circuits[0]))
     scored.progress(Progress("load"))
-    result = {"run_id": scored.run.run_id, "rule": options.rule, "circuits": found.told(scored.run.model.d_mlp)}
+    result = {"run_id": scored.run.run_id, "rule": options.rule, "circuits": found.told(scored.run.model)}
     result |= {"n_failed": found.n_failed, "out": None if options.out is None else str(options.out)}
     result |= {"database": load_into_database(options.cache), "seconds": round(time.monotonic() - started, 3)}
     if options.json:

@@ -1,19 +1,24 @@
 """Is a circuit enough? The noun with all other units held at their mean, and with the circuit's own held.
 
     mean of a_i     over the positions of one group in the run's pictures: each text position of the prompt is a group
-                    of its own (a beginning of text is like no other), all image tokens are one, all of the caption one
+                    of its own (a beginning of text is like no other), all image tokens are one, all of the caption one;
+                    of an expert's unit, too, which is 0 where a token does not go through the expert
     kept            a of the circuit's units is computed, all others are held at their mean, at every position
     ablated         the circuit's units are held, all others are computed: the complement
-    random          the same with as many units of each layer, drawn for each picture; nested like the circuit's own
+    random          the same with as many units of each layer (of each expert), drawn for each picture; nested like the
+                    circuit's own
     another         the same with the circuit of a noun that other pictures say: what any noun needs is in it, too
 
 p(c) is read under the caption's own tokens. With every unit kept nothing is held: that is the plain model, bit for bit.
+Routers compute, as attention does: a kept unit is 0 where they choose another expert now; one that is held is at its
+mean whatever they choose.
 Mean ablation, and a complement beside it, as circuits are judged in text models (Wang et al., arXiv 2211.00593); groups
 of positions: OURS.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +32,7 @@ from mmn.models.float64 import place_of_wide, wide
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.reading.captions import with_captions
-from mmn.reading.hooks import each_activation, hold
+from mmn.reading.hooks import ACTIVATION, AtTokens, each_layer, hold
 from mmn.scores.equations import uniform_draw
 from mmn.studies.circuits.tables import ABLATED, ANOTHER, CIRCUIT, DIRECTIONS, RANDOM
 from mmn.studies.degradation.interventions import logits_at
@@ -57,15 +62,19 @@ class MeanActivations:
         if self._sums is None or self._counts is None:
             self._sums = torch.zeros(n_groups, *shape, dtype=torch.float64, device=place_of_wide(groups.device))
             self._counts = torch.zeros(n_groups, dtype=torch.long, device=groups.device)
-        sums, is_there = self._sums, groups >= 0
+        sums = self._sums
         assert len(sums) == n_groups, f"prompts of {len(sums)} and of {n_groups} groups of positions"
 
-        def then(layer: int, a: Tensor) -> None:
-            sums[:, layer].index_add_(0, groups[is_there].to(sums.device), wide(a[is_there]))
+        def take(layer: int, parts: Sequence[AtTokens], _attention: Tensor | None) -> None:
+            for part in parts:
+                group = groups[part.row, part.position]
+                is_there = group >= 0
+                values = wide(part.values[is_there])
+                sums[:, layer, part.units].index_add_(0, group[is_there].to(sums.device), values)
 
-        with torch.inference_mode(), each_activation(self._model, then):
+        with torch.inference_mode(), each_layer(self._model, take, site=ACTIVATION):
             self._model.module(**with_captions(self._model, inputs, captions), use_cache=False)
-        self._counts += torch.bincount(groups[is_there], minlength=n_groups)
+        self._counts += torch.bincount(groups[groups >= 0], minlength=n_groups)
         self._n_images += len(captions)
 
     def means(self) -> Means:
@@ -101,15 +110,43 @@ def groups_of(
 
 
 def orders(
-    own: Int[Tensor, "L m"], another: Int[Tensor, "L m"] | None, seed: int, image_id: str, noun: str, n_draws: int
+    own: Int[Tensor, "L m"],
+    another: Int[Tensor, "L m"] | None,
+    experts: Int[Tensor, "L m"],
+    seed: int,
+    image_id: str,
+    noun: str,
+    n_draws: int,
 ) -> Iterator[tuple[str, int, Int[Tensor, "L m"]]]:
-    """The circuit's units of each layer, best first, and those of its controls: selection, draw, order."""
+    """The circuit's units of each layer, best first, and those of its controls: selection, draw, order.
+
+    A random unit is of the expert of the circuit's unit in the same place, so that routing is the same and the unit is
+    what differs. `experts` are as `experts_of` tells them.
+    """
     yield CIRCUIT, 0, own
     if another is not None:
         yield ANOTHER, 0, another
     for draw in range(n_draws):
-        drawn = uniform_draw(seed, image_id, names.ORIGINAL, noun, "circuit", own.numel(), draw)
-        yield RANDOM, draw, drawn.view(own.shape).argsort(dim=1).to(own.device)
+        scores = uniform_draw(seed, image_id, names.ORIGINAL, noun, "circuit", own.numel(), draw)
+        drawn = scores.view(own.shape).argsort(dim=1).to(own.device)
+        yield RANDOM, draw, own.scatter(1, _by_expert(own, experts), drawn.gather(1, _by_expert(drawn, experts)))
+
+
+def _by_expert(order: Int[Tensor, "L m"], experts: Int[Tensor, "L m"]) -> Int[Tensor, "L m"]:
+    """The places of an order, those of one expert's units behind the other's."""
+    return experts.gather(1, order).argsort(dim=1, stable=True)
+
+
+def experts_of(model: Model) -> Int[Tensor, "L m"]:
+    """The expert of each unit, 0 in a layer without; of a missing unit of a narrow layer the number behind the last."""
+    anatomy = model.anatomy
+    unit = torch.arange(anatomy.d_mlp, device=anatomy.home)
+    sizes = [size or anatomy.d_mlp for size in anatomy.d_experts] or [anatomy.d_mlp] * anatomy.n_layers
+    layers = [
+        torch.where(unit < width, unit // size, anatomy.d_mlp)
+        for width, size in zip(anatomy.widths, sizes, strict=True)
+    ]
+    return torch.stack(layers)
 
 
 @dataclass(frozen=True)
@@ -165,12 +202,11 @@ def measure_rows(
         batch_size: rows of a pass.
     """
     groups, _ = groups_of(model, inputs, [before])
-    masks = [row.held() for row in rows]
-    keys = [mask.cpu().numpy().tobytes() for mask in masks]
-    distinct = dict(zip(keys, masks, strict=True))  # no unit kept, and all: the same whatever the order
+    keys = [hashlib.sha256(row.held().cpu().numpy().tobytes()).digest() for row in rows]
+    distinct = dict(zip(keys, rows, strict=True))  # no unit kept, and all: the same whatever the order
     predicted: list[tuple[float, float]] = []
     for start in range(0, len(distinct), batch_size):
-        held = torch.stack(list(distinct.values())[start : start + batch_size])
+        held = torch.stack([row.held() for row in list(distinct.values())[start : start + batch_size]])
         with hold(model, held, means.values, groups[0]):
             logits = wide(logits_at(model, inputs, before, [len(before)] * len(held)))
         y = logits[:, token_id]

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from mmn.core import Example, Failure, Neuron
+from mmn.core import Example, Failure, Neuron, unit_name
 from mmn.errors import ImageError, UsageError
 from mmn.models.float64 import wide
 from mmn.models.image_tokens import require_image_tokens
@@ -34,8 +34,17 @@ from mmn.runs.plan import Progress, ProgressCallback
 from mmn.runs.reopen import ScoredRun
 from mmn.scores.rows import Tables
 from mmn.statistics.intervals import ANYWHERE, mean_intervals
-from mmn.studies.circuits.faithfulness import MeanActivations, Means, measure_rows, orders, rows_of, usual_sizes
-from mmn.studies.circuits.find import Circuit, Flows, Shown, find_circuit
+from mmn.studies.circuits.faithfulness import (
+    MeanActivations,
+    Means,
+    experts_of,
+    measure_rows,
+    orders,
+    rows_of,
+    usual_sizes,
+)
+from mmn.studies.circuits.find import Circuit, Flows, find_circuit, most_kept, require_circuits
+from mmn.studies.circuits.passes import Shown
 from mmn.studies.circuits.pictures import Said, Saying, Split, read_said, split
 from mmn.studies.circuits.rules import RULES
 from mmn.studies.circuits.tables import IMAGE, NOUN, RAJARAM, TEXT, token_name
@@ -77,7 +86,8 @@ def measure_circuits(scored: ScoredRun, plan: CircuitPlan, progress: ProgressCal
         The names of the circuits, those of earlier calls included.
 
     Raises:
-        UsageError: no such noun, picture, rule or number of units; a model without image tokens, or of experts.
+        UsageError: no such noun, picture, rule or number of units; a model without image tokens in its decoder, or
+            whose image tokens go through experts of their own.
     """
     _check(scored, plan)
     said = read_said(scored)
@@ -98,15 +108,13 @@ def measure_circuits(scored: ScoredRun, plan: CircuitPlan, progress: ProgressCal
 
 
 def _check(scored: ScoredRun, plan: CircuitPlan) -> None:
-    scored.model.require_one_ffn("mmn circuits")
     require_image_tokens(scored.model, "a circuit from the picture")
     if plan.rule not in RULES:
         raise UsageError(f"there is no rule {plan.rule!r}; there are {', '.join(RULES)}")
-    RULES[plan.rule].require(scored.model)
-    if not 1 <= plan.k <= scored.model.facts.d_mlp:
-        raise UsageError(
-            f"--units-per-layer {plan.k}: a layer of {scored.model.facts.name} has {scored.model.facts.d_mlp}"
-        )
+    require_circuits(scored.model, RULES[plan.rule])
+    if not 1 <= plan.k <= (most := most_kept(scored.model)):
+        has = "lets a token go through" if scored.model.anatomy.d_expert else "has"
+        raise UsageError(f"--units-per-layer {plan.k}: a layer of {scored.model.facts.name} {has} {most}")
 
 
 def _n_pictures(one: Split) -> int:
@@ -192,6 +200,7 @@ class _Measuring:
             drawn = orders(
                 circuit.order,
                 None if another is None else another.order,
+                experts_of(model),
                 settings.seed,
                 saying.example.image_id,
                 saying.lemma,
@@ -246,14 +255,10 @@ def circuit_rows(scored: ScoredRun, circuit: Circuit) -> dict[str, list[dict[str
     """The rows of `circuit_unit`, `circuit_edge` and `circuit_layer`, without the circuit's name."""
     return {
         "circuit_unit": list(_unit_rows(circuit)),
-        "circuit_edge": [row for layer in range(len(circuit.into)) for row in _edge_rows(circuit, layer)],
+        "circuit_edge": list(_edge_rows(circuit, scored.model.anatomy.d_experts)),
         "circuit_layer": [
-            {
-                "layer": layer,
-                "through_attention": _through(circuit.into[layer]),
-                "carried": _share(circuit.carried[layer]),
-            }
-            for layer in range(scored.model.facts.n_layers)
+            {"layer": layer, "through_attention": _through(into), "carried": _share(carried)}
+            for layer, into, carried in zip(circuit.layers, circuit.into, circuit.carried, strict=False)
         ],
     }
 
@@ -261,8 +266,8 @@ def circuit_rows(scored: ScoredRun, circuit: Circuit) -> dict[str, list[dict[str
 def _unit_rows(circuit: Circuit) -> Iterator[dict[str, Any]]:
     means = {name: getattr(circuit, name).mean(0) for name in ("at_image", "from_image")}
     is_one = len(circuit.logit) == 1
-    for layer, units in enumerate(circuit.kept.tolist()):
-        effect, low, high = _means(circuit.effect[:, layer])
+    for number, (layer, units) in enumerate(zip(circuit.layers, circuit.kept.tolist(), strict=True)):
+        effect, low, high = _means(circuit.effect[:, number])
         for place, unit in enumerate(units):
             yield {
                 "layer": layer,
@@ -272,21 +277,22 @@ def _unit_rows(circuit: Circuit) -> Iterator[dict[str, Any]]:
                 "effect": effect[place],
                 "effect_low": low[place],
                 "effect_high": high[place],
-                **{name: _share(values[layer, place]) for name, values in means.items()},
-                "position": int(circuit.position[0, layer, place]) if is_one else None,
+                **{name: _share(values[number, place]) for name, values in means.items()},
+                "position": int(circuit.position[0, number, place]) if is_one else None,
             }
 
 
-def _edge_rows(circuit: Circuit, layer: int) -> Iterator[dict[str, Any]]:
-    """What passes into the kept units of a layer, or into the noun behind the last one."""
-    n_layers = len(circuit.into) - 1
-    targets = [NOUN] if layer == n_layers else [str(Neuron(layer, unit)) for unit in circuit.kept[layer].tolist()]
-    sources = [str(Neuron(layer - 1, unit)) for unit in circuit.kept[layer - 1].tolist()] if layer else [IMAGE, TEXT]
-    for target, flows in zip(targets, circuit.into[layer], strict=True):
-        yield from _rows_of(flows, sources, target)
-    if layer == 0:
-        for target, flows in zip(targets, circuit.tokens, strict=False):  # of a circuit of one picture alone
-            yield from _rows_of(flows, [token_name(position) for position in range(flows.weight.shape[1])], target)
+def _edge_rows(circuit: Circuit, d_experts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """What passes into the kept units of each layer, into the noun behind the last one, and from single tokens."""
+    kept = [
+        [unit_name(Neuron(layer, unit), d_experts) for unit in units]
+        for layer, units in zip(circuit.layers, circuit.kept.tolist(), strict=True)
+    ]
+    for sources, targets, into in zip([[IMAGE, TEXT], *kept], [*kept, [NOUN]], circuit.into, strict=True):
+        for target, flows in zip(targets, into, strict=True):
+            yield from _rows_of(flows, sources, target)
+    for target, flows in zip(kept[0], circuit.tokens, strict=False):  # of a circuit of one picture alone
+        yield from _rows_of(flows, [token_name(position) for position in range(flows.weight.shape[1])], target)
 
 
 def _rows_of(flows: Flows, sources: Sequence[str], target: str) -> Iterator[dict[str, Any]]:

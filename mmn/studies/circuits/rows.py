@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
-from mmn.core import Neuron
+from mmn.core import Neuron, unit_name
 from mmn.errors import UsageError
 from mmn.figures.figure import Asked, Rows
 from mmn.figures.pairing import Pictures
 from mmn.store import Store
+from mmn.store.rankings import d_experts
 from mmn.studies.circuits.curves import LINE, MEASURES, WORDS, curves, judged
 from mmn.studies.circuits.queries import CircuitQueries
 from mmn.studies.circuits.tables import IMAGE, NOUN, TEXT
@@ -29,6 +30,7 @@ def circuit(store: Store, asked: Asked) -> Rows:
     about = chosen(store, asked)
     queries, name = store.ask(CircuitQueries), about["circuit"]
     units, edges = queries.units(asked.run_id, name), queries.edges(asked.run_id, name)
+    units = units.assign(name=_names(units, d_experts(asked.run)))
     places = _places(units, int(asked.run["n_layers"]))
     nodes = pd.concat([_unit_rows(units, places), _end_rows(about, places)])
     data = pd.concat([_edge_rows(edges, places), nodes], ignore_index=True)
@@ -117,7 +119,7 @@ def _places(units: pd.DataFrame, n_layers: int) -> dict[str, tuple[float, float]
     middle = (k + 1) / 2
     places = {IMAGE: (middle - k / 4, 0.0), TEXT: (middle + k / 4, 0.0), NOUN: (middle, n_layers + 1.0)}
     for row in units.itertuples():
-        places[str(Neuron(int(row.layer), int(row.unit)))] = (float(row.place), row.layer + 1.0)
+        places[row.name] = (float(row.place), row.layer + 1.0)
     return places
 
 
@@ -135,13 +137,15 @@ def _edge_rows(edges: pd.DataFrame, places: Mapping[str, tuple[float, float]]) -
     )
 
 
+def _names(units: pd.DataFrame, d_experts: Sequence[int]) -> list[str]:
+    return [unit_name(Neuron(int(row.layer), int(row.unit)), d_experts) for row in units.itertuples()]
+
+
 def _unit_rows(units: pd.DataFrame, places: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
-    names = [str(Neuron(int(row.layer), int(row.unit))) for row in units.itertuples()]
     return units.drop(columns="tokens").assign(
         what=UNIT,
-        name=names,
-        x=[places[name][0] for name in names],
-        y=[places[name][1] for name in names],
+        x=[places[name][0] for name in units["name"]],
+        y=[places[name][1] for name in units["name"]],
         words=[" · ".join(str(token).strip() for token in tokens[:5]) for tokens in units["tokens"]],
     )
 

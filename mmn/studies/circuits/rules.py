@@ -2,8 +2,8 @@
 
 rajaram   the gradient as it is (Rajaram et al., arXiv 2404.14349)
 relp      RelP's: norms at the scale that they had, attention weights constant, act(z) as z times a constant, a gated
-product's gradient shared half and half (`hooks.relevance`); linear, so that where no bias is added the
-weights of all inputs into a unit add up to its A_n
+product's gradient shared half and half, routers' weights constant (`hooks.relevance`); linear, so that
+where no bias is added the weights of all inputs into a unit add up to its A_n
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, Final
 from jaxtyping import Float
 from torch import Tensor
 
+from mmn.models.adapters.experts import Routed
 from mmn.models.model import Model
-from mmn.reading.hooks import frozen_norm, relevance_graph, require_relevance
+from mmn.reading.hooks import OfExperts, frozen_norm, relevance_graph, require_relevance
 from mmn.studies.circuits.tables import RAJARAM, RELP
 
 
@@ -29,12 +30,14 @@ class Rule:
         name: of `tables.RULE_NAMES`.
         around: the pass.
         normed: what the final norm makes of the residual stream, differentiable by the rule.
+        of_experts: what a routed expert makes of what it reads, likewise.
         require: raises `UsageError` for a model that it is not there for.
     """
 
     name: str
     around: Callable[[Model], AbstractContextManager[Any]]
     normed: Callable[[Model, Float[Tensor, "rows d"]], Float[Tensor, "rows d"]]
+    of_experts: OfExperts
     require: Callable[[Model], None]
 
 
@@ -53,7 +56,13 @@ def _frozen_norm(model: Model, final: Float[Tensor, "rows d"]) -> Float[Tensor, 
 RULES: Final[Mapping[str, Rule]] = {
     one.name: one
     for one in (
-        Rule(RAJARAM, lambda _model: nullcontext(), _plain_norm, lambda _model: None),
-        Rule(RELP, relevance_graph, _frozen_norm, lambda model: require_relevance(model, "--rule relp")),
+        Rule(RAJARAM, lambda _model: nullcontext(), _plain_norm, Routed.units, lambda _model: None),
+        Rule(
+            RELP,
+            relevance_graph,
+            _frozen_norm,
+            Routed.relevant_units,
+            lambda model: require_relevance(model, "--rule relp"),
+        ),
     )
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmn.core import ModelFacts
 from mmn.runs import shards
 from mmn.studies.circuits.curves import LINE, WORDS, curves, half_at, judged
 from mmn.studies.circuits.tables import CIRCUIT, KEPT
@@ -40,18 +41,19 @@ class Found:
         units, edges = (self._of(name, circuit).to_dict("records") for name in ("circuit_unit", "circuit_edge"))
         return {"circuit": about, "units": units, "edges": edges, "words": words}
 
-    def told(self, d_mlp: int) -> list[dict[str, Any]]:
+    def told(self, facts: ModelFacts) -> list[dict[str, Any]]:
         """One entry for each circuit."""
-        return [self._told(row, d_mlp) for row in self.tables["circuit"].to_dict("records")]
+        n_units = sum(facts.widths) or facts.n_units
+        return [self._told(row, n_units) for row in self.tables["circuit"].to_dict("records")]
 
-    def _told(self, about: dict[str, Any], d_mlp: int) -> dict[str, Any]:
+    def _told(self, about: dict[str, Any], n_units: int) -> dict[str, Any]:
         name = about["circuit"]
         layers, effects = self._of("circuit_layer", name), judged(self._of("circuit_effect", name))
         points = curves(effects, "prob")
         kept = ("circuit", "noun", "rule", "k", "n_found", "n_judged", "other_noun", "logit", "prob")
         return {name: about[name] for name in kept} | {
             "image_id": about["image_id"] if isinstance(about["image_id"], str) else None,
-            "share": about["k"] / d_mlp,
+            "share": about["k"] * len(layers) / n_units,
             "n": int(effects["image_id"].nunique()),
             "is_held_out": bool(effects["is_held_out"].any()),
             "through_attention": float(layers["through_attention"].mean()),

@@ -3,7 +3,8 @@
     metadata   slug (the file's name), scan (the model), prompt_tokens, prompt; our run and circuit besides
     nodes      tokens (layer `E`), units (`cross layer transcoder`, which the viewer has for a feature of a layer), the
                noun (`logit`): id LAYER_UNIT_POSITION, words as `clerp`, effect as `activation`; `feature` is layer and
-               unit in one number, from which the viewer reads both again; `jsNodeId` leaves a unit's position out
+               unit (flat in its layer) in one number, from which the viewer reads both again; `jsNodeId` leaves a
+               unit's position out
     links      source, target, weight in logits; and what share of it goes through attention
     qParams    what the viewer shows at first: nothing pinned
 
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mmn.core import Neuron
+from mmn.core import Neuron, unit_name
 from mmn.errors import UsageError
 from mmn.safety.atomic_files import write_whole
 from mmn.studies.circuits.tables import IMAGE, NOUN, TEXT, token_name
@@ -38,6 +39,7 @@ def graph(
     units: Sequence[Mapping[str, Any]],
     edges: Sequence[Mapping[str, Any]],
     words: Mapping[tuple[int, int], Sequence[str]],
+    d_experts: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The file's object.
 
@@ -50,9 +52,10 @@ def graph(
         units: its rows of `circuit_unit`.
         edges: its rows of `circuit_edge`.
         words: what units write, by layer and unit; units without are named alone.
+        d_experts: of the model (`ModelFacts`), by which its units are named.
     """
     tokens = list(circuit["tokens"])
-    nodes = dict(_tokens(circuit, tokens)) | dict(_units(units, words, bool(tokens)))
+    nodes = dict(_tokens(circuit, tokens)) | dict(_units(units, words, d_experts, bool(tokens)))
     nodes[NOUN] = _noun(circuit, n_layers, (len(tokens) or len(GROUPS)) - 1)
     links = [
         {"source": nodes[one["source"]]["node_id"], "target": nodes[one["target"]]["node_id"]}
@@ -131,18 +134,22 @@ def _tokens(circuit: Mapping[str, Any], tokens: Sequence[str]) -> Iterator[tuple
 
 
 def _units(
-    units: Sequence[Mapping[str, Any]], words: Mapping[tuple[int, int], Sequence[str]], is_one_picture: bool
+    units: Sequence[Mapping[str, Any]],
+    words: Mapping[tuple[int, int], Sequence[str]],
+    d_experts: Sequence[int],
+    is_one_picture: bool,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     influence = _influence([abs(one["effect"]) for one in units])
     for one, share in zip(units, influence, strict=True):
         neuron = Neuron(int(one["layer"]), int(one["unit"]))
         position = int(one["position"]) if is_one_picture else int(one["at_image"] < 0.5)
         said = " · ".join(str(word).strip() for word in words.get((neuron.layer, neuron.unit), ())[:_N_WORDS])
-        clerp = f"{neuron}: {said}" if said else str(neuron)
+        name = unit_name(neuron, d_experts)
+        clerp = f"{name}: {said}" if said else name
         ids = f"{neuron.layer}_{neuron.unit}_{position}", f"{neuron.layer}_{neuron.unit}-0"
         feature = paired(neuron.layer, neuron.unit)
         node = _node(*ids, feature, str(neuron.layer), position, "cross layer transcoder", clerp)
-        yield str(neuron), node | {"influence": share, "activation": float(one["effect"])}
+        yield name, node | {"influence": share, "activation": float(one["effect"])}
 
 
 def paired(layer: int, unit: int) -> int:

@@ -24,14 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmn.reading.hooks import Acts
+from mmn.reading.hooks import AtTokens
 
 MEASURES: Final = ("prob", "mean", "maximum", "attn_k", "attn_q")
 WITHOUT_ATTENTION: Final = MEASURES[:3]
 
 
 def importance(
-    acts: Sequence[Acts], n_tokens: int, width: int, attention: Float[Tensor, "tokens tokens"] | None
+    acts: Sequence[AtTokens], n_tokens: int, width: int, attention: Float[Tensor, "tokens tokens"] | None
 ) -> Float[Tensor, "k m"]:
     """The measures in their order, scaled to 0 … 1 within the layer; the last two only with attention.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmn.models.image_tokens import image_positions
 from mmn.models.model import Model
 from mmn.names import TOKEN_SETS
-from mmn.reading.hooks import Acts, each_layer
+from mmn.reading.hooks import AtTokens, each_layer
 from mmn.studies.domains.importance import MEASURES, WITHOUT_ATTENTION, importance
 from mmn.studies.domains.words import EVERY
 from mmn.studies.tables import TABLES
@@ -56,7 +56,7 @@ def count_picture(
     active = torch.zeros(shape, dtype=torch.int32, device=device)
     scaled = torch.zeros(len(MEASURES if with_attention else WITHOUT_ATTENTION), *shape, device=device)
 
-    def take(layer: int, acts: Sequence[Acts], attention: Tensor | None) -> None:
+    def take(layer: int, acts: Sequence[AtTokens], attention: Tensor | None) -> None:
         width = anatomy.widths[layer]
         for number, is_in in enumerate(sets):
             here = [one.among(is_in) for one in acts]
