@@ -48,7 +48,9 @@ def refusal() -> Callable[[], None] | None:
     if login is None:
         return None if _is_near() or os.environ.get(TRUSTED) == "1" else _tell_not_open
     if importlib.util.find_spec("authlib") is None:
-        return partial(_tell, LOGIN_BROKEN, "A login is configured; it needs Authlib: `pip install Authlib httpx`.")
+        return partial(
+            _tell, LOGIN_BROKEN, "A login is configured, but Authlib is missing: `pip install Authlib httpx`."
+        )
     if st.user.get("is_logged_in") is not True:
         return partial(_offer_login, login)
     return None if _is_wanted(st.user) else _tell_not_wanted
@@ -148,7 +150,7 @@ def _login_settings() -> Mapping[str, Any] | None:
 
 def _offer_login(settings: Mapping[str, Any]) -> None:
     st.title("Multimodal neurons")
-    st.markdown("Please log in. Nothing is shown or started before.")
+    st.markdown("Please log in. Nothing is shown or started before that.")
     named = [name for name, value in settings.items() if isinstance(value, Mapping) and name != "client_kwargs"]
     for provider in [None] * ("client_id" in settings or not named) + named:
         label = f"Log in with {plain(provider)}" if provider else "Log in"
@@ -156,7 +158,7 @@ def _offer_login(settings: Mapping[str, Any]) -> None:
             try:
                 st.login(provider)
             except StreamlitAuthError as error:
-                st.error(f"The login is not configured in full: {plain(error)}", icon=":material/error:")
+                st.error(f"The login configuration is incomplete: {plain(error)}", icon=":material/error:")
 
 
 def _is_wanted(user: Mapping[str, Any]) -> bool:
@@ -172,21 +174,21 @@ def _name(user: Mapping[str, Any]) -> str:
 
 
 def _tell_not_wanted() -> None:
-    _tell("Not for this account", f"{plain(_name(st.user))} is not among the users of this server.")
+    _tell("This account has no access", f"{plain(_name(st.user))} is not among the users of this server.")
     st.button("Log out", icon=":material/logout:", on_click=st.logout)
 
 
 def _tell_not_open() -> None:
     _tell(
         "Not open to the network",
-        "Others than this machine can reach this server, and no login is configured. Whoever opens it could read "
-        "pictures and start jobs, so it shows nothing.",
-        "**If that was not meant**, start it so that only this machine reaches it, without a proxy before it: "
+        "Other machines can reach this server, and no login is configured. Anyone who opens it could read pictures "
+        "and start jobs, so it shows nothing.",
+        "**If you did not intend that**, start it so that only this machine reaches it, and without a proxy: "
         "`streamlit run app/main.py --server.address localhost`.",
-        "**For others to use it**, configure a login, `[auth]` in Streamlit's `secrets.toml` (`docs/server.md`).",
-        f"**On a network where everyone may do everything**, set `{TRUSTED}=1`.",
-        f"In both cases name the folders of pictures and models that may be used: `{ROOTS}=/data/pictures:/models`. "
-        "Then start it again.",
+        "**To let others use it**, configure a login: `[auth]` in Streamlit's `secrets.toml` (`docs/server.md`).",
+        f"**If everyone on the network may do everything**, set `{TRUSTED}=1`.",
+        "In both cases name the folders of pictures and models that the app may read: "
+        f"`{ROOTS}=/data/pictures:/models`. Then start it again.",
     )
 
 

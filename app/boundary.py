@@ -31,7 +31,7 @@ def error_boundary() -> Iterator[None]:
         st.error(sentence(error), icon=":material/error:")
     except Exception as error:  # this is the boundary
         told = plain(f"{type(error).__name__}: {error}")
-        st.error(f"Something went wrong that should not: {told}", icon=":material/bug_report:")
+        st.error(f"This is a bug: {told}", icon=":material/bug_report:")
         st.caption("The rest of the app still works. If this happens again, report the text below.")
         with st.expander("Traceback"):
             st.code("".join(traceback.format_exception(error)), language=None)

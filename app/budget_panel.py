@@ -53,13 +53,13 @@ def _share(run: dict[str, Any], view: View, logits: pd.Series) -> None:
     """How much the top units alone make up: exact only for the score into which the final norm is folded."""
     if CONTRIBUTION_FOLDED not in resources.store().score_methods(run["run_id"]):
         st.caption(
-            f"How much of the logit the top units make up is known with the score `{CONTRIBUTION_FOLDED}`, "
-            "which adds up to it; this run was scored without."
+            f"The share of the logit from top units needs the score `{CONTRIBUTION_FOLDED}`, whose terms add up to "
+            "the logit; this run was scored without it."
         )
         return
     nouns = [noun for noun in (view.noun, view.rival) if noun and logits[noun] > 0]
     if not nouns:
-        st.caption("The logit is not above zero, so a share of it means nothing.")
+        st.caption("The logit is not above zero, so a share of it has no meaning.")
         return
     ks = state.k_options(filters.n_units(run), filters.stored_k(run))
     charts.show("top-share", replace(view, ks=tuple(ks), noun=nouns[0], rival="".join(nouns[1:])))

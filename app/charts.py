@@ -208,7 +208,7 @@ def export_control(figure: Drawn) -> None:
             "its own."
         )
         st.caption(f"From a terminal: {code(command(figure, layout))}")
-        st.caption("A draft of its caption:")
+        st.caption("Draft caption:")
         st.code(caption(figure), language=None, wrap_lines=True)
         for told in _unshown(figure.chart, figure.rows.data):
             st.caption(f":orange[{sentence(told)}]")

@@ -17,8 +17,8 @@ from mmn.store.pictures import PictureQueries
 NONE: Final = "no other run"
 _TOLD: Final = "compare-told"  # what the figures of this page have said so far
 HELP: Final = (
-    "Every figure of this run (A) is shown beside the same figure of another one (B), on the same scales; where both "
-    "hold the same pictures, with their difference picture by picture."
+    "Shows every figure of this run (A) beside the same figure of another run (B), on the same scales. For "
+    "pictures that both runs have, it adds the paired difference."
 )
 
 
@@ -63,7 +63,7 @@ def caption(picture: dict[str, Any]) -> None:
     try:
         said = resources.store().ask(PictureQueries).picture(other, picture["image_id"])
     except UsageError:
-        st.caption(f"Run {plain(other)} (B) does not hold this picture.")
+        st.caption(f"Run {plain(other)} (B) does not have this picture.")
         return
     concepts = resources.store().ask(PictureQueries).concepts(other, said["image_id"])
     own = concepts[(concepts["variant"] == ORIGINAL) & concepts["target_at"].isna()]

@@ -29,7 +29,10 @@ def show(run: dict[str, Any], methods: Sequence[str], view: View) -> None:
         return
     lemmas = view.concepts
     if view.layers or view.generality is not None:
-        st.caption(":orange[Without effect on this part:] layers and general units. Whole rankings are compared.")
+        st.caption(
+            ":orange[Without effect on this part:] the filters of layers and of general units. Whole "
+            "rankings are compared."
+        )
     left, right, beside = st.columns([2, 2, 4], vertical_alignment="bottom")
     first = left.selectbox("One score", methods, key="one")
     others = [method for method in methods if method != first]
@@ -45,14 +48,14 @@ def show(run: dict[str, Any], methods: Sequence[str], view: View) -> None:
 def _correlation(run: dict[str, Any], first: str, other: str, lemmas: Sequence[str]) -> None:
     found = resources.store().ask(RankingQueries).correlation(run["run_id"], first, other, lemmas)
     if not found["n"]:
-        st.caption("No concept has two units to put in order.")
+        st.caption("No concept has two units to rank.")
         return
     st.markdown(
         f"Order of the {counted(found['n_units'], 'unit')} that either keeps: Spearman's ρ = "
         f"**{found['spearman']:.2f}** "
         f"(mean over {counted(found['n_images'], 'picture')}, {counted(found['n'], 'concept')})"
     )
-    st.caption("1 is the same list, about −.86 two lists without a common unit.")
+    st.caption("1: the same list; about −.86: two lists without a common unit.")
 
 
 def _controls(run: dict[str, Any], lemmas: Sequence[str]) -> None:

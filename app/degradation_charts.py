@@ -80,7 +80,9 @@ def ablation(run: dict[str, Any], view: View, is_captioned: bool) -> None:
         for of_caption in OF_CAPTIONS:
             charts.show_drawn(_drawn("degradation", view, of_caption))
     else:
-        st.caption("The model was not let write again (`--captions`), so what its captions lose is not known.")
+        st.caption(
+            "The model did not caption again (no `--captions`), so it is not known which captions lose the noun."
+        )
     _at_one_k(run, view, relative.rows.data)
 
 
@@ -110,7 +112,7 @@ def sized(run: dict[str, Any], view: View, is_captioned: bool, kind: str) -> Non
     )
     measure = how.measures[asked]
     if measure in OF_CAPTIONS and not is_captioned:
-        st.info("The model was not let write again under this change (`--captions`): only the probability is known.")
+        st.info("The model did not caption again under this change (no `--captions`): only the probability is known.")
         return
     along = replace(view, against=how.axes[axis])
     study_page.guarded(lambda: charts.show_drawn(_drawn(how.figure, along, measure)))
@@ -151,9 +153,10 @@ def _texts(view: View, means: pd.DataFrame, figure: str) -> None:
         st.caption("The perplexity of text was not measured for these nouns (`--text-pictures`).")
         return
     st.caption(
-        "Units that write one noun leave other text alone. Captions of the run that say none of the nouns in question "
-        "are text in the model's own manner; plain English is foreign to a model that was trained on captions alone, "
-        "as the bundled specimen was: its perplexity is beyond the size of the vocabulary untouched, and says little."
+        "Units that are specific to one noun should not affect other text. Captions of the run that say none of "
+        "these nouns are text in the model's own style. Plain English is foreign to a model trained only on "
+        "captions, as the bundled specimen was: its perplexity exceeds the vocabulary size even without any "
+        "change, and says little."
     )
     with charts.grid("texts"):
         for measure in TEXTS:
@@ -183,7 +186,7 @@ def _at_one_k(run: dict[str, Any], view: View, curves: pd.DataFrame) -> None:
         st.caption("In which layers the units of a set lie: `mmn units show NAME`.")
         return
     if k > filters.stored_k(run):
-        st.caption(f"In which layers they lie is known up to k = {filters.stored_k(run):,}: the run kept no more.")
+        st.caption(f"Their layers are known up to k = {filters.stored_k(run):,}: the run stored no more units.")
         return
     charts.show("ablated-layers", one)
 
@@ -221,12 +224,18 @@ def _concepts(run: dict[str, Any], rows: pd.DataFrame, k: int) -> None:
                 "Concept", display_text=links.CONCEPT_IN_URL, alignment="left", help="Opens its pictures in a new tab"
             ),
             "n": number("Captions", format="%d", width=75),
-            "baseline": number("Probability", format="%.2f", help="In the untouched model, mean"),
-            "drop": number("Drop, %", format="%.0f", help="By the top units, as a share of that; negative: it rises"),
-            "another": number("Another's, %", format="%.0f", help="By the top units of another picture's noun"),
-            "random": number("Random, %", format="%.0f", help="The same by random units, mean over draws"),
+            "baseline": number("Probability", format="%.2f", help="In the unchanged model, mean"),
+            "drop": number(
+                "Drop, %", format="%.0f", help="The drop by the top units, as a share of that; negative: it rises"
+            ),
+            "another": number(
+                "Another's, %", format="%.0f", help="The drop by the top units of another picture's noun"
+            ),
+            "random": number("Random, %", format="%.0f", help="The drop by random units, mean over draws"),
             "half": number(
-                "Halved at k", format="%.0f", help="Top units that halve it, linear between the measured k; –: none"
+                "Halved at k",
+                format="%.0f",
+                help="Number of top units that halve it, linear between the measured k; –: none",
             ),
         },
     )

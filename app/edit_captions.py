@@ -54,7 +54,9 @@ def _filtered(rows: pd.DataFrame) -> pd.DataFrame:
             default=next(iter(labels)),
             required=True,
             key=f"role-{'-'.join(labels)}",
-            help="Edited on: the edit was made on them. Same noun: others that say it. Unrelated: without it.",
+            help=(
+                "Edited on: the edit was fitted to them. Same noun: others that say it. Unrelated: captions without it."
+            ),
         )
         change = st.segmented_control(
             "Captions", list(CHANGES), default="all", required=True, key="changed", bind="query-params"
@@ -79,9 +81,11 @@ def _table(rows: pd.DataFrame) -> None:
             "text_before": st.column_config.TextColumn("Before", width=245),
             "text_after": st.column_config.TextColumn("After", width=245),
             "is_as_wished": st.column_config.CheckboxColumn(
-                "As wished", width=80, help="It says the new word; or, where it is unrelated, it stayed the same"
+                "As wished", width=80, help="It says the new word, or, if unrelated, it did not change"
             ),
-            "prob_before": number("p before", format="%.3f", width=75, help="Of the new word where the noun was said"),
+            "prob_before": number(
+                "p before", format="%.3f", width=75, help="Probability of the new word where the noun was said"
+            ),
             "prob_after": number("p after", format="%.3f", width=75, help="The same with the edit"),
         },
     )

@@ -11,7 +11,7 @@ from app.text import plain
 from mmn.names import METHODS, RANDOM, default_method
 
 ALGORITHMS: Final = {"selected units (p2)": "p2", "one layer (rank-one)": "rank-one"}
-UNTIL: Final = {"likelier than the noun": "likelier", "the likeliest of all words": "likeliest"}
+UNTIL: Final = {"more likely than the noun": "likelier", "the most likely of all words": "likeliest"}
 
 
 def show(run: dict[str, Any]) -> None:
@@ -30,7 +30,9 @@ def show(run: dict[str, Any]) -> None:
     if not target:
         st.caption("Type the new word to go on.")
     elif len(target.split()) > 1 or target == lemma:
-        st.info(f"“{plain(target)}” is not one other word: an edit writes one word.", icon=":material/edit_off:")
+        st.info(
+            f"“{plain(target)}” is not a single different word: an edit writes one word.", icon=":material/edit_off:"
+        )
     else:
         launcher.offer(run, words, job.button, job.note)
 
@@ -40,7 +42,7 @@ def _how() -> list[str]:
         "Change",
         list(ALGORITHMS),
         key="edit-algorithm",
-        help="p2 changes the columns of W_out of the noun's top units alone; rank-one adds one outer product to the "
+        help="p2 changes only the columns of W_out of the noun's top units; rank-one adds one outer product to the "
         "whole W_out of one layer.",
     )
     return ["--algorithm", ALGORITHMS[asked]]
@@ -59,13 +61,19 @@ def _solver(run: dict[str, Any]) -> list[str]:
     )
     until = columns[2].selectbox("Until the new word is", list(UNTIL), key="edit-until")
     cap = columns[3].number_input(
-        "Largest ‖Δ‖/‖w‖", 0.05, 10.0, 2.0, 0.05, key="edit-norm", help="The change grows no further, done or not"
+        "Largest ‖Δ‖/‖w‖",
+        0.05,
+        10.0,
+        2.0,
+        0.05,
+        key="edit-norm",
+        help="The largest change allowed, successful or not",
     )
     has_controls = columns[4].toggle(
         "Controls",
         value=True,
         key="edit-controls",
-        help="The same on another noun's units, on random ones, and rank-one",
+        help="The same edit on another noun's units, on random ones, and rank-one",
     )
     of_units = ["--units", chosen] if chosen else ["--method", method, "--units", str(n)]
     words = [*of_units, "--until", UNTIL[until], "--max-norm", f"{cap:g}"]

@@ -17,17 +17,17 @@ from mmn.studies.editing.shares import describe_own_edit, edit_label, own_share
 from mmn.view import View
 
 MEANINGS: Final = {
-    "efficacy": "Share of the pictures that the edit was made on whose caption now says the new word",
+    "efficacy": "Share of the pictures that the edit was fitted to whose caption now says the new word",
     "generalisation": "The same share of other pictures of the noun",
     "locality": "Share of captions of pictures without the noun that stay the same",
 }
 COUNTS: Final = {"efficacy": "n_edited", "generalisation": "n_other", "locality": "n_unrelated"}
 PERPLEXITY: Final = (
-    "Per token of captions of the run that say neither word, read without a picture, before and after; an edit of one "
-    "word leaves it as it is"
+    "Per token of captions of the run that say neither word, read without a picture, before and after; an edit of "
+    "one word should not change it"
 )
 NORM: Final = "The largest change of any edited column of W_out, as a share of its own length"
-FLUENCY: Final = "n-gram entropy of the captions of pictures of the noun, in bits; lower than before: it repeats itself"
+FLUENCY: Final = "n-gram entropy of the captions of pictures of the noun, in bits; lower than before means repetitive"
 STOPS: Final = {"success": "stopped on success", "cap": "stopped at the cap", "steps": "stopped after its steps"}
 MOST_UNITS: Final = 60  # more are told by layer
 
@@ -121,11 +121,11 @@ def _own(run: dict[str, Any], edit: dict[str, Any], of_pair: pd.DataFrame) -> No
     elif edit["selection"] == TOP and edit["algorithm"] == "p2":
         told = f"python -m mmn edit {run['run_id'][:8]} --noun {edit['noun']} --to {edit['target']}"
         st.caption(
-            "No edit of another noun's units stands beside it, so nobody can say whether what it does is its units' "
-            f"own: {code(told)} with the same options makes its controls, and nothing again."
+            "There is no edit of another noun's units to compare with, so it cannot be said whether the effect "
+            f"belongs to these units: {code(told)} with the same options makes only the missing controls."
         )
     if pd.isna(edit["plain_after"]):
-        st.caption("The perplexity of text was not measured: making the same edit again measures that alone.")
+        st.caption("The perplexity of text was not measured: making the same edit again measures only that.")
 
 
 def _is_control(control: dict[str, Any], edit: dict[str, Any]) -> bool:
@@ -181,12 +181,12 @@ def _file(run: dict[str, Any], edit: dict[str, Any]) -> None:
             )
         with st.popover("Undo", icon=":material/undo:"):
             st.markdown(
-                "Removes this edit's file and all that was measured with it. The model itself needs no undoing: it "
-                "was never changed on disk. There is no way back but to make the edit again."
+                "Removes this edit's file and all measurements of it. The model itself was never changed on disk. "
+                "To get the edit back, make it again."
             )
             if st.button("Remove this edit", type="primary", key=f"undo-{edit['edit_id']}"):
                 resources.store().delete_edit(run["run_id"], edit["edit_id"])
                 st.toast(plain(f"Undone: {edit['noun']} → {edit['target']}"))
                 st.rerun()
     if not path.exists():
-        st.caption("Its file is no longer in the cache (`edits/`), so it can only be made again.")
+        st.caption("Its file is no longer in the cache (`edits/`): make the edit again.")

@@ -104,10 +104,14 @@ def _table(run: dict[str, Any], rows: pd.DataFrame) -> None:
             "other_noun": st.column_config.TextColumn("Of", width=70, help="The other picture's noun"),
             "at": st.column_config.TextColumn("At", width=110, help="Empty: at every position"),
             "draw": number("Draw", width=50),
-            "noun_share": number("Share", format="%.3f", width=65, help="Of the noun among all nouns of the run"),
-            "prob": number("Probability", format="%.3f", width=85, help="Of the noun, under the original caption"),
+            "noun_share": number("Share", format="%.3f", width=65, help="The noun's share among all nouns of the run"),
+            "prob": number(
+                "Probability", format="%.3f", width=85, help="Probability of the noun, under the original caption"
+            ),
             "caption": st.column_config.TextColumn("New caption", width=300),
             "is_lost": st.column_config.CheckboxColumn("Lost", width=50, help="The new caption does not say the noun"),
-            "similarity": number("Similarity", format="%.2f", width=75, help=f"To the untouched one: {plain(metric)}"),
+            "similarity": number(
+                "Similarity", format="%.2f", width=75, help=f"To the caption of the unchanged model: {plain(metric)}"
+            ),
         },
     )

@@ -91,7 +91,7 @@ def _factors(job: Measurement) -> list[str]:
     """What units are multiplied by."""
     if job.kind != SCALE:
         return []
-    told = "0 switches them off, 1 leaves them as they are; type another number to add it"
+    told = "0 zeroes them, 1 leaves them unchanged; type another number to add it"
     chosen = st.multiselect(
         "Multiply them by", list(FACTORS), FACTORS_USUAL, key="new-factors", accept_new_options=True, help=told
     )
@@ -113,5 +113,5 @@ def _places(job: Measurement) -> list[str]:
     """Where units are zeroed; noise is on weights, so everywhere."""
     if job.kind != ABLATE:
         return []
-    both = st.toggle("At the picture's tokens only, too", key="new-image-tokens")
+    both = st.toggle("Also at image tokens only", key="new-image-tokens")
     return ["--at", ",".join(POSITIONS)] if both else []

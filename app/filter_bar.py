@@ -45,7 +45,7 @@ def bar(later: Sequence[str] = ()) -> Iterator[None]:
                 type="tertiary",
                 icon=":material/filter_alt_off:",
                 on_click=state.reset_filters,
-                help="Every filter as at first, on all pages. The run and what you look at stay.",
+                help="Resets every filter on all pages. The run and the selected picture, noun and unit stay.",
             )
         _without_effect(state.not_shown(later))
 
@@ -59,4 +59,4 @@ def _without_effect(unread: dict[str, list[str]]) -> None:
     """Names the filters that are set and that this page does not read."""
     told = [f"{NAMES[key]} {plain(', '.join(values), 80)}" for key, values in unread.items()]
     if told:
-        st.caption(f":orange[Without effect on this page:] {'; '.join(told)}. It is kept for the pages that read it.")
+        st.caption(f":orange[Without effect on this page:] {'; '.join(told)}. It is kept for pages that use it.")

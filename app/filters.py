@@ -21,7 +21,7 @@ from mmn.store.pictures import PictureQueries
 from mmn.view import View
 
 MOST_METHODS: Final = 6  # curves that can be told apart
-SCORES: Final = tip("By what a unit's part in a noun is measured.", "score", "unit", "random units")
+SCORES: Final = tip("How a unit's contribution to a noun is measured.", "score", "unit", "random units")
 ANY: Final = "all"  # nouns: no unit is hidden
 WIDE: Final = 240  # pixels of a filter in the bar
 NARROW: Final = 155
@@ -107,7 +107,7 @@ def concept_picker(concepts: pd.DataFrame) -> list[str]:
         placeholder="All",
         wrap=True,
         width=NARROW,
-        help=tip("Only captions that say one of them.", "concept"),
+        help=tip("Only captions that say one of these nouns.", "concept"),
     )
     return [text.partition(" (")[0] for text in chosen]
 
@@ -145,7 +145,7 @@ def one_k_picker(run: dict[str, Any], ks: Sequence[int]) -> int:
     state.tidy_address({"size": lambda text: next((s for s, k in labels.items() if text in (s, str(k))), None)})
     usual = min(range(len(ks)), key=lambda place: abs(ks[place] - 0.014 * n))
     state.usual("size", list(labels)[usual])
-    told = tip("Units compared, and their share of all units.", "k")
+    told = tip("Number of units compared, and their share of all units.", "k")
     return labels[
         st.selectbox("k", list(labels), index=usual, key="size", bind="query-params", help=told, width=NARROW)
     ]
@@ -170,8 +170,7 @@ def leading_layers(run: dict[str, Any]) -> tuple[int, int] | None:
     """First and last layer in which a noun's first unit may lie; None for all."""
     return chosen_layers(
         run,
-        "Keeps the nouns whose highest-ranked unit, by the score, lies in these layers. Their other units may lie "
-        "anywhere.",
+        "Keeps the nouns whose top unit, by the score, lies in these layers. Their other units may lie anywhere.",
     )
 
 
@@ -179,7 +178,7 @@ def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
     """All units, or those whose decoded tokens are words, or the others; only once units of the run are decoded."""
     if not resources.store().ask(NeuronQueries).are_top_units_decoded(run["run_id"]):
         st.session_state.pop("units", None)
-        st.caption(f"To split units into interpretable and not: {widgets.annotate(run)}")
+        st.caption(f"To separate interpretable units: {widgets.annotate(run)}")
         return kinds[0]
     return st.segmented_control(
         "Units",
@@ -188,8 +187,9 @@ def kind_picker(run: dict[str, Any], kinds: list[str]) -> str:
         required=True,
         key="units",
         bind="query-params",
-        help="Interpretable: at least 7 of the 10 tokens that it raises most are English words of 3 letters or more "
-        "(P1). In models of many units only the top ones are decoded; the others are in neither part.",
+        help="Interpretable: at least 7 of the 10 tokens that the unit promotes most are English words of 3 "
+        "letters or more (P1). In models with many units only the top ones are decoded; the others are in "
+        "neither group.",
     )
 
 
@@ -203,9 +203,9 @@ def generality_picker() -> float | None:
         bind="query-params",
         accept_new_options=True,
         width=NARROW,
-        help="A unit leads a noun in a picture where it is among the noun's top 1.4 % of all units (or what the run "
-        "kept), by the score shown. How general it is: the share of its pictures in which it leads a noun, the mean "
-        "over nouns. Ranks of the others stay as they are.",
+        help="A unit leads a noun in a picture if it is among the noun's top 1.4 % of all units (or among those "
+        "the run stored), by the score shown. Its generality is the share of a noun's pictures in which it "
+        "leads, averaged over nouns. The other units keep their ranks.",
     )
     return View.from_address({"general": [chosen or ANY]}).generality
 
@@ -220,8 +220,9 @@ def words_picker() -> str:
         required=True,
         key="words",
         bind="query-params",
-        help="Raw: the tokens that a unit raises most (P1, P2). Centred: the same tokens, and how far above the mean "
-        "token it raises each. Cosine: the tokens whose rows point most nearly where the unit does, however long.",
+        help="Raw: the tokens that a unit promotes most (P1, P2). Centred: the same tokens, with the value above "
+        "the mean token. Cosine: the tokens whose rows of W_U have the highest cosine with what the unit "
+        "writes, whatever their length.",
     )
 
 

@@ -58,10 +58,10 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
         "ratio": ("In common", ""),
         "ratio_low": (
             "from" if cross else "95 % from",
-            "The lowest draw; empty for a single one" if cross else f"95 % interval by picture. {TOO_FEW}",
+            "The lowest draw; empty if there is only one" if cross else f"95 % interval by picture. {TOO_FEW}",
         ),
         "ratio_high": ("to", "The highest draw" if cross else ""),
-        "floor_other_noun": ("Another noun", "The floor; empty where no picture has another"),
+        "floor_other_noun": ("Another noun", "The floor; empty if no picture has another noun"),
         "difference": ("Above the floor", ""),
         "floor_random": ("Random units", "In the same layers")
         if cross
@@ -70,7 +70,10 @@ def by_concept(run: dict[str, Any], rows: pd.DataFrame) -> None:
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {"concept": links.concept_column()}
     columns |= {name: number(title, format="%.1f %%", help=told or None) for name, (title, told) in shares.items()}
-    columns |= {"n_images": number("Pictures", help="With the noun in both captions"), "n_draws": number("Draws")}
+    columns |= {
+        "n_images": number("Pictures", help="Pictures with the noun in both captions"),
+        "n_draws": number("Draws"),
+    }
     survives = "Benjamini–Hochberg, q = .05, of all rows, against " + ("random units" if cross else "another noun")
     columns |= {"is_discovery": st.column_config.CheckboxColumn("Survives", help=survives)}
     in_percent = {name: 100 * rows[name] for name in shares if name in rows}

@@ -29,7 +29,7 @@ def show_jobs(n_shown: int = 10) -> None:
     """The newest jobs; looks again every second, but only while one of them runs."""
     found = jobs.list_jobs(jobs_path())[:n_shown]
     if not found:
-        st.caption("No jobs yet. A job runs in a process of its own: closing this page, or the app, does not stop it.")
+        st.caption("No jobs yet. A job runs in a separate process: it continues when you close this page or the app.")
         return
     running = [job for job in found if jobs.is_alive(job)]
     if running:

@@ -56,8 +56,8 @@ def show(run: dict[str, Any], picture: dict[str, Any], noun: str, ranked: pd.Dat
     if rows.empty:
         _mount(place, plain_panel)
         st.caption(
-            f"Where {plain(chosen or units[0])} looks was not kept: "
-            "`mmn annotate` looks at the first units of each noun only."
+            f"The activations of {plain(chosen or units[0])} were not stored here: `mmn annotate` stores the first "
+            "units of each noun only."
         )
         return
     opacity, is_outlined = _controls()
@@ -96,7 +96,10 @@ def _controls() -> tuple[float, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         percent = st.slider("Opacity of the map, %", 0, 100, round(100 * OPACITY), step=5, key="opacity", width=180)
         is_outlined = st.toggle(
-            "Outline", value=True, key="outline", help=f"Of what is above the {PERCENTILE:.0f}th percentile of the map"
+            "Outline",
+            value=True,
+            key="outline",
+            help=f"Outlines what is above the {PERCENTILE:.0f}th percentile of the map",
         )
     return percent / 100, is_outlined
 
@@ -108,7 +111,7 @@ def _ious(
     first = ranked.merge(rows[["layer", "unit"]], on=["layer", "unit"]).iloc[0]
     if pd.isna(first["iou"]):
         why = "was compared for the first units only" if ranked["iou"].notna().any() else "has no outline here"
-        st.caption(f"No overlap to tell: “{plain(noun)}” {why}.")
+        st.caption(f"No overlap is known: “{plain(noun)}” {why}.")
         return
     found = {name: first[name] for name in _OVERLAPS}
     if len(rows) > 1:
@@ -116,7 +119,7 @@ def _ious(
 
         found = average_overlaps(run, picture, noun, grids, list(rows["activations"]))
         if not found:
-            st.caption("How well the average map fits is not known: the objects' outlines cannot be read.")
+            st.caption("The overlap of the average map is not known: the objects' outlines cannot be read.")
             return
     overlaps = [f"{words} **{found[name]:.2f}**" for name, words in _OVERLAPS.items() if pd.notna(found.get(name))]
     of = " of the average map" if len(rows) > 1 else ""
@@ -131,8 +134,8 @@ def _why_not(run: dict[str, Any], n_ranked: int) -> str:
     if not n_ranked:
         return "No units are kept in this ranking."
     return (
-        f"Where units look is not known yet. In a terminal: {widgets.annotate(run)} "
-        "(not for models whose image tokens have no place in the picture)."
+        f"Activations at image tokens are not stored yet. In a terminal: {widgets.annotate(run)} (not for models "
+        "whose image tokens have no place in the picture)."
     )
 
 

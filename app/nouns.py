@@ -14,8 +14,8 @@ from mmn.statistics.interval_words import percent
 from mmn.studies.hallucination.doubts import DOUBTED, doubted
 
 HALLUCINATION: Final = (
-    "Nouns that none of the picture's reference captions says, by this or another word for the same thing. References "
-    "leave much out: look before you conclude."
+    "Nouns that no reference caption of the picture says, by this or another word for the same object. References "
+    "are incomplete: check the picture before you conclude."
 )
 UNSAID: Final = "not in the references"
 
@@ -24,7 +24,7 @@ def caption(picture: dict[str, Any]) -> None:
     """What the model said, and what people said."""
     st.markdown(f"#### “{plain(picture['text'] or 'no caption')}”")
     if picture["is_cut"]:
-        st.caption("The limit of new tokens ended this caption; a word that it cut in two is left out.")
+        st.caption("The token limit ended this caption; an unfinished last word is left out.")
     references = [plain(one) for one in picture["reference"] if one]
     if references:
         more = f" (and {len(references) - 3} more)" if len(references) > 3 else ""
@@ -82,8 +82,8 @@ def is_known(flag: Any) -> bool:
 def why_none(picture: dict[str, Any]) -> str:
     """Why a caption has no nouns, a sentence."""
     if not is_english(picture["text"] or ""):
-        return "The caption is not English, and nouns are found in English alone."
-    return "The caption has no noun, so there is nothing that units could have written."
+        return "The caption is not English; nouns are found only in English."
+    return "The caption has no noun, so there is nothing to score."
 
 
 def measures(row: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def measures(row: dict[str, Any]) -> None:
         st.metric("Probability", share(row["prob"]), width="content")
         st.metric("Logit", f"{row['logit']:.2f}", width="content")
         if pd.notna(row["blank_prob"]):
-            why = "The same words over a uniform grey picture: what the language model says by itself"
+            why = "The same words over a uniform grey picture: what the language model predicts without the picture"
             st.metric("Prob., grey", share(row["blank_prob"]), width="content", help=why)
             st.metric("Logit, grey", f"{row['blank_logit']:.2f}", width="content", help=why)
 
@@ -109,17 +109,17 @@ def remarks(row: dict[str, Any]) -> list[str]:
         found.append(f"“{noun}” is a word you chose, scored where the caption says “{plain(row['target_at'])}”.")
     if is_unsaid(row):
         found.append(
-            f":orange[Possible hallucination:] none of the references says “{noun}”, or another word for it. They "
-            "leave much out."
+            f":orange[Possible hallucination:] no reference says “{noun}” or another word for it. References are "
+            "incomplete."
         )
     if row["is_multi_token"]:
-        found.append(f"“{noun}” is several tokens long; all numbers are of its first one.")
+        found.append(f"“{noun}” has several tokens; all numbers are for its first one.")
     if row["is_shared_token"]:
-        found.append(f"“{noun}” begins with the same token as another noun here: their units are hard to tell apart.")
+        found.append(f"“{noun}” begins with the same token as another noun here, so their units cannot be told apart.")
     if is_known(row["is_modifier"]):
-        found.append(f"“{noun}” stands before the noun that it belongs to: both are parts of a compound.")
+        found.append(f"“{noun}” modifies the noun after it: both are parts of a compound.")
     elif is_known(row["is_compound"]):
-        found.append(f"“{noun}” heads a compound: what is meant may be another thing, as a hot dog is no dog.")
+        found.append(f"“{noun}” is the head of a compound, which may mean something else: a hot dog is no dog.")
     if row["n_mentions"] > 1:
-        found.append(f"Said {row['n_mentions']:,} times; the numbers are of the first.")
+        found.append(f"Said {row['n_mentions']:,} times; the numbers are for the first mention.")
     return found

@@ -19,10 +19,8 @@ def show(run: dict[str, Any], view: View) -> None:
     if not st.toggle("Do top units look at their noun's object?", key="overlaps", bind="query-params"):
         return
     if view.concepts or view.layers or view.generality is not None:
-        st.caption(":orange[Without effect on this part:] the filters above. It is of all concepts, layers and units.")
+        st.caption(":orange[Without effect on this part:] the filters above. All concepts, layers and units count.")
     try:
         charts.show("fields", View(run["run_id"]))
     except UsageError:
-        st.caption(
-            f"Not compared with any object yet: {widgets.annotate(run)} does that, for pictures with known objects."
-        )
+        st.caption(f"Not compared with objects yet: {widgets.annotate(run)} does that for pictures with known objects.")

@@ -15,24 +15,24 @@ SCORE: Final = Page(
     "score",
     "Score",
     ":material/play_circle:",
-    "How does a model of yours caption pictures of yours, and which of its units write each noun?",
+    "How does your model caption your pictures, and which of its units write each noun?",
     WORK,
 )
 FIGURES: Final = Page(
     "figures",
     "Figures",
     ":material/dashboard:",
-    "Which figures go into the paper, in which order, and what stands below each?",
+    "Which figures go into the paper, in which order, and with which captions?",
     WORK,
 )
 RUNS: Final = Page(
     "runs",
     "Runs",
     ":material/folder_copy:",
-    "Which runs are there, what are they called, and what do they take of the disk?",
+    "Which runs are there, what are their names, and how much disk space do they use?",
     WORK,
 )
-SQL: Final = Page("sql", "SQL", ":material/database:", "What else do the tables know?", WORK)
+SQL: Final = Page("sql", "SQL", ":material/database:", "What else is in the tables?", WORK)
 _ASKED: Final = [page for study in STUDIES for page in study.pages]
 PAGES: Final = sorted([*_ASKED, FIGURES, SCORE, RUNS, SQL], key=lambda page: ("", RELATED, WORK).index(page.section))
 QUESTIONS: Final = {page.title: page.question for page in PAGES}

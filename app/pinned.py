@@ -139,14 +139,14 @@ def _title(one: Shown) -> str:
 def _changes(one: Shown) -> None:
     """What is not as it was when the figure was pinned."""
     if one.drawn is None:
-        st.warning(f"It cannot be drawn any more: {plain(one.why)}.", icon=":material/broken_image:")
+        st.warning(f"It can no longer be drawn: {plain(one.why)}.", icon=":material/broken_image:")
     if not one.changed:
         return
     st.warning(
-        f"The run is not what it was when this was pinned: {plain('; '.join(one.changed))}.",
+        f"The run has changed since this was pinned: {plain('; '.join(one.changed))}.",
         icon=":material/difference:",
     )
-    st.button("Pin as it is now", key=f"again-{one.pin.pin_id}", on_click=pins.told, args=(_pin_again, one))
+    st.button("Pin the current version", key=f"again-{one.pin.pin_id}", on_click=pins.told, args=(_pin_again, one))
 
 
 def _mover(pin_id: str, name: str, way: str, is_end: bool) -> None:
@@ -224,7 +224,7 @@ def _bring_back() -> str:
 def _pin_again(one: Shown) -> str:
     assert one.drawn is not None
     pins.pins().add(Pin(rows_recipe(one.drawn), one.pin.caption))
-    return "Pinned as it is now"
+    return "The current version is pinned"
 
 
 def _write_caption(pin_id: str, key: str, draft: str) -> str:
@@ -269,7 +269,7 @@ def together(every: Sequence[Shown], grid: Grid) -> None:
         st.caption(f":orange[{size}: higher than a page of {PAGE_IN:g} in. More side by side, or fewer, would fit.]")
     else:
         st.caption(f"{size}. Every file carries its recipe: `mmn figure --recipe FILE` makes it again.")
-    st.image(_picture(made.content.decode()), width="stretch", alt="All pinned figures in a grid")
+    st.image(_picture(made.content.decode()), width="stretch", alt="All pinned figures as a grid")
 
 
 def _offer_file(label: str, ending: str, data: Any, mime: str) -> None:

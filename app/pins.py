@@ -15,8 +15,8 @@ from mmn.figures.pins import Pin, Pins, identity_of
 from mmn.figures.saving import rows_recipe
 
 _HELP: Final = {
-    False: "Keeps this figure, as it is filtered now, for the page Figures: a grid with letters, or a zip of all.",
-    True: "Takes this figure away from the page Figures.",
+    False: "Keeps this figure with its filters for the page Figures: a grid with letters, or a zip of all.",
+    True: "Removes this figure from the page Figures.",
 }
 
 

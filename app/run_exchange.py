@@ -46,27 +46,27 @@ def _file(run_id: str, table: str, ending: str) -> bytes:
 
 def bring_in(runs: pd.DataFrame) -> None:
     """A folder of shards that was written elsewhere, and the bundled run where it was deleted."""
-    with st.expander("Bring runs in", icon=":material/upload:"):
+    with st.expander("Import runs", icon=":material/upload:"):
         with st.form("import", border=False):
             folder = st.text_input(
-                "Folder of a run, or one that holds several", placeholder="/data/cluster/runs", key="import-folder"
+                "Folder of one run or of several", placeholder="/data/cluster/runs", key="import-folder"
             )
             if st.form_submit_button("Load", icon=":material/folder_open:"):
                 _load(folder)
         st.caption(
-            "The folder stays where it is and is read into the database; all of it is checked, and what is broken is "
-            f"set aside. From a terminal: {code('python -m mmn load DIR')}"
+            "The folder stays where it is and is loaded into the database. All of it is checked, and broken files "
+            f"are set aside. From a terminal: {code('python -m mmn load DIR')}"
         )
         there = set(runs["run_id"])
         missing = [path for path in resources.BUNDLED_RUNS if path.is_dir() and resources.run_id_of(path) not in there]
-        if missing and st.button("Bring the bundled runs back", icon=":material/undo:"):
+        if missing and st.button("Restore the bundled runs", icon=":material/undo:"):
             for path in missing:
                 _load(str(path), is_ours=True)
 
 
 def _load(folder: str, *, is_ours: bool = False) -> None:
     if not folder.strip():
-        st.caption("Name a folder first.")
+        st.caption("Enter a folder first.")
         return
     bar = st.progress(0.0, text="Looking at the folder")
     try:

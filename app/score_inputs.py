@@ -47,15 +47,17 @@ def choose() -> dict[str, Any]:
 def choose_extras() -> dict[str, Any]:
     """What else is worth its time: heat maps and decoded tokens, and the grey picture."""
     is_looked_at = st.checkbox(
-        f"Decode units, and record where the top {N_LOOKED_AT} look",
+        f"Decode units, and store the activations of the top {N_LOOKED_AT}",
         value=True,
         key="score-annotate",
-        help="For the Image and Neuron pages: the tokens that units write, and their heat maps over each picture.",
+        help=(
+            "For the Image and Neuron pages: the tokens that units promote, and their activation maps on each picture."
+        ),
     )
     is_blank = st.checkbox(
         "Score the same captions over a grey picture, too",
         key="score-blank",
-        help="What a score loses there is what the picture brought; the rest would have been said anyway.",
+        help="What a score loses there is due to the picture; the rest would have been said without it.",
     )
     return {"annotate": N_LOOKED_AT if is_looked_at else 0, "blank": is_blank}
 
@@ -98,17 +100,17 @@ def choose_effect_layers(methods: Sequence[str]) -> str:
         placeholder="all, or first and last, as 24-29",
         key="score-effect-layers",
         persist_state="session",
-        help="Every unit of these layers is zeroed alone; the last layers cost least. Units of the others are not "
-        "ranked, and charts leave their layers out.",
+        help="Every unit of these layers is zeroed alone; the last layers cost least. Other units are not ranked, "
+        "and charts leave their layers out.",
     ).strip()
 
 
 def choose_advanced() -> dict[str, Any]:
     with st.expander("Advanced"):
         prompt = st.text_input(
-            "Prompt", placeholder="the model's own", help="Your words; the model's template goes around."
+            "Prompt", placeholder="the model's own", help="Your words; the model's chat template is added."
         )
-        target = st.text_input("Target words", help="Score these words too, said or not; separated by commas.")
+        target = st.text_input("Target words", help="Also score these words, said or not; separated by commas.")
         left, right = st.columns(2)
         limit = left.number_input("Only the first N pictures", 1, None, None, placeholder="all")
         tokens = right.number_input("Caption length, tokens at most", 1, 4096, 50)

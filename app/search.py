@@ -57,7 +57,7 @@ def box(run: dict[str, Any] | None, pages: Sequence[Any]) -> None:
     if len(results) == 1 and st.session_state.pop(_ASKED, False):
         go(results[0])
     if not results:
-        st.caption(f"Nothing in this run, and no page, is called “{plain(text, 40)}”.")
+        st.caption(f"Nothing in this run and no page is called “{plain(text, 40)}”.")
     for number, one in enumerate(results):
         if st.button(plain(one.label, 80), icon=one.icon, type="tertiary", key=f"found-{number}"):
             go(one)

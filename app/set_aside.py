@@ -18,7 +18,7 @@ def notice(broken: Sequence[SetAside]) -> None:
     if not broken:
         return
     st.warning(f"{were_set_aside(len(broken))}. Everything else is loaded.", icon=":material/warning:")
-    with st.expander("What, why, and what to do"):
+    with st.expander("Details and remedies"):
         for one in broken[:MOST_SHOWN]:
             st.text(f"{printable(one.path)}\n{one.reason}.\nTo mend it: {one.remedy}.")
         if len(broken) > MOST_SHOWN:

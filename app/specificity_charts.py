@@ -71,8 +71,7 @@ def classes(run: dict[str, Any], _methods: Sequence[str]) -> None:
     methods = resources.store().ask(SelectivityQueries).methods(run["run_id"])
     if not methods:
         st.info(
-            "No class was measured: a class needs enough pictures whose captions say its noun, and the run must be "
-            "complete.",
+            "No class was measured: a class needs enough pictures whose captions say its noun, and a complete run.",
             icon=":material/inbox:",
         )
         return
@@ -126,7 +125,7 @@ def _side(figure: Drawn, is_control: bool) -> Drawn:
     """
     side = figure.where("is_control", is_control)
     if side.rows.data.empty:
-        raise UsageError(f"these filters leave no {'control' if is_control else 'units'}: choose others")
+        raise UsageError(f"there are no {'control' if is_control else 'units'} under these filters: choose others")
     return side
 
 
@@ -136,8 +135,8 @@ def _headline(data: pd.DataFrame, methods: Sequence[str]) -> str:
     of = data[(data["selection"] == HELD_OUT) & (data["method"] == method)].set_index("is_control")
     if not {False, True} <= set(of.index):
         return (
-            "**Only units chosen on the picture itself were measured**: that their own noun is their highest holds by "
-            "selection. Measure again below to find them on other pictures of the noun."
+            "**Only units chosen on the picture itself were measured**: they score highest for their own noun by "
+            "selection. Measure again below to find units on other pictures of the noun."
         )
     found, random = (f"{100 * of.loc[is_control, 'share']:.1f} %" for is_control in (False, True))
     return (
@@ -188,7 +187,7 @@ def _most_picker() -> int:
 def _control_toggle() -> bool:
     """Whether the control is to be shown in place of the units."""
     told = (
-        "In place of units found on another picture: random units of their layers. In place of those chosen on this "
-        "one: what the same choice gives once unit identities are shuffled within layers"
+        "For units found on another picture: random units of their layers. For units chosen on this picture: the "
+        "same choice after unit identities are shuffled within layers"
     )
     return st.toggle("Control", value=state.usual("chance", False), key="chance", bind="query-params", help=told)

@@ -15,7 +15,7 @@ from mmn.store.sql import EXAMPLES, MOST_ROWS, MOST_SECONDS, Answer, Asking, Sql
 from mmn.store.table_files import csv_text
 
 INTRODUCTION: Final = (
-    f"One `SELECT` over the tables, as DuckDB reads it. Nothing can be changed, no file be opened; at most "
+    "One `SELECT` over the tables, in DuckDB's SQL. It cannot change anything or open files; at most "
     f"{MOST_SECONDS:.0f} s and {MOST_ROWS:,} rows. For more: `mmn export`."
 )
 _TEXT, _ASKING = "sql", "sql-asking"
@@ -37,7 +37,7 @@ def _take() -> None:
 def form(run_id: str, *, without_folders: bool) -> None:
     """The statement; while it is answered how long it has taken, and a button that ends it; then the rows."""
     with st.form("sql-form", border=False):
-        text = st.text_area("Statement", key=_TEXT, height=190, help="Ctrl + Enter answers it.")
+        text = st.text_area("Statement", key=_TEXT, height=190, help="Ctrl + Enter runs it.")
         is_asked = st.form_submit_button("Answer", type="primary", icon=":material/play_arrow:")
     if is_asked:
         _begin(text, run_id, without_folders=without_folders)
@@ -82,7 +82,7 @@ def _show(asking: Asking) -> None:
 
 def _rows(answer: Answer) -> None:
     if answer.rows.empty:
-        st.info("No row fits.", icon=":material/inbox:")
+        st.info("No rows.", icon=":material/inbox:")
         return
     more = f"The first {MOST_ROWS:,} rows, there are more" if answer.has_more else counted(len(answer.rows), "row")
     st.caption(f"{more}, in {answer.seconds:.1f} s.")
@@ -106,7 +106,7 @@ def schema() -> None:
     ).strip()
     with st.container(height=560, border=False, key="sql-tables", gap="small"):
         _tables(wanted.lower())
-    st.caption("What they mean: `docs/schema.md`.")
+    st.caption("Their meaning: `docs/schema.md`.")
 
 
 def _tables(wanted: str) -> None:

@@ -42,7 +42,7 @@ def measure_again(run: dict[str, Any], job: Measurement) -> None:
     """The same offer on a page that has something to show: a running job openly, else folded away."""
     words = job.of(run["run_id"])
     if not launcher.watch(words):
-        with st.expander("Measure again, or what a cancelled job left out"):
+        with st.expander("Measure again, or finish a cancelled job"):
             launcher.offer(run, words, "Measure", job.note)
 
 

@@ -20,7 +20,9 @@ from mmn.store.rankings import d_experts
 from mmn.view import View
 
 N_PICTURES: Final = 12
-HOW: Final = "Point at an image token; click it to ask there what wrote it. Ctrl and wheel zoom, Escape shows all."
+HOW: Final = (
+    "Point at an image token; click it to list the units that are active there. Ctrl and wheel zoom, Escape shows all."
+)
 
 
 def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any], rows: str) -> None:
@@ -28,12 +30,12 @@ def words(run: dict[str, Any], neuron: Neuron, known: dict[str, Any], rows: str)
     name = unit_name(neuron, d_experts(run))
     st.subheader(f"{plain(name)}: layer {neuron.layer} of 0–{int(run['n_layers']) - 1:d}")
     if known["tokens"] is None:
-        st.info(f"What it writes is not known yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
+        st.info(f"It is not decoded yet. In a terminal: {widgets.annotate(run)}", icon=":material/translate:")
         return
     words = words_of(known, rows)
     if words is None:
         st.info(
-            f"It was decoded by raw rows alone, by an earlier version. In a terminal: {widgets.annotate(run)}",
+            f"An earlier version decoded it by raw rows only. In a terminal: {widgets.annotate(run)}",
             icon=":material/translate:",
         )
         return
@@ -68,7 +70,7 @@ def _by_chance(found: pd.DataFrame) -> str:
     """For how many nouns a unit is kept by chance, by the methods that it is for."""
     by_chance = {told: list(rows["method"]) for told, rows in found.groupby(found["chance"].dropna().map(_tenths))}
     if not by_chance:
-        return "How many by chance is not known: at each noun other experts are awake."
+        return "The number by chance is not known: different experts are awake at each noun."
     usual = max(by_chance, key=lambda told: len(by_chance[told]))
     others = [f", by {' and '.join(some)} for {told}" for told, some in by_chance.items() if told != usual]
     return f"By chance a unit is kept for {plain(usual)} of them{plain(''.join(others))}."
@@ -91,12 +93,14 @@ def strongest(run: dict[str, Any], neuron: Neuron, method: str) -> None:
     panels, n_known = looks.small_panels(run, neuron, found.to_dict("records"))
     clicked, token = mount.show(panels, "strongest", HOW) if n_known else (pictures.tiles(found, "strongest"), None)
     maps = (
-        f"Bright: where {neuron} is most active, each picture on its own scale."
+        f"Bright: where {neuron} is most active, with a separate scale for each picture."
         if n_known
-        else f"Where it looks is not known here ({widgets.annotate(run)})."
+        else f"Its activations at image tokens are not stored ({widgets.annotate(run)})."
     )
     some = (
-        " Plain pictures: not looked at, as it is not among the noun's first units." if 0 < n_known < len(found) else ""
+        " Pictures without a map: the unit is not among the noun's first units, so its activations were not stored."
+        if 0 < n_known < len(found)
+        else ""
     )
     what = "a title" if n_known else "one"
     st.caption(f"{counted(len(found), 'picture')}, by {plain(method)}; click {what} for its units. {maps}{some}")

@@ -40,7 +40,7 @@ def save(run: dict[str, Any], rows: pd.DataFrame, origin: dict[str, str], key: s
     with st.popover("Save as a set", icon=":material/bookmark_add:"):
         name = st.text_input("Name of the set", key=f"set-name-{key}", placeholder="dogs", max_chars=60).strip()
         k = st.number_input("Units, the first", 1, len(rows), len(rows), key=f"set-k-{key}-{len(rows)}")
-        told = "Experiments take a set instead of each noun's own units: on their pages, or by `--units NAME`."
+        told = "Experiments can use a set instead of each noun's own units: on their pages, or with `--units NAME`."
         st.caption(told)
         if st.button("Save", key=f"set-save-{key}", type="primary", disabled=not name):
             found = rows.head(int(k))
@@ -91,8 +91,11 @@ def _note(run: dict[str, Any], neuron: Neuron) -> None:
         key=key,
         height=80,
         max_chars=MOST_LETTERS,
-        placeholder="What you think that it does",
-        help="Of the model's unit, in every run of these weights. Kept in the cache when you leave the field.",
+        placeholder="What you think it does",
+        help=(
+            "The note belongs to the model's unit, in every run of these weights. It is saved in the cache when "
+            "you leave the field."
+        ),
     )
     if text.strip() != there.strip():
         _changed(lambda: write_note(resources.cache_path(), fingerprint, neuron, text))
@@ -107,7 +110,7 @@ def picker(run: dict[str, Any], key: str) -> str:
     if st.session_state.get(key) not in (None, OWN, *sets):
         del st.session_state[key]  # deleted, or of another model
     chosen = st.selectbox(
-        "Units", [OWN, *sets], key=key, help="A saved set is taken for every noun, in its own order, instead"
+        "Units", [OWN, *sets], key=key, help="A saved set, in its own order, replaces each noun's own units"
     )
     if chosen == OWN:
         return ""

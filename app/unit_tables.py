@@ -80,7 +80,7 @@ def _filled(rows: pd.DataFrame, order: list[str]) -> list[str]:
 def _columns(rows: pd.DataFrame) -> dict[str, Any]:
     number = st.column_config.NumberColumn
     others = {
-        name: number(f"Rank: {name.removeprefix(RANK_OF)}", format="%d", help="Empty: not among the units it kept")
+        name: number(f"Rank: {name.removeprefix(RANK_OF)}", format="%d", help="Empty: not among the units that it kept")
         for name in map(str, rows)
         if name.startswith(RANK_OF)
     }
@@ -90,12 +90,16 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
         "neuron": unit_column(),
         "score": number("Score", format=_DIGITS),
         "blank_score": number(
-            "Grey", help="Its score for the same words over a grey picture. Empty: not among the kept", format=_DIGITS
+            "Grey",
+            help="Its score for the same words over a grey picture. Empty: not among the stored units",
+            format=_DIGITS,
         ),
-        "difference": number("Score − grey", help="What the picture itself brings", format=_DIGITS),
+        "difference": number("Score − grey", help="What is due to the picture itself", format=_DIGITS),
         "writes": _words_column(),
         "is_interpretable": _interpretable_column(),
-        "iou": number("IoU", format="%.2f", help="Overlap of its brightest 5 % with the noun's object, 0 to 1"),
+        "iou": number(
+            "IoU", format="%.2f", help="Overlap of the brightest 5 % of its map with the noun's object, 0 to 1"
+        ),
         "iou_other": number("IoU other", format="%.2f", help="With the picture's other objects (mean)"),
         "iou_random": number("IoU random", format="%.2f", help="Of random units of its layer, with the noun's object"),
         "activation": number("Activation", help="a, the input of W_out, where the score is read", format=_DIGITS),
@@ -115,7 +119,7 @@ def concept_table(rows: pd.DataFrame, run: dict[str, Any]) -> None:
             ),
             "n_images": st.column_config.ProgressColumn(
                 "Pictures", format="%d", min_value=0, max_value=int(rows["n_images"].max()), color="#E69F00",
-                help="Pictures in which the noun's top k has the unit",
+                help="Pictures in which the unit is in the noun's top k",
             ),
             "mean_score": st.column_config.NumberColumn("Mean score", help="Over those pictures", format=_DIGITS),
             "best_rank": st.column_config.NumberColumn("Best rank"),
@@ -161,8 +165,8 @@ def _layer_columns() -> dict[str, Any]:
     return {
         "neuron": unit_column(),
         "best_rank": number("Best rank", help="Its highest place in any picture's ranking"),
-        "n_images": number("Pictures", help="Pictures that have it in their top k"),
-        "n_concepts": number("Concepts", help="Nouns whose own top k has it"),
+        "n_images": number("Pictures", help="Pictures with the unit in their top k"),
+        "n_concepts": number("Concepts", help="Nouns with the unit in their own top k"),
         "generality": _generality_column(),
         "mean_score": number("Mean score", format=_DIGITS),
         "max_score": number("Highest score", format=_DIGITS),
@@ -175,7 +179,7 @@ def _words_column() -> Any:
     return st.column_config.TextColumn(
         "Writes",
         width="medium",
-        help="The ten tokens that it raises most, or lies nearest to, by the rows chosen above",
+        help="The ten tokens that it promotes most, or is closest to, by the rows chosen above",
     )
 
 
@@ -206,7 +210,7 @@ def plain_table(run: dict[str, Any], rows: pd.DataFrame, words_by: str) -> None:
     order = ["neuron", "score", *(["writes"] if shown["writes"].any() else [])]
     config = {
         "neuron": unit_column(),
-        "score": st.column_config.NumberColumn("Score", format=_DIGITS, help="By what the group is ordered"),
+        "score": st.column_config.NumberColumn("Score", format=_DIGITS, help="The measure that orders the group"),
         "writes": _words_column(),
     }
     height = fitting(len(shown), 245)
@@ -224,7 +228,7 @@ def rank_table(rows: pd.DataFrame) -> None:
         column_config={
             "method": st.column_config.TextColumn("Score", width=205),
             "best_rank": number("Best", width=58, help="Best rank, over all nouns of all pictures"),
-            "median_rank": number("Median", width=68, format="%.0f", help="Median rank, where it is kept at all"),
+            "median_rank": number("Median", width=68, format="%.0f", help="Median rank, over nouns that keep it"),
             "share_of_concepts": number(
                 "Kept", width=68, format="%.1f %%", help="Share of all nouns of all pictures that keep it"
             ),

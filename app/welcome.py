@@ -8,14 +8,14 @@ from typing import Final
 import streamlit as st
 
 TOLD: Final = (
-    "A vision-language model reads a picture and writes a caption. Inside, **units** push single words: a run lists, "
-    "for every noun of every caption, the units that push it most.\n\n"
-    "1. **Look.** Open **Image**, click a picture, choose a noun, select a unit: the map shows where that unit looks.\n"
-    "2. **Doubt.** Every result stands beside its control, random units or another picture's. Only what goes beyond it "
-    "counts. **Degradation** switches units off and shows whether the noun goes.\n"
+    "A vision-language model reads a picture and writes a caption. Inside, **units** (neurons) promote single words: a "
+    "run lists, for every noun of every caption, the units that promote it most.\n\n"
+    "1. **Look.** Open **Image**, click a picture, choose a noun, select a unit: the map shows where it is active.\n"
+    "2. **Doubt.** Every result has a control: random units, or another picture's. It counts only if it exceeds the "
+    "control. **Degradation** zeroes units and shows whether the noun disappears.\n"
     "3. **Go on.** **Score** takes your own pictures and your own model.\n\n"
-    "The run is chosen on the left, where **Search** leads to any noun, unit or picture. Filters go along from page to "
-    "page, and the address holds all of it: send it, and others see the same. Every question mark explains its term."
+    "Choose the run on the left; **Search** there finds any noun, unit or picture. Filters stay from page to page. The "
+    "address holds them all: send it, and others see the same. Question marks explain the terms."
 )
 _SEEN: Final = "welcome-seen"
 

@@ -96,7 +96,7 @@ def _describe(run: dict[str, Any]) -> None:
     if run["n_images"] and not run["n_concepts"]:
         st.info("No caption of this run holds a noun.", icon=":material/speaker_notes_off:")
     if run["status"] == RUNNING:
-        st.caption(":blue[Still being scored: what you see is partial.]")
+        st.caption(":blue[Still being scored: what you see is incomplete.]")
     elif run["status"] != COMPLETE:
         st.caption(f":orange[This run was {plain(run['status'])}: only the finished pictures are here.]")
 

@@ -215,73 +215,75 @@ class View:
     concepts: tuple[str, ...] = _spelled(
         (), Kind(_lemma, metavar="A,B"), "only these nouns", parameter="concept", is_list=True
     )
-    layers: tuple[int, int] | None = _spelled(None, LAYERS, "only these", others=("led",))
-    quantity: str = _spelled("", _QUANTITY, "of layers; default per-picture; count is distinct", parameter="show")
-    units: str = _spelled("", _KIND_OF_UNITS, "of layers: those whose tokens are words, or not; default all")
+    layers: tuple[int, int] | None = _spelled(None, LAYERS, "only these layers, as 3-5", others=("led",))
+    quantity: str = _spelled("", _QUANTITY, "layers: default per-picture; count means distinct", parameter="show")
+    units: str = _spelled("", _KIND_OF_UNITS, "layers: units whose tokens are words, or are not; default all")
     generality: float | None = _spelled(
         None,
         SHARE_OF_NOUNS,
-        "hides units that are in the top of more than this share of nouns, 0.1 for 10 %%",
+        "hide units that are top units of more than this share of nouns, 0.1 for 10 %%",
         parameter="general",
         in_address=_PERCENT,
     )
     words_by: str = _spelled(
         "",
         _WORD_ROWS,
-        "rows of W_U that a unit's words, and whether they are words, are by; default raw",
+        "rows of W_U that decode a unit; default raw",
         parameter="words",
     )
-    control: bool = _spelled(True, YES, "layers without its random units", is_switch=True, flag="--no-control")
+    control: bool = _spelled(True, YES, "layers: leave out the random units", is_switch=True, flag="--no-control")
     image: str = _spelled("", ID, "a picture's id or a beginning of it", others=("picture",))
     noun: str = _spelled("", TEXT, "a noun of that picture's caption")
-    rival: str = _spelled("", Kind(_text, metavar="NOUN"), "another noun of it, side by side")
-    grey: bool = _spelled(False, YES, "the same noun over the grey picture, side by side", is_switch=True)
+    rival: str = _spelled("", Kind(_text, metavar="NOUN"), "another noun of that caption, side by side")
+    grey: bool = _spelled(False, YES, "the same noun over a grey picture, side by side", is_switch=True)
     neuron: Neuron | UnitOfExpert | None = _spelled(  # noqa: RUF009
-        None, NEURON, "a unit: its layer and number, from 0; with experts L14.e3.u201, too"
+        None, NEURON, "a unit, layer and number from 0; of an expert L14.e3.u201"
     )
     metric: tuple[str, ...] = _spelled(
         (),
         Kind(_text, metavar="A,B"),
-        "measures of sensitivity, or the similarity of captions",
+        "sensitivity: its measures; degradation: the similarity of captions",
         others=("similarity",),
         is_list=True,
     )
-    most: int | None = _spelled(None, COUNT, "concepts of a heat map; default 12", parameter="concepts")
-    pictures: int | None = _spelled(None, Kind(_number(2), metavar="N"), "of each concept, of cross-image")
-    found_on: str = _spelled("", _PLACE, "of specificity: the picture that units were found on", parameter="found")
-    dictionary: str = _spelled("", TEXT, "of a noun's concepts, as mmn dictionaries prints its name")
-    other: str = _spelled("", ID, "of shift: the run that the first is compared with")
-    nouns: str = _spelled("", _FIRST_OR_ALL, "of each caption; default all")
+    most: int | None = _spelled(None, COUNT, "concepts in a heat map; default 12", parameter="concepts")
+    pictures: int | None = _spelled(None, Kind(_number(2), metavar="N"), "cross-image: pictures of each concept")
+    found_on: str = _spelled("", _PLACE, "specificity: units found on another or the same picture", parameter="found")
+    dictionary: str = _spelled("", TEXT, "dictionaries: one of a noun's, by the name that mmn dictionaries prints")
+    other: str = _spelled("", ID, "shift: the run that the first is compared with")
+    nouns: str = _spelled("", _FIRST_OR_ALL, "nouns of each caption: all (default) or the first")
     measure: str = _spelled(
         "",
         _MEASURE,
-        "of degradation and scaling (prob) and perturbation (lost)",
+        "what is measured; default prob for degradation and scaling, lost for perturbation",
         parameter="quantity",
         others=("noisy", "scaled"),
     )
     against: str = _spelled(
         "",
         _AXIS,
-        "horizontal axis of perturbation (sigma or k) and scaling (factor or k); the first is usual",
+        "horizontal axis: sigma (default) or k for perturbation, factor (default) or k for scaling",
         parameter="axis",
         others=("factor-axis",),
     )
-    by: str = _spelled("", _GROUPED_BY, "of domains: what pictures are grouped by")
-    rule: str = _spelled("", _RULE, "of domains: how units are told apart; default dape")
-    sigma_unit: str = _spelled("", _SIGMA_UNIT, "of perturbation, where a run has both", parameter="sigma-unit")
-    setting: str = _spelled("", TEXT, "of patchscopes: the prompt and the layer that states were written into")
-    edit: str = _spelled("", ID, "of the figure edit; its controls come along")
+    by: str = _spelled("", _GROUPED_BY, "domains: how pictures are grouped")
+    rule: str = _spelled("", _RULE, "domains: the rule that groups units; default dape")
+    sigma_unit: str = _spelled(
+        "", _SIGMA_UNIT, "perturbation: unit of sigma, if a run has both", parameter="sigma-unit"
+    )
+    setting: str = _spelled("", TEXT, "patchscopes: the prompt and the layer that states were written into")
+    edit: str = _spelled("", ID, "edit: the edit to draw, with its controls")
     compare: str = _spelled(
-        "", Kind(_last_word, metavar="RUN"), "a second run beside the first, on the same scales; of any figure"
+        "", Kind(_last_word, metavar="RUN"), "a second run beside the first, on the same scales; for every figure"
     )
-    model: str = _spelled("", TEXT, "of bench: the judged model; default the newest")
-    derivative: str = _spelled("", TEXT, "of circuits, where a run has some by several: rajaram or relp")
-    token: int | None = _spelled(None, TOKEN, "of a page's picture: the image token that is asked about, from 0")
+    model: str = _spelled("", TEXT, "bench: the model; default the newest result")
+    derivative: str = _spelled("", TEXT, "circuits: rajaram or relp, if a run has both")
+    token: int | None = _spelled(None, TOKEN, "pages only: the selected image token, from 0")
     zoom: Zoom | None = _spelled(  # noqa: RUF009
-        None, ZOOM, "of a page's picture: how near it is, and its middle"
+        None, ZOOM, "pages only: magnification and centre of the picture"
     )
-    averaged: int | None = _spelled(None, COUNT, "of a page's picture: the top units that its map is of; default 1")
-    beside: int | None = _spelled(None, COUNT, "of a page's picture: so many top units one beside the other")
+    averaged: int | None = _spelled(None, COUNT, "pages only: number of top units that the map averages; default 1")
+    beside: int | None = _spelled(None, COUNT, "pages only: number of top units shown side by side")
 
     def given(self) -> tuple[str, ...]:
         """The names of the fields that were chosen."""

@@ -18,21 +18,21 @@ from mmn.view import View
 
 HEADINGS = {about.heading: measure for measure, about in MEASURES.items()}
 PLANTED = (
-    "In a copy of the model some units are given a role, and each role is measured on other pictures before anything "
-    "is judged by it. Every score then ranks all units of that copy. What finds the planted ones, leaves the decoys "
-    "out, and agrees with what zeroing units really does?"
+    "In a copy of the model some units are planted with a known role, and each role is checked on other pictures "
+    "first. Every score then ranks all units of that copy. Which score finds the planted units, leaves the decoys "
+    "out, and agrees with the measured effect of zeroing units?"
 )
 UNPLANTED = (
-    "Every score ranks all units of the model as it is. Which agrees with what zeroing units really does, and which "
-    "has first units that a noun needs more than random ones of the same layers? No unit was given a role here, so "
-    "nothing is said of units that should be found or left out."
+    "Every score ranks all units of the model as it is. Which score agrees with the measured effect of zeroing "
+    "units, and for which does a noun need the first units more than random ones of the same layers? No units were "
+    "planted here, so recall of planted units and decoys is not judged."
 )
 
 
 def page() -> None:
     found = results(cache_path())
     if not found:
-        st.info("Nothing has been judged yet: mmn bench does that.", icon=":material/science:")
+        st.info("There is no result yet: `mmn bench` makes one.", icon=":material/science:")
         return
     tidy(found)
     introduction = st.container()
@@ -44,7 +44,7 @@ def page() -> None:
         st.markdown(f"- First by {plain(one)}")
     if told := standing(result):
         st.markdown(f"- {sentence(told)}")
-    with st.expander("Every score and measure as numbers", icon=":material/table:"):
+    with st.expander("All scores and measures as numbers", icon=":material/table:"):
         table(result)
     if result.planted:
         places(result)
@@ -93,12 +93,13 @@ def table(result: Result) -> None:
         for one in MEASURES.values()
     }
     columns["passes"] = st.column_config.TextColumn(
-        "Passes", help="Of a picture, forward and back: 1 is the whole prompt and caption through all layers"
+        "Passes",
+        help="For one picture, forward and backward: 1 is a pass of the whole prompt and caption through all layers",
     )
     rows = words.table(result, with_ends)
     rows["seconds"] = [words.seconds_text(result, method) for method in rows["method"]]
     columns["seconds"] = st.column_config.TextColumn(
-        "Seconds", help="Of a processor, a picture, on the machine that measured it"
+        "Seconds", help="CPU time for one picture, on the machine that measured it"
     )
     st.dataframe(rows, hide_index=True, column_config=columns, height=fitting(len(rows), 600))
 

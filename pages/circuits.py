@@ -22,10 +22,11 @@ from mmn.view import View
 LEFT = {"probability": "prob", "share of the untouched": "relative", "logit": "logit"}
 FORMAT = "application/json"
 INTRODUCTION = (
-    "Image tokens below, the noun above, and between them the units of each layer that pass most on to those of the "
-    "next (after Rajaram et al., known to us at second hand: no code was released; by `--rule relp` the derivative "
-    "has RelP's rules, whose code was read). A unit is as dark as the picture's share in it; an edge shows how much "
-    "of it goes through attention. Whether these units are enough is measured with all others held at their mean."
+    "Image tokens are at the bottom, the noun at the top, and between them the units of each layer that pass most "
+    "on to the units of the next (after Rajaram et al., known to us at second hand: no code was released; `--rule "
+    "relp` takes the derivative by RelP's rules, whose code was read). A unit is darker the more of its input "
+    "comes from the picture; an edge shows how much of it goes through attention. To test whether these units are "
+    "enough, all others are held at their mean."
 )
 
 
@@ -79,15 +80,15 @@ def show(run: dict[str, Any], about: dict[str, Any]) -> None:
         if clicked:
             links.neuron_link(run, clicked[0])
         charts.export_control(figure)
-    st.subheader("Is it enough?")
+    st.subheader("Is the circuit enough?")
     words = st.segmented_control(
         "What is left", list(LEFT), default="probability", required=True, key="left", bind="query-params"
     )
     charts.show("circuit-curve", replace(view, measure=LEFT[words]))
     st.caption(
-        "Kept: these units compute, and every other unit of every layer stays at its mean activation; attention is "
-        f"untouched. Ablated: the other way round. What random units of the same {parts_word(run)}, or another noun's "
-        "circuit, keep as well is nothing of this noun's own."
+        "Kept: only these units compute; every other unit of every layer stays at its mean activation, and "
+        f"attention is unchanged. Ablated: the other way round. What random units of the same {parts_word(run)}, or "
+        "another noun's circuit, keep equally well is not specific to this noun."
     )
     units(run, about)
     download(run, about)
@@ -104,15 +105,23 @@ def units(run: dict[str, Any], about: dict[str, Any]) -> None:
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {
         "neuron": unit_tables.unit_column(),
-        "place": number("Place", help="In its layer, by what it passes on to the kept units of the next"),
-        "score": number("Passes on", format="%.3f", help="In logits, without signs: what the units are chosen by"),
-        "effect": number("Effect", format="%+.3f", help="First-order estimate of its part in the logit, by all paths"),
+        "place": number(
+            "Place", help="Its place in its layer, by what it passes on to the kept units of the next layer"
+        ),
+        "score": number("Passes on", format="%.3f", help="In logits, without sign: units are selected by this"),
+        "effect": number(
+            "Effect", format="%+.3f", help="First-order estimate of its contribution to the logit, over all paths"
+        ),
         "effect_low": number("95 % from", format="%+.3f", help=f"95 % interval by picture. {TOO_FEW}"),
         "effect_high": number("to", format="%+.3f"),
         "from_image": number(
-            "From the picture", format="%.0f %%", help="Of all inputs' part in it, that of image tokens"
+            "From the picture", format="%.0f %%", help="The share of its input that comes from image tokens"
         ),
-        "at_image": number("At image tokens", format="%.0f %%", help="Of its effect: the rest is at text"),
+        "at_image": number(
+            "At image tokens",
+            format="%.0f %%",
+            help="The share of its effect at image tokens; the rest is at text tokens",
+        ),
         "writes": st.column_config.TextColumn("Writes", width=320),
     }
     order = [name for name in columns if shown[name].notna().any()]

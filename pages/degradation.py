@@ -19,9 +19,9 @@ UNCHANGED = {ABLATE: "set to 0", SCALE: "multiplied", PERTURB: "put under noise"
 def page() -> None:
     run = study_page.chosen_run()
     st.markdown(
-        "If units write a noun, the noun should go when they go. Here: what the noun's own top units leave of its "
-        "probability when they are changed, beside what random units leave, and the top units of a noun of another "
-        "picture: only what goes beyond both is the noun's own."
+        "If units write a noun, the noun should disappear when they are zeroed. Here: what is left of the noun's "
+        "probability when its own top units are changed, compared with random units and with the top units of a "
+        "noun of another picture. Only a drop beyond both is the noun's own."
     )
     settings = resources.store().ask(EffectQueries).settings(run["run_id"])
     concepts = resources.store().concepts(run["run_id"])
@@ -33,8 +33,8 @@ def page() -> None:
         required=True,
         key="effect",
         bind="query-params",
-        help="Ablate: units are set to 0 at every position. Scale: multiplied there by 0.5, 2 or another factor. "
-        "Perturb: noise on the weights that they write with.",
+        help="Ablate: units are set to 0 at every position. Scale: they are multiplied by 0.5, 2 or another "
+        "factor. Perturb: noise is added to their output weights.",
     )
     kind = KINDS[asked]
     job = study_page.measurement("degradation", kind)

@@ -21,10 +21,10 @@ from mmn.view import View
 
 MOST_CARDS = 40
 INTRODUCTION = (
-    "Every caption that says a noun has a state in which it is about to say it. Here the states of one noun are sums "
-    "of a few **concepts** (CoX-LMM; its code was read): directions, each with the words that the model writes along "
-    "it and the pictures that have most of it. In a dictionary of units (ours) a concept is units that are active "
-    "together."
+    "In every caption that says a noun, one hidden state predicts it. Here these states are written as sums of a "
+    "few **concepts** (CoX-LMM; its code was read): directions, each with the words that the model writes along it "
+    "and the pictures where it is strongest. In a dictionary of units (ours) a concept is a set of units that are "
+    "active together."
 )
 
 
@@ -92,7 +92,7 @@ def cards(run: dict[str, Any], about: pd.Series) -> None:
                 card(run, concept, units)
     if len(found) > MOST_CARDS:
         others = counted(len(found) - MOST_CARDS, "other concept")
-        st.caption(f"Fewer pictures are led by {others}; the table of the export has them.")
+        st.caption(f"Strongest in fewer pictures: {others}; the exported table has them.")
 
 
 def card(run: dict[str, Any], concept: dict[str, Any], units: dict[tuple[int, int], list[str]]) -> None:
@@ -102,7 +102,7 @@ def card(run: dict[str, Any], concept: dict[str, Any], units: dict[tuple[int, in
     if words:
         st.markdown(plain(words))
     else:
-        st.caption("No English word is among its 50 likeliest tokens.")
+        st.caption("None of its 50 likeliest tokens is an English word.")
     thumbnails(run, concept)
     for layer, unit, weight in list(zip(concept["layers"], concept["units"], concept["weights"], strict=True))[:5]:
         unit_line(run, Neuron(int(layer), int(unit)), float(weight), units.get((int(layer), int(unit)), []))
@@ -118,7 +118,7 @@ def thumbnails(run: dict[str, Any], concept: dict[str, Any]) -> None:
             continue
         rows.append({name: found[name] for name in ("image_id", "source", "text")} | {"note": f"{coefficient:.2f}"})
     if not rows:
-        st.caption("It is in no picture.")
+        st.caption("No picture contains it.")
         return
     clicked = pictures.tiles(pd.DataFrame(rows), f"concept-{int(concept['concept'])}")
     if clicked:

@@ -1,4 +1,4 @@
-"""Which units belong to a domain of pictures, and which to text or to the picture itself?"""
+"""Which units are specific to a domain of pictures, to text tokens or to image tokens?"""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from mmn.studies.domains.words import BYS, RULES
 from mmn.view import View
 
 INTRODUCTION: Final = (
-    "A unit is active at a token where act(gate) is above 0. Three papers call a unit specific by how often it is: in "
-    "pictures of one domain, at text tokens or at image tokens. Here: in which layers such units lie, whether other "
-    "pictures give the same ones, whether they are a noun's top units, and what is lost without them. The control: as "
-    "many random units of the same layers."
+    "A unit is active at a token if act(gate) is above 0. Three papers call a unit specific by how often it is "
+    "active: in pictures of one domain, at text tokens or at image tokens. Here: the layers of such units, whether "
+    "other pictures give the same units, whether they are top units of nouns, and what is lost when they are "
+    "zeroed. The control: as many random units of the same layers."
 )
 RULE_HELP: Final = (
-    "dape: domains, by the entropy of a unit's rates (MMNeuron; its code was read). la-mu, adaptive: text and image "
-    "tokens, by importance (MINER, its code was read; la-mu gives both as many units). tokens: active at image "
-    "tokens, at text tokens, or at both (after Xu et al., whose own rule we could not read)."
+    "dape: domains, by the entropy of a unit's activity over domains (MMNeuron; its code was read). la-mu, "
+    "adaptive: text and image tokens, by importance (MINER; its code was read; la-mu takes as many units for "
+    "both). tokens: often active at image tokens, at text tokens, or at both (after Xu et al., whose own rule we "
+    "could not read)."
 )
 
 
@@ -71,9 +72,9 @@ def show(run: dict[str, Any], view: View) -> None:
     what = Found(resources.store(), run, view.by, view.rule)
     charts.show("domain-layers", view)
     groups(run, what)
-    st.subheader("Are they a noun's top units?")
+    st.subheader("Are they top units of nouns?")
     study_page.guarded(lambda: overlap(view))
-    st.subheader("What is lost without them?")
+    st.subheader("What is lost when they are zeroed?")
     ablation(run, view)
 
 
@@ -94,12 +95,19 @@ def groups(run: dict[str, Any], what: Found) -> None:
             "group": st.column_config.TextColumn("Units of", width=130),
             "n_units": number("Units", width=64),
             "n_images": number("Pictures", width=72),
-            "again": number("By both halves", width=110, format="%.0f %%", help="Share that each half finds alone"),
-            "chance": number("By chance", width=86, format="%.1f %%", help="Of groups of these sizes in these layers"),
-            "set": st.column_config.TextColumn("Set of units", help="As `mmn domains RUN --save` calls it"),
+            "again": number(
+                "By both halves",
+                width=110,
+                format="%.0f %%",
+                help="Share of the group that each half of the pictures finds on its own",
+            ),
+            "chance": number(
+                "By chance", width=86, format="%.1f %%", help="By chance, for groups of these sizes in these layers"
+            ),
+            "set": st.column_config.TextColumn("Set of units", help="Its name when saved by `mmn domains RUN --save`"),
         },
     )
-    name = st.selectbox("Look at the units of", table["group"].tolist(), key="domain-group", width=filters.WIDE)
+    name = st.selectbox("Show the units of", table["group"].tolist(), key="domain-group", width=filters.WIDE)
     one = next(group for group in what.groups if group.name == name)
     rows = pd.DataFrame({"layer": [unit.layer for unit in one.units], "unit": [unit.unit for unit in one.units]})
     rows = rows.assign(score=one.scores)
@@ -122,7 +130,7 @@ def ablation(run: dict[str, Any], view: View) -> None:
 def others() -> None:
     """How pictures are grouped otherwise."""
     folders, tags = (code(f"python -m mmn domains RUN --by {by}") for by in ("folder", "tag"))
-    told = "a tag is of a whole run (Runs page), and compares runs of one model"
+    told = "a tag belongs to a whole run (Runs page); domains by tag compare runs of one model"
     st.caption(f"Domains by folder: {folders}. By tag: {tags}; {plain(told)}.")
 
 

@@ -12,9 +12,9 @@ from mmn.studies.editing.queries import EditQueries
 from mmn.studies.editing.shares import edit_label
 
 PROMISE = (
-    "An edit is a small file of changes to some units' weights. It is added to a private copy of the model while it is "
-    "measured, and taken away again: **the model on disk never changes, and no other session meets an edited model.** "
-    "Below are the records of what was measured."
+    "An edit is a small file of changes to the weights of some units. It is added to a private copy of the model "
+    "while it is measured, and removed again: **the model on disk never changes, and no other session sees an "
+    "edited model.** Below are the measured edits."
 )
 
 

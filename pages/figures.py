@@ -11,8 +11,8 @@ from mmn.errors import BrokenFileError
 
 def page() -> None:
     st.markdown(
-        "**Pin** beside a figure's **Export**, on any page, keeps it here as it is filtered there. Each is drawn of "
-        "what the run holds now."
+        "**Pin** beside **Export** on any page keeps a figure with its filters here. Figures are drawn from what "
+        "their run has now."
     )
     try:
         found = pins.pins().read()
@@ -35,9 +35,9 @@ def page() -> None:
 def nothing_pinned() -> None:
     st.info("No figure is pinned yet.", icon=":material/keep:")
     st.page_link(
-        resources.ROOT / "pages" / "layers.py", label="Begin with the layers", icon=":material/stacked_bar_chart:"
+        resources.ROOT / "pages" / "layers.py", label="Start with the Layers page", icon=":material/stacked_bar_chart:"
     )
-    st.caption("From a terminal: `mmn pins --add FILE` pins the figure of a file that `mmn figure` wrote.")
+    st.caption("From a terminal: `mmn pins --add FILE` pins a figure from a file that `mmn figure` wrote.")
 
 
 page()

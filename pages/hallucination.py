@@ -1,4 +1,4 @@
-"""Does the model itself believe in the objects that it names, and what is left when one is projected out?"""
+"""How confident is the model of the objects that it names, and what does it say when one is projected out?"""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from mmn.units.heat_maps import OPACITY, overlay
 from mmn.view import View
 
 INTRODUCTION = (
-    "**Internal confidence** of an object: the highest probability that any image token gives it after any layer "
-    "(Jiang et al., arXiv 2410.02762; their code was read). Objects that are there should have more of it than "
-    "hallucinated ones. Which are there is read from masks and references, which leave much out; a word may stand for "
-    "an object by another name."
+    "**Internal confidence** in an object: the highest probability that any image token gives it after any layer "
+    "(Jiang et al., arXiv 2410.02762; their code was read). It should be higher for objects that are in the "
+    "picture than for hallucinated ones. Which objects are there is read from masks and references, which are "
+    "incomplete; synonyms count."
 )
 EDITED = (
-    "**ProjectAway** takes the direction of one noun out of the picture's tokens, and the model captions again. The "
-    "controls are the direction of an object that is not there, and a random one of the same length. CHAIR_s is the "
-    "share of captions with a hallucinated object, CHAIR_i that of hallucinated ones among all named. Of **listed "
-    "objects**, as published, every mention of a word for one counts; of **all nouns** every noun, once. The last rows "
-    "say what became of true objects."
+    "**ProjectAway** removes the direction of one noun from the image tokens, and the model captions again. The "
+    "controls are the direction of an object that is not there and a random direction of the same length. CHAIR_s "
+    "is the share of captions with a hallucinated object, CHAIR_i the share of hallucinated objects among all "
+    "named ones. For **listed objects**, as published, every mention of a word for one counts; for **all nouns**, "
+    "every noun counts once. The last rows show what happens to objects that are there."
 )
 MOST_ABSENT = 10
 
@@ -47,7 +47,7 @@ def page() -> None:
     ask = resources.store().ask(HallucinationQueries)
     read, judge = ask.confidences(run["run_id"]), ask.judge(run["run_id"])
     command = code(f"mmn hallucination {run['run_id']} --synonyms FILE")
-    st.caption(f"Objects are found {plain(judge.told())}. {command} changes that.")
+    st.caption(f"Objects are matched {plain(judge.told())}. {command} changes that.")
     found = resources.store().ask(PictureQueries).pictures(run["run_id"])
     found = found[found["image_id"].isin(read["image_id"])]
     picture = picture_strip.chosen_picture(run, found)
@@ -66,7 +66,7 @@ def page() -> None:
 def one_picture(run: dict[str, Any], picture: dict[str, Any], told: pd.DataFrame) -> None:
     """The picture under the map of one object, and how sure the model is of each."""
     if told.empty:
-        st.info("This picture was not read, or asked for no object.", icon=":material/search_off:")
+        st.info("This picture was not read, or no object was asked for in it.", icon=":material/search_off:")
         return
     row = st.container(horizontal=True, gap="large")  # in a narrow window one below the other
     left, right = row.container(width=420), row.container(width="stretch")
@@ -118,7 +118,7 @@ def object_map(run: dict[str, Any], picture: dict[str, Any], objects: list[str])
         return
     if not kept or grids is None:
         mount.show([Panel(image, picture["text"] or "the picture")], "hallucination")
-        st.caption("No map: this model's image tokens have no place in the picture, or no object was named.")
+        st.caption("No map: image tokens of this model have no place in the picture, or no object was named.")
         return
     labels = {plain(name): name for name in kept}
     if st.session_state.get("object") not in (None, *labels):  # of another picture

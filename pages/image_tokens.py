@@ -1,4 +1,4 @@
-"""Which image tokens does a noun need, and in which layers does attention fetch it from them?"""
+"""Which image tokens does a noun need, and in which layers does attention read them?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from mmn.studies.image_tokens.queries import ImageTokenQueries
 from mmn.view import View
 
 INTRODUCTION = (
-    "Image tokens are replaced by the mean image token of the run, and the model reads the same caption again: is the "
-    "noun still the likeliest word? **The object**: tokens that its outline touches. **Gradients**: as many, those of "
-    "highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025; their code was read)."
+    "Image tokens are replaced by the mean image token of the run, and the model reads the same caption again: is "
+    "the noun still the most likely word? **The object**: tokens that its outline touches. **Gradients**: as many "
+    "tokens, those with the highest integrated gradients. Beside each set: as many random tokens (Neo et al. 2025; "
+    "their code was read)."
 )
 KNOCKOUT = (
-    "The same question of attention: some positions are blind to a set of image tokens in a window of layers. "
-    "**p(c)** is where the noun is predicted; **the text** is every position behind the picture, since an earlier "
-    "word may have read it."
+    "The same for attention: in a window of layers, some positions cannot attend to a set of image tokens. "
+    "**p(c)** is the position that predicts the noun; **the text** is every position after the picture, because an "
+    "earlier word may have read it."
 )
 
 
@@ -51,8 +52,8 @@ def without_outlines(run_id: str) -> None:
     missing, n_nouns = int(counts["n_nouns"] - counts["n_outlined"]), int(counts["n_nouns"])
     if missing:
         st.caption(
-            f"Without an outline of their object, and rows that need one: {missing:,} of {counted(n_nouns, 'noun')}; "
-            "`mmn annotate RUN --masks FILE` adds outlines."
+            f"Without an outline of their object: {missing:,} of {counted(n_nouns, 'noun')}, so rows that need one are "
+            "missing for them; `mmn annotate RUN --masks FILE` adds outlines."
         )
 
 

@@ -17,10 +17,11 @@ from mmn.view import View
 
 VIEWS = {"Shuffled": REGION, "Across pictures": CROSS_IMAGE}
 INTRODUCTION = {
-    REGION: "The picture's image tokens are put in another order and it is captioned again. Here: which share of a "
-    "noun's top units is among its top units then, too. The floor is what another noun of the same picture shares.",
-    CROSS_IMAGE: "Several pictures whose captions share a noun, drawn at random. Here: which share of the noun's top "
-    "units all of them have in common, beside random units in the same layers.",
+    REGION: "The picture's image tokens are put in another order and it is captioned again. Here: the share of a "
+    "noun's top units that stay among its top units. The floor is the overlap with another noun of the "
+    "same picture.",
+    CROSS_IMAGE: "Several pictures whose captions share a noun are drawn at random. Here: the share of the noun's "
+    "top units that all of them have in common, compared with random units in the same layers.",
 }
 
 

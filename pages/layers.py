@@ -12,13 +12,13 @@ from mmn.names import RANDOM, RAW
 from mmn.view import QUANTITIES, SPELLINGS, UNITS, View
 
 INTRODUCTION: Final = (
-    "Each picture ranks all units by how much they push its caption's nouns. Here: how many of its top k each layer "
-    "holds, or how many different ones all pictures together."
+    "For each picture, all units are ranked by how much they push its caption's nouns. Here: how many of its top k "
+    "units each layer holds, or how many distinct units over all pictures."
 )
 SHOW_HELP: Final = (
-    "Per picture: of a picture's top k, the mean over pictures. Distinct: units in the top k of at least one picture "
-    "(P1, P2); a unit that is on top for many counts once, so layers of few, common units look small. Share: of the "
-    "distinct units of all layers."
+    "Per picture: units of the top k in each layer, mean over pictures. Distinct: units in the top k of at least "
+    "one picture (P1, P2); a unit that is a top unit of many pictures counts once, so layers with few, common "
+    "units look small. Share: of the distinct units of all layers."
 )
 
 
@@ -46,7 +46,7 @@ def chosen_view(run: dict[str, Any]) -> View:
     with filter_bar.bar():
         methods = filters.method_picker(scores)
         lemmas = filters.concept_picker(concepts)
-        layers = filters.chosen_layers(run, "Layers to show. Shares stay shares of all layers.")
+        layers = filters.chosen_layers(run, "Layers to show. Shares remain shares of all layers.")
         most_general = filters.generality_picker()
         ks = filters.k_picker(run)
         quantity = shown_picker()

@@ -32,8 +32,9 @@ from mmn.view import View
 
 INPUT, LIKELIEST = "input", "the likeliest word"
 INTRODUCTION = (
-    "A picture enters the decoder as image tokens. **Input**: the vocabulary's embeddings nearest to each of them. "
-    "**After a layer**: what the model would say there at once (logit lens). Point at a token for its other words."
+    "A picture enters the decoder as image tokens. **Input**: the vocabulary embeddings nearest to each of them. "
+    "**After a layer**: what the model would say from that state directly (logit lens). Point at a token for its "
+    "other words."
 )
 
 

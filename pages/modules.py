@@ -8,10 +8,11 @@ from app import charts, filter_bar, filters, resources, study_page
 from mmn.view import View
 
 INTRODUCTION = (
-    "VisEdit (its code was read) projects what each module writes as if it were the whole residual stream: the final "
-    "norm is applied to it alone. So a module that writes little is read as loudly as one that writes much, and the "
-    "values do not add up to the logit. The budget holds the norm at the stream's own scale, and adds up. Both are "
-    "shown for the same modules, with a word of another picture's caption as VisEdit's control."
+    "VisEdit (its code was read) projects what each module writes as if it were the whole residual stream: the "
+    "final norm is applied to it alone. So a module that writes little gets as large a value as one that writes "
+    "much, and the values do not add up to the logit. The budget uses the norm at the scale of the whole stream, "
+    "and adds up. Both are shown for the same modules, with a word of another picture's caption as VisEdit's "
+    "control."
 )
 
 

@@ -54,7 +54,7 @@ def asked(run: dict[str, Any], methods: list[str]) -> Neuron | None:
     )
     if not text:
         best = resources.store().ask(LayerQueries).unit_rows(run["run_id"], default_method(methods), 1).iloc[0]
-        st.caption("First in the rankings of most pictures; type another.")
+        st.caption("Suggested: first in the rankings of most pictures. Type any other.")
         return Neuron(int(best["layer"]), int(best["unit"]))
     try:
         return named_unit(text, d_experts(run))

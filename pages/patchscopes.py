@@ -15,15 +15,16 @@ from mmn.studies.patchscopes.tables import IMAGE, LENS, NOUN, PATCH
 from mmn.view import View
 
 INTRODUCTION = (
-    "A state, the residual stream after a layer, is written over the last token of a prompt of text, and the same "
-    "decoder goes on from there (Patchscopes; read in its released code). Where the logit lens says nothing yet, the "
-    "layers above may make a word of it. Beside it: the logit lens of the same state, the state of another picture "
-    "with other nouns, and a random one of its length."
+    "A state (the residual stream after a layer) replaces the state of the last token of a text prompt, and the "
+    "same decoder continues from there (Patchscopes; its code was read). Where the logit lens says nothing yet, "
+    "the layers above may still turn the state into a word. Controls: the logit lens of the same state, the state "
+    "of another picture with other nouns, and a random state of the same length."
 )
 COMPANY = (
-    "Whose company does an image token keep? The words in sentences whose states, after the same layer, are nearest to "
-    "its own by cosine (LatentLens, known from its README and notes only). The sentences are ours, and the run's "
-    "references and captions, without those of the picture. Chance: a word drawn from them at random."
+    "Which words are near an image token? These are the words in sentences whose states, after the same layer, "
+    "have the highest cosine with its own (LatentLens, known from its README and notes only). The sentences are "
+    "ours, and the run's references and captions, except those of the picture. Chance: a word drawn from them at "
+    "random."
 )
 
 
@@ -57,7 +58,7 @@ def setting_picker(settings: list[str]) -> str:
     if st.session_state.get("setting") not in (None, *settings):
         del st.session_state["setting"]  # of another run
     state.tidy_address({"setting": lambda text: text if text in settings else None})
-    told = "The prompt, and the layer that states are written into: the one that they are from, or a fixed one."
+    told = "The prompt, and the layer that states are written into: the layer that they are from, or a fixed one."
     return st.selectbox("Prompt and layer", settings, key="setting", bind="query-params", help=told, width=filters.WIDE)
 
 
@@ -68,7 +69,7 @@ def over_all(view: View) -> None:
             with st.container():
                 charts.show(name, view)
     charts.show("patchscopes-image", view)
-    st.caption("An image token says the noun whose first token is the most probable one that comes next.")
+    st.caption("An image token says the noun if the noun's first token is the most probable next token.")
 
 
 def neighbours(run: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Does the projector keep what a picture shows, and how alike are image and text behind it?"""
+"""Does the projector keep what a picture shows, and how similar are image and text states after it?"""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from app import charts, filter_bar, study_page
 from mmn.view import View
 
 INTRODUCTION = (
-    "The projector turns what the vision encoder saw into the image tokens that the decoder reads. **Probe**: can a "
-    "picture's label still be read from its mean image token behind it (Verma et al. 2024, paper read; our probe is a "
-    "ridge regression)? **Cosines**: how near are the states of image tokens and of the caption, layer by layer "
-    "(Shukor and Cord 2024; code and README at second hand)? **Units**: which are among the most active at both?"
+    "The projector turns the output of the vision encoder into the image tokens that the decoder reads. **Probe**: "
+    "can a picture's label still be read from its mean image token after the projector (Verma et al. 2024, paper "
+    "read; our probe is a ridge regression)? **Cosines**: how similar are the states of image tokens and of the "
+    "caption, layer by layer (Shukor and Cord 2024; code and README at second hand)? **Units**: which are among "
+    "the most active at both?"
 )
 OF_LABELS = (
-    "The label of a picture is its folder, where every folder has enough pictures, and a noun of its references (of "
-    "the model's own caption, where some pictures have no reference); in brackets the number of classes. A probe is "
-    "trained on four fifths of the pictures and judged on the others; with shuffled labels it has nothing to learn."
+    "The label of a picture is its folder, if every folder has enough pictures, and whether a noun is in its "
+    "references (or in the model's caption, if some pictures have no reference); the number of classes is in "
+    "brackets. A probe is trained on four fifths of the pictures and evaluated on the others; with shuffled labels "
+    "there is nothing to learn."
 )
 OF_UNITS = (
-    "IMA compares the weights that pruning keeps for each modality. Here (ours) it is the units of highest mean |a| at "
-    "image tokens and at caption tokens, in one pass over both."
+    "IMA compares the weights that pruning keeps for each modality. Here (ours) we compare the units of highest "
+    "mean |a| at image tokens and at caption tokens, in one pass over both."
 )
 
 

@@ -14,7 +14,7 @@ from app.text import code, plain
 from mmn.counts import counted
 from mmn.store.disk_use import DiskUse
 
-UNDO: Final = "It is removed when you leave this page for another. Until then nothing is lost."
+UNDO: Final = "It is removed when you go to another page. Until then you can bring it back."
 
 
 def page() -> None:
@@ -96,7 +96,7 @@ def listing(runs: pd.DataFrame) -> None:
         },
     )
     database = resources.store().ask(DiskUse).of_database()
-    st.caption(f"Select a row to make it the run of all pages. The database of all runs: {database / 1e6:,.0f} MB.")
+    st.caption(f"Select a row to use that run on all pages. The database of all runs: {database / 1e6:,.0f} MB.")
 
 
 def choose(labels: list[str]) -> None:
@@ -148,7 +148,7 @@ def offer_deletion(run: dict[str, Any]) -> None:
         disabled=is_busy,
         on_click=deletions.delete,
         args=(run["run_id"],),
-        help="A job is at work on it: cancel that first." if is_busy else UNDO,
+        help="A job is running on it: cancel that first." if is_busy else UNDO,
     )
 
 

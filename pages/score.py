@@ -84,7 +84,7 @@ def count_rankings(options: dict[str, Any]) -> int:
 def tell(cost: Estimate, n_rankings: int) -> None:
     broken = f", and {cost.n_failed:,} that cannot be used" if cost.n_failed else ""
     about, basis = ("About", "as in its last run") if cost.is_measured else ("At most about", "assumed")
-    time = "none, without a picture" if cost.rate else "not known yet, this model has no earlier run here"
+    time = "none, there is no picture" if cost.rate else "not known yet, this model has no earlier run here"
     if cost.rate and cost.seconds:
         time = f"about {state.duration(cost.seconds)}, at {state.pace(cost.rate)} as in its last run"
     st.markdown(

@@ -16,9 +16,9 @@ from mmn.view import View
 
 MOST_METHODS = 10  # each has a line of its own
 INTRODUCTION = (
-    "Each top unit writes some words. Here: how well they fit, by several measures, and how well the words of another "
-    "picture's units do (P1, table 1). Only the difference tells something: pictures of one collection have much in "
-    "common."
+    "Each top unit writes some words. Here: how well they fit, by several measures, compared with the words of "
+    "another picture's units (P1, table 1). Only the difference counts, because pictures of one collection have "
+    "much in common."
 )
 
 
@@ -76,8 +76,8 @@ def table(data: pd.DataFrame) -> None:
         "method": "Score",
         "value": number("Top units", format="%.4f"),
         "control": number("Another picture's", format="%.4f", help="Shuffled pairing of pictures and units"),
-        "control_blank": number("Over grey", format="%.4f", help="Units that the noun has over a grey picture"),
-        "difference": number("Difference", format="%+.4f", help="Pair by pair, then as the others"),
+        "control_blank": number("Over grey", format="%.4f", help="The noun's top units over a grey picture"),
+        "difference": number("Difference", format="%+.4f", help="The difference, pair by pair"),
         "difference_low": number("95 % from", format="%+.4f", help=f"95 % interval by picture. {TOO_FEW}"),
         "difference_high": number("to", format="%+.4f"),
         "is_discovery": st.column_config.CheckboxColumn("Survives", help="Benjamini–Hochberg, q = .05, of all rows"),

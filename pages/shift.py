@@ -19,9 +19,10 @@ from mmn.studies.shift.rows import model_of
 from mmn.view import View
 
 INTRODUCTION = (
-    "The same captions, read over the same pictures by two models. A **concept** is a cluster of the first model's "
-    "states that say a noun; its **delta** is how the other model's differ, on average (Khayatan et al.; their code "
-    "was read). If states of other pictures come nearer to the other model's by it, the change is one shift."
+    "Two models read the same captions over the same pictures. A **concept** is a cluster of the first model's "
+    "states that say a noun; its **delta** is the mean difference to the other model's states (Khayatan et al.; "
+    "their code was read). If the delta brings states of other pictures closer to the other model's, the change is "
+    "one shift."
 )
 APART = 0.9  # median cosine of columns below which unit i of one model is hardly unit i of the other
 
@@ -48,7 +49,7 @@ def page() -> None:
     st.subheader("Its concepts")
     study_page.guarded(partial(shown, "shift-concepts", view))
     cards(run, other, about)
-    st.subheader("Units that write something else")
+    st.subheader("Units that write something different")
     units(run, other, about)
 
 
@@ -86,7 +87,10 @@ def told(other: str, about: pd.Series) -> None:
     said = f"{counted(about['n_images'], 'picture')}; changed in {model}: {columns} of W_out"
     st.caption(f"{said}; the median cosine of a unit's two columns is {about['column_cosine']:.3f}.")
     if about["column_cosine"] < APART:
-        st.caption(":orange[Unit i of one model is hardly unit i of the other: read the concepts, not the units.]")
+        st.caption(
+            ":orange[Unit i of one model is hardly the same as unit i of the other: compare the concepts, "
+            "not the units.]"
+        )
 
 
 def cards(run: dict[str, Any], other: str, about: pd.Series) -> None:
@@ -124,7 +128,7 @@ def units(run: dict[str, Any], other: str, about: pd.Series) -> None:
     """The table of units, most of which is another first."""
     found = resources.store().ask(ShiftQueries).units(run["run_id"], other, about["noun"])
     if found.empty:
-        st.caption("No unit writes anything else at this noun.")
+        st.caption("No unit writes anything different at this noun.")
         return
     number = st.column_config.NumberColumn
     found["unit_url"] = [

@@ -1,4 +1,4 @@
-"""Does a noun's top unit write that noun alone? Its score for the picture's other nouns, and for other classes."""
+"""Does a noun's top unit write only that noun? Its score for the picture's other nouns, and for other classes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from mmn.studies.specificity.queries import SpecificityQueries
 ALL, ONE, CLASSES = "All pictures", "One picture", "Classes"
 MAPS = {ALL: specificity_charts.whole, ONE: specificity_charts.one_picture, CLASSES: specificity_charts.classes}
 INTRODUCTION = {
-    ALL: "A noun's top unit is found on one picture and scored for every noun of another one that says it, too. A unit "
-    "that is specific scores highest for its own noun there, and near 0 for the others. Chosen on the picture itself "
-    "(P2), that holds by selection: see the null beside it.",
-    ONE: "Rows: the unit of each noun of one caption. Columns: the nouns that it is scored for. A dark diagonal on a "
-    "pale map means that each noun has a unit of its own, if it was found on another picture.",
-    CLASSES: "Units found in most pictures of a class, and how active they are in held-out pictures of every class. "
-    "A dark diagonal means units that know their class; random units show what is common to all pictures.",
+    ALL: "A noun's top unit is found on one picture and scored on another picture of the noun, for each noun "
+    "there. A specific unit scores highest for its own noun and near 0 for the others. If the unit is chosen "
+    "on the picture itself (P2), this holds by selection: compare it with the null beside it.",
+    ONE: "Rows: the top unit of each noun of one caption. Columns: the nouns that it is scored for. A dark "
+    "diagonal on a pale map means that each noun has a unit of its own, if the unit was found on another "
+    "picture.",
+    CLASSES: "Units found in most pictures of a class, and how active they are in held-out pictures of every "
+    "class. A dark diagonal means that the units are specific to their class; random units show what all "
+    "pictures have in common.",
 }
 
 

@@ -347,7 +347,7 @@ def test_the_command_measures_the_controls_alone(cache: Path, capfd: pytest.Capt
     assert "no measurements of kind ablate to control" in capfd.readouterr().err
     short = ["--method", "contribution", "--ks", "5,40", "--selections", "top,random", "--draws", "1", "--limit", "3"]
     assert main(["degrade", "latest", *common, *short, "--controls", "without"]) == 0
-    assert "were not measured, so nobody can say whose the drop is: mmn degrade" in capfd.readouterr().out
+    assert "were not measured, so the noun's own part of the drop is not known: mmn degrade" in capfd.readouterr().out
     assert names.ANOTHER not in set(tables(cache)["effect"]["selection"])
     assert main(["degrade", "latest", *common, "--controls", "only", "--text-pictures", "1"]) == 0
     out = capfd.readouterr().out
@@ -435,7 +435,7 @@ def test_a_k_that_leaves_nothing_of_any_noun_is_no_verdict_and_the_one_that_halv
     halves, none_left = (describe_own(one, 100, "") for one in own_parts(pd.concat([small, nothing]), 100))
     assert halves.startswith("At k = 1 ")
     assert "are the noun's own: beyond each control" in halves
-    assert "Whose the drop is cannot be told: another picture's units leave nothing either" in none_left
+    assert "own part of the drop cannot be measured: another picture's units leave nothing either" in none_left
 
 
 def test_no_interval_says_that_more_than_all_of_the_probability_is_gone() -> None:
@@ -451,7 +451,7 @@ def test_without_another_picture_s_units_nothing_is_called_its_own() -> None:
     frame = means(0.2, None)
     (part,) = own_parts(frame, 100)
     assert part.is_own is None
-    assert told_of(frame).endswith("nobody can say whose the drop is: mmn degrade X")
+    assert told_of(frame).endswith("own part of the drop is not known: mmn degrade X")
     few = told_of(means(0.2, 0.7, n=3))
     assert "cannot be told" in few
     assert "3 pictures are too few for an interval" in few

@@ -1,7 +1,11 @@
-"""The docs are a site whose links all lead somewhere, and the tutorial's pictures are what its commands make."""
+"""The docs are a site whose links lead somewhere; the commands, flags and files that they and the README show exist.
+
+The tutorial's pictures are what its commands make.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from mmn.cli import DONE, main
+from mmn.cli import DONE, build_parser, main
 from mmn.errors import UsageError
 from mmn.specimen import RUN_PATH
 from mmn.store import Store
@@ -21,6 +25,14 @@ from mmn.studies.site import DOCS, build
 
 MADE = re.compile(r"^python -m mmn (figure (\S+) .*--out (docs/tutorial/\S+\.svg).*)$", re.MULTILINE)
 COMMANDS = MADE.findall((DOCS / "tutorial.md").read_text(encoding="utf-8"))
+ROOT = DOCS.parent
+PAGES = {
+    path.name: path.read_text(encoding="utf-8").replace("\\\n", "")
+    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+}
+SHOWN = re.compile(r"^(?: {4})?(?:python -m )?mmn (.+)$", re.MULTILINE)  # a command on a line of its own
+CODE = re.compile(r"`([^`\n]+)`")
+FOREIGN = {"--index-url", "--check", "--server", "--graph_file_dir", "--shipped", "--only"}  # of pip, ruff and others
 
 
 class Page(HTMLParser):
@@ -64,6 +76,48 @@ def test_every_link_of_the_site_leads_somewhere(tmp_path: Path) -> None:
     assert not list(dead(site, out))
     site["index.html"].addresses.append("methods.html#no-such-heading")
     assert list(dead(site, out)) == ["index.html: methods.html#no-such-heading"]
+
+
+def unknown_commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for name, page in PAGES.items():
+        for command in SHOWN.findall(page):
+            try:
+                options, others = parser.parse_known_args(shlex.split(command, comments=True))
+            except UsageError as error:
+                yield f"{name}: mmn {command}: {error}"
+            else:
+                if others and options.command != "app":  # which hands them on to Streamlit
+                    yield f"{name}: mmn {command}: {others}"
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {flag for one in action.choices.values() for flag in flags_of(one)}
+    return found
+
+
+def test_every_command_and_flag_that_is_shown_is_the_program_s() -> None:
+    parser = build_parser()
+    assert len([command for page in PAGES.values() for command in SHOWN.findall(page)]) > 80
+    assert not list(unknown_commands(parser))
+    known = flags_of(parser) | FOREIGN
+    shown = {
+        (name, flag) for name, page in PAGES.items() for flag in re.findall(r"`(?:[^`\n]* )?(--[a-z][\w-]+)", page)
+    }
+    assert not {(name, flag) for name, flag in shown if flag not in known}
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    named = {
+        (name, code)
+        for name, page in PAGES.items()
+        for code in CODE.findall(page)
+        if re.fullmatch(r"(?:app|benchmarks|docs|mmn|pages|tests)/[\w./-]+", code)
+    }
+    assert len(named) > 30
+    assert not {(name, code) for name, code in named if not (ROOT / code).exists()}
 
 
 def test_every_study_links_its_equations_to_lines_of_source(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmn.api import draw
 from mmn.cli import main
 from mmn.errors import UsageError
 from mmn.images import open_image
@@ -33,7 +34,7 @@ from mmn.runs.added_later import add_synonyms
 from mmn.runs.plan import Progress
 from mmn.statistics.detection import detection, precision_curve
 from mmn.store import Store
-from mmn.studies.hallucination import edits, measure
+from mmn.studies.hallucination import edits, measure, rows
 from mmn.studies.hallucination.doubts import doubted
 from mmn.studies.hallucination.edits import Edit, project_objects_away, text_direction, usual_layer
 from mmn.studies.hallucination.judging import (
@@ -69,6 +70,7 @@ from mmn.studies.hallucination.rows import (
     told_detections,
 )
 from mmn.studies.lens.stream import read_stream
+from mmn.view import View
 from tests.scored import interrupted_at_the_second, run_path_of, tables_of
 from tests.tiny import N_LAYERS, UNLIKE, WIDTH, build_family
 
@@ -518,6 +520,18 @@ def test_other_synonyms_are_judged_by_once_measured_again(
     assert judge().told() == "with 424 synonyms of 80 objects or with 425 synonyms of 80 objects"
     again = [one for one, told in judge().known.items() if told.synonyms.is_listed("quux")]
     assert [judge().is_there(one, "quux") for one in again] == [True, True]
+
+
+def test_without_masks_and_references_figures_of_objects_are_refused(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report of such a run ended in a traceback."""
+    with opened(measured) as store:
+        unknown = judged(store, "latest").assign(state=UNKNOWN)
+        monkeypatch.setattr(rows, "judged", lambda *_: unknown)
+        for name in ("hallucination", "hallucination-objects", "hallucination-confidence"):
+            with pytest.raises(UsageError, match="neither masks nor references"):
+                draw(name, store, View(run="latest")).chart  # noqa: B018 - drawing is what is tried
 
 
 def test_the_command_says_what_it_found_and_what_it_cannot(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:

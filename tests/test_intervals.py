@@ -202,7 +202,7 @@ def test_charts_and_tables_say_which_of_their_points_have_no_interval() -> None:
     assert interval_note("line", [3, 30], "hollow") == (
         "line: 95 % interval by picture; none for fewer than 8 pictures (hollow)"
     )
-    assert interval_note("line", [2, 3]) == "no intervals: 3 pictures are too few for an interval, which takes 8"
+    assert interval_note("line", [2, 3]) == "no intervals: 3 pictures are too few for an interval, which needs 8"
     assert few_note([20, 30]) == ""
-    assert few_note([3, 30]) == "3 pictures are too few for a 95 % interval, which takes 8"
-    assert few_note([1, 5, 30]) == "1 to 5 pictures are too few for a 95 % interval, which takes 8"
+    assert few_note([3, 30]) == "3 pictures are too few for a 95 % interval, which needs 8"
+    assert few_note([1, 5, 30]) == "1 to 5 pictures are too few for a 95 % interval, which needs 8"

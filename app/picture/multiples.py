@@ -36,7 +36,7 @@ def show(
         key="beside",
         bind="query-params",
         width=280,
-        help="Each on its own scale, which its title tells. They zoom together.",
+        help="Each map has its own scale, given in its title. They zoom together.",
     )
     n = max(n, 1) if second else n
     if not n:
@@ -51,7 +51,9 @@ def show(
     if panels:
         mount.show(panels, "beside")
     else:
-        st.caption("Where these units look was not kept: `mmn annotate` looks at the first of each noun.")
+        st.caption(
+            "The activations of these units were not stored: `mmn annotate` stores the first units of each noun."
+        )
 
 
 def of_units(run: dict[str, Any], picture: Mapping[str, Any], noun: str, method: str, n: int) -> list[Panel]:

@@ -21,8 +21,11 @@ from mmn.models.geometry import Grids
 
 PARTS: Final = 10_000
 FIELDS: Final = 5  # of each place: token, left, top, right, bottom
-NO_PLACES: Final = "Where its image tokens lie in the picture is not known."
-HOW: Final = "Point at an image token; click it to be told below what wrote it. Ctrl and wheel zoom, Escape shows all."
+NO_PLACES: Final = "The places of its image tokens in the picture are not known."
+HOW: Final = (
+    "Point at an image token; click it to see below which units are active there. Ctrl and wheel zoom, Escape "
+    "shows all."
+)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def show(run: dict[str, Any], picture: Mapping[str, Any], token: int, words_by: 
         st.markdown(f"##### Image token {token:d}: what wrote it?")
         if words.empty and units.empty:
             st.caption(
-                f"Nothing is known of it: this picture has no such image token, or was not looked at "
-                f"({widgets.annotate(run)}) nor read (`mmn lens`)."
+                "Nothing is known about it: this picture has no such image token, or it was not annotated "
+                f"({widgets.annotate(run)}) or read (`mmn lens`)."
             )
             return
         row = st.container(horizontal=True, gap="medium")  # in a narrow window one below the other
@@ -65,7 +65,7 @@ def _table(rows: pd.DataFrame, columns: dict[str, Any], order: list[str]) -> Non
 
 def _words(words: pd.DataFrame) -> None:
     if words.empty:
-        st.caption("What it says after each layer is not known: `mmn lens` reads it.")
+        st.caption("Its words after each layer are not known: `mmn lens` reads them.")
         return
     rows = pd.DataFrame(
         {
@@ -82,7 +82,7 @@ def _words(words: pd.DataFrame) -> None:
 
 def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
     if units.empty:
-        st.caption(f"Which units are active at it is not known: {widgets.annotate(run)}.")
+        st.caption(f"The units that are active at it are not known: {widgets.annotate(run)}.")
         return
     rows = unit_tables.with_links(units, run).assign(
         writes=[unit_tables.tokens_text(cell) for cell in units["tokens"]],
@@ -95,15 +95,16 @@ def _units(run: dict[str, Any], units: pd.DataFrame, words: set[str]) -> None:
             "Highest", format="%.3g", width=60, help="Its highest activation at an image token of this picture"
         ),
         "is_word": st.column_config.CheckboxColumn(
-            "Says it", width=60, help="Among its own words is one that the image token says after some layer"
+            "Says it", width=60, help="Its own words include one that the image token says after some layer"
         ),
         "writes": st.column_config.TextColumn("Writes", help="Its ten tokens (W_U w_out)"),
     }
     order = [*columns] if rows["writes"].any() else [name for name in columns if name not in ("writes", "is_word")]
     _table(rows, columns, order)
     st.caption(
-        f"The {len(rows):d} most active of the units whose activations are kept: the first of each noun by each score. "
-        "Active here is not yet *wrote it*: **Says it** marks those whose own words hold the word."
+        f"The {len(rows)} most active of the units whose activations are stored: the first of each noun by each "
+        "score. A unit that is active here has not necessarily written the word: **Says it** marks units whose own "
+        "words include it."
     )
 
 

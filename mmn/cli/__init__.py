@@ -79,7 +79,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = build_parser()
     options, others = parser.parse_known_args(words)
     if others and "passed_on" not in options:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        raise UsageError(f"unrecognized arguments: {' '.join(others)} (see mmn {options.command} --help)")
     options.passed_on = others
     _require_values(words, getattr(options, "may_be_empty", ()))
     return options

@@ -16,7 +16,7 @@ PLACES: Final = (PACKAGE / "dashboard" / "app", PACKAGE.parent / "app")  # in an
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("app", help="the dashboard; further options go to Streamlit", description=__doc__)
+    parser = commands.add_parser("app", help="start the dashboard; other options go to Streamlit", description=__doc__)
     parser.set_defaults(passed_on=[])
     add_cache(parser, __name__)
 

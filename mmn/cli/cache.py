@@ -31,26 +31,29 @@ LATEST = "a run id, a beginning of it, or latest"
 
 def add_parsers(commands: Any) -> None:
     runs = commands.add_parser("runs", help="list the runs in the cache")
-    show = commands.add_parser("show", help="one run whole: settings, versions, counts, failures")
-    label = commands.add_parser("label", help="give a run a name, a note, tags; what is not given stays")
+    show = commands.add_parser("show", help="show one run: settings, versions, counts, failures")
+    label = commands.add_parser("label", help="give a run a name, a note, tags; what is not given is kept")
     delete = commands.add_parser("delete", help="remove a run and its shards")
     load = commands.add_parser("load", help="load shards that were written elsewhere, or a bundle")
-    export = commands.add_parser("export", help="a table of one run as CSV or Parquet")
+    export = commands.add_parser("export", help="write a table of one run as CSV or Parquet")
     show.add_argument("run", help=LATEST)
     label.add_argument("run", help=LATEST)
-    label.add_argument("--name", metavar="WORDS", help='as lists and pages call it; "" for none')
-    label.add_argument("--note", metavar="TEXT", help='what to remember; "" for nothing')
-    label.add_argument("--tags", metavar="A,B", help='in place of those before; "" for none')
+    label.add_argument("--name", metavar="WORDS", help='name in lists and on pages; "" for none')
+    label.add_argument("--note", metavar="TEXT", help='note; "" for none')
+    label.add_argument("--tags", metavar="A,B", help='tags, replacing earlier ones; "" for none')
     label.set_defaults(may_be_empty=("--name", "--note", "--tags"))
     delete.add_argument("run", help=LATEST)
     load.add_argument(
-        "folder", type=Path, metavar="DIR|F.zip", help="a run's folder, one that holds several, or what bundle wrote"
+        "folder",
+        type=Path,
+        metavar="DIR|F.zip",
+        help="folder of one run or of several, or a file that mmn bundle wrote",
     )
     export.add_argument("of", nargs="?", metavar="RUN", help=LATEST)
     export.add_argument("--run", help="the same, as of figure")
     export.add_argument("--table", required=True, metavar="T")
     export.add_argument("--out", required=True, type=Path, metavar="F.csv|parquet")
-    bundle = commands.add_parser("bundle", help="a run as one file for another installation, without weights")
+    bundle = commands.add_parser("bundle", help="write a run as one file for another installation, without weights")
     bundle.add_argument("run", help=LATEST)
     bundle.add_argument("--out", required=True, type=Path, metavar="F.zip")
     for parser in (runs, show, label, delete, load, export, bundle):

@@ -30,7 +30,7 @@ _LAYOUT = {"preset": "--preset", "width": "--width", "dpi": "--dpi"}
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser(
         "figure",
-        help="a chart of the dashboard as a file",
+        help="write a chart of the dashboard as a file",
         description=_listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,7 +38,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="F.svg|pdf|png|json|csv|parquet|tex")
     add_layout(parser, SINGLE)
     parser.add_argument("--caption", action="store_true", help="print a draft of the caption (--out may be left out)")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="make this file, or that of this recipe, again")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="make this file, or the file of this recipe, again")
     for name, spelling in SPELLINGS.items():
         if spelling.is_switch:
             parser.add_argument(flag_of(name), dest=name, action="store_true", help=spelling.help)
@@ -55,9 +55,11 @@ def add_parsers(commands: Any) -> None:
 
 def add_layout(parser: argparse.ArgumentParser, usual: str) -> None:
     """What lays a file out; `usual` is the width without `--width`."""
-    parser.add_argument("--preset", choices=list(PRESETS), help="columns and letters of a venue; default plain")
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), help="column widths and font sizes of a venue; default plain"
+    )
     parser.add_argument("--width", metavar="single|double|INCHES", help=f"default {usual}")
-    parser.add_argument("--dpi", type=int, choices=PPI, help="of a PNG; default 300")
+    parser.add_argument("--dpi", type=int, choices=PPI, help="resolution of a PNG; default 300")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -178,7 +180,7 @@ def _listed() -> str:
             lines.append(" " * _WIDE + " ".join(flag_of(name) for name in SPELLINGS if name in figure.takes))
     lines += [
         "",
-        "A filter that a figure does not read is refused. Where a run has several of what a figure draws one of, the",
-        "line on standard error says which was taken and what takes another.",
+        "A filter that a figure does not read is refused. If a figure shows one of several measurements, a line on",
+        "standard error says which, and which option shows another.",
     ]
     return "\n".join(lines)

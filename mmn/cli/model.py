@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def add_parsers(commands: Any) -> None:
-    doctor = commands.add_parser("doctor", help="loads a model, makes score's checks, reports what it found")
+    doctor = commands.add_parser("doctor", help="load a model, run score's checks and report what was found")
     doctor.add_argument("name", metavar="M")
     doctor.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     doctor.add_argument("--device", default="auto")
     add_loading_options(doctor)
     add_common(doctor, __name__)
     models = commands.add_parser(
-        "models", help="every type of vision-language model: what it gives here, or why it gives nothing"
+        "models", help="list all types of vision-language models: what works for each, or why it is refused"
     )
     add_common(models, __name__)
 

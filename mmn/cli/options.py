@@ -22,7 +22,10 @@ def add_loading_options(
     parser.add_argument(
         "--device-map",
         choices=("auto",),
-        help="decoder layers on the next GPUs, or in memory, where one has no room; wants pip install accelerate",
+        help=(
+            "put decoder layers that one GPU has no room for on the next GPUs or in memory; needs pip install "
+            "accelerate"
+        ),
     )
 
 

@@ -27,11 +27,20 @@ _ZIP = "zip"
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("pins", help="the pinned figures: list, grid, or all as a zip", description=__doc__)
-    parser.add_argument("--add", type=Path, nargs="+", metavar="FILE", help="pin the figure of a file of mmn figure")
-    parser.add_argument("--remove", metavar="ID", help="of the list, or a beginning of it")
-    parser.add_argument("--out", type=Path, metavar="F.svg|pdf|png|zip", help="a grid of all, or all with their rows")
-    parser.add_argument("--columns", type=int, metavar="N", help="panels of a grid side by side; default 2")
+    parser = commands.add_parser(
+        "pins", help="list the pinned figures, or write them as a grid or a zip", description=__doc__
+    )
+    parser.add_argument(
+        "--add", type=Path, nargs="+", metavar="FILE", help="pin the figure in a file that mmn figure wrote"
+    )
+    parser.add_argument("--remove", metavar="ID", help="an id of the list, or its beginning")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="F.svg|pdf|png|zip",
+        help="a grid of all figures; a zip also has each of them with its rows",
+    )
+    parser.add_argument("--columns", type=int, metavar="N", help="columns of the grid; default 2")
     add_layout(parser, DOUBLE)
     add_common(parser, __name__)
 

@@ -14,7 +14,7 @@ from mmn.specimen import RUN_PATHS
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("report", help="a run as one file to be read, with charts and pictures")
+    parser = commands.add_parser("report", help="write a run as one file to read, with charts and pictures")
     parser.add_argument("run", help=LATEST)
     parser.add_argument("--out", required=True, type=Path, metavar="F.html")
     add_common(parser, __name__)

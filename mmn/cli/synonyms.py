@@ -13,8 +13,8 @@ def add_synonyms_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--synonyms",
         metavar="FILE",
-        help="which word means which object, of all that is asked of this run from now on: CSV lines of word,object, "
-        "added to the list that ships (COCO's 80 objects); only:FILE takes its place, none takes it away",
+        help="which word means which object, for this run from now on: CSV lines of word,object, added to the "
+        "bundled list (COCO's 80 objects); only:FILE replaces the list, none removes it",
     )
 
 

@@ -45,7 +45,7 @@ def few_note(n_images: Iterable[float]) -> str:
     if not few:
         return ""
     pictures = counted_are(few[0], "picture") if len(few) == 1 else f"{few[0]} to {counted_are(few[-1], 'picture')}"
-    return f"{pictures} too few for a 95 % interval, which takes {N_LEAST}"
+    return f"{pictures} too few for a 95 % interval, which needs {N_LEAST}"
 
 
 def with_words(rows: pd.DataFrame, form: str, name: str = "", n: str = "n_images") -> pd.DataFrame:
@@ -64,7 +64,7 @@ def interval_note(mark: str, n_images: Iterable[float], without: str = "") -> st
     """
     counts = list(n_images)
     if counts and max(counts) < N_LEAST:
-        return f"no intervals: {why_none(max(counts))}, which takes {N_LEAST}"
+        return f"no intervals: {why_none(max(counts))}, which needs {N_LEAST}"
     few = f"; none for fewer than {N_LEAST} pictures" + (f" ({without})" if without else "")
     return f"{mark}: 95 % interval by picture" + (few if counts and min(counts) < N_LEAST else "")
 

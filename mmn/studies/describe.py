@@ -12,56 +12,57 @@ from mmn.view import SPELLINGS, flag_of
 
 _HEAD = """# Figures
 
-Every chart of the dashboard, also as a file: `mmn figure NAME --run RUN --out F.svg` (or `.pdf`, `.png`, `.json` for
-Vega-Lite, `.csv` and `.parquet` for its rows, and `.tex`, a table of booktabs, where *also a table* stands below). A
-filter that a figure does not read is refused; where a run has several of what a figure draws one of, a line on
-standard error says which was taken. `python -m mmn.studies.describe` wrote this page.
+`mmn figure NAME --run RUN --out F.svg` writes any chart of the dashboard as a file: `.svg`, `.pdf`, `.png`, `.json`
+(Vega-Lite), `.csv` or `.parquet` (its rows), or `.tex` (a booktabs table, where *also a table* stands below). A filter
+that a figure does not read is refused. If a figure shows one of several measurements, a line on standard error says
+which. `python -m mmn.studies.describe` wrote this page.
 
 ## For a paper
 
-`--preset` takes a venue's columns and letters, `--width` one column or two (or inches), `--dpi` 300 or 600 for a PNG.
-No word is cut off or lies over another in the narrowest column; series differ in shape, dash, place or lightness,
-too. A chart of many concepts is as long as they are many: `--concepts` chooses. A PDF has its fonts in it, and the
-text of an SVG is text.
+`--preset` sets a venue's column widths and font sizes, `--width` one column or two (or inches), `--dpi` 300 or 600 for
+a PNG. Even in the narrowest column no text is cut off or overlaps. Series differ in shape, dash, position or
+lightness, not in colour alone. A chart with a row for each concept grows with their number; `--concepts` selects some.
+A PDF embeds its fonts, and text in an SVG stays text.
 """
 _AFTER_PRESETS = """
-`--caption` prints a draft of the caption: title, sample, interval, control, k as number and share, the scores with
-their definitions, model, revision or fingerprint, run and program. The page's *Export* shows the same.
+`--caption` prints a draft of the caption: title, sample, interval, control, k as a number and a share, the scores with
+their definitions, model, revision or fingerprint, run and program. *Export* on a page shows the same draft.
 
 ## A second run
 
-`--compare RUN` puts the same figure of another run (B) below that of the first (A), on the same scales, and where both
-hold the same pictures (by fingerprint) the mean difference B − A, picture by picture, with its 95 % interval. Files of
-rows tell the runs apart in the column `run`; rows of B carry `b_minus_a`, its ends and `n_shared`. A line on standard
-error, the page and the caption say what the runs differ in, and what cannot be compared: a figure that B was not
-measured for, no common picture, a figure that is no mean over pictures, layers of models that have not as many. Of
-models that have not as many units, k is compared as a share of all.
+`--compare RUN` draws the same figure of another run (B) below that of the first (A), on the same scales. For pictures
+that both runs have (by fingerprint) it adds the mean paired difference B − A with its 95 % interval. In files of rows
+the column `run` tells the runs apart; rows of B have `b_minus_a`, its interval and `n_shared`. A line on standard
+error, the page and the caption say how the runs differ and what cannot be compared: a figure that B has no data for,
+runs without common pictures, a figure that is not a mean over pictures, layers of models of different depth. For
+models with different numbers of units, k is compared as a share of all units.
 
     mmn figure degradation --run latest --compare 3f2a9c1b --out both.pdf
 
-## Again
+## The same figure again
 
-Every file carries its recipe: the figure, what was looked at, run and model, layout, versions, and digests of the
-rows' columns and of the file. It is in an SVG's `<metadata>`, a PDF's information, a PNG's text chunk and
-`usermeta.mmn` of the Vega-Lite; beside a csv, parquet or tex it is `NAME.recipe.json`.
+Every file carries its recipe: the figure, its view, run and model, layout, versions, and digests of the rows' columns
+and of the file. The recipe is in an SVG's `<metadata>`, a PDF's document information, a PNG's text chunk and
+`usermeta.mmn` of the Vega-Lite; beside a csv, parquet or tex it is the file `NAME.recipe.json`.
 
     mmn figure --recipe F.pdf --out again.pdf
 
-makes the same bytes of the same cache, on another machine, too, that has the same versions. Where something differs,
-the file is made of what is here, a line on standard error says what differs (model, rows, columns, versions, fonts),
-and the command ends with 1. Rows are rounded to nine digits.
+makes the same bytes from the same cache and versions, on any machine. If anything differs, the file is made from what
+is there, a line on standard error says what differs (model, rows, columns, versions, fonts), and the exit code is 1.
+Rows are rounded to nine digits.
 
 ## Several in a paper
 
-*Pin* beside *Export* keeps a figure, as it is filtered, for the page *Figures*: there it is moved, captioned, and drawn
-into one grid with letters, (a), (b), …, in a venue's columns. A pin is a recipe: it holds no row, is drawn of what its
-run holds now, and says so where that has changed or is gone. Pins are in `pins.json` of the cache, for every window.
+*Pin* beside *Export* keeps a figure with its filters for the page *Figures*. There you order the pinned figures, edit
+their captions, and draw them as one grid with letters (a), (b), … in a venue's columns. A pin is a recipe without
+rows: it is drawn from what its run has now, and says if that has changed or is gone. Pins are in `pins.json` of the
+cache, for every window.
 
     mmn pins                                    # the list; --add FILE, --remove ID
     mmn pins --out figures.pdf --preset cvpr    # or .svg, .png: the grid; --columns N
     mmn pins --out figures.zip                  # the grid, and each figure as svg, pdf, png and csv, with its caption
 
-The recipe of each file in the zip, the grid's too, makes it again: `mmn figure --recipe grid.pdf --out again.pdf`.
+Each file in the zip, the grid too, has a recipe that makes it again: `mmn figure --recipe grid.pdf --out again.pdf`.
 """
 
 
@@ -78,7 +79,7 @@ def figures_page(studies: Sequence[Study] = STUDIES) -> str:
 
 def _presets() -> Iterator[str]:
     yield from (
-        "| `--preset` | single, in | double, in | letters from, pt | caption, pt | source |",
+        "| `--preset` | single, in | double, in | smallest text, pt | caption, pt | source |",
         "|---|---|---|---|---|---|",
     )
     for one in PRESETS.values():
@@ -99,7 +100,7 @@ def _figure(figure: Figure) -> Iterator[str]:
 
 
 def _filters() -> Iterator[str]:
-    yield from ("## Filters", "", "Each is a field of `View`, a flag, and a parameter of a page's address.", "")
+    yield from ("## Filters", "", "Each filter is a field of `View`, a flag, and a parameter of a page's address.", "")
     yield from ("| field | flag | address | meaning |", "|---|---|---|---|")
     for name, spelling in SPELLINGS.items():
         kind = spelling.kind

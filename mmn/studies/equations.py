@@ -239,7 +239,7 @@ EQUATIONS: Final[Mapping[str, tuple[Equation, ...]]] = {
             "CHAIR_i, CHAIR_s",
             "hallucinated / named objects; captions with one / captions",
             "mmn.studies.hallucination.rows:edited_rows",
-            "Rohrbach et al. 2018, without synonyms",
+            "Rohrbach et al. 2018; the list of synonyms: OURS",
         ),
         Equation(
             "AUROC",

@@ -29,14 +29,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = f"""# Models
 
 Written by `python -m tests.families.models_page` (transformers {transformers.__version__}), which builds a tiny random
-model of each type of transformers' image-text-to-text mapping, saves and loads it, captions two pictures and proves
-what scores rest on ([methods](methods.md#proof)). Any checkpoint of these types is proved again when it is loaded.
+model of each type in transformers' image-text-to-text mapping, saves and loads it, captions two pictures and makes the
+[proof](methods.md#proof). Any checkpoint of these types is proved again when it is loaded.
 `mmn models` prints this table.
 
-`found`: what a logit is made of was found by structure alone, or a factor or soft cap behind the unembedding is
-declared.
-`error`: the largest of how far the logits' terms, the head and an ablation are from what the model computes.
-`maps`: whether units can be shown on the picture; `batch`: whether pictures can share one.
+`found`: the terms of a logit were found from the module structure alone, or a factor or soft cap after the unembedding
+is declared.
+`error`: the largest error of the proof's checks of the logits' terms, the head and an ablation.
+`maps`: whether units can be mapped on the picture; `batch`: whether several pictures can be read in one batch.
 
 | type | example | text decoder | found | error | attribution | maps | batch |
 |---|---|---|---|---|---|---|---|

@@ -48,7 +48,7 @@ def test_whose_a_drop_is_stands_below_it(whole_cache, open_app) -> None:
     assert "56.2 points" in said
     assert "The noun's share among all nouns" in said
     assert "Perplexity of plain English" in said
-    assert "plain English is foreign to a model that was trained on captions alone" in said
+    assert "Plain English is foreign to a model trained only on captions" in said
     assert "not measured" not in said
     at = open_app("degradation", quantity=["share among nouns"])
     assert titles(at)[0].startswith("The noun's share among all nouns after ablation")
@@ -65,7 +65,7 @@ def test_a_run_from_before_the_controls_opens_and_names_the_command(whole_cache:
     assert not at.error
     assert not at.exception
     said = told(at)
-    assert "another picture's units were not measured, so nobody can say whose the drop is" in said
+    assert "another picture's units were not measured, so the noun's own part of the drop is not known" in said
     assert "python -m mmn degrade 5e6f0000 --kind ablate --controls only" in said
     assert "The perplexity of text was not measured" in said
     at = open_app("degradation", quantity=["share among nouns"])
@@ -73,7 +73,7 @@ def test_a_run_from_before_the_controls_opens_and_names_the_command(whole_cache:
     assert "Share was not measured: mmn degrade 5e6f0000 --kind ablate --controls only" in told(at)
     at = open_app("edit")
     assert not at.exception
-    assert "No edit of another noun's units stands beside it" in told(at)
+    assert "There is no edit of another noun's units to compare with" in told(at)
     assert "The perplexity of text was not measured" in told(at)
 
 
@@ -146,7 +146,7 @@ def test_edit_beside_its_controls(whole_cache, open_app) -> None:
     ]
     assert at.metric[4].value == "9.49", "e to the 2.25"
     assert "7.39 before" in told(at)
-    assert "No edit of another noun's units stands beside it" in told(at)
+    assert "There is no edit of another noun's units to compare with" in told(at)
     assert "c0ffee" in told(at)
     assert "same as before" in told(at)
     assert "neuron?run=5e6f0000&neuron=L3.u1" in told(at)
@@ -190,4 +190,4 @@ def test_a_first_edit_is_offered_once_the_word_is_typed(filled_cache, open_app) 
     assert "python -m mmn edit 3f2a9c1b --noun" in told(at)
     assert "--to boat" in told(at)
     at.text_input(key="edit-target").set_value("a boat").run()
-    assert "is not one other word" in told(at)
+    assert "is not a single different word" in told(at)

@@ -58,7 +58,7 @@ def test_a_pin_whose_run_is_gone_or_changed_says_so(whole_cache: Path, open_app:
     assert not at.exception
     assert [one[:13] for one in headings(at)] == ["**No letter**", headings(at)[1][:13]]
     gone, changed = [one.value for one in at.warning]
-    assert "cannot be drawn any more" in gone
+    assert "can no longer be drawn" in gone
     assert "0123456789abcdef" in gone
     assert "rows there" in changed
     at.button(key=keys(at, "again-")[0]).click().run()

@@ -66,7 +66,7 @@ def test_address_chooses_picture_and_noun(whole_cache, open_app):
     assert noun_pills(at).value == f"{second} (not in the references)"
     assert f"“{row['text']}”" in " ".join(m.value for m in at.markdown)
     assert "Possible hallucination" in captions(at)
-    assert f"“{second}” is several tokens long" in captions(at)
+    assert f"“{second}” has several tokens" in captions(at)
 
 
 def test_click_on_a_thumbnail_opens_it(whole_cache, open_app):
@@ -101,7 +101,7 @@ def test_selected_row_shows_where_that_unit_looks(whole_cache, open_app):
     assert at.get("page_link")
     at.session_state[key] = {"selection": {"rows": [30], "columns": [], "cells": []}}
     at.run()
-    assert "looks was not kept" in captions(at) or "compared for the first units only" in captions(at)
+    assert "were not stored here" in captions(at) or "compared for the first units only" in captions(at)
 
 
 def test_top_units_are_averaged(whole_cache, open_app):
@@ -203,7 +203,7 @@ def test_average_has_no_gaps_where_another_noun_had_a_later_unit_looked_at(whole
 
     monkeypatch.setattr(PictureQueries, "looks", with_a_gap)
     at = open_app("image")
-    assert "looks was not kept" in captions(at), "rank 1 is missing, so no average of the top is shown"
+    assert "were not stored here" in captions(at), "rank 1 is missing, so no average of the top is shown"
 
 
 looks = PictureQueries.looks

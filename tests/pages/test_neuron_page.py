@@ -44,7 +44,7 @@ def test_unit_of_an_expert_is_called_by_it(empty_cache, open_app):
     assert any("L3.e2.u1: layer 3" in s.value for s in at.subheader)
     (spec,) = [json.loads(element.proto.spec) for element in at.get("vega_lite_chart")]
     assert "What L3.e2.u1 writes" in title(spec)
-    assert "other experts are awake" in captions(at)
+    assert "different experts are awake" in captions(at)
     at = open_app("neuron", neuron=["L0.u4"])
     assert any("L0.u4: layer 0" in s.value for s in at.subheader)
 
@@ -71,7 +71,7 @@ def test_without_annotation_the_command_is_told(empty_cache, open_app):
     fill_whole(empty_cache, annotated=False)
     at = open_app("neuron")
     assert "python -m mmn annotate 5e6f0000" in at.info[0].value
-    assert "Where it looks is not known here" in captions(at)
+    assert "Its activations at image tokens are not stored" in captions(at)
     assert len(tiles(at)) >= 1
 
 

@@ -61,7 +61,7 @@ def test_a_filter_that_a_page_does_not_read_is_said_to_have_no_effect_and_kept(w
     assert at.selectbox(key="general").value == "10 %"
     assert "Without effect on this page" not in captions(at)
     at.toggle(key="agreement").set_value(True).run()
-    assert "Without effect on this part:] layers and general units" in captions(at)
+    assert "Without effect on this part:] the filters of layers and of general units" in captions(at)
 
 
 def test_a_run_is_renamed_where_it_is_listed_and_picked(filled_cache, open_app):

@@ -26,9 +26,12 @@ def add_parsers(commands: Any) -> None:
     add_run_options(parser)
     add_units_option(
         parser,
-        "decoded, mapped on every picture and compared with its nouns' objects, instead of each noun's top units",
+        (
+            "decode these units, map them on every picture and compare them with objects, instead of each noun's "
+            "top units"
+        ),
     )
-    parser.add_argument("--top", type=at_least(1), metavar="N", help=f"units of each noun; default {USUAL_TOP}")
+    parser.add_argument("--top", type=at_least(1), metavar="N", help=f"top units of each noun; default {USUAL_TOP}")
     parser.add_argument("--methods", metavar="A,B", help="rankings of the run; default: all but the random ones")
     parser.add_argument("--masks", metavar="SRC", help="outlines of objects: coco:INSTANCES.json, a folder, …")
     parser.add_argument(
@@ -108,8 +111,8 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     failed = f", {counted(result['n_failed'], 'failure')} (mmn show {result['run_id']} lists them)"
     print(
-        f"{result['run_id']}: {counted(result['n_neurons'], 'unit')} decoded, {counted(result['n_looks'], 'look')}, "
-        f"{result['n_fields']} compared with nouns{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
+        f"{result['run_id']}: {counted(result['n_neurons'], 'unit')} decoded, {counted(result['n_looks'], 'map')}, "
+        f"{result['n_fields']} pairs of unit and noun{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     print(
         f"interpretable units: {result['n_interpretable']} by raw rows of W_U (and centred ones, which name the same "

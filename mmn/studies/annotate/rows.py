@@ -22,8 +22,8 @@ def fields(store: Store, asked: Asked) -> Rows:
     data = store.ask(FieldQueries).summary(asked.run_id, TOP)
     if data.empty:
         raise UsageError(
-            f"where units of {asked.run_id} look was not compared with any object; mmn annotate {asked.run_id} does "
-            "that, for pictures with known objects"
+            f"no unit of {asked.run_id} was compared with an object; mmn annotate {asked.run_id} --masks SRC compares "
+            "those of nouns whose object has an outline"
         )
     return Rows(data, asked.run, {"top": TOP})
 

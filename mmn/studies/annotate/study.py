@@ -18,7 +18,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "fields",
-            "do top units look at their noun's object?",
+            "overlap of where top units look with their noun's object",
             (),
             "mmn.studies.annotate.rows:fields",
             "mmn.studies.annotate.figures:field_overlaps",

@@ -19,21 +19,35 @@ from mmn.view import LAYERS
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("bench", help="which method finds the units that matter? All of them, or your own")
+    parser = commands.add_parser("bench", help="judge all methods, or your own: which finds the units that matter?")
     parser.add_argument("--model", default="specimen", metavar="M", help="default: specimen")
-    parser.add_argument("--images", default="gallery", metavar="SRC", help="with object masks; default: gallery")
-    parser.add_argument("--methods", metavar="A,B", help="default: all that the model has")
-    parser.add_argument("--submission", type=Path, metavar="F.parquet", help="image_id, noun, layer, unit, score")
     parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="write the model to rank units of, and the questions"
+        "--images", default="gallery", metavar="SRC", help="pictures with object masks; default: gallery"
     )
-    parser.add_argument("--nouns", type=at_least(1, 20), metavar="N", help="that units are planted for; default 4")
-    parser.add_argument("--pictures", type=at_least(1, 1000), metavar="N", help="judged for each noun; default 4")
-    parser.add_argument("--build", type=at_least(4, 1000), metavar="N", help="built on for each noun; default 18")
-    parser.add_argument("--units", type=at_least(8), metavar="N", help="whose effects are measured; default 384")
-    parser.add_argument("--without", metavar="ROLE,ROLE", help="roles that nothing is judged by, as seer, or all")
+    parser.add_argument("--methods", metavar="A,B", help="scores to judge; default: all that the model has")
     parser.add_argument(
-        "--effect-layers", type=layer_range, metavar=LAYERS.metavar, help="of effect and effect-prob; default all"
+        "--submission",
+        type=Path,
+        metavar="F.parquet",
+        help="Parquet of your own ranking: image_id, noun, layer, unit, score",
+    )
+    parser.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the model whose units are to be ranked, and the questions"
+    )
+    parser.add_argument("--nouns", type=at_least(1, 20), metavar="N", help="nouns to plant units for; default 4")
+    parser.add_argument(
+        "--pictures", type=at_least(1, 1000), metavar="N", help="pictures that judge each noun; default 4"
+    )
+    parser.add_argument(
+        "--build", type=at_least(4, 1000), metavar="N", help="pictures to build each noun's units on; default 18"
+    )
+    parser.add_argument("--units", type=at_least(8), metavar="N", help="units with a measured effect; default 384")
+    parser.add_argument("--without", metavar="ROLE,ROLE", help="roles to leave out, as seer, or all")
+    parser.add_argument(
+        "--effect-layers",
+        type=layer_range,
+        metavar=LAYERS.metavar,
+        help="layers that effect and effect-prob are measured in; default all",
     )
     parser.add_argument("--markdown", action="store_true", help="print the page's section")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")

@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Column, Figure
 from mmn.studies.study import RELATED, Page, Study
 
-QUESTION: Final = "Which method finds the units that matter, where it is known which they are?"
+QUESTION: Final = "Which method finds the units that matter, when it is known which they are?"
 _HERE: Final = "mmn.studies.bench"
 
 STUDY: Final = Study(
@@ -18,7 +18,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "bench",
-            "which score finds the units that matter, measure by measure",
+            "how well each score finds the units that matter, by measure",
             ("model", "metric", "methods"),
             f"{_HERE}.rows:bench",
             f"{_HERE}.figures:bench",

@@ -20,21 +20,27 @@ from mmn.studies.circuits.tables import RAJARAM, RULE_NAMES
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser(
-        "circuits", help="the units that carry a noun from the picture to its logit, and the noun with them alone"
+        "circuits", help="find the units that carry a noun from the picture to its logit; test them alone"
     )
     add_run_options(parser)
-    parser.add_argument("--noun", metavar="A,B", help="default: the three that most pictures say, or the picture's")
+    parser.add_argument("--noun", metavar="A,B", help="nouns; default: the three in most pictures, or the picture's")
     parser.add_argument("--image", default="", metavar="ID", help="find it on this one picture, not on several")
     parser.add_argument(
         "--units-per-layer", type=at_least(1), default=5, metavar="K", help="kept units of each layer; default 5"
     )
-    parser.add_argument("--rule", default=RAJARAM, choices=RULE_NAMES, help=f"of the derivative; default {RAJARAM}")
     parser.add_argument(
-        "--pictures", type=at_least(1), default=8, metavar="N", help="to find it on, at most half; default 8"
+        "--rule", default=RAJARAM, choices=RULE_NAMES, help=f"rule of the derivative; default {RAJARAM}"
     )
-    parser.add_argument("--limit", type=at_least(1), default=16, metavar="N", help="others to judge it by; default 16")
-    parser.add_argument("--draws", type=draws(), default=2, metavar="N", help="of random units; default 2")
-    parser.add_argument("--out", type=Path, metavar="F.json", help="the graph of one noun, for circuit-tracer's viewer")
+    parser.add_argument(
+        "--pictures", type=at_least(1), default=8, metavar="N", help="pictures to find it on, at most half; default 8"
+    )
+    parser.add_argument(
+        "--limit", type=at_least(1), default=16, metavar="N", help="other pictures to judge it by; default 16"
+    )
+    parser.add_argument("--draws", type=draws(), default=2, metavar="N", help="draws of random units; default 2")
+    parser.add_argument(
+        "--out", type=Path, metavar="F.json", help="write the graph of one noun for circuit-tracer's viewer"
+    )
     add_common(parser, __name__)
 
 

@@ -24,22 +24,22 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "circuit",
-            "the units that carry a noun, from image tokens up, and what passes between them",
+            "the units that carry a noun from the image tokens to its logit, and the edges between them",
             ("noun", "image", "derivative", "ks"),
             "mmn.studies.circuits.rows:circuit",
             "mmn.studies.circuits.figures:circuit",
-            control="none here; that of figure circuit-curve",
+            control="in the figure circuit-curve",
             height=_height_of_graph,
             click=Click("unit", ("layer", "unit")),
         ),
         Figure(
             "circuit-curve",
-            "what is left of a noun with its circuit alone, and without it",
+            "what is left of a noun with only its circuit, and without it",
             ("noun", "image", "derivative", "ks", "measure"),
             "mmn.studies.circuits.rows:circuit_curve",
             "mmn.studies.circuits.figures:circuit_curve",
             pictures="mmn.studies.circuits.rows:curve_pictures",
-            control="as many random units of each layer, and the circuit of a noun that other pictures say",
+            control="as many random units of each layer, and the circuit of another noun",
             table=(
                 Column("units", "line"),
                 Column("a layer", "size", ",d"),

@@ -43,21 +43,26 @@ def add_parsers(commands: Any) -> None:
     )
     add_run_options(parser)
     parser.add_argument(
-        "--kind", required=True, choices=names.INTERVENTIONS, help="zero units, noise on them, or a factor"
+        "--kind",
+        required=True,
+        choices=names.INTERVENTIONS,
+        help="zero units, multiply them, or add noise to their weights",
     )
-    add_units_option(parser, "taken instead of each noun's own, in its order")
+    add_units_option(parser, "use this set for every noun instead of its own units")
     parser.add_argument(
-        "--preset", choices=[name for name, one in PRESETS.items() if one.noise], help="how the paper did it, for noise"
+        "--preset",
+        choices=[name for name, one in PRESETS.items() if one.noise],
+        help="the paper's settings; for perturb",
     )
     parser.add_argument("--method", metavar="A,B", help="scores that select the units; default contribution-folded")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--ks", metavar="K,K", help="numbers of units")
-    sizes.add_argument("--shares", metavar="S,S", help=f"the same as shares of all units; default {SHARES}")
+    sizes.add_argument("--shares", metavar="S,S", help=f"numbers of units as shares of all units; default {SHARES}")
     parser.add_argument(
         "--selections",
         metavar="A,B",
-        help=f"default {SELECTIONS[names.ABLATE]}; with noise, a factor or --units {TOP_AND_RANDOM}; random-picture: "
-        "one draw for all its nouns",
+        help=f"default {SELECTIONS[names.ABLATE]}; for perturb, scale or --units {TOP_AND_RANDOM}; random-picture: "
+        "one draw for all nouns of a picture",
     )
     parser.add_argument(
         "--at",
@@ -69,17 +74,17 @@ def add_parsers(commands: Any) -> None:
         "--controls",
         default=CONTROLS[0],
         choices=CONTROLS,
-        help="another picture's units and the perplexity of text: with the rest (default), without, or only these, of "
-        "all that was measured before",
+        help="controls by another picture's units and by the perplexity of text: with the rest (default), without, "
+        "or only these for earlier measurements",
     )
     parser.add_argument(
         "--text-pictures",
         type=at_least(0),
         default=8,
         metavar="N",
-        help="under the units of how many pictures text is read; default 8, 0 for none",
+        help="number of pictures whose changes are also tested on text; default 8, 0 for none",
     )
-    parser.add_argument("--draws", type=draws(), metavar="N", help="of random units and of noise; default 3")
+    parser.add_argument("--draws", type=draws(), metavar="N", help="draws of random units and of noise; default 3")
     parser.add_argument("--sigma", metavar="S,S", help=f"size of the noise; default {SIGMA}, as long as the column")
     parser.add_argument("--factor", metavar="F,F", help=f"what --kind scale multiplies units by; default {FACTORS}")
     parser.add_argument("--sigma-unit", choices=names.SIGMA_UNITS, help="what sigma 1 is; default column norm")
@@ -87,9 +92,11 @@ def add_parsers(commands: Any) -> None:
         "--captions",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="caption again under each change; without, only the probability of the noun is measured, much faster",
+        help=(
+            "caption again under each change; without it only the noun's probability is measured, which is much faster"
+        ),
     )
-    parser.add_argument("--metric", default="word-f1", metavar="M", help="of how alike captions are; default word-f1")
+    parser.add_argument("--metric", default="word-f1", metavar="M", help="similarity of captions; default word-f1")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures of the run")
     add_common(parser, __name__)
 

@@ -231,7 +231,8 @@ def describe_own(part: OwnPart, n_units: int, command: str) -> str:
     noise += "" if part.factor is None else f", × {part.factor:g}"
     start = f"At k = {k_text(part.k, n_units)}{where}{noise}: "
     if not part.has_another:
-        return f"{start}another picture's units were not measured, so nobody can say whose the drop is: {command}"
+        why = "another picture's units were not measured, so the noun's own part of the drop is not known"
+        return f"{start}{why}: {command}"
     told = [_drops(part), _verdict(part), _shares(part), _texts(part, command)]
     return start + " ".join(one for one in told if one)
 
@@ -247,10 +248,11 @@ def _drops(part: OwnPart) -> str:
 def _verdict(part: OwnPart) -> str:
     if part.leave_nothing:
         control = _units(part.leave_nothing[0])
-        return f"Whose the drop is cannot be told: {control} leave nothing either. Ask at a smaller k."
+        return f"The noun's own part of the drop cannot be measured: {control} leave nothing either. Use a smaller k."
     if part.is_own is None:
         another = _points(part.beyond[ANOTHER].excess)
-        return f"Whether the difference to another picture's, {another}, is the noun's own cannot be told."
+        difference = f"the difference to another picture's, {another},"
+        return f"Without an interval it cannot be told whether {difference} is the noun's own."
     if part.is_own:
         judged = part.judged
         assert judged is not None, part

@@ -1,4 +1,4 @@
-"""What is left of a noun, and of its caption, when units are switched off, multiplied or put under noise?"""
+"""What is left of a noun, and of its caption, when units are zeroed, multiplied or given noise?"""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from mmn.figures.figure import Column, Figure
 from mmn.names import ABLATE, PERTURB, SCALE
 from mmn.studies.study import Measurement, Page, Study
 
-QUESTION: Final = (
-    "What is left of a noun, and of its caption, when units are switched off, multiplied or put under noise?"
-)
+QUESTION: Final = "What is left of a noun, and of its caption, when units are zeroed, multiplied or given noise?"
 _OF_NOUNS: Final = ("methods", "concepts", "layers", "nouns")
 
 STUDY: Final = Study(
@@ -40,7 +38,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "perturbation",
-            "what is left of a noun as its units are put under noise",
+            "what is left of a noun as noise is added to its units",
             (*_OF_NOUNS, "measure", "metric", "against", "sigma_unit"),
             "mmn.studies.degradation.rows:perturbation",
             "mmn.studies.degradation.figures:perturbation",

@@ -18,7 +18,7 @@ OF = ("residual", "units")
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("dictionaries", help="the concepts that states and units which say a noun are made of")
+    parser = commands.add_parser("dictionaries", help="decompose the states and units that say a noun into concepts")
     add_run_options(parser)
     add_noun_options(parser, "the run")
     parser.add_argument("--kind", default="all", metavar="A,B", help=f"default all; of {', '.join(KINDS)}")
@@ -48,7 +48,7 @@ def add_noun_options(parser: argparse.ArgumentParser, whose: str) -> None:
     """What is read of which nouns; `whose` most frequent ones are taken where none are named."""
     parser.add_argument("--noun", metavar="A,B", help=f"lemmas; default: the three most frequent of {whose}")
     parser.add_argument(
-        "--layer", type=at_least(0), metavar="N", help="the residual behind it; default: behind the final norm"
+        "--layer", type=at_least(0), metavar="N", help="states after this layer; default: after the final norm"
     )
     parser.add_argument("--k", type=at_least(2, 1000), default=20, metavar="K", help="concepts; default 20")
     told = f"pictures of a noun, {LEAST} or more; default 200"

@@ -1,4 +1,4 @@
-"""What does a word stand for in this model: of which few concepts are the states that say it?"""
+"""Which few concepts make up the states that say a noun?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Column, Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
-QUESTION: Final = "What does a word stand for in this model: of which few concepts are the states that say it?"
+QUESTION: Final = "Which few concepts make up the states that say a noun?"
 
 STUDY: Final = Study(
     "dictionaries",
@@ -38,7 +38,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "dictionary-concepts",
-            "the concepts of a noun: their words, and the share of pictures that each leads",
+            "a noun's concepts: their words, and the share of pictures in which each is strongest",
             ("noun", "dictionary"),
             "mmn.studies.dictionaries.rows:concepts",
             "mmn.studies.dictionaries.figures:concepts",

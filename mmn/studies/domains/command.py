@@ -24,28 +24,30 @@ USUAL_DRAWS: Final = 3
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser(
-        "domains", help="which units belong to a domain of pictures, to text or to the picture"
+        "domains", help="find units specific to a domain of pictures, to text or to image tokens"
     )
     add_run_options(parser)
     parser.add_argument("--by", default=NOUN, choices=BYS, help="what a domain is; default noun")
-    parser.add_argument("--names", metavar="A,B", help="these nouns or folders; default the most frequent")
-    parser.add_argument("--domains", type=at_least(1, 100), default=6, metavar="N", help="how many of these; default 6")
+    parser.add_argument("--names", metavar="A,B", help="nouns or folders; default the most frequent")
+    parser.add_argument("--domains", type=at_least(1, 100), default=6, metavar="N", help="number of domains; default 6")
     parser.add_argument("--most", type=at_least(2), default=50, metavar="N", help="pictures of a domain; default 50")
     parser.add_argument(
         "--attention",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="MINER's importance by attention weights, too, if the model hands them out",
+        help="also MINER's importance by attention weights, if the model returns them",
     )
     parser.add_argument(
         "--rules", default=USUAL_RULES, metavar="A,B", help=f"of {', '.join(RULES)}: for --save, --ablate"
     )
     parser.add_argument("--save", action="store_true", help="keep the groups as sets of units (mmn units)")
     parser.add_argument(
-        "--ablate", action="store_true", help="save them, and zero each beside random units of its layers"
+        "--ablate", action="store_true", help="save them, and zero each group beside random units of its layers"
     )
-    parser.add_argument("--ablate-limit", type=at_least(1), metavar="N", help="in the first N pictures of the run")
-    parser.add_argument("--draws", type=draws(), metavar="N", help="of random units; default 3")
+    parser.add_argument(
+        "--ablate-limit", type=at_least(1), metavar="N", help="pictures to zero them in; the first N of the run"
+    )
+    parser.add_argument("--draws", type=draws(), metavar="N", help="draws of random units; default 3")
     add_common(parser, __name__)
 
 

@@ -1,4 +1,4 @@
-"""Which units belong to a domain of pictures, and which to text or to the picture itself?"""
+"""Which units are specific to a domain of pictures, to text tokens or to image tokens?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Column, Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
-QUESTION: Final = "Which units belong to a domain of pictures, and which to text or to the picture itself?"
+QUESTION: Final = "Which units are specific to a domain of pictures, to text tokens or to image tokens?"
 _SCOPE: Final = ("by", "rule")
 
 STUDY: Final = Study(
@@ -19,17 +19,17 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "domain-layers",
-            "how many units of each domain or modality a layer has",
+            "units of each domain or modality per layer",
             _SCOPE,
             "mmn.studies.domains.rows:domain_layers",
             "mmn.studies.domains.figures:domain_layers",
-            control="as many units, all layers alike; and what each half of the pictures finds alone",
+            control="as many units spread evenly over the layers; and the groups of each half of the pictures",
             height=lambda data: 210 + 70 * data["group"].nunique(),
             panels="group",
         ),
         Figure(
             "domain-overlap",
-            "which share of the top units lies in each domain or modality",
+            "the share of top units in each domain or modality",
             (*_SCOPE, "ks", "shares"),
             "mmn.studies.domains.rows:domain_overlap",
             "mmn.studies.domains.figures:domain_overlap",
@@ -46,7 +46,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "domain-ablation",
-            "what is left of nouns without a domain's or modality's units",
+            "what is left of nouns when a domain's or modality's units are zeroed",
             _SCOPE,
             "mmn.studies.domains.rows:domain_ablation",
             "mmn.studies.domains.figures:domain_ablation",

@@ -27,9 +27,11 @@ COLUMNS = ("efficacy", "generalisation", "locality", "fluency")
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("edit", help="write another word for a noun, by changing a few units; or undo that")
+    parser = commands.add_parser(
+        "edit", help="change a few units so that the model writes another word for a noun; or undo that"
+    )
     add_run_options(parser)
-    parser.add_argument("--noun", metavar="A", help="what captions of the run say")
+    parser.add_argument("--noun", metavar="A", help="a noun of the run's captions")
     parser.add_argument("--to", metavar="B", dest="target", help="the word to write instead")
     parser.add_argument("--undo", metavar="ID", help="remove this edit of the run: its rows, and its file in the cache")
     parser.add_argument("--algorithm", default="p2", choices=("p2", "rank-one"), help="P2's edit, or one whole layer")
@@ -42,21 +44,40 @@ def add_parsers(commands: Any) -> None:
         "--solver", default="closed", choices=("closed", "stepped"), help="closed form, or Adam's steps"
     )
     parser.add_argument(
-        "--until", default="likelier", choices=("likelier", "likeliest"), help="than A (P2's success), or of all words"
+        "--until",
+        default="likelier",
+        choices=("likelier", "likeliest"),
+        help="success: the target is likelier than A (P2), or the likeliest word",
     )
-    parser.add_argument("--success", type=_number, default=0.9, metavar="SHARE", help="of the edited pictures; 0.9")
-    parser.add_argument("--max-norm", type=_number, default=2.0, metavar="R", help="cap on ‖Δ‖/‖w‖ of a unit; 2")
-    parser.add_argument("--steps", type=at_least(1), default=500, metavar="N", help="of --solver stepped; 500")
-    parser.add_argument("--lr", type=_number, default=1e-3, metavar="R", help="of --solver stepped; 0.001")
-    parser.add_argument("--beta", type=_number, default=0.1, metavar="B", help="weight of ‖Δ‖, --solver stepped; 0.1")
+    parser.add_argument(
+        "--success",
+        type=_number,
+        default=0.9,
+        metavar="SHARE",
+        help="share of the edited pictures that must succeed; default 0.9",
+    )
+    parser.add_argument(
+        "--max-norm", type=_number, default=2.0, metavar="R", help="cap on ‖Δ‖/‖w‖ of a unit; default 2"
+    )
+    parser.add_argument(
+        "--steps", type=at_least(1), default=500, metavar="N", help="steps of --solver stepped; default 500"
+    )
+    parser.add_argument(
+        "--lr", type=_number, default=1e-3, metavar="R", help="learning rate of --solver stepped; default 0.001"
+    )
+    parser.add_argument(
+        "--beta", type=_number, default=0.1, metavar="B", help="weight of ‖Δ‖ in --solver stepped; default 0.1"
+    )
     parser.add_argument("--edited", type=at_least(1), default=10, metavar="N", help="pictures to edit on; at most half")
     parser.add_argument(
         "--unrelated", type=at_least(0), default=200, metavar="M", help="pictures that should not change"
     )
     parser.add_argument(
-        "--no-controls", action="store_true", help="without another noun's units, random ones and rank-one"
+        "--no-controls",
+        action="store_true",
+        help="leave out the controls: another noun's units, random ones and rank-one",
     )
-    parser.add_argument("--seed", type=seed(), default=0, help="of the pictures to edit on, and of random units")
+    parser.add_argument("--seed", type=seed(), default=0, help="seed of the pictures to edit on and of random units")
     parser.add_argument("--out", type=Path, metavar="F.safetensors", help="the delta, for score --model M --delta F")
     add_common(parser, __name__)
 
@@ -170,7 +191,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         )
     from mmn.studies.editing.shares import describe_own_edit
 
-    print(describe_own_edit(result["own"]) or "no edit of another noun's units beside it: whose it is cannot be told")
+    print(describe_own_edit(result["own"]) or "there is no edit of another noun's units to compare with")
     from mmn.statistics.interval_words import few_note  # pandas is slow to import
 
     if note := few_note(edit[f"{name}_n"] for edit in result["edits"] for name in COLUMNS if f"{name}_n" in edit):

@@ -18,7 +18,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "edit",
-            "whether an edit did what it should and nothing else, beside its controls",
+            "whether an edit did what it should and nothing else, with its controls",
             ("edit",),
             "mmn.studies.editing.rows:edit",
             "mmn.studies.editing.figures:editing",

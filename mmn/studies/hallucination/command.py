@@ -18,20 +18,28 @@ from mmn.studies.hallucination.usual import ALPHA, LIMIT, N_OBJECTS
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser(
-        "hallucination", help="how sure image tokens are of the objects that captions name; ProjectAway"
+        "hallucination", help="measure the confidence in objects that captions name; ProjectAway"
     )
     add_run_options(parser)
     parser.add_argument(
         "--limit", type=at_least(1), default=LIMIT, metavar="N", help=f"pictures, in whole batches; default {LIMIT}"
     )
     parser.add_argument(
-        "--objects", type=at_least(1), default=N_OBJECTS, metavar="N", help=f"asked of each; default {N_OBJECTS}"
+        "--objects",
+        type=at_least(1),
+        default=N_OBJECTS,
+        metavar="N",
+        help=f"objects asked for in each picture; default {N_OBJECTS}",
     )
     add_synonyms_option(parser)
-    parser.add_argument("--project-away", action="store_true", help="then take each noun out of the picture's tokens")
-    parser.add_argument("--alpha", type=_alpha, metavar="A", help=f"how much of it is taken; default {ALPHA:g}")
-    parser.add_argument("--text-layer", type=at_least(0), metavar="L", help="after which its direction is read")
-    parser.add_argument("--image-layer", type=at_least(0), metavar="L", help="after which the picture's tokens lose it")
+    parser.add_argument(
+        "--project-away", action="store_true", help="then project each noun out of the image tokens and caption again"
+    )
+    parser.add_argument("--alpha", type=_alpha, metavar="A", help=f"strength of the projection; default {ALPHA:g}")
+    parser.add_argument(
+        "--text-layer", type=at_least(0), metavar="L", help="layer after which the noun's direction is read"
+    )
+    parser.add_argument("--image-layer", type=at_least(0), metavar="L", help="layer after which image tokens lose it")
     add_common(parser, __name__)
 
 

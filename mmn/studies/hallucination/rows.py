@@ -64,7 +64,7 @@ def confidences(store: Store, asked: Asked) -> Rows:
     """The confidence (no norm) in each object of each picture, and what is known of it.
 
     Raises:
-        UsageError: nothing was measured, or nothing is known of any object.
+        UsageError: nothing was measured, or neither masks nor references tell anything of any object.
     """
     data = judged(store, asked.run_id)
     if not data["state"].isin((PRESENT, HALLUCINATED, ABSENT)).any():
@@ -221,7 +221,7 @@ def _compared(data: pd.DataFrame, what: str, run_id: str) -> pd.DataFrame:
 def _why_nothing(data: pd.DataFrame, what: str, run_id: str) -> str:
     """Why nothing is known of any object of a set."""
     if (data["state"] == UNKNOWN).all():
-        return f"neither masks nor references tell what the pictures of {run_id} show: add some (mmn annotate)"
+        return f"neither masks nor references say what the pictures of {run_id} show: add some (mmn annotate)"
     if what == NAMED_LISTED:
         return f"captions of {run_id} name no listed object of which masks or references tell; --synonyms lists others"
     return f"captions of {run_id} name nothing of which masks or references tell: add some (mmn annotate)"

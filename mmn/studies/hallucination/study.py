@@ -8,7 +8,7 @@ from mmn.figures.figure import Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
 QUESTION: Final = (
-    "Does the model itself believe in the objects that it names, and what is left when one is projected out?"
+    "How confident is the model of the objects that it names, and what does it say when one is projected out?"
 )
 _ROWS: Final = "mmn.studies.hallucination.rows"
 _CHARTS: Final = "mmn.studies.hallucination.figures"
@@ -25,7 +25,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "hallucination",
-            "named objects that are there against hallucinated ones, by internal confidence",
+            "present against hallucinated objects of the captions, by internal confidence",
             (),
             f"{_ROWS}:of_named",
             f"{_CHARTS}:precision_recall",
@@ -34,7 +34,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "hallucination-objects",
-            "objects that are there against absent ones, by internal confidence",
+            "present against absent objects, by internal confidence",
             (),
             f"{_ROWS}:of_vocabulary",
             f"{_CHARTS}:precision_recall",
@@ -47,11 +47,11 @@ STUDY: Final = Study(
             (),
             f"{_ROWS}:confidences",
             f"{_CHARTS}:confidences",
-            control="objects that are neither named nor there",
+            control="objects that are neither named nor present",
         ),
         Figure(
             "hallucination-maps",
-            "how well maps of confidence outline the object",
+            "how well maps of confidence cover the object",
             (),
             f"{_ROWS}:maps",
             f"{_CHARTS}:maps",

@@ -18,15 +18,17 @@ _PRINTED: Final = ("wrong", "wrong_control", "lost", "lost_control")
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser(
-        "image-tokens", help="replace image tokens, and block attention to them: what do nouns lose?"
+        "image-tokens", help="replace image tokens and block attention to them: what do nouns lose?"
     )
     add_run_options(parser)
-    parser.add_argument("--kinds", default=",".join(KINDS), metavar="A,B", help="of replace and knockout; default both")
     parser.add_argument(
-        "--draws", type=at_least(1, 100), default=3, metavar="N", help="random sets beside each replaced one; default 3"
+        "--kinds", default=",".join(KINDS), metavar="A,B", help="replace, knockout or both; default both"
     )
     parser.add_argument(
-        "--steps", type=at_least(1, 1000), default=50, metavar="N", help="of integrated gradients; default 50"
+        "--draws", type=at_least(1, 100), default=3, metavar="N", help="random sets for each replaced one; default 3"
+    )
+    parser.add_argument(
+        "--steps", type=at_least(1, 1000), default=50, metavar="N", help="steps of integrated gradients; default 50"
     )
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures; default all")
     add_common(parser, __name__)

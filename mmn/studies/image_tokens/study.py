@@ -1,4 +1,4 @@
-"""Which image tokens does a noun need, and in which layers does attention fetch it from them?"""
+"""Which image tokens does a noun need, and in which layers does attention read them?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Column, Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
-QUESTION: Final = "Which image tokens does a noun need, and in which layers does attention fetch it from them?"
+QUESTION: Final = "Which image tokens does a noun need, and in which layers does attention read them?"
 _ROWS, _FIGURES = "mmn.studies.image_tokens.rows", "mmn.studies.image_tokens.figures"
 _RANDOM: Final = "as many random image tokens of the same picture"
 
@@ -20,7 +20,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "image-tokens",
-            "what nouns lose when sets of image tokens are replaced by the mean one",
+            "what nouns lose when sets of image tokens are replaced by the mean image token",
             ("concepts",),
             f"{_ROWS}:token_loss",
             f"{_FIGURES}:token_loss",
@@ -39,7 +39,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "image-token-share",
-            "what nouns lose with the tokens of highest integrated gradients, by how many are replaced",
+            "what nouns lose when the tokens of highest integrated gradients are replaced, by their number",
             ("concepts",),
             f"{_ROWS}:token_share",
             f"{_FIGURES}:token_share",
@@ -48,7 +48,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "knockout",
-            "what nouns lose without attention to sets of image tokens, by window of layers",
+            "what nouns lose when attention to sets of image tokens is blocked, by window of layers",
             ("concepts",),
             f"{_ROWS}:knockout",
             f"{_FIGURES}:knockout",

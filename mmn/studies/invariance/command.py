@@ -20,7 +20,7 @@ N_IMAGES = 5  # P2's N
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("invariance", help="the top units that stay in a shuffled picture, or across pictures")
+    parser = commands.add_parser("invariance", help="which top units stay in a shuffled picture, or across pictures")
     add_run_options(parser)
     parser.add_argument(
         "--kind", required=True, choices=(REGION, CROSS_IMAGE), help="shuffled image tokens, or pictures of one noun"

@@ -87,7 +87,7 @@ def curves(data: pd.DataFrame, run: Mapping[str, Any], subset: str = "all concep
 def by_concept(
     data: pd.DataFrame, run: Mapping[str, Any], method: str, k: int, subset: str = "all concepts"
 ) -> alt.TopLevelMixin:
-    """Dots per concept: the share of top units that stay under shuffling, from its floor to the interval of its mean.
+    """Dots per concept: the share of top units that stay when image tokens are shuffled, from floor to interval.
 
     Args:
         data: `InvarianceQueries.by_concept`, in the order to draw.

@@ -21,7 +21,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "invariance",
-            "top units that stay under shuffling",
+            "top units that stay when image tokens are shuffled",
             _TAKES,
             "mmn.studies.invariance.rows:curves",
             "mmn.studies.invariance.figures:curves",
@@ -81,7 +81,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "cross-image-layers",
-            "where they lie",
+            "the layers of these shared units",
             (*_TAKES, "pictures"),
             "mmn.studies.invariance.rows:cross_image_by_layer",
             "mmn.studies.invariance.cross_image_figures:by_layer",

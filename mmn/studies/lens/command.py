@@ -19,13 +19,13 @@ from mmn.errors import UsageError
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("lens", help="what a run's image tokens say: nearest words, logit lens")
+    parser = commands.add_parser("lens", help="read a run's image tokens as words: nearest embeddings, logit lens")
     add_run_options(parser)
     parser.add_argument(
         "--limit", type=at_least(1), default=50, metavar="N", help="pictures, rounded up to whole batches; default 50"
     )
     parser.add_argument("--top", type=at_least(1, 100), default=5, metavar="N", help="words of each; default 5")
-    parser.add_argument("--layers", default="all", metavar="all|0,3,7", help="after which the logit lens looks")
+    parser.add_argument("--layers", default="all", metavar="all|0,3,7", help="layers after which the logit lens reads")
     add_common(parser, __name__)
 
 

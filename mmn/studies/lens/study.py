@@ -26,7 +26,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "lens-layers",
-            "image tokens that say a noun, after each layer",
+            "image tokens that say a noun, by layer",
             (),
             "mmn.studies.lens.rows:lens_layers",
             "mmn.studies.lens.figures:noun_shares",

@@ -13,7 +13,7 @@ from mmn.runs.plan import Progress
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("modules", help="what attention and FFN of each layer say of a run's nouns alone")
+    parser = commands.add_parser("modules", help="read attention and FFN of each layer alone")
     add_run_options(parser)
     parser.add_argument(
         "--limit", type=at_least(1), default=50, metavar="N", help="pictures, rounded up to whole batches; default 50"

@@ -1,4 +1,4 @@
-"""Do the modules' own words for a noun, each normed alone, add up to its logit?"""
+"""Do attention and FFN modules, each read alone through the final norm, add up to a noun's logit?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Column, Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
-QUESTION: Final = "Do the modules' own words for a noun, each normed alone, add up to its logit?"
+QUESTION: Final = "Do attention and FFN modules, each read alone through the final norm, add up to a noun's logit?"
 
 STUDY: Final = Study(
     "modules",
@@ -18,7 +18,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "modules",
-            "attention and FFN of each layer alone, beside the budget",
+            "attention and FFN of each layer read alone, beside the budget of the logit",
             ("concepts",),
             "mmn.studies.modules.rows:modules",
             "mmn.studies.modules.figures:modules",

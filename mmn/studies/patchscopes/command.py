@@ -26,18 +26,23 @@ HEADS: Final = {  # what is printed of each figure, and how its numbers are writ
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("patchscopes", help="what states say when the decoder reads them in a text prompt")
+    parser = commands.add_parser("patchscopes", help="read states in a text prompt")
     add_run_options(parser)
     parser.add_argument("--limit", type=at_least(1), default=50, metavar="N", help="pictures; default 50")
     parser.add_argument(
-        "--prompt", default=IDENTITY, metavar="TEXT", help=f"a state goes over its last token; default {IDENTITY!r}"
+        "--prompt",
+        default=IDENTITY,
+        metavar="TEXT",
+        help=f"the prompt; a state replaces its last token's; default {IDENTITY!r}",
     )
     parser.add_argument(
-        "--into", default="same", metavar="same|L", help="layer behind which a state is written; default: its own"
+        "--into", default="same", metavar="same|L", help="layer after which a state is written; default: its own"
     )
-    parser.add_argument("--layers", default="all", metavar="all|0,3,7", help="that states are from")
-    parser.add_argument("--image-tokens", default="16", metavar="N|all", help="of each picture; default 16, drawn")
-    parser.add_argument("--next", type=at_least(1, 20), default=1, metavar="N", help="tokens to read on; default 1")
+    parser.add_argument("--layers", default="all", metavar="all|0,3,7", help="layers that states are from")
+    parser.add_argument(
+        "--image-tokens", default="16", metavar="N|all", help="image tokens of each picture; default 16 at random"
+    )
+    parser.add_argument("--next", type=at_least(1, 20), default=1, metavar="N", help="tokens to generate; default 1")
     parser.add_argument("--neighbours", action="store_true", help="also the nearest words in sentences (LatentLens)")
     add_common(parser, __name__)
 

@@ -33,8 +33,8 @@ LINES: Final = {
     RANDOM: "random state",
 }
 ON_OBJECT, ELSEWHERE = "patchscope, its noun on the object", "patchscope, its noun elsewhere"
-NEAREST, OTHERS, CHANCE = "the nearest word", "another picture's nearest", "a draw of the bank"
-ANY, ANY_CHANCE = "one of the five nearest", "one of five draws"
+NEAREST, OTHERS, CHANCE = "the nearest word", "another picture's nearest", "a random word"
+ANY, ANY_CHANCE = "one of the five nearest", "one of five random words"
 COMPANY: Final = (NEAREST, ANY, OTHERS, CHANCE, ANY_CHANCE)
 _COLUMNS: Final = ["image_id", "line", "layer", "value"]
 SURPRISALS: Final = (0.0, np.inf)

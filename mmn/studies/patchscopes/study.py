@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
-QUESTION: Final = "What do image tokens and nouns say when the same decoder reads their states in a text prompt?"
+QUESTION: Final = "What does the decoder say when it reads the state of a noun or an image token in a text prompt?"
 _CONTROL: Final = "the logit lens of the same states, another picture's state and a random state in their place"
 _ROWS: Final = "mmn.studies.patchscopes.rows"
 _CHARTS: Final = "mmn.studies.patchscopes.figures"
@@ -21,7 +21,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "patchscopes",
-            "nouns that their state says in a text prompt, after each layer",
+            "nouns that are said when their state is read in a text prompt, by layer",
             ("concepts", "setting"),
             f"{_ROWS}:nouns_read",
             f"{_CHARTS}:noun_precision",
@@ -31,7 +31,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "patchscopes-surprisal",
-            "surprisal of a noun that is read from its state in a text prompt, after each layer",
+            "surprisal of a noun when its state is read in a text prompt, by layer",
             ("concepts", "setting"),
             f"{_ROWS}:surprisals",
             f"{_CHARTS}:noun_surprisal",
@@ -41,7 +41,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "patchscopes-image",
-            "image tokens that say a noun in a text prompt, after each layer",
+            "image tokens that say a noun when read in a text prompt, by layer",
             ("setting",),
             f"{_ROWS}:image_tokens_read",
             f"{_CHARTS}:image_tokens",
@@ -51,12 +51,12 @@ STUDY: Final = Study(
         ),
         Figure(
             "neighbours",
-            "image tokens near a word of their picture in a sentence, after each layer",
+            "image tokens whose nearest word in sentences fits their picture, by layer",
             (),
             f"{_ROWS}:neighbours",
             f"{_CHARTS}:company",
             pictures=f"{_ROWS}:neighbour_pictures",
-            control="another picture's image tokens, and draws of the bank of words",
+            control="another picture's image tokens, and words drawn at random from the sentences",
             height=lambda _data: 420,
         ),
     ),

@@ -15,7 +15,9 @@ from mmn.cli.running import add_run_options, open_scored_run
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("projector", help="probes around the projector; image and text states behind it")
+    parser = commands.add_parser(
+        "projector", help="probe before and after the projector; compare image and text states"
+    )
     add_run_options(parser)
     parser.add_argument("--limit", type=at_least(1), default=200, metavar="N", help="pictures; default 200")
     add_common(parser, __name__)

@@ -1,4 +1,4 @@
-"""Does the projector keep what a picture shows, and how alike are image and text behind it?"""
+"""Does the projector keep what a picture shows, and how similar are image and text states after it?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from mmn.figures.figure import Column, Figure
 from mmn.studies.study import RELATED, Measurement, Page, Study
 
-QUESTION: Final = "Does the projector keep what a picture shows, and how alike are image and text behind it?"
+QUESTION: Final = "Does the projector keep what a picture shows, and how similar are image and text states after it?"
 _ROWS: Final = "mmn.studies.projector.rows"
 _CHARTS: Final = "mmn.studies.projector.figures"
 
@@ -37,7 +37,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "modalities",
-            "how alike image and caption states are, after each layer",
+            "similarity of image and caption states, by layer",
             (),
             f"{_ROWS}:modalities",
             f"{_CHARTS}:modality_cosines",
@@ -47,7 +47,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "modality-units",
-            "units most active at image tokens and at the caption's, in each layer",
+            "overlap of the units most active at image tokens and at caption tokens, by layer",
             (),
             f"{_ROWS}:units",
             f"{_CHARTS}:unit_overlaps",

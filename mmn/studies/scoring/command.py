@@ -31,7 +31,7 @@ ENGINES = {"local": lambda: None, "ray": _ray}
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("score", help="the main job; prints the run id")
+    parser = commands.add_parser("score", help="caption pictures and rank units for each noun; prints the run id")
     bundled = "specimen, specimen-frozen, specimen-smollm"
     parser.add_argument("--model", required=True, metavar="M", help=f"{bundled}, a folder, a hub id")
     parser.add_argument("--delta", type=Path, metavar="FILE", help="with the edit that mmn edit wrote to FILE")
@@ -46,7 +46,10 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--top-k", type=at_least(1), metavar="K", help="units kept for each concept; default 1000")
     parser.add_argument("--bottom-k", type=at_least(0), default=0, metavar="K", help="suppressors kept: most negative")
     parser.add_argument(
-        "--effect-layers", type=layer_range, metavar=LAYERS.metavar, help="of effect and effect-prob; default all"
+        "--effect-layers",
+        type=layer_range,
+        metavar=LAYERS.metavar,
+        help="layers that effect and effect-prob are measured in; default all",
     )
     parser.add_argument("--target", action="append", default=[], metavar="WORD[@NOUN]", help="score this word, too")
     parser.add_argument("--blank", action="store_true", help="score the same caption over a grey picture, too")
@@ -55,13 +58,17 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--max-new-tokens", type=at_least(1, MOST_TOKENS), metavar="N", help="default 50")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N pictures")
     parser.add_argument(
-        "--annotate", type=at_least(0), default=0, metavar="N", help="then record where the top N units of nouns look"
+        "--annotate",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="also decode units and store the activations of the top N of each noun",
     )
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="auto|N")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     add_loading_options(parser)
-    parser.add_argument("--engine", default="local", choices=tuple(ENGINES), help="ray wants pip install ray==2.60.0")
+    parser.add_argument("--engine", default="local", choices=tuple(ENGINES), help="ray needs pip install ray==2.60.0")
     parser.add_argument("--workers", type=at_least(1), default=1, metavar="N", help="processes side by side")
     parser.add_argument("--seed", type=seed(), default=0)
     parser.add_argument("--progress", default="auto", choices=("auto", "json", "none"))

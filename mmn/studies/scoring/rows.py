@@ -84,7 +84,7 @@ def _of_units(view: View) -> dict[str, Any]:
 
 
 def comparison(store: Store, asked: Asked) -> Rows:
-    """The common units of two scores against k.
+    """The top units that two scores share, by k.
 
     Raises:
         UsageError: not two scores; scores, nouns or k that the run did not store.

@@ -31,11 +31,11 @@ STUDY: Final = Study(
         ),
         Figure(
             "comparison",
-            "common units of two scores against k",
+            "top units that two scores share, by k",
             ("methods", "ks", "shares", "concepts"),
             f"{_HERE}.rows:comparison",
             f"{_HERE}.comparison_figures:ranking_overlap",
-            control="chance, two rankings that know nothing of each other",
+            control="chance: two independent rankings",
             table=(
                 Column("k", "k", ",d"),
                 Column("in both", "overlap", ".1%", ends=("overlap_low", "overlap_high")),
@@ -52,7 +52,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "top-share",
-            "how much of a noun's logit its top units make up",
+            "the share of a noun's logit that its top units add up to",
             ("image", "noun", "rival", "ks", "shares", "generality"),
             f"{_HERE}.rows:top_share",
             f"{_HERE}.budget_figures:top_share",

@@ -1,4 +1,4 @@
-"""Are units of a class active in pictures of that class alone?
+"""Are units of a class active only in pictures of that class?
 
 Measured by `mmn specificity`, and shown on its page.
 """
@@ -10,7 +10,7 @@ from typing import Final
 from mmn.figures.figure import Figure
 from mmn.studies.study import Study
 
-QUESTION: Final = "Are units of a class active in pictures of that class alone?"
+QUESTION: Final = "Are units of a class active only in pictures of that class?"
 
 STUDY: Final = Study(
     "selectivity",

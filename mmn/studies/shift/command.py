@@ -17,11 +17,13 @@ from mmn.studies.dictionaries.command import add_noun_options, nouns_of
 
 
 def add_parsers(commands: Any) -> None:
-    parser = commands.add_parser("shift", help="what an edit or a fine-tune changed: concepts and units of two runs")
+    parser = commands.add_parser(
+        "shift", help="compare two runs: which concepts and units did an edit or a fine-tune change?"
+    )
     add_run_options(parser)
-    parser.add_argument("other", help="the run of the edited or tuned model, of the same pictures")
+    parser.add_argument("other", help="the run of the edited or fine-tuned model, of the same pictures")
     add_noun_options(parser, "RUN")
-    parser.add_argument("--alpha", default="1", metavar="A", help="how much of a delta is added; default 1")
+    parser.add_argument("--alpha", default="1", metavar="A", help="multiple of a delta that is added; default 1")
     add_common(parser, __name__)
 
 

@@ -18,7 +18,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "shift",
-            "how much nearer a concept's delta brings states to the other model's",
+            "how much closer a concept's delta brings states to the other model's",
             ("other", "concepts"),
             "mmn.studies.shift.rows:shift",
             "mmn.studies.shift.figures:shift",
@@ -45,7 +45,7 @@ STUDY: Final = Study(
         ),
         Figure(
             "shift-layers",
-            "how much of what a layer's units write is another",
+            "how much the output of each layer's units changed",
             ("other", "concepts"),
             "mmn.studies.shift.rows:layers",
             "mmn.studies.shift.figures:layers",

@@ -28,7 +28,7 @@ def add_parsers(commands: Any) -> None:
         type=at_least(1),
         default=5,
         metavar="N",
-        help="pictures of each class that its units are not found in; a class has twice as many or more; default 5",
+        help="held-out pictures of each class; a class has at least twice as many; default 5",
     )
     parser.add_argument(
         "--units",
@@ -134,9 +134,10 @@ def _means(told: Any) -> dict[str, dict[str, dict[str, float]]]:
 def _print_result(result: dict[str, Any], methods: Sequence[str]) -> None:
     """Two small tables, with the random control beside each value."""
     failed = f", {failed_words(result)}"
+    pictures = counted(result["n_pictures"], "picture")
+    pairs = "" if result["units"] else f"{pictures} with nouns, "  # a set is asked of classes alone
     print(
-        f"{result['run_id']}: {counted(result['n_pictures'], 'picture')} with nouns, "
-        f"{counted(result['n_classes'], 'class')}"
+        f"{result['run_id']}: {pairs}{counted(result['n_classes'], 'class')}"
         f"{failed if result['n_failed'] else ''}, {result['seconds']:.1f} s"
     )
     if not result["units"]:

@@ -1,4 +1,4 @@
-"""Does a noun's top unit write that noun alone? Heat maps as P2's figure 5 (arXiv 2311.07470), of one picture and of
+"""Does a noun's top unit write only that noun? Heat maps as P2's figure 5 (arXiv 2311.07470), of one picture and of
 concepts, and their means over all pictures, beside random units.
 """
 

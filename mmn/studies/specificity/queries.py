@@ -1,4 +1,4 @@
-"""Does a noun's top unit write that noun alone? P2 figure 5 (arXiv 2311.07470).
+"""Does a noun's top unit write only that noun? P2 figure 5 (arXiv 2311.07470).
 
 Scores are shares of the score of the noun's top unit on this picture, whatever unit is meant, so that all are on one
 scale. Where that score is not above 0, there is no share. Units are found on another picture of the noun (`held-out`)

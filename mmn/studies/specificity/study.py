@@ -1,4 +1,4 @@
-"""Does a noun's top unit write that noun alone?"""
+"""Does a noun's top unit write only that noun?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from mmn.figures.figure import Click, Column, Figure
 from mmn.studies.study import Measurement, Page, Study
 
-QUESTION: Final = "Does a noun's top unit write that noun alone?"
+QUESTION: Final = "Does a noun's top unit write only that noun?"
 
 
 def _height_of_map(data: Any) -> int:
@@ -25,7 +25,7 @@ STUDY: Final = Study(
     figures=(
         Figure(
             "specificity",
-            "a noun's top unit, scored for other nouns: of one picture (--image), or of concepts",
+            "a noun's top unit scored for other nouns, of one picture (--image) or of concepts",
             ("methods", "image", "concepts", "layers", "most", "found_on"),
             "mmn.studies.specificity.rows:specificity",
             "mmn.studies.specificity.figures:specificity",
@@ -36,12 +36,12 @@ STUDY: Final = Study(
         ),
         Figure(
             "specificity-summary",
-            "mean shares of top units for their own noun and for others",
+            "mean score of top units for their own noun and for others, as a share",
             ("methods", "concepts", "layers"),
             "mmn.studies.specificity.rows:specificity_summary",
             "mmn.studies.specificity.figures:specificity_summary",
             pictures="mmn.studies.specificity.rows:summary_pictures",
-            control="random units of the same layers; for units chosen on the picture itself the null of that choice",
+            control="random units of the same layers; for units of the picture itself a null with the same choice",
             table=(
                 Column("score", "method"),
                 Column("units found on", "selection"),
@@ -59,7 +59,7 @@ STUDY: Final = Study(
             "mmn.studies.specificity.rows:highest_for_own_noun",
             "mmn.studies.specificity.figures:highest_for_own_noun",
             pictures="mmn.studies.specificity.rows:highest_pictures",
-            control="random units of the same layers; for units chosen on the picture itself the null of that choice",
+            control="random units of the same layers; for units of the picture itself a null with the same choice",
             table=(
                 Column("score", "method"),
                 Column("units found on", "selection"),
