@@ -29,17 +29,19 @@ def page() -> None:
     run = study_page.chosen_run()
     methods = resources.store().ask(SpecificityQueries).methods(run["run_id"])
     of_classes = resources.store().ask(SelectivityQueries).methods(run["run_id"])
-    views = list(MAPS) if methods else [CLASSES] if of_classes else []  # a saved set is measured on classes alone
-    chosen = chosen_map(run, methods or of_classes, views) if views else ALL
+    is_measured = bool(methods or of_classes)
+    chosen = chosen_map(run, methods, of_classes) if is_measured else ALL
     st.markdown(INTRODUCTION[chosen])
     job = study_page.measurement("specificity")
-    if views or study_page.is_measured(run, job):
+    if is_measured or study_page.is_measured(run, job):
         study_page.guarded(lambda: MAPS[chosen](run, methods))
         study_page.measure_again(run, job)
 
 
-def chosen_map(run: dict[str, Any], methods: list[str], views: list[str]) -> str:
-    filters.tidy_filters(run, methods, resources.store().concepts(run["run_id"]))
+def chosen_map(run: dict[str, Any], methods: list[str], of_classes: list[str]) -> str:
+    """Classes alone where only a saved set was measured."""
+    filters.tidy_filters(run, methods or of_classes, resources.store().concepts(run["run_id"]))
+    views = list(MAPS) if methods else [CLASSES]
     state.tidy_address({"map": lambda text: text if text in views else None})
     if st.session_state.get("map", views[0]) not in views:  # chosen in another run
         del st.session_state["map"]

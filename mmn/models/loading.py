@@ -49,7 +49,7 @@ def load_model(
     """Loads a bundled model, a folder in Hugging Face format, a hub id or `limber:FILE.json`; with a delta, edited.
 
     Args:
-        name: `specimen`, `specimen-frozen`, `specimen-smollm`, a folder or a hub id; hub files are fetched first.
+        name: a bundled model (`mmn.specimen.MODELS`), a folder or a hub id; hub files are fetched first.
             `MODEL+FILE.safetensors` is MODEL with the delta FILE. It is what such a model is called, so that whoever
             has a run's name can load its model.
         dtype: `auto` is float32 on a CPU, elsewhere what the checkpoint was saved in.

@@ -16,6 +16,7 @@ from mmn.errors import UsageError
 from mmn.no_nouns import why
 from mmn.runs.presets import PRESETS
 from mmn.runs.shards import RUN_FILE, read_run
+from mmn.specimen import MODELS
 from mmn.view import LAYERS
 
 MOST_TOKENS = 4096
@@ -32,8 +33,7 @@ ENGINES = {"local": lambda: None, "ray": _ray}
 
 def add_parsers(commands: Any) -> None:
     parser = commands.add_parser("score", help="caption pictures and rank units for each noun; prints the run id")
-    bundled = "specimen, specimen-frozen, specimen-smollm"
-    parser.add_argument("--model", required=True, metavar="M", help=f"{bundled}, a folder, a hub id")
+    parser.add_argument("--model", required=True, metavar="M", help=f"{', '.join(MODELS)}, a folder, a hub id")
     parser.add_argument("--delta", type=Path, metavar="FILE", help="with the edit that mmn edit wrote to FILE")
     parser.add_argument(
         "--images",
