@@ -567,5 +567,5 @@ def test_confidences_of_which_nothing_is_known_are_refused_and_not_drawn_empty(m
     data = pd.DataFrame({"image_id": ["a"], "object": ["dog"], "state": [UNKNOWN], "raw": [0.1], "is_listed": [True]})
     monkeypatch.setattr("mmn.studies.hallucination.rows.judged", lambda *_given: data)
     asked: Any = SimpleNamespace(run_id="r", run={})
-    with pytest.raises(UsageError, match="neither masks nor references tell"):
+    with pytest.raises(UsageError, match="neither masks nor references"):
         confidences(None, asked)  # type: ignore[arg-type]
