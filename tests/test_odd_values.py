@@ -195,7 +195,7 @@ def test_no_command_computes_for_a_cache_that_is_a_file(command: str, tmp_path: 
 
 def test_a_delta_that_is_no_file_is_named(tmp_path: Path) -> None:
     for name in ("a.json", "no.safetensors", "."):
-        with pytest.raises(ModelError, match="is no delta"):
+        with pytest.raises(ModelError, match="no delta"):
             with_delta("specimen", tmp_path / name)
     (tmp_path / "a.safetensors").write_bytes(b"")
     assert with_delta("specimen", tmp_path / "a.safetensors").endswith("a.safetensors")

@@ -271,8 +271,8 @@ def _found(annotations: Path, folder: Path, named: Sequence[Named]) -> Places:
     if not references:
         reason = next(iter(failures.values())).message
         raise SourceError(
-            f"none of the {counted(len(failures), 'picture')} of {annotations} is in {folder}: give their "
-            f"folder ({reason})"
+            f"{annotations} names {counted(len(failures), 'picture')}, and none is in {folder}: give their folder "
+            f"({reason})"
         )
     has_any = any(one.references for one in named)
     missing = "has captions, but of pictures that are not used" if has_any else "has no captions of its pictures"

@@ -80,6 +80,8 @@ def with_delta(name: str, delta: Path) -> str:
     Raises:
         ModelError: no such file, or one that is no delta by its name.
     """
+    if not delta.exists():
+        raise ModelError(f"no delta at {delta}: give the file that mmn edit wrote")
     if delta.suffix != ".safetensors" or not delta.is_file():
         raise ModelError(f"{delta} is no delta: give the .safetensors file that mmn edit wrote")
     return f"{name}+{delta.absolute()}"

@@ -52,7 +52,7 @@ GIVING = _names(
 OURS = _names(
     """letter count counted duration pace percent interval_words why k_text k_options describe_drop describe_own
     describe_own_edit told_generality without_general forms_of parts_word neuron_url len int round bool strftime
-    b64encode"""
+    b64encode were_set_aside"""
 )
 REARRANGING = _names(
     """join replace items values keys iter next sorted list str lower upper capitalize strip decode removesuffix
