@@ -16,7 +16,7 @@ IN_WORDS = {
     "specimen": "Small model, trained whole on drawn scenes",
     "specimen-frozen": "Small model; its text part was frozen while it learned to see, as P1's is",
     "specimen-smollm": "SmolLM2-135M, a language model that never saw a picture, behind one trained linear map",
-    "specimen-smollm-finer": "SmolLM2-135M behind that map trained further, on a finer stage of the image encoder, too",
+    "specimen-smollm-finer": "SmolLM2-135M behind a map that also reads a finer stage of the image encoder",
 }
 GALLERY_PATH = Path(__file__).parent / "gallery"
 MASKS_PATH = Path(__file__).parent / "masks"
