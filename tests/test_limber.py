@@ -26,7 +26,6 @@ from mmn.runs.doctor import examine
 from mmn.specimen.tokenizer import build_tokenizer
 
 N_PATCHES, WIDTH, VISION_WIDTH = 16, 32, 24
-WIDE = VISION_WIDTH + 4 * 8  # of EfficientNet's last state with the four of the stage before
 
 
 def save_parts(folder: Path) -> Path:
@@ -424,11 +423,17 @@ def mlcd() -> tuple[Any, Any]:
     return hf.MLCDVisionModel(config), clip_pixels()
 
 
-def test_states_of_the_stage_before_stand_behind_those_of_the_last(file: Path, tmp_path: Path) -> None:
-    encoder, _ = made = efficientnet()
+@pytest.mark.parametrize(
+    ("make", "stage", "n_channels"), [(efficientnet, "encoder.blocks.0", 8), (resnet, "encoder.stages.0", 12)]
+)
+def test_states_of_the_stage_before_stand_behind_those_of_the_last(
+    make: Callable[[], tuple[Any, Any]], stage: str, n_channels: int, file: Path, tmp_path: Path
+) -> None:
+    encoder, _ = made = make()
     finer: list[torch.Tensor] = []
-    encoder.encoder.blocks[0].register_forward_hook(lambda _module, _args, output: finer.append(output))
-    save_file({"weight": torch.randn(WIDTH, WIDE), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
+    encoder.get_submodule(stage).register_forward_hook(lambda _module, _args, output: finer.append(output))
+    width = VISION_WIDTH + 4 * n_channels
+    save_file({"weight": torch.randn(WIDTH, width), "bias": torch.randn(WIDTH)}, tmp_path / "wide.safetensors")
     said: dict[str, Any] = {"projection": str(tmp_path / "wide.safetensors"), "finer_stage": True}
     model = load_model(f"limber:{with_encoder(file, tmp_path, made, **said)}", device="cpu")
     pixels = torch.rand(1, 3, 64, 64)
