@@ -4,7 +4,6 @@
     python benchmarks/findings.py CACHE --only fields specificity
     python benchmarks/findings.py CACHE --shipped specimen-smollm   # the tables of a run that ships, in a minute
     python benchmarks/findings.py CACHE --run RUN --only matter     # of any run of the cache, as it was measured
-    python benchmarks/findings.py CACHE --run RUN --beside OTHER --only   # the units that two runs have in common
 
 Nothing here is timed. A number with brackets is a mean and its 95 % interval by picture (docs/methods.md).
 """
@@ -422,44 +421,6 @@ def image_tokens(store: Store, run: dict[str, Any]) -> None:
             section(title, [*key, "probability lost", "random tokens", "pictures, nouns"], rows)
 
 
-def beside(store: Store, run: dict[str, Any], other: dict[str, Any]) -> None:
-    """How many of a noun's top units two models have in common, on the same picture, and with another noun's."""
-    k = min(most_of(run), most_of(other))
-    top = {one["run_id"]: top_units(store, one["run_id"], k) for one in (run, other)}
-    rows = []
-    of_both = set(store.score_methods(run["run_id"])) & set(store.score_methods(other["run_id"]))
-    for method in sorted(of_both - {names.RANDOM, names.RANDOM_MATCHED}):  # drawn by picture and noun: the same in both
-        here, there = (top[one["run_id"]][method] for one in (run, other))
-        both = here.index.intersection(there.index)
-        images = both.get_level_values("image_id")
-        same = pd.Series([len(here[key] & there[key]) / k for key in both]).groupby(images).mean()
-        nouns = [(key, [one for one in there[key[0]].index if one != key[1]]) for key in both]
-        elsewhere = pd.Series([mean_share(here[key], there[key[0]], others, k) for key, others in nouns])
-        cells = [mean_cell(column) for column in (same, elsewhere.groupby(images).mean())]
-        rows.append((method, k, *cells, f"{len(same)}, {len(both)}"))
-    section("Units in common", ["ranking", "k", "the same noun", "another of the picture", "pictures, nouns"], rows)
-
-
-def top_units(store: Store, run_id: str, k: int) -> pd.Series:
-    """The set of the top k units, by method, picture and lemma."""
-    keys = ["image_id", "variant", "noun"]
-    scores = store.table(run_id, "score").merge(store.table(run_id, "concept")[[*keys, "lemma"]], on=keys)
-    scores = scores[(scores["variant"] == names.ORIGINAL) & (scores["rank"].between(1, k))]
-    scores["place"] = list(zip(scores["layer"], scores["unit"], strict=True))
-    return scores.groupby(["method", "image_id", "lemma"])["place"].agg(set)
-
-
-def mean_share(units: set[int], of_nouns: pd.Series, others: list[str], k: int) -> float:
-    """The share of units that other nouns of the picture have, too; NaN where there are none."""
-    shares = [len(units & of_nouns[other]) / k for other in others]
-    return sum(shares) / len(shares) if shares else float("nan")
-
-
-def mean_cell(values: pd.Series) -> str:
-    value, low, high = (float(one[0]) for one in mean_intervals(values.dropna().to_numpy()[:, None], ANYWHERE))
-    return interval_cell(Interval(value, low, high, len(values)))
-
-
 def interval_cell(one: Interval | None) -> str:
     return "–" if one is None else f"{number(one.mean)} [{number(one.low)}, {number(one.high)}]"
 
@@ -605,7 +566,6 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--print", action="store_true", help="only print what is there")
     parser.add_argument("--shipped", choices=SHIPMENTS, help="of the bundled run of a model, which is measured already")
-    parser.add_argument("--beside", help="another run of the same pictures: which units both have")
     parser.add_argument("--run", help="of any run of the cache, which is measured already")
     options = parser.parse_args()
     shipped = SHIPMENTS[options.shipped].run_path if options.shipped else None
@@ -616,5 +576,3 @@ if __name__ == "__main__":
         opened.load_new_shards([opened.runs_path, *RUN_PATHS])
         for name in options.only:
             SECTIONS[name](opened, opened.run(run_id) | opened.summary(run_id))
-        if options.beside:
-            beside(opened, opened.run(run_id), opened.run(options.beside))
